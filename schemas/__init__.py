@@ -1,0 +1,1 @@
+"""What senders and readers import: commands, results, transition events and their headers. Never imports the worker."""

@@ -1,0 +1,11 @@
+"""The life-cycle states of an access token (CONTRACT 5)."""
+
+from enum import StrEnum
+
+
+class LifeCycleState(StrEnum):
+    """Only a ``NOT_EFFECTIVE`` access token may become ``EFFECTIVE``."""
+
+    NOT_EFFECTIVE = "NOT_EFFECTIVE"
+    EFFECTIVE = "EFFECTIVE"
+    PENDING_VERIFICATION = "PENDING_VERIFICATION"

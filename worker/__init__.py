@@ -1,0 +1,1 @@
+"""effective-worker: an asynchronous worker that sets access tokens effective, exactly once."""

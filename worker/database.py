@@ -1,0 +1,86 @@
+"""Connections to Postgres, and the transaction that a batch is handed.
+
+No step of the journey reaches for a connection of its own: a transaction is an argument.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+
+from worker.errors import POSTGRES_ERRORS, from_postgres, is_read_only
+
+Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
+
+# A stalled worker must not hold up its successor: the server ends what waits or idles for longer than this.
+SERVER_SETTINGS = {
+    "application_name": "effective-worker",
+    "lock_timeout": "2s",
+    "statement_timeout": "10s",
+    "idle_in_transaction_session_timeout": "15s",
+    "timezone": "UTC",
+}
+CONNECT_SECONDS = 5.0
+ANSWER_SECONDS = 15.0
+"""A net for a dead network: longer than any server-side timeout above, so that the server speaks first."""
+
+
+class Database:
+    """The worker's pool. Opening it does not connect, so that a worker may start before its Postgres does."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+
+    @classmethod
+    async def open(cls, dsn: str, *, connections: int) -> "Database":
+        """``connections`` is the most that are held at once. Raises ``DependencyAway`` if the DSN cannot be used at all."""
+        pool = await asyncpg.create_pool(
+            dsn,
+            min_size=0,
+            max_size=connections,
+            timeout=CONNECT_SECONDS,
+            command_timeout=ANSWER_SECONDS,
+            server_settings=SERVER_SETTINGS,
+            reset=_keep_session,
+        )
+        return cls(pool)
+
+    async def close(self) -> None:
+        """Give the connections back; those that do not answer are dropped."""
+        try:
+            await self._wait_closed()
+        except TimeoutError:
+            self._pool.terminate()
+
+    async def _wait_closed(self) -> None:
+        import asyncio
+
+        async with asyncio.timeout(CONNECT_SECONDS):
+            await self._pool.close()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection outside a transaction. Errors come out mapped (``worker.errors``)."""
+        try:
+            async with self._pool.acquire(timeout=CONNECT_SECONDS) as connection:
+                yield connection
+        except POSTGRES_ERRORS as error:
+            if is_read_only(error):
+                await self._pool.expire_connections()
+            raise from_postgres(error) from error
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """A READ COMMITTED transaction, committed at the end of the block. Errors come out mapped."""
+        async with self.connection() as connection, connection.transaction():
+            yield connection
+
+    async def answers(self) -> bool:
+        """Whether Postgres answers now and can be written to. Raises what ``connection`` raises."""
+        async with self.connection() as connection:
+            return not await connection.fetchval("SELECT pg_is_in_recovery()")
+
+
+async def _keep_session(_: Any) -> None:
+    """Release a connection without a round trip: the journey leaves nothing in a session that would need a reset."""

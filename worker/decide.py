@@ -1,0 +1,86 @@
+"""The decision: pure, so that a batch decided at once equals the same commands decided one by one.
+
+No clock, no I/O, no chance; ``decide`` gets what was loaded and locked, and returns what is to happen.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from schemas.codes import StatusCode
+from schemas.states import LifeCycleState
+from worker.model import Applied, Decision, LockedToken, Presented, Refused, Replayed, TokenKey
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """One row of the life cycle: a sibling method of the source API would be a new row, not new code."""
+
+    name: str
+    from_state: LifeCycleState
+    to_state: LifeCycleState
+    right: str
+
+
+SET_EFFECTIVE: Final = Transition(
+    "set_effective", LifeCycleState.NOT_EFFECTIVE, LifeCycleState.EFFECTIVE, "ACCESS_TOKENS.SET_EFFECTIVE"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class BoundId:
+    """An id that was applied: it answers the same request for ever, and refuses any other (CONTRACT 2, Idempotency)."""
+
+    digest: bytes
+    token: TokenKey
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a batch is decided upon. ``bound`` is keyed by command id, which names the organisation."""
+
+    tokens: Mapping[TokenKey, LockedToken]
+    bound: Mapping[str, BoundId]
+
+
+def decide(
+    asked: Sequence[Presented | Refused], state: State, transition: Transition = SET_EFFECTIVE
+) -> tuple[list[Decision], State]:
+    """Decide the commands in their order, each upon the state that the ones before it left.
+
+    Returns the decisions, one per command, and the state after the last of them.
+    """
+    tokens, bound = dict(state.tokens), dict(state.bound)
+    decisions: list[Decision] = []
+    for command in asked:
+        decision = _decide_one(command, tokens, bound, transition)
+        if isinstance(decision, Applied):
+            key = decision.presented.token
+            tokens[key] = replace(tokens[key], state=decision.to_state, version=decision.version)
+            bound[decision.presented.command_id] = BoundId(decision.presented.digest, key)
+        decisions.append(decision)
+    return decisions, State(tokens, bound)
+
+
+def _decide_one(
+    command: Presented | Refused,
+    tokens: Mapping[TokenKey, LockedToken],
+    bound: Mapping[str, BoundId],
+    transition: Transition,
+) -> Decision:
+    if isinstance(command, Refused):
+        return command
+    former = bound.get(command.command_id)
+    if former is not None:
+        return _decide_again(command, former)
+    token = tokens[command.token]
+    if token.state is not transition.from_state:
+        return Refused(StatusCode.INVALID_LIFE_CYCLE_STATE, f"the access token is {token.state}")
+    return Applied(command, token.state, transition.to_state, token.version + 1)
+
+
+def _decide_again(command: Presented, former: BoundId) -> Replayed | Refused:
+    if former.digest != command.digest:
+        return Refused(StatusCode.DUPLICATE_REQUEST, "this id was applied for another access token or other fields")
+    # A code may have moved to another token since: a replay must not lend the old token's data to whom the new one answers.
+    return Replayed(command, former.token if former.token == command.token else None)

@@ -1,0 +1,123 @@
+"""The error tree, and the one border where the errors of asyncpg and aiokafka are mapped to it.
+
+A refusal is an answer and never an exception. What stands here stops a batch, a lane or the process (DESIGN 3).
+"""
+
+import asyncpg
+from aiokafka import errors as kafka
+
+
+class WorkerError(Exception):
+    """The root of every error that this package raises on purpose."""
+
+
+class DependencyAway(WorkerError):
+    """Postgres or the broker cannot work now: wait and try again without end; nothing is dead-lettered."""
+
+    def __init__(self, dependency: str, reason: str) -> None:
+        super().__init__(f"{dependency}: {reason}")
+        self.dependency = dependency
+        self.reason = reason
+
+
+class BatchRefused(WorkerError):
+    """Postgres refused the batch because of a row in it: halve the batch until the bad command stands alone."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class BatchOvertaken(WorkerError):
+    """Something the batch was decided upon changed before it could commit: it was rolled back and is run again."""
+
+
+class LaneLost(WorkerError):
+    """The lane is owned by somebody else, or no longer knows where it stands: it restarts at its first step."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class LaneBlocked(WorkerError):
+    """Postgres and Kafka contradict each other about the offsets: the lane does not start until a person mends it."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Unpublished(WorkerError):
+    """A Kafka transaction failed or its outcome is unknown: the producer must be replaced and the offset read."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class AnswerRefused(Unpublished):
+    """The broker will never take one of the answers (too large): publish in halves until it stands alone."""
+
+
+class Fenced(Unpublished):
+    """A newer producer holds the lane's transactional id."""
+
+
+class ClientStuck(WorkerError):
+    """A background task of the Kafka client has died: only a new process helps."""
+
+
+# --- Postgres -----------------------------------------------------------------------------------------------------------
+
+_ROW_LEVEL = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.RaiseError,
+    asyncpg.exceptions.ProgramLimitExceededError,
+)
+
+
+def from_postgres(error: BaseException) -> WorkerError:
+    """Map what asyncpg raised. Only an error that a row can cause blames the batch; all others are waited out.
+
+    The text of a Postgres error is not taken over where it can quote a row: it may hold what a sender wrote.
+    """
+    if isinstance(error, WorkerError):
+        return error
+    if isinstance(error, _ROW_LEVEL):
+        constraint = getattr(error, "constraint_name", None)
+        return BatchRefused(f"{type(error).__name__}{f' of {constraint}' if constraint else ''}")
+    if isinstance(error, asyncpg.PostgresError):
+        return DependencyAway("postgres", f"{type(error).__name__} ({error.sqlstate}): {error.message}")
+    return DependencyAway("postgres", f"{type(error).__name__}: {error}")
+
+
+# What a lost connection, a server in trouble or a lost race looks like; everything else is a bug and stays one.
+POSTGRES_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+
+
+def is_read_only(error: BaseException) -> bool:
+    """Whether the server was demoted: its connections stay open and would fail for ever (PITFALLS 4)."""
+    return isinstance(error, asyncpg.ReadOnlySQLTransactionError)
+
+
+# --- Kafka --------------------------------------------------------------------------------------------------------------
+
+_TOO_LARGE = (kafka.MessageSizeTooLargeError, kafka.RecordListTooLargeError)
+_FENCED = (kafka.ProducerFenced, kafka.InvalidProducerEpoch)
+
+
+def from_kafka(error: BaseException) -> WorkerError:
+    """Map what a publication raised. Whatever it was, the producer is not used again."""
+    if isinstance(error, WorkerError):
+        return error
+    if isinstance(error, _TOO_LARGE):
+        return AnswerRefused(type(error).__name__)
+    if isinstance(error, _FENCED):
+        return Fenced(type(error).__name__)
+    return Unpublished(f"{type(error).__name__}: {error}")
+
+
+# aiokafka checks its own state with assertions, and a closed transport surfaces as an OSError.
+KAFKA_ERRORS = (kafka.KafkaError, AssertionError, OSError, TimeoutError)

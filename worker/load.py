@@ -1,0 +1,91 @@
+"""Load and lock the access tokens that a batch names, and present to each command the one that it may decide upon."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from schemas.codes import StatusCode
+from schemas.states import LifeCycleState
+from worker.credentials import PassCodeCheck
+from worker.database import Connection
+from worker.errors import BatchOvertaken
+from worker.model import Caller, Command, LockedToken, Presented, Refused, TokenKey, request_digest
+from worker.sql import statement
+
+
+@dataclass(frozen=True, slots=True)
+class Locked:
+    """The access tokens of a batch, by key and by what a sender may call them within their organisation."""
+
+    by_key: Mapping[TokenKey, LockedToken]
+    by_code: Mapping[tuple[str, str], LockedToken]
+    by_identifier: Mapping[tuple[str, str], LockedToken]
+
+
+async def load(
+    connection: Connection, commands: Sequence[Command | Refused], callers: Sequence[Caller | Refused]
+) -> Locked:
+    """Lock every access token that an authorised command names, for the rest of the transaction."""
+    codes: dict[tuple[str, str], None] = {}
+    identifiers: dict[tuple[str, str], None] = {}
+    for command, caller in zip(commands, callers, strict=True):
+        if isinstance(command, Refused) or isinstance(caller, Refused):
+            continue
+        if command.authentication_code is not None:
+            codes[caller.organisation, command.authentication_code] = None
+        elif command.identifier is not None:
+            identifiers[caller.organisation, command.identifier] = None
+    if not codes and not identifiers:
+        return Locked({}, {}, {})
+    rows = await connection.fetch(
+        statement("load"),
+        [organisation for organisation, _ in codes],
+        [code for _, code in codes],
+        [organisation for organisation, _ in identifiers],
+        [identifier for _, identifier in identifiers],
+    )
+    tokens = [
+        LockedToken(
+            TokenKey(row["organisation"], row["id"]),
+            LifeCycleState(row["life_cycle_state"]),
+            row["version"],
+            row["accounts_receivable"],
+            row["authentication_code"],
+            row["identifier"],
+            row["pass_code_hash"],
+        )
+        for row in rows
+    ]
+    return Locked(
+        {token.key: token for token in tokens},
+        {(t.key.organisation, t.authentication_code): t for t in tokens if t.authentication_code is not None},
+        {(t.key.organisation, t.identifier): t for t in tokens if t.identifier is not None},
+    )
+
+
+def present(
+    command: Command, caller: Caller, command_id: str, locked: Locked, check: PassCodeCheck | None
+) -> Presented | Refused:
+    """The last checks before a decision: the access token is there, the caller may see it, its credentials are right.
+
+    Raises ``BatchOvertaken`` if the pass code changed between its verification and the lock.
+    """
+    if command.authentication_code is not None:
+        kind, name = "code", command.authentication_code
+        token = _visible(locked.by_code.get((caller.organisation, name)), caller)
+        if token is None:
+            return Refused(StatusCode.ACCESS_TOKEN_NOT_FOUND, "no access token of yours has this authentication_code")
+    else:
+        kind, name = "identifier", command.identifier or ""
+        token = _visible(locked.by_identifier.get((caller.organisation, name)), caller)
+        if token is None or check is None or not check.right:
+            return Refused(StatusCode.INVALID_CREDENTIALS, "identifier and pass_code do not go together")
+        if check.pass_code_hash != token.pass_code_hash:
+            raise BatchOvertaken
+    return Presented(command_id, request_digest(kind, name, command.fields), command.fields, caller, token.key)
+
+
+def _visible(token: LockedToken | None, caller: Caller) -> LockedToken | None:
+    """A consumer application's login sees the access tokens of its own account only (CONTRACT 3)."""
+    if token is None or (caller.account is not None and token.account != caller.account):
+        return None
+    return token
