@@ -1,4 +1,4 @@
-"""Who asks, and may they: the login token's signature first, then what Postgres says of its holder (CONTRACT 3 and 4)."""
+"""Who asks, and may they: the login token's signature first, then what Postgres knows (CONTRACT 3 and 4)."""
 
 import hashlib
 import math
@@ -23,7 +23,7 @@ CACHED_LOGINS: Final = 4096
 _LONGEST_CLAIM = 255
 _NUMERIC = re.compile(r"\d{1,15}(\.\d{1,9})?", re.ASCII)
 _REQUIRED = ("jti", "usr", "org", "oun", "iat", "exp")
-# PyJWT verifies the signature and the algorithm; every claim is judged below, where its status and its text are decided.
+# PyJWT verifies signature and algorithm; every claim is judged below, where its status and its text are decided.
 _OPTIONS: Any = {
     "verify_signature": True,
     "verify_exp": False,
@@ -124,7 +124,7 @@ def _invalid(message: str) -> Refused:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A verified login as Postgres sees it now. ``organisation`` is set once it is verified and names the command's id."""
+    """A verified login as Postgres sees it now. ``organisation`` is set once verified, and names the command's id."""
 
     organisation: str | None
     caller: Caller | Refused

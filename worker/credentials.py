@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import argon2
@@ -20,10 +20,37 @@ _NOBODY: Final = HASHER.hash("\0")
 
 @dataclass(frozen=True, slots=True)
 class PassCodeCheck:
-    """A pass code compared with the hash that was current then; the decision insists that the hash is still the same."""
+    """A pass code compared with the hash that was current then; under the lock it must still be the same."""
 
     right: bool
     pass_code_hash: str | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A pass code to compare, with the hash that stood beside the identifier when it was asked."""
+
+    organisation: str
+    identifier: str = field(repr=False)
+    pass_code: str = field(repr=False)
+    pass_code_hash: str | None = field(default=None, repr=False)
+
+
+def question(command: Command | Refused, login: Claims | Refused) -> Question | None:
+    """What is to be compared for a command: nothing, unless it brings an identifier and a verified login."""
+    if isinstance(login, Refused) or isinstance(command, Refused) or command.identifier is None:
+        return None
+    return Question(login.organisation, command.identifier, command.pass_code or "")
+
+
+async def look_up(connection: Connection, questions: Sequence[Question]) -> list[Question]:
+    """The same questions, each with the hash it is compared with."""
+    rows = await connection.fetch(
+        statement("pass_code_hashes"),
+        [asked.organisation for asked in questions],
+        [asked.identifier for asked in questions],
+    )
+    return [replace(asked, pass_code_hash=row["pass_code_hash"]) for asked, row in zip(questions, rows, strict=True)]
 
 
 class PassCodes:
@@ -35,34 +62,16 @@ class PassCodes:
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def check(
-        self, connection: Connection, commands: Sequence[Command | Refused], logins: Sequence[Claims | Refused]
-    ) -> list[PassCodeCheck | None]:
-        """One check per command that brings an identifier and a verified login, ``None`` for every other."""
-        asked = [
-            (login.organisation, command.identifier or "", command.pass_code or "")
-            if isinstance(login, Claims) and isinstance(command, Command) and command.identifier is not None
-            else None
-            for command, login in zip(commands, logins, strict=True)
-        ]
-        distinct = list(dict.fromkeys(question for question in asked if question is not None))
-        if not distinct:
-            return [None] * len(asked)
-        rows = await connection.fetch(
-            statement("pass_code_hashes"), [question[0] for question in distinct], [question[1] for question in distinct]
-        )
+    async def compare(self, questions: Sequence[Question]) -> list[PassCodeCheck]:
+        """Compare every pass code once, in order. Needs no connection: this is the slow part."""
         loop = asyncio.get_running_loop()
-        right = await asyncio.gather(
+        answers = await asyncio.gather(
             *(
-                loop.run_in_executor(self._threads, _is_right, row["pass_code_hash"], question[2])
-                for row, question in zip(rows, distinct, strict=True)
+                loop.run_in_executor(self._threads, _is_right, asked.pass_code_hash, asked.pass_code)
+                for asked in questions
             )
         )
-        checks = {
-            question: PassCodeCheck(answer, row["pass_code_hash"])
-            for question, row, answer in zip(distinct, rows, right, strict=True)
-        }
-        return [None if question is None else checks[question] for question in asked]
+        return [PassCodeCheck(right, asked.pass_code_hash) for asked, right in zip(questions, answers, strict=True)]
 
 
 def _is_right(pass_code_hash: str | None, pass_code: str) -> bool:

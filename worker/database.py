@@ -3,6 +3,7 @@
 No step of the journey reaches for a connection of its own: a transaction is an argument.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,6 +13,7 @@ import asyncpg
 from worker.errors import POSTGRES_ERRORS, from_postgres, is_read_only
 
 Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
+Row = asyncpg.Record
 
 # A stalled worker must not hold up its successor: the server ends what waits or idles for longer than this.
 SERVER_SETTINGS = {
@@ -34,7 +36,7 @@ class Database:
 
     @classmethod
     async def open(cls, dsn: str, *, connections: int) -> "Database":
-        """``connections`` is the most that are held at once. Raises ``DependencyAway`` if the DSN cannot be used at all."""
+        """``connections`` is the most that are held at once."""
         pool = await asyncpg.create_pool(
             dsn,
             min_size=0,
@@ -49,21 +51,17 @@ class Database:
     async def close(self) -> None:
         """Give the connections back; those that do not answer are dropped."""
         try:
-            await self._wait_closed()
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await self._pool.close()
         except TimeoutError:
             self._pool.terminate()
-
-    async def _wait_closed(self) -> None:
-        import asyncio
-
-        async with asyncio.timeout(CONNECT_SECONDS):
-            await self._pool.close()
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """A connection outside a transaction. Errors come out mapped (``worker.errors``)."""
         try:
-            async with self._pool.acquire(timeout=CONNECT_SECONDS) as connection:
+            # No deadline of its own: who holds a connection has one, and a busy pool is no fault of Postgres.
+            async with self._pool.acquire() as connection:
                 yield connection
         except POSTGRES_ERRORS as error:
             if is_read_only(error):

@@ -82,5 +82,5 @@ def _decide_one(
 def _decide_again(command: Presented, former: BoundId) -> Replayed | Refused:
     if former.digest != command.digest:
         return Refused(StatusCode.DUPLICATE_REQUEST, "this id was applied for another access token or other fields")
-    # A code may have moved to another token since: a replay must not lend the old token's data to whom the new one answers.
+    # A code may have moved to another token since, and a replay must not show the old token's data for it.
     return Replayed(command, former.token if former.token == command.token else None)

@@ -68,7 +68,7 @@ class ClientStuck(WorkerError):
     """A background task of the Kafka client has died: only a new process helps."""
 
 
-# --- Postgres -----------------------------------------------------------------------------------------------------------
+# --- Postgres ---------------------------------------------------------------------------------------------------------
 
 _ROW_LEVEL = (
     asyncpg.DataError,
@@ -102,7 +102,7 @@ def is_read_only(error: BaseException) -> bool:
     return isinstance(error, asyncpg.ReadOnlySQLTransactionError)
 
 
-# --- Kafka --------------------------------------------------------------------------------------------------------------
+# --- Kafka ------------------------------------------------------------------------------------------------------------
 
 _TOO_LARGE = (kafka.MessageSizeTooLargeError, kafka.RecordListTooLargeError)
 _FENCED = (kafka.ProducerFenced, kafka.InvalidProducerEpoch)

@@ -20,6 +20,11 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 
+def rfc3339(moment: datetime) -> str:
+    """A moment in UTC with microseconds, always all six of them (CONTRACT 6)."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
 def percent_encoded(part: str) -> str:
     """One part of a command id (CONTRACT 2): every separator in it is escaped, so that two ids never coincide."""
     return quote(part, safe="")
@@ -30,7 +35,7 @@ def percent_encoded(part: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Coordinates:
-    """Where a command stands in Kafka. ``timestamp`` is in milliseconds and tells a re-created topic from the old one."""
+    """Where a command stands in Kafka. ``timestamp``, in milliseconds, tells a re-created topic from the old one."""
 
     cluster: str
     topic: str
@@ -110,7 +115,7 @@ class Decoded:
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """The claims of a login token whose signature, algorithm and types were verified (CONTRACT 4). Expiry is not judged."""
+    """The claims of a login token whose signature, algorithm and types are right (CONTRACT 4). Expiry is not judged."""
 
     jti: str
     username: str
@@ -156,24 +161,7 @@ class LockedToken:
     pass_code_hash: str | None = field(repr=False)
 
 
-# --- the record of commands -------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """What the record of commands keeps of an answer (DESIGN 2). Never its ``data``."""
-
-    command_id: str
-    code: StatusCode
-    message: str
-    replayed: bool
-    organisation: str | None
-    token: str | None
-    version: int | None
-    """The version the token reached by this command; ``None`` where nothing was applied."""
-    fields: int
-    digest: bytes
-    decided_at: datetime
+# --- presented and decided --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,9 +174,6 @@ class Presented:
     fields: int
     caller: Caller
     token: TokenKey
-
-
-# --- decided ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,10 +198,90 @@ class Replayed:
 Decision = Applied | Replayed | Refused
 
 
+# --- answered, recorded, published ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a command was answered, without the ``data``: what the record of commands keeps (DESIGN 2)."""
+
+    command_id: str
+    code: StatusCode
+    message: str
+    decided_at: datetime
+    replayed: bool = False
+    token: TokenKey | None = None
+    """Whose data an ``OK`` shows."""
+    version: int | None = None
+    """The version the token reached by this very command; ``None`` where nothing was applied."""
+    fields: int = 0
+    organisation: str | None = None
+    """The verified organisation of the sender, as soon as there is one."""
+    digest: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One applied transition (CONTRACT 6). The hashes are raw bytes here and lower-case hex outside."""
+
+    organisation: str
+    token: str
+    version: int
+    from_state: LifeCycleState
+    to_state: LifeCycleState
+    occurred_at: datetime
+    user: str
+    unit: str
+    command_id: str
+    cause: str
+    lane: str
+    """The lane's name: ``{cluster}/{group}/{topic}/{partition}``, its parts percent-encoded."""
+    sequence: int
+    previous_hash: bytes
+    hash: bytes = b""
+
+    def members(self) -> dict[str, str | int]:
+        """The transition event without its ``hash``: what the hash is taken of (CONTRACT 6)."""
+        return {
+            "organisation": self.organisation,
+            "access_token_id": self.token,
+            "version": self.version,
+            "from_state": self.from_state,
+            "to_state": self.to_state,
+            "occurred_at": rfc3339(self.occurred_at),
+            "user_id": self.user,
+            "unit_id": self.unit,
+            "command_id": self.command_id,
+            "cause": self.cause,
+            "lane": self.lane,
+            "sequence": self.sequence,
+            "previous_hash": self.previous_hash.hex(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What was decided on a record, now or when it was first read, with the transition it brought about."""
+
+    answer: Answer
+    fact: Fact | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The end of a command's way through Postgres: everything that its messages are made of."""
+
+    decoded: Decoded
+    answer: Answer
+    data: bytes | None = field(repr=False)
+    """The requested members as JSON; ``None`` where there is nothing to show."""
+    fact: Fact | None = None
+
+
 def request_digest(kind: str, name: str, fields: int) -> bytes:
     """The digest of what "the same request" compares (CONTRACT 2).
 
-    ``kind`` is ``"code"`` or ``"identifier"``. Fixed-width and length-free parts come first, so no two requests share a text.
+    ``kind`` is ``"code"`` or ``"identifier"``. The sender's text comes last, so no two requests share a text.
     """
     return hashlib.sha256(f"{kind}\0{fields}\0{name}".encode()).digest()
 

@@ -1,0 +1,380 @@
+"""From bytes to a command or its refusal (CONTRACT 2). Nothing that gets past here can trouble a batch's statements."""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import orjson
+
+from schemas import headers as h
+from schemas.access_token import UnknownField
+from schemas.codes import StatusCode
+from schemas.command import LONGEST_FIELDS_SET, LONGEST_NAME, LONGEST_TOKEN, asked_fields
+from worker.model import Command, Decoded, Delivery, Envelope, Header, Refused
+
+LONGEST_QUOTE: Final = 64
+"""Characters of what a sender wrote that a message may repeat (CONTRACT 3)."""
+
+_BODY: Final = {
+    "token": LONGEST_TOKEN,
+    "fields_set": LONGEST_FIELDS_SET,
+    "request_unique_identifier": LONGEST_NAME,
+}
+_IDENTIFIER: Final = {
+    "authentication_code": LONGEST_NAME,
+    "identifier": LONGEST_NAME,
+    "pass_code": LONGEST_NAME,
+}
+_BODY_MEMBERS: Final = frozenset((*_BODY, "access_token_identifier"))
+_IDENTIFIER_MEMBERS: Final = frozenset(_IDENTIFIER)
+_KINDS: Final[Mapping[type, str]] = {
+    str: "a string",
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
+    list: "an array",
+    dict: "an object",
+}
+
+
+def decode(delivery: Delivery, *, max_bytes: int) -> Decoded:
+    """Read a record: its command, or the first fault in the order of CONTRACT 3, and what its answer needs either way.
+
+    Never raises for what a sender wrote. The answer to a refused command still carries every header that was right.
+    """
+    read = _read_headers(delivery.headers)
+    body = _parse(delivery.value, max_bytes)
+    if isinstance(body, Refused):
+        return Decoded(delivery, read.envelope, body)
+    request_id = _request_id(body)
+    envelope = read.envelope if request_id is None else replace(read.envelope, request_id=request_id)
+    if read.structured is not None:
+        return Decoded(delivery, envelope, read.structured)
+    request = _judge(body)
+    if read.fault is not None and isinstance(request, Command):
+        request = read.fault
+    return Decoded(delivery, envelope, request)
+
+
+def quoted(text: str) -> str:
+    """At most 64 printable characters of what a sender wrote, for a message."""
+    shown = text if len(text) <= LONGEST_QUOTE else text[: LONGEST_QUOTE - 1] + "…"
+    return shown if shown.isprintable() else "".join(c if c.isprintable() else "?" for c in shown)
+
+
+# --- the body ---------------------------------------------------------------------------------------------------------
+
+
+def _parse(value: bytes | None, max_bytes: int) -> dict[str, Any] | Refused:
+    if value is None:
+        return _malformed("the command has no value")
+    if len(value) > max_bytes:
+        return _malformed(f"the command is larger than {max_bytes} bytes")
+    try:
+        body = orjson.loads(value)
+    except orjson.JSONDecodeError as error:
+        return _malformed(f"the command is not JSON in UTF-8 (line {error.lineno}, column {error.colno})")
+    if type(body) is not dict:
+        return _malformed(f"the command must be an object, not {_kind(body)}")
+    return body
+
+
+def _judge(body: dict[str, Any]) -> Command | Refused:
+    wrong = _wrong_type(body)
+    if wrong is not None:
+        return wrong
+    login_token = body.get("token")
+    if not login_token:
+        return _missing("token")
+    named = body.get("access_token_identifier")
+    if named is None or named == "":
+        return _missing("access_token_identifier")
+    code, identifier = named.get("authentication_code") or None, named.get("identifier") or None
+    if (code is None) == (identifier is None):
+        how = "not both" if code is not None else "none was"
+        return _invalid(
+            f"exactly one of authentication_code and identifier must be given in access_token_identifier, {how}"
+        )
+    pass_code = named.get("pass_code") or None
+    if identifier is not None and pass_code is None:
+        return _missing("access_token_identifier.pass_code")
+    wrong = _wrong_members(body, named)
+    if wrong is not None:
+        return wrong
+    fields = _fields(body.get("fields_set") or "")
+    if isinstance(fields, Refused):
+        return fields
+    return Command(login_token, code, identifier, None if identifier is None else pass_code, fields)
+
+
+def _wrong_type(body: dict[str, Any]) -> Refused | None:
+    for name in _BODY:
+        value = body.get(name)
+        if value is not None and type(value) is not str:
+            return _malformed(f"{name} must be a string, not {_kind(value)}")
+    named = body.get("access_token_identifier")
+    if named is None or named == "":
+        return None
+    if type(named) is not dict:
+        return _malformed(f"access_token_identifier must be an object, not {_kind(named)}")
+    for name in _IDENTIFIER:
+        value = named.get(name)
+        if value is not None and type(value) is not str:
+            return _malformed(f"access_token_identifier.{name} must be a string, not {_kind(value)}")
+    return None
+
+
+def _wrong_members(body: dict[str, Any], named: dict[str, Any]) -> Refused | None:
+    if not body.keys() <= _BODY_MEMBERS:
+        return _invalid(f'unknown member "{_first_unknown(body, _BODY_MEMBERS)}"')
+    if not named.keys() <= _IDENTIFIER_MEMBERS:
+        return _invalid(f'unknown member "{_first_unknown(named, _IDENTIFIER_MEMBERS)}" in access_token_identifier')
+    for name, longest in _BODY.items():
+        fault = _text_fault(body.get(name), longest)
+        if fault is not None:
+            return _invalid(f"{name} {fault}")
+    for name, longest in _IDENTIFIER.items():
+        fault = _text_fault(named.get(name), longest)
+        if fault is not None:
+            return _invalid(f"access_token_identifier.{name} {fault}")
+    return None
+
+
+def _text_fault(text: str | None, longest: int) -> str | None:
+    if text is None:
+        return None
+    if len(text) > longest:
+        return f"is longer than {longest} characters"
+    if "\0" in text:
+        return "holds the character U+0000"
+    return None
+
+
+def _first_unknown(members: dict[str, Any], known: frozenset[str]) -> str:
+    return quoted(next(name for name in members if name not in known))
+
+
+def _fields(fields_set: str) -> int | Refused:
+    try:
+        return asked_fields(fields_set)
+    except UnknownField as unknown:
+        if not unknown.name:
+            return _invalid("fields_set holds an empty name")
+        hint = ": it takes top-level fields only" if "." in unknown.name else ""
+        return _invalid(f'fields_set holds the unknown name "{quoted(unknown.name)}"{hint}')
+
+
+def _request_id(body: dict[str, Any]) -> str | None:
+    value = body.get("request_unique_identifier")
+    return value if type(value) is str and value and _text_fault(value, LONGEST_NAME) is None else None
+
+
+def _kind(value: object) -> str:
+    return _KINDS.get(type(value), "null")
+
+
+def _malformed(message: str) -> Refused:
+    return Refused(StatusCode.MALFORMED_REQUEST, message)
+
+
+def _missing(member: str) -> Refused:
+    return Refused(StatusCode.MISSING_PARAMETER, f"{member} is not given")
+
+
+def _invalid(message: str) -> Refused:
+    return Refused(StatusCode.INVALID_PARAMETER, message)
+
+
+# --- the headers ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Headers:
+    envelope: Envelope
+    fault: Refused | None
+    """The first wrong header; it counts only where the body is right."""
+    structured: Refused | None
+    """Set if the body is said to be a whole CloudEvent: then its members are not those of a command."""
+
+
+_NO_HEADERS: Final = _Headers(Envelope(), None, None)
+_CORRELATIONS: Final = (h.CORRELATION_ID, h.KAFKA_CORRELATION_ID)
+
+
+def _spec_version_fault(text: str) -> str | None:
+    return None if text == h.SPEC_VERSION else f'must be "{h.SPEC_VERSION}", not "{quoted(text)}"'
+
+
+def _type_fault(text: str) -> str | None:
+    return None if text == h.COMMAND_TYPE else f'must be "{h.COMMAND_TYPE}", not "{quoted(text)}"'
+
+
+def _attribute_fault(text: str) -> str | None:
+    return _text_fault(text, h.LONGEST_TEXT)
+
+
+def _time_fault(text: str) -> str | None:
+    return _attribute_fault(text) or (None if h.is_time(text) else "is not an RFC 3339 time")
+
+
+def _content_fault(text: str) -> str | None:
+    return None if h.is_json_content(text) else f'must be "{h.JSON_CONTENT}" in UTF-8, not "{quoted(text)}"'
+
+
+def _traceparent_fault(text: str) -> str | None:
+    return None if h.is_traceparent(text) else "is not a W3C trace context"
+
+
+def _tracestate_fault(text: str) -> str | None:
+    return _text_fault(text, h.LONGEST_TRACESTATE)
+
+
+def _redirection_fault(_: str) -> str | None:
+    return "is not supported: answers go to the results topic only"
+
+
+_TEXT_HEADERS: Final[Mapping[str, Callable[[str], str | None]]] = {
+    h.CE_SPEC_VERSION: _spec_version_fault,
+    h.CE_TYPE: _type_fault,
+    h.CE_ID: _attribute_fault,
+    h.CE_SOURCE: _attribute_fault,
+    h.CE_SUBJECT: _attribute_fault,
+    h.CE_TIME: _time_fault,
+    h.CONTENT_TYPE: _content_fault,
+    h.TRACEPARENT: _traceparent_fault,
+    h.TRACESTATE: _tracestate_fault,
+}
+_KNOWN: Final = frozenset((*_TEXT_HEADERS, *_CORRELATIONS, h.REPLY_TO, h.KAFKA_REPLY_TOPIC, h.KAFKA_REPLY_PARTITION))
+
+
+def _read_headers(headers: Sequence[Header]) -> _Headers:
+    given: dict[str, bytes] = {}
+    wrong: dict[str, str] = {}
+    for name, value in headers:
+        if not value or name not in _KNOWN:
+            continue
+        if name in given:
+            wrong[name] = "is given more than once"
+        given[name] = value
+    if not given:
+        return _NO_HEADERS
+    right: dict[str, str] = {}
+    for name, value in given.items():
+        if name in wrong:
+            continue
+        what = _fault_of(name, value, right)
+        if what is not None:
+            wrong[name] = what
+    if h.CE_ID in given and h.CE_SOURCE not in given:
+        wrong[h.CE_ID] = f"needs {h.CE_SOURCE}"
+    fault = next((_invalid(f"the header {name} {wrong[name]}") for name in given if name in wrong), None)
+    return _Headers(_envelope(given, right, wrong), fault, _structured(given))
+
+
+def _fault_of(name: str, value: bytes, right: dict[str, str]) -> str | None:
+    """What is wrong with a header; the text of a right one is put into ``right``."""
+    if name in _CORRELATIONS:
+        return f"is longer than {h.LONGEST_CORRELATION} bytes" if len(value) > h.LONGEST_CORRELATION else None
+    check = _TEXT_HEADERS.get(name, _redirection_fault)
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        return "is not UTF-8"
+    fault = check(text)
+    if fault is None:
+        right[name] = text
+    return fault
+
+
+def _envelope(given: Mapping[str, bytes], right: Mapping[str, str], wrong: Mapping[str, str]) -> Envelope:
+    # An id means something only together with its source.
+    whole = h.CE_ID in right and h.CE_SOURCE in right
+    return Envelope(
+        ce_id=right[h.CE_ID] if whole else None,
+        ce_source=right[h.CE_SOURCE] if whole else None,
+        correlation=tuple((name, given[name]) for name in _CORRELATIONS if name in given and name not in wrong),
+        traceparent=right.get(h.TRACEPARENT),
+        tracestate=right.get(h.TRACESTATE),
+    )
+
+
+def _structured(given: Mapping[str, bytes]) -> Refused | None:
+    if not given.get(h.CONTENT_TYPE, b"").lower().startswith(h.STRUCTURED_CONTENT.encode()):
+        return None
+    return _invalid("a CloudEvent in structured mode is not supported: send its attributes as headers")
+
+
+# --- secrets ----------------------------------------------------------------------------------------------------------
+
+_SECRETS: Final = frozenset((b"token", b"pass_code"))
+_MASK: Final = b'"***"'
+# A string (perhaps one without an end), a sign, or a run of anything else.
+_PIECE: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[{}\[\]:,]|[^\s"{}\[\]:,]++', re.DOTALL)
+# Where quotes do not pair up, whatever follows a secret's name and a colon or an equals sign.
+_LOOSE: Final = re.compile(
+    rb"""((?:token|pass_code)[\\"']*+\s*+[:=]\s*+)(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"?|'[^']*+'?|[^,}\r\n]++)""", re.DOTALL
+)
+
+
+def masked(value: bytes | None) -> bytes | None:
+    """The value as a dead letter may show it (CONTRACT 7): an object's secrets are replaced, all else is as it came.
+
+    ``token`` and ``pass_code`` are replaced at any depth and whatever their value; everything between them stays byte
+    for byte. What only begins like an object is treated as one as far as possible: it may hold a secret all the same.
+    """
+    if value is None or not value.lstrip(b"\xef\xbb\xbf\xff\xfe\0 \t\r\n").startswith(b"{"):
+        return value
+    text = _without_secrets(value)
+    try:
+        orjson.loads(value)
+    except orjson.JSONDecodeError:
+        text = _LOOSE.sub(rb"\1" + _MASK, text)
+        if text == value and b"\0" in value[:4]:
+            text = _wide_without_secrets(value)
+    return text
+
+
+def _without_secrets(text: bytes) -> bytes:
+    kept: list[bytes] = []
+    copied = 0
+    previous = b""
+    pieces = _PIECE.finditer(text)
+    for piece in pieces:
+        if piece[0] == b":" and _names_secret(previous):
+            start, end = _span_of_value(pieces, len(text))
+            kept += (text[copied:start], _MASK)
+            copied = end
+        previous = piece[0]
+    return b"".join((*kept, text[copied:]))
+
+
+def _span_of_value(pieces: Iterator[re.Match[bytes]], end: int) -> tuple[int, int]:
+    """Where the value that comes next starts and ends. Takes its pieces; counts brackets instead of recursing."""
+    start, depth = end, 0
+    for piece in pieces:
+        start = min(start, piece.start())
+        if piece[0] in (b"{", b"["):
+            depth += 1
+        elif piece[0] in (b"}", b"]"):
+            depth -= 1
+        if depth <= 0:
+            return start, piece.end()
+    return start, end
+
+
+def _names_secret(piece: bytes) -> bool:
+    if b"\\" in piece:
+        try:
+            return orjson.loads(piece).encode() in _SECRETS
+        except ValueError:
+            return False
+    return piece.strip(b'"') in _SECRETS
+
+
+def _wide_without_secrets(value: bytes) -> bytes:
+    """Text in UTF-16 or UTF-32 is no JSON for us, but a sender's mistake that holds the same secrets."""
+    text = value.decode(json.detect_encoding(value), "replace").encode("utf-8", "replace")
+    hidden = _LOOSE.sub(rb"\1" + _MASK, _without_secrets(text))
+    return value if hidden == text else hidden

@@ -1,0 +1,52 @@
+"""What every Kafka client of this package is made with."""
+
+import ssl
+from typing import Any, Final
+
+from aiokafka.helpers import create_ssl_context
+
+from worker.settings import PREFIX, KafkaSettings, SettingsError
+
+CLIENT_ID: Final = "effective-worker"
+# Less than the default of 100: every transaction that meets the one before it waits for as long (PITFALLS 1.2).
+RETRY_BACKOFF_MS: Final = 30
+
+
+def client_options(kafka: KafkaSettings) -> dict[str, Any]:
+    """The arguments that aiokafka's consumer, producer and admin client share.
+
+    Raises ``SettingsError`` if the certificates cannot be used.
+    """
+    options: dict[str, Any] = {
+        "bootstrap_servers": [server.strip() for server in kafka.bootstrap_servers.split(",")],
+        "client_id": CLIENT_ID,
+        "request_timeout_ms": kafka.request_timeout_ms,
+        "retry_backoff_ms": RETRY_BACKOFF_MS,
+        "security_protocol": kafka.security_protocol,
+    }
+    if kafka.security_protocol.endswith("SSL"):
+        options["ssl_context"] = _ssl_context(kafka)
+    if kafka.security_protocol.startswith("SASL"):
+        options |= {
+            "sasl_mechanism": kafka.sasl_mechanism,
+            "sasl_plain_username": kafka.sasl_username,
+            "sasl_plain_password": kafka.sasl_password.get_secret_value() if kafka.sasl_password else None,
+        }
+    return options
+
+
+def _ssl_context(kafka: KafkaSettings) -> ssl.SSLContext:
+    try:
+        authorities: ssl.SSLContext = create_ssl_context(cafile=kafka.ssl_cafile)
+    except (OSError, ValueError):
+        raise SettingsError(((f"{PREFIX}KAFKA__SSL_CAFILE", "holds no usable certificate"),)) from None
+    if kafka.ssl_certfile is None:
+        return authorities
+    try:
+        own: ssl.SSLContext = create_ssl_context(
+            cafile=kafka.ssl_cafile, certfile=kafka.ssl_certfile, keyfile=kafka.ssl_keyfile
+        )
+    except (OSError, ValueError):
+        what = "the certificate and its key are not usable, or do not belong together"
+        raise SettingsError(((f"{PREFIX}KAFKA__SSL_CERTFILE", what),)) from None
+    return own

@@ -1,0 +1,333 @@
+"""A lane: one partition, one owner, one batch at a time (DESIGN 2).
+
+Postgres commits first, Kafka second. Whatever happens between the two, the offset has not moved, so the batch is taken
+again and the record of commands answers it.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, TypeVar
+from uuid import UUID
+
+import structlog
+from aiokafka import AIOKafkaConsumer
+
+from worker.database import Database
+from worker.errors import KAFKA_ERRORS, AnswerRefused, DependencyAway, Fenced, LaneBlocked, LaneLost, Unpublished
+from worker.model import Answered, Coordinates, Delivery, percent_encoded
+from worker.observe import Health, LaneState, Metrics
+from worker.patience import Patience
+from worker.pipeline import Hold, Pipeline
+from worker.publish import Place, Publisher
+from worker.result import DEAD_LETTERED, Message, Post, messages
+from worker.sql import statement
+
+IDLE_SECONDS: Final = 0.5
+"""How long one look for new records waits: a lane that is told to drain ends within this."""
+BROKER_SECONDS: Final = 15.0
+"""The deadline of a request to the broker that is not part of a publication."""
+
+T = TypeVar("T")
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """The lane's place in the world: cluster, partition, group."""
+
+    cluster: str
+    place: Place
+
+    @property
+    def name(self) -> str:
+        """The lane's name in transition events (CONTRACT 6)."""
+        source = self.place.source
+        return "/".join(percent_encoded(str(part)) for part in (self.cluster, self.place.group, *source))
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What every lane of a worker shares."""
+
+    database: Database
+    consumer: AIOKafkaConsumer
+    pipeline: Pipeline
+    post: Post
+    metrics: Metrics
+    health: Health
+    clock: Callable[[], float]
+    max_batch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a lane begins to read. ``set_back``: somebody asks for answers again that were already given."""
+
+    position: int
+    set_back: bool = False
+
+
+def where_to_start(
+    committed: int | None, first: int | None, following: int | None, log_start: int, log_end: int
+) -> Start:
+    """Compare the committed offset with the lane's row (``first_offset``, ``next_offset``) and with the log (DESIGN 2).
+
+    Raises ``LaneBlocked`` where going on could lose or repeat a command; its text names the numbers and the ways out.
+    """
+    if following is None or first is None:
+        return Start(log_start if committed is None else max(committed, log_start))
+    if log_end < following:
+        raise LaneBlocked(
+            f"the log ends at offset {log_end}, but commands up to {following} were decided: the topic was cut or"
+            f" re-created. Use another group id for a new topic, or restore the old one"
+        )
+    if committed is None:
+        return Start(max(first, log_start))
+    if committed > following:
+        raise LaneBlocked(
+            f"the committed offset is {committed}, but commands were decided up to {following} only: Postgres has lost"
+            f" commits, or the offset was set forward by hand. Set the group's offset back to {following}"
+        )
+    return Start(max(committed, log_start), set_back=committed < first)
+
+
+class Lane:
+    """Runs until it is drained, loses its partition, or finds that it no longer knows where it stands."""
+
+    def __init__(self, site: Site, tools: Tools, publisher: Publisher, owner: UUID) -> None:
+        """``owner`` is a fresh random id: from the moment it stands in the row, older owners' transactions fail."""
+        self._site = site
+        self._tools = tools
+        self._publisher = publisher
+        self._owner = owner
+        self._source = site.place.source
+        self._committed: int | None = None
+        self._position = 0
+        self._drain = asyncio.Event()
+        self._patience = Patience()
+        self._log = log.bind(partition=self._source.partition)
+
+    async def run(self, drain: asyncio.Event) -> None:
+        """Start, then take batch after batch until ``drain`` is set; the batch in hand is finished.
+
+        Raises ``LaneLost``, ``LaneBlocked`` and ``DependencyAway``: then a new lane must start at the first step.
+        """
+        self._drain = drain
+        try:
+            hold = await self._start()
+            self._tools.health.back("postgres")
+            self._tools.health.back("kafka")
+            self._say("working")
+            while not drain.is_set():
+                batch = await self._take()
+                if batch:
+                    hold = await self._handle(hold, batch)
+        finally:
+            await self._publisher.close()
+
+    # --- start --------------------------------------------------------------------------------------------------------
+
+    async def _start(self) -> Hold:
+        """The three steps of DESIGN 2, in this order: own the row, fence the older producer, read the offset."""
+        self._say("starting")
+        row = await self._own()
+        await self._publisher.open()
+        self._committed = await self._read_committed()
+        log_start, log_end = await self._ends()
+        start = where_to_start(self._committed, row["first_offset"], row["next_offset"], log_start, log_end)
+        if start.set_back:
+            self._tools.metrics.offsets_set_back()
+            self._log.warning("offsets_set_back", committed=self._committed, first_offset=row["first_offset"])
+        following = row["next_offset"]
+        if following is None:
+            following = start.position
+            await self._open(row["id"], following)
+        self._position = start.position
+        self._tools.consumer.seek(self._source, start.position)
+        self._log.info("lane_started", position=start.position, committed=self._committed, next_offset=following)
+        return Hold(row["id"], self._site.name, self._owner, following)
+
+    async def _own(self) -> Any:
+        async with self._tools.database.connection() as connection:
+            return await connection.fetchrow(
+                statement("take_lane"),
+                self._site.cluster,
+                self._site.place.group,
+                *self._source,
+                self._owner,
+                datetime.fromtimestamp(self._tools.clock(), UTC),
+            )
+
+    async def _open(self, lane: int, position: int) -> None:
+        async with self._tools.database.connection() as connection:
+            if await connection.fetchval(statement("open_lane"), lane, self._owner, position) is None:
+                raise LaneLost("postgres: another worker has taken the lane")
+
+    async def _read_committed(self) -> int | None:
+        """The group's offset. Only to be trusted after InitProducerId, which settles what could still move it."""
+        return await _asked(self._tools.consumer.committed(self._source), "the committed offset")
+
+    async def _ends(self) -> tuple[int, int]:
+        consumer = self._tools.consumer
+        starts = await _asked(consumer.beginning_offsets([self._source]), "the start of the log")
+        ends = await _asked(consumer.end_offsets([self._source]), "the end of the log")
+        return starts[self._source], ends[self._source]
+
+    # --- work ---------------------------------------------------------------------------------------------------------
+
+    async def _take(self) -> list[Delivery]:
+        """What is there, from one command to ``max_batch``: nothing waits for a batch to fill."""
+        self._tools.health.progress()
+        look = asyncio.ensure_future(
+            self._tools.consumer.getmany(
+                self._source, timeout_ms=int(IDLE_SECONDS * 1000), max_records=self._tools.max_batch
+            )
+        )
+        drained = asyncio.ensure_future(self._drain.wait())
+        try:
+            await asyncio.wait({look, drained}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            drained.cancel()
+            # Never cancelled: that would switch the client's poll watch off for ever. It runs out by itself.
+            look.add_done_callback(_retrieved)
+        if not look.done():
+            return []
+        try:
+            records = look.result().get(self._source, [])
+        except KAFKA_ERRORS as error:
+            raise DependencyAway("kafka", f"{type(error).__name__} while reading: {error}") from error
+        return [_delivery(self._site.cluster, record) for record in records]
+
+    async def _handle(self, hold: Hold, batch: Sequence[Delivery]) -> Hold:
+        """Decide and commit in Postgres, then publish and commit in Kafka."""
+        began = self._tools.clock()
+        answered, hold = await self._decide(hold, batch)
+        decided = self._tools.clock()
+        if answered:
+            await self._publish(answered, batch[-1].coordinates.offset + 1)
+            self._tools.metrics.batch(len(batch), decided - began, self._tools.clock() - decided)
+            self._count(answered)
+        return hold
+
+    async def _decide(self, hold: Hold, batch: Sequence[Delivery]) -> tuple[list[Answered], Hold]:
+        """Wait out a Postgres that is away; a drain ends the wait, and the batch is dropped as if never taken."""
+        while not self._drain.is_set():
+            try:
+                answered, hold = await self._tools.pipeline.run(hold, batch, self._position)
+            except DependencyAway as away:
+                await self._wait_out(away)
+            else:
+                self._over(away="postgres")
+                return answered, hold
+        return [], hold
+
+    async def _publish(self, answered: Sequence[Answered], following: int) -> None:
+        """Publish a decided batch; if the broker refuses an answer for good, in halves until it stands alone."""
+        try:
+            await self._until_published(self._messages(answered), following)
+        except AnswerRefused as refusal:
+            if len(answered) == 1:
+                self._log.warning("answer_shortened", offset=self._position, reason=refusal.reason)
+                await self._until_published(self._messages(answered, whole=False), following)
+                return
+            middle = len(answered) // 2
+            boundary = answered[middle].decoded.delivery.coordinates.offset
+            await self._publish(answered[:middle], boundary)
+            await self._publish(answered[middle:], following)
+
+    def _messages(self, answered: Sequence[Answered], *, whole: bool = True) -> list[Message]:
+        return [message for each in answered for message in messages(each, self._tools.post, whole=whole)]
+
+    async def _until_published(self, written: Sequence[Message], following: int) -> None:
+        """Publish once. Where the outcome is unknown, a new producer settles it and the committed offset tells it.
+
+        Raises ``AnswerRefused`` when nothing was published and the producer stands ready for another try.
+        """
+        while True:
+            try:
+                await self._publisher.publish(written, following)
+            except Fenced as fenced:
+                raise LaneLost(f"kafka: {fenced.reason}") from fenced
+            except Unpublished as unknown:
+                if await self._settled(unknown, following):
+                    break
+                if isinstance(unknown, AnswerRefused):
+                    raise
+            else:
+                break
+        self._committed = self._position = following
+        self._over(away="kafka")
+
+    async def _settled(self, unknown: Unpublished, following: int) -> bool:
+        """Whether the transaction was committed after all. Raises ``LaneLost`` if the offset is anywhere else."""
+        self._log.info("producer_replaced", reason=unknown.reason)
+        self._tools.metrics.producer_replaced()
+        if not isinstance(unknown, AnswerRefused):
+            await self._patience.wait_if_again()
+        committed = await self._reopened()
+        if committed not in (self._committed, following):
+            raise LaneLost(f"kafka: the committed offset is {committed}, neither {self._committed} nor {following}")
+        return committed == following
+
+    async def _reopened(self) -> int | None:
+        """Open a new producer, then read the committed offset: in this order it can no longer move."""
+        while True:
+            try:
+                await self._publisher.open()
+                return await self._read_committed()
+            except DependencyAway as away:
+                await self._wait_out(away)
+
+    # --- report -------------------------------------------------------------------------------------------------------
+
+    async def _wait_out(self, away: DependencyAway) -> None:
+        self._tools.health.progress()
+        self._tools.health.away(away.dependency, away.reason)
+        self._tools.metrics.waited(away.dependency)
+        self._say("waiting", str(away))
+        self._log.warning("dependency_away", dependency=away.dependency, reason=away.reason)
+        await self._patience.wait(self._drain)
+
+    def _over(self, *, away: str) -> None:
+        if self._patience.tried:
+            self._patience.reset()
+            self._tools.health.back(away)
+            self._say("working")
+
+    def _say(self, state: LaneState, reason: str = "") -> None:
+        self._tools.health.lane(self._source.partition, state, reason)
+
+    def _count(self, answered: Sequence[Answered]) -> None:
+        for (code, replayed), count in Counter((each.answer.code, each.answer.replayed) for each in answered).items():
+            self._tools.metrics.answered(code, replayed, count)
+        self._tools.metrics.published(
+            sum(each.fact is not None for each in answered),
+            sum(each.answer.code in DEAD_LETTERED for each in answered),
+        )
+
+
+def _delivery(cluster: str, record: Any) -> Delivery:
+    return Delivery(
+        Coordinates(cluster, record.topic, record.partition, record.offset, record.timestamp),
+        record.key,
+        record.value,
+        tuple(record.headers),
+        stamped_by_broker=record.timestamp_type == 1,
+    )
+
+
+async def _asked(question: Awaitable[T], what: str) -> T:
+    """An answer of the broker within its deadline: aiokafka by itself would ask for ever (PITFALLS 0.7)."""
+    try:
+        async with asyncio.timeout(BROKER_SECONDS):
+            return await question
+    except KAFKA_ERRORS as error:
+        raise DependencyAway("kafka", f"{type(error).__name__} while asking for {what}: {error}") from error
+
+
+def _retrieved(future: "asyncio.Future[Any]") -> None:
+    if not future.cancelled():
+        future.exception()

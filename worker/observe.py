@@ -1,0 +1,289 @@
+"""What the worker lets be seen of itself: logs, metrics, health. No secret passes through here."""
+
+import logging
+import re
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+from structlog.typing import EventDict, Processor
+
+# --- logs -------------------------------------------------------------------------------------------------------------
+
+_SECRET_KEYS: Final = re.compile(r"token|pass_?code|dsn|secret|password|authorization|verification_code", re.IGNORECASE)
+# An id or a count of access tokens is no secret.
+_OPEN_KEYS: Final = re.compile(r"access_tokens?(_id)?|tokens", re.IGNORECASE)
+_IN_TEXT: Final = (
+    # A DSN's password.
+    (re.compile(r"(\w+://[^:@/\s]*):[^@\s]*@"), r"\1:***@"),
+    # A login token.
+    (re.compile(r"eyJ[\w-]*\.[\w-]+\.[\w-]*"), "***"),
+    # What Postgres quotes of a row.
+    (re.compile(r"DETAIL:.*"), "DETAIL: ***"),
+)
+
+
+def configure_logging(level: str = "info", format: str | None = None) -> None:  # noqa: A002 - named like its setting
+    """Send every log line to stderr, structlog's and the libraries' alike.
+
+    ``format`` is ``"json"`` or ``"console"``; unset, it is JSON when stderr is not a terminal.
+    """
+    as_json = format == "json" or (format is None and not sys.stderr.isatty())
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+        structlog.processors.format_exc_info,
+        mask_secrets,
+    ]
+    last: Processor = (
+        structlog.processors.JSONRenderer(default=str)
+        if as_json
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, last]
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+    # An access log line per probe says nothing, and the client repeats at INFO what our own lines say.
+    for noisy in ("aiohttp.access", "aiokafka"):
+        logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLogger().level))
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            structlog.stdlib.PositionalArgumentsFormatter(),
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+
+
+def mask_secrets(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    """A structlog processor: hides the values of keys that sound like secrets, and what looks like one in a text."""
+    return {key: _masked(key, value) for key, value in event.items()}
+
+
+def _masked(key: str, value: Any) -> Any:
+    if _SECRET_KEYS.search(key) and not _OPEN_KEYS.fullmatch(key):
+        return "***"
+    if isinstance(value, str):
+        for pattern, replacement in _IN_TEXT:
+            value = pattern.sub(replacement, value)
+        return value
+    if isinstance(value, Mapping):
+        return {inner: _masked(str(inner), item) for inner, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_masked("", item) for item in value]
+    return value
+
+
+# --- health -----------------------------------------------------------------------------------------------------------
+
+LaneState = Literal["starting", "working", "waiting", "blocked", "draining"]
+LANE_STATES: Final[tuple[LaneState, ...]] = ("starting", "working", "waiting", "blocked", "draining")
+STALLED_SECONDS: Final = 90.0
+"""Longer than the longest back-off (30 s) and any single deadline: a turn of a loop that takes more is stuck."""
+
+_UNFIT: Final = {"starting": "is starting", "blocked": "is blocked", "draining": "is draining"}
+
+
+@dataclass(frozen=True, slots=True)
+class LaneHealth:
+    """``since`` is a reading of the clock that :class:`Health` was given."""
+
+    state: LaneState
+    reason: str
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class Away:
+    """A dependency that cannot work now."""
+
+    reason: str
+    since: float
+
+
+class Health:
+    """What the worker knows of its own state. ``clock`` is monotonic, ``wall`` counts from the epoch (seconds)."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, wall: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._wall = wall
+        self._lanes: dict[int, LaneHealth] = {}
+        self._away: dict[str, Away] = {}
+        self._assigned = False
+        self._progressed = clock()
+        self._stuck: str | None = None
+
+    def lane(self, partition: int, state: LaneState, reason: str = "") -> None:
+        """Note the state of a partition's lane; the same state again keeps its ``since``."""
+        former = self._lanes.get(partition)
+        since = former.since if former is not None and former.state == state else self._clock()
+        self._lanes[partition] = LaneHealth(state, reason, since)
+
+    def lane_gone(self, partition: int) -> None:
+        self._lanes.pop(partition, None)
+
+    def lanes(self) -> Mapping[int, LaneHealth]:
+        return dict(self._lanes)
+
+    def away(self, dependency: str, reason: str) -> None:
+        """Note that ``dependency`` cannot work now; the first such note since it was back gives the ``since``."""
+        former = self._away.get(dependency)
+        self._away[dependency] = Away(reason, self._clock() if former is None else former.since)
+
+    def back(self, dependency: str) -> None:
+        self._away.pop(dependency, None)
+
+    def dependencies_away(self) -> Mapping[str, Away]:
+        return dict(self._away)
+
+    def assigned(self, known: bool) -> None:
+        """Note whether the group has told this worker its partitions (there may be none for it)."""
+        self._assigned = known
+
+    def progress(self) -> None:
+        """Called by every turn of a loop, also by one that finds nothing to do."""
+        self._progressed = self._clock()
+
+    def stuck(self, reason: str) -> None:
+        """Note that only a new process helps."""
+        self._stuck = reason
+
+    def live(self) -> tuple[bool, dict[str, Any]]:
+        """Whether the process makes progress or has nothing to do, and the document that says so (CONTRACT 10)."""
+        silent = self._clock() - self._progressed
+        if self._stuck is not None:
+            return False, {"live": False, "reason": self._stuck, "since": self._moment(self._progressed)}
+        if silent > STALLED_SECONDS:
+            reason = f"no progress for {silent:.0f} s"
+            return False, {"live": False, "reason": reason, "since": self._moment(self._progressed)}
+        return True, {"live": True, "reason": "making progress, or nothing to do"}
+
+    def ready(self) -> tuple[bool, dict[str, Any]]:
+        """Whether the partitions are worked on and both dependencies reachable, and the document that says so."""
+        reasons = [f"{name} is away: {away.reason}" for name, away in sorted(self._away.items())]
+        if not self._assigned:
+            reasons.append("the consumer group has not assigned partitions yet")
+        for partition, lane in sorted(self._lanes.items()):
+            if lane.state in _UNFIT:
+                reasons.append(
+                    f"partition {partition} {_UNFIT[lane.state]}" + (f": {lane.reason}" if lane.reason else "")
+                )
+        return not reasons, {
+            "ready": not reasons,
+            "reason": "; ".join(reasons) or "partitions assigned, database and broker reachable",
+            "dependencies_away": {
+                name: {"reason": away.reason, "since": self._moment(away.since)}
+                for name, away in sorted(self._away.items())
+            },
+            "lanes": {
+                str(partition): {"state": lane.state, "reason": lane.reason, "since": self._moment(lane.since)}
+                for partition, lane in sorted(self._lanes.items())
+            },
+        }
+
+    def _moment(self, reading: float) -> str:
+        moment = datetime.fromtimestamp(self._wall() - (self._clock() - reading), UTC)
+        return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+# --- metrics ----------------------------------------------------------------------------------------------------------
+
+_PREFIX: Final = "effective_worker_"
+_SECONDS: Final = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+_SIZES: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 10_000)
+
+
+class _HealthCollector(Collector):
+    """The gauges that are read off :class:`Health` when somebody asks."""
+
+    def __init__(self, health: Health) -> None:
+        self._health = health
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        lanes = GaugeMetricFamily(f"{_PREFIX}lanes", "Lanes of this worker by state", labels=["state"])
+        states = [lane.state for lane in self._health.lanes().values()]
+        for state in LANE_STATES:
+            lanes.add_metric([state], states.count(state))
+        away = GaugeMetricFamily(f"{_PREFIX}dependency_away", "1 while it cannot be reached", labels=["dependency"])
+        for dependency in ("kafka", "postgres"):
+            away.add_metric([dependency], dependency in self._health.dependencies_away())
+        return lanes, away
+
+
+class Metrics:
+    """The worker's counters, in a registry of their own; the names are a part of the contract with dashboards."""
+
+    def __init__(self, health: Health | None = None) -> None:
+        self._registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        if health is not None:
+            registry.register(_HealthCollector(health))
+
+        def counter(name: str, help_: str, *labels: str) -> Counter:
+            return Counter(_PREFIX + name, help_, labels, registry=registry)
+
+        def histogram(name: str, help_: str, buckets: tuple[float, ...]) -> Histogram:
+            return Histogram(_PREFIX + name, help_, buckets=buckets, registry=registry)
+
+        self._answers = counter("answers_total", "Results published, by status code", "code", "replayed")
+        self._commands = histogram("batch_commands", "Commands per batch", _SIZES)
+        self._deciding = histogram("decide_seconds", "From a batch's first statement to its Postgres commit", _SECONDS)
+        self._publishing = histogram("publish_seconds", "The Kafka transaction of a batch", _SECONDS)
+        self._transitions = counter("transitions_total", "Transition events published")
+        self._dead_letters = counter("dead_letters_total", "Dead letters published")
+        self._restarts = counter("lane_restarts_total", "Lanes restarted", "reason")
+        self._replacements = counter("producers_replaced_total", "Producers replaced")
+        self._waits = counter("waits_total", "Times a dependency that was away was waited for", "dependency")
+        self._set_back = counter("offsets_set_back_total", "Lanes started below the offsets they had settled")
+        self._retired = counter("records_retired_total", "Records of commands removed for their age")
+
+    def answered(self, code: str, replayed: bool, count: int = 1) -> None:
+        self._answers.labels(code, "true" if replayed else "false").inc(count)
+
+    def batch(self, commands: int, decide_seconds: float, publish_seconds: float) -> None:
+        self._commands.observe(commands)
+        self._deciding.observe(decide_seconds)
+        self._publishing.observe(publish_seconds)
+
+    def published(self, transitions: int, dead_letters: int) -> None:
+        self._transitions.inc(transitions)
+        self._dead_letters.inc(dead_letters)
+
+    def lane_restarted(self, reason: str) -> None:
+        """``reason`` becomes a label: the class of what happened, from a small fixed set."""
+        self._restarts.labels(reason).inc()
+
+    def producer_replaced(self) -> None:
+        self._replacements.inc()
+
+    def waited(self, dependency: str) -> None:
+        self._waits.labels(dependency).inc()
+
+    def offsets_set_back(self) -> None:
+        self._set_back.inc()
+
+    def records_retired(self, count: int) -> None:
+        self._retired.inc(count)
+
+    def text(self) -> bytes:
+        """Everything in the Prometheus text format."""
+        return generate_latest(self._registry)

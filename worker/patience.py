@@ -1,0 +1,38 @@
+"""How long to wait before the next try: jittered, growing to half a minute, without an end (DESIGN 3)."""
+
+import asyncio
+import contextlib
+import random
+from typing import Final
+
+SHORTEST: Final = 0.1
+LONGEST: Final = 30.0
+
+
+class Patience:
+    """Doubles the wait with every try, and starts over once something has worked."""
+
+    def __init__(self, chance: random.Random | None = None) -> None:
+        self._chance = chance or random.Random()  # noqa: S311 - spreads retries, guards no secret
+        self.tried = 0
+
+    def reset(self) -> None:
+        self.tried = 0
+
+    def next_wait(self) -> float:
+        """Seconds to wait now: between half and all of the current span, so that lanes do not march in step."""
+        span = min(LONGEST, SHORTEST * 2.0 ** min(self.tried, 20))
+        self.tried += 1
+        return span * self._chance.uniform(0.5, 1.0)
+
+    async def wait(self, cut_short: asyncio.Event) -> None:
+        """Wait, or until ``cut_short`` is set."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(cut_short.wait(), self.next_wait())
+
+    async def wait_if_again(self) -> None:
+        """Do not wait for the first try: one failure is common, a row of them is not."""
+        if self.tried == 0:
+            self.tried = 1
+            return
+        await asyncio.sleep(self.next_wait())

@@ -1,0 +1,280 @@
+"""The journey of a batch of commands, on one page.
+
+::
+
+    bytes -decode-> Command -recall-> -verify logins and pass codes->
+        -authorise-> Caller -load-> Locked -present-> Presented -recall-> -decide-> Decision
+        -apply-> Fact -record-> -project-> Answered                    one Postgres transaction
+        -publish-> results, transition events, dead letters, offset    one Kafka transaction (``worker.lane``)
+
+Everything is set-based: a batch is one command or five hundred. A command's failure is a value and never touches its
+neighbours; an exception is about the whole batch (``worker.errors``).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Final
+from uuid import UUID
+
+from schemas.codes import StatusCode
+from worker.apply import Chain, apply, chained
+from worker.authorise import Logins, Standing, authorise
+from worker.credentials import PassCodeCheck, PassCodes, look_up, question
+from worker.database import Connection, Database
+from worker.decide import State, decide
+from worker.decode import decode
+from worker.errors import BatchOvertaken, BatchRefused, DependencyAway, LaneLost
+from worker.load import Locked, load, present
+from worker.model import (
+    Answer,
+    Answered,
+    Applied,
+    Caller,
+    Claims,
+    Command,
+    Coordinates,
+    Decision,
+    Decoded,
+    Delivery,
+    Fact,
+    Outcome,
+    Presented,
+    Refused,
+    TokenKey,
+    each_unrefused,
+    percent_encoded,
+)
+from worker.project import project
+from worker.recall import recall_by_coordinates, recall_by_id
+from worker.record import record
+from worker.sql import statement
+
+GONE: Final = "the access token that this command has set effective is gone"
+OVERTAKEN_TIMES: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The settings that bear on an answer (CONTRACT 9)."""
+
+    max_command_bytes: int
+    expiry_at_append: bool
+    reveal_verification_code: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A lane's row in Postgres, as its owner last left it. Whoever finds it otherwise has lost the lane."""
+
+    lane: int
+    name: str
+    owner: UUID
+    next_offset: int
+
+
+class Pipeline:
+    """The Postgres half of the journey: takes what Kafka delivered, and returns what Kafka is to be told."""
+
+    def __init__(
+        self, database: Database, logins: Logins, pass_codes: PassCodes, clock: Callable[[], float], policy: Policy
+    ) -> None:
+        """``clock`` gives seconds since the epoch."""
+        self._database = database
+        self._logins = logins
+        self._pass_codes = pass_codes
+        self._clock = clock
+        self._policy = policy
+
+    async def run(self, hold: Hold, batch: Sequence[Delivery], first: int) -> tuple[list[Answered], Hold]:
+        """Decide a batch and commit it. Returns its answers in order, and the lane as it now stands.
+
+        ``first`` is the lane's committed offset: it stays the lane's ``first_offset`` until the batch is published.
+        Raises ``LaneLost`` and ``DependencyAway``; then nothing that this call did not commit has happened.
+        """
+        decoded = [decode(delivery, max_bytes=self._policy.max_command_bytes) for delivery in batch]
+        return await self._in_pieces(hold, decoded, first)
+
+    async def _in_pieces(self, hold: Hold, batch: Sequence[Decoded], first: int) -> tuple[list[Answered], Hold]:
+        """Halve a batch that Postgres refuses until the bad command stands alone; its neighbours go on (DESIGN 3)."""
+        try:
+            return await self._until_not_overtaken(hold, batch, first)
+        except BatchRefused as refusal:
+            if len(batch) == 1:
+                return await self._give_up(hold, batch[0], first, refusal)
+        middle = len(batch) // 2
+        left, hold = await self._in_pieces(hold, batch[:middle], first)
+        right, hold = await self._in_pieces(hold, batch[middle:], first)
+        return left + right, hold
+
+    async def _until_not_overtaken(
+        self, hold: Hold, batch: Sequence[Decoded], first: int
+    ) -> tuple[list[Answered], Hold]:
+        for _ in range(OVERTAKEN_TIMES):
+            try:
+                return await self._decide(hold, batch, first)
+            except BatchOvertaken:
+                continue
+        raise DependencyAway("postgres", "what the batch is decided upon changes again and again")
+
+    async def _decide(self, hold: Hold, batch: Sequence[Decoded], first: int) -> tuple[list[Answered], Hold]:
+        """The journey itself. What is slow and needs no lock comes before the transaction."""
+        recalled = await self._recall(hold, batch)
+        fresh = [item for item in batch if _where(item) not in recalled]
+        requests = [item.request for item in fresh]
+        logins = each_unrefused(requests, lambda command: self._logins.verify(command.login_token))
+        checks = await self._compare_pass_codes(requests, logins)
+        now = datetime.fromtimestamp(self._clock(), UTC)
+
+        async with self._database.transaction() as transaction:
+            chain, hold = await _hold(transaction, hold, batch, first)
+            standings = await authorise(transaction, logins, [self._judged_at(item, now) for item in fresh])
+            ids = [_command_id(item, standing) for item, standing in zip(fresh, standings, strict=True)]
+            callers = [standing.caller for standing in standings]
+            locked = await load(transaction, requests, callers)
+            asked = [_present(*each, locked=locked) for each in zip(requests, callers, ids, checks, strict=True)]
+            bound = await recall_by_id(transaction, asked)
+            decisions, _ = decide(asked, State(locked.by_key, bound))
+            facts = chained(decisions, chain, lane_name=hold.name, now=now)
+            await apply(transaction, facts, hold.lane)
+            answers = [_answer(*each, now=now) for each in zip(decisions, ids, standings, strict=True)]
+            await record(transaction, hold.lane, list(zip(map(_coordinates, fresh), answers, strict=True)))
+            outcomes = _in_order(batch, recalled, answers, facts)
+            shown = await project(
+                transaction,
+                [(outcome.answer.token, outcome.answer.fields) for outcome in outcomes if outcome.answer.token],
+                reveal_verification_code=self._policy.reveal_verification_code,
+            )
+        return [_answered(item, outcome, shown) for item, outcome in zip(batch, outcomes, strict=True)], hold
+
+    async def _recall(self, hold: Hold, batch: Sequence[Decoded]) -> dict[tuple[int, int], Outcome]:
+        """What was decided before, which can only be below ``next_offset``: in normal running this costs nothing.
+
+        It may be read before the transaction: only the owner writes there, and the transaction proves the owner.
+        """
+        offsets = [item.delivery.coordinates.offset for item in batch]
+        if offsets[0] >= hold.next_offset:
+            return {}
+        async with self._database.connection() as connection:
+            return await recall_by_coordinates(connection, hold.lane, hold.name, offsets[0], offsets[-1])
+
+    async def _compare_pass_codes(
+        self, requests: Sequence[Command | Refused], logins: Sequence[Claims | Refused]
+    ) -> list[PassCodeCheck | None]:
+        """One comparison per command that brings an identifier and a verified login, ``None`` for every other."""
+        asked = [question(request, login) for request, login in zip(requests, logins, strict=True)]
+        distinct = list(dict.fromkeys(each for each in asked if each is not None))
+        if not distinct:
+            return [None] * len(asked)
+        async with self._database.connection() as connection:
+            looked_up = await look_up(connection, distinct)
+        checks = dict(zip(distinct, await self._pass_codes.compare(looked_up), strict=True))
+        return [None if each is None else checks[each] for each in asked]
+
+    def _judged_at(self, item: Decoded, now: datetime) -> float:
+        """When a login's expiry is judged, in seconds since the epoch (CONTRACT 4)."""
+        if self._policy.expiry_at_append and item.delivery.stamped_by_broker:
+            return item.delivery.coordinates.timestamp / 1000
+        return now.timestamp()
+
+    async def _give_up(
+        self, hold: Hold, item: Decoded, first: int, refusal: BatchRefused
+    ) -> tuple[list[Answered], Hold]:
+        """Answer ``INTERNAL_ERROR`` to the one command that Postgres will not take. It binds its coordinates only."""
+        now = datetime.fromtimestamp(self._clock(), UTC)
+        answer = Answer(_coordinates(item).command_id, StatusCode.INTERNAL_ERROR, refusal.reason, now)
+        async with self._database.transaction() as transaction:
+            _, hold = await _hold(transaction, hold, [item], first)
+            await record(transaction, hold.lane, [(_coordinates(item), answer)])
+        return [Answered(item, answer, None)], hold
+
+
+async def _hold(transaction: Connection, hold: Hold, batch: Sequence[Decoded], first: int) -> tuple[Chain, Hold]:
+    """The first statement of every batch: it fails for whoever is no longer the lane's owner."""
+    row = await transaction.fetchrow(
+        statement("hold_lane"), hold.lane, hold.owner, first, _coordinates(batch[-1]).offset + 1, hold.next_offset
+    )
+    if row is None:
+        raise LaneLost("postgres: another worker has taken the lane")
+    return Chain(row["chain_sequence"], row["chain_hash"]), replace(hold, next_offset=row["next_offset"])
+
+
+def _coordinates(item: Decoded) -> Coordinates:
+    return item.delivery.coordinates
+
+
+def _where(item: Decoded) -> tuple[int, int]:
+    """How the record of commands knows a record: a re-created topic repeats offsets, but not timestamps."""
+    return item.delivery.coordinates.offset, item.delivery.coordinates.timestamp
+
+
+def _command_id(item: Decoded, standing: Standing) -> str:
+    """The id under which a command is known everywhere (CONTRACT 2). Nothing unverified names an organisation."""
+    organisation, envelope = standing.organisation, item.envelope
+    if organisation is not None and envelope.ce_id is not None:
+        parts = (organisation, envelope.ce_source or "", envelope.ce_id)
+        return "ce:" + ":".join(map(percent_encoded, parts))
+    if organisation is not None and envelope.request_id is not None:
+        return f"req:{percent_encoded(organisation)}:{percent_encoded(envelope.request_id)}"
+    return item.delivery.coordinates.command_id
+
+
+def _present(
+    request: Command | Refused,
+    caller: Caller | Refused,
+    command_id: str,
+    check: PassCodeCheck | None,
+    *,
+    locked: Locked,
+) -> Presented | Refused:
+    if isinstance(request, Refused):
+        return request
+    if isinstance(caller, Refused):
+        return caller
+    return present(request, caller, command_id, locked, check)
+
+
+def _answer(decision: Decision, command_id: str, standing: Standing, *, now: datetime) -> Answer:
+    if isinstance(decision, Refused):
+        return Answer(command_id, decision.code, decision.message, now, organisation=standing.organisation)
+    asked = decision.presented
+    applied = isinstance(decision, Applied)
+    token = asked.token if isinstance(decision, Applied) else decision.token
+    return Answer(
+        command_id,
+        StatusCode.OK,
+        "" if token is not None else GONE,
+        now,
+        replayed=not applied,
+        token=token,
+        version=decision.version if isinstance(decision, Applied) else None,
+        fields=asked.fields,
+        organisation=asked.token.organisation,
+        digest=asked.digest,
+    )
+
+
+def _in_order(
+    batch: Sequence[Decoded],
+    recalled: Mapping[tuple[int, int], Outcome],
+    answers: Sequence[Answer],
+    facts: Sequence[Fact],
+) -> list[Outcome]:
+    """The outcomes of a whole batch in its order: the recalled ones and, in between, those decided now."""
+    new_answers, new_facts = iter(answers), iter(facts)
+    outcomes = []
+    for item in batch:
+        outcome = recalled.get(_where(item))
+        if outcome is None:
+            answer = next(new_answers)
+            outcome = Outcome(answer, None if answer.version is None else next(new_facts))
+        outcomes.append(outcome)
+    return outcomes
+
+
+def _answered(item: Decoded, outcome: Outcome, shown: Mapping[tuple[TokenKey, int], bytes]) -> Answered:
+    answer = outcome.answer
+    data = None if answer.token is None else shown.get((answer.token, answer.fields))
+    if answer.token is not None and data is None:
+        answer = replace(answer, message=GONE)
+    return Answered(item, answer, data, outcome.fact)

@@ -1,0 +1,252 @@
+"""Publish what a batch has to say, and the offset with it (DESIGN 2).
+
+A publisher is a replaceable producer. It never aborts: whatever goes wrong, it is dropped, and the InitProducerId of
+the next one settles what it left open and fences what is still in the network.
+"""
+
+import asyncio
+import contextlib
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import errors as kafka
+from aiokafka.partitioner import murmur2
+
+from worker.errors import KAFKA_ERRORS, DependencyAway, LaneLost, Unpublished, from_kafka
+from worker.result import Message
+
+BATCH_BYTES: Final = 512 * 1024
+"""Well below the 1 MiB that a broker takes by default."""
+CLOSE_SECONDS: Final = 2.0
+
+# What aiokafka hides behind a retry: the first request may still be on its way, and may yet be carried out.
+_HIDDEN_RETRIES = (kafka.KafkaConnectionError, kafka.RequestTimedOutError, kafka.NodeNotReadyError)
+
+
+class Publisher(Protocol):
+    """What a lane needs of either delivery mode. Every method has a deadline."""
+
+    async def open(self) -> None:
+        """Fence whoever published for this lane before, and settle what they left open. Raises ``DependencyAway``."""
+
+    async def publish(self, messages: Sequence[Message], offset: int) -> None:
+        """Publish the messages and commit ``offset`` as the next one to read.
+
+        Raises ``AnswerRefused`` if the broker will never take one of them, ``Fenced`` or ``LaneLost`` if the lane is
+        somebody else's, ``Unpublished`` if the outcome is unknown. After any error the publisher must be opened anew.
+        """
+
+    async def close(self) -> None:
+        """Drop the producer, whatever it is doing. Safe twice, and before ``open``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a lane reads, and on whose behalf."""
+
+    source: TopicPartition
+    group: str
+
+
+class Exactly:
+    """Delivery ``exactly_once``: messages and offset in one Kafka transaction."""
+
+    def __init__(
+        self, place: Place, options: Mapping[str, Any], *, transaction_timeout_ms: int, partitions: Callable[[], int]
+    ) -> None:
+        """``options`` are the producer's connection settings; ``partitions`` tells the command topic's count now."""
+        self._place = place
+        self._options = {
+            **options,
+            "transactional_id": transactional_id(place),
+            "transaction_timeout_ms": transaction_timeout_ms,
+        }
+        self._deadline = transaction_timeout_ms / 1000 * 0.45
+        self._partitions = partitions
+        self._producer: WatchedProducer | None = None
+
+    async def open(self) -> None:
+        await self.close()
+        self._producer = await started(self._options, self._deadline)
+
+    async def publish(self, messages: Sequence[Message], offset: int) -> None:
+        watched = _opened(self._producer)
+        producer = watched.producer
+        try:
+            async with asyncio.timeout(self._deadline):
+                await producer.begin_transaction()
+                sent = await send(producer, messages, self._place.source, self._partitions())
+                # A commit would succeed even over a refused batch, so every single answer is awaited first.
+                await asyncio.gather(
+                    *sent, producer.send_offsets_to_transaction({self._place.source: offset}, self._place.group)
+                )
+                await producer.commit_transaction()
+        except KAFKA_ERRORS as error:
+            raise from_kafka(error) from error
+        if watched.tainted:
+            raise Unpublished("a request was retried under the surface")
+
+    async def close(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await producer.drop()
+
+
+class AtLeast:
+    """Delivery ``at_least_once``: an idempotent producer, then an offset commit that the group's generation fences."""
+
+    def __init__(
+        self,
+        place: Place,
+        options: Mapping[str, Any],
+        *,
+        transaction_timeout_ms: int,
+        partitions: Callable[[], int],
+        consumer: AIOKafkaConsumer,
+    ) -> None:
+        self._place = place
+        self._settling = {
+            **options,
+            "transactional_id": transactional_id(place),
+            "transaction_timeout_ms": transaction_timeout_ms,
+        }
+        self._options = {**options, "enable_idempotence": True}
+        self._deadline = transaction_timeout_ms / 1000 * 0.45
+        self._partitions = partitions
+        self._consumer = consumer
+        self._producer: WatchedProducer | None = None
+
+    async def open(self) -> None:
+        await self.close()
+        # A worker that died in the other mode may have left a transaction open, which would hide results (DESIGN 2).
+        settling = await started(self._settling, self._deadline)
+        await settling.drop()
+        self._producer = await started(self._options, self._deadline)
+
+    async def publish(self, messages: Sequence[Message], offset: int) -> None:
+        producer = _opened(self._producer).producer
+        try:
+            async with asyncio.timeout(self._deadline):
+                sent = await send(producer, messages, self._place.source, self._partitions())
+                await asyncio.gather(*sent)
+                await self._consumer.commit({self._place.source: offset})
+        except (kafka.CommitFailedError, kafka.IllegalStateError) as error:
+            raise LaneLost(f"kafka: the group has moved on ({type(error).__name__})") from error
+        except KAFKA_ERRORS as error:
+            raise from_kafka(error) from error
+
+    async def close(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await producer.drop()
+
+
+def transactional_id(place: Place) -> str:
+    """One id per input partition, the same for every worker: this is what fences (DESIGN 2)."""
+    return f"{place.group}.{place.source.topic}.{place.source.partition}"
+
+
+def _opened(producer: "WatchedProducer | None") -> "WatchedProducer":
+    if producer is None:
+        raise Unpublished("the producer is not open")
+    return producer
+
+
+class WatchedProducer:
+    """A producer that knows whether a request failed under the surface, and that can be dropped at any moment."""
+
+    def __init__(self, producer: AIOKafkaProducer) -> None:
+        self.producer = producer
+        self.tainted = False
+        self._send = producer.client.send
+        # The one place that all requests of a producer go through.
+        producer.client.send = self._watched
+
+    async def _watched(self, *args: Any, **options: Any) -> Any:
+        try:
+            return await self._send(*args, **options)
+        except _HIDDEN_RETRIES:
+            self.tainted = True
+            raise
+
+    async def drop(self) -> None:
+        """Stop without a flush, a commit or an abort: ``stop()`` can wait for ever for a broker (PITFALLS 1.2)."""
+        producer = self.producer
+        producer._closed = True  # or it complains, when collected, that nobody stopped it
+        task = producer._sender.sender_task
+        if task is not None:
+            task.cancel()
+        with contextlib.suppress(*KAFKA_ERRORS):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await producer.client.close()
+        if task is not None:
+            done, _ = await asyncio.wait([task], timeout=CLOSE_SECONDS)
+            for finished in done:
+                _retrieved(finished)
+        transaction = getattr(producer._txn_manager, "_transaction_waiter", None)
+        if transaction is not None:
+            transaction.add_done_callback(_retrieved)
+
+
+def _retrieved(future: "asyncio.Future[Any]") -> None:
+    """Look at a failure that is no longer of interest, so that it is not reported as overlooked."""
+    if not future.cancelled():
+        future.exception()
+
+
+async def started(options: Mapping[str, Any], deadline: float) -> WatchedProducer:
+    """A producer whose InitProducerId has been answered within ``deadline`` seconds. Raises ``DependencyAway``."""
+    watched = WatchedProducer(AIOKafkaProducer(**options, max_batch_size=BATCH_BYTES, linger_ms=0, acks="all"))
+    try:
+        async with asyncio.timeout(deadline):
+            await watched.producer.start()
+    except KAFKA_ERRORS as error:
+        await watched.drop()
+        raise DependencyAway("kafka", f"{type(error).__name__} while a producer was started: {error}") from error
+    except BaseException:  # a revocation cancels a lane wherever it is
+        await watched.drop()
+        raise
+    watched.tainted = False  # retries of InitProducerId do no harm: each fences the one before
+    return watched
+
+
+async def send(
+    producer: AIOKafkaProducer, messages: Sequence[Message], source: TopicPartition, partitions: int
+) -> list["asyncio.Future[Any]"]:
+    """Hand all messages over, and return the futures of their batches. Order is kept within each partition."""
+    counts = {topic: len(await producer.partitions_for(topic)) for topic in {message.topic for message in messages}}
+    grouped: dict[TopicPartition, list[Message]] = defaultdict(list)
+    for message in messages:
+        partition = own_or_keyed(message.key, source.partition, partitions, counts[message.topic])
+        grouped[TopicPartition(message.topic, partition)].append(message)
+    sent = await asyncio.gather(*(_send_to(producer, target, group) for target, group in grouped.items()))
+    return [future for futures in sent for future in futures]
+
+
+def own_or_keyed(key: bytes | None, own: int, own_count: int, count: int) -> int:
+    """A lane writes to the partition with its own number while the counts are equal, otherwise by key (CONTRACT 1)."""
+    if own_count == count or key is None:
+        return own % count
+    return int((murmur2(key) & 0x7FFFFFFF) % count)
+
+
+async def _send_to(
+    producer: AIOKafkaProducer, target: TopicPartition, messages: Sequence[Message]
+) -> list["asyncio.Future[Any]"]:
+    futures = []
+    batch = producer.create_batch()
+    for message in messages:
+        if not _appended(batch, message):
+            futures.append(await producer.send_batch(batch, target.topic, partition=target.partition))
+            batch = producer.create_batch()
+            _appended(batch, message)  # an empty batch takes any first message; the broker judges its size
+    futures.append(await producer.send_batch(batch, target.topic, partition=target.partition))
+    return futures
+
+
+def _appended(batch: Any, message: Message) -> bool:
+    added = batch.append(timestamp=None, key=message.key, value=message.value, headers=message.headers)
+    return added is not None

@@ -1,0 +1,145 @@
+"""Build the messages of an answered command: result, transition event, dead letter (CONTRACT 3, 6 and 7)."""
+
+import hashlib
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import orjson
+
+from schemas.codes import StatusCode
+from schemas.headers import RESULT_TYPE, SPEC_VERSION, TRANSITION_TYPE
+from worker.decode import masked
+from worker.model import Answer, Answered, Decoded, Fact, Header, percent_encoded, rfc3339
+from worker.tracing import continued
+
+DEAD_LETTERED = frozenset({StatusCode.MALFORMED_REQUEST, StatusCode.INTERNAL_ERROR})
+CUT_AT = 64 * 1024
+"""How much of a value a dead letter keeps that the broker would not take whole, in bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One record to publish."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None = field(repr=False)
+    headers: tuple[Header, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """The return address: topics, and who is writing."""
+
+    results: str
+    transitions: str
+    dead_letters: str
+    group: str
+    worker: str
+    source: str = "/effective-worker"
+    """``ce_source`` of everything the worker writes."""
+
+
+def result_message(answered: Answered, post: Post, *, whole: bool = True) -> Message:
+    """The one answer of a command, under the command's own key.
+
+    ``whole=False`` leaves the data out and says so, for a broker that will not take it whole; the status stays.
+    """
+    decoded, answer, data = answered.decoded, answered.answer, answered.data
+    key = decoded.delivery.key
+    message = answer.message
+    if not whole:
+        key, data = key and key[:CUT_AT], None
+        message = message or "the data is too large for the results topic"
+    return Message(post.results, key, _result_value(answer.code, message, data), _result_headers(decoded, answer, post))
+
+
+def _result_value(code: StatusCode, message: str, data: bytes | None) -> bytes:
+    status = {"code": code, "description": code.description, "message": message}
+    return orjson.dumps({"data": {} if data is None else orjson.Fragment(data), "status": status})
+
+
+def _result_headers(decoded: Decoded, answer: Answer, post: Post) -> tuple[Header, ...]:
+    envelope, record_id = decoded.envelope, decoded.delivery.coordinates.command_id
+    # An applied command and its replays are one event; every refusal is an event of its own.
+    identity = answer.command_id if answer.code is StatusCode.OK else record_id
+    headers = [
+        *_cloud_event(_digest(identity), post.source, RESULT_TYPE, answer.decided_at),
+        ("causation_id", (envelope.ce_id or envelope.request_id or record_id).encode()),
+        ("command_id", answer.command_id.encode()),
+        ("status_code", answer.code.encode()),
+        ("replayed", b"true" if answer.replayed else b"false"),
+        *envelope.correlation,
+    ]
+    traceparent = continued(envelope.traceparent, record_id.encode())
+    if traceparent is not None:
+        headers.append(("traceparent", traceparent.encode()))
+        if envelope.tracestate is not None:
+            headers.append(("tracestate", envelope.tracestate.encode()))
+    return tuple(headers)
+
+
+def transition_message(fact: Fact, post: Post) -> Message:
+    """The immutable fact, keyed so that the history of one access token stays in order."""
+    key = f"{fact.organisation}:{fact.token}"
+    identity = f"{percent_encoded(fact.organisation)}:{percent_encoded(fact.token)}:{fact.version}"
+    headers = (
+        *_cloud_event(_digest(identity), post.source, TRANSITION_TYPE, fact.occurred_at),
+        ("ce_subject", key.encode()),
+    )
+    return Message(post.transitions, key.encode(), orjson.dumps({**fact.members(), "hash": fact.hash.hex()}), headers)
+
+
+def dead_letter_message(answered: Answered, post: Post, *, whole: bool = True) -> Message:
+    """The record that could not be handled, its secrets masked. ``whole=False`` cuts it (``dl_truncated``)."""
+    delivery, answer = answered.decoded.delivery, answered.answer
+    where = delivery.coordinates
+    value = masked(delivery.value)
+    headers = [header for header in delivery.headers if not header[0].startswith("dl_")]
+    if not whole:
+        value, headers = None if value is None else value[:CUT_AT], []
+    facts = {
+        "dl_code": answer.code,
+        "dl_reason": answer.message,
+        "dl_topic": where.topic,
+        "dl_partition": str(where.partition),
+        "dl_offset": str(where.offset),
+        "dl_timestamp": str(where.timestamp),
+        "dl_consumer_group": post.group,
+        "dl_worker": post.worker,
+        "dl_attempts": "1",
+        "dl_failed_at": rfc3339(answer.decided_at),
+    }
+    if not whole:
+        facts["dl_truncated"] = "true"
+    headers += [(name, text.encode()) for name, text in facts.items()]
+    key = delivery.key
+    return Message(post.dead_letters, key if whole else key and key[:CUT_AT], value, tuple(headers))
+
+
+def _cloud_event(identity: str, source: str, event_type: str, moment: datetime) -> tuple[Header, ...]:
+    return (
+        ("ce_specversion", SPEC_VERSION.encode()),
+        ("ce_id", identity.encode()),
+        ("ce_source", source.encode()),
+        ("ce_type", event_type.encode()),
+        ("ce_time", rfc3339(moment).encode()),
+        ("content-type", b"application/json"),
+    )
+
+
+def _digest(identity: str) -> str:
+    return hashlib.sha256(identity.encode()).hexdigest()[:32]
+
+
+def messages(answered: Answered, post: Post, *, whole: bool = True) -> list[Message]:
+    """Everything to publish for one command: its result, and what came of it.
+
+    ``whole=False`` makes them small enough for any broker.
+    """
+    written = [result_message(answered, post, whole=whole)]
+    if answered.fact is not None:
+        written.append(transition_message(answered.fact, post))
+    if answered.answer.code in DEAD_LETTERED:
+        written.append(dead_letter_message(answered, post, whole=whole))
+    return written

@@ -1,0 +1,268 @@
+"""The worker's life: open, work until told to stop, drain, close (CONTRACT 8, ``run``)."""
+
+import asyncio
+import os
+import socket
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Final, TypeVar
+
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
+
+from worker.admin import serve_admin
+from worker.authorise import Logins
+from worker.credentials import PassCodes
+from worker.database import Database
+from worker.errors import KAFKA_ERRORS, ClientStuck, DependencyAway, WorkerError
+from worker.kafka import client_options
+from worker.lane import Lane, Site, Tools
+from worker.observe import Health, Metrics
+from worker.patience import Patience
+from worker.pipeline import Pipeline, Policy
+from worker.publish import AtLeast, Exactly, Place, Publisher
+from worker.result import Post
+from worker.retention import Retention
+from worker.settings import Settings
+from worker.supervisor import Supervisor
+
+CONNECTIONS: Final = 10
+"""Of all lanes together: a lane waits for one longer than it would take a database with more of them to be slower."""
+STOP_SECONDS: Final = 5.0
+FETCH_WAIT_MS: Final = 100
+"""An idle partition must not hold up the busy ones of the same broker for longer (PITFALLS 0.8)."""
+
+T = TypeVar("T")
+log = structlog.get_logger(__name__)
+
+
+class TopicsMissing(WorkerError):
+    """Topics that the worker needs do not exist."""
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__(
+            f"these topics do not exist: {', '.join(names)}. Create them with: effective-worker topics apply"
+        )
+        self.names = names
+
+
+class SchemaMissing(WorkerError):
+    """The database lacks the tables of this version."""
+
+    def __init__(self) -> None:
+        super().__init__("the database has not been migrated. Do so with: effective-worker migrate")
+
+
+async def serve(settings: Settings, *, stop: asyncio.Event, on_ready: Callable[[int], None] | None = None) -> int:
+    """Work until ``stop`` is set, drain, and return the exit code: 0 when clean, 1 on a failure.
+
+    ``on_ready`` is told the admin port once it listens. Dependencies that are away are waited for, at the start too.
+    Raises ``TopicsMissing`` and ``SchemaMissing``.
+    """
+    health = Health()
+    metrics = Metrics(health)
+    async with AsyncExitStack() as opened:
+        port = await opened.enter_async_context(serve_admin(settings.admin.host, settings.admin.port, metrics, health))
+        log.info("admin_listening", host=settings.admin.host, port=port)
+        if on_ready is not None:
+            on_ready(port)
+        database = await Database.open(settings.postgres.dsn.get_secret_value(), connections=CONNECTIONS)
+        opened.push_async_callback(database.close)
+        pass_codes = PassCodes()
+        opened.callback(pass_codes.close)
+        start = _Start(settings, health, stop)
+        await start.schema(database)
+        cluster = await start.topics()
+        consumer = await start.consumer()
+        if cluster is None or consumer is None:  # told to stop before everything was there
+            return 0
+        retention = Retention(database, days=settings.record_retention_days, clock=time.time, metrics=metrics)
+        await opened.enter_async_context(_beside(retention.run(stop), stop))
+        tools = _tools(settings, consumer, database, pass_codes=pass_codes, health=health, metrics=metrics)
+        return await _work(settings, stop, cluster, tools)
+
+
+def _tools(
+    settings: Settings,
+    consumer: AIOKafkaConsumer,
+    database: Database,
+    *,
+    pass_codes: PassCodes,
+    health: Health,
+    metrics: Metrics,
+) -> Tools:
+    logins = Logins([secret.get_secret_value() for secret in settings.login.secrets], time.time)
+    policy = Policy(
+        max_command_bytes=settings.max_command_bytes,
+        expiry_at_append=settings.login.expiry_clock == "append",
+        reveal_verification_code=settings.reveal_verification_code,
+    )
+    topics = settings.topics
+    writer = f"{socket.gethostname()}:{os.getpid()}"
+    return Tools(
+        database=database,
+        consumer=consumer,
+        pipeline=Pipeline(database, logins, pass_codes, time.time, policy),
+        post=Post(topics.results, topics.transitions, topics.dead_letters, settings.kafka.group_id, writer),
+        metrics=metrics,
+        health=health,
+        clock=time.time,
+        max_batch=settings.max_batch,
+    )
+
+
+async def _work(settings: Settings, stop: asyncio.Event, cluster: str, tools: Tools) -> int:
+    consumer = tools.consumer
+    supervisor = Supervisor(
+        consumer,
+        lambda source: _lane(settings, cluster, source, tools),
+        health=tools.health,
+        metrics=tools.metrics,
+        # The broker waits a session's time for all members to come back; some of it is needed for coming back.
+        revoke_seconds=settings.kafka.session_timeout_ms / 1000 * 0.6,
+    )
+    try:
+        consumer.subscribe([settings.topics.commands], listener=supervisor)
+        await supervisor.run(stop)
+        log.info("draining", seconds=settings.drain_seconds)
+        return 0
+    except ClientStuck as stuck:
+        log.exception("stuck", reason=str(stuck))
+        return 1
+    finally:
+        # Stopping the consumer calls no listener, so the lanes go first.
+        await supervisor.drain(settings.drain_seconds)
+        await _stopped(consumer)
+        log.info("stopped")
+
+
+def _lane(settings: Settings, cluster: str, source: TopicPartition, tools: Tools) -> Lane:
+    place = Place(source, settings.kafka.group_id)
+    options = client_options(settings.kafka)
+    consumer = tools.consumer
+    transaction_timeout_ms = settings.kafka.transaction_timeout_ms
+
+    def partitions() -> int:
+        return len(consumer.partitions_for_topic(source.topic) or ())
+
+    publisher: Publisher
+    if settings.delivery == "exactly_once":
+        publisher = Exactly(place, options, transaction_timeout_ms=transaction_timeout_ms, partitions=partitions)
+    else:
+        publisher = AtLeast(
+            place, options, transaction_timeout_ms=transaction_timeout_ms, partitions=partitions, consumer=consumer
+        )
+    return Lane(Site(cluster, place), tools, publisher, uuid.uuid4())
+
+
+class _Start:
+    """The first steps: each waits for a dependency that is away, until told to stop."""
+
+    def __init__(self, settings: Settings, health: Health, stop: asyncio.Event) -> None:
+        self._settings = settings
+        self._health = health
+        self._stop = stop
+        self._options = client_options(settings.kafka)
+
+    async def schema(self, database: Database) -> None:
+        """Raises ``SchemaMissing`` if Postgres answers and has no tables of ours."""
+
+        async def look() -> None:
+            async with database.connection() as connection:
+                if await connection.fetchval("SELECT to_regclass('command_record')") is None:
+                    raise SchemaMissing
+
+        await self._until_there(look)
+
+    async def topics(self) -> str | None:
+        """The cluster's id, once the broker answers; ``None`` if told to stop meanwhile. Raises ``TopicsMissing``."""
+
+        async def look() -> str:
+            admin = AIOKafkaAdminClient(**self._options)
+            try:
+                await admin.start()
+                topics = self._settings.topics
+                needed = {topics.commands, topics.results, topics.transitions, topics.dead_letters}
+                missing = sorted(needed - set(await admin.list_topics()))
+                if missing:
+                    raise TopicsMissing(missing)
+                return str((await admin.describe_cluster())["cluster_id"])
+            finally:
+                await admin.close()
+
+        return await self._until_there(look)
+
+    async def consumer(self) -> AIOKafkaConsumer | None:
+        """A started consumer that has not subscribed yet; ``None`` if told to stop meanwhile."""
+
+        async def begin() -> AIOKafkaConsumer:
+            consumer = AIOKafkaConsumer(**self._options, **_consumer_options(self._settings))
+            try:
+                await consumer.start()
+            except BaseException:
+                await _stopped(consumer)
+                raise
+            return consumer
+
+        return await self._until_there(begin)
+
+    async def _until_there(self, step: Callable[[], Awaitable[T]]) -> T | None:
+        patience = Patience()
+        while not self._stop.is_set():
+            try:
+                done = await step()
+            except (DependencyAway, *KAFKA_ERRORS) as error:
+                dependency = error.dependency if isinstance(error, DependencyAway) else "kafka"
+                self._health.away(dependency, str(error))
+                self._health.progress()
+                log.warning("dependency_away", dependency=dependency, reason=str(error))
+                await patience.wait(self._stop)
+            else:
+                self._health.back("kafka")
+                self._health.back("postgres")
+                return done
+        return None
+
+
+def _consumer_options(settings: Settings) -> dict[str, Any]:
+    kafka = settings.kafka
+    return {
+        "group_id": kafka.group_id,
+        "group_instance_id": kafka.group_instance_id,
+        "enable_auto_commit": False,
+        "isolation_level": "read_committed",
+        "auto_offset_reset": "earliest",
+        "partition_assignment_strategy": (RoundRobinPartitionAssignor,),
+        "session_timeout_ms": kafka.session_timeout_ms,
+        "heartbeat_interval_ms": min(3000, kafka.session_timeout_ms // 3),
+        "rebalance_timeout_ms": kafka.session_timeout_ms,
+        # A lane that waits for Postgres is at work; what is stuck is the watchdog's to find.
+        "max_poll_interval_ms": 2**31 - 1,
+        "fetch_max_wait_ms": FETCH_WAIT_MS,
+        "max_partition_fetch_bytes": 512 * 1024,
+        "fetch_max_bytes": 16 * 1024 * 1024,
+    }
+
+
+async def _stopped(consumer: AIOKafkaConsumer) -> None:
+    """Leave the group. A client that does not manage to is left behind: the process ends anyway."""
+    try:
+        async with asyncio.timeout(STOP_SECONDS):
+            await consumer.stop()
+    except KAFKA_ERRORS as error:
+        log.warning("consumer_not_stopped", reason=f"{type(error).__name__}: {error}")
+
+
+@asynccontextmanager
+async def _beside(work: Any, stop: asyncio.Event) -> AsyncIterator[None]:
+    """Run something in the background of the block; the block's end ends it."""
+    task = asyncio.ensure_future(work)
+    try:
+        yield
+    finally:
+        stop.set()
+        await task

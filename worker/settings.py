@@ -1,0 +1,317 @@
+"""The settings of CONTRACT 9: read once from the environment, frozen, and all their faults reported together."""
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+
+from worker.errors import WorkerError
+
+PREFIX: Final = "WORKER_"
+_SHORTEST_SECRET: Final = 32
+# What Kubernetes puts into the environment of every pod beside a service called "worker".
+_SERVICE_LINKS: Final = re.compile(r"WORKER_(SERVICE_HOST|SERVICE_PORT|PORT)(_.+)?")
+
+
+class SettingsError(WorkerError):
+    """``faults`` names for every fault the variable and what is wrong with it, never a secret's text."""
+
+    def __init__(self, faults: tuple[tuple[str, str], ...]) -> None:
+        super().__init__("; ".join(f"{variable}: {what}" for variable, what in faults))
+        self.faults = faults
+
+
+# --- kinds of values --------------------------------------------------------------------------------------------------
+
+
+def _listed(value: object) -> object:
+    return tuple(value.split(",")) if isinstance(value, str) else value
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _upper(value: object) -> object:
+    return value.upper() if isinstance(value, str) else value
+
+
+def _servers(text: str) -> str:
+    for server in text.split(","):
+        host, colon, port = server.strip().rpartition(":")
+        if not (host and colon and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+            raise ValueError("not a comma-separated list of host:port")
+    return text
+
+
+def _topic(name: str) -> str:
+    if not re.fullmatch(r"[a-zA-Z0-9._-]{1,249}", name) or name in {".", ".."}:
+        raise ValueError("not a topic name: up to 249 letters, digits, '.', '_' and '-'")
+    return name
+
+
+def _dsn(secret: SecretStr) -> SecretStr:
+    try:
+        right = urlsplit(secret.get_secret_value()).scheme in {"postgresql", "postgres"}
+    except ValueError:
+        right = False
+    if not right:
+        raise ValueError("not a DSN like postgresql://user:password@host:5432/database")
+    return secret
+
+
+def _readable(path: str) -> str:
+    try:
+        with Path(path).open("rb"):
+            return path
+    except OSError as error:
+        raise ValueError(f"the file cannot be read: {error.strerror}") from None
+
+
+def _strong(secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+    faults = []
+    for number, secret in enumerate(secrets, start=1):
+        text = secret.get_secret_value()
+        if not text.strip():
+            faults.append(f"secret {number} of {len(secrets)} is empty")
+        elif text != text.strip():
+            faults.append(f"secret {number} of {len(secrets)} begins or ends with white space")
+        elif len(text.encode()) < _SHORTEST_SECRET:
+            faults.append(f"secret {number} of {len(secrets)} is shorter than {_SHORTEST_SECRET} bytes")
+    if faults:
+        raise ValueError(", ".join(faults))
+    return secrets
+
+
+def _patterns(patterns: tuple[str, ...]) -> tuple[str, ...]:
+    trimmed = tuple(pattern.strip() for pattern in patterns)
+    if not all(trimmed):
+        raise ValueError("one of the patterns is empty")
+    return trimmed
+
+
+Topic = Annotated[str, AfterValidator(_topic)]
+Dsn = Annotated[SecretStr, AfterValidator(_dsn)]
+ReadableFile = Annotated[str, AfterValidator(_readable)]
+Milliseconds = Annotated[int, Field(ge=100, le=3_600_000)]
+
+
+# --- the settings -----------------------------------------------------------------------------------------------------
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class KafkaSettings(_Section):
+    """The broker, and how to be let in."""
+
+    bootstrap_servers: Annotated[str, AfterValidator(_servers)] = "localhost:9092"
+    group_id: Annotated[str, Field(min_length=1, max_length=255)] = "effective-worker"
+    security_protocol: Annotated[Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"], BeforeValidator(_upper)] = (
+        "PLAINTEXT"
+    )
+    sasl_mechanism: Annotated[Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None, BeforeValidator(_upper)] = None
+    sasl_username: str | None = None
+    sasl_password: SecretStr | None = None
+    ssl_cafile: ReadableFile | None = None
+    ssl_certfile: ReadableFile | None = None
+    ssl_keyfile: ReadableFile | None = None
+    session_timeout_ms: Milliseconds = 10_000
+    transaction_timeout_ms: Milliseconds = 20_000
+    request_timeout_ms: Milliseconds = 15_000
+    group_instance_id: Annotated[str, Field(min_length=1, max_length=249)] | None = None
+
+
+class TopicSettings(_Section):
+    """The four topics of CONTRACT 1, and the patterns of topics to which a sender may redirect its answers."""
+
+    commands: Topic = "access-token.set-effective.commands"
+    results: Topic = "access-token.set-effective.results"
+    transitions: Topic = "access-token.transitions"
+    dead_letters: Topic = "access-token.set-effective.dead-letters"
+    reply_to_allowed: Annotated[tuple[str, ...], BeforeValidator(_listed), AfterValidator(_patterns)] = ()
+
+
+class PostgresSettings(_Section):
+    """``dsn`` is the worker's own role; ``owner`` is the schema's, for ``migrate`` and ``import``."""
+
+    dsn: Dsn = SecretStr("postgresql://localhost/effective")
+    owner_dsn: Dsn | None = None
+
+    @property
+    def owner(self) -> SecretStr:
+        return self.owner_dsn or self.dsn
+
+
+class LoginSettings(_Section):
+    """The secrets that verify login tokens, the signing one first, and the clock that judges their expiry."""
+
+    secrets: Annotated[tuple[SecretStr, ...], BeforeValidator(_listed), AfterValidator(_strong)] = ()
+    expiry_clock: Annotated[Literal["processing", "append"], BeforeValidator(_lower)] = "processing"
+
+
+class AdminSettings(_Section):
+    """Where health and metrics are served; port 0 takes any free one."""
+
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+
+
+class LogSettings(_Section):
+    """``format`` unset: JSON lines when stderr is not a terminal, else for the eye."""
+
+    level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = "info"
+    format: Annotated[Literal["json", "console"] | None, BeforeValidator(_lower)] = None
+
+
+class Settings(_Section):
+    """Everything that can be set; the defaults are those of CONTRACT 9."""
+
+    kafka: KafkaSettings = KafkaSettings()
+    topics: TopicSettings = TopicSettings()
+    postgres: PostgresSettings = PostgresSettings()
+    login: LoginSettings = LoginSettings()
+    delivery: Annotated[Literal["exactly_once", "at_least_once"], BeforeValidator(_lower)] = "exactly_once"
+    max_batch: Annotated[int, Field(ge=1, le=10_000)] = 500
+    max_command_bytes: Annotated[int, Field(ge=1, le=16 * 1024 * 1024)] = 65_536
+    record_retention_days: Annotated[int, Field(ge=1, le=36_500)] = 30
+    drain_seconds: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] = 20
+    reveal_verification_code: bool = False
+    admin: AdminSettings = AdminSettings()
+    log: LogSettings = LogSettings()
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+_Path = tuple[str, ...]
+
+
+def _variables() -> Iterator[tuple[str, _Path]]:
+    for name, field in Settings.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, _Section):
+            for inner in section.model_fields:
+                yield f"{PREFIX}{name}__{inner}".upper(), (name, inner)
+        else:
+            yield f"{PREFIX}{name}".upper(), (name,)
+
+
+VARIABLES: Final[Mapping[str, _Path]] = dict(_variables())
+"""Every variable that is read, and where its value goes."""
+
+
+def read_settings(environ: Mapping[str, str], *, needs_login: bool = False) -> Settings:
+    """The settings that ``environ`` gives; an empty variable counts as not given.
+
+    Raises ``SettingsError`` with every fault at once. ``needs_login`` demands at least one login secret.
+    """
+    given, faults = _given(environ)
+    settings, wrong = _validated(given)
+    faults |= wrong
+    for variables, what in _contradictions(settings, needs_login=needs_login):
+        # A value that could not be read was replaced by its default: no rule may judge that one.
+        if not any(variable in faults for variable in variables):
+            faults[variables[0]] = what
+    if faults:
+        raise SettingsError(tuple(faults.items()))
+    return settings
+
+
+def _given(environ: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """The values by variable, and the faults by variable."""
+    given, faults = {}, {}
+    for name in sorted(environ):
+        if not name.startswith(PREFIX) or _SERVICE_LINKS.fullmatch(name) or not environ[name]:
+            continue
+        variable = name if name in VARIABLES else name.removesuffix("_FILE")
+        if variable not in VARIABLES:
+            faults[name] = _unknown(name)
+        elif variable == name:
+            given[variable] = environ[name]
+        elif environ.get(variable):
+            faults[name] = f"given together with {variable}; give one of them"
+        else:
+            try:
+                given[variable] = Path(environ[name]).read_text(encoding="utf-8").rstrip("\r\n")
+            except (OSError, ValueError) as error:
+                reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+                faults[name] = f"the file cannot be read: {reason}"
+    return {name: value for name, value in given.items() if value}, faults
+
+
+def _unknown(name: str) -> str:
+    near = difflib.get_close_matches(name.removesuffix("_FILE"), VARIABLES, n=1)
+    return f"no such setting; did you mean {near[0]}?" if near else "no such setting"
+
+
+def _validated(given: Mapping[str, str]) -> tuple[Settings, dict[str, str]]:
+    """The settings with the defaults in the place of what is wrong, and what is wrong by variable."""
+    try:
+        return Settings.model_validate(_nested(given)), {}
+    except ValidationError as error:
+        by_path = {path: variable for variable, path in VARIABLES.items()}
+        faults: dict[str, str] = {}
+        for fault in error.errors(include_input=False, include_url=False):
+            location = tuple(str(part) for part in fault["loc"])
+            variable = by_path.get(location[:2]) or by_path[location[:1]]
+            faults.setdefault(variable, fault["msg"].removeprefix("Value error, "))
+        good = {variable: value for variable, value in given.items() if variable not in faults}
+        return Settings.model_validate(_nested(good)), faults
+
+
+def _nested(given: Mapping[str, str]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for variable, value in given.items():
+        *sections, name = VARIABLES[variable]
+        (nested.setdefault(sections[0], {}) if sections else nested)[name] = value
+    return nested
+
+
+def _contradictions(settings: Settings, *, needs_login: bool) -> Iterator[tuple[tuple[str, ...], str]]:
+    """The rules that span several settings: the variables concerned, the one to mend first, and what is wrong."""
+    yield from _timeouts(settings.kafka)
+    yield from _security(settings.kafka)
+    names = ("commands", "results", "transitions", "dead_letters")
+    for position, name in enumerate(names):
+        for former in names[:position]:
+            if getattr(settings.topics, name) == getattr(settings.topics, former):
+                here, there = f"{PREFIX}TOPICS__{name.upper()}", f"{PREFIX}TOPICS__{former.upper()}"
+                yield (here, there), f"the same topic as {there}"
+    if needs_login and not settings.login.secrets:
+        variable = f"{PREFIX}LOGIN__SECRETS"
+        yield (variable, f"{variable}_FILE"), f"not set: give one or more secrets of at least {_SHORTEST_SECRET} bytes"
+
+
+def _timeouts(kafka: KafkaSettings) -> Iterator[tuple[tuple[str, ...], str]]:
+    session, transaction, request = (
+        f"{PREFIX}KAFKA__{name}_TIMEOUT_MS" for name in ("SESSION", "TRANSACTION", "REQUEST")
+    )
+    if kafka.transaction_timeout_ms < kafka.request_timeout_ms:
+        yield (transaction, request), f"less than {request} ({kafka.request_timeout_ms})"
+    # A rebalance may take a session's time, and the request that waits for it must not give up before.
+    if kafka.session_timeout_ms >= kafka.request_timeout_ms:
+        yield (session, request), f"not less than {request} ({kafka.request_timeout_ms})"
+
+
+def _security(kafka: KafkaSettings) -> Iterator[tuple[tuple[str, ...], str]]:
+    protocol = f"{PREFIX}KAFKA__SECURITY_PROTOCOL"
+    sasl = "SASL" in kafka.security_protocol
+    for name in ("sasl_mechanism", "sasl_username", "sasl_password"):
+        variable = f"{PREFIX}KAFKA__{name.upper()}"
+        given = getattr(kafka, name) is not None
+        if sasl and not given:
+            yield (variable, f"{variable}_FILE", protocol), f"not set, and {protocol} is {kafka.security_protocol}"
+        if given and not sasl:
+            yield (variable, protocol), f"set, but {protocol} is {kafka.security_protocol}"
+    for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"):
+        variable = f"{PREFIX}KAFKA__{name.upper()}"
+        if getattr(kafka, name) is not None and "SSL" not in kafka.security_protocol.split("_"):
+            yield (variable, protocol), f"set, but {protocol} is {kafka.security_protocol}"
+    if kafka.ssl_keyfile is not None and kafka.ssl_certfile is None:
+        variable = f"{PREFIX}KAFKA__SSL_CERTFILE"
+        yield (variable, f"{PREFIX}KAFKA__SSL_KEYFILE"), "not set, but a key file is"

@@ -1,0 +1,196 @@
+"""The supervisor: a partition assigned to this process has exactly one lane, and a lane ends only with its assignment.
+
+The group's callbacks only write down what was assigned; everything else restarts the lane at its first step (DESIGN 2).
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Final
+
+import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+
+from worker.errors import KAFKA_ERRORS, ClientStuck, DependencyAway, LaneBlocked, WorkerError
+from worker.lane import Lane
+from worker.observe import Health, LaneState, Metrics
+from worker.patience import Patience
+
+WATCH_SECONDS: Final = 0.5
+SETTLED_SECONDS: Final = 30.0
+"""A lane that has run for this long starts over with short waits when it is lost."""
+
+log = structlog.get_logger(__name__)
+
+
+class Membership:
+    """Knows when the group last answered well to a heartbeat, by the moment at which that heartbeat was sent."""
+
+    def __init__(self, consumer: AIOKafkaConsumer) -> None:
+        self._sent = -1.0
+        self._answered = asyncio.Event()
+        coordinator = consumer._coordinator
+        self._heartbeat: Callable[[], Awaitable[bool]] = coordinator._do_heartbeat
+        coordinator._do_heartbeat = self._watched
+
+    async def _watched(self) -> bool:
+        sent = time.monotonic()
+        good = await self._heartbeat()
+        if good:
+            self._sent = sent
+            self._answered.set()
+        return good
+
+    async def confirmed_after(self, moment: float) -> None:
+        """Wait until a heartbeat sent after ``moment`` was answered well: only then may a lost lane still be ours."""
+        while self._sent <= moment:
+            self._answered.clear()
+            await self._answered.wait()
+
+
+class Supervisor(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka carries no types
+    """Keeps one lane per assigned partition. Made for one consumer, and for one life."""
+
+    def __init__(
+        self,
+        consumer: AIOKafkaConsumer,
+        make_lane: Callable[[TopicPartition], Lane],
+        *,
+        health: Health,
+        metrics: Metrics,
+        revoke_seconds: float,
+    ) -> None:
+        """``revoke_seconds`` is what a rebalance grants the lanes to finish the batch in hand."""
+        self._consumer = consumer
+        self._membership = Membership(consumer)
+        self._make_lane = make_lane
+        self._health = health
+        self._metrics = metrics
+        self._revoke_seconds = revoke_seconds
+        self._assigned: frozenset[TopicPartition] = frozenset()
+        self._changed = asyncio.Event()
+        self._drain = asyncio.Event()
+        self._lanes: dict[TopicPartition, asyncio.Task[None]] = {}
+        self._stopping = False
+
+    # --- the group's callbacks ----------------------------------------------------------------------------------------
+
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:  # noqa: ARG002 - always all
+        """Finish the batches in hand, then let go. Heartbeats go on meanwhile (PITFALLS 0.6)."""
+        self._assigned = frozenset()
+        self._health.assigned(False)
+        await self._let_go(self._revoke_seconds)
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        """Write it down and return at once: no heartbeat is sent while this runs."""
+        self._assigned = frozenset(assigned)
+        self._health.assigned(True)
+        log.info("partitions_assigned", partitions=sorted(source.partition for source in self._assigned))
+        self._changed.set()
+
+    # --- the invariant ------------------------------------------------------------------------------------------------
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Hold the invariant until ``stop`` is set. Raises ``ClientStuck``: only a new process helps then."""
+        stopped = asyncio.ensure_future(stop.wait())
+        try:
+            while not stop.is_set():
+                self._check_client()
+                if not self._lanes:
+                    self._health.progress()  # nothing to do is no standstill
+                self._start_missing()
+                self._changed.clear()
+                changed = asyncio.ensure_future(self._changed.wait())
+                await asyncio.wait({stopped, changed}, timeout=WATCH_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                changed.cancel()
+        finally:
+            stopped.cancel()
+
+    async def drain(self, seconds: float) -> None:
+        """Start no more, finish what is in hand, and cancel what has not ended after ``seconds``. Safe twice."""
+        self._stopping = True
+        await self._let_go(seconds)
+
+    def _start_missing(self) -> None:
+        if self._stopping:
+            return
+        # The consumer shows the old assignment until the new one is there, so both must agree.
+        for source in self._assigned & self._consumer.assignment():
+            lane = self._lanes.get(source)
+            if lane is None or lane.done():
+                self._lanes[source] = asyncio.create_task(
+                    self._keep(source, self._drain), name=f"lane {source.partition}"
+                )
+
+    async def _let_go(self, seconds: float) -> None:
+        lanes, self._lanes = self._lanes, {}
+        drain, self._drain = self._drain, asyncio.Event()
+        drain.set()
+        if not lanes:
+            return
+        for source in lanes:
+            self._health.lane(source.partition, "draining")
+        _, unfinished = await asyncio.wait(lanes.values(), timeout=seconds)
+        for lane in unfinished:
+            lane.cancel()
+        if unfinished:
+            log.warning("lanes_cancelled", count=len(unfinished), after_seconds=seconds)
+            await asyncio.wait(unfinished)
+        for source in lanes:
+            self._health.lane_gone(source.partition)
+
+    async def _keep(self, source: TopicPartition, drain: asyncio.Event) -> None:
+        """Run lane after lane on one partition until it is drained or cancelled. No error ends it."""
+        patience = Patience()
+        while not drain.is_set():
+            began = time.monotonic()
+            try:
+                await self._make_lane(source).run(drain)
+                return
+            except Exception as error:  # noqa: BLE001 - whatever a lane dies of, its partition must not be left alone
+                lost, is_away = time.monotonic(), isinstance(error, DependencyAway)
+                self._report(source, error)
+            if lost - began > SETTLED_SECONDS:
+                patience.reset()
+            await patience.wait(drain)
+            if not is_away:  # ownership is in doubt
+                await _either(self._membership.confirmed_after(lost), drain)
+
+    def _report(self, source: TopicPartition, error: Exception) -> None:
+        state: LaneState = "waiting"
+        reason = str(error)
+        self._health.progress()
+        if isinstance(error, LaneBlocked):
+            state = "blocked"
+        elif isinstance(error, DependencyAway):
+            self._health.away(error.dependency, error.reason)
+        elif not isinstance(error, WorkerError | KAFKA_ERRORS):
+            reason = type(error).__name__
+        self._health.lane(source.partition, state, reason)
+        self._metrics.lane_restarted(type(error).__name__)
+        if isinstance(error, WorkerError | KAFKA_ERRORS):
+            log.warning("lane_lost", partition=source.partition, state=state, reason=reason, kind=type(error).__name__)
+        else:
+            log.error("lane_failed", partition=source.partition, exc_info=error)
+
+    def _check_client(self) -> None:
+        """A dead background task leaves a consumer that looks idle for ever (PITFALLS 0.7)."""
+        tasks: dict[str, Any] = {
+            "fetcher": self._consumer._fetcher._fetch_task,
+            "coordinator": self._consumer._coordinator._coordination_task,
+        }
+        for name, task in tasks.items():
+            if task is not None and task.done():
+                reason = f"the consumer's {name} task has died"
+                self._health.stuck(reason)
+                raise ClientStuck(reason)
+
+
+async def _either(waiting: Awaitable[None], drain: asyncio.Event) -> None:
+    """Wait for the first of the two."""
+    tasks = {asyncio.ensure_future(waiting), asyncio.ensure_future(drain.wait())}
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
