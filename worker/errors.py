@@ -98,7 +98,7 @@ POSTGRES_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, Timeo
 
 
 def is_read_only(error: BaseException) -> bool:
-    """Whether the server was demoted: its connections stay open and would fail for ever (PITFALLS 4)."""
+    """Whether the server was demoted: its connections stay open and would fail for ever (DESIGN 6)."""
     return isinstance(error, asyncpg.ReadOnlySQLTransactionError)
 
 

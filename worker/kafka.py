@@ -8,7 +8,7 @@ from aiokafka.helpers import create_ssl_context
 from worker.settings import PREFIX, KafkaSettings, SettingsError
 
 CLIENT_ID: Final = "effective-worker"
-# Less than the default of 100: every transaction that meets the one before it waits for as long (PITFALLS 1.2).
+# Less than the default of 100: every transaction that meets the one before it waits for as long (DESIGN 6).
 RETRY_BACKOFF_MS: Final = 30
 
 

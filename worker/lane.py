@@ -320,7 +320,7 @@ def _delivery(cluster: str, record: Any) -> Delivery:
 
 
 async def _asked(question: Awaitable[T], what: str) -> T:
-    """An answer of the broker within its deadline: aiokafka by itself would ask for ever (PITFALLS 0.7)."""
+    """An answer of the broker within its deadline: aiokafka by itself would ask for ever (DESIGN 6)."""
     try:
         async with asyncio.timeout(BROKER_SECONDS):
             return await question

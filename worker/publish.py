@@ -173,7 +173,7 @@ class WatchedProducer:
             raise
 
     async def drop(self) -> None:
-        """Stop without a flush, a commit or an abort: ``stop()`` can wait for ever for a broker (PITFALLS 1.2)."""
+        """Stop without a flush, a commit or an abort: ``stop()`` can wait for ever for a broker (DESIGN 6)."""
         producer = self.producer
         producer._closed = True  # or it complains, when collected, that nobody stopped it
         task = producer._sender.sender_task

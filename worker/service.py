@@ -34,7 +34,7 @@ CONNECTIONS: Final = 10
 """Of all lanes together: a lane waits for one longer than it would take a database with more of them to be slower."""
 STOP_SECONDS: Final = 5.0
 FETCH_WAIT_MS: Final = 100
-"""An idle partition must not hold up the busy ones of the same broker for longer (PITFALLS 0.8)."""
+"""An idle partition must not hold up the busy ones of the same broker for longer (DESIGN 6)."""
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)

@@ -76,7 +76,7 @@ class Supervisor(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ca
     # --- the group's callbacks ----------------------------------------------------------------------------------------
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:  # noqa: ARG002 - always all
-        """Finish the batches in hand, then let go. Heartbeats go on meanwhile (PITFALLS 0.6)."""
+        """Finish the batches in hand, then let go. Heartbeats go on meanwhile (DESIGN 6)."""
         self._assigned = frozenset()
         self._health.assigned(False)
         await self._let_go(self._revoke_seconds)
@@ -174,7 +174,7 @@ class Supervisor(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ca
             log.error("lane_failed", partition=source.partition, exc_info=error)
 
     def _check_client(self) -> None:
-        """A dead background task leaves a consumer that looks idle for ever (PITFALLS 0.7)."""
+        """A dead background task leaves a consumer that looks idle for ever (DESIGN 6)."""
         tasks: dict[str, Any] = {
             "fetcher": self._consumer._fetcher._fetch_task,
             "coordinator": self._consumer._coordinator._coordination_task,
