@@ -319,21 +319,27 @@ _LOOSE: Final = re.compile(
 
 
 def masked(value: bytes | None) -> bytes | None:
-    """The value as a dead letter may show it (CONTRACT 7): an object's secrets are replaced, all else is as it came.
+    """The value as a dead letter may show it (CONTRACT 7): ``token`` and ``pass_code`` replaced, all else as it came.
 
-    ``token`` and ``pass_code`` are replaced at any depth and whatever their value; everything between them stays byte
-    for byte. What only begins like an object is treated as one as far as possible: it may hold a secret all the same.
+    They are replaced at any depth, whatever their value, and everything between them stays byte for byte. A sender's
+    mistake (a cut-off object, an array of commands, a command written as a string) holds the same secrets as a command,
+    so what is no object is searched as well, loosely where it is no JSON; without secrets in it, it stays as it came.
     """
-    if value is None or not value.lstrip(b"\xef\xbb\xbf\xff\xfe\0 \t\r\n").startswith(b"{"):
-        return value
+    if value is None:
+        return None
     text = _without_secrets(value)
-    try:
-        orjson.loads(value)
-    except orjson.JSONDecodeError:
+    if not _is_object_or_array(value):
         text = _LOOSE.sub(rb"\1" + _MASK, text)
         if text == value and b"\0" in value[:4]:
             text = _wide_without_secrets(value)
     return text
+
+
+def _is_object_or_array(value: bytes) -> bool:
+    try:
+        return isinstance(orjson.loads(value), dict | list)
+    except orjson.JSONDecodeError:
+        return False
 
 
 def _without_secrets(text: bytes) -> bytes:

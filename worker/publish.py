@@ -248,5 +248,5 @@ async def _send_to(
 
 
 def _appended(batch: Any, message: Message) -> bool:
-    added = batch.append(timestamp=None, key=message.key, value=message.value, headers=message.headers)
+    added = batch.append(timestamp=None, key=message.key, value=message.value, headers=list(message.headers))
     return added is not None

@@ -20,6 +20,8 @@ WATCH_SECONDS: Final = 0.5
 SETTLED_SECONDS: Final = 30.0
 """A lane that has run for this long starts over with short waits when it is lost."""
 
+_FORESEEN: Final = (WorkerError, *KAFKA_ERRORS)
+
 log = structlog.get_logger(__name__)
 
 
@@ -164,11 +166,11 @@ class Supervisor(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ca
             state = "blocked"
         elif isinstance(error, DependencyAway):
             self._health.away(error.dependency, error.reason)
-        elif not isinstance(error, WorkerError | KAFKA_ERRORS):
+        elif not isinstance(error, _FORESEEN):
             reason = type(error).__name__
         self._health.lane(source.partition, state, reason)
         self._metrics.lane_restarted(type(error).__name__)
-        if isinstance(error, WorkerError | KAFKA_ERRORS):
+        if isinstance(error, _FORESEEN):
             log.warning("lane_lost", partition=source.partition, state=state, reason=reason, kind=type(error).__name__)
         else:
             log.error("lane_failed", partition=source.partition, exc_info=error)

@@ -1,0 +1,53 @@
+# A thin door: everything here is one command that you can also type.
+
+VENV ?= .venv
+ARGS ?=
+UPGRADE ?=
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_NO_INPUT := 1
+
+INSTALLED ?= $(VENV)/.installed
+BIN := $(VENV)/bin
+COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url \
+	--python-version 3.11 --custom-compile-command "make requirements" $(if $(UPGRADE),--upgrade)
+
+.DEFAULT_GOAL := help
+.PHONY: demo test lint types format requirements clean help
+
+demo: $(INSTALLED) ## embedded broker and Postgres, the golden command and a few that are refused
+	@$(BIN)/effective-worker demo $(ARGS)
+
+test: $(INSTALLED) ## all tests (ARGS="-k name" for some; REQUIRE_REAL_KAFKA=1 to insist on Apache Kafka)
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(INSTALLED) ## ruff: rules and format
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(INSTALLED) ## mypy, strict
+	@$(BIN)/mypy
+
+format: $(INSTALLED) ## rewrite the code in the house's format
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format .
+
+requirements: $(INSTALLED) ## pin again what pyproject.toml asks for (UPGRADE=1 for the newest)
+	@$(COMPILE) pyproject.toml --extra otel --output-file deploy/requirements.txt
+	@$(COMPILE) --group build --output-file deploy/requirements-build.txt
+	@$(COMPILE) pyproject.toml --all-extras --group house --constraint deploy/requirements.txt --output-file deploy/requirements-dev.txt
+
+clean: ## remove what was built and cached, the environment too
+	@rm -rf .venv .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name what; do \
+		printf '  make %-14s %s\n' "$$name" "$$what"; done
+
+# The stamp is the last thing written, so an interrupted installation starts again. A working environment is kept.
+$(INSTALLED): pyproject.toml deploy/requirements-dev.txt
+	@$(BIN)/python -c '' 2>/dev/null || sh deploy/make-venv.sh '$(VENV)'
+	@echo 'installing into $(VENV) (once)' >&2
+	@$(BIN)/python -m pip install --quiet --require-hashes --requirement deploy/requirements-dev.txt
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@

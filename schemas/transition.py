@@ -1,0 +1,110 @@
+"""The transition event and the hash chain that events of one lane form (CONTRACT 6)."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal
+
+import orjson
+from pydantic import AfterValidator, Field, model_validator
+
+from schemas.base import Schema
+from schemas.states import LifeCycleState
+
+FIRST_PREVIOUS_HASH: Final = "0" * 64
+"""``previous_hash`` of a lane's first event."""
+
+_LARGEST_EXACT_INTEGER: Final = 2**53 - 1
+"""Beyond it RFC 8785 has no text for an integer."""
+
+
+def _a_moment_that_exists(text: str) -> str:
+    datetime.fromisoformat(text)
+    return text
+
+
+EventTime = Annotated[
+    str,
+    Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z$"),
+    AfterValidator(_a_moment_that_exists),
+]
+Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=1, le=_LARGEST_EXACT_INTEGER)]
+State = Annotated[LifeCycleState, Field(strict=False)]
+Id = Annotated[str, Field(min_length=1)]
+
+
+class TransitionEvent(Schema):
+    """One applied transition. No personal data."""
+
+    organisation: Id
+    access_token_id: Id
+    version: Count
+    """Counts 1, 2, 3 … per access token."""
+    from_state: State | None
+    to_state: State
+    occurred_at: EventTime
+    user_id: Id | None
+    unit_id: Id | None
+    command_id: Id | None
+    cause: Literal["API", "IMPORT"]
+    lane: Id
+    """The name of the one writer whose events ``sequence`` counts."""
+    sequence: Count
+    """Counts 1, 2, 3 … per lane."""
+    previous_hash: Hash
+    hash: Hash
+
+    @model_validator(mode="after")
+    def _members_fit_the_cause(self) -> "TransitionEvent":
+        by_whom = (self.from_state, self.user_id, self.unit_id, self.command_id)
+        if self.cause == "API" and None in by_whom:
+            raise ValueError("a transition by a command names its state before, user, unit and command")
+        if self.cause == "IMPORT" and (self.from_state is not None or self.user_id is not None):
+            raise ValueError("the first state of an imported token has no state before and no user")
+        return self
+
+
+def event_hash(event: Mapping[str, Any]) -> str:
+    """Lower-case hex SHA-256 of the RFC 8785 JSON of all members but ``hash``.
+
+    The names of members are ASCII, and values are strings, ``None`` or integers below 2^53: for these, sorted compact
+    JSON is the canonical one.
+    """
+    hashed = {name: value for name, value in event.items() if name != "hash"}
+    return hashlib.sha256(orjson.dumps(hashed, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenLink:
+    """The first event at which a chain does not hold."""
+
+    position: int
+    """Counts from 0 in the order the events were given."""
+    sequence: int
+    """The sequence number that was due."""
+    reason: str
+
+
+def verify_chain(
+    events: Iterable[Mapping[str, Any]], *, sequence: int = 0, previous_hash: str = FIRST_PREVIOUS_HASH
+) -> BrokenLink | None:
+    """The first broken link of one lane's events, given in the order of their sequence; ``None`` if the chain is whole.
+
+    ``sequence`` and ``previous_hash`` are those of the event before the first one given, for a chain read in parts.
+    """
+    lane: object = None
+    for position, event in enumerate(events):
+        sequence += 1
+        lane = event.get("lane") if position == 0 else lane
+        if event.get("lane") != lane:
+            return BrokenLink(position, sequence, "the event is of another lane")
+        if event.get("sequence") != sequence:
+            return BrokenLink(position, sequence, "the sequence has a gap or a repetition")
+        if event.get("previous_hash") != previous_hash:
+            return BrokenLink(position, sequence, "previous_hash is not the hash of the event before")
+        previous_hash = event_hash(event)
+        if event.get("hash") != previous_hash:
+            return BrokenLink(position, sequence, "hash is not the hash of the event")
+    return None

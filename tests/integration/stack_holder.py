@@ -1,0 +1,24 @@
+"""Run as a program: holds an embedded stack until it is interrupted, and says as JSON what it holds."""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+import psutil
+
+from worker.embedded import embedded_stack
+
+
+async def hold(directory: Path | None) -> None:
+    """Print one line, then wait for ever."""
+    async with embedded_stack(directory) as stack:
+        children = [child.pid for child in psutil.Process().children(recursive=True)]
+        held = {"directory": str(stack.directory), "processes": children, "owner_dsn": stack.owner_dsn}
+        sys.stdout.write(json.dumps(held) + "\n")
+        sys.stdout.flush()
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(hold(Path(sys.argv[1]) if len(sys.argv) > 1 else None))

@@ -1,0 +1,5 @@
+"""Where the tests get their broker and their Postgres from."""
+
+
+class Unavailable(Exception):
+    """This provider cannot serve here; the text says why. The next one is asked."""

@@ -1,0 +1,453 @@
+"""Kafka for the tests, from the first that can serve: an address given, a container, a JVM process, a wheel."""
+
+import asyncio
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from uuid import uuid4
+
+import pytest
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+from testcontainers.core.container import DockerContainer
+
+from tests.providers import Unavailable
+from tests.providers.docker_engine import require_engine
+from worker.embedded.broker import Broker, answers
+from worker.embedded.processes import EmbeddedFailed, EmbeddedUnavailable, ServerProcess, free_port, until
+
+VERSION: Final = "4.1.1"
+LOG4J_VERSION: Final = "2.24.3"
+PARTITIONS: Final = 4
+START_SECONDS: Final = 60.0
+HOST: Final = "127.0.0.1"
+
+# One node; small internal topics, and no waiting for members who might still come, so that a test starts at once.
+_BROKER_SETTINGS: Final[Mapping[str, str]] = {
+    "process.roles": "broker,controller",
+    "node.id": "1",
+    "inter.broker.listener.name": "PLAINTEXT",
+    "controller.listener.names": "CONTROLLER",
+    "offsets.topic.replication.factor": "1",
+    "offsets.topic.num.partitions": "4",
+    "transaction.state.log.replication.factor": "1",
+    "transaction.state.log.min.isr": "1",
+    "transaction.state.log.num.partitions": "4",
+    "share.coordinator.state.topic.replication.factor": "1",
+    "share.coordinator.state.topic.min.isr": "1",
+    "default.replication.factor": "1",
+    "min.insync.replicas": "1",
+    "auto.create.topics.enable": "false",
+    "group.initial.rebalance.delay.ms": "0",
+    # A killed broker may not come back before its session has ended.
+    "broker.session.timeout.ms": "2000",
+    "broker.heartbeat.interval.ms": "400",
+    "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TopicNames:
+    """The worker's four topics, of a test's own."""
+
+    commands: str
+    results: str
+    transitions: str
+    dead_letters: str
+
+
+class KafkaServer(ABC):
+    """A broker that keeps its address, its topics and its data when it is stopped and started again."""
+
+    name: str
+    """For people: which broker this is."""
+    real: bool
+    """Whether it is Apache Kafka."""
+    bootstrap: str
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Safe if it runs already. Raises ``Unavailable`` if this provider cannot serve here."""
+
+    @abstractmethod
+    async def stop(self) -> None:
+        """A clean shutdown. Safe twice."""
+
+    @abstractmethod
+    async def kill(self) -> None:
+        """SIGKILL. Safe twice."""
+
+    async def dispose(self) -> None:
+        """Leave nothing behind."""
+        await self.kill()
+
+
+class GivenKafka(KafkaServer):
+    """Somebody else's broker: it is used, and never stopped."""
+
+    def __init__(self) -> None:
+        self.bootstrap = os.environ.get("TEST_KAFKA_BOOTSTRAP", "")
+        self.name = f"the one given at {self.bootstrap}"
+        self.real = True
+
+    async def start(self) -> None:
+        if not self.bootstrap:
+            raise Unavailable("TEST_KAFKA_BOOTSTRAP gives no address")
+        if not await asyncio.to_thread(_lists_topics, self.bootstrap):
+            pytest.exit(f"no broker answers at {self.bootstrap} (TEST_KAFKA_BOOTSTRAP)", returncode=1)
+
+    async def stop(self) -> None:
+        pytest.skip("a broker given by its address is not stopped")
+
+    async def kill(self) -> None:
+        pytest.skip("a broker given by its address is not stopped")
+
+    async def dispose(self) -> None:
+        """It stays as it is."""
+
+
+class ContainerKafka(KafkaServer):
+    """Apache Kafka in a container, on a fixed port: the advertised listener must be known before it starts."""
+
+    def __init__(self) -> None:
+        self.name = f"Apache Kafka {VERSION} (container)"
+        self.real = True
+        self._port = free_port(HOST)
+        self.bootstrap = f"{HOST}:{self._port}"
+        self._container: Any = None
+
+    async def start(self) -> None:
+        if self._container is None:
+            require_engine()
+            await asyncio.to_thread(self._create)
+        else:
+            await asyncio.to_thread(self._container.get_wrapped_container().start)
+        await _until_ready(self.bootstrap)
+
+    def _create(self) -> None:
+        settings = {
+            **_BROKER_SETTINGS,
+            "listeners": "PLAINTEXT://:19092,CONTROLLER://:9093,HOST://:9092",
+            "advertised.listeners": f"PLAINTEXT://localhost:19092,HOST://{self.bootstrap}",
+            "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,HOST:PLAINTEXT",
+            "controller.quorum.voters": "1@localhost:9093",
+        }
+        container = DockerContainer(f"apache/kafka:{VERSION}")
+        for name, value in settings.items():
+            container.with_env(f"KAFKA_{name.replace('.', '_').upper()}", value)
+        # On this machine only; the library's own method publishes on every interface.
+        published: dict[str, Any] = {"9092/tcp": (HOST, self._port)}
+        container.ports.update(published)
+        self._container = container
+        try:
+            container.start()
+        except Exception as error:
+            raise Unavailable(f"the container does not start: {_first_line(error)}") from error
+
+    async def stop(self) -> None:
+        await asyncio.to_thread(self._container.get_wrapped_container().stop)
+
+    async def kill(self) -> None:
+        with suppress(Exception):  # the engine complains if it does not run
+            await asyncio.to_thread(self._container.get_wrapped_container().kill)
+
+    async def dispose(self) -> None:
+        if self._container is not None:
+            await asyncio.to_thread(self._container.stop)
+
+
+class JvmKafka(KafkaServer):
+    """Apache Kafka as a process of this machine, its jars fetched once with Maven."""
+
+    def __init__(self) -> None:
+        self.name = f"Apache Kafka {VERSION} (JVM process)"
+        self.real = True
+        self._port = free_port(HOST)
+        self.bootstrap = f"{HOST}:{self._port}"
+        self._directory: Path | None = None
+        self._process: ServerProcess | None = None
+
+    async def start(self) -> None:
+        if self._process is not None and self._process.exit_code is None:
+            return
+        java = await asyncio.to_thread(_java)
+        jars = await asyncio.to_thread(_jars)
+        if self._directory is None:
+            self._directory = Path(tempfile.mkdtemp(prefix="kafka-"))
+            await asyncio.to_thread(self._format, self._directory, java, jars)
+        logging = f"-Dlog4j2.configurationFile=file:{self._directory / 'log4j2.properties'}"
+        command = [java, "-Xms256m", "-Xmx512m", "-XX:+UseSerialGC", logging, "-cp", f"{jars}/*", "kafka.Kafka"]
+        self._process = ServerProcess.start(
+            "Apache Kafka",
+            [*command, str(self._directory / "server.properties")],
+            log=self._directory / "kafka.log",
+            environment=os.environ,
+        )
+        await self._process.ready(lambda: answers(self.bootstrap), seconds=START_SECONDS)
+
+    def _format(self, directory: Path, java: str, jars: Path) -> None:
+        controller = f"{HOST}:{free_port(HOST)}"
+        settings = {
+            **_BROKER_SETTINGS,
+            "listeners": f"PLAINTEXT://{self.bootstrap},CONTROLLER://{controller}",
+            "advertised.listeners": f"PLAINTEXT://{self.bootstrap}",
+            "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+            "controller.quorum.voters": f"1@{controller}",
+            "log.dirs": str(directory / "data"),
+        }
+        properties = directory / "server.properties"
+        properties.write_text("".join(f"{name}={value}\n" for name, value in settings.items()), encoding="utf-8")
+        (directory / "log4j2.properties").write_text(_LOG4J, encoding="utf-8")
+        tool = [java, "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", f"{jars}/*", "kafka.tools.StorageTool"]
+        cluster_id = _run([*tool, "random-uuid"]).strip().splitlines()[-1]
+        _run([*tool, "format", "-t", cluster_id, "-c", str(properties)])
+
+    async def stop(self) -> None:
+        if self._process is not None:
+            await self._process.stop(seconds=30)
+
+    async def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+
+    async def dispose(self) -> None:
+        await self.kill()
+        if self._directory is not None:
+            shutil.rmtree(self._directory, ignore_errors=True)
+
+
+class WheelKafka(KafkaServer):
+    """The embedded broker: it speaks Kafka's protocol and is no Apache Kafka."""
+
+    def __init__(self) -> None:
+        self.name = "the embedded broker (noida-db), not Apache Kafka"
+        self.real = False
+        self._directory = Path(tempfile.mkdtemp(prefix="broker-"))
+        self._broker = Broker(self._directory / "data", log=self._directory / "broker.log")
+        self.bootstrap = self._broker.bootstrap_servers
+
+    async def start(self) -> None:
+        try:
+            await self._broker.start()
+        except EmbeddedUnavailable as error:
+            raise Unavailable(str(error)) from error
+
+    async def stop(self) -> None:
+        await self._broker.stop()
+
+    async def kill(self) -> None:
+        self._broker.kill()
+
+    async def dispose(self) -> None:
+        await self.kill()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+
+PROVIDERS: Final[tuple[type[KafkaServer], ...]] = (GivenKafka, ContainerKafka, JvmKafka, WheelKafka)
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The broker that runs, and why those before it do not."""
+
+    server: KafkaServer
+    passed_over: tuple[str, ...]
+
+
+def likely() -> str:
+    """The broker that ``choose`` will try first, as far as can be told without starting anything."""
+    if os.environ.get("TEST_KAFKA_BOOTSTRAP"):
+        return GivenKafka().name
+    with suppress(Unavailable):
+        require_engine()
+        return f"Apache Kafka {VERSION} (container)"
+    if shutil.which("java") and (_kept_jars().is_dir() or shutil.which("mvn")):
+        return f"Apache Kafka {VERSION} (JVM process)"
+    return "the embedded broker (noida-db), not Apache Kafka"
+
+
+async def choose(*, real_only: bool) -> Chosen:
+    """Start the first broker that can serve. Raises ``Unavailable``, with every reason, if none can."""
+    reasons: list[str] = []
+    for provider in PROVIDERS:
+        if real_only and provider is WheelKafka:
+            continue
+        server = provider()
+        try:
+            await server.start()
+            await asyncio.to_thread(_warm_up, server.bootstrap)
+        except (Unavailable, EmbeddedFailed) as error:
+            await server.dispose()
+            reasons.append(str(error))
+            continue
+        return Chosen(server, tuple(reasons))
+    raise Unavailable("; ".join(reasons))
+
+
+# --- topics ----------------------------------------------------------------------------------------------------------
+
+
+def create_topics(bootstrap: str, *names: str, partitions: int = PARTITIONS) -> None:
+    """Create the topics, and return when every partition of theirs has a leader."""
+    admin = AdminClient({"bootstrap.servers": bootstrap, **_QUIET})
+    for created in admin.create_topics([NewTopic(name, partitions, 1) for name in names]).values():
+        created.result(timeout=START_SECONDS)
+    deadline = time.monotonic() + START_SECONDS
+    while not all(_is_led(admin, name, partitions) for name in names):
+        if time.monotonic() > deadline:
+            raise Unavailable(f"topics {', '.join(names)} have no leaders")
+        time.sleep(0.02)
+
+
+def delete_topics(bootstrap: str, *names: str) -> None:
+    """Ask for their removal. A broker that a test left unwell keeps them."""
+    admin = AdminClient({"bootstrap.servers": bootstrap, **_QUIET})
+    for deleted in admin.delete_topics(list(names), operation_timeout=5, request_timeout=5).values():
+        with suppress(KafkaException):
+            deleted.result(timeout=10)
+
+
+def _is_led(admin: AdminClient, name: str, partitions: int) -> bool:
+    known = admin.list_topics(timeout=10).topics.get(name)
+    return known is not None and [p.leader >= 0 for p in known.partitions.values()] == [True] * partitions
+
+
+# --- what it takes ---------------------------------------------------------------------------------------------------
+
+# The client would write to stderr that a broker which a test stopped is away.
+_QUIET: Final[Mapping[str, Any]] = {"log_level": 0}
+
+_LOG4J: Final = """\
+status=error
+appender.console.type=Console
+appender.console.name=console
+appender.console.layout.type=PatternLayout
+appender.console.layout.pattern=[%d] %p %m (%c)%n
+rootLogger.level=warn
+rootLogger.appenderRef.console.ref=console
+"""
+
+_POM: Final = """\
+<project>
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>tests</groupId>
+  <artifactId>kafka</artifactId>
+  <version>1</version>
+  <packaging>pom</packaging>
+  <dependencies>
+{dependencies}
+  </dependencies>
+</project>
+"""
+
+# Kafka's own description names no logging, which it cannot start without.
+_JARS: Final = (
+    ("org.apache.kafka", "kafka_2.13", VERSION),
+    *(("org.apache.logging.log4j", f"log4j-{part}", LOG4J_VERSION) for part in ("api", "core", "slf4j-impl")),
+)
+
+
+def _java() -> str:
+    java = shutil.which("java")
+    if java is None:
+        raise Unavailable("java is not installed")
+    said = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
+    version = re.search(r'version "(\d+)', said)
+    if version is None or int(version[1]) < 17:
+        raise Unavailable(f"java 17 or later is needed: {_first_line(said)}")
+    return java
+
+
+def _jars() -> Path:
+    """The directory with Kafka's jars, kept between runs and filled by Maven when it is not there."""
+    kept = _kept_jars()
+    if kept.is_dir():
+        return kept
+    maven = shutil.which("mvn")
+    if maven is None:
+        raise Unavailable("Apache Kafka's jars are not cached, and Maven (mvn), which fetches them, is not installed")
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=kept.parent) as fetching:
+        pom = Path(fetching) / "pom.xml"
+        pom.write_text(_POM.format(dependencies="\n".join(map(_dependency, _JARS))), encoding="utf-8")
+        jars = Path(fetching) / "jars"
+        goal = "dependency:copy-dependencies"
+        _run([maven, "-q", "-B", "-f", str(pom), goal, "-DincludeScope=runtime", f"-DoutputDirectory={jars}"])
+        jars.rename(kept)
+    return kept
+
+
+def _kept_jars() -> Path:
+    usual = Path(__file__).parents[2] / ".cache"
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or usual)
+    return caches / "effective-worker" / f"kafka-{VERSION}-log4j-{LOG4J_VERSION}"
+
+
+def _dependency(coordinates: tuple[str, str, str]) -> str:
+    members = zip(("groupId", "artifactId", "version"), coordinates, strict=True)
+    return "    <dependency>" + "".join(f"<{name}>{value}</{name}>" for name, value in members) + "</dependency>"
+
+
+def _run(command: Sequence[str], *, seconds: float = 300.0) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        raise Unavailable(f"{Path(command[0]).name} did not end within {seconds:.0f} s") from None
+    if done.returncode:
+        raise Unavailable(f"{Path(command[0]).name} failed: {_first_line(done.stdout + done.stderr)}")
+    return done.stdout
+
+
+def _first_line(text: object) -> str:
+    return next((line.strip() for line in str(text).splitlines() if line.strip()), "without a word")
+
+
+async def _until_ready(bootstrap: str) -> None:
+    try:
+        await until(lambda: answers(bootstrap), START_SECONDS)
+    except TimeoutError:
+        raise Unavailable(f"no broker answers at {bootstrap}") from None
+
+
+def _lists_topics(bootstrap: str) -> bool:
+    try:
+        AdminClient({"bootstrap.servers": bootstrap, **_QUIET}).list_topics(timeout=10)
+    except KafkaException:
+        return False
+    return True
+
+
+def _warm_up(bootstrap: str) -> None:
+    """One transaction of one message and one offset, so that no test is the first to wait for the internal topics."""
+    topic = f"warm-up-{uuid4().hex}"
+    create_topics(bootstrap, topic, partitions=1)
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": topic, **_QUIET})
+    producer = Producer({"bootstrap.servers": bootstrap, "transactional.id": topic, **_QUIET})
+    try:
+        consumer.subscribe([topic])
+        deadline = time.monotonic() + START_SECONDS
+        while not consumer.assignment():
+            consumer.poll(0.1)
+            if time.monotonic() > deadline:
+                raise Unavailable(f"the broker at {bootstrap} lets no consumer join a group")
+        producer.init_transactions(START_SECONDS)
+        producer.begin_transaction()
+        producer.produce(topic, b"warm")
+        group = consumer.consumer_group_metadata()
+        producer.send_offsets_to_transaction([TopicPartition(topic, 0, 0)], group, START_SECONDS)
+        producer.commit_transaction(START_SECONDS)
+    except KafkaException as error:
+        raise Unavailable(f"the broker at {bootstrap} cannot do a transaction: {error}") from error
+    finally:
+        consumer.close()
+    delete_topics(bootstrap, topic)

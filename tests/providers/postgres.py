@@ -1,0 +1,190 @@
+"""Postgres for the tests, from the first provider that can serve: a DSN given, a container, a wheel."""
+
+import asyncio
+import os
+import secrets
+import shutil
+from abc import ABC, abstractmethod
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+from urllib.parse import quote, urlsplit, urlunsplit
+
+import asyncpg
+import pytest
+from testcontainers.core.container import DockerContainer
+
+from tests.providers import Unavailable
+from tests.providers.docker_engine import require_engine
+from worker.embedded.postgres import HOST, OWNER, Login, Postgres
+from worker.embedded.postgres import dsn as dsn_of
+from worker.embedded.processes import EmbeddedFailed, EmbeddedUnavailable, free_port, until
+from worker.embedded.stack import temporary_directory
+
+Mode = Literal["fast", "immediate"]
+
+IMAGE: Final = "postgres:18"
+START_SECONDS: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseUnderTest:
+    """A database of a test's own, with the schema and the fixture in it."""
+
+    owner_dsn: str = field(repr=False)
+    worker_dsn: str = field(repr=False)
+    name: str
+
+
+class PostgresServer(ABC):
+    """A server that keeps its address and its data when it is stopped and started again."""
+
+    name: str
+    """For people: which server this is."""
+    owner_dsn: str
+    """Of a superuser, to the database that is always there."""
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Safe if it runs already. Raises ``Unavailable`` if this provider cannot serve here."""
+
+    @abstractmethod
+    async def stop(self, mode: Mode = "fast") -> None:
+        """``fast`` ends every session and shuts down; ``immediate`` is a crash. Safe twice."""
+
+    async def restart(self, mode: Mode = "fast") -> None:
+        """Stop, start, and return when it answers."""
+        await self.stop(mode)
+        await self.start()
+
+    async def dispose(self) -> None:
+        """Leave nothing behind."""
+        await self.stop("immediate")
+
+    def dsn(self, database: str, login: Login | None = None) -> str:
+        """Of the superuser, unless another ``login`` is given."""
+        parts = urlsplit(self.owner_dsn)
+        if login is not None:
+            address = parts.netloc.rpartition("@")[2]
+            user = f"{quote(login.user, safe='')}:{quote(login.password, safe='')}"
+            parts = parts._replace(netloc=f"{user}@{address}")
+        return urlunsplit(parts._replace(path=f"/{database}"))
+
+
+class GivenPostgres(PostgresServer):
+    """Somebody else's server: databases are made and dropped in it, and it is never stopped."""
+
+    def __init__(self) -> None:
+        self.owner_dsn = os.environ.get("TEST_POSTGRES_DSN", "")
+        self.name = f"the one given at {urlsplit(self.owner_dsn).netloc.rpartition('@')[2]}"
+
+    async def start(self) -> None:
+        if not self.owner_dsn:
+            raise Unavailable("TEST_POSTGRES_DSN gives no address")
+        if not await _answers(self.owner_dsn):
+            pytest.exit(f"no Postgres answers at {self.name} (TEST_POSTGRES_DSN)", returncode=1)
+
+    async def stop(self, mode: Mode = "fast") -> None:  # noqa: ARG002 - no mode will do
+        pytest.skip("a Postgres given by its address is not stopped")
+
+    async def dispose(self) -> None:
+        """It stays as it is."""
+
+
+class ContainerPostgres(PostgresServer):
+    """A container, on a fixed port: it must come back at the same address."""
+
+    def __init__(self) -> None:
+        self.name = f"{IMAGE} (container)"
+        self._port = free_port(HOST)
+        self._owner = Login(OWNER, secrets.token_urlsafe(24))
+        self.owner_dsn = dsn_of(self._owner, self._port, "postgres")
+        self._container: Any = None
+
+    async def start(self) -> None:
+        if self._container is None:
+            require_engine()
+            await asyncio.to_thread(self._create)
+        else:
+            await asyncio.to_thread(self._container.get_wrapped_container().start)
+        try:
+            await until(lambda: _answers(self.owner_dsn), START_SECONDS)
+        except TimeoutError:
+            raise Unavailable("the Postgres in the container does not answer") from None
+
+    def _create(self) -> None:
+        container = DockerContainer(IMAGE)
+        container.with_env("POSTGRES_USER", self._owner.user).with_env("POSTGRES_PASSWORD", self._owner.password)
+        container.with_env("POSTGRES_DB", "postgres")
+        # On this machine only; the library's own method publishes on every interface.
+        published: dict[str, Any] = {"5432/tcp": (HOST, self._port)}
+        container.ports.update(published)
+        self._container = container
+        try:
+            container.start()
+        except Exception as error:
+            raise Unavailable(f"the container does not start: {type(error).__name__}") from error
+
+    async def stop(self, mode: Mode = "fast") -> None:
+        inner = self._container.get_wrapped_container()
+        if mode == "fast":
+            await asyncio.to_thread(inner.stop)
+            return
+        with suppress(Exception):  # the engine complains if it does not run
+            await asyncio.to_thread(inner.kill)
+
+    async def dispose(self) -> None:
+        if self._container is not None:
+            await asyncio.to_thread(self._container.stop)
+
+
+class WheelPostgres(PostgresServer):
+    """The Postgres of the embedded stack, without the flushes that only a power cut would miss."""
+
+    def __init__(self) -> None:
+        self.name = "Postgres 18 (wheel)"
+        self._owner = Login(OWNER, secrets.token_urlsafe(24))
+        self._directory: Path = temporary_directory()
+        self._server = Postgres(self._directory, self._owner, options={"fsync": "off"})
+        self.owner_dsn = self._server.dsn()
+
+    async def start(self) -> None:
+        try:
+            await self._server.start()
+        except EmbeddedUnavailable as error:
+            raise Unavailable(str(error)) from error
+
+    async def stop(self, mode: Mode = "fast") -> None:
+        await self._server.stop(mode)
+
+    async def dispose(self) -> None:
+        await self._server.stop("immediate")
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+
+PROVIDERS: Final[tuple[type[PostgresServer], ...]] = (GivenPostgres, ContainerPostgres, WheelPostgres)
+
+
+async def choose() -> PostgresServer:
+    """Start the first server that can serve. Raises ``Unavailable``, with every reason, if none can."""
+    reasons: list[str] = []
+    for provider in PROVIDERS:
+        server = provider()
+        try:
+            await server.start()
+        except (Unavailable, EmbeddedFailed) as error:
+            await server.dispose()
+            reasons.append(str(error))
+            continue
+        return server
+    raise Unavailable("; ".join(reasons))
+
+
+async def _answers(dsn: str) -> bool:
+    try:
+        connection = await asyncpg.connect(dsn, timeout=5)
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        return False
+    await connection.close()
+    return True
