@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from worker.kafka import client_options
 from worker.settings import Settings, read_settings
@@ -43,7 +43,7 @@ class Answer:
 
 def login_token(user: str) -> str:
     """A login token for a user of the fixture, signed with the configured secret as an operator would sign one."""
-    command = ["effective-worker", "login-token", "--organisation", "ORG1", "--user", user, "--unit", "1"]
+    command = [sys.executable, "-m", "worker", "login-token", "--organisation", "ORG1", "--user", user, "--unit", "1"]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
@@ -66,12 +66,12 @@ async def ask(settings: Settings, attempts: list[Attempt]) -> dict[str, Answer]:
     """The answers by the name of the attempt, found as any sender would: by correlation id, read committed."""
     options = client_options(settings.kafka)
     producer = AIOKafkaProducer(**options)
-    consumer = AIOKafkaConsumer(**options, isolation_level="read_committed", auto_offset_reset="earliest")
+    consumer = AIOKafkaConsumer(settings.topics.results, **options, isolation_level="read_committed")
     await producer.start()
     try:
         await consumer.start()
         try:
-            await read_from_now_on(consumer, settings.topics.results)
+            await consumer.seek_to_end()
             run = os.urandom(4).hex()
             ids = {f"{run}-{number}".encode(): attempt for number, attempt in enumerate(attempts)}
             for correlation, attempt in ids.items():
@@ -83,21 +83,6 @@ async def ask(settings: Settings, attempts: list[Attempt]) -> dict[str, Answer]:
     finally:
         await producer.stop()
     return {ids[correlation].name: answer for correlation, answer in answers.items()}
-
-
-async def read_from_now_on(consumer: AIOKafkaConsumer, topic: str) -> None:
-    partitions = [TopicPartition(topic, number) for number in sorted(await partitions_of(consumer, topic))]
-    consumer.assign(partitions)
-    for partition, end in (await consumer.end_offsets(partitions)).items():
-        consumer.seek(partition, end)
-
-
-async def partitions_of(consumer: AIOKafkaConsumer, topic: str) -> set[int]:
-    await consumer.topics()
-    found: set[int] | None = consumer.partitions_for_topic(topic)
-    if not found:
-        raise SystemExit(f"the topic {topic} does not exist: effective-worker topics apply")
-    return found
 
 
 async def send(producer: AIOKafkaProducer, topic: str, correlation: bytes, attempt: Attempt) -> None:

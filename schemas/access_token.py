@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import datetime
+from functools import lru_cache
 from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field, with_config
@@ -241,6 +242,7 @@ def fields_mask(names: Iterable[str]) -> int:
     return mask
 
 
+@lru_cache(maxsize=256)
 def field_names(mask: int) -> tuple[str, ...]:
     """The field names of a bit mask, in the order of CONTRACT 5."""
     return tuple(name for name, bit in _BITS.items() if mask & bit)

@@ -13,15 +13,14 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, Final, Literal, Protocol, get_args
+from typing import IO, Annotated, Any, Final, Literal, Protocol, get_args
 
 import argon2
 import asyncpg
 import orjson
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from schemas.access_token import AccessToken, AccountsReceivable, Classification, RewardsParticipant, Unit, User
-from schemas.base import Schema
 from worker.credentials import HASHER
 from worker.decode import quoted
 from worker.errors import BatchRefused, WorkerError, from_postgres
@@ -74,7 +73,13 @@ OnProgress = Callable[[ImportProgress], None]
 Name = Annotated[str, Field(min_length=1, max_length=255)]
 
 
-class _OrganisationLine(Schema):
+class _Line(BaseModel):
+    """Strict, and no error repeats what a line says: it may be a secret."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class _OrganisationLine(_Line):
     kind: Literal["organisation"]
     id: Name
     name: str
@@ -98,7 +103,7 @@ class _UserLine(User):
     rights: list[Name] = Field(default=[])
 
 
-class _RevokedLoginLine(Schema):
+class _RevokedLoginLine(_Line):
     kind: Literal["revoked_login"]
     organisation: Name
     jti: Name
@@ -115,9 +120,9 @@ class _AccessTokenLine(AccessToken):
     pass_code_hash: str | None = Field(repr=False)
 
 
-_Line = _OrganisationLine | _UnitLine | _UserLine | _RevokedLoginLine | _AccessTokenLine
+_AnyLine = _OrganisationLine | _UnitLine | _UserLine | _RevokedLoginLine | _AccessTokenLine
 
-_KINDS: Final[Mapping[str, type[_Line]]] = {
+_KINDS: Final[Mapping[str, type[_AnyLine]]] = {
     "organisation": _OrganisationLine,
     "unit": _UnitLine,
     "user": _UserLine,
@@ -130,7 +135,7 @@ class _Bad(Exception):
     """What is wrong with a line, without what it says."""
 
 
-def _parsed(raw: bytes) -> _Line:
+def _parsed(raw: bytes) -> _AnyLine:
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
@@ -141,7 +146,7 @@ def _parsed(raw: bytes) -> _Line:
     if b"\\u0000" in raw and any("\0" in text for text in _texts(value)):
         raise _Bad("U+0000 in a string")
     try:
-        line: _Line = _KINDS[kind].model_validate(_completed(_KINDS[kind], value))
+        line: _AnyLine = _KINDS[kind].model_validate(_completed(_KINDS[kind], value))
     except ValidationError as error:
         raise _Bad(_what(error)) from None
     if isinstance(line, _AccessTokenLine):
@@ -234,7 +239,7 @@ class _Source:
 @dataclass(frozen=True, slots=True)
 class _Good:
     source: _Source
-    line: _Line
+    line: _AnyLine
     pass_code_hash: str | None = field(default=None, repr=False)
 
 
@@ -253,7 +258,7 @@ class _Run:
     def lines(self) -> Iterator[tuple[_Source, bytes]]:
         """Every line that is not blank, in order."""
         for index, path in enumerate(self.files):
-            with path.open("rb") as file:
+            with _opened(path) as file:
                 for number, raw in enumerate(file, start=1):
                     self.bytes_done += len(raw)
                     if not raw.isspace():
@@ -289,9 +294,13 @@ async def import_files(
 def _size(path: Path) -> int:
     if path.exists() and not path.is_file():
         raise ImportingError(f"{path} is not a regular file, and it has to be read twice")
+    with _opened(path):
+        return path.stat().st_size
+
+
+def _opened(path: Path) -> IO[bytes]:
     try:
-        with path.open("rb"):
-            return path.stat().st_size
+        return path.open("rb")
     except OSError as error:
         raise ImportingError(f"{path} cannot be read: {error.strerror}") from error
 

@@ -46,6 +46,8 @@ async def apply_migrations(owner_dsn: str, worker_dsn: str | None = None) -> tup
                 await pogo.apply(connection, MIGRATIONS, schema_name=_SCHEMA, logger=_QUIET)
             except BadMigrationError as error:
                 raise MigrationError(f"{error}: {_cause(error)}") from error
+            # So that `check` can tell a worker's own user what is pending.
+            await connection.execute(f"GRANT SELECT ON _pogo_migration, _pogo_version TO {WORKER_ROLE}")
         if worker_dsn is not None:
             await _let_work(connection, user_of(worker_dsn))
         return before

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import Final, TypeVar
 from urllib.parse import quote
 
@@ -20,14 +21,20 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 
+@lru_cache(maxsize=64)  # a batch is decided at one moment
 def rfc3339(moment: datetime) -> str:
     """A moment in UTC with microseconds, always all six of them (CONTRACT 6)."""
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def percent_encoded(part: str) -> str:
     """One part of a command id (CONTRACT 2): every separator in it is escaped, so that two ids never coincide."""
-    return quote(part, safe="")
+    return part if part.isalnum() and part.isascii() else quote(part, safe="")
+
+
+@lru_cache(maxsize=64)
+def _log_name(cluster: str, topic: str) -> str:
+    return f"rec:{percent_encoded(cluster)}/{percent_encoded(topic)}"
 
 
 # --- a record as Kafka delivered it -----------------------------------------------------------------------------------
@@ -46,10 +53,7 @@ class Coordinates:
     @property
     def command_id(self) -> str:
         """The ``rec:`` id of CONTRACT 2, for a command that brings none of its own or whose sender is not verified."""
-        return (
-            f"rec:{percent_encoded(self.cluster)}/{percent_encoded(self.topic)}"
-            f"/{self.partition}/{self.offset}@{self.timestamp}"
-        )
+        return f"{_log_name(self.cluster, self.topic)}/{self.partition}/{self.offset}@{self.timestamp}"
 
 
 @dataclass(frozen=True, slots=True)

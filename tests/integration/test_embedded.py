@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import asyncpg
@@ -59,7 +60,7 @@ async def test_postgres_keeps_its_promises_at_a_power_cut() -> None:
 
 async def test_a_wrong_password_does_not_get_in() -> None:
     async with embedded_stack(None) as stack:
-        password = stack.worker_dsn.split(":")[2].split("@")[0]
+        password = urlsplit(stack.worker_dsn).password or ""
         with pytest.raises(asyncpg.InvalidPasswordError):
             await ask(stack.worker_dsn.replace(password, "guessed"), "SELECT 1")
 
@@ -339,7 +340,7 @@ def can_start_the_stack(command: list[str]) -> bool:
 
 def is_running(pid: int) -> bool:
     try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 

@@ -31,7 +31,7 @@ MEETS_THE_OUTSIDE: Final = {
     "apply": {"transition"},
     "project": {"access_token"},
     "result": {"access_token", "headers", "result", "transition"},
-    "importing": {"access_token", "transition"},
+    "importing": {"access_token", "base", "transition"},
 }
 PURE: Final = ("model", "decide")
 LONGEST_FUNCTION: Final = 60

@@ -1,0 +1,247 @@
+"""Kafka as an outsider uses it: through confluent-kafka, which shares no code with the worker's client."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import uuid4
+
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    TIMESTAMP_NOT_AVAILABLE,
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    Message,
+    Producer,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient
+
+SECONDS: Final = 30.0
+
+Headers = Sequence[tuple[str, bytes]]
+
+ANY_PARTITION: Final = -1
+
+# The client would write to stderr that a broker which a test stopped is away.
+_QUIET: Final[Mapping[str, Any]] = {"log_level": 0}
+
+
+class TooLate(AssertionError):
+    """What was waited for did not come in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A record to send. ``partition`` ``None`` leaves the choice to the client, by key."""
+
+    value: bytes | None
+    key: bytes | None = None
+    headers: Headers = ()
+    partition: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A record as it was read. ``timestamp`` is in milliseconds; ``headers`` keep their order and their repetitions."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...]
+    timestamp: int
+
+    def header(self, name: str) -> bytes | None:
+        """The header's value, ``None`` where there is none. Raises ``AssertionError`` if it is there twice."""
+        values = [value for key, value in self.headers if key == name]
+        assert len(values) <= 1, f"the header {name} is there {len(values)} times"
+        return values[0] if values else None
+
+
+def send(bootstrap: str, topic: str, records: Iterable[Outgoing | bytes]) -> list[tuple[int, int]]:
+    """Send in order, wait until the broker has them all, and return partition and offset of each."""
+    sent: dict[int, tuple[int, int]] = {}
+    faults: list[str] = []
+
+    def told(place: int) -> Callable[[KafkaError | None, Message], None]:
+        def delivered(error: KafkaError | None, message: Message) -> None:
+            if error is not None:
+                faults.append(str(error))
+            sent[place] = (message.partition() or 0, message.offset() or 0)
+
+        return delivered
+
+    settings = {"enable.idempotence": True, "linger.ms": 5, "queue.buffering.max.messages": 1_000_000}
+    producer = Producer({"bootstrap.servers": bootstrap, **settings, **_QUIET})
+    for place, record in enumerate(records):
+        outgoing = Outgoing(record) if isinstance(record, bytes) else record
+        producer.produce(
+            topic,
+            outgoing.value,
+            outgoing.key,
+            ANY_PARTITION if outgoing.partition is None else outgoing.partition,
+            on_delivery=told(place),
+            headers=list(outgoing.headers),
+        )
+        producer.poll(0)
+    left = producer.flush(SECONDS)
+    assert not faults, faults[0]
+    assert not left, f"{left} records were not taken by the broker"
+    return [sent[place] for place in sorted(sent)]
+
+
+def read_committed(
+    bootstrap: str, topic: str, *, until: int, seconds: float = SECONDS, settle: float = 0.0
+) -> list[Record]:
+    """Read the topic from its beginning, as a ``read_committed`` reader, until ``until`` records came.
+
+    ``settle`` goes on for so many seconds, to see whether more come than were expected. Raises ``TooLate`` if fewer
+    come in ``seconds``. Sorted by partition and offset.
+    """
+    with _Reader(bootstrap, topic) as reader:
+        records = reader.take(until, time.monotonic() + seconds)
+        if len(records) < until:
+            raise TooLate(f"{len(records)} of {until} records of {topic} came within {seconds:.0f} s")
+        if settle:
+            records += reader.take(None, time.monotonic() + settle)
+    return sorted(records, key=lambda record: (record.partition, record.offset))
+
+
+def read_to_end(bootstrap: str, topic: str, *, seconds: float = SECONDS) -> list[Record]:
+    """Everything that a ``read_committed`` reader can see now, up to the last stable offset of each partition.
+
+    An open transaction ends what is stable: wait with ``wait_settled`` for one that may be open. Raises ``TooLate`` if
+    the end is not reached in ``seconds``. Sorted by partition and offset.
+    """
+    with _Reader(bootstrap, topic) as reader:
+        records = reader.take_all(time.monotonic() + seconds)
+    return sorted(records, key=lambda record: (record.partition, record.offset))
+
+
+def wait_settled(bootstrap: str, topic: str, *, seconds: float = SECONDS) -> None:
+    """Return when no transaction is open in the topic: what is stable ends where the log does. Raises ``TooLate``."""
+    deadline = time.monotonic() + seconds
+    with _Reader(bootstrap, topic) as stable, _Reader(bootstrap, topic, "read_uncommitted") as whole:
+        while stable.ends() != whole.ends():
+            if time.monotonic() > deadline:
+                raise TooLate(f"a transaction in {topic} is still open after {seconds:.0f} s")
+            time.sleep(0.05)
+
+
+def log_ends(bootstrap: str, topic: str) -> dict[int, int]:
+    """The offset behind the last record of each partition, committed or not."""
+    with _Reader(bootstrap, topic, "read_uncommitted") as reader:
+        return reader.ends()
+
+
+def consumed_offsets(bootstrap: str, group: str, topic: str) -> dict[int, int]:
+    """The group's committed offset of each partition that has one."""
+    admin = AdminClient({"bootstrap.servers": bootstrap, **_QUIET})
+    # Stable: not the ones that an open transaction may take back.
+    asked = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)], require_stable=True)
+    answered = asked[group].result(timeout=SECONDS).topic_partitions
+    return {place.partition: place.offset for place in answered if place.topic == topic and place.offset >= 0}
+
+
+def wait_consumed(
+    bootstrap: str, group: str, topic: str, *, seconds: float = SECONDS, at_least: Mapping[int, int] | None = None
+) -> None:
+    """Return when the group has committed up to ``at_least``, by default the end of the log. Raises ``TooLate``."""
+    deadline = time.monotonic() + seconds
+    while True:
+        wanted = at_least if at_least is not None else log_ends(bootstrap, topic)
+        committed = consumed_offsets(bootstrap, group, topic)
+        missing = {place: end for place, end in wanted.items() if end and committed.get(place, 0) < end}
+        if not missing:
+            return
+        if time.monotonic() > deadline:
+            raise TooLate(f"{group} has not consumed {topic} within {seconds:.0f} s: {committed} of {dict(wanted)}")
+        time.sleep(0.05)
+
+
+class _Reader:
+    """A reader of every partition of a topic, from the beginning, in no group."""
+
+    def __init__(self, bootstrap: str, topic: str, isolation: str = "read_committed") -> None:
+        self._topic = topic
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": bootstrap,
+                "group.id": f"reader-{uuid4().hex}",
+                "isolation.level": isolation,
+                "enable.auto.commit": False,
+                "enable.partition.eof": False,
+                "auto.offset.reset": "error",
+                "fetch.wait.max.ms": 50,
+                **_QUIET,
+            }
+        )
+        known = self._consumer.list_topics(topic, timeout=SECONDS).topics[topic]
+        assert known.error is None, f"{topic}: {known.error}"
+        self._partitions = sorted(known.partitions)
+
+    def __enter__(self) -> "_Reader":
+        self._consumer.assign([TopicPartition(self._topic, number, OFFSET_BEGINNING) for number in self._partitions])
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._consumer.close()
+
+    def take(self, most: int | None, deadline: float) -> list[Record]:
+        records: list[Record] = []
+        while (most is None or len(records) < most) and (left := deadline - time.monotonic()) > 0:
+            records += [_record(message) for message in self._consumer.consume(500, min(left, 0.1))]
+        return records
+
+    def take_all(self, deadline: float) -> list[Record]:
+        records: list[Record] = []
+        ends = self.ends()
+        while not self._has_reached(ends):
+            if time.monotonic() > deadline:
+                raise TooLate(f"the end of {self._topic} was not reached")
+            records += [_record(message) for message in self._consumer.consume(500, 0.1)]
+        return [record for record in records if record.offset < ends[record.partition]]
+
+    def ends(self) -> dict[int, int]:
+        """Where each partition ends for this reader's isolation: the last stable offset, or the log's end."""
+        asked = {number: TopicPartition(self._topic, number) for number in self._partitions}
+        return {n: int(self._consumer.get_watermark_offsets(p, timeout=SECONDS)[1]) for n, p in asked.items()}
+
+    def _has_reached(self, ends: Mapping[int, int]) -> bool:
+        # The position moves over the markers of transactions too, which are no records.
+        asked = [TopicPartition(self._topic, number) for number in self._partitions]
+        begun = {
+            n: int(self._consumer.get_watermark_offsets(TopicPartition(self._topic, n), cached=True)[0]) for n in ends
+        }
+        positions = {place.partition: place.offset for place in self._consumer.position(asked)}
+        return all(end <= max(positions[number], begun[number], 0) for number, end in ends.items())
+
+
+def _record(message: Message) -> Record:
+    error = message.error()
+    assert error is None, str(error)
+    kind, timestamp = message.timestamp()
+    assert kind != TIMESTAMP_NOT_AVAILABLE
+    partition, offset = message.partition(), message.offset()
+    assert partition is not None
+    assert offset is not None
+    return Record(
+        topic=message.topic() or "",
+        partition=partition,
+        offset=offset,
+        key=_bytes(message.key()),
+        value=_bytes(message.value()),
+        headers=tuple((name, _bytes(value)) for name, value in _pairs(message.headers())),
+        timestamp=timestamp,
+    )
+
+
+def _pairs(headers: object) -> list[tuple[str, str | bytes | None]]:
+    return headers if isinstance(headers, list) else []
+
+
+def _bytes(value: str | bytes | None) -> bytes | None:
+    return value.encode() if isinstance(value, str) else value

@@ -1,0 +1,78 @@
+"""The outsider's client reads what it should: whatever the acceptance tests conclude rests on this."""
+
+import pytest
+from confluent_kafka import Producer
+
+from tests.acceptance.clients import (
+    Outgoing,
+    TooLate,
+    consumed_offsets,
+    log_ends,
+    read_committed,
+    read_to_end,
+    send,
+    wait_settled,
+)
+from tests.providers.kafka import KafkaServer, TopicNames
+
+
+def test_what_was_sent_is_read_as_it_was(kafka: KafkaServer, topics: TopicNames) -> None:
+    headers = [("twice", b"1"), ("twice", b"2"), ("ce_id", b"x")]
+    places = send(kafka.bootstrap, topics.commands, [Outgoing(b"value", b"key", headers, 2), b"bare"])
+
+    first, second = sorted(read_committed(kafka.bootstrap, topics.commands, until=2), key=lambda r: r.value or b"")[
+        ::-1
+    ]
+
+    assert (first.partition, first.offset) == places[0]
+    assert (first.key, first.value, list(first.headers)) == (b"key", b"value", headers)
+    assert first.header("ce_id") == b"x"
+    assert (second.key, second.value, second.headers) == (None, b"bare", ())
+    assert first.timestamp > 0
+
+
+def test_a_reader_that_waits_in_vain_says_so(kafka: KafkaServer, topics: TopicNames) -> None:
+    send(kafka.bootstrap, topics.commands, [b"only one"])
+    with pytest.raises(TooLate, match="1 of 2"):
+        read_committed(kafka.bootstrap, topics.commands, until=2, seconds=1)
+
+
+def test_reading_to_the_end_stops_there_and_passes_markers(kafka: KafkaServer, topics: TopicNames) -> None:
+    producer = transactional(kafka.bootstrap, topics.results)
+    for text in (b"kept", b"dropped"):
+        producer.begin_transaction()
+        producer.produce(topics.results, text, partition=1)
+        producer.flush()
+        if text == b"kept":
+            producer.commit_transaction()
+        else:
+            producer.abort_transaction()
+    wait_settled(kafka.bootstrap, topics.results)
+
+    assert [record.value for record in read_to_end(kafka.bootstrap, topics.results)] == [b"kept"]
+    assert log_ends(kafka.bootstrap, topics.results)[1] == 4
+
+
+@pytest.mark.real_kafka
+def test_an_open_transaction_is_neither_read_nor_waited_for(kafka: KafkaServer, topics: TopicNames) -> None:
+    producer = transactional(kafka.bootstrap, topics.results)
+    producer.begin_transaction()
+    producer.produce(topics.results, b"open", partition=0)
+    producer.flush()
+
+    assert read_to_end(kafka.bootstrap, topics.results) == []
+    with pytest.raises(TooLate, match="still open"):
+        wait_settled(kafka.bootstrap, topics.results, seconds=0.5)
+
+    producer.abort_transaction()
+    wait_settled(kafka.bootstrap, topics.results)
+
+
+def test_a_group_that_never_committed_has_no_offsets(kafka: KafkaServer, topics: TopicNames) -> None:
+    assert consumed_offsets(kafka.bootstrap, "nobody", topics.commands) == {}
+
+
+def transactional(bootstrap: str, name: str) -> Producer:
+    producer = Producer({"bootstrap.servers": bootstrap, "transactional.id": name})
+    producer.init_transactions(30)
+    return producer

@@ -1,0 +1,195 @@
+"""The worker as an operator runs it: a process of its own, told what to do by its environment and by signals."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+from uuid import uuid4
+
+from tests.logins import SECRET
+from tests.providers.kafka import TopicNames
+
+ROOT: Final = Path(__file__).parents[2]
+SECONDS: Final = 60.0
+
+
+def worker_settings(bootstrap: str, topics: TopicNames, dsn: str, *, group: str | None = None) -> dict[str, str]:
+    """The environment of a worker of a test's own: quick to notice what died, and on no port that is taken."""
+    return {
+        "WORKER_KAFKA__BOOTSTRAP_SERVERS": bootstrap,
+        "WORKER_KAFKA__GROUP_ID": group or f"group-{uuid4().hex[:12]}",
+        "WORKER_KAFKA__SESSION_TIMEOUT_MS": "6000",
+        "WORKER_KAFKA__REQUEST_TIMEOUT_MS": "9000",
+        "WORKER_KAFKA__TRANSACTION_TIMEOUT_MS": "10000",
+        "WORKER_TOPICS__COMMANDS": topics.commands,
+        "WORKER_TOPICS__RESULTS": topics.results,
+        "WORKER_TOPICS__TRANSITIONS": topics.transitions,
+        "WORKER_TOPICS__DEAD_LETTERS": topics.dead_letters,
+        "WORKER_POSTGRES__DSN": dsn,
+        "WORKER_LOGIN__SECRETS": SECRET,
+        "WORKER_DRAIN_SECONDS": "10",
+        "WORKER_ADMIN__PORT": "0",
+        "WORKER_LOG__FORMAT": "json",
+    }
+
+
+class WorkerProcess:
+    """``python -m worker run``. A context manager: whatever happens in the block, the process is gone after it.
+
+    ``settings`` are WORKER_ variables; ``command`` replaces what is run, for workers with a fault built in.
+    """
+
+    def __init__(
+        self,
+        settings: Mapping[str, str],
+        directory: Path,
+        *,
+        command: Sequence[str] = ("-m", "worker", "run"),
+    ) -> None:
+        self.settings = dict(settings)
+        self._command = [sys.executable, *command]
+        self._log = directory / f"worker-{uuid4().hex[:8]}.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def group(self) -> str:
+        """Its consumer group."""
+        return self.settings["WORKER_KAFKA__GROUP_ID"]
+
+    @property
+    def pid(self) -> int:
+        return self._running.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """``None`` as long as it runs; minus the signal's number if one ended it."""
+        return self._running.poll()
+
+    def start(self) -> "WorkerProcess":
+        """Start it, and return at once."""
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("WORKER_")}
+        # Also found from here: a test may have put its own ahead.
+        path = os.pathsep.join(filter(None, (str(ROOT), inherited.get("PYTHONPATH"))))
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                cwd=ROOT,
+                env={**inherited, **self.settings, "PYTHONPATH": path},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        return self
+
+    def __enter__(self) -> "WorkerProcess":
+        return self.start().wait_ready()
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None:
+            self.kill()
+
+    def wait_ready(self, seconds: float = SECONDS) -> "WorkerProcess":
+        """Wait until ``/readyz`` says yes. Raises ``AssertionError``, with the logs, if it ends or does not."""
+        self.wait(lambda: self.probe("/readyz")[0] == 200, "is ready", seconds)
+        return self
+
+    def wait_event(self, event: str, seconds: float = SECONDS) -> dict[str, Any]:
+        """The first log line of that name, waited for."""
+        self.wait(lambda: bool(self.events(event)), f"logs {event}", seconds)
+        return self.events(event)[0]
+
+    def wait(self, condition: Callable[[], bool], what: str, seconds: float = SECONDS) -> None:
+        """Wait until ``condition`` holds. Raises ``AssertionError``, with the logs, if it ends before or does not."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert self.exit_code is None, f"the worker ended with {self.exit_code} before it {what}:\n{self.logs()}"
+            assert time.monotonic() < deadline, f"{seconds:.0f} s went by before the worker {what}:\n{self.logs()}"
+            time.sleep(0.05)
+
+    def probe(self, path: str) -> tuple[int, Any]:
+        """Status and document of ``/livez`` or ``/readyz``; status 0 while nothing listens."""
+        status, body = self._get(path)
+        return status, json.loads(body) if body else None
+
+    def metrics(self) -> str:
+        """The text of ``/metrics``."""
+        status, body = self._get("/metrics")
+        assert status == 200
+        return body.decode()
+
+    def terminate(self, seconds: float = SECONDS) -> int:
+        """SIGTERM; wait until it has drained and ended; its exit code."""
+        return self.signal_and_wait(signal.SIGTERM, seconds)
+
+    def signal_and_wait(self, which: signal.Signals, seconds: float = SECONDS) -> int:
+        """Send the signal and return the exit code. Raises ``AssertionError``, with the logs, if it does not end."""
+        self._running.send_signal(which)
+        try:
+            return self._running.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"the worker did not end within {seconds:.0f} s:\n{self.logs()}") from None
+
+    def wait_end(self, seconds: float = SECONDS) -> int:
+        """Wait until it ends by itself; its exit code."""
+        try:
+            return self._running.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"the worker still runs after {seconds:.0f} s:\n{self.logs()}") from None
+
+    def pause(self) -> None:
+        """SIGSTOP: to everybody else it looks dead."""
+        self._running.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT: it goes on as if no time had passed."""
+        self._running.send_signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """SIGKILL. Safe twice."""
+        self._running.kill()
+        self._running.wait()
+
+    def logs(self) -> str:
+        """All that it wrote so far, over every start."""
+        return self._log.read_text(encoding="utf-8", errors="replace")
+
+    def events(self, event: str | None = None) -> list[dict[str, Any]]:
+        """Its log lines, those of one name if given. What is no JSON object is left out."""
+        found = []
+        for line in self.logs().splitlines():
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(entry, dict) and event in {None, entry.get("event")}:
+                found.append(entry)
+        return found
+
+    @property
+    def _running(self) -> subprocess.Popen[bytes]:
+        assert self._process is not None, "the worker was not started"
+        return self._process
+
+    def _get(self, path: str) -> tuple[int, bytes]:
+        announced = self.events("admin_listening")
+        if not announced:
+            return 0, b""
+        # The last one: the process may have been started again.
+        url = f"http://127.0.0.1:{announced[-1]['port']}{path}"
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                return answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read()
+        except OSError:
+            return 0, b""

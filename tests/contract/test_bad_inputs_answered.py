@@ -1,0 +1,127 @@
+"""The bad inputs in one batch over a real Postgres, with good commands among them."""
+
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import uuid4
+
+import asyncpg
+import orjson
+import pytest
+
+from schemas.access_token import AccessToken
+from schemas.codes import StatusCode
+from schemas.result import Result
+from tests.contract.bad_inputs import (
+    BAD_INPUTS,
+    CANARY_PASS_CODE,
+    CANARY_TOKEN,
+    CODE,
+    MAX_BYTES,
+    PASS_CODE,
+    body,
+)
+from tests.deliveries import delivery
+from tests.logins import SECRET, login_token
+from tests.providers.postgres import DatabaseUnderTest
+from worker.authorise import Logins
+from worker.credentials import PassCodes
+from worker.database import Database
+from worker.model import Answered, Delivery
+from worker.pipeline import Hold, Pipeline, Policy
+from worker.result import Post, messages
+from worker.sql import statement
+
+POST: Final = Post("results", "transitions", "dead-letters", "group", "worker")
+
+
+@pytest.fixture
+async def pipeline(database: DatabaseUnderTest) -> AsyncIterator[tuple[Pipeline, Hold]]:
+    """The Postgres half of the journey, and a lane that has decided nothing yet."""
+    pool = await Database.open(database.worker_dsn, connections=2)
+    pass_codes = PassCodes()
+    owner = uuid4()
+    async with pool.connection() as connection:
+        place = ("cluster", "group", "commands", 0)
+        lane = await connection.fetchval(statement("take_lane"), *place, owner, datetime.now(UTC))
+        await connection.fetchval(statement("open_lane"), lane, owner, 0)
+    policy = Policy(MAX_BYTES, expiry_at_append=False, reveal_verification_code=False)
+    logins = Logins([SECRET], time.time)
+    yield Pipeline(pool, logins, pass_codes, time.time, policy), Hold(lane, "lane", owner, 0)
+    pass_codes.close()
+    await pool.close()
+
+
+def bad_batch() -> list[Delivery]:
+    return [
+        delivery(row.written(login_token, SECRET), row.headers, offset=offset) for offset, row in enumerate(BAD_INPUTS)
+    ]
+
+
+def replace_offset(record: Delivery, offset: int) -> Delivery:
+    return replace(record, coordinates=replace(record.coordinates, offset=offset))
+
+
+def value_of(answered: Answered) -> Any:
+    return orjson.loads(messages(answered, POST)[0].value or b"")
+
+
+async def states(dsn: str) -> list[tuple[str, str, str, int]]:
+    connection = await asyncpg.connect(dsn)
+    try:
+        rows = await connection.fetch(
+            "SELECT organisation, id, life_cycle_state, version FROM access_token ORDER BY 1, 2"
+        )
+    finally:
+        await connection.close()
+    return [tuple(row) for row in rows]
+
+
+async def test_each_bad_input_gets_its_status_and_changes_nothing(
+    database: DatabaseUnderTest, pipeline: tuple[Pipeline, Hold]
+) -> None:
+    journey, hold = pipeline
+    before = await states(database.owner_dsn)
+
+    answers, _ = await journey.run(hold, bad_batch(), 0)
+
+    given = {row.name: answered.answer.code for row, answered in zip(BAD_INPUTS, answers, strict=True)}
+    assert given == {row.name: row.status for row in BAD_INPUTS}
+    assert await states(database.owner_dsn) == before
+
+
+async def test_each_answer_is_a_result_that_says_what_is_wrong_and_no_secret(pipeline: tuple[Pipeline, Hold]) -> None:
+    journey, hold = pipeline
+    batch = bad_batch()
+    secrets = [CANARY_TOKEN.encode(), CANARY_PASS_CODE.encode(), PASS_CODE.encode(), SECRET.encode()]
+
+    answers, _ = await journey.run(hold, batch, 0)
+
+    for row, answered in zip(BAD_INPUTS, answers, strict=True):
+        result = Result.model_validate(value_of(answered))
+        assert row.says in result.status.message, row.name
+        for message in messages(answered, POST):
+            shown = (message.value or b"").replace(b"\0", b"")
+            assert not [secret for secret in secrets if secret in shown], row.name
+
+
+async def test_a_good_command_among_bad_ones_succeeds(
+    database: DatabaseUnderTest, pipeline: tuple[Pipeline, Hold]
+) -> None:
+    journey, hold = pipeline
+    bad = bad_batch()
+    middle = len(bad) // 2
+    good = delivery(body(token=login_token()), offset=len(bad))
+    batch = [replace_offset(each, offset) for offset, each in enumerate([*bad[:middle], good, *bad[middle:]])]
+    before = await states(database.owner_dsn)
+
+    answers, _ = await journey.run(hold, batch, 0)
+
+    result = value_of(answers[middle])
+    assert result["status"]["code"] == StatusCode.OK
+    assert AccessToken.model_validate(result["data"]).authentication_code == CODE
+    after = await states(database.owner_dsn)
+    changed = [now for then, now in zip(before, after, strict=True) if then != now]
+    assert [(organisation, state) for organisation, _, state, _ in changed] == [("ORG1", "EFFECTIVE")]

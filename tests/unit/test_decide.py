@@ -1,0 +1,211 @@
+"""The decision is pure: a batch decided at once equals the same commands decided one by one."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.codes import StatusCode
+from schemas.states import LifeCycleState
+from worker.decide import SET_EFFECTIVE, BoundId, State, Transition, decide
+from worker.model import Applied, Caller, Decision, LockedToken, Presented, Refused, Replayed, TokenKey
+
+NOT_EFFECTIVE, EFFECTIVE = LifeCycleState.NOT_EFFECTIVE, LifeCycleState.EFFECTIVE
+CALLER: Final = Caller("ORG1", "user", "1", None)
+KEYS: Final = tuple(TokenKey("ORG1", name) for name in ("t1", "t2", "t3"))
+IDS: Final = ("ce:ORG1:s:1", "ce:ORG1:s:2", "req:ORG1:3", "rec:c/t/0/4@5")
+DIGESTS: Final = (b"first request", b"second request")
+REFUSALS: Final = (
+    Refused(StatusCode.MALFORMED_REQUEST, "no value"),
+    Refused(StatusCode.INVALID_CREDENTIALS, "identifier and pass_code do not go together"),
+)
+
+
+def locked(key: TokenKey, state: LifeCycleState = NOT_EFFECTIVE, version: int = 0) -> LockedToken:
+    return LockedToken(key, state, version, None, f"code of {key.token}", None, None)
+
+
+def asks(
+    command_id: str = IDS[0], digest: bytes = DIGESTS[0], token: TokenKey = KEYS[0], fields: int = 1
+) -> Presented:
+    return Presented(command_id, digest, fields, CALLER, token)
+
+
+def state_of(*tokens: LockedToken, **bound: BoundId) -> State:
+    return State({token.key: token for token in tokens}, bound)
+
+
+def one_by_one(asked: Sequence[Presented | Refused], state: State) -> tuple[list[Decision], State]:
+    decisions: list[Decision] = []
+    for command in asked:
+        decided, state = decide([command], state)
+        decisions += decided
+    return decisions, state
+
+
+commands = st.lists(
+    st.one_of(
+        st.builds(asks, st.sampled_from(IDS), st.sampled_from(DIGESTS), st.sampled_from(KEYS), st.integers(1, 3)),
+        st.sampled_from(REFUSALS),
+    ),
+    max_size=12,
+)
+states = st.builds(
+    State,
+    st.fixed_dictionaries(
+        {key: st.builds(locked, st.just(key), st.sampled_from(LifeCycleState), st.integers(0, 9)) for key in KEYS}
+    ),
+    st.dictionaries(
+        st.sampled_from(IDS), st.builds(BoundId, st.sampled_from(DIGESTS), st.sampled_from((*KEYS, TokenKey("o", "x"))))
+    ),
+)
+
+
+@given(commands, states)
+def test_a_batch_decided_at_once_equals_its_commands_decided_one_by_one(
+    asked: list[Presented | Refused], state: State
+) -> None:
+    assert decide(asked, state) == one_by_one(asked, state)
+
+
+@given(commands, states, st.integers(0, 12))
+def test_a_batch_may_be_cut_anywhere(asked: list[Presented | Refused], state: State, cut: int) -> None:
+    left, between = decide(asked[:cut], state)
+    right, after = decide(asked[cut:], between)
+
+    assert (left + right, after) == decide(asked, state)
+
+
+@given(commands, states)
+def test_a_decision_changes_nothing_it_was_given(asked: list[Presented | Refused], state: State) -> None:
+    tokens, bound, given_commands = dict(state.tokens), dict(state.bound), list(asked)
+
+    decide(asked, state)
+
+    assert (state.tokens, state.bound, asked) == (tokens, bound, given_commands)
+
+
+@given(commands, states)
+def test_each_token_is_applied_at_most_once_and_only_from_not_effective(
+    asked: list[Presented | Refused], state: State
+) -> None:
+    decisions, after = decide(asked, state)
+
+    applied = [decision for decision in decisions if isinstance(decision, Applied)]
+    changed = [decision.presented.token for decision in applied]
+    assert len(set(changed)) == len(changed)
+    assert all(state.tokens[key].state is NOT_EFFECTIVE for key in changed)
+    assert all(
+        (decision.from_state, decision.to_state) == (NOT_EFFECTIVE, EFFECTIVE)
+        and decision.version == state.tokens[decision.presented.token].version + 1
+        for decision in applied
+    )
+    assert {key for key in KEYS if after.tokens[key] != state.tokens[key]} == set(changed)
+
+
+@given(commands, states)
+def test_each_id_is_bound_at_most_once_and_never_rebound(asked: list[Presented | Refused], state: State) -> None:
+    decisions, after = decide(asked, state)
+
+    applied = [decision.presented.command_id for decision in decisions if isinstance(decision, Applied)]
+    assert len(set(applied)) == len(applied)
+    assert not set(applied) & state.bound.keys()
+    assert after.bound.keys() == state.bound.keys() | set(applied)
+    assert all(after.bound[known] == state.bound[known] for known in state.bound)
+
+
+@given(commands, states)
+def test_there_is_one_decision_per_command_about_that_command(
+    asked: list[Presented | Refused], state: State
+) -> None:
+    decisions, _ = decide(asked, state)
+
+    assert len(decisions) == len(asked)
+    for command, decision in zip(asked, decisions, strict=True):
+        if isinstance(command, Refused):
+            assert decision is command
+        elif isinstance(decision, Applied | Replayed):
+            assert decision.presented is command
+
+
+def test_of_two_commands_for_one_token_the_first_applies_and_the_second_sees_effective() -> None:
+    first, second = asks(IDS[0]), asks(IDS[1])
+
+    decisions, after = decide([first, second], state_of(locked(KEYS[0])))
+
+    assert decisions == [
+        Applied(first, NOT_EFFECTIVE, EFFECTIVE, 1),
+        Refused(StatusCode.INVALID_LIFE_CYCLE_STATE, "the access token is EFFECTIVE"),
+    ]
+    assert (after.tokens[KEYS[0]].state, after.tokens[KEYS[0]].version) == (EFFECTIVE, 1)
+
+
+def test_the_same_id_and_request_twice_in_a_batch_is_a_replay() -> None:
+    decisions, after = decide([asks(), asks()], state_of(locked(KEYS[0], version=4)))
+
+    assert decisions == [Applied(asks(), NOT_EFFECTIVE, EFFECTIVE, 5), Replayed(asks(), KEYS[0])]
+    assert after.tokens[KEYS[0]].version == 5
+
+
+def test_the_same_id_for_another_request_in_a_batch_is_a_duplicate_and_changes_nothing() -> None:
+    other = asks(digest=DIGESTS[1], token=KEYS[1])
+
+    decisions, after = decide([asks(), other], state_of(locked(KEYS[0]), locked(KEYS[1])))
+
+    assert isinstance(decisions[0], Applied)
+    assert isinstance(decisions[1], Refused)
+    assert decisions[1].code is StatusCode.DUPLICATE_REQUEST
+    assert after.tokens[KEYS[1]] == locked(KEYS[1])
+
+
+def test_a_refused_command_does_not_bind_its_id() -> None:
+    refused, good = asks(token=KEYS[0]), asks(digest=DIGESTS[1], token=KEYS[1])
+
+    decisions, after = decide([refused, good], state_of(locked(KEYS[0], EFFECTIVE), locked(KEYS[1])))
+
+    assert isinstance(decisions[0], Refused)
+    assert isinstance(decisions[1], Applied)
+    assert after.bound == {IDS[0]: BoundId(DIGESTS[1], KEYS[1])}
+
+
+def test_a_duplicate_is_told_before_the_state_is_looked_at() -> None:
+    bound = State({KEYS[0]: locked(KEYS[0], EFFECTIVE)}, {IDS[0]: BoundId(DIGESTS[1], KEYS[1])})
+
+    [decision], _ = decide([asks()], bound)
+
+    assert isinstance(decision, Refused)
+    assert decision.code is StatusCode.DUPLICATE_REQUEST
+
+
+def test_a_replay_whose_code_has_moved_to_another_token_shows_neither() -> None:
+    bound = State({KEYS[0]: locked(KEYS[0])}, {IDS[0]: BoundId(DIGESTS[0], KEYS[1])})
+
+    [decision], after = decide([asks()], bound)
+
+    assert decision == Replayed(asks(), None)
+    assert after == bound
+
+
+def test_the_refusal_names_the_state() -> None:
+    for state in (EFFECTIVE, LifeCycleState.PENDING_VERIFICATION):
+        [decision], _ = decide([asks()], state_of(locked(KEYS[0], state)))
+
+        assert decision == Refused(StatusCode.INVALID_LIFE_CYCLE_STATE, f"the access token is {state.value}")
+
+
+def test_a_sibling_transition_is_a_new_row_and_no_new_code() -> None:
+    back = Transition("set_not_effective", EFFECTIVE, NOT_EFFECTIVE, "ACCESS_TOKENS.SET_NOT_EFFECTIVE")
+
+    [decision], after = decide([asks()], state_of(locked(KEYS[0], EFFECTIVE, 7)), back)
+
+    assert decision == Applied(asks(), EFFECTIVE, NOT_EFFECTIVE, 8)
+    assert after.tokens[KEYS[0]].state is NOT_EFFECTIVE
+
+
+def test_the_transition_is_the_one_of_the_method() -> None:
+    assert (SET_EFFECTIVE.from_state, SET_EFFECTIVE.to_state, SET_EFFECTIVE.right) == (
+        NOT_EFFECTIVE,
+        EFFECTIVE,
+        "ACCESS_TOKENS.SET_EFFECTIVE",
+    )

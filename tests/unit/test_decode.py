@@ -1,0 +1,379 @@
+"""Decoding: from bytes to a command or its refusal, and what an answer and a dead letter may show."""
+
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from schemas.access_token import ALL_FIELDS, FIELD_NAMES, fields_mask
+from schemas.codes import StatusCode
+from schemas.command import SetEffectiveCommand
+from tests.deliveries import delivery
+from worker.decode import decode, masked, quoted
+from worker.model import Command, Decoded, Envelope, Header, Refused
+
+MAX_BYTES = 65_536
+TRACE = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+GOOD: dict[str, Any] = {"token": "a login", "access_token_identifier": {"authentication_code": "99021047380"}}
+
+
+def decoded(value: object, *headers: Header) -> Decoded:
+    return decode(delivery(orjson.dumps(value), headers), max_bytes=MAX_BYTES)
+
+
+def the_command(value: object, *headers: Header) -> Command:
+    request = decoded(value, *headers).request
+    assert isinstance(request, Command), request
+    return request
+
+
+def the_refusal(value: object, *headers: Header) -> Refused:
+    request = decoded(value, *headers).request
+    assert isinstance(request, Refused)
+    return request
+
+
+# --- commands -----------------------------------------------------------------------------------------------------
+
+
+def test_a_command_without_headers_works() -> None:
+    assert decoded(GOOD).request == Command("a login", "99021047380", None, None, ALL_FIELDS)
+    assert decoded(GOOD).envelope == Envelope()
+
+
+def test_a_command_by_identifier_keeps_its_pass_code() -> None:
+    command = the_command({"token": "t", "access_token_identifier": {"identifier": "i", "pass_code": "p"}})
+
+    assert (command.authentication_code, command.identifier, command.pass_code) == (None, "i", "p")
+
+
+def test_a_pass_code_beside_a_code_is_accepted_and_dropped() -> None:
+    command = the_command({"token": "t", "access_token_identifier": {"authentication_code": "c", "pass_code": "p"}})
+
+    assert command.pass_code is None
+
+
+@pytest.mark.parametrize("nothing", [None, ""])
+def test_null_and_empty_count_as_not_given(nothing: str | None) -> None:
+    command = decoded(
+        {
+            "token": "t",
+            "access_token_identifier": {"authentication_code": "c", "identifier": nothing, "pass_code": nothing},
+            "fields_set": nothing,
+            "request_unique_identifier": nothing,
+        }
+    )
+
+    assert command.request == Command("t", "c", None, None, ALL_FIELDS)
+    assert command.envelope.request_id is None
+
+
+def test_lengths_count_characters_and_not_bytes() -> None:
+    longest = "\U0001f511" * 255
+
+    assert (
+        the_command({**GOOD, "access_token_identifier": {"authentication_code": longest}}).authentication_code
+        == longest
+    )
+
+
+def test_codes_and_tokens_are_taken_as_they_are() -> None:
+    command = the_command({"token": " t ", "access_token_identifier": {"authentication_code": " 9é\n"}})
+
+    assert (command.login_token, command.authentication_code) == (" t ", " 9é\n")
+
+
+def test_a_command_shows_no_secret_when_it_is_printed() -> None:
+    printed = repr(
+        decoded({"token": "tell-me", "access_token_identifier": {"identifier": "id-me", "pass_code": "pass-me"}})
+    )
+
+    assert "-me" not in printed
+
+
+def test_exactly_as_many_bytes_as_allowed_are_read() -> None:
+    value = orjson.dumps(GOOD)
+
+    assert isinstance(decode(delivery(value), max_bytes=len(value)).request, Command)
+    assert isinstance(decode(delivery(value), max_bytes=len(value) - 1).request, Refused)
+
+
+# --- fields_set ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fields_set", [" ", "\t\r\n ", None, ""])
+def test_a_blank_fields_set_asks_for_every_field(fields_set: str | None) -> None:
+    assert the_command({**GOOD, "fields_set": fields_set}).fields == ALL_FIELDS
+
+
+@given(st.lists(st.sampled_from(FIELD_NAMES), min_size=1, max_size=60), st.sampled_from([",", " , ", ",\t", "\n,"]))
+def test_names_are_trimmed_and_said_twice_count_once(names: list[str], comma: str) -> None:
+    assert the_command({**GOOD, "fields_set": f" {comma.join(names)} "}).fields == fields_mask(names)
+
+
+# --- the order of the checks --------------------------------------------------------------------------------------
+
+
+def test_faults_are_reported_in_the_order_of_the_contract() -> None:
+    bad_header = ("ce_specversion", b"0.3")
+    everything: dict[str, Any] = {"fields_set": 7, "colour": "red", "access_token_identifier": {}}
+    story = []
+    for change in (
+        {"fields_set": "colour"},
+        {"token": "t"},
+        {"access_token_identifier": {"identifier": "i"}},
+        {"access_token_identifier": {"identifier": "i", "pass_code": "p"}},
+        {"colour": ...},
+        {"fields_set": "number"},
+    ):
+        refusal = the_refusal(everything, bad_header)
+        story.append((refusal.code.value, refusal.message.split()[0]))
+        everything = {name: value for name, value in {**everything, **change}.items() if value is not ...}
+    last = the_refusal(everything, bad_header)
+
+    assert story == [
+        ("MALFORMED_REQUEST", "fields_set"),
+        ("MISSING_PARAMETER", "token"),
+        ("INVALID_PARAMETER", "exactly"),
+        ("MISSING_PARAMETER", "access_token_identifier.pass_code"),
+        ("INVALID_PARAMETER", "unknown"),
+        ("INVALID_PARAMETER", "fields_set"),
+    ]
+    assert (last.code, last.message.split()[:3]) == (StatusCode.INVALID_PARAMETER, ["the", "header", "ce_specversion"])
+
+
+# --- headers ------------------------------------------------------------------------------------------------------
+
+
+def test_good_headers_reach_the_envelope_as_they_came() -> None:
+    envelope = decoded(
+        {**GOOD, "request_unique_identifier": "r-1"},
+        ("ce_specversion", b"1.0"),
+        ("ce_id", "id-é".encode()),
+        ("ce_source", b"/shop"),
+        ("ce_type", b"access_token.set_effective.v1"),
+        ("ce_time", b"2026-12-31T23:59:60.123456789+02:00"),
+        ("ce_subject", b"anything"),
+        ("content-type", b'Application/JSON; charset="UTF-8"'),
+        ("correlation_id", b"\xff\0\xfe"),
+        ("kafka_correlationId", b"\1\2"),
+        ("traceparent", TRACE),
+        ("tracestate", b"vendor=1"),
+    ).envelope
+
+    assert envelope == Envelope(
+        ce_id="id-é",
+        ce_source="/shop",
+        correlation=(("correlation_id", b"\xff\0\xfe"), ("kafka_correlationId", b"\1\2")),
+        traceparent=TRACE.decode(),
+        tracestate="vendor=1",
+        request_id="r-1",
+    )
+
+
+def test_an_id_needs_a_source_and_nothing_else() -> None:
+    good = decoded(GOOD, ("ce_id", b"1"), ("ce_source", b"/shop"))
+
+    assert isinstance(good.request, Command)
+    assert (good.envelope.ce_id, good.envelope.ce_source) == ("1", "/shop")
+
+
+def test_unknown_headers_are_ignored_whatever_they_hold() -> None:
+    headers = (("x-request", b"\xff"), ("x-request", b"\xff"), ("Content-Type", b"text/xml"), ("ce_other", b"\0"))
+
+    assert decoded(GOOD, *headers).envelope == Envelope()
+    the_command(GOOD, *headers)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["ce_specversion", "ce_id", "ce_type", "ce_time", "content-type", "reply_to", "traceparent", "correlation_id"],
+)
+@pytest.mark.parametrize("nothing", [b"", None])
+def test_a_header_without_a_value_counts_as_not_given(name: str, nothing: Any) -> None:
+    assert decoded(GOOD, (name, nothing)).envelope == Envelope()
+    the_command(GOOD, (name, nothing), (name, nothing))
+
+
+def test_a_wrong_header_drops_only_itself_from_the_answer() -> None:
+    envelope = decoded(
+        GOOD,
+        ("ce_id", b"1"),
+        ("ce_source", b"/shop"),
+        ("ce_type", b"something.else"),
+        ("correlation_id", b"c"),
+        ("kafka_correlationId", b"k" * 1025),
+        ("traceparent", b"no trace"),
+    ).envelope
+
+    assert envelope == Envelope(ce_id="1", ce_source="/shop", correlation=(("correlation_id", b"c"),))
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        (("ce_id", b"1"), ("ce_source", b"\xff")),
+        (("ce_id", b"\0"), ("ce_source", b"/shop")),
+        (("ce_id", b"1"), ("ce_id", b"2"), ("ce_source", b"/shop")),
+        (("ce_id", b"1"),),
+    ],
+)
+def test_an_id_and_its_source_are_dropped_together(pair: tuple[Header, ...]) -> None:
+    answer = decoded(GOOD, *pair)
+
+    assert isinstance(answer.request, Refused)
+    assert answer.envelope == Envelope()
+
+
+@pytest.mark.parametrize("value", [None, b"not JSON", b"{}", b'{"token":"' + b"x" * MAX_BYTES])
+def test_a_refused_body_is_answered_with_its_headers_all_the_same(value: bytes | None) -> None:
+    headers = (("ce_id", b"1"), ("ce_source", b"/shop"), ("correlation_id", b"c"), ("traceparent", TRACE))
+    answer = decode(delivery(value, headers), max_bytes=MAX_BYTES)
+
+    assert isinstance(answer.request, Refused)
+    assert answer.envelope == Envelope("1", "/shop", (("correlation_id", b"c"),), TRACE.decode())
+
+
+@pytest.mark.parametrize("change", [{"token": 1}, {"token": ""}, {"colour": "red"}, {"fields_set": "colour"}])
+def test_a_refused_body_is_answered_under_its_own_request_id(change: dict[str, Any]) -> None:
+    answer = decoded({**GOOD, "request_unique_identifier": "r-1", **change})
+
+    assert isinstance(answer.request, Refused)
+    assert answer.envelope.request_id == "r-1"
+
+
+@pytest.mark.parametrize("wrong", [1, "r" * 256, "r\0", ["r"]])
+def test_a_wrong_request_id_is_not_repeated(wrong: object) -> None:
+    assert decoded({**GOOD, "request_unique_identifier": wrong}).envelope.request_id is None
+
+
+# --- anything at all ----------------------------------------------------------------------------------------------
+
+REFUSALS = {StatusCode.MALFORMED_REQUEST, StatusCode.MISSING_PARAMETER, StatusCode.INVALID_PARAMETER}
+NAMES = ["token", "access_token_identifier", "authentication_code", "identifier", "pass_code", "fields_set", "ce_id"]
+TEXTS = st.sampled_from(["", "x", "number", "number,id", " ", ",", "\0", "é" * 255, "x" * 256, "x" * 4097])
+VALUES = st.none() | st.booleans() | st.integers(-9, 9) | TEXTS | st.lists(TEXTS, max_size=2)
+IDENTIFIERS = st.dictionaries(st.sampled_from(["authentication_code", "identifier", "pass_code", "x"]), TEXTS | VALUES)
+BODIES = st.fixed_dictionaries(
+    {},
+    optional={
+        "token": TEXTS | VALUES,
+        "access_token_identifier": IDENTIFIERS | VALUES,
+        "fields_set": TEXTS | VALUES,
+        "request_unique_identifier": TEXTS | VALUES,
+        "colour": VALUES,
+    },
+)
+
+
+@given(st.binary(max_size=200), st.lists(st.tuples(st.sampled_from([*NAMES, "traceparent"]), st.binary(max_size=40))))
+def test_no_bytes_make_the_decoder_raise(value: bytes, headers: list[Header]) -> None:
+    request = decode(delivery(value, tuple(headers)), max_bytes=100).request
+
+    assert isinstance(request, Refused)
+    assert request.code in REFUSALS
+
+
+@given(BODIES)
+def test_the_schema_for_senders_takes_what_the_decoder_takes_and_no_more(body: dict[str, Any]) -> None:
+    try:
+        SetEffectiveCommand.model_validate(body)
+    except ValidationError:
+        assert isinstance(decoded(body).request, Refused)
+    else:
+        assert isinstance(decoded(body).request, Command)
+
+
+@given(st.text())
+def test_a_quote_is_short_and_printable(text: str) -> None:
+    quote = quoted(text)
+
+    assert len(quote) == min(len(text), 64)
+    assert quote.isprintable()
+    assert quote == text or len(text) > 64 or not text.isprintable()
+
+
+# --- secrets ------------------------------------------------------------------------------------------------------
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(["token", "pass_code", "tokens", '"token"', "a\\"]) | st.text(), inner, max_size=4
+        )
+    ),
+)
+
+
+def hidden(value: Any) -> Any:
+    """What masking means, said once more in the simplest way."""
+    if isinstance(value, list):
+        return [hidden(item) for item in value]
+    if isinstance(value, dict):
+        return {name: "***" if name in {"token", "pass_code"} else hidden(item) for name, item in value.items()}
+    return value
+
+
+@given(st.dictionaries(st.sampled_from(["token", "pass_code", "x"]) | st.text(), JSON, max_size=5), st.booleans())
+def test_masking_replaces_the_secrets_of_an_object_and_nothing_else(value: dict[str, Any], indent: bool) -> None:
+    shown = masked(orjson.dumps(value, option=orjson.OPT_INDENT_2 if indent else None))
+
+    assert orjson.loads(shown or b"") == hidden(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, b"", b"not JSON", b"[1, 2]", b'"token"', b"null", b"\xff\xfe", b'{"a": 1e400,}', b'{"token"', b"tokens"],
+)
+def test_what_holds_no_secret_is_shown_as_it_came(value: bytes | None) -> None:
+    assert masked(value) == value
+
+
+def test_what_stands_between_the_secrets_is_kept_byte_for_byte() -> None:
+    value = b'{ "n" : 1.50e1,"big":123456789012345678901234567890, "token" :\t"s" ,"x":[{"pass_code":{"a":["s"]}}]}'
+
+    assert masked(value) == (
+        b'{ "n" : 1.50e1,"big":123456789012345678901234567890, "token" :\t"***" ,"x":[{"pass_code":"***"}]}'
+    )
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b'{"token": "the-secret',
+        b'{"token": "the-\\"secret", "pass_code": ["the-secret"',
+        b'{"tok\\u0065n": "the-secret"}',
+        b'{"token": NaN, "pass_code": "the-secret"}',
+        b'{"token": "the-secret", "x": "\\ud800"}',
+        b'{"token": "the-\xffsecret"}',
+        b'{"a": "b"c", "token": "the,-secret"}',
+        b"{'token': 'the,-secret'}",
+        b"{token: the-secret}",
+        b"\xef\xbb\xbf" + b'{"token": "the-secret"}',
+        b'{"token": "the-secret"}{"pass_code": "the-secret"}',
+        b'{"x":' * 5000 + b'{"token": "the-secret"}' + b"}" * 5000,
+        b'{"token":' + b"[" * 5000 + b'"the-secret"',
+        b'[{"token": "the-secret"}]',
+        b'"{\\"token\\": \\"the-secret\\"}"',
+        b'\0\0\0\0\1{"pass_code": "the-secret"}',
+        b"token=the-secret",
+        '{"token": "the-secret"}'.encode("utf-16"),
+        '{"token": "the-secret"}'.encode("utf-32-be"),
+    ],
+)
+def test_a_secret_does_not_outlive_a_senders_mistake(value: bytes) -> None:
+    assert b"secret" not in (masked(value) or b"").replace(b"\0", b"")
+
+
+@given(st.binary(max_size=300))
+def test_masking_takes_any_bytes(value: bytes) -> None:
+    masked(value)
+    masked(b'{"token":' + value)

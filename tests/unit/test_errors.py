@@ -1,0 +1,196 @@
+"""The border where the errors of asyncpg and aiokafka become ours: nothing is left out, and no row's text gets past."""
+
+import asyncio
+import inspect
+import ssl
+from types import ModuleType
+from typing import Any, Final
+
+import aiokafka.errors
+import asyncpg
+import pytest
+
+from worker.errors import (
+    KAFKA_ERRORS,
+    POSTGRES_ERRORS,
+    AnswerRefused,
+    BatchOvertaken,
+    BatchRefused,
+    ClientStuck,
+    DependencyAway,
+    Fenced,
+    LaneBlocked,
+    LaneLost,
+    Unpublished,
+    WorkerError,
+    from_kafka,
+    from_postgres,
+    is_read_only,
+)
+
+CANARY: Final = "canary: what a sender wrote"
+
+
+def exceptions_of(module: ModuleType) -> list[type[BaseException]]:
+    """Every exception class that a module defines or shows, warnings aside: a warning is not raised."""
+    found = {
+        each
+        for each in vars(module).values()
+        if inspect.isclass(each) and issubclass(each, BaseException) and each.__module__.startswith(module.__name__)
+    }
+    warnings = (Warning, asyncpg.exceptions.PostgresWarning, asyncpg.exceptions.InterfaceWarning)
+    return sorted((each for each in found if not issubclass(each, warnings)), key=lambda each: each.__name__)
+
+
+POSTGRES: Final = exceptions_of(asyncpg.exceptions)
+KAFKA: Final = exceptions_of(aiokafka.errors)
+LOST: Final = (ConnectionRefusedError, ConnectionResetError, BrokenPipeError, TimeoutError, OSError, ssl.SSLError)
+
+# What a row can cause: SQLSTATE classes 21 to 23, 27, 44 and P0, what a trigger raises, and a value too large.
+ROW_LEVEL_CLASSES: Final = ("09", "22", "23", "27", "44", "54", "P0", "21")
+
+
+def raised(kind: type[BaseException]) -> BaseException:
+    """As the libraries make it, with a text that quotes a row."""
+    if issubclass(kind, asyncpg.PostgresError):
+        fields: dict[str, Any] = {"C": kind.sqlstate or "XX000", "M": CANARY, "D": CANARY, "n": "a_constraint"}
+        return kind.new(fields)
+    return kind(CANARY) if kind is not ssl.SSLError else ssl.SSLError(1, CANARY)
+
+
+def sqlstate_of(kind: type[BaseException]) -> str:
+    return str(getattr(kind, "sqlstate", None) or "")
+
+
+def test_there_is_something_to_map() -> None:
+    assert len(POSTGRES) > 200
+    assert len(KAFKA) > 60
+
+
+@pytest.mark.parametrize("kind", [*POSTGRES, *LOST], ids=lambda kind: kind.__name__)
+def test_every_error_of_asyncpg_is_caught_and_mapped(kind: type[BaseException]) -> None:
+    assert issubclass(kind, POSTGRES_ERRORS)
+
+    mapped = from_postgres(raised(kind))
+
+    assert isinstance(mapped, BatchRefused | DependencyAway)
+    if isinstance(mapped, DependencyAway):
+        assert mapped.dependency == "postgres"
+        assert kind.__name__ in mapped.reason
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for kind in POSTGRES if sqlstate_of(kind)[:2] in ROW_LEVEL_CLASSES], ids=lambda kind: kind.__name__
+)
+def test_an_error_that_a_row_can_cause_blames_the_batch_and_does_not_quote_the_row(kind: type[BaseException]) -> None:
+    mapped = from_postgres(raised(kind))
+
+    assert isinstance(mapped, BatchRefused)
+    assert CANARY not in f"{mapped} {mapped!r} {mapped.reason}"
+    assert kind.__name__ in mapped.reason
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for kind in POSTGRES if sqlstate_of(kind)[:2] not in ROW_LEVEL_CLASSES], ids=lambda kind: kind.__name__
+)
+def test_an_error_that_no_row_causes_is_waited_out(kind: type[BaseException]) -> None:
+    assert isinstance(from_postgres(raised(kind)), DependencyAway)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        asyncpg.QueryCanceledError,
+        asyncpg.LockNotAvailableError,
+        asyncpg.DeadlockDetectedError,
+        asyncpg.SerializationError,
+        asyncpg.InvalidCachedStatementError,
+        asyncpg.ReadOnlySQLTransactionError,
+        asyncpg.CannotConnectNowError,
+        asyncpg.TooManyConnectionsError,
+        asyncpg.ConnectionDoesNotExistError,
+        asyncpg.AdminShutdownError,
+        asyncpg.DiskFullError,
+        asyncpg.InsufficientPrivilegeError,
+        asyncpg.UndefinedTableError,
+        asyncpg.InterfaceError,
+        asyncpg.exceptions.TargetServerAttributeNotMatched,
+    ],
+    ids=lambda kind: kind.__name__,
+)
+def test_a_database_in_trouble_is_waited_out(kind: type[BaseException]) -> None:
+    assert isinstance(from_postgres(raised(kind)), DependencyAway)
+
+
+def test_the_constraint_is_named_since_it_says_what_to_mend() -> None:
+    mapped = from_postgres(raised(asyncpg.CheckViolationError))
+
+    assert isinstance(mapped, BatchRefused)
+    assert mapped.reason == "CheckViolationError of a_constraint"
+
+
+def test_only_a_read_only_server_is_read_only() -> None:
+    assert [kind for kind in POSTGRES if is_read_only(raised(kind))] == [asyncpg.ReadOnlySQLTransactionError]
+
+
+@pytest.mark.parametrize("kind", [*KAFKA, *LOST, AssertionError], ids=lambda kind: kind.__name__)
+def test_every_error_of_aiokafka_is_caught_and_mapped(kind: type[BaseException]) -> None:
+    assert issubclass(kind, KAFKA_ERRORS)
+
+    mapped = from_kafka(raised(kind))
+
+    assert isinstance(mapped, Unpublished)
+    assert kind.__name__ in mapped.reason
+
+
+@pytest.mark.parametrize(
+    "kind", [aiokafka.errors.MessageSizeTooLargeError, aiokafka.errors.RecordListTooLargeError, ]
+)
+def test_a_message_that_the_broker_will_never_take_is_told_apart(kind: type[BaseException]) -> None:
+    assert type(from_kafka(raised(kind))) is AnswerRefused
+
+
+@pytest.mark.parametrize("kind", [aiokafka.errors.ProducerFenced, aiokafka.errors.InvalidProducerEpoch])
+def test_a_fenced_producer_is_told_apart(kind: type[BaseException]) -> None:
+    assert type(from_kafka(raised(kind))) is Fenced
+
+
+def test_no_other_error_of_kafka_is_taken_for_a_fence_or_a_refused_answer() -> None:
+    special = {kind for kind in KAFKA if type(from_kafka(raised(kind))) is not Unpublished}
+
+    assert special == {
+        aiokafka.errors.ProducerFenced,
+        aiokafka.errors.InvalidProducerEpoch,
+        aiokafka.errors.MessageSizeTooLargeError,
+        aiokafka.errors.RecordListTooLargeError,
+    }
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        DependencyAway("postgres", "away"),
+        BatchRefused("a row"),
+        BatchOvertaken(),
+        LaneLost("lost"),
+        LaneBlocked("blocked"),
+        Unpublished("unknown"),
+        Fenced("fenced"),
+        AnswerRefused("too large"),
+        ClientStuck("stuck"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_of_ours_passes_both_borders_as_it_is(error: WorkerError) -> None:
+    assert from_postgres(error) is error
+    assert from_kafka(error) is error
+
+
+def test_a_cancellation_is_no_error_of_a_dependency() -> None:
+    assert not issubclass(asyncio.CancelledError, (*POSTGRES_ERRORS, *KAFKA_ERRORS))
+
+
+def test_a_bug_stays_a_bug() -> None:
+    for bug in (KeyError, TypeError, AttributeError, UnicodeEncodeError, RecursionError):
+        assert not issubclass(bug, POSTGRES_ERRORS)
+        assert not issubclass(bug, KAFKA_ERRORS)

@@ -1,0 +1,170 @@
+"""Is everything there that a worker needs? One line per thing, and the way out where not (CONTRACT 8, ``check``)."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import asyncpg
+from aiokafka.admin import AIOKafkaAdminClient
+
+from worker.errors import WorkerError
+from worker.migrate import owner_connection, pending
+from worker.settings import Settings
+from worker.topics import TopicPlan, admin_client, check_topics
+
+State = Literal["ok", "warning", "failed"]
+
+_FETCH: Final = 1
+# Kafka 4.0 dropped the versions of Fetch below this one; Produce, which dropped them too, still announces them.
+_FETCH_SINCE_4_0: Final = 4
+# The broker of the extra `embedded` has this id wherever it runs.
+_EMBEDDED_CLUSTER: Final = "MkU3OEVBNTctOEUyRi00"
+
+_READ: Final = (
+    *("organisation", "unit", "app_user", "revoked_login", "contact", "accounts_receivable", "rewards_participant"),
+    *("classification", "access_token", "transition", "command_record", "lane"),
+)
+_NEEDED: Final = (
+    *((table, "SELECT") for table in _READ),
+    *(("transition", "INSERT"), ("command_record", "INSERT"), ("command_record", "DELETE"), ("lane", "INSERT")),
+)
+_NEEDED_COLUMNS: Final = (("access_token", "life_cycle_state"), ("access_token", "version"), ("lane", "next_offset"))
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of the report. A warning does not fail the whole."""
+
+    name: str
+    state: State
+    detail: str
+
+
+async def check(settings: Settings) -> tuple[Check, ...]:
+    """Look at everything, also beyond the first thing that is missing. Changes nothing."""
+    checks = [Check("settings", "ok", "complete and free of contradictions")]
+    checks += await _kafka(settings)
+    dsn = settings.postgres.dsn.get_secret_value()
+    for name, look in (("database", _database), ("schema", _schema), ("grants", _grants)):
+        checks.append(await _tried(name, look, dsn))
+    checks.append(_login_keys(settings))
+    return tuple(checks)
+
+
+async def _tried(name: str, look: Callable[[str], Awaitable[Check]], dsn: str) -> Check:
+    try:
+        return await look(dsn)
+    except WorkerError as error:
+        return Check(name, "failed", str(error))
+
+
+# --- Kafka ------------------------------------------------------------------------------------------------------------
+
+
+async def _kafka(settings: Settings) -> list[Check]:
+    try:
+        async with admin_client(settings) as admin:
+            broker = await _broker(admin, settings)
+            return [broker, _topics(await check_topics(admin, settings))]
+    except WorkerError as error:
+        failed = Check("broker", "failed", f"{error} ({settings.kafka.bootstrap_servers})")
+        return [failed, Check("topics", "failed", "not looked at: no broker answers")]
+
+
+async def _broker(admin: AIOKafkaAdminClient, settings: Settings) -> Check:
+    cluster: dict[str, Any] = await admin.describe_cluster()
+    known = f"cluster {cluster['cluster_id']}, {len(cluster['brokers'])} broker(s)"
+    if cluster["cluster_id"] == _EMBEDDED_CLUSTER:
+        return Check("broker", "warning", f"{known}: the embedded one, for trying out only")
+    # The client keeps the versions that a broker announced with the connection, and shows them nowhere else.
+    oldest = min(
+        (connection._versions[_FETCH][0] for connection in admin._client._conns.values() if connection._versions),
+        default=_FETCH_SINCE_4_0,
+    )
+    if oldest >= _FETCH_SINCE_4_0:
+        return Check("broker", "ok", f"{known}, Apache Kafka 4.0 or later")
+    if settings.delivery == "exactly_once":
+        return Check("broker", "failed", f"{known}: older than Apache Kafka 4.0, which exactly_once needs")
+    return Check("broker", "warning", f"{known}: older than Apache Kafka 4.0")
+
+
+def _topics(plan: TopicPlan) -> Check:
+    missing = ", ".join(topic.name for topic in plan.missing)
+    if missing:
+        return Check("topics", "failed", f"missing: {missing}; create them with: effective-worker topics apply")
+    differences = [
+        f"{topic.name} has {difference.setting} {difference.found}, not {difference.wanted}"
+        + (f" ({difference.harm})" if difference.harm else "")
+        for topic in plan.topics
+        for difference in (topic.harmful or topic.differences)
+    ]
+    if plan.harmful:
+        return Check("topics", "failed", f"{'; '.join(differences)}; see: effective-worker topics plan")
+    if differences:
+        return Check("topics", "warning", "; ".join(differences))
+    return Check("topics", "ok", f"all four, {plan.topics[0].partitions} partitions each")
+
+
+# --- Postgres ---------------------------------------------------------------------------------------------------------
+
+
+async def _database(dsn: str) -> Check:
+    async with owner_connection(dsn) as connection:
+        version = await connection.fetchval("SHOW server_version")
+        standby = await connection.fetchval("SELECT pg_is_in_recovery()")
+        read_only = await connection.fetchval("SHOW transaction_read_only") == "on"
+    if standby or read_only:
+        return Check("database", "failed", f"Postgres {version} is {'a standby' if standby else 'read-only'}")
+    return Check("database", "ok", f"Postgres {version}, reachable and writable")
+
+
+async def _schema(dsn: str) -> Check:
+    waiting = await pending(dsn)
+    if waiting:
+        return Check("schema", "failed", f"pending: {', '.join(waiting)}; apply with: effective-worker migrate")
+    return Check("schema", "ok", "up to date")
+
+
+async def _grants(dsn: str) -> Check:
+    async with owner_connection(dsn) as connection:
+        user = await connection.fetchval("SELECT current_user")
+        try:
+            lacking = await _lacking(connection)
+            too_much = await connection.fetchval("SELECT has_table_privilege('transition', 'UPDATE, DELETE, TRUNCATE')")
+        except asyncpg.UndefinedTableError:
+            return Check("grants", "failed", "not looked at: the schema is not there")
+    if lacking:
+        what = ", ".join(lacking)
+        return Check("grants", "failed", f"{user} lacks {what}; grant them with: effective-worker migrate")
+    if too_much:
+        return Check(
+            "grants", "warning", f"{user} may do more than a worker needs: give WORKER_POSTGRES__DSN a role of its own"
+        )
+    return Check("grants", "ok", f"{user} may do what a worker needs, and no more")
+
+
+async def _lacking(connection: asyncpg.Connection) -> list[str]:
+    rows = await connection.fetch(
+        """
+        SELECT privilege || ' on ' || tab AS lacking
+        FROM unnest($1::text[], $2::text[]) AS needed (tab, privilege)
+        WHERE NOT has_table_privilege(tab, privilege)
+        UNION ALL
+        SELECT 'UPDATE on ' || tab || '.' || col
+        FROM unnest($3::text[], $4::text[]) AS needed (tab, col)
+        WHERE NOT has_column_privilege(tab, col, 'UPDATE')
+        """,
+        *zip(*_NEEDED, strict=True),
+        *zip(*_NEEDED_COLUMNS, strict=True),
+    )
+    return [row["lacking"] for row in rows]
+
+
+# --- logins -----------------------------------------------------------------------------------------------------------
+
+
+def _login_keys(settings: Settings) -> Check:
+    count = len(settings.login.secrets)
+    if not count:
+        return Check("login keys", "failed", "none: set WORKER_LOGIN__SECRETS, without which no worker starts")
+    return Check("login keys", "ok", f"{count}, the first of which signs")

@@ -1,0 +1,67 @@
+"""The command line (CONTRACT 8): one module per command, put together here."""
+
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated
+
+import typer
+
+from worker.cli.check import check
+from worker.cli.import_ import import_
+from worker.cli.login_token import login_token
+from worker.cli.migrate import migrate
+from worker.cli.run import run
+from worker.cli.terminal import CommandGroup, complain, example
+from worker.cli.topics import apply, plan
+
+
+def application() -> typer.Typer:
+    """The commands, each with an example in its help."""
+    settings = {"help_option_names": ["-h", "--help"]}
+    app = typer.Typer(
+        cls=CommandGroup,
+        callback=_everything,
+        context_settings=settings,
+        add_completion=False,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    app.command("run", epilog=example("run"))(run)
+    app.command("migrate", epilog=example("migrate", "migrate --check"))(migrate)
+    topics = typer.Typer(
+        help="Create or check the four topics.", context_settings=settings, no_args_is_help=True, rich_markup_mode=None
+    )
+    topics.command("plan", epilog=example("topics plan"))(plan)
+    topics.command("apply", epilog=example("topics apply"))(apply)
+    app.add_typer(topics, name="topics", epilog=example("topics plan", "topics apply"))
+    app.command("check", epilog=example("check", "check --json"))(check)
+    app.command("import", epilog=example("import fixture.ndjson"))(import_)
+    app.command(
+        "login-token",
+        epilog=example(
+            "login-token --organisation ORG1 --user mpadmin",
+            "login-token --organisation ORG1 --user mpadmin --unit 1 --ttl 30m",
+        ),
+    )(login_token)
+    return app
+
+
+def main() -> None:
+    """The console script. Ends the process with the exit code of CONTRACT 8."""
+    application()(prog_name="effective-worker")
+
+
+def _everything(
+    show_version: Annotated[bool, typer.Option("--version", is_eager=True, help="Show the version and exit.")] = False,
+) -> None:
+    """Sets access tokens effective, exactly once: commands in from Kafka, results out to Kafka, state in Postgres.
+
+    Settings come from the environment alone.
+    """
+    if show_version:
+        try:
+            sys.stdout.write(f"{version('effective-worker')}\n")
+        except PackageNotFoundError:
+            complain("not installed, so there is no version")
+        raise typer.Exit

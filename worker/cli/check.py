@@ -1,0 +1,18 @@
+"""``effective-worker check``"""
+
+import typer
+
+from worker import check as checking
+from worker.cli.terminal import FAILED, Json, run_to_end, settings_from_environment, show
+
+
+def check(json: Json = False) -> None:
+    """Look at settings, broker, topics, database, schema, grants and login keys: one line each, exit 1 if any fails."""
+    checks = run_to_end(checking.check(settings_from_environment()))
+    well = all(each.state != "failed" for each in checks)
+    document = {
+        "ok": well,
+        "checks": [{"name": each.name, "state": each.state, "detail": each.detail} for each in checks],
+    }
+    show(document, [f"{each.state:<7}  {each.name:<10}  {each.detail}" for each in checks], as_json=json)
+    raise typer.Exit(0 if well else FAILED)

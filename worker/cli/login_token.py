@@ -1,0 +1,69 @@
+"""``effective-worker login-token``"""
+
+import re
+import time
+from typing import Annotated, Final
+from uuid import uuid4
+
+import jwt
+import typer
+
+from worker.cli.terminal import Json, run_to_end, settings_from_environment, show
+from worker.errors import WorkerError
+from worker.migrate import owner_connection
+from worker.settings import Settings
+
+_TTL: Final = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,6})s)?", re.ASCII)
+
+
+class UnitNeeded(WorkerError):
+    """The user's unit is not given and cannot be looked up."""
+
+
+def _seconds(text: str) -> int:
+    parts = _TTL.fullmatch(text)
+    hours, minutes, seconds = (int(part or 0) for part in parts.groups()) if parts else (0, 0, 0)
+    whole = (hours * 60 + minutes) * 60 + seconds
+    if not whole:
+        raise typer.BadParameter("not a duration like 2h, 90m or 1h30m", param_hint="--ttl")
+    return whole
+
+
+def login_token(
+    *,
+    organisation: Annotated[str, typer.Option(help="The organisation's id.")],
+    user: Annotated[str, typer.Option(help="The user's name.")],
+    unit: Annotated[str | None, typer.Option(help="The unit's id; looked up in Postgres if not given.")] = None,
+    ttl: Annotated[str, typer.Option(metavar="DURATION", help="How long it is valid.")] = "2h",
+    account: Annotated[str | None, typer.Option(help="For a consumer application: the account's id.")] = None,
+    json: Json = False,
+) -> None:
+    """Sign a login token with the first of the configured secrets, for operators and for tests."""
+    seconds = _seconds(ttl)
+    settings = settings_from_environment(needs_login=True)
+    issued = int(time.time())
+    claims = {
+        "jti": uuid4().hex,
+        "usr": user,
+        "org": organisation,
+        "oun": unit if unit is not None else run_to_end(_unit_of(settings, organisation, user)),
+        "iat": issued,
+        "exp": issued + seconds,
+    }
+    if account is not None:
+        claims |= {"cii": "effective-worker", "acr": account}
+    token = jwt.encode(claims, settings.login.secrets[0].get_secret_value(), algorithm="HS256")
+    show({"token": token, "claims": claims}, [token], as_json=json)
+
+
+async def _unit_of(settings: Settings, organisation: str, user: str) -> str:
+    try:
+        async with owner_connection(settings.postgres.dsn.get_secret_value()) as connection:
+            unit = await connection.fetchval(
+                "SELECT unit FROM app_user WHERE organisation = $1 AND username = $2", organisation, user
+            )
+    except WorkerError as error:
+        raise UnitNeeded(f"the user's unit cannot be looked up, so --unit is needed ({error})") from error
+    if unit is None:
+        raise UnitNeeded("no unit is known of that user in that organisation, so --unit is needed")
+    return str(unit)

@@ -1,0 +1,25 @@
+"""``effective-worker migrate``"""
+
+from typing import Annotated
+
+import typer
+
+from worker.cli.terminal import FAILED, Json, run_to_end, settings_from_environment, show
+from worker.migrate import apply_migrations, pending
+
+UP_TO_DATE = "the schema is up to date"
+
+
+def migrate(
+    check: Annotated[bool, typer.Option("--check", help="Change nothing; exit 1 if something is pending.")] = False,
+    json: Json = False,
+) -> None:
+    """Bring the schema up to date. Safe to run twice, or by several at once."""
+    postgres = settings_from_environment().postgres
+    owner = postgres.owner.get_secret_value()
+    if check:
+        waiting = run_to_end(pending(owner))
+        show({"pending": waiting}, [f"pending: {name}" for name in waiting] or [UP_TO_DATE], as_json=json)
+        raise typer.Exit(FAILED if waiting else 0)
+    applied = run_to_end(apply_migrations(owner, postgres.dsn.get_secret_value()))
+    show({"applied": applied}, [f"applied: {name}" for name in applied] or [UP_TO_DATE], as_json=json)

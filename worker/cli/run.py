@@ -1,0 +1,29 @@
+"""``effective-worker run``"""
+
+import asyncio
+import signal
+import sys
+
+import typer
+
+from worker.cli.terminal import run_to_end, settings_from_environment
+from worker.service import serve
+from worker.settings import Settings
+
+
+def run() -> None:
+    """Work until SIGTERM or SIGINT, then drain. Exits 0 when clean, 1 on a failure, 2 on bad settings."""
+    raise typer.Exit(run_to_end(_run(settings_from_environment(needs_login=True))))
+
+
+async def _run(settings: Settings) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+
+    def listening(port: int) -> None:
+        sys.stdout.write(f"admin http://{settings.admin.host}:{port}/\n")
+        sys.stdout.flush()
+
+    return await serve(settings, stop=stop, on_ready=listening)

@@ -1,0 +1,63 @@
+"""``effective-worker topics plan`` and ``effective-worker topics apply``"""
+
+from collections.abc import Iterator
+
+import typer
+
+from worker import topics
+from worker.cli.terminal import FAILED, Json, run_to_end, settings_from_environment, show
+from worker.topics import Difference, PlannedTopic, TopicPlan
+
+
+def plan(json: Json = False) -> None:
+    """Show what `topics apply` would do, and how existing topics differ from what they should be."""
+    planned = run_to_end(topics.plan(settings_from_environment()))
+    _show(planned, "would be created", as_json=json)
+
+
+def apply(json: Json = False) -> None:
+    """Create the missing topics. Existing ones are never altered; one that is wrong in a way that does harm exits 1."""
+    carried_out = run_to_end(topics.apply(settings_from_environment()))
+    _show(carried_out, "created", as_json=json)
+    raise typer.Exit(FAILED if carried_out.harmful else 0)
+
+
+def _show(planned: TopicPlan, missing: str, *, as_json: bool) -> None:
+    document = {"topics": [_document(topic, missing) for topic in planned.topics]}
+    lines = [line for topic in planned.topics for line in _lines(topic, missing)]
+    show(document, lines, as_json=as_json)
+
+
+def _state(topic: PlannedTopic, missing: str) -> str:
+    if not topic.exists:
+        return missing
+    return "differs" if topic.differences else "as it should be"
+
+
+def _document(topic: PlannedTopic, missing: str) -> dict[str, object]:
+    return {
+        "role": topic.role,
+        "name": topic.name,
+        "state": _state(topic, missing),
+        "partitions": topic.partitions,
+        "replication_factor": topic.replication,
+        "settings": topic.settings,
+        "differences": [
+            {"setting": each.setting, "wanted": each.wanted, "found": each.found, "harm": each.harm, "mend": each.mend}
+            for each in topic.differences
+        ],
+    }
+
+
+def _lines(topic: PlannedTopic, missing: str) -> Iterator[str]:
+    wanted = ", ".join(f"{name}={value}" for name, value in topic.settings.items())
+    more = "" if topic.exists else f" ({topic.partitions} partitions, replication {topic.replication}, {wanted})"
+    yield f"{topic.name}: {_state(topic, missing)}{more}"
+    for difference in topic.differences:
+        yield from _explained(difference)
+
+
+def _explained(difference: Difference) -> Iterator[str]:
+    weight = f"WRONG, {difference.harm}" if difference.harm else "does no harm"
+    yield f"  {difference.setting} is {difference.found}, should be {difference.wanted}: {weight}"
+    yield f"    {difference.mend}"
