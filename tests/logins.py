@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import jwt
 
-SECRET: Final = "a secret of the tests, long enough for HS256"
+SECRET: Final = "a secret of the tests that is long enough for HS256"
 
 
 def login_token(

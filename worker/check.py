@@ -10,6 +10,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from worker.errors import WorkerError
 from worker.migrate import owner_connection, pending
 from worker.settings import Settings
+from worker.sql import statement
 from worker.topics import TopicPlan, admin_client, check_topics
 
 State = Literal["ok", "warning", "failed"]
@@ -145,17 +146,7 @@ async def _grants(dsn: str) -> Check:
 
 async def _lacking(connection: asyncpg.Connection) -> list[str]:
     rows = await connection.fetch(
-        """
-        SELECT privilege || ' on ' || tab AS lacking
-        FROM unnest($1::text[], $2::text[]) AS needed (tab, privilege)
-        WHERE NOT has_table_privilege(tab, privilege)
-        UNION ALL
-        SELECT 'UPDATE on ' || tab || '.' || col
-        FROM unnest($3::text[], $4::text[]) AS needed (tab, col)
-        WHERE NOT has_column_privilege(tab, col, 'UPDATE')
-        """,
-        *zip(*_NEEDED, strict=True),
-        *zip(*_NEEDED_COLUMNS, strict=True),
+        statement("lacking_rights"), *zip(*_NEEDED, strict=True), *zip(*_NEEDED_COLUMNS, strict=True)
     )
     return [row["lacking"] for row in rows]
 

@@ -70,10 +70,15 @@ class ClientStuck(WorkerError):
 
 # --- Postgres ---------------------------------------------------------------------------------------------------------
 
+# What the value of a row can cause by itself, or by way of a trigger.
 _ROW_LEVEL = (
+    asyncpg.CardinalityViolationError,
     asyncpg.DataError,
     asyncpg.IntegrityConstraintViolationError,
-    asyncpg.RaiseError,
+    asyncpg.PLPGSQLError,
+    asyncpg.TriggeredActionError,
+    asyncpg.TriggeredDataChangeViolationError,
+    asyncpg.WithCheckOptionViolationError,
     asyncpg.exceptions.ProgramLimitExceededError,
 )
 
@@ -89,12 +94,19 @@ def from_postgres(error: BaseException) -> WorkerError:
         constraint = getattr(error, "constraint_name", None)
         return BatchRefused(f"{type(error).__name__}{f' of {constraint}' if constraint else ''}")
     if isinstance(error, asyncpg.PostgresError):
-        return DependencyAway("postgres", f"{type(error).__name__} ({error.sqlstate}): {error.message}")
+        return DependencyAway("postgres", f"{type(error).__name__} ({error.sqlstate}): {error.message or error}")
     return DependencyAway("postgres", f"{type(error).__name__}: {error}")
 
 
 # What a lost connection, a server in trouble or a lost race looks like; everything else is a bug and stays one.
-POSTGRES_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+# An internal client error is, among others, a list of hosts without one that takes writes: a fail-over under way.
+POSTGRES_ERRORS = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.exceptions.InternalClientError,
+    OSError,
+    TimeoutError,
+)
 
 
 def is_read_only(error: BaseException) -> bool:
@@ -119,5 +131,13 @@ def from_kafka(error: BaseException) -> WorkerError:
     return Unpublished(f"{type(error).__name__}: {error}")
 
 
-# aiokafka checks its own state with assertions, and a closed transport surfaces as an OSError.
-KAFKA_ERRORS = (kafka.KafkaError, AssertionError, OSError, TimeoutError)
+# aiokafka checks its own state with assertions and with two errors outside its tree, and a closed transport surfaces as
+# an OSError.
+KAFKA_ERRORS = (
+    kafka.KafkaError,
+    kafka.ConsumerStoppedError,
+    kafka.IllegalOperation,
+    AssertionError,
+    OSError,
+    TimeoutError,
+)

@@ -420,6 +420,8 @@ async def _load_at_once(connection: asyncpg.Connection, chunk: Sequence[_Good]) 
     tables: _Tables = {table: {} for table in _TABLES}
     for good in chunk:
         for table, key, row in _rows(good):
+            if table == "access_token" and key in tables[table]:
+                _keep(row, tables[table][key])
             tables[table][key] = row
     for attempt in range(1, _DEADLOCK_RETRIES + 1):
         try:
@@ -439,9 +441,22 @@ async def _upsert(connection: asyncpg.Connection, table: str, rows: Mapping[tupl
         return
     if table == "access_token":
         for replaced in await connection.fetch(statement("import_replaced_token"), _json(rows)):
-            row = rows[replaced["organisation"], replaced["id"]]
-            row["pass_code_hash"] = row["pass_code_hash"] or replaced["pass_code_hash"]
+            _keep(rows[replaced["organisation"], replaced["id"]], dict(replaced))
     await connection.execute(statement(f"import_{table}"), _json(rows))
+
+
+# The statement keeps these as well, where the access token is in the database already.
+_KEPT: Final = (
+    *("pass_code_hash", "created_date", "created_by_user", "created_by_unit"),
+    *("updated_date", "updated_by_user", "updated_by_unit"),
+)
+
+
+def _keep(row: _Row, former: Mapping[str, Any]) -> None:
+    """Take over from an earlier line of the access token what ``row`` does not give: its pass code and its log."""
+    for column in _KEPT:
+        if row[column] is None:
+            row[column] = former[column]
 
 
 def _json(rows: Mapping[tuple[str, ...], _Row]) -> str:

@@ -11,6 +11,7 @@ import orjson
 
 from schemas.access_token import field_names
 from worker.database import Connection, Row
+from worker.encode import encode
 from worker.model import TokenKey
 from worker.sql import statement
 
@@ -43,7 +44,7 @@ async def project(
     rows = await connection.fetch(projection(union), [key.organisation for key in keys], [key.token for key in keys])
     by_key = {TokenKey(row["organisation"], row["id"]): row for row in rows}
     return {
-        (key, fields): orjson.dumps(_members(by_key[key], fields, reveal_verification_code))
+        (key, fields): encode(_members(by_key[key], fields, reveal_verification_code))
         for key, fields in pairs
         if key in by_key
     }

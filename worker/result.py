@@ -9,6 +9,7 @@ import orjson
 from schemas.codes import StatusCode
 from schemas.headers import RESULT_TYPE, SPEC_VERSION, TRANSITION_TYPE
 from worker.decode import masked
+from worker.encode import encode
 from worker.model import Answer, Answered, Decoded, Fact, Header, percent_encoded, rfc3339
 from worker.tracing import continued
 
@@ -56,7 +57,7 @@ def result_message(answered: Answered, post: Post, *, whole: bool = True) -> Mes
 
 def _result_value(code: StatusCode, message: str, data: bytes | None) -> bytes:
     status = {"code": code, "description": code.description, "message": message}
-    return orjson.dumps({"data": {} if data is None else orjson.Fragment(data), "status": status})
+    return encode({"data": {} if data is None else orjson.Fragment(data), "status": status})
 
 
 def _result_headers(decoded: Decoded, answer: Answer, post: Post) -> tuple[Header, ...]:
@@ -87,7 +88,7 @@ def transition_message(fact: Fact, post: Post) -> Message:
         *_cloud_event(_digest(identity), post.source, TRANSITION_TYPE, fact.occurred_at),
         ("ce_subject", key.encode()),
     )
-    return Message(post.transitions, key.encode(), orjson.dumps({**fact.members(), "hash": fact.hash.hex()}), headers)
+    return Message(post.transitions, key.encode(), encode({**fact.members(), "hash": fact.hash.hex()}), headers)
 
 
 def dead_letter_message(answered: Answered, post: Post, *, whole: bool = True) -> Message:

@@ -5,7 +5,7 @@ An existing topic is never altered: its owner may have had a reason, and learns 
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -94,9 +94,12 @@ async def apply(settings: Settings) -> TopicPlan:
     """
     async with admin_client(settings) as admin:
         planned = await check_topics(admin, settings)
-        if planned.missing:
-            await _create(admin, planned)
-        return planned
+        overtaken = await _create(admin, planned.missing)
+        if not overtaken:
+            return planned
+        # Somebody else made them meanwhile, perhaps in another way: they are existing ones.
+        now = {topic.name: topic for topic in (await check_topics(admin, settings)).topics}
+        return TopicPlan(tuple(now[topic.name] if topic.name in overtaken else topic for topic in planned.topics))
 
 
 async def check_topics(admin: AIOKafkaAdminClient, settings: Settings) -> TopicPlan:
@@ -173,20 +176,25 @@ def _harm(wanted: PlannedTopic, setting: str, found: str, replicas: int) -> str:
 # --- making -----------------------------------------------------------------------------------------------------------
 
 
-async def _create(admin: AIOKafkaAdminClient, planned: TopicPlan) -> None:
+async def _create(admin: AIOKafkaAdminClient, missing: Sequence[PlannedTopic]) -> set[str]:
+    """Make the topics, and return those that exist after all. Raises ``TopicsError``."""
+    if not missing:
+        return set()
     made = [
         NewTopic(topic.name, topic.partitions, topic.replication, topic_configs=dict(topic.settings))
-        for topic in planned.missing
+        for topic in missing
     ]
-    response = (await admin.create_topics(made)).to_object()
-    for outcome in response["topic_errors"]:
+    overtaken = set()
+    for outcome in (await admin.create_topics(made)).to_object()["topic_errors"]:
         error = for_code(outcome["error_code"])
-        # Somebody else may be applying at this moment.
-        if outcome["error_code"] and error is not TopicAlreadyExistsError:
+        if error is TopicAlreadyExistsError:
+            overtaken.add(outcome["topic"])
+        elif outcome["error_code"]:
             raise TopicsError(
                 f"the broker does not make {outcome['topic']}: {outcome['error_message'] or error.__name__}"
             )
-    await _until_visible(admin, {topic.name for topic in planned.missing})
+    await _until_visible(admin, {topic.name for topic in missing})
+    return overtaken
 
 
 async def _until_visible(admin: AIOKafkaAdminClient, names: set[str]) -> None:
@@ -220,12 +228,12 @@ class _Remarks(logging.Handler):
 @asynccontextmanager
 async def admin_client(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
     """A started admin client. Every error of the broker or on the way to it comes out as ``DependencyAway``."""
+    admin = AIOKafkaAdminClient(**client_options(settings.kafka))
     remarks = _Remarks()
     client_log = logging.getLogger("aiokafka")
     propagated = client_log.propagate
     client_log.addHandler(remarks)
     client_log.propagate = False
-    admin = AIOKafkaAdminClient(**client_options(settings.kafka))
     try:
         await admin.start()
         yield admin

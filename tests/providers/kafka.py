@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 import time
 from abc import ABC, abstractmethod
+from base64 import urlsafe_b64encode
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from worker.embedded.processes import EmbeddedFailed, EmbeddedUnavailable, Serve
 VERSION: Final = "4.1.1"
 LOG4J_VERSION: Final = "2.24.3"
 PARTITIONS: Final = 4
-START_SECONDS: Final = 60.0
+START_SECONDS: Final = 120.0
 HOST: Final = "127.0.0.1"
 
 # One node; small internal topics, and no waiting for members who might still come, so that a test starts at once.
@@ -194,6 +195,7 @@ class JvmKafka(KafkaServer):
             environment=os.environ,
         )
         await self._process.ready(lambda: answers(self.bootstrap), seconds=START_SECONDS)
+        await _until_ready(self.bootstrap)
 
     def _format(self, directory: Path, java: str, jars: Path) -> None:
         controller = f"{HOST}:{free_port(HOST)}"
@@ -209,8 +211,7 @@ class JvmKafka(KafkaServer):
         properties.write_text("".join(f"{name}={value}\n" for name, value in settings.items()), encoding="utf-8")
         (directory / "log4j2.properties").write_text(_LOG4J, encoding="utf-8")
         tool = [java, "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", f"{jars}/*", "kafka.tools.StorageTool"]
-        cluster_id = _run([*tool, "random-uuid"]).strip().splitlines()[-1]
-        _run([*tool, "format", "-t", cluster_id, "-c", str(properties)])
+        _run([*tool, "format", "-t", _cluster_id(), "-c", str(properties)])
 
     async def stop(self) -> None:
         if self._process is not None:
@@ -376,15 +377,34 @@ def _jars() -> Path:
     maven = shutil.which("mvn")
     if maven is None:
         raise Unavailable("Apache Kafka's jars are not cached, and Maven (mvn), which fetches them, is not installed")
-    kept.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        _fetch(maven, kept)
+    except OSError as error:
+        raise Unavailable(f"the jars of Apache Kafka cannot be kept in {kept.parent}: {error.strerror}") from error
+    return kept
+
+
+def _fetch(maven: str, kept: Path) -> None:
     with tempfile.TemporaryDirectory(dir=kept.parent) as fetching:
         pom = Path(fetching) / "pom.xml"
         pom.write_text(_POM.format(dependencies="\n".join(map(_dependency, _JARS))), encoding="utf-8")
         jars = Path(fetching) / "jars"
         goal = "dependency:copy-dependencies"
-        _run([maven, "-q", "-B", "-f", str(pom), goal, "-DincludeScope=runtime", f"-DoutputDirectory={jars}"])
+        _run(
+            [
+                maven,
+                "-q",
+                "-B",
+                "-Dstyle.color=never",
+                "-f",
+                str(pom),
+                goal,
+                "-DincludeScope=runtime",
+                f"-DoutputDirectory={jars}",
+            ]
+        )
         jars.rename(kept)
-    return kept
 
 
 def _kept_jars() -> Path:
@@ -396,6 +416,12 @@ def _kept_jars() -> Path:
 def _dependency(coordinates: tuple[str, str, str]) -> str:
     members = zip(("groupId", "artifactId", "version"), coordinates, strict=True)
     return "    <dependency>" + "".join(f"<{name}>{value}</{name}>" for name, value in members) + "</dependency>"
+
+
+def _cluster_id() -> str:
+    raw = uuid4().bytes
+    # Kept from beginning with a dash, which the tool would take for an option.
+    return urlsafe_b64encode(bytes([raw[0] & 0x7F]) + raw[1:]).rstrip(b"=").decode()
 
 
 def _run(command: Sequence[str], *, seconds: float = 300.0) -> str:
@@ -413,10 +439,25 @@ def _first_line(text: object) -> str:
 
 
 async def _until_ready(bootstrap: str) -> None:
+    """A broker that comes back answers before it leads its partitions again, and turns clients away meanwhile."""
     try:
         await until(lambda: answers(bootstrap), START_SECONDS)
+        await until(lambda: asyncio.to_thread(_leads_all, bootstrap), START_SECONDS)
     except TimeoutError:
-        raise Unavailable(f"no broker answers at {bootstrap}") from None
+        raise Unavailable(f"no broker works at {bootstrap}") from None
+
+
+def _leads_all(bootstrap: str) -> bool:
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "providers", **_QUIET})
+    try:
+        for topic in consumer.list_topics(timeout=10).topics.values():
+            for number in topic.partitions:
+                consumer.get_watermark_offsets(TopicPartition(topic.topic, number), timeout=10)
+    except KafkaException:
+        return False
+    finally:
+        consumer.close()
+    return True
 
 
 def _lists_topics(bootstrap: str) -> bool:

@@ -26,9 +26,7 @@ def locked(key: TokenKey, state: LifeCycleState = NOT_EFFECTIVE, version: int = 
     return LockedToken(key, state, version, None, f"code of {key.token}", None, None)
 
 
-def asks(
-    command_id: str = IDS[0], digest: bytes = DIGESTS[0], token: TokenKey = KEYS[0], fields: int = 1
-) -> Presented:
+def asks(command_id: str = IDS[0], digest: bytes = DIGESTS[0], token: TokenKey = KEYS[0], fields: int = 1) -> Presented:
     return Presented(command_id, digest, fields, CALLER, token)
 
 
@@ -116,9 +114,7 @@ def test_each_id_is_bound_at_most_once_and_never_rebound(asked: list[Presented |
 
 
 @given(commands, states)
-def test_there_is_one_decision_per_command_about_that_command(
-    asked: list[Presented | Refused], state: State
-) -> None:
+def test_there_is_one_decision_per_command_about_that_command(asked: list[Presented | Refused], state: State) -> None:
     decisions, _ = decide(asked, state)
 
     assert len(decisions) == len(asked)

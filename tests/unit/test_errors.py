@@ -4,7 +4,7 @@ import asyncio
 import inspect
 import ssl
 from types import ModuleType
-from typing import Any, Final
+from typing import Final
 
 import aiokafka.errors
 import asyncpg
@@ -52,10 +52,12 @@ ROW_LEVEL_CLASSES: Final = ("09", "22", "23", "27", "44", "54", "P0", "21")
 
 def raised(kind: type[BaseException]) -> BaseException:
     """As the libraries make it, with a text that quotes a row."""
+    error = kind(CANARY)
     if issubclass(kind, asyncpg.PostgresError):
-        fields: dict[str, Any] = {"C": kind.sqlstate or "XX000", "M": CANARY, "D": CANARY, "n": "a_constraint"}
-        return kind.new(fields)
-    return kind(CANARY) if kind is not ssl.SSLError else ssl.SSLError(1, CANARY)
+        error.__dict__.update(message=CANARY, detail=CANARY, constraint_name="a_constraint")
+    if kind is aiokafka.errors.BrokerResponseError:  # the root of the numbered ones has no number itself
+        error.__dict__.update(errno=999)
+    return error
 
 
 def sqlstate_of(kind: type[BaseException]) -> str:
@@ -91,7 +93,9 @@ def test_an_error_that_a_row_can_cause_blames_the_batch_and_does_not_quote_the_r
 
 
 @pytest.mark.parametrize(
-    "kind", [kind for kind in POSTGRES if sqlstate_of(kind)[:2] not in ROW_LEVEL_CLASSES], ids=lambda kind: kind.__name__
+    "kind",
+    [kind for kind in POSTGRES if sqlstate_of(kind)[:2] not in ROW_LEVEL_CLASSES],
+    ids=lambda kind: kind.__name__,
 )
 def test_an_error_that_no_row_causes_is_waited_out(kind: type[BaseException]) -> None:
     assert isinstance(from_postgres(raised(kind)), DependencyAway)
@@ -122,6 +126,13 @@ def test_a_database_in_trouble_is_waited_out(kind: type[BaseException]) -> None:
     assert isinstance(from_postgres(raised(kind)), DependencyAway)
 
 
+def test_a_lost_connection_says_what_asyncpg_itself_says_of_it() -> None:
+    mapped = from_postgres(asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation"))
+
+    assert isinstance(mapped, DependencyAway)
+    assert mapped.reason.endswith("connection was closed in the middle of operation")
+
+
 def test_the_constraint_is_named_since_it_says_what_to_mend() -> None:
     mapped = from_postgres(raised(asyncpg.CheckViolationError))
 
@@ -143,9 +154,7 @@ def test_every_error_of_aiokafka_is_caught_and_mapped(kind: type[BaseException])
     assert kind.__name__ in mapped.reason
 
 
-@pytest.mark.parametrize(
-    "kind", [aiokafka.errors.MessageSizeTooLargeError, aiokafka.errors.RecordListTooLargeError, ]
-)
+@pytest.mark.parametrize("kind", [aiokafka.errors.MessageSizeTooLargeError, aiokafka.errors.RecordListTooLargeError])
 def test_a_message_that_the_broker_will_never_take_is_told_apart(kind: type[BaseException]) -> None:
     assert type(from_kafka(raised(kind))) is AnswerRefused
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from worker.cli.check import check
+from worker.cli.demo import demo
 from worker.cli.import_ import import_
 from worker.cli.login_token import login_token
 from worker.cli.migrate import migrate
@@ -27,6 +28,7 @@ def application() -> typer.Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
+    app.command("demo", epilog=example("demo", "demo --commands 50000", "demo --keep --directory here"))(demo)
     app.command("run", epilog=example("run"))(run)
     app.command("migrate", epilog=example("migrate", "migrate --check"))(migrate)
     topics = typer.Typer(

@@ -3,11 +3,11 @@
 import re
 import time
 from typing import Annotated, Final
-from uuid import uuid4
 
 import jwt
 import typer
 
+from worker.authorise import sign_login
 from worker.cli.terminal import Json, run_to_end, settings_from_environment, show
 from worker.errors import WorkerError
 from worker.migrate import owner_connection
@@ -41,18 +41,16 @@ def login_token(
     """Sign a login token with the first of the configured secrets, for operators and for tests."""
     seconds = _seconds(ttl)
     settings = settings_from_environment(needs_login=True)
-    issued = int(time.time())
-    claims = {
-        "jti": uuid4().hex,
-        "usr": user,
-        "org": organisation,
-        "oun": unit if unit is not None else run_to_end(_unit_of(settings, organisation, user)),
-        "iat": issued,
-        "exp": issued + seconds,
-    }
-    if account is not None:
-        claims |= {"cii": "effective-worker", "acr": account}
-    token = jwt.encode(claims, settings.login.secrets[0].get_secret_value(), algorithm="HS256")
+    token = sign_login(
+        settings.login.secrets[0].get_secret_value(),
+        organisation=organisation,
+        user=user,
+        unit=unit if unit is not None else run_to_end(_unit_of(settings, organisation, user)),
+        issued=int(time.time()),
+        seconds=seconds,
+        account=account,
+    )
+    claims = jwt.decode(token, options={"verify_signature": False})
     show({"token": token, "claims": claims}, [token], as_json=json)
 
 

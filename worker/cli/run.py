@@ -1,6 +1,7 @@
 """``effective-worker run``"""
 
 import asyncio
+import gc
 import signal
 import sys
 
@@ -13,7 +14,16 @@ from worker.settings import Settings
 
 def run() -> None:
     """Work until SIGTERM or SIGINT, then drain. Exits 0 when clean, 1 on a failure, 2 on bad settings."""
-    raise typer.Exit(run_to_end(_run(settings_from_environment(needs_login=True))))
+    settings = settings_from_environment(needs_login=True)
+    _spare_collector()
+    raise typer.Exit(run_to_end(_run(settings)))
+
+
+def _spare_collector() -> None:
+    """A batch's objects die by reference count: looking for cycles among them took a tenth of the worker's CPU."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 async def _run(settings: Settings) -> int:

@@ -1,0 +1,256 @@
+"""One acceptance test's world: its topics, its database, and the workers it starts in them."""
+
+import asyncio
+import json
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import asyncpg
+
+from schemas.transition import verify_chain
+from tests.acceptance.clients import (
+    Headers,
+    Outgoing,
+    Record,
+    consumed_offsets,
+    log_ends,
+    read_committed,
+    read_to_end,
+    send,
+    wait_consumed,
+    wait_settled,
+)
+from tests.acceptance.worker_process import WorkerProcess
+from tests.logins import login_token
+from tests.providers.kafka import KafkaServer, TopicNames
+from tests.providers.postgres import DatabaseUnderTest, PostgresServer
+
+PARTITIONS: Final = 4
+NUMBER: Final = "correlation_id"
+"""The header by which a load's commands are numbered: the worker returns it with the answer."""
+
+T = TypeVar("T")
+
+
+def body(code: str, *, token: str | None = None, fields_set: str | None = None, **members: Any) -> bytes:
+    """A command by authentication code, with a good login of ORG1 unless another ``token`` is given."""
+    whole = {"token": token or login_token(), "access_token_identifier": {"authentication_code": code}}
+    if fields_set is not None:
+        whole["fields_set"] = fields_set
+    return json.dumps({**whole, **members}).encode()
+
+
+def event_id(identity: str, source: str = "/shop") -> Headers:
+    """The headers by which a sender names a command."""
+    return [("ce_id", identity.encode()), ("ce_source", source.encode())]
+
+
+def answer(record: Record) -> Any:
+    """A result's value."""
+    assert record.value is not None
+    return json.loads(record.value)
+
+
+def status(record: Record) -> tuple[str, str | None]:
+    """A result's code and whether it is a replay, as its body and its headers say alike."""
+    code = answer(record)["status"]["code"]
+    assert record.header("status_code") == code.encode()
+    replayed = record.header("replayed")
+    return code, None if replayed is None else replayed.decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """Topics and a database of one test's own, and how to run a worker on them."""
+
+    kafka: KafkaServer
+    postgres: PostgresServer
+    topics: TopicNames
+    database: DatabaseUnderTest
+    settings: dict[str, str] = field(repr=False)
+    directory: Path
+
+    @property
+    def group(self) -> str:
+        return self.settings["WORKER_KAFKA__GROUP_ID"]
+
+    def worker(self, *, command: Sequence[str] = ("-m", "worker", "run"), **settings: str) -> WorkerProcess:
+        """A worker that is not started yet. ``settings`` are variables without their ``WORKER_``."""
+        changed = {f"WORKER_{name}": value for name, value in settings.items()}
+        return WorkerProcess(self.settings | changed, self.directory, command=command)
+
+    # --- Kafka --------------------------------------------------------------------------------------------------------
+
+    def send(self, *records: Outgoing | bytes) -> list[tuple[int, int]]:
+        return send(self.kafka.bootstrap, self.topics.commands, records)
+
+    def results(self, until: int, *, seconds: float = 30.0) -> list[Record]:
+        """The results, by partition and offset, once there are at least so many. Fails if there are more."""
+        read_committed(self.kafka.bootstrap, self.topics.results, until=until, seconds=seconds)
+        records = self.seen(self.topics.results)
+        assert len(records) == until
+        return records
+
+    def seen(self, topic: str) -> list[Record]:
+        """All that a ``read_committed`` reader sees when no transaction is open any more."""
+        wait_settled(self.kafka.bootstrap, topic)
+        return read_to_end(self.kafka.bootstrap, topic)
+
+    def transitions(self) -> list[Record]:
+        return self.seen(self.topics.transitions)
+
+    def dead_letters(self) -> list[Record]:
+        return self.seen(self.topics.dead_letters)
+
+    def count_written(self) -> int:
+        """How far the results topic has grown, markers of transactions included: a measure of progress."""
+        return sum(log_ends(self.kafka.bootstrap, self.topics.results).values())
+
+    def count_consumed(self) -> int:
+        """How many commands the group has committed."""
+        return sum(consumed_offsets(self.kafka.bootstrap, self.group, self.topics.commands).values())
+
+    def wait_consumed(self, seconds: float = 60.0) -> None:
+        wait_consumed(self.kafka.bootstrap, self.group, self.topics.commands, seconds=seconds)
+
+    # --- Postgres -----------------------------------------------------------------------------------------------------
+
+    def ask(self, question: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
+        """Put a question to the database as its owner."""
+
+        async def put() -> T:
+            connection = await asyncpg.connect(self.database.owner_dsn)
+            try:
+                return await question(connection)
+            finally:
+                await connection.close()
+
+        return asyncio.run(put())
+
+    def rows(self, query: str, *arguments: Any) -> list[dict[str, Any]]:
+        return [dict(row) for row in self.ask(lambda connection: connection.fetch(query, *arguments))]
+
+    def execute(self, statement: str, *arguments: Any) -> None:
+        self.ask(lambda connection: connection.execute(statement, *arguments))
+
+    def every_table(self) -> dict[str, list[dict[str, Any]]]:
+        """Every row of every table, sorted."""
+
+        async def read(connection: asyncpg.Connection) -> dict[str, list[dict[str, Any]]]:
+            names = await connection.fetch(
+                "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public' ORDER BY 1"
+            )
+            return {
+                name: sorted((dict(row) for row in await connection.fetch(f'SELECT * FROM "{name}"')), key=str)
+                for (name,) in names
+            }
+
+        return self.ask(read)
+
+    def new_tokens(self, count: int, *, prefix: str = "load", organisation: str = "ORG1") -> list[str]:
+        """The authentication codes of so many new access tokens that are not effective."""
+        self.execute(
+            "INSERT INTO access_token (organisation, id, number, life_cycle_state, authentication_code)"
+            " SELECT $1, $2 || '-' || n, $2 || '-' || n, 'NOT_EFFECTIVE', $2 || '-' || n"
+            " FROM generate_series(1, $3) AS n",
+            organisation,
+            prefix,
+            count,
+        )
+        return [f"{prefix}-{n}" for n in range(1, count + 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Commands for one access token each, numbered from 1 and dealt over the partitions in turn."""
+
+    scene: Scene
+    codes: list[str]
+
+    def send(self, first: int, last: int) -> None:
+        """Send the commands number ``first`` to ``last``."""
+        token = login_token()
+        self.scene.send(*(self._command(number, token) for number in range(first, last + 1)))
+
+    def _command(self, number: int, token: str) -> Outgoing:
+        code = self.codes[number - 1]
+        value = body(code, token=token, fields_set="authentication_code,life_cycle_state")
+        return Outgoing(value, code.encode(), [(NUMBER, str(number).encode())], number % PARTITIONS)
+
+    def check_exactly_once(self) -> None:
+        """One answer per command in the order of the commands, one transition per token, whole chains, no lag."""
+        scene = self.scene
+        sent = range(1, len(self.codes) + 1)
+        in_order = {place: [n for n in sent if n % PARTITIONS == place] for place in range(PARTITIONS)}
+        results = scene.seen(scene.topics.results)
+        assert numbers_by_partition(results) == in_order
+        assert Counter(map(status, results)) == {("OK", "false"): len(self.codes)}
+        shown = {"life_cycle_state": "EFFECTIVE"}
+        assert [answer(record)["data"] for record in results] == [
+            {"authentication_code": self.codes[int(record.header(NUMBER) or 0) - 1], **shown} for record in results
+        ]
+        assert scene.dead_letters() == []
+        self.check_transitions(scene.transitions())
+        self.check_consumed()
+
+    def check_transitions(self, records: Sequence[Record]) -> None:
+        """One event per token in ``records``, the same in the table, and every lane's chain is whole in both."""
+        published = [answer(record) for record in records]
+        assert Counter(event["access_token_id"] for event in published) == Counter(self.codes)
+        recorded = history(self.scene)
+        assert sorted(published, key=_place) == recorded
+        check_chains(recorded)
+        state = self.scene.rows(
+            "SELECT life_cycle_state, version, count(*) FROM access_token WHERE id = ANY ($1) GROUP BY 1, 2", self.codes
+        )
+        assert state == [{"life_cycle_state": "EFFECTIVE", "version": 1, "count": len(self.codes)}]
+
+    def check_consumed(self) -> None:
+        """The group has committed what was sent, to the last command."""
+        scene = self.scene
+        ends = {place: end for place, end in log_ends(scene.kafka.bootstrap, scene.topics.commands).items() if end}
+        assert consumed_offsets(scene.kafka.bootstrap, scene.group, scene.topics.commands) == ends
+        assert sum(ends.values()) == len(self.codes)
+
+
+def numbers_by_partition(results: Iterable[Record]) -> dict[int, list[int]]:
+    """The numbers of the commands that the results answer, in the order of the results."""
+    numbers: dict[int, list[int]] = defaultdict(list)
+    for record in results:
+        numbers[record.partition].append(int(record.header(NUMBER) or 0))
+    return dict(numbers)
+
+
+def history(scene: Scene) -> list[dict[str, Any]]:
+    """The transitions of the table as the events that were to be published, by lane and sequence."""
+    rows = scene.rows(
+        "SELECT t.*, l.cluster, l.consumer_group, l.topic, l.partition"
+        " FROM transition AS t JOIN lane AS l ON l.id = t.lane"
+    )
+    return sorted(map(_event, rows), key=_place)
+
+
+def _event(row: dict[str, Any]) -> dict[str, Any]:
+    place = [row.pop(name) for name in ("cluster", "consumer_group", "topic", "partition")]
+    return {
+        **row,
+        "lane": "/".join(map(str, place)),
+        "occurred_at": f"{row['occurred_at']:%Y-%m-%dT%H:%M:%S.%f}Z",
+        "previous_hash": row["previous_hash"].hex(),
+        "hash": row["hash"].hex(),
+    }
+
+
+def _place(event: dict[str, Any]) -> tuple[str, int]:
+    return event["lane"], event["sequence"]
+
+
+def check_chains(events: Iterable[dict[str, Any]]) -> None:
+    """Every lane's chain is whole. ``events`` are in order within their lane."""
+    lanes: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for event in events:
+        lanes[event["lane"]].append(event)
+    assert {lane: verify_chain(chain) for lane, chain in lanes.items()} == dict.fromkeys(lanes)

@@ -1,0 +1,51 @@
+"""Killed at the worst moments again and again, the worker still answers every command exactly once (DESIGN 2)."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import chain, cycle, islice
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.acceptance.clients import Outgoing, read_to_end
+from tests.acceptance.scene import Load, Scene
+
+pytestmark = pytest.mark.real_kafka
+
+FAULTY: Final = str(Path(__file__).with_name("faulty_worker.py"))
+COMMANDS: Final = 4000
+BATCH: Final = 20
+
+
+def lives() -> Iterator[tuple[str, int]]:
+    """Where each life of the worker ends, and at which time there: 20 of them between the two commits."""
+    others = ("before_the_end", "with_the_end_under_way", "after_the_end")
+    points = chain.from_iterable((*["between_the_commits"] * 5, *others) for _ in range(4))
+    # At the first time it is the batch of the life before, decided and not published, that is killed once more.
+    return zip(points, cycle((3, 1, 5, 2, 7)), strict=False)
+
+
+def test_a_worker_killed_over_and_over_answers_every_command_once(scene: Scene) -> None:
+    load = Load(scene, scene.new_tokens(COMMANDS))
+    load.send(1, COMMANDS)
+    # A member of that name takes its own place again, where any other would wait for the dead one's session to end.
+    settings = {
+        "KAFKA__GROUP_INSTANCE_ID": "the only one",
+        "KAFKA__REQUEST_TIMEOUT_MS": "8000",
+        "MAX_BATCH": str(BATCH),
+    }
+    ends = []
+    for point, number in lives():
+        worker = scene.worker(command=(FAULTY, point, str(number)), **settings)
+        with ExitStack() as alive:
+            alive.callback(worker.kill)
+            ends.append(worker.start().wait_end())
+    assert ends == [-signal.SIGKILL] * len(ends)
+    assert scene.count_consumed() < COMMANDS
+    with scene.worker(**settings) as last:
+        scene.wait_consumed()
+        assert last.terminate() == 0
+
+    load.check_exactly_once()

@@ -1,0 +1,82 @@
+"""Several workers share the partitions of one group: whoever works on a command, it is answered once and in order."""
+
+from itertools import chain
+from typing import Final
+
+import pytest
+
+from tests.acceptance.scene import PARTITIONS, Load, Scene
+from tests.acceptance.worker_process import WorkerProcess
+
+pytestmark = pytest.mark.real_kafka
+
+COMMANDS: Final = 2000
+
+
+def partitions_of(worker: WorkerProcess) -> list[int]:
+    """What the group has last told it."""
+    told = worker.events("partitions_assigned")
+    partitions: list[int] = told[-1]["partitions"] if told else []
+    return partitions
+
+
+def wait_for_split(one: WorkerProcess, other: WorkerProcess) -> None:
+    def is_split() -> bool:
+        shares = [partitions_of(one), partitions_of(other)]
+        return sorted(map(len, shares)) == [2, 2] and sorted(chain(*shares)) == list(range(PARTITIONS))
+
+    other.wait(is_split, "has half of the partitions")
+    one.wait_ready()
+    other.wait_ready()
+
+
+def test_one_joins_and_leaves_in_the_middle(scene: Scene) -> None:
+    load = Load(scene, scene.new_tokens(COMMANDS))
+    staying, coming = scene.worker(MAX_BATCH="20"), scene.worker(MAX_BATCH="20")
+    with staying:
+        load.send(1, 600)
+        staying.wait(lambda: scene.count_consumed() > 0, "has begun")
+        with coming:
+            load.send(601, 1200)
+            wait_for_split(staying, coming)
+            load.send(1201, COMMANDS)
+            coming.wait(lambda: "answers_total{" in coming.metrics(), "has helped")
+            assert coming.terminate() == 0
+        staying.wait(lambda: partitions_of(staying) == list(range(PARTITIONS)), "has them all again")
+        scene.wait_consumed()
+        assert staying.terminate() == 0
+
+    load.check_exactly_once()
+
+
+def test_one_is_killed_and_the_other_takes_over(scene: Scene) -> None:
+    load = Load(scene, scene.new_tokens(COMMANDS))
+    with scene.worker(MAX_BATCH="20") as staying, scene.worker(MAX_BATCH="20") as falling:
+        wait_for_split(staying, falling)
+        load.send(1, COMMANDS)
+        falling.wait(lambda: scene.count_consumed() > 100, "is at work")
+        falling.kill()
+        # The group waits for the dead one's session to end.
+        staying.wait(lambda: partitions_of(staying) == list(range(PARTITIONS)), "has them all")
+        scene.wait_consumed()
+        assert staying.terminate() == 0
+
+    load.check_exactly_once()
+
+
+def test_one_that_stood_still_and_comes_back_changes_nothing(scene: Scene) -> None:
+    load = Load(scene, scene.new_tokens(COMMANDS))
+    with scene.worker(MAX_BATCH="20") as staying, scene.worker(MAX_BATCH="20") as sleeping:
+        wait_for_split(staying, sleeping)
+        load.send(1, 1000)
+        sleeping.wait(lambda: scene.count_consumed() > 100, "is at work")
+        sleeping.pause()
+        staying.wait(lambda: partitions_of(staying) == list(range(PARTITIONS)), "has them all")
+        staying.wait(lambda: scene.count_consumed() == 1000, "has done the other's work")
+        sleeping.resume()
+        load.send(1001, COMMANDS)
+        wait_for_split(staying, sleeping)
+        scene.wait_consumed()
+        assert [worker.terminate() for worker in (sleeping, staying)] == [0, 0]
+
+    load.check_exactly_once()

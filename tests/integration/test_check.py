@@ -1,0 +1,89 @@
+"""Is everything there that a worker needs? One line each."""
+
+import pytest
+
+from tests.integration.test_topics import settings_for
+from tests.logins import SECRET
+from tests.providers.kafka import KafkaServer, TopicNames
+from tests.providers.postgres import DatabaseUnderTest
+from worker.check import Check, check
+from worker.migrate import owner_connection
+from worker.settings import LoginSettings, PostgresSettings, Settings
+
+
+@pytest.fixture
+def settings(kafka: KafkaServer, topics: TopicNames, database: DatabaseUnderTest) -> Settings:
+    return settings_for(kafka.bootstrap, topics).model_copy(
+        update={
+            "postgres": PostgresSettings.model_validate({"dsn": database.worker_dsn}),
+            "login": LoginSettings.model_validate({"secrets": SECRET}),
+        }
+    )
+
+
+async def checked(settings: Settings) -> dict[str, Check]:
+    return {each.name: each for each in await check(settings)}
+
+
+async def test_a_worker_that_could_start_has_nothing_that_fails(settings: Settings) -> None:
+    lines = await checked(settings)
+    assert list(lines) == ["settings", "broker", "topics", "database", "schema", "grants", "login keys"]
+    assert {name for name, line in lines.items() if line.state == "failed"} - {"topics"} == set()
+    assert lines["grants"].state == "ok"
+
+
+@pytest.mark.real_kafka
+async def test_apache_kafka_4_is_recognised(settings: Settings) -> None:
+    broker = (await checked(settings))["broker"]
+    assert broker.state == "ok"
+    assert "Apache Kafka 4.0 or later" in broker.detail
+
+
+async def test_missing_topics_are_named(settings: Settings) -> None:
+    elsewhere = settings.topics.model_copy(update={"results": "no-such-topic"})
+    line = (await checked(settings.model_copy(update={"topics": elsewhere})))["topics"]
+    assert (line.state, "missing: no-such-topic" in line.detail) == ("failed", True)
+
+
+async def test_a_pending_migration_fails(settings: Settings, database: DatabaseUnderTest) -> None:
+    async with owner_connection(database.owner_dsn) as connection:
+        await connection.execute("DELETE FROM _pogo_migration")
+    line = (await checked(settings))["schema"]
+    assert (line.state, line.detail.split(";")[0]) == ("failed", "pending: 0001_the_journey")
+
+
+async def test_a_right_that_is_lacking_is_named(settings: Settings, database: DatabaseUnderTest) -> None:
+    async with owner_connection(database.owner_dsn) as connection:
+        await connection.execute("REVOKE INSERT ON transition FROM effective_worker")
+        await connection.execute("REVOKE UPDATE (version) ON access_token FROM effective_worker")
+    line = (await checked(settings))["grants"]
+    assert line.state == "failed"
+    assert "INSERT on transition, UPDATE on access_token.version" in line.detail
+
+
+async def test_working_as_the_owner_is_a_warning(settings: Settings, database: DatabaseUnderTest) -> None:
+    as_owner = PostgresSettings.model_validate({"dsn": database.owner_dsn})
+    line = (await checked(settings.model_copy(update={"postgres": as_owner})))["grants"]
+    assert line.state == "warning"
+
+
+async def test_a_database_without_tables_fails_without_an_exception(
+    settings: Settings, database: DatabaseUnderTest
+) -> None:
+    async with owner_connection(database.owner_dsn) as connection:
+        await connection.execute("DROP TABLE lane, command_record")
+    assert (await checked(settings))["grants"].state == "failed"
+
+
+async def test_what_is_away_fails_and_hides_nothing_else(settings: Settings) -> None:
+    nowhere = settings.kafka.model_copy(update={"bootstrap_servers": "127.0.0.1:1"})
+    no_keys = LoginSettings()
+    lines = await checked(settings.model_copy(update={"kafka": nowhere, "login": no_keys}))
+    assert {name for name, line in lines.items() if line.state == "failed"} == {"broker", "topics", "login keys"}
+
+
+async def test_a_password_is_never_shown(settings: Settings) -> None:
+    wrong = PostgresSettings.model_validate({"dsn": "postgresql://worker:canary@127.0.0.1:1/x"})
+    lines = await checked(settings.model_copy(update={"postgres": wrong}))
+    assert lines["database"].state == "failed"
+    assert "canary" not in str(lines)

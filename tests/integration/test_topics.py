@@ -1,0 +1,127 @@
+"""The four topics: made as CONTRACT 1 has them, compared where they exist, never altered."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+import pytest
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._config import ConfigResource
+from confluent_kafka.cimpl import NewTopic
+
+from tests.providers.kafka import KafkaServer, TopicNames, delete_topics
+from worker import topics as worker_topics
+from worker.errors import DependencyAway
+from worker.settings import Settings, read_settings
+
+DAY_MS = 24 * 60 * 60 * 1000
+
+
+def settings_for(bootstrap: str, names: TopicNames) -> Settings:
+    return read_settings(
+        {
+            "WORKER_KAFKA__BOOTSTRAP_SERVERS": bootstrap,
+            "WORKER_TOPICS__COMMANDS": names.commands,
+            "WORKER_TOPICS__RESULTS": names.results,
+            "WORKER_TOPICS__TRANSITIONS": names.transitions,
+            "WORKER_TOPICS__DEAD_LETTERS": names.dead_letters,
+        }
+    )
+
+
+@pytest.fixture
+async def absent(kafka: KafkaServer) -> AsyncIterator[TopicNames]:
+    """Names of topics that do not exist yet; gone again at the end."""
+    await kafka.start()
+    run = uuid4().hex[:12]
+    names = TopicNames(f"c-{run}", f"r-{run}", f"t-{run}", f"d-{run}")
+    yield names
+    every = (names.commands, names.results, names.transitions, names.dead_letters)
+    await asyncio.to_thread(delete_topics, kafka.bootstrap, *every)
+
+
+def described(kafka: KafkaServer, name: str) -> tuple[int, dict[str, str]]:
+    """Partitions and settings of a topic, through another client."""
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
+    resource = ConfigResource(ConfigResource.Type.TOPIC, name)
+    (answer,) = admin.describe_configs([resource]).values()
+    configs = {setting: entry.value for setting, entry in answer.result(timeout=10).items()}
+    return len(admin.list_topics(name, timeout=10).topics[name].partitions), configs
+
+
+def make(kafka: KafkaServer, name: str, partitions: int, **config: str) -> None:
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
+    settings = {setting.replace("_", "."): value for setting, value in config.items()}
+    (made,) = admin.create_topics([NewTopic(name, partitions, 1, config=settings)]).values()
+    made.result(timeout=10)
+    # The controller answers before the broker tells others of it.
+    deadline = time.monotonic() + 10
+    while name not in admin.list_topics(timeout=10).topics:
+        assert time.monotonic() < deadline, f"{name} does not appear"
+        time.sleep(0.02)
+
+
+async def test_applying_makes_the_topics_as_the_contract_has_them(kafka: KafkaServer, absent: TopicNames) -> None:
+    settings = settings_for(kafka.bootstrap, absent)
+    assert len((await worker_topics.plan(settings)).missing) == 4
+    await worker_topics.apply(settings)
+    retention = {
+        absent.commands: 7 * DAY_MS,
+        absent.results: 7 * DAY_MS,
+        absent.transitions: -1,
+        absent.dead_letters: 14 * DAY_MS,
+    }
+    for name, wanted in retention.items():
+        partitions, configs = described(kafka, name)
+        assert partitions == 12
+        assert (configs["retention.ms"], configs["cleanup.policy"]) == (str(wanted), "delete")
+    planned = await worker_topics.plan(settings)
+    assert [(topic.exists, topic.differences) for topic in planned.topics] == [(True, ())] * 4
+
+
+async def test_planning_makes_nothing(kafka: KafkaServer, absent: TopicNames) -> None:
+    settings = settings_for(kafka.bootstrap, absent)
+    await worker_topics.plan(settings)
+    assert len((await worker_topics.plan(settings)).missing) == 4
+
+
+async def test_the_other_topics_follow_the_commands_topic(kafka: KafkaServer, absent: TopicNames) -> None:
+    await asyncio.to_thread(make, kafka, absent.commands, 3, retention_ms=str(7 * DAY_MS))
+    await worker_topics.apply(settings_for(kafka.bootstrap, absent))
+    assert described(kafka, absent.transitions)[0] == 3
+
+
+async def test_several_at_once_do_not_disturb_each_other(kafka: KafkaServer, absent: TopicNames) -> None:
+    settings = settings_for(kafka.bootstrap, absent)
+    await asyncio.gather(*(worker_topics.apply(settings) for _ in range(3)))
+    assert (await worker_topics.plan(settings)).missing == ()
+
+
+async def test_a_topic_that_is_wrong_is_reported_with_its_harm_and_not_altered(
+    kafka: KafkaServer, absent: TopicNames
+) -> None:
+    await asyncio.to_thread(make, kafka, absent.transitions, 5, retention_ms="60000", cleanup_policy="compact")
+    settings = settings_for(kafka.bootstrap, absent)
+    planned = await worker_topics.apply(settings)
+    assert planned.harmful
+    transitions = next(topic for topic in planned.topics if topic.role == "transitions")
+    found = {difference.setting: difference for difference in transitions.differences}
+    assert found["partitions"].harm == ""
+    assert "history" in found["retention.ms"].harm
+    assert "compaction" in found["cleanup.policy"].harm
+    assert found["retention.ms"].mend.endswith(f"--topic {absent.transitions} --add-config retention.ms=-1")
+    partitions, configs = described(kafka, absent.transitions)
+    assert (partitions, configs["retention.ms"], configs["cleanup.policy"]) == (5, "60000", "compact")
+
+
+async def test_a_shorter_retention_of_results_is_the_operators_choice(kafka: KafkaServer, absent: TopicNames) -> None:
+    await asyncio.to_thread(make, kafka, absent.results, 12, retention_ms=str(DAY_MS))
+    planned = await worker_topics.apply(settings_for(kafka.bootstrap, absent))
+    assert not planned.harmful
+    assert [difference.setting for topic in planned.topics for difference in topic.differences] == ["retention.ms"]
+
+
+async def test_a_broker_that_is_away_is_a_dependency_that_is_away_and_says_why(absent: TopicNames) -> None:
+    with pytest.raises(DependencyAway, match=r"127\.0\.0\.1:1"):
+        await worker_topics.plan(settings_for("127.0.0.1:1", absent))

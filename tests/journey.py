@@ -1,0 +1,210 @@
+"""The Postgres half of the journey without Kafka: lanes whose records a test writes down itself."""
+
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import uuid4
+
+import asyncpg
+
+from schemas.codes import StatusCode
+from tests.logins import SECRET, login_token
+from worker.authorise import Logins
+from worker.credentials import PassCodes
+from worker.database import Database
+from worker.model import Answered, Coordinates, Delivery, Fact, Header
+from worker.pipeline import Hold, Pipeline, Policy
+from worker.result import Post, result_message
+from worker.sql import statement
+
+# The access tokens of the fixture that the tests work with, all of ORG1.
+CODE: Final = "99021047380"
+EFFECTIVE_CODE: Final = "99021047381"
+PENDING_CODE: Final = "99021047382"
+CODE_OF_IDENTIFIER: Final = "99021047383"
+IDENTIFIER: Final = "polina@example.com"
+PASS_CODE: Final = "correct horse 7"
+CARD_CODE: Final = "99021047384"
+TOKEN_ID: Final = "4D1F0C6E9B7A4F5C8E2B7A90D3C61F55"
+OTHER_TOKEN_ID: Final = "9BE34643165555219ACA29F33D3D84C6"
+
+POST: Final = Post("results", "transitions", "dead-letters", "group", "worker")
+POLICY: Final = Policy(max_command_bytes=65_536, expiry_at_append=False, reveal_verification_code=False)
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A command as a sender writes it."""
+
+    value: bytes | None
+    headers: tuple[Header, ...] = ()
+    key: bytes | None = None
+
+
+def by_code(
+    code: str = CODE,
+    *,
+    login: str | None = None,
+    fields: str | None = "number",
+    request_id: str | None = None,
+    event: tuple[str, str] | None = None,
+    headers: tuple[Header, ...] = (),
+) -> Sent:
+    """``event`` is the ``ce_source`` and the ``ce_id``."""
+    return _sent({"authentication_code": code}, login, fields, request_id, event, headers)
+
+
+def by_identifier(
+    identifier: str = IDENTIFIER,
+    pass_code: str = PASS_CODE,
+    *,
+    login: str | None = None,
+    fields: str | None = "number",
+    request_id: str | None = None,
+    event: tuple[str, str] | None = None,
+) -> Sent:
+    return _sent({"identifier": identifier, "pass_code": pass_code}, login, fields, request_id, event, ())
+
+
+def _sent(
+    named: dict[str, str],
+    login: str | None,
+    fields: str | None,
+    request_id: str | None,
+    event: tuple[str, str] | None,
+    headers: tuple[Header, ...],
+) -> Sent:
+    body = {
+        "token": login or login_token(),
+        "access_token_identifier": named,
+        "fields_set": fields,
+        "request_unique_identifier": request_id,
+    }
+    if event is not None:
+        headers = (*headers, ("ce_source", event[0].encode()), ("ce_id", event[1].encode()))
+    return Sent(json.dumps(body).encode(), headers)
+
+
+@dataclass
+class Partition:
+    """A lane and the records of its partition so far."""
+
+    journey: "Journey"
+    partition: int
+    hold: Hold
+    log: list[Delivery] = field(default_factory=list)
+
+    def deliver(self, *sent: Sent, timestamp: int | None = None, by_broker: bool = False) -> list[Delivery]:
+        """Append records to the partition."""
+        stamp = int(time.time() * 1000) if timestamp is None else timestamp
+        new = [
+            Delivery(
+                Coordinates("cluster", "commands", self.partition, len(self.log) + position, stamp),
+                each.key,
+                each.value,
+                each.headers,
+                stamped_by_broker=by_broker,
+            )
+            for position, each in enumerate(sent)
+        ]
+        self.log += new
+        return new
+
+    async def take(self, batch: Sequence[Delivery]) -> list[Answered]:
+        """Decide a batch, from its own first offset on."""
+        answered, self.hold = await self.journey.pipeline.run(self.hold, batch, batch[0].coordinates.offset)
+        return answered
+
+    async def run(self, *sent: Sent) -> list[Answered]:
+        """Deliver and decide in one batch."""
+        return await self.take(self.deliver(*sent))
+
+    async def one(self, sent: Sent) -> Answered:
+        [answered] = await self.run(sent)
+        return answered
+
+    async def taken_over(self) -> "Partition":
+        """The same partition with another owner, who begins where the row says that the last batch began."""
+        hold = await self.journey.own(self.partition)
+        return Partition(self.journey, self.partition, hold, self.log)
+
+
+class Journey:
+    """A pipeline over a database of a test's own."""
+
+    def __init__(self, database: Database, pipeline: Pipeline, owner: asyncpg.Connection) -> None:
+        self.database = database
+        self.pipeline = pipeline
+        self.owner = owner
+        """A connection with all rights, to look and to break things."""
+
+    async def own(self, partition: int) -> Hold:
+        """Take the lane's row, as a worker that starts."""
+        owner, now = uuid4(), datetime.fromtimestamp(time.time(), UTC)
+        async with self.database.connection() as connection:
+            row = await connection.fetchrow(
+                statement("take_lane"), "cluster", "group", "commands", partition, owner, now
+            )
+            assert row is not None
+            if row["next_offset"] is None:
+                assert await connection.fetchval(statement("open_lane"), row["id"], owner, 0) == row["id"]
+        return Hold(row["id"], f"cluster/group/commands/{partition}", owner, row["next_offset"] or 0)
+
+    async def lane(self, partition: int = 0) -> Partition:
+        return Partition(self, partition, await self.own(partition))
+
+    async def token(self, code: str = CODE, organisation: str = "ORG1") -> asyncpg.Record:
+        row = await self.owner.fetchrow(
+            "SELECT * FROM access_token WHERE organisation = $1 AND authentication_code = $2", organisation, code
+        )
+        assert row is not None
+        return row
+
+    async def count(self, table: str) -> int:
+        return int(await self.owner.fetchval(f"SELECT count(*) FROM {table}"))
+
+
+@asynccontextmanager
+async def journey(
+    worker_dsn: str,
+    owner_dsn: str,
+    *,
+    policy: Policy = POLICY,
+    clock: Callable[[], float] = time.time,
+    pass_codes: PassCodes | None = None,
+    connections: int = 4,
+) -> AsyncIterator[Journey]:
+    """A journey over a migrated database. ``clock`` is the worker's."""
+    database = await Database.open(worker_dsn, connections=connections)
+    compared = pass_codes or PassCodes()
+    owner = await asyncpg.connect(owner_dsn)
+    try:
+        yield Journey(database, Pipeline(database, Logins((SECRET,), clock), compared, clock, policy), owner)
+    finally:
+        await owner.close()
+        compared.close()
+        await database.close()
+
+
+def codes(answered: Sequence[Answered]) -> list[StatusCode]:
+    return [each.answer.code for each in answered]
+
+
+def facts(answered: Sequence[Answered]) -> list[Fact]:
+    return [each.fact for each in answered if each.fact is not None]
+
+
+def event_of(fact: Fact) -> dict[str, Any]:
+    """The transition event that a reader sees."""
+    return {**fact.members(), "hash": fact.hash.hex()}
+
+
+def result_of(each: Answered) -> Any:
+    """The result that the sender reads."""
+    value = result_message(each, POST).value
+    assert value is not None
+    return json.loads(value)

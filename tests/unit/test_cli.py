@@ -1,0 +1,207 @@
+"""The command line as a shell sees it: exit codes, streams, and no tracebacks for what one can mend (CONTRACT 8)."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import jwt
+import pytest
+
+from tests.logins import SECRET
+from worker.settings import PREFIX
+
+ROOT: Final = Path(__file__).parents[2]
+COMMANDS: Final = (
+    ("run",),
+    ("migrate",),
+    ("topics",),
+    ("topics", "plan"),
+    ("topics", "apply"),
+    ("check",),
+    ("import",),
+    ("login-token",),
+)
+GIVEN: Final = {"WORKER_LOGIN__SECRETS": SECRET}
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def nowhere() -> dict[str, str]:
+    """Settings under which neither Postgres nor a broker answers."""
+    return GIVEN | {
+        "WORKER_POSTGRES__DSN": f"postgresql://worker:canary@127.0.0.1:{free_port()}/effective",
+        "WORKER_KAFKA__BOOTSTRAP_SERVERS": f"127.0.0.1:{free_port()}",
+        "WORKER_ADMIN__PORT": "0",
+    }
+
+
+def environment(settings: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)} | settings
+
+
+def worker(*arguments: str, settings: dict[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "worker", *arguments],
+        cwd=ROOT,
+        env=environment(settings or {}),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def says_one_line(done: "subprocess.CompletedProcess[str]", *words: str) -> None:
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert all(word in lines[0] for word in words), lines[0]
+    assert "canary" not in done.stdout + done.stderr
+
+
+def test_help_names_every_command() -> None:
+    done = worker("--help")
+    assert done.returncode == 0
+    assert all(command[0] in done.stdout for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_the_help_of_each_command_shows_an_example(command: Sequence[str]) -> None:
+    done = worker(*command, "--help")
+    assert done.returncode == 0
+    assert f"Example:\n  effective-worker {command[0]}" in done.stdout.replace("    effective", "  effective").replace(
+        "  Example", "Example"
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("frobnicate",), ("import",), ("migrate", "--sideways"), ("login-token", "--organisation", "ORG1")],
+    ids=" ".join,
+)
+def test_wrong_usage_exits_2(arguments: Sequence[str]) -> None:
+    done = worker(*arguments)
+    assert done.returncode == 2
+    assert "Usage:" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", [*COMMANDS[:2], *COMMANDS[3:6], ("import", "x.ndjson")], ids=" ".join)
+def test_wrong_settings_exit_2_and_name_every_variable(command: Sequence[str]) -> None:
+    done = worker(*command, settings=GIVEN | {"WORKER_MAX_BATCH": "many", "WORKER_KAFKA__GROUP": "g"})
+    assert done.returncode == 2
+    assert [line.split(":")[1].strip() for line in done.stderr.splitlines()] == [
+        "WORKER_KAFKA__GROUP",
+        "WORKER_MAX_BATCH",
+    ]
+
+
+def test_a_worker_without_a_login_secret_does_not_start() -> None:
+    done = worker("run")
+    assert done.returncode == 2
+    says_one_line(done, "WORKER_LOGIN__SECRETS")
+
+
+@pytest.mark.parametrize("command", [("migrate",), ("migrate", "--check")], ids=" ".join)
+def test_a_database_that_is_away_is_one_line_and_exit_1(command: Sequence[str], nowhere: dict[str, str]) -> None:
+    done = worker(*command, settings=nowhere)
+    assert done.returncode == 1
+    says_one_line(done, "postgres", "refused")
+
+
+@pytest.mark.parametrize("command", [("topics", "plan"), ("topics", "apply")], ids=" ".join)
+def test_a_broker_that_is_away_is_one_line_and_exit_1(command: Sequence[str], nowhere: dict[str, str]) -> None:
+    done = worker(*command, settings=nowhere)
+    assert done.returncode == 1
+    says_one_line(done, "kafka", "refused")
+
+
+def test_a_file_that_is_not_there_is_one_line_and_exit_1(nowhere: dict[str, str]) -> None:
+    done = worker("import", "no-such-file.ndjson", settings=nowhere)
+    assert done.returncode == 1
+    assert "error: no-such-file.ndjson cannot be read: No such file or directory" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_check_says_line_by_line_what_is_missing(nowhere: dict[str, str]) -> None:
+    done = worker("check", "--json", settings=nowhere)
+    assert done.returncode == 1
+    report = json.loads(done.stdout)
+    assert report["ok"] is False
+    states = {each["name"]: each["state"] for each in report["checks"]}
+    assert states == {
+        "settings": "ok",
+        "broker": "failed",
+        "topics": "failed",
+        "database": "failed",
+        "schema": "failed",
+        "grants": "failed",
+        "login keys": "ok",
+    }
+    assert "canary" not in done.stdout + done.stderr
+
+
+def test_a_login_token_is_signed_with_the_first_secret() -> None:
+    settings = {"WORKER_LOGIN__SECRETS": f"{SECRET},{SECRET[::-1]}"}
+    done = worker(
+        "login-token", "--organisation", "ORG1", "--user", "mpadmin", "--unit", "1", "--ttl", "1h30m", settings=settings
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    claims = jwt.decode(done.stdout.strip(), SECRET, algorithms=["HS256"])
+    assert (claims["org"], claims["usr"], claims["oun"]) == ("ORG1", "mpadmin", "1")
+    assert claims["exp"] - claims["iat"] == 90 * 60
+    assert claims["jti"]
+    assert not {"cii", "acr"} & claims.keys()
+
+
+def test_a_login_token_of_a_consumer_application_names_its_account() -> None:
+    arguments = ("--organisation", "O", "--user", "u", "--unit", "1", "--account", "A1", "--json")
+    document = json.loads(worker("login-token", *arguments, settings=GIVEN).stdout)
+    claims = jwt.decode(document["token"], SECRET, algorithms=["HS256"])
+    assert claims == document["claims"]
+    assert (claims["acr"], bool(claims["cii"])) == ("A1", True)
+
+
+@pytest.mark.parametrize("ttl", ["", "soon", "0h", "-1h", "2 h"])
+def test_a_login_token_needs_a_sensible_duration(ttl: str) -> None:
+    arguments = ("--organisation", "O", "--user", "u", "--unit", "1", "--ttl", ttl)
+    done = worker("login-token", *arguments, settings=GIVEN)
+    assert done.returncode == 2
+    assert "--ttl" in done.stderr
+
+
+def test_a_login_token_asks_for_the_unit_where_it_cannot_be_looked_up(nowhere: dict[str, str]) -> None:
+    done = worker("login-token", "--organisation", "O", "--user", "u", settings=nowhere)
+    assert done.returncode == 1
+    says_one_line(done, "--unit is needed")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_worker_that_waits_for_its_dependencies_ends_well_when_told_to(
+    number: signal.Signals, nowhere: dict[str, str]
+) -> None:
+    command = [sys.executable, "-m", "worker", "run"]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment(nowhere), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline().startswith("admin http://127.0.0.1:")
+            process.send_signal(number)
+            _, err = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert process.returncode == 0
+    assert "Traceback" not in err
+    assert "canary" not in err

@@ -1,0 +1,179 @@
+"""Where a message goes: the lane's own partition number, or the one that every other Kafka client would choose."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import pytest
+from aiokafka import TopicPartition
+from aiokafka import errors as kafka
+from aiokafka.partitioner import murmur2
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.publish import Place, WatchedProducer, own_or_keyed, send, transactional_id
+from worker.result import Message
+
+SOURCE: Final = TopicPartition("commands", 2)
+
+# The Java client's own expectations (UtilsTest.testMurmur2), as signed 32-bit numbers.
+JAVA_MURMUR2: Final = (
+    (b"21", -973932308),
+    (b"foobar", -790332482),
+    (b"a-little-bit-long-string", -985981536),
+    (b"a-little-bit-longer-string", -1486304829),
+    (b"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58897971),
+    (b"abc", 479470107),
+)
+
+
+@pytest.mark.parametrize(("key", "expected"), JAVA_MURMUR2)
+def test_the_hash_of_a_key_is_the_java_clients(key: bytes, expected: int) -> None:
+    assert murmur2(key) & 0xFFFFFFFF == expected & 0xFFFFFFFF
+
+
+@pytest.mark.parametrize(("key", "expected"), JAVA_MURMUR2)
+@pytest.mark.parametrize("count", [1, 3, 12, 100])
+def test_a_keyed_message_goes_where_the_java_client_would_send_it(key: bytes, expected: int, count: int) -> None:
+    assert own_or_keyed(key, 5, 7, count) == (expected & 0x7FFFFFFF) % count
+
+
+@given(st.binary(max_size=64), st.integers(1, 200), st.integers(0, 199))
+def test_where_the_counts_are_equal_a_lane_writes_to_its_own_number(key: bytes, count: int, own: int) -> None:
+    own %= count
+
+    assert own_or_keyed(key, own, count, count) == own
+    assert own_or_keyed(None, own, count, count) == own
+
+
+@given(st.one_of(st.none(), st.binary(max_size=64)), st.integers(0, 199), st.integers(0, 200), st.integers(1, 200))
+def test_every_message_has_a_partition_that_exists(key: bytes | None, own: int, own_count: int, count: int) -> None:
+    assert 0 <= own_or_keyed(key, own, own_count, count) < count
+
+
+@given(st.binary(max_size=64), st.integers(0, 99), st.integers(0, 99))
+def test_where_the_counts_differ_a_key_has_one_partition_whichever_lane_writes(
+    key: bytes, one: int, other: int
+) -> None:
+    assert own_or_keyed(key, one, 100, 7) == own_or_keyed(key, other, 100, 7)
+
+
+def test_one_transactional_id_per_input_partition() -> None:
+    assert transactional_id(Place(SOURCE, "group")) == "group.commands.2"
+
+
+# --- sending ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Batch:
+    room: int
+    taken: list[dict[str, Any]] = field(default_factory=list)
+
+    def append(self, **message: Any) -> object | None:
+        if self.taken and len(self.taken) >= self.room:
+            return None
+        self.taken.append(message)
+        return message
+
+
+class Producer:
+    """What ``send`` asks of a producer; every batch takes ``room`` messages."""
+
+    def __init__(self, room: int, **counts: int) -> None:
+        self._room = room
+        self._counts = counts
+        self.sent: list[tuple[str, int, list[dict[str, Any]]]] = []
+
+    async def partitions_for(self, topic: str) -> set[int]:
+        return set(range(self._counts[topic]))
+
+    def create_batch(self) -> Batch:
+        return Batch(self._room)
+
+    async def send_batch(self, batch: Batch, topic: str, *, partition: int) -> "asyncio.Future[None]":
+        self.sent.append((topic, partition, batch.taken))
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future.set_result(None)
+        return future
+
+
+def message(topic: str, number: int, key: bytes | None = b"key") -> Message:
+    return Message(topic, key, str(number).encode(), (("name", b"value"),))
+
+
+def values(batches: Sequence[tuple[str, int, list[dict[str, Any]]]]) -> list[bytes]:
+    return [each["value"] for _, _, taken in batches for each in taken]
+
+
+async def test_every_batch_has_a_future_and_order_is_kept_within_a_partition() -> None:
+    producer = Producer(3, results=4, transitions=4)
+    written = [message(topic, number) for number in range(10) for topic in ("results", "transitions")]
+
+    futures = await send(producer, written, SOURCE, 4)
+
+    assert len(futures) == len(producer.sent) == 8
+    for topic in ("results", "transitions"):
+        of_topic = [batch for batch in producer.sent if batch[0] == topic]
+        assert {partition for _, partition, _ in of_topic} == {SOURCE.partition}
+        assert values(of_topic) == [str(number).encode() for number in range(10)]
+
+
+async def test_a_message_carries_its_key_and_its_headers() -> None:
+    producer = Producer(9, results=4)
+
+    await send(producer, [message("results", 1)], SOURCE, 4)
+
+    [(_, _, [sent])] = producer.sent
+    assert sent == {"timestamp": None, "key": b"key", "value": b"1", "headers": [("name", b"value")]}
+
+
+async def test_a_topic_with_another_count_is_written_by_key() -> None:
+    producer = Producer(9, results=4, transitions=7)
+
+    await send(producer, [message("results", 1, b"abc"), message("transitions", 2, b"abc")], SOURCE, 4)
+
+    assert {(topic, partition) for topic, partition, _ in producer.sent} == {
+        ("results", 2),
+        ("transitions", 479470107 % 7),
+    }
+
+
+# --- what happens under the surface -----------------------------------------------------------------------------------
+
+
+class Client:
+    def __init__(self, error: BaseException | None) -> None:
+        self._error = error
+
+    async def send(self, *_: object, **__: object) -> str:
+        if self._error is not None:
+            raise self._error
+        return "answer"
+
+
+class Inner:
+    def __init__(self, error: BaseException | None) -> None:
+        self.client = Client(error)
+
+
+@pytest.mark.parametrize(
+    "error", [kafka.KafkaConnectionError(), kafka.RequestTimedOutError(), kafka.NodeNotReadyError()], ids=repr
+)
+async def test_a_request_whose_answer_was_lost_taints_the_producer(error: Exception) -> None:
+    inner = Inner(error)
+    watched = WatchedProducer(inner)
+
+    with pytest.raises(type(error)):
+        await inner.client.send(0, "request")
+
+    assert watched.tainted
+
+
+async def test_an_answered_request_leaves_no_taint() -> None:
+    inner = Inner(None)
+    watched = WatchedProducer(inner)
+
+    assert await inner.client.send(0, "request") == "answer"
+    assert not watched.tainted

@@ -1,0 +1,176 @@
+"""``effective-worker demo``"""
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
+from secrets import token_hex
+from typing import Annotated, Any, Final
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from worker.authorise import sign_login
+from worker.cli.terminal import FAILED, Json, run_to_end
+from worker.demo.attempts import FIXTURE, LOGIN_SECONDS, attempts
+from worker.demo.exchange import ask
+from worker.demo.load import Answers, LoadReport, OnProgress, make_tokens, send_backlog
+from worker.demo.process import Running, running_worker
+from worker.demo.report import Report
+from worker.embedded.stack import Stack, embedded_stack
+from worker.importing import import_files
+from worker.migrate import apply_migrations
+from worker.observe import configure_logging
+from worker.settings import Settings, read_settings
+from worker.topics import apply
+
+TERMINATED: Final = 128 + signal.SIGTERM
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """Everything that the demo has started and made."""
+
+    stack: Stack
+    variables: dict[str, str]
+    """The worker's environment."""
+    settings: Settings
+    secret: str
+
+
+def demo(
+    *,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave everything up until Ctrl-C, and say where it is.")
+    ] = False,
+    commands: Annotated[
+        int, typer.Option("--commands", min=0, max=5_000_000, metavar="N", help="Drive a load of N commands as well.")
+    ] = 0,
+    directory: Annotated[
+        Path | None, typer.Option(help="Keep the data of broker and Postgres there; a temporary place if not given.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Start a broker and a Postgres, run the worker on the golden command and a few to refuse, show them, and stop.
+
+    Its broker is for trying out: it is not Apache Kafka.
+    """
+    configure_logging("error")
+    try:
+        code = run_to_end(_demo(keep=keep, commands=commands, directory=directory, as_json=json))
+    except asyncio.CancelledError:
+        code = TERMINATED
+    raise typer.Exit(code)
+
+
+async def _demo(*, keep: bool, commands: int, directory: Path | None, as_json: bool) -> int:
+    _end_on_sigterm()
+    told = Console(stderr=True)
+    began = time.monotonic()
+    async with _house(directory, told) as house:
+        log = house.stack.directory / "worker.log"
+        made = attempts(house.secret, int(time.time()))
+        async with running_worker(house.variables, log) as worker:
+            report = Report(made, await ask(house.settings, made), time.monotonic() - began)
+            if not commands:
+                report.show(as_json=as_json)
+                await _stay(house, worker, told, keep=keep)
+        if commands:
+            answers = await _backlog(house, commands, told)
+            async with running_worker(house.variables, log) as worker:
+                report = report.with_load(await _watched(answers, commands, told), worker.peak_memory())
+                report.show(as_json=as_json)
+                await _stay(house, worker, told, keep=keep)
+    return 0 if report.as_documented else FAILED
+
+
+def _end_on_sigterm() -> None:
+    """SIGTERM ends the demo as Ctrl-C does: nothing stays behind."""
+    task = asyncio.current_task()
+    if task is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+
+
+@asynccontextmanager
+async def _house(directory: Path | None, told: Console) -> AsyncIterator[House]:
+    with told.status("starting an embedded broker and Postgres") as status:
+        async with embedded_stack(directory) as stack:
+            secret = token_hex(32)
+            variables = {
+                "WORKER_KAFKA__BOOTSTRAP_SERVERS": stack.bootstrap_servers,
+                "WORKER_POSTGRES__DSN": stack.worker_dsn,
+                "WORKER_LOGIN__SECRETS": secret,
+                "WORKER_ADMIN__PORT": "0",
+            }
+            settings = read_settings(variables, needs_login=True)
+            status.update("migrating, making topics, loading the fixture")
+            await apply_migrations(stack.owner_dsn, stack.worker_dsn)
+            await apply(settings)
+            with as_file(files("worker.demo") / FIXTURE) as fixture:
+                await import_files(stack.owner_dsn, [fixture], on_progress=lambda _: None)
+            status.stop()
+            yield House(stack, variables, settings, secret)
+
+
+async def _backlog(house: House, count: int, told: Console) -> Answers:
+    """Commands that wait for a worker, and a reader that knows where the answers will begin."""
+    run = f"LOAD-{token_hex(4)}"
+    login = sign_login(
+        house.secret, organisation="ORG1", user="mpadmin", unit="1", issued=int(time.time()), seconds=LOGIN_SECONDS
+    )
+    await make_tokens(house.stack.owner_dsn, run, count)
+    with _bar("sending", count, told) as on_progress:
+        await send_backlog(house.settings, login, run, count, on_progress)
+    answers = Answers(house.settings)
+    await answers.open()
+    return answers
+
+
+async def _watched(answers: Answers, count: int, told: Console) -> LoadReport:
+    try:
+        with _bar("answered", count, told) as on_progress:
+            await answers.arrived(count, on_progress)
+        return await answers.report(count)
+    finally:
+        await answers.close()
+
+
+@contextmanager
+def _bar(what: str, count: int, told: Console) -> Iterator[OnProgress]:
+    with Progress(TextColumn(what), BarColumn(), MofNCompleteColumn(), console=told, transient=True) as progress:
+        task = progress.add_task(what, total=count)
+
+        def advance(done: int) -> None:
+            progress.update(task, completed=done)
+
+        yield advance
+
+
+async def _stay(house: House, worker: Running, told: Console, *, keep: bool) -> None:
+    """Leave everything up until Ctrl-C, if that was asked for."""
+    if not keep:
+        return
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    for name, where in _addresses(house, worker).items():
+        told.print(f"{name:10} {where}", highlight=False, soft_wrap=True)
+    told.print("everything stays up until Ctrl-C", highlight=False)
+    await stop.wait()
+
+
+def _addresses(house: House, worker: Running) -> dict[str, Any]:
+    # The login secret and the passwords are this demo's own, and a person needs them to try something.
+    return {
+        "kafka": house.stack.bootstrap_servers,
+        "postgres": house.stack.owner_dsn,
+        "admin": worker.admin,
+        "directory": house.stack.directory,
+        "worker": " ".join(f"{name}={value}" for name, value in house.variables.items()),
+    }
