@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import chain, cycle, islice
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Final
 
 import pytest
 
-from tests.acceptance.clients import Outgoing, read_to_end
+from tests.acceptance.clients import read_committed
 from tests.acceptance.scene import Load, Scene
 
 pytestmark = pytest.mark.real_kafka
@@ -30,6 +31,9 @@ def lives() -> Iterator[tuple[str, int]]:
 def test_a_worker_killed_over_and_over_answers_every_command_once(scene: Scene) -> None:
     load = Load(scene, scene.new_tokens(COMMANDS))
     load.send(1, COMMANDS)
+    witness = ThreadPoolExecutor(1).submit(
+        read_committed, scene.kafka.bootstrap, scene.topics.results, until=COMMANDS, seconds=300, settle=1
+    )
     # A member of that name takes its own place again, where any other would wait for the dead one's session to end.
     settings = {
         "KAFKA__GROUP_INSTANCE_ID": "the only one",
@@ -49,3 +53,5 @@ def test_a_worker_killed_over_and_over_answers_every_command_once(scene: Scene) 
         assert last.terminate() == 0
 
     load.check_exactly_once()
+    # Who read along saw the same as who reads now.
+    assert witness.result() == scene.seen(scene.topics.results)

@@ -1,25 +1,19 @@
 """A command sent, read or retried once more (CONTRACT 2, Idempotency), case by case."""
 
-import asyncio
 from collections.abc import Iterator
 from itertools import count
-from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
-import asyncpg
 import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from tests.acceptance.clients import Headers, Outgoing, Record, read_to_end
 from tests.acceptance.scene import NUMBER, Scene, answer, body, event_id, history, status
-from tests.acceptance.worker_process import WorkerProcess, worker_settings
+from tests.acceptance.worker_process import WorkerProcess
 from tests.contract.bad_inputs import IDENTIFIER, PASS_CODE
 from tests.logins import login_token
-from tests.providers.kafka import KafkaServer, TopicNames, create_topics, delete_topics
-from tests.providers.postgres import DatabaseUnderTest, PostgresServer
-from worker.embedded.postgres import Login
 
 pytestmark = pytest.mark.real_kafka
 
@@ -72,37 +66,9 @@ class Conversation:
 
 
 @pytest.fixture(scope="module")
-def conversation(
-    kafka: KafkaServer,
-    postgres_server: PostgresServer,
-    database_template: str,
-    worker_role: Login,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Conversation]:
-    asyncio.run(kafka.start())
-    asyncio.run(postgres_server.start())
-    run = uuid4().hex[:12]
-    topics = TopicNames(f"commands-{run}", f"results-{run}", f"transitions-{run}", f"dead-letters-{run}")
-    every = (topics.commands, topics.results, topics.transitions, topics.dead_letters)
-    create_topics(kafka.bootstrap, *every)
-    name = f"test_{run}"
-    asyncio.run(on_server(postgres_server, f'CREATE DATABASE "{name}" TEMPLATE "{database_template}"'))
-    database = DatabaseUnderTest(postgres_server.dsn(name), postgres_server.dsn(name, worker_role), name)
-    settings = worker_settings(kafka.bootstrap, topics, database.worker_dsn)
-    directory: Path = tmp_path_factory.mktemp("conversation")
-    scene = Scene(kafka, postgres_server, topics, database, settings, directory)
-    with scene.worker():
-        yield Conversation(scene)
-    delete_topics(kafka.bootstrap, *every)
-    asyncio.run(on_server(postgres_server, f'DROP DATABASE "{name}" WITH (FORCE)'))
-
-
-async def on_server(server: PostgresServer, statement: str) -> None:
-    connection = await asyncpg.connect(server.owner_dsn)
-    try:
-        await connection.execute(statement)
-    finally:
-        await connection.close()
+def conversation(shared_scene: Scene) -> Iterator[Conversation]:
+    with shared_scene.worker():
+        yield Conversation(shared_scene)
 
 
 def test_a_new_delivery_of_an_applied_event_is_answered_again(conversation: Conversation) -> None:
@@ -338,7 +304,7 @@ def test_offsets_set_back_by_hand_bring_the_same_answers_and_no_second_transitio
         Outgoing(body(codes[1]), b"d", (), 3),
         Outgoing(body(codes[0]), b"e", event_id("a"), 3),  # a replay
     )
-    with scene.worker() as worker:
+    with scene.worker(MAX_BATCH="2") as worker:
         first = scene.results(5)
         assert worker.terminate() == 0
     tokens = scene.every_table()["access_token"]

@@ -13,8 +13,9 @@ from worker.embedded import embedded_stack
 async def hold(directory: Path | None) -> None:
     """Print one line, then wait for ever."""
     async with embedded_stack(directory) as stack:
-        children = [child.pid for child in psutil.Process().children(recursive=True)]
-        held = {"directory": str(stack.directory), "processes": children, "owner_dsn": stack.owner_dsn}
+        servers = [child.pid for child in psutil.Process().children()]
+        processes = [child.pid for child in psutil.Process().children(recursive=True)]
+        held = {"directory": str(stack.directory), "servers": servers, "processes": processes}
         sys.stdout.write(json.dumps(held) + "\n")
         sys.stdout.flush()
         await asyncio.Event().wait()

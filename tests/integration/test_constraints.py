@@ -1,15 +1,18 @@
 """What the database itself refuses, whoever asks, and what the worker's role may not even ask."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, Final
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
 
 from tests.journey import OTHER_TOKEN_ID, TOKEN_ID
-from tests.providers.postgres import DatabaseUnderTest
+from tests.providers.postgres import DatabaseUnderTest, PostgresServer
+from worker.embedded.postgres import Login
 
 EFFECTIVE_ID: Final = "537D12273727599D9270455F413F62FA"
 PENDING_ID: Final = "60ADF0025EB6568A9C629E561D7084E8"
@@ -18,23 +21,68 @@ HASH: Final = b"\x01" * 32
 OWNER: Final = UUID(int=7)
 
 
-@pytest.fixture
-async def owner(database: DatabaseUnderTest) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(database.owner_dsn)
-    yield connection
+class Session:
+    """A connection in a transaction that is rolled back at the end; what is refused in it leaves it usable."""
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self._connection = connection
+
+    async def execute(self, statement: str, *arguments: Any) -> str:
+        async with self._connection.transaction():
+            return await self._connection.execute(statement, *arguments)
+
+    async def fetch(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:
+        async with self._connection.transaction():
+            return await self._connection.fetch(statement, *arguments)
+
+    async def fetchrow(self, statement: str, *arguments: Any) -> asyncpg.Record:
+        [row] = await self.fetch(statement, *arguments)
+        return row
+
+    async def fetchval(self, statement: str, *arguments: Any) -> Any:
+        return (await self.fetchrow(statement, *arguments))[0]
+
+    async def insert(self, table: str, row: dict[str, Any]) -> None:
+        places = ", ".join(f"${position}" for position in range(1, len(row) + 1))
+        await self.execute(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({places})", *row.values())
+
+
+@asynccontextmanager
+async def session(dsn: str) -> AsyncIterator[Session]:
+    connection = await asyncpg.connect(dsn)
+    transaction = connection.transaction()
+    await transaction.start()
+    yield Session(connection)
+    await transaction.rollback()
     await connection.close()
 
 
+@pytest.fixture(scope="module")
+def shared(postgres_server: PostgresServer, database_template: str, worker_role: Login) -> Iterator[DatabaseUnderTest]:
+    """One database for all the tests here: none of them commits anything."""
+    name = f"constraints_{uuid4().hex}"
+
+    async def execute(statement: str) -> None:
+        connection = await asyncpg.connect(postgres_server.owner_dsn)
+        await connection.execute(statement)
+        await connection.close()
+
+    asyncio.run(postgres_server.start())
+    asyncio.run(execute(f'CREATE DATABASE "{name}" TEMPLATE "{database_template}"'))
+    yield DatabaseUnderTest(postgres_server.dsn(name), postgres_server.dsn(name, worker_role), name)
+    asyncio.run(execute(f'DROP DATABASE "{name}" WITH (FORCE)'))
+
+
 @pytest.fixture
-async def worker(database: DatabaseUnderTest) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(database.worker_dsn)
-    yield connection
-    await connection.close()
+async def owner(shared: DatabaseUnderTest) -> AsyncIterator[Session]:
+    async with session(shared.owner_dsn) as opened:
+        yield opened
 
 
-async def insert(connection: asyncpg.Connection, table: str, row: dict[str, Any]) -> None:
-    places = ", ".join(f"${position}" for position in range(1, len(row) + 1))
-    await connection.execute(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({places})", *row.values())
+@pytest.fixture
+async def worker(shared: DatabaseUnderTest) -> AsyncIterator[Session]:
+    async with session(shared.worker_dsn) as opened:
+        yield opened
 
 
 def token(**changes: Any) -> dict[str, Any]:
@@ -100,8 +148,8 @@ def record(lane_id: int, **changes: Any) -> dict[str, Any]:
     return good | changes
 
 
-async def a_lane(connection: asyncpg.Connection) -> int:
-    await insert(connection, "lane", lane())
+async def a_lane(connection: Session) -> int:
+    await connection.insert("lane", lane())
     return int(await connection.fetchval("SELECT id FROM lane"))
 
 
@@ -114,7 +162,7 @@ EVERY_CHANGE: Final = [(each, to_state) for each in STATES for to_state in STATE
 @pytest.mark.parametrize("as_worker", [False, True], ids=["owner", "worker"])
 @pytest.mark.parametrize(("token_id", "to_state"), EVERY_CHANGE)
 async def test_only_a_not_effective_token_may_become_effective(
-    owner: asyncpg.Connection, worker: asyncpg.Connection, token_id: str, to_state: str, as_worker: bool
+    owner: Session, worker: Session, token_id: str, to_state: str, as_worker: bool
 ) -> None:
     from_state = STATES[token_id]
     change = worker if as_worker else owner
@@ -131,9 +179,9 @@ async def test_only_a_not_effective_token_may_become_effective(
 
 
 @pytest.mark.parametrize("state", ["TERMINATED", "effective", "", None])
-async def test_a_state_is_one_of_the_three(owner: asyncpg.Connection, state: str | None) -> None:
+async def test_a_state_is_one_of_the_three(owner: Session, state: str | None) -> None:
     with pytest.raises((asyncpg.CheckViolationError, asyncpg.NotNullViolationError)):
-        await insert(owner, "access_token", token(life_cycle_state=state))
+        await owner.insert("access_token", token(life_cycle_state=state))
     with pytest.raises((asyncpg.CheckViolationError, asyncpg.NotNullViolationError)):
         await owner.execute("UPDATE access_token SET life_cycle_state = $1 WHERE id = $2", state, TOKEN_ID)
 
@@ -151,18 +199,18 @@ async def test_a_state_is_one_of_the_three(owner: asyncpg.Connection, state: str
     ],
 )
 async def test_what_names_a_token_is_unique_within_its_organisation_only(
-    owner: asyncpg.Connection, taken: dict[str, str], constraint: str
+    owner: Session, taken: dict[str, str], constraint: str
 ) -> None:
     with pytest.raises(asyncpg.UniqueViolationError) as refused:
-        await insert(owner, "access_token", token(**taken))
+        await owner.insert("access_token", token(**taken))
     assert refused.value.constraint_name == constraint
 
-    await insert(owner, "access_token", token(organisation="ORG2", **taken))
+    await owner.insert("access_token", token(organisation="ORG2", **taken))
 
 
-async def test_many_tokens_may_have_neither_code_nor_identifier(owner: asyncpg.Connection) -> None:
+async def test_many_tokens_may_have_neither_code_nor_identifier(owner: Session) -> None:
     for number in range(3):
-        await insert(owner, "access_token", token(id=f"new{number}", number=f"n{number}"))
+        await owner.insert("access_token", token(id=f"new{number}", number=f"n{number}"))
 
 
 @pytest.mark.parametrize(
@@ -183,14 +231,14 @@ async def test_many_tokens_may_have_neither_code_nor_identifier(owner: asyncpg.C
     ],
     ids=str,
 )
-async def test_a_wrong_value_of_a_token_is_refused(owner: asyncpg.Connection, wrong: dict[str, Any]) -> None:
+async def test_a_wrong_value_of_a_token_is_refused(owner: Session, wrong: dict[str, Any]) -> None:
     with pytest.raises((asyncpg.CheckViolationError, asyncpg.NotNullViolationError)):
-        await insert(owner, "access_token", token(**wrong))
+        await owner.insert("access_token", token(**wrong))
 
 
 @pytest.mark.parametrize("number", [0.0, -0.0, 5e-324, 1.7976931348623157e308, -1.7976931348623157e308])
-async def test_every_number_that_json_can_show_is_taken(owner: asyncpg.Connection, number: float) -> None:
-    await insert(owner, "access_token", token(udf_float_1=number))
+async def test_every_number_that_json_can_show_is_taken(owner: Session, number: float) -> None:
+    await owner.insert("access_token", token(udf_float_1=number))
 
     assert await owner.fetchval("SELECT udf_float_1 FROM access_token WHERE id = 'new'") == number
 
@@ -208,14 +256,12 @@ async def test_every_number_that_json_can_show_is_taken(owner: asyncpg.Connectio
     ],
     ids=str,
 )
-async def test_a_token_names_what_exists_in_its_own_organisation(
-    owner: asyncpg.Connection, wrong: dict[str, str]
-) -> None:
+async def test_a_token_names_what_exists_in_its_own_organisation(owner: Session, wrong: dict[str, str]) -> None:
     with pytest.raises(asyncpg.ForeignKeyViolationError):
-        await insert(owner, "access_token", token(**wrong))
+        await owner.insert("access_token", token(**wrong))
 
 
-async def test_ids_are_compared_byte_by_byte(owner: asyncpg.Connection) -> None:
+async def test_ids_are_compared_byte_by_byte(owner: Session) -> None:
     columns = await owner.fetch(
         "SELECT table_name, column_name, collation_name FROM information_schema.columns"
         " WHERE table_schema = 'public' AND table_name NOT LIKE '%pogo%' AND column_name IN ('id', 'organisation',"
@@ -225,8 +271,8 @@ async def test_ids_are_compared_byte_by_byte(owner: asyncpg.Connection) -> None:
 
     assert len(columns) > 15
     assert {row["collation_name"] for row in columns} == {"C"}
-    await insert(owner, "access_token", token(authentication_code="code", identifier="\u00e9"))
-    await insert(owner, "access_token", token(id="NEW", number="N", authentication_code="CODE", identifier="e\u0301"))
+    await owner.insert("access_token", token(authentication_code="code", identifier="\u00e9"))
+    await owner.insert("access_token", token(id="NEW", number="N", authentication_code="CODE", identifier="e\u0301"))
 
 
 # --- who and what tokens belong to ------------------------------------------------------------------------------------
@@ -267,18 +313,16 @@ async def test_ids_are_compared_byte_by_byte(owner: asyncpg.Connection) -> None:
     ],
     ids=str,
 )
-async def test_a_row_that_makes_no_sense_is_refused(
-    owner: asyncpg.Connection, table: str, wrong: dict[str, Any]
-) -> None:
+async def test_a_row_that_makes_no_sense_is_refused(owner: Session, table: str, wrong: dict[str, Any]) -> None:
     with pytest.raises(asyncpg.IntegrityConstraintViolationError):
-        await insert(owner, table, wrong)
+        await owner.insert(table, wrong)
 
 
-async def test_the_same_ids_may_stand_in_two_organisations(owner: asyncpg.Connection) -> None:
-    await insert(owner, "classification", {"organisation": "ORG2", "id": "C1"})
-    await insert(owner, "app_user", {"organisation": "ORG2", "id": "x", "username": "reader"})
-    await insert(owner, "revoked_login", {"organisation": "ORG2", "jti": "revoked-login-1"})
-    await insert(owner, "contact", {"organisation": "ORG2", "id": "x", "body": '{"id": "x"}'})
+async def test_the_same_ids_may_stand_in_two_organisations(owner: Session) -> None:
+    await owner.insert("classification", {"organisation": "ORG2", "id": "C1"})
+    await owner.insert("app_user", {"organisation": "ORG2", "id": "x", "username": "reader"})
+    await owner.insert("revoked_login", {"organisation": "ORG2", "jti": "revoked-login-1"})
+    await owner.insert("contact", {"organisation": "ORG2", "id": "x", "body": '{"id": "x"}'})
 
 
 # --- the history ------------------------------------------------------------------------------------------------------
@@ -297,8 +341,8 @@ async def test_the_same_ids_may_stand_in_two_organisations(owner: asyncpg.Connec
         "MERGE INTO transition USING (SELECT 1) AS one ON true WHEN MATCHED THEN DELETE",
     ],
 )
-async def test_history_is_append_only_even_for_its_owner(owner: asyncpg.Connection, statement: str) -> None:
-    await insert(owner, "transition", transition())
+async def test_history_is_append_only_even_for_its_owner(owner: Session, statement: str) -> None:
+    await owner.insert("transition", transition())
 
     with pytest.raises(asyncpg.IntegrityConstraintViolationError) as refused:
         await owner.execute(statement)
@@ -335,25 +379,21 @@ async def test_history_is_append_only_even_for_its_owner(owner: asyncpg.Connecti
     ],
     ids=str,
 )
-async def test_a_transition_by_a_command_is_whole_and_follows_the_rule(
-    owner: asyncpg.Connection, wrong: dict[str, Any]
-) -> None:
+async def test_a_transition_by_a_command_is_whole_and_follows_the_rule(owner: Session, wrong: dict[str, Any]) -> None:
     with pytest.raises((asyncpg.CheckViolationError, asyncpg.NotNullViolationError)):
-        await insert(owner, "transition", transition(**wrong))
+        await owner.insert("transition", transition(**wrong))
 
-    await insert(owner, "transition", transition())
+    await owner.insert("transition", transition())
 
 
 @pytest.mark.parametrize(
     "wrong", [{"from_state": "NOT_EFFECTIVE"}, {"user_id": "u"}, {"version": 2}, {"to_state": None}], ids=str
 )
-async def test_the_first_state_of_an_imported_token_has_none_before_it(
-    owner: asyncpg.Connection, wrong: dict[str, Any]
-) -> None:
+async def test_the_first_state_of_an_imported_token_has_none_before_it(owner: Session, wrong: dict[str, Any]) -> None:
     with pytest.raises((asyncpg.CheckViolationError, asyncpg.NotNullViolationError)):
-        await insert(owner, "transition", imported(**wrong))
+        await owner.insert("transition", imported(**wrong))
 
-    await insert(owner, "transition", imported())
+    await owner.insert("transition", imported())
 
 
 @pytest.mark.parametrize(
@@ -361,15 +401,15 @@ async def test_the_first_state_of_an_imported_token_has_none_before_it(
     [({"sequence": 2}, "transition_pkey"), ({"version": 2}, "transition_chain_key")],
 )
 async def test_a_version_and_a_place_in_a_chain_are_taken_once(
-    owner: asyncpg.Connection, other: dict[str, int], constraint: str
+    owner: Session, other: dict[str, int], constraint: str
 ) -> None:
-    await insert(owner, "transition", transition())
+    await owner.insert("transition", transition())
 
     with pytest.raises(asyncpg.UniqueViolationError) as refused:
-        await insert(owner, "transition", transition(**other))
+        await owner.insert("transition", transition(**other))
 
     assert refused.value.constraint_name == constraint
-    await insert(owner, "transition", transition(organisation="ORG2", lane=2))
+    await owner.insert("transition", transition(organisation="ORG2", lane=2))
 
 
 # --- lanes ------------------------------------------------------------------------------------------------------------
@@ -393,28 +433,27 @@ async def test_a_version_and_a_place_in_a_chain_are_taken_once(
     ],
     ids=str,
 )
-async def test_a_lane_that_makes_no_sense_is_refused(owner: asyncpg.Connection, wrong: dict[str, Any]) -> None:
+async def test_a_lane_that_makes_no_sense_is_refused(owner: Session, wrong: dict[str, Any]) -> None:
     with pytest.raises((asyncpg.CheckViolationError, asyncpg.NotNullViolationError)):
-        await insert(owner, "lane", lane(**wrong))
+        await owner.insert("lane", lane(**wrong))
 
 
-async def test_there_is_one_lane_per_partition_and_group(owner: asyncpg.Connection) -> None:
-    await insert(owner, "lane", lane())
+async def test_there_is_one_lane_per_partition_and_group(owner: Session) -> None:
+    await owner.insert("lane", lane())
 
     with pytest.raises(asyncpg.UniqueViolationError) as refused:
-        await insert(owner, "lane", lane(first_offset=None, next_offset=None))
+        await owner.insert("lane", lane(first_offset=None, next_offset=None))
     assert refused.value.constraint_name == "lane_coordinates_key"
     for other in ({"cluster": "C"}, {"consumer_group": "h"}, {"topic": "u"}, {"partition": 1}):
-        await insert(owner, "lane", lane(**other))
+        await owner.insert("lane", lane(**other))
 
 
-async def test_a_new_lane_has_decided_nothing_and_its_chain_begins_with_zeros(owner: asyncpg.Connection) -> None:
+async def test_a_new_lane_has_decided_nothing_and_its_chain_begins_with_zeros(owner: Session) -> None:
     fresh = lane()
     del fresh["first_offset"], fresh["next_offset"]
-    await insert(owner, "lane", fresh)
+    await owner.insert("lane", fresh)
 
     row = await owner.fetchrow("SELECT first_offset, next_offset, chain_sequence, chain_hash FROM lane")
-    assert row is not None
     assert tuple(row) == (None, None, 0, bytes(32))
 
 
@@ -440,45 +479,45 @@ async def test_a_new_lane_has_decided_nothing_and_its_chain_begins_with_zeros(ow
     ],
     ids=str,
 )
-async def test_a_record_that_makes_no_sense_is_refused(owner: asyncpg.Connection, wrong: dict[str, Any]) -> None:
+async def test_a_record_that_makes_no_sense_is_refused(owner: Session, wrong: dict[str, Any]) -> None:
     lane_id = await a_lane(owner)
 
     with pytest.raises(asyncpg.IntegrityConstraintViolationError):
-        await insert(owner, "command_record", record(lane_id, **wrong))
+        await owner.insert("command_record", record(lane_id, **wrong))
 
-    await insert(owner, "command_record", record(lane_id))
+    await owner.insert("command_record", record(lane_id))
 
 
-async def test_only_an_applied_command_binds_its_id_and_only_in_its_organisation(owner: asyncpg.Connection) -> None:
+async def test_only_an_applied_command_binds_its_id_and_only_in_its_organisation(owner: Session) -> None:
     lane_id = await a_lane(owner)
     refused = {"status": "INVALID_TOKEN", "version": None, "digest": None, "access_token_id": None}
-    await insert(owner, "command_record", record(lane_id))
-    await insert(owner, "command_record", record(lane_id, record_offset=1, replayed=True, version=None))
-    await insert(owner, "command_record", record(lane_id, record_offset=2, **refused))
-    await insert(owner, "command_record", record(lane_id, record_offset=3, organisation="ORG2"))
+    await owner.insert("command_record", record(lane_id))
+    await owner.insert("command_record", record(lane_id, record_offset=1, replayed=True, version=None))
+    await owner.insert("command_record", record(lane_id, record_offset=2, **refused))
+    await owner.insert("command_record", record(lane_id, record_offset=3, organisation="ORG2"))
 
     with pytest.raises(asyncpg.UniqueViolationError) as taken:
-        await insert(owner, "command_record", record(lane_id, record_offset=4, command_id="another text"))
+        await owner.insert("command_record", record(lane_id, record_offset=4, command_id="another text"))
 
     assert taken.value.constraint_name == "command_record_applied_key"
 
 
 async def test_one_record_per_coordinates_but_a_recreated_topic_has_coordinates_of_its_own(
-    owner: asyncpg.Connection,
+    owner: Session,
 ) -> None:
     lane_id = await a_lane(owner)
     again = {"command_key": UUID(int=2), "command_id": "req:ORG1:2"}
-    await insert(owner, "command_record", record(lane_id))
+    await owner.insert("command_record", record(lane_id))
 
     with pytest.raises(asyncpg.UniqueViolationError) as taken:
-        await insert(owner, "command_record", record(lane_id, **again))
+        await owner.insert("command_record", record(lane_id, **again))
 
     assert taken.value.constraint_name == "command_record_pkey"
-    await insert(owner, "command_record", record(lane_id, record_timestamp=2, **again))
+    await owner.insert("command_record", record(lane_id, record_timestamp=2, **again))
 
 
-async def test_a_lane_with_records_cannot_go(owner: asyncpg.Connection) -> None:
-    await insert(owner, "command_record", record(await a_lane(owner)))
+async def test_a_lane_with_records_cannot_go(owner: Session) -> None:
+    await owner.insert("command_record", record(await a_lane(owner)))
 
     with pytest.raises(asyncpg.ForeignKeyViolationError):
         await owner.execute("DELETE FROM lane")
@@ -506,7 +545,10 @@ FORBIDDEN: Final = [
     *(f"ALTER TABLE {table} DISABLE TRIGGER ALL" for table in EVERY_TABLE),
     *(f"DELETE FROM {table}" for table in EVERY_TABLE if table != "command_record"),
     *(f"INSERT INTO {table} DEFAULT VALUES" for table in (*READ_ONLY, "access_token")),
-    *(f"CREATE TRIGGER x BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION refuse_transition()" for table in READ_ONLY),
+    *(
+        f"CREATE TRIGGER x BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION refuse_transition()"
+        for table in READ_ONLY
+    ),
     *(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE" for table in READ_ONLY),
     "UPDATE organisation SET active = true",
     "UPDATE unit SET active = true",
@@ -529,7 +571,6 @@ FORBIDDEN: Final = [
     "ALTER FUNCTION refuse_transition() RENAME TO mine",
     "DROP FUNCTION refuse_change_of_history() CASCADE",
     "ALTER TABLE transition OWNER TO CURRENT_USER",
-    "GRANT UPDATE ON transition TO PUBLIC",
     "SET session_replication_role = replica",
     "COPY access_token TO PROGRAM 'cat'",
     "SELECT pg_read_file('PG_VERSION')",
@@ -537,19 +578,12 @@ FORBIDDEN: Final = [
 
 
 @pytest.mark.parametrize("statement", FORBIDDEN)
-async def test_the_worker_may_not(worker: asyncpg.Connection, statement: str) -> None:
-    if statement.startswith("GRANT"):
-        # Postgres warns instead of refusing who may grant nothing at all.
-        with pytest.raises(asyncpg.InsufficientPrivilegeError):
-            await worker.execute(statement)
-        return
+async def test_the_worker_may_not(worker: Session, statement: str) -> None:
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await worker.execute(statement)
 
 
-async def test_the_worker_changes_of_a_token_only_what_a_transition_changes(
-    owner: asyncpg.Connection, worker: asyncpg.Connection
-) -> None:
+async def test_the_worker_changes_of_a_token_only_what_a_transition_changes(owner: Session, worker: Session) -> None:
     columns = await owner.fetch(
         "SELECT column_name FROM information_schema.columns WHERE table_schema = 'public' AND table_name = 'access_token'"
     )
@@ -565,9 +599,10 @@ async def test_the_worker_changes_of_a_token_only_what_a_transition_changes(
     assert allowed == CHANGED_BY_A_TRANSITION
 
 
-async def test_the_worker_has_exactly_the_rights_of_the_journey(owner: asyncpg.Connection) -> None:
+async def test_the_worker_has_exactly_the_rights_of_the_journey(owner: Session) -> None:
     rows = await owner.fetch(
         "SELECT table_name, privilege_type FROM information_schema.table_privileges WHERE grantee = 'effective_worker'"
+        " AND NOT starts_with(table_name, '_pogo')"
     )
 
     expected = {(table, "SELECT") for table in EVERY_TABLE}
@@ -576,12 +611,11 @@ async def test_the_worker_has_exactly_the_rights_of_the_journey(owner: asyncpg.C
     assert {tuple(row) for row in rows} == expected
 
 
-async def test_the_workers_role_is_no_owner_and_no_superuser(worker: asyncpg.Connection) -> None:
+async def test_the_workers_role_is_no_owner_and_no_superuser(worker: Session) -> None:
     row = await worker.fetchrow(
         "SELECT rolsuper, rolcreaterole, rolcreatedb, rolbypassrls, rolreplication FROM pg_roles"
         " WHERE rolname = current_user"
     )
 
-    assert row is not None
     assert not any(row)
     assert await worker.fetchval("SELECT count(*) FROM pg_class WHERE relowner = current_user::regrole") == 0

@@ -72,7 +72,7 @@ async def test_passwords_are_not_shown() -> None:
 
 async def test_the_servers_listen_on_this_machine_only() -> None:
     async with embedded_stack(None):
-        servers = psutil.Process().children(recursive=True)
+        servers = psutil.Process().children()
         addresses = {c.laddr.ip for s in servers for c in s.net_connections("tcp") if c.status == psutil.CONN_LISTEN}
         assert addresses == {"127.0.0.1"}
 
@@ -278,6 +278,8 @@ class Held:
     process: subprocess.Popen[str]
     directory: Path
     servers: tuple[int, ...]
+    processes: tuple[int, ...]
+    """The servers and what they started, some of which comes and goes."""
 
     def all_end(self) -> bool:
         """Whether every server ends by itself in a while."""
@@ -289,7 +291,7 @@ class Held:
         return True
 
     def none_runs(self) -> bool:
-        return not any(is_running(pid) for pid in self.servers)
+        return not any(is_running(pid) for pid in self.processes)
 
 
 @contextmanager
@@ -303,7 +305,7 @@ def holder(
     try:
         assert process.stdout is not None
         said = json.loads(process.stdout.readline())
-        yield Held(process, Path(said["directory"]), tuple(said["processes"]))
+        yield Held(process, Path(said["directory"]), tuple(said["servers"]), tuple(said["processes"]))
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGINT)

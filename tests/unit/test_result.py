@@ -62,7 +62,9 @@ FACT: Final = Fact(
     sequence=1,
     previous_hash=bytes(32),
 )
-BODY: Final = b'{"token": "secret-login", "access_token_identifier": {"identifier": "i", "pass_code": "secret-pass"}, "x": 1}'
+BODY: Final = (
+    b'{"token": "secret-login", "access_token_identifier": {"identifier": "i", "pass_code": "secret-pass"}, "x": 1}'
+)
 
 
 def answered(

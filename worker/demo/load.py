@@ -73,7 +73,7 @@ async def _send(producer: AIOKafkaProducer, topic: str, golden: dict[str, Any], 
 
 
 class Answers:
-    """Reads the results topic, from where it stands when opened."""
+    """Reads the results topic, from where it stands when opened. Until the report it only looks at the topic's end."""
 
     def __init__(self, settings: Settings) -> None:
         self._consumer = AIOKafkaConsumer(**client_options(settings.kafka), isolation_level="read_committed")
@@ -84,7 +84,6 @@ class Answers:
         await self._consumer.start()
         partitions = await self._consumer._client.fetch_all_metadata()
         sources = [TopicPartition(self._topic, number) for number in partitions.partitions_for_topic(self._topic) or ()]
-        self._consumer.assign(sources)
         self._start = await self._consumer.end_offsets(sources)
 
     async def close(self) -> None:
@@ -106,6 +105,7 @@ class Answers:
 
     async def report(self, count: int) -> LoadReport:
         """Read all of them and count."""
+        self._consumer.assign(list(self._start))
         for source, offset in self._start.items():
             self._consumer.seek(source, offset)
         ends = await self._consumer.end_offsets(list(self._start))

@@ -48,7 +48,7 @@ CREATE TABLE contact (
     id text COLLATE "C" NOT NULL CHECK (id <> ''),
     body json NOT NULL CHECK (json_typeof(body) = 'object'),
     PRIMARY KEY (organisation, id),
-    CONSTRAINT contact_body_id_check CHECK (body ->> 'id' = id)
+    CONSTRAINT contact_body_id_check CHECK (coalesce(body ->> 'id', '') = id)
 );
 
 CREATE TABLE accounts_receivable (
@@ -169,7 +169,7 @@ CREATE TABLE transition (
     CONSTRAINT transition_chain_key UNIQUE (lane, sequence),
     CONSTRAINT transition_rule_check CHECK (
         CASE cause
-            WHEN 'API' THEN from_state = 'NOT_EFFECTIVE' AND to_state = 'EFFECTIVE'
+            WHEN 'API' THEN coalesce(from_state, '') = 'NOT_EFFECTIVE' AND to_state = 'EFFECTIVE'
                 AND user_id IS NOT NULL AND unit_id IS NOT NULL AND command_id IS NOT NULL
             WHEN 'IMPORT' THEN from_state IS NULL AND user_id IS NULL AND version = 1
             ELSE false

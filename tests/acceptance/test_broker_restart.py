@@ -1,0 +1,48 @@
+"""The broker goes away and comes back under load: the worker waits, says so, and goes on (DESIGN 3)."""
+
+import asyncio
+from typing import Final
+
+import pytest
+
+from tests.acceptance.scene import Load, Scene
+
+pytestmark = pytest.mark.real_kafka
+
+COMMANDS: Final = 3000
+
+
+def test_the_broker_stopped_and_killed_under_load(scene: Scene) -> None:
+    load = Load(scene, scene.new_tokens(COMMANDS))
+    with scene.worker(MAX_BATCH="10") as worker:
+        for place, away in enumerate((scene.kafka.stop, scene.kafka.kill)):
+            load.send(place * 1000 + 1, place * 1000 + 1000)
+            before = scene.count_written()
+            worker.wait(lambda: scene.count_written() > before, "is at work")  # noqa: B023 - called in this very turn
+            asyncio.run(away())
+            worker.wait(lambda: worker.probe("/readyz")[0] == 503, "is not ready")
+            assert "kafka is away" in worker.probe("/readyz")[1]["reason"]
+            assert worker.probe("/livez")[0] == 200
+            asyncio.run(scene.kafka.start())
+            worker.wait_ready()
+        load.send(2001, COMMANDS)
+        scene.wait_consumed()
+        assert worker.terminate() == 0
+
+    load.check_exactly_once()
+
+
+def test_a_worker_may_be_stopped_while_the_broker_is_away(scene: Scene) -> None:
+    load = Load(scene, scene.new_tokens(1000))
+    load.send(1, 1000)
+    with scene.worker(MAX_BATCH="10", DRAIN_SECONDS="5") as worker:
+        worker.wait(lambda: scene.count_written() > 0, "is at work")
+        asyncio.run(scene.kafka.kill())
+        # The lanes get their drain time and the client some seconds to leave.
+        assert worker.terminate(seconds=20) == 0
+    asyncio.run(scene.kafka.start())
+    with scene.worker() as worker:
+        scene.wait_consumed()
+        assert worker.terminate() == 0
+
+    load.check_exactly_once()

@@ -1,0 +1,57 @@
+"""Which clock judges a login's expiry: the worker's own, or the broker's stamp, where it is the broker's (CONTRACT 4)."""
+
+import time
+
+import pytest
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+
+from tests.acceptance.clients import Outgoing, Record
+from tests.acceptance.scene import Scene, body, status
+from tests.logins import login_token
+
+pytestmark = pytest.mark.real_kafka
+
+
+def stamp(scene: Scene, kind: str) -> None:
+    """Who stamps the commands from now on: ``CreateTime`` their sender, ``LogAppendTime`` the broker."""
+    admin = AdminClient({"bootstrap.servers": scene.kafka.bootstrap})
+    entry = ConfigEntry("message.timestamp.type", kind, incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, scene.topics.commands, incremental_configs=[entry])
+    for altered in admin.incremental_alter_configs([resource]).values():
+        altered.result(timeout=30)
+
+
+@pytest.mark.parametrize(
+    ("kind", "clock", "code"),
+    [
+        ("LogAppendTime", "append", "OK"),
+        ("LogAppendTime", "processing", "EXPIRED_TOKEN"),
+        ("CreateTime", "append", "EXPIRED_TOKEN"),  # a sender's clock proves nothing
+    ],
+)
+def test_a_login_that_expired_while_its_command_waited(scene: Scene, kind: str, clock: str, code: str) -> None:
+    stamp(scene, kind)
+    waiting, late, good = scene.new_tokens(3)
+    now = int(time.time())
+    expired_in_time = login_token(exp=now + 3)
+    expired_before = login_token(exp=now - 1)
+    scene.send(
+        Outgoing(body(waiting, token=expired_in_time), b"", (), 0),
+        Outgoing(body(late, token=expired_before), b"", (), 0),
+        Outgoing(body(good), b"", (), 0),
+    )
+    assert time.time() < now + 3, "the machine is too slow for this test"
+    # Nothing but time can make a login expire.
+    time.sleep(max(0.0, now + 3.01 - time.time()))
+    with scene.worker(LOGIN__EXPIRY_CLOCK=clock):
+        records = scene.results(3)
+
+    assert [status(record)[0] for record in records] == [code, "EXPIRED_TOKEN", "OK"]
+    check_ids_name_the_broker_stamp(scene, records)
+
+
+def check_ids_name_the_broker_stamp(scene: Scene, records: list[Record]) -> None:
+    commands = scene.seen(scene.topics.commands)
+    for command, record in zip(commands, records, strict=True):
+        place = f"/{scene.topics.commands}/{command.partition}/{command.offset}@{command.timestamp}"
+        assert (record.header("command_id") or b"").decode().endswith(place)

@@ -1,0 +1,96 @@
+"""Postgres goes away and comes back under load: the worker waits, says so, goes on, and blames no command (DESIGN 3)."""
+
+import asyncio
+from typing import Final
+
+import pytest
+
+from tests.acceptance.scene import Load, Scene
+from tests.acceptance.worker_process import WorkerProcess
+from tests.providers.postgres import Mode
+
+pytestmark = pytest.mark.real_kafka
+
+COMMANDS: Final = 4000
+
+
+def wait_for_more(scene: Scene, worker: WorkerProcess) -> None:
+    """The worker is at work: it consumes."""
+    before = scene.count_consumed()
+    worker.wait(lambda: scene.count_consumed() > before, "goes on")
+
+
+def test_postgres_restarted_under_load(scene: Scene) -> None:
+    load = Load(scene, scene.new_tokens(COMMANDS))
+    modes: tuple[Mode, ...] = ("fast", "immediate", "immediate", "fast")
+    with scene.worker(MAX_BATCH="10") as worker:
+        for place, mode in enumerate(modes):
+            load.send(place * 1000 + 1, place * 1000 + 1000)
+            wait_for_more(scene, worker)
+            asyncio.run(scene.postgres.restart(mode))
+        scene.wait_consumed()
+        worker.wait_ready()
+        assert worker.events("dependency_away")
+        assert 'effective_worker_waits_total{dependency="postgres"}' in worker.metrics()
+        assert worker.terminate() == 0
+
+    load.check_exactly_once()
+
+
+def test_the_worker_waits_for_a_postgres_that_is_away_and_says_so(scene: Scene) -> None:
+    load = Load(scene, scene.new_tokens(1000))
+    with scene.worker(MAX_BATCH="10") as worker:
+        load.send(1, 500)
+        wait_for_more(scene, worker)
+        asyncio.run(scene.postgres.stop("immediate"))
+        load.send(501, 1000)
+        worker.wait(lambda: worker.probe("/readyz")[0] == 503, "is not ready")
+        _, document = worker.probe("/readyz")
+        assert list(document["dependencies_away"]) == ["postgres"]
+        assert "postgres is away" in document["reason"]
+        assert document["dependencies_away"]["postgres"]["since"]
+        # It has come no further, although it has tried more than once.
+        worker.wait(lambda: len(worker.events("dependency_away")) > 8, "has tried again")
+        assert worker.probe("/livez")[0] == 200
+        assert scene.count_consumed() < 1000
+        asyncio.run(scene.postgres.start())
+        worker.wait_ready()
+        scene.wait_consumed()
+        assert worker.terminate() == 0
+
+    load.check_exactly_once()
+
+
+def test_a_worker_may_be_stopped_while_postgres_is_away(scene: Scene) -> None:
+    load = Load(scene, scene.new_tokens(1000))
+    load.send(1, 1000)
+    with scene.worker(MAX_BATCH="10") as worker:
+        wait_for_more(scene, worker)
+        asyncio.run(scene.postgres.stop("immediate"))
+        worker.wait_event("dependency_away")
+        assert worker.terminate(seconds=10) == 0
+    asyncio.run(scene.postgres.start())
+    with scene.worker() as worker:
+        scene.wait_consumed()
+        assert worker.terminate() == 0
+
+    load.check_exactly_once()
+
+
+def test_a_worker_that_starts_before_postgres_waits_for_it(scene: Scene) -> None:
+    load = Load(scene, scene.new_tokens(8))
+    load.send(1, 8)
+    asyncio.run(scene.postgres.stop())
+    worker = scene.worker()
+    try:
+        worker.start().wait_event("dependency_away")
+        assert worker.probe("/livez")[0] == 200
+        assert worker.probe("/readyz")[0] == 503
+        asyncio.run(scene.postgres.start())
+        worker.wait_ready()
+        scene.wait_consumed()
+        assert worker.terminate() == 0
+    finally:
+        worker.kill()
+
+    load.check_exactly_once()

@@ -1,0 +1,444 @@
+"""A lane over a log, a publisher and a Postgres half made up for the test: what it reads, commits and lets go of."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any, Final, cast
+from uuid import UUID, uuid4
+
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from schemas.codes import StatusCode
+from worker.database import Database
+from worker.errors import AnswerRefused, DependencyAway, Fenced, LaneBlocked, LaneLost, Unpublished
+from worker.lane import Lane, Site, Tools
+from worker.model import Answer, Answered, Decoded, Delivery, Envelope, Refused
+from worker.observe import Health, Metrics
+from worker.pipeline import Hold, Pipeline
+from worker.publish import Place
+from worker.result import Message, Post
+
+SOURCE: Final = TopicPartition("commands", 0)
+POST: Final = Post("results", "transitions", "dead-letters", "group", "worker")
+SECONDS: Final = 5.0
+
+
+class Log:
+    """One partition, read the way aiokafka reads it: whoever looks first when records arrive takes them all."""
+
+    def __init__(self, *values: bytes) -> None:
+        self.values = list(values)
+        self.position = 0
+        self.committed_offset: int | None = None
+        self.start = 0
+        self.looking = 0
+        self._arrived: list[asyncio.Future[None]] = []
+
+    def append(self, value: bytes) -> None:
+        self.values.append(value)
+        for waiting in self._arrived:
+            if not waiting.done():
+                waiting.set_result(None)
+        self._arrived.clear()
+
+    async def getmany(self, source: TopicPartition, *, timeout_ms: int, max_records: int) -> dict[TopicPartition, Any]:
+        until = time.monotonic() + timeout_ms / 1000
+        self.looking += 1
+        try:
+            while self.position >= len(self.values):
+                arrived: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                self._arrived.append(arrived)
+                done, _ = await asyncio.wait({arrived}, timeout=max(0.0, until - time.monotonic()))
+                if not done:
+                    return {}
+        finally:
+            self.looking -= 1
+        taken = range(self.position, min(self.position + max_records, len(self.values)))
+        self.position = taken.stop
+        return {source: [self._record(offset) for offset in taken]}
+
+    def _record(self, offset: int) -> SimpleNamespace:
+        return SimpleNamespace(
+            topic=SOURCE.topic,
+            partition=SOURCE.partition,
+            offset=offset,
+            timestamp=1,
+            timestamp_type=0,
+            key=None,
+            value=self.values[offset],
+            headers=(),
+        )
+
+    def seek(self, _: TopicPartition, offset: int) -> None:
+        self.position = offset
+
+    async def committed(self, _: TopicPartition) -> int | None:
+        return self.committed_offset
+
+    async def beginning_offsets(self, _: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        return {SOURCE: self.start}
+
+    async def end_offsets(self, _: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        return {SOURCE: len(self.values)}
+
+
+@dataclass
+class Row:
+    """The lane's row in Postgres."""
+
+    first_offset: int | None = None
+    next_offset: int | None = None
+    owner: UUID | None = None
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator["Row"]:
+        yield self
+
+    async def fetchrow(self, _: str, *arguments: Any) -> dict[str, Any]:
+        self.owner = arguments[4]
+        return {"id": 1, "first_offset": self.first_offset, "next_offset": self.next_offset}
+
+    async def fetchval(self, _: str, lane: int, owner: UUID, position: int) -> int | None:
+        if owner != self.owner:
+            return None
+        self.first_offset = self.next_offset = position
+        return lane
+
+
+@dataclass
+class Decides:
+    """A Postgres half that refuses every command, and keeps the row as the real one does."""
+
+    row: Row
+    trouble: list[Exception] = field(default_factory=list)
+    tried: int = 0
+
+    async def run(self, hold: Hold, batch: Sequence[Delivery], first: int) -> tuple[list[Answered], Hold]:
+        self.tried += 1
+        if self.trouble:
+            raise self.trouble.pop(0)
+        following = batch[-1].coordinates.offset + 1
+        self.row.first_offset, self.row.next_offset = first, max(following, self.row.next_offset or 0)
+        refusal = Refused(StatusCode.ACCESS_DENIED, "no")
+        answered = [
+            Answered(
+                Decoded(each, Envelope(), refusal),
+                Answer(each.coordinates.command_id, refusal.code, refusal.message, datetime(2026, 1, 1, tzinfo=UTC)),
+                None,
+            )
+            for each in batch
+        ]
+        return answered, replace(hold, next_offset=self.row.next_offset)
+
+
+class Publishes:
+    """A publisher that keeps what was published, and the offsets, unless a fault is planned for a call."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self.published: list[tuple[int, list[Message]]] = []
+        self.faults: list[Callable[[Sequence[Message], int], Exception | None]] = []
+        self.opened = 0
+        self.closed = 0
+        self.away = False
+        self.lost_after_commit = False
+
+    async def open(self) -> None:
+        await asyncio.sleep(0)
+        self.opened += 1
+        if self.away:
+            raise DependencyAway("kafka", "away")
+
+    async def publish(self, messages: Sequence[Message], offset: int) -> None:
+        fault = self.faults.pop(0)(messages, offset) if self.faults else None
+        if fault is not None and not self.lost_after_commit:
+            raise fault
+        self.published.append((offset, list(messages)))
+        self._log.committed_offset = offset
+        if fault is not None:
+            raise fault
+
+    async def close(self) -> None:
+        self.closed += 1
+
+    @property
+    def commands(self) -> list[str]:
+        """The offsets of the commands that were answered, as their answers name them."""
+        ids = [dict(message.headers)["causation_id"] for _, written in self.published for message in written]
+        return [each.decode().split("/")[-1].split("@")[0] for each in ids]
+
+
+class World:
+    def __init__(self, *values: bytes, max_batch: int = 100) -> None:
+        self.log = Log(*values)
+        self.row = Row()
+        self.decides = Decides(self.row)
+        self.publishes = Publishes(self.log)
+        self.health = Health()
+        self.tools = Tools(
+            database=cast(Database, self.row),
+            consumer=cast(AIOKafkaConsumer, self.log),
+            pipeline=cast(Pipeline, self.decides),
+            post=POST,
+            metrics=Metrics(self.health),
+            health=self.health,
+            clock=time.time,
+            max_batch=max_batch,
+        )
+        self.drains: list[asyncio.Event] = []
+
+    def start(self) -> "tuple[asyncio.Task[None], asyncio.Event]":
+        lane, drain = (
+            Lane(Site("cluster", Place(SOURCE, "group")), self.tools, self.publishes, uuid4()),
+            asyncio.Event(),
+        )
+        self.drains.append(drain)
+        return asyncio.create_task(lane.run(drain)), drain
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        async with asyncio.timeout(SECONDS):
+            while not holds():
+                await asyncio.sleep(0.005)
+
+    async def run_until(self, holds: Callable[[], bool]) -> None:
+        """Run a lane until this holds, and drain it."""
+        running, drain = self.start()
+        waiting = asyncio.create_task(self.until(holds))
+        await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        drain.set()
+        await asyncio.wait_for(running, SECONDS)
+        await waiting
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr("worker.patience.SHORTEST", 0.001)
+    yield
+
+
+async def test_every_command_is_answered_once_and_the_offset_follows() -> None:
+    world = World(b"a", b"b", b"c", max_batch=2)
+
+    await world.run_until(lambda: world.log.committed_offset == 3)
+
+    assert world.publishes.commands == ["0", "1", "2"]
+    assert [offset for offset, _ in world.publishes.published] == [2, 3]
+    assert world.publishes.closed == 1
+
+
+async def test_a_drained_lane_ends_at_once_and_a_command_that_comes_later_is_the_next_lanes() -> None:
+    world = World()
+    running, drain = world.start()
+    await world.until(lambda: world.log.looking == 1)
+    drain.set()
+    await asyncio.wait_for(running, 0.4)
+
+    second, drain = world.start()
+    await world.until(lambda: world.publishes.opened == 2)
+    await asyncio.sleep(0.05)
+    world.log.append(b"late")
+    await world.until(lambda: world.log.committed_offset == 1)
+
+    drain.set()
+    await asyncio.wait_for(second, SECONDS)
+    assert world.publishes.commands == ["0"]
+
+
+async def test_a_command_that_arrives_while_a_lane_starts_is_not_lost_to_the_look_of_the_last_one() -> None:
+    world = World()
+    running, drain = world.start()
+    await world.until(lambda: world.log.looking == 1)
+    drain.set()
+    await asyncio.wait_for(running, SECONDS)
+    world.log.append(b"late")
+
+    await world.run_until(lambda: world.log.committed_offset == 1)
+
+    assert world.publishes.commands == ["0"]
+
+
+async def test_a_cancelled_lane_leaves_no_look_that_takes_commands_away() -> None:
+    world = World()
+    running, _ = world.start()
+    await world.until(lambda: world.log.looking == 1)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+    second, drain = world.start()
+    await world.until(lambda: world.publishes.opened == 2)
+    await asyncio.sleep(0.05)
+    world.log.append(b"late")
+    await world.until(lambda: world.log.committed_offset == 1)
+    drain.set()
+    await asyncio.wait_for(second, SECONDS)
+
+
+async def test_a_lane_told_to_drain_while_kafka_is_away_lets_go_and_does_not_spin() -> None:
+    world = World(b"a")
+
+    def goes_away(_: Sequence[Message], __: int) -> Exception:
+        world.publishes.away = True
+        return Unpublished("lost")
+
+    world.publishes.faults = [goes_away]
+    running, drain = world.start()
+    await world.until(lambda: world.publishes.opened > 2)
+    drain.set()
+    opened = world.publishes.opened
+
+    with pytest.raises(DependencyAway):
+        await asyncio.wait_for(running, SECONDS)
+
+    assert world.publishes.opened <= opened + 2
+    assert world.log.committed_offset is None
+
+
+async def test_an_unknown_outcome_that_was_a_commit_is_not_published_again() -> None:
+    world = World(b"a", b"b")
+    world.publishes.lost_after_commit = True
+    world.publishes.faults = [lambda *_: Unpublished("the answer was lost")]
+
+    await world.run_until(lambda: world.publishes.opened == 2)
+
+    assert world.publishes.commands == ["0", "1"]
+
+
+async def test_an_unknown_outcome_that_was_none_is_published_by_a_new_producer() -> None:
+    world = World(b"a", b"b")
+    world.publishes.faults = [lambda *_: Unpublished("lost")] * 3
+
+    await world.run_until(lambda: world.log.committed_offset == 2)
+
+    assert world.publishes.commands == ["0", "1"]
+    assert world.publishes.opened == 4
+    assert world.decides.tried == 1
+
+
+async def test_an_offset_that_is_neither_old_nor_new_loses_the_lane_and_publishes_nothing() -> None:
+    world = World(b"a", b"b")
+
+    def moved(_: Sequence[Message], __: int) -> Exception:
+        world.log.committed_offset = 1
+        return Unpublished("lost")
+
+    world.publishes.faults = [moved]
+    running, _ = world.start()
+
+    with pytest.raises(LaneLost, match="1, neither None nor 2"):
+        await asyncio.wait_for(running, SECONDS)
+    assert world.publishes.commands == []
+    assert world.publishes.closed == 1
+
+
+async def test_a_fenced_producer_loses_the_lane_without_a_new_one() -> None:
+    world = World(b"a")
+    world.publishes.faults = [lambda *_: Fenced("ProducerFenced")]
+    running, _ = world.start()
+
+    with pytest.raises(LaneLost):
+        await asyncio.wait_for(running, SECONDS)
+    assert world.publishes.opened == 1
+
+
+def refuses_more_than(count: int) -> Callable[[Sequence[Message], int], Exception | None]:
+    return lambda messages, _: AnswerRefused("too large") if len(messages) > count else None
+
+
+async def test_answers_refused_together_are_published_in_halves_and_in_order() -> None:
+    world = World(*[b"x"] * 5)
+    world.publishes.faults = [refuses_more_than(1)] * 20
+
+    await world.run_until(lambda: world.log.committed_offset == 5)
+
+    assert world.publishes.commands == ["0", "1", "2", "3", "4"]
+    assert [offset for offset, _ in world.publishes.published] == [1, 2, 3, 4, 5]
+
+
+async def test_the_one_answer_that_is_refused_is_shortened_and_keeps_its_status() -> None:
+    world = World(b"a", b"b", b"c")
+
+    def refuses(messages: Sequence[Message], _: int) -> Exception | None:
+        whole = sum(len(dict(each.headers).get("causation_id", b"")) for each in messages)
+        return AnswerRefused("too large") if len(messages) > 1 and whole else None
+
+    world.publishes.faults = [refuses, lambda *_: AnswerRefused("too large")]
+
+    await world.run_until(lambda: world.log.committed_offset == 3)
+
+    assert world.publishes.commands == ["0", "1", "2"]
+    assert {dict(each.headers)["status_code"] for _, written in world.publishes.published for each in written} == {
+        b"ACCESS_DENIED"
+    }
+
+
+async def test_a_database_that_is_away_is_waited_out_and_the_batch_kept() -> None:
+    world = World(b"a")
+    world.decides.trouble = [DependencyAway("postgres", "away")] * 3
+
+    await world.run_until(lambda: world.log.committed_offset == 1)
+
+    assert world.decides.tried == 4
+    assert world.publishes.commands == ["0"]
+    assert not world.health.dependencies_away()
+
+
+async def test_a_lane_told_to_drain_while_postgres_is_away_drops_its_batch() -> None:
+    world = World(b"a")
+    world.decides.trouble = [DependencyAway("postgres", "away")] * 100_000
+
+    await world.run_until(lambda: world.decides.tried > 2)
+
+    assert world.publishes.commands == []
+    assert world.log.committed_offset is None
+
+
+async def test_a_decided_and_unpublished_batch_is_taken_again_from_the_committed_offset() -> None:
+    world = World(b"a", b"b", b"c")
+    world.log.committed_offset, world.row.first_offset, world.row.next_offset = 1, 1, 3
+
+    await world.run_until(lambda: world.log.committed_offset == 3)
+
+    assert world.publishes.commands == ["1", "2"]
+
+
+async def test_offsets_set_back_are_counted() -> None:
+    world = World(b"a", b"b", b"c")
+    world.log.committed_offset, world.row.first_offset, world.row.next_offset = 0, 2, 3
+
+    await world.run_until(lambda: world.log.committed_offset == 3)
+
+    assert world.publishes.commands == ["0", "1", "2"]
+    assert b"effective_worker_offsets_set_back_total 1.0" in world.tools.metrics.text()
+
+
+async def test_a_lane_that_may_not_start_reads_nothing() -> None:
+    world = World(b"a", b"b", b"c")
+    world.log.committed_offset, world.row.first_offset, world.row.next_offset = 3, 0, 1
+    running, _ = world.start()
+
+    with pytest.raises(LaneBlocked):
+        await asyncio.wait_for(running, SECONDS)
+    assert world.log.position == 0
+    assert world.publishes.closed == 1
+
+
+async def test_a_lane_owns_its_row_and_fences_before_it_reads_the_offset(monkeypatch: pytest.MonkeyPatch) -> None:
+    world, steps = World(b"a"), []
+    for target, name in ((world.row, "fetchrow"), (world.publishes, "open"), (world.log, "committed")):
+        inner = getattr(target, name)
+
+        async def noted(*arguments: Any, inner: Any = inner, name: str = name, **options: Any) -> Any:
+            steps.append(name)
+            return await inner(*arguments, **options)
+
+        monkeypatch.setattr(target, name, noted)
+
+    await world.run_until(lambda: world.log.committed_offset == 1)
+
+    assert steps[:3] == ["fetchrow", "open", "committed"]
