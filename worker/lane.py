@@ -24,6 +24,7 @@ from worker.pipeline import Hold, Pipeline
 from worker.publish import Place, Publisher
 from worker.result import DEAD_LETTERED, Message, Post, messages
 from worker.sql import statement
+from worker.tracing import batch_span, link, step_span
 
 IDLE_SECONDS: Final = 0.5
 """How long one look for new records waits: a lane that is told to drain ends within this."""
@@ -203,13 +204,17 @@ class Lane:
 
     async def _handle(self, hold: Hold, batch: Sequence[Delivery]) -> Hold:
         """Decide and commit in Postgres, then publish and commit in Kafka."""
-        began = self._tools.clock()
-        answered, hold = await self._decide(hold, batch)
-        decided = self._tools.clock()
-        if answered:
-            await self._publish(answered, batch[-1].coordinates.offset + 1)
-            self._tools.metrics.batch(len(batch), decided - began, self._tools.clock() - decided)
-            self._count(answered)
+        with batch_span(self._source.topic, self._source.partition, self._site.place.group, len(batch)) as span:
+            began = self._tools.clock()
+            with step_span("decide"):
+                answered, hold = await self._decide(hold, batch)
+            link(span, (each.decoded.envelope.traceparent for each in answered))
+            decided = self._tools.clock()
+            if answered:
+                with step_span("publish"):
+                    await self._publish(answered, batch[-1].coordinates.offset + 1)
+                self._tools.metrics.batch(len(batch), decided - began, self._tools.clock() - decided)
+                self._count(answered)
         return hold
 
     async def _decide(self, hold: Hold, batch: Sequence[Delivery]) -> tuple[list[Answered], Hold]:

@@ -1,8 +1,20 @@
-"""Carry a sender's trace on into the answer (W3C Trace Context)."""
+"""Traces: a sender's goes on into its answer (W3C Trace Context), and every batch is a span of our own."""
 
 import hashlib
+import os
 import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Final
+
+from opentelemetry import trace
+from opentelemetry.trace import Span, SpanContext, SpanKind, StatusCode, TraceFlags
+
+MOST_LINKS: Final = 100
+"""Of one span: what most collectors keep."""
+
+_TRACER: Final = trace.get_tracer("effective-worker")
 
 _TRACEPARENT: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 
@@ -27,3 +39,69 @@ def continued(traceparent: str | None, seed: bytes) -> str | None:
 def _span(seed: bytes) -> str:
     span = hashlib.sha256(seed).digest()[:8]
     return (span if any(span) else b"\x01" * 8).hex()
+
+
+# --- our own spans ----------------------------------------------------------------------------------------------------
+
+
+def configure_tracing() -> None:
+    """Send spans by OTLP, if the extra ``otel`` is installed and ``OTEL_EXPORTER_OTLP_ENDPOINT`` says where to.
+
+    The other variables of the OpenTelemetry specification hold as well. Otherwise spans cost nothing and go nowhere.
+    """
+    asked = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    if not asked or find_spec("opentelemetry.sdk") is None:
+        return
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415 - an extra
+    from opentelemetry.sdk.resources import Resource  # noqa: PLC0415 - an extra
+    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 - an extra
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415 - an extra
+
+    provider = TracerProvider(resource=Resource.create({"service.name": "effective-worker"}))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    trace.set_tracer_provider(provider)
+
+
+@contextmanager
+def batch_span(topic: str, partition: int, group: str, commands: int) -> Iterator[Span]:
+    """The span of a batch. An exception marks it as failed and is not recorded: its text may quote a row."""
+    attributes: dict[str, str | int] = {
+        "messaging.system": "kafka",
+        "messaging.operation.name": "process",
+        "messaging.destination.name": topic,
+        "messaging.destination.partition.id": str(partition),
+        "messaging.consumer.group.name": group,
+        "messaging.batch.message_count": commands,
+    }
+    with _TRACER.start_as_current_span(
+        "process set effective",
+        kind=SpanKind.CONSUMER,
+        attributes=attributes,
+        record_exception=False,
+        set_status_on_exception=False,
+    ) as span:
+        try:
+            yield span
+        except BaseException:
+            span.set_status(StatusCode.ERROR)
+            raise
+
+
+@contextmanager
+def step_span(name: str) -> Iterator[None]:
+    """A part of the current batch."""
+    with _TRACER.start_as_current_span(name, record_exception=False, set_status_on_exception=False):
+        yield
+
+
+def link(span: Span, traceparents: Iterable[str | None]) -> None:
+    """Link a batch to the traces of its senders, as many as a span can hold."""
+    if not span.is_recording():
+        return
+    given = [traceparent for traceparent in traceparents if traceparent is not None]
+    for traceparent in given[:MOST_LINKS]:
+        parts = _TRACEPARENT.fullmatch(traceparent)
+        if parts is not None:
+            _, trace_id, parent, flags, _ = parts.groups()
+            sender = TraceFlags(int(flags, 16))
+            span.add_link(SpanContext(int(trace_id, 16), int(parent, 16), is_remote=True, trace_flags=sender))

@@ -1,8 +1,13 @@
-"""The trace of a sender goes on into its answer."""
+"""The trace of a sender goes on into its answer, and a batch is a span."""
 
 import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import StatusCode
 
-from worker.tracing import continued
+from worker.tracing import MOST_LINKS, batch_span, continued, link, step_span
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 SENT = f"00-{TRACE}-00f067aa0ba902b7-01"
@@ -11,8 +16,8 @@ SENT = f"00-{TRACE}-00f067aa0ba902b7-01"
 def test_an_answer_keeps_trace_and_flags_and_gets_a_span_of_its_own() -> None:
     answer = continued(SENT, b"command 1")
     assert answer is not None
-    version, trace, span, flags = answer.split("-")
-    assert (version, trace, flags) == ("00", TRACE, "01")
+    version, trace_id, span, flags = answer.split("-")
+    assert (version, trace_id, flags) == ("00", TRACE, "01")
     assert span != "00f067aa0ba902b7"
     assert int(span, 16)
 
@@ -44,3 +49,45 @@ def test_a_later_version_may_say_more_than_we_know() -> None:
 )
 def test_what_is_no_trace_context_is_not_continued(traceparent: str) -> None:
     assert continued(traceparent, b"1") is None
+
+
+# --- spans ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def spans() -> InMemorySpanExporter:
+    """What the SDK exports. A provider can be set once per process, so all tests of this module share it."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    trace.set_tracer_provider(provider)
+    return exporter
+
+
+def test_a_batch_is_a_span_linked_to_its_senders_traces(spans: InMemorySpanExporter) -> None:
+    spans.clear()
+    with batch_span("commands", 3, "group", 2) as span:
+        with step_span("decide"):
+            pass
+        link(span, [f"00-{'a' * 32}-{'b' * 16}-01", None, "no trace"])
+    step, batch = spans.get_finished_spans()
+    assert (step.name, step.parent and step.parent.span_id) == ("decide", batch.context.span_id)
+    assert batch.attributes is not None
+    assert batch.attributes["messaging.batch.message_count"] == 2
+    assert [f"{each.context.trace_id:x}" for each in batch.links] == ["a" * 32]
+
+
+def test_a_failed_batch_is_marked_without_quoting_the_failure(spans: InMemorySpanExporter) -> None:
+    spans.clear()
+    with pytest.raises(ValueError, match="canary"), batch_span("commands", 0, "group", 1), step_span("decide"):
+        raise ValueError("canary")
+    for span in spans.get_finished_spans():
+        assert "canary" not in span.to_json()
+    assert spans.get_finished_spans()[-1].status.status_code is StatusCode.ERROR
+
+
+def test_a_span_holds_no_more_links_than_collectors_keep(spans: InMemorySpanExporter) -> None:
+    spans.clear()
+    with batch_span("commands", 0, "group", 500) as span:
+        link(span, [f"00-{'a' * 32}-{'b' * 16}-01"] * 500)
+    assert len(spans.get_finished_spans()[-1].links) == MOST_LINKS

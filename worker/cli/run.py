@@ -10,11 +10,13 @@ import typer
 from worker.cli.terminal import run_to_end, settings_from_environment
 from worker.service import serve
 from worker.settings import Settings
+from worker.tracing import configure_tracing
 
 
 def run() -> None:
     """Work until SIGTERM or SIGINT, then drain. Exits 0 when clean, 1 on a failure, 2 on bad settings."""
     settings = settings_from_environment(needs_login=True)
+    configure_tracing()
     _spare_collector()
     raise typer.Exit(run_to_end(_run(settings)))
 
