@@ -55,7 +55,7 @@ def by_code(
     headers: tuple[Header, ...] = (),
 ) -> Sent:
     """``event`` is the ``ce_source`` and the ``ce_id``."""
-    return _sent({"authentication_code": code}, login, fields, request_id, event, headers)
+    return _sent({"authentication_code": code}, login, fields, request_id, event=event, headers=headers)
 
 
 def by_identifier(
@@ -67,7 +67,7 @@ def by_identifier(
     request_id: str | None = None,
     event: tuple[str, str] | None = None,
 ) -> Sent:
-    return _sent({"identifier": identifier, "pass_code": pass_code}, login, fields, request_id, event, ())
+    return _sent({"identifier": identifier, "pass_code": pass_code}, login, fields, request_id, event=event)
 
 
 def _sent(
@@ -75,8 +75,9 @@ def _sent(
     login: str | None,
     fields: str | None,
     request_id: str | None,
+    *,
     event: tuple[str, str] | None,
-    headers: tuple[Header, ...],
+    headers: tuple[Header, ...] = (),
 ) -> Sent:
     body = {
         "token": login or login_token(),

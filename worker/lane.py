@@ -7,13 +7,13 @@ again and the record of commands answers it.
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import structlog
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from worker.database import Database
 from worker.errors import KAFKA_ERRORS, AnswerRefused, DependencyAway, Fenced, LaneBlocked, LaneLost, Unpublished
@@ -61,6 +61,8 @@ class Tools:
     health: Health
     clock: Callable[[], float]
     max_batch: int
+    looks: dict[TopicPartition, "asyncio.Future[Any]"] = field(default_factory=dict)
+    """The last look for records on each partition: it may outlive its lane."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +149,21 @@ class Lane:
             following = start.position
             await self._open(row["id"], following)
         self._position = start.position
+        await self._outlast_the_last_look()
         self._tools.consumer.seek(self._source, start.position)
         self._log.info("lane_started", position=start.position, committed=self._committed, next_offset=following)
         return Hold(row["id"], self._site.name, self._owner, following)
+
+    async def _outlast_the_last_look(self) -> None:
+        """A look that a drain cut short goes on, and would take this lane's records: it ends before the seek."""
+        look = self._tools.looks.get(self._source)
+        if look is None or look.done():
+            return
+        drained = asyncio.ensure_future(self._drain.wait())
+        try:
+            await asyncio.wait({look, drained}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            drained.cancel()
 
     async def _own(self) -> Any:
         async with self._tools.database.connection() as connection:
@@ -187,6 +201,7 @@ class Lane:
                 self._source, timeout_ms=int(IDLE_SECONDS * 1000), max_records=self._tools.max_batch
             )
         )
+        self._tools.looks[self._source] = look
         drained = asyncio.ensure_future(self._drain.wait())
         try:
             await asyncio.wait({look, drained}, return_when=asyncio.FIRST_COMPLETED)
@@ -284,6 +299,8 @@ class Lane:
                 await self._publisher.open()
                 return await self._read_committed()
             except DependencyAway as away:
+                if self._drain.is_set():
+                    raise
                 await self._wait_out(away)
 
     # --- report -------------------------------------------------------------------------------------------------------

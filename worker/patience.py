@@ -28,7 +28,8 @@ class Patience:
     async def wait(self, cut_short: asyncio.Event) -> None:
         """Wait, or until ``cut_short`` is set."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(cut_short.wait(), self.next_wait())
+            async with asyncio.timeout(self.next_wait()):
+                await cut_short.wait()
 
     async def wait_if_again(self) -> None:
         """Do not wait for the first try: one failure is common, a row of them is not."""

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import asyncpg
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
+from confluent_kafka.admin._resource import ResourceType
 
 from schemas.transition import verify_chain
 from tests.acceptance.clients import (
@@ -115,6 +118,18 @@ class Scene:
 
     def wait_consumed(self, seconds: float = 60.0) -> None:
         wait_consumed(self.kafka.bootstrap, self.group, self.topics.commands, seconds=seconds)
+
+    def admin(self) -> AdminClient:
+        """By which an operator changes things in the broker. To be kept until it has answered."""
+        return AdminClient({"bootstrap.servers": self.kafka.bootstrap, "log_level": 0})
+
+    def set_up(self, topic: str, setting: str, value: str) -> None:
+        """Change one setting of a topic."""
+        entry = ConfigEntry(setting, value, incremental_operation=AlterConfigOpType.SET)
+        resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+        admin = self.admin()
+        for altered in admin.incremental_alter_configs([resource]).values():
+            altered.result(timeout=30)
 
     # --- Postgres -----------------------------------------------------------------------------------------------------
 

@@ -71,7 +71,7 @@ def mint(*arguments: Any, **claims: Any) -> str:
 
 
 def commands(codes: list[str]) -> Iterator[tuple[BadInput | None, Outgoing]]:
-    """Each bad input with a good command behind it in its partition; the last good one names its token by identifier."""
+    """Each bad input with a good command behind it in its partition; the last one names its token by identifier."""
     for place, (row, code) in enumerate(zip(BAD_INPUTS, codes, strict=True)):
         key = f"key {place}".encode()
         value = row.written(mint, LOGIN_SECRET)
@@ -107,7 +107,11 @@ def aftermath(shared_scene: Scene) -> Aftermath:
         len(found) for found in by_partition[scene.topics.results].values()
     ]
     sent = [
-        Sent(row, out, *(next(turns[topic][out.partition or 0]) for topic in (scene.topics.commands, scene.topics.results)))
+        Sent(
+            row,
+            out,
+            *(next(turns[topic][out.partition or 0]) for topic in (scene.topics.commands, scene.topics.results)),
+        )
         for row, out in zip(rows, outgoing, strict=True)
     ]
     return Aftermath(
@@ -164,7 +168,9 @@ def test_a_wrong_correlation_is_not_echoed(aftermath: Aftermath) -> None:
 
 def test_what_is_malformed_has_a_dead_letter_and_nothing_else_has(aftermath: Aftermath) -> None:
     malformed = [each for each in aftermath.sent if each.row and each.row.status is StatusCode.MALFORMED_REQUEST]
-    by_place = {(letter.header("dl_partition"), letter.header("dl_offset")): letter for letter in aftermath.dead_letters}
+    by_place = {
+        (letter.header("dl_partition"), letter.header("dl_offset")): letter for letter in aftermath.dead_letters
+    }
     assert len(by_place) == len(aftermath.dead_letters) == len(malformed)
     for each in malformed:
         command = each.command

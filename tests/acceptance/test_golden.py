@@ -126,7 +126,7 @@ def check_event(event: Record) -> None:
 
 
 def check_changes(before: dict[str, list[dict[str, Any]]], after: dict[str, list[dict[str, Any]]], event: Any) -> None:
-    """The end of CONTRACT 5: the state and who changed it when, and nothing else; beside it, only the worker's books."""
+    """The end of CONTRACT 5: the state and who changed it when, and nothing else. Beside it, the worker's books."""
     books = {"lane", "transition", "command_record"}
     changed = {name for name in before if before[name] != after[name]}
     assert changed == books | {"access_token"}

@@ -7,7 +7,6 @@ from uuid import uuid4
 
 import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
-from confluent_kafka.admin import AdminClient
 
 from tests.acceptance.clients import Headers, Outgoing, Record, read_to_end
 from tests.acceptance.scene import NUMBER, Scene, answer, body, event_id, history, status
@@ -356,8 +355,8 @@ def test_a_command_that_comes_after_the_offsets_were_set_back_is_judged_anew(sce
 
 def set_back(scene: Scene, partition: int, *, to: int) -> None:
     """As an operator does it, with no worker in the group."""
-    admin = AdminClient({"bootstrap.servers": scene.kafka.bootstrap})
     place = TopicPartition(scene.topics.commands, partition, to)
+    admin = scene.admin()
     asked = admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(scene.group, [place])])
     for answered in asked[scene.group].result(timeout=30).topic_partitions:
         assert answered.error is None

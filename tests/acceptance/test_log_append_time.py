@@ -1,9 +1,8 @@
-"""Which clock judges a login's expiry: the worker's own, or the broker's stamp, where it is the broker's (CONTRACT 4)."""
+"""Which clock judges a login's expiry: the worker's own, or the record's stamp where it is the broker's (CONTRACT 4)."""
 
 import time
 
 import pytest
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from tests.acceptance.clients import Outgoing, Record
 from tests.acceptance.scene import Scene, body, status
@@ -12,25 +11,17 @@ from tests.logins import login_token
 pytestmark = pytest.mark.real_kafka
 
 
-def stamp(scene: Scene, kind: str) -> None:
-    """Who stamps the commands from now on: ``CreateTime`` their sender, ``LogAppendTime`` the broker."""
-    admin = AdminClient({"bootstrap.servers": scene.kafka.bootstrap})
-    entry = ConfigEntry("message.timestamp.type", kind, incremental_operation=AlterConfigOpType.SET)
-    resource = ConfigResource(ResourceType.TOPIC, scene.topics.commands, incremental_configs=[entry])
-    for altered in admin.incremental_alter_configs([resource]).values():
-        altered.result(timeout=30)
-
-
 @pytest.mark.parametrize(
+    # Who stamps the commands: the broker when it appends them, or their sender, whose clock proves nothing.
     ("kind", "clock", "code"),
     [
         ("LogAppendTime", "append", "OK"),
         ("LogAppendTime", "processing", "EXPIRED_TOKEN"),
-        ("CreateTime", "append", "EXPIRED_TOKEN"),  # a sender's clock proves nothing
+        ("CreateTime", "append", "EXPIRED_TOKEN"),
     ],
 )
 def test_a_login_that_expired_while_its_command_waited(scene: Scene, kind: str, clock: str, code: str) -> None:
-    stamp(scene, kind)
+    scene.set_up(scene.topics.commands, "message.timestamp.type", kind)
     waiting, late, good = scene.new_tokens(3)
     now = int(time.time())
     expired_in_time = login_token(exp=now + 3)

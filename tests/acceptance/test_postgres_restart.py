@@ -1,4 +1,4 @@
-"""Postgres goes away and comes back under load: the worker waits, says so, goes on, and blames no command (DESIGN 3)."""
+"""Postgres goes away and comes back under load: the worker waits, says so, goes on, and blames nobody (DESIGN 3)."""
 
 import asyncio
 from typing import Final

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 
 import asyncpg
 import pytest
@@ -54,7 +55,7 @@ def test_a_revoked_lane_finishes_the_batch_in_hand(scene: Scene) -> None:
             working.wait_ready()
             scene.wait_consumed()
             shares = [worker.events("partitions_assigned")[-1]["partitions"] for worker in (working, coming)]
-            assert sorted(sum(shares, [])) == list(range(PARTITIONS))
+            assert sorted(chain(*shares)) == list(range(PARTITIONS))
             assert working.events("lanes_cancelled") == []
             assert [coming.terminate(), working.terminate()] == [0, 0]
         finally:

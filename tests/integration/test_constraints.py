@@ -585,7 +585,8 @@ async def test_the_worker_may_not(worker: Session, statement: str) -> None:
 
 async def test_the_worker_changes_of_a_token_only_what_a_transition_changes(owner: Session, worker: Session) -> None:
     columns = await owner.fetch(
-        "SELECT column_name FROM information_schema.columns WHERE table_schema = 'public' AND table_name = 'access_token'"
+        "SELECT column_name FROM information_schema.columns"
+        " WHERE table_schema = 'public' AND table_name = 'access_token'"
     )
 
     allowed = set()

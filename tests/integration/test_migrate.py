@@ -87,6 +87,16 @@ async def test_an_owner_without_the_rights_is_told_which(
         await apply_migrations(postgres_server.dsn(database.name, stranger))
 
 
+async def test_an_owner_who_may_not_make_roles_migrates_where_the_role_is_there(
+    stranger: Login, empty: str, database: DatabaseUnderTest, postgres_server: PostgresServer
+) -> None:
+    """``database`` has been migrated, so its server knows the role."""
+    name = empty.rpartition("/")[2].partition("?")[0]
+    async with owner_connection(empty) as connection:
+        await connection.execute(f'ALTER DATABASE "{name}" OWNER TO "{stranger.user}"')
+    assert await apply_migrations(postgres_server.dsn(name, stranger)) == ALL
+
+
 async def test_a_server_that_is_away_is_a_dependency_that_is_away() -> None:
     with pytest.raises(DependencyAway):
         await pending("postgresql://owner:canary@127.0.0.1:1/effective")

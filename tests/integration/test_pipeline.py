@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
+from uuid import UUID
 
 import argon2
 import asyncpg
@@ -42,8 +43,9 @@ from tests.journey import (
 from tests.logins import login_token
 from tests.providers.postgres import DatabaseUnderTest
 from worker.credentials import PassCodeCheck, PassCodes, Question
+from worker.embedded.processes import until
 from worker.errors import DependencyAway, LaneLost
-from worker.model import Answered, TokenKey
+from worker.model import Answered, TokenKey, command_key
 from worker.pipeline import GONE
 from worker.project import project
 
@@ -166,7 +168,6 @@ async def test_each_organisation_sees_its_own_token_under_one_code(j: Journey, l
 
 # --- every status -----------------------------------------------------------------------------------------------------
 
-LOGIN_KEY: Final = "{{token}}"
 STATUSES: Final[dict[str, tuple[StatusCode, Sent, str]]] = {
     "a null value": (S.MALFORMED_REQUEST, Sent(None), ""),
     "no JSON": (S.MALFORMED_REQUEST, Sent(b"nonsense"), ""),
@@ -369,13 +370,11 @@ async def test_the_same_request_again_is_answered_ok_and_changes_nothing(
 
 @each_id
 @in_one_batch
-@pytest.mark.parametrize("other", [by_code(CARD_CODE), by_code(fields="id")], ids=["other token", "other fields"])
+@pytest.mark.parametrize("other", [{"code": CARD_CODE}, {"fields": "id"}], ids=["other token", "other fields"])
 async def test_another_request_under_an_applied_id_is_a_duplicate(
-    j: Journey, lane: Partition, ids: dict[str, Any], together: bool, other: Sent
+    j: Journey, lane: Partition, ids: dict[str, Any], together: bool, other: dict[str, Any]
 ) -> None:
-    code, fields = (CARD_CODE, "number") if b"99021047384" in (other.value or b"") else (CODE, "id")
-
-    _, conflicting = await both(lane, by_code(**ids), by_code(code, fields=fields, **ids), together=together)
+    _, conflicting = await both(lane, by_code(**ids), by_code(**other, **ids), together=together)
 
     assert codes([conflicting]) == [S.DUPLICATE_REQUEST]
     assert (await j.token(CARD_CODE))["life_cycle_state"] == "NOT_EFFECTIVE"
@@ -626,15 +625,15 @@ async def test_a_lane_taken_between_recall_and_transaction_writes_nothing(databa
         """Another worker takes the lane while the pass codes are compared."""
 
         async def compare(self, questions: Sequence[Question]) -> list[PassCodeCheck]:
-            await j.own(0)
+            await opened.own(0)
             return await super().compare(questions)
 
-    async with journey(database.worker_dsn, database.owner_dsn, pass_codes=Takes()) as j:
-        lane = await j.lane()
+    async with journey(database.worker_dsn, database.owner_dsn, pass_codes=Takes()) as opened:
+        lane = await opened.lane()
 
         with pytest.raises(LaneLost):
             await lane.run(by_identifier())
-        assert await j.count("command_record") == await j.count("transition") == 0
+        assert await opened.count("command_record") == await opened.count("transition") == 0
 
 
 async def test_each_batch_moves_the_row_on(j: Journey, lane: Partition) -> None:
@@ -654,7 +653,8 @@ async def poison(j: Journey, *names: str) -> None:
     """From now on Postgres refuses the transitions of the tokens with these ids."""
     listed = ", ".join(f"'{name}'" for name in names)
     await j.owner.execute(
-        f"ALTER TABLE access_token ADD CONSTRAINT poison CHECK (id NOT IN ({listed}) OR life_cycle_state <> 'EFFECTIVE')"
+        "ALTER TABLE access_token ADD CONSTRAINT poison"
+        f" CHECK (id NOT IN ({listed}) OR life_cycle_state <> 'EFFECTIVE')"
     )
 
 
@@ -844,9 +844,10 @@ async def test_an_id_bound_by_another_lane_after_the_look_up_is_found_in_the_nex
     transaction = j.owner.transaction()
     await transaction.start()
     await j.owner.execute(
-        "INSERT INTO command_record SELECT $1, 0, 0, 'ORG1', $2, 'req:ORG1:1', '\\x00', 'OK', '', false, $3, 1, 1, now()",
+        "INSERT INTO command_record"
+        " SELECT $1, 0, 0, 'ORG1', $2, 'req:ORG1:1', '\\x00', 'OK', '', false, $3, 1, 1, now()",
         other.hold.lane,
-        key_of("req:ORG1:1"),
+        UUID(bytes=command_key("req:ORG1:1")),
         OTHER_TOKEN_ID,
     )
     waiting = asyncio.ensure_future(one.run(by_code(request_id="1")))
@@ -858,18 +859,12 @@ async def test_an_id_bound_by_another_lane_after_the_look_up_is_found_in_the_nex
     assert (await j.token())["version"] == 0
 
 
-def key_of(command_id: str) -> Any:
-    from uuid import UUID  # noqa: PLC0415
-
-    from worker.model import command_key  # noqa: PLC0415
-
-    return UUID(bytes=command_key(command_id))
-
-
 async def until_somebody_waits(j: Journey) -> None:
-    async with asyncio.timeout(5):
-        while not await j.owner.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted AND pid <> pg_backend_pid()"):
-            await asyncio.sleep(0.01)
+    async def waits() -> bool:
+        query = "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND pid <> pg_backend_pid()"
+        return bool(await j.owner.fetchval(query))
+
+    await until(waits, 5)
 
 
 async def test_a_lock_held_too_long_is_a_dependency_away_and_nothing_happened(j: Journey, lane: Partition) -> None:

@@ -48,7 +48,7 @@ def signed(payload: bytes, header: bytes = b'{"alg":"HS256","typ":"JWT"}', secre
 
 
 def with_claims(**changes: Any) -> str:
-    """``GOOD`` with these claims changed, ``...`` leaving one out, in a JSON that lets ``NaN`` and surrogates through."""
+    """``GOOD`` with these claims changed, ``...`` leaving one out, in a JSON that lets ``NaN`` through."""
     claims = {name: claim for name, claim in {**GOOD, **changes}.items() if claim is not ...}
     return signed(json.dumps(claims).encode())
 

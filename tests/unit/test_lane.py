@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -15,6 +15,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from schemas.codes import StatusCode
 from worker.database import Database
+from worker.embedded.processes import until
 from worker.errors import AnswerRefused, DependencyAway, Fenced, LaneBlocked, LaneLost, Unpublished
 from worker.lane import Lane, Site, Tools
 from worker.model import Answer, Answered, Decoded, Delivery, Envelope, Refused
@@ -201,9 +202,10 @@ class World:
         return asyncio.create_task(lane.run(drain)), drain
 
     async def until(self, holds: Callable[[], bool]) -> None:
-        async with asyncio.timeout(SECONDS):
-            while not holds():
-                await asyncio.sleep(0.005)
+        async def held() -> bool:
+            return holds()
+
+        await until(held, SECONDS)
 
     async def run_until(self, holds: Callable[[], bool]) -> None:
         """Run a lane until this holds, and drain it."""
@@ -216,9 +218,8 @@ class World:
 
 
 @pytest.fixture(autouse=True)
-def _short_waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.patience.SHORTEST", 0.001)
-    yield
 
 
 async def test_every_command_is_answered_once_and_the_offset_follows() -> None:

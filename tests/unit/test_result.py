@@ -1,4 +1,4 @@
-"""The messages of an answered command: headers of CONTRACT 3, 6 and 7, and what stays the same from answer to answer."""
+"""The messages of an answered command (CONTRACT 3, 6 and 7), and what stays the same from answer to answer."""
 
 import json
 from collections.abc import Sequence

@@ -25,7 +25,7 @@ def _spare_collector() -> None:
     """A batch's objects die by reference count: looking for cycles among them took a tenth of the worker's CPU."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(200_000, 10, 10)
+    gc.set_threshold(100_000, 10, 10)
 
 
 async def _run(settings: Settings) -> int:

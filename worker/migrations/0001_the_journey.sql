@@ -177,8 +177,9 @@ CREATE TABLE transition (
 );
 
 -- What was decided, without the answer's data. Only an applied command (one with a version) binds its id.
+-- No foreign key to the lane: the transaction that writes a record has locked the lane's row with its first statement.
 CREATE TABLE command_record (
-    lane integer NOT NULL REFERENCES lane,
+    lane integer NOT NULL,
     record_offset bigint NOT NULL CHECK (record_offset >= 0),
     record_timestamp bigint NOT NULL,
     organisation text COLLATE "C",
@@ -225,10 +226,13 @@ $$;
 CREATE TRIGGER transition_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON transition
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change_of_history();
 
--- Roles belong to the whole server: another database of it may have made this one, perhaps at this very moment.
+-- Roles belong to the whole server: somebody with the right to may have made this one before, or another database of
+-- the server may be making it at this very moment.
 DO $$
 BEGIN
-    CREATE ROLE effective_worker NOLOGIN;
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'effective_worker') THEN
+        CREATE ROLE effective_worker NOLOGIN;
+    END IF;
 EXCEPTION WHEN duplicate_object OR unique_violation THEN
     NULL;
 END
