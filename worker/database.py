@@ -20,9 +20,10 @@ SERVER_SETTINGS = {
     "application_name": "effective-worker",
     "lock_timeout": "2s",
     "statement_timeout": "10s",
-    "idle_in_transaction_session_timeout": "15s",
+    "idle_in_transaction_session_timeout": "5s",
     "timezone": "UTC",
 }
+TRANSACTION_TIMEOUT = "20s"
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 15.0
 """A net for a dead network: longer than any server-side timeout above, so that the server speaks first."""
@@ -44,6 +45,7 @@ class Database:
             timeout=CONNECT_SECONDS,
             command_timeout=ANSWER_SECONDS,
             server_settings=SERVER_SETTINGS,
+            init=_bound_transactions,
             reset=_keep_session,
         )
         return cls(pool)
@@ -78,6 +80,12 @@ class Database:
         """Whether Postgres answers now and can be written to. Raises what ``connection`` raises."""
         async with self.connection() as connection:
             return not await connection.fetchval("SELECT pg_is_in_recovery()")
+
+
+async def _bound_transactions(connection: asyncpg.Connection) -> None:
+    """End what a stalled worker has left between two messages of one statement: to Postgres that is not idle."""
+    if connection.get_server_version() >= (17,):  # older ones have no such setting
+        await connection.execute(f"SET transaction_timeout = '{TRANSACTION_TIMEOUT}'")
 
 
 async def _keep_session(_: Any) -> None:

@@ -1,6 +1,7 @@
-"""Run as a program: the worker, which kills itself at a point that no test could hit from outside.
+"""Run as a program: the worker, which dies or stands still at a point that no test could hit from outside.
 
-``faulty_worker.py POINT NUMBER`` ends by SIGKILL when it comes to that point for the NUMBER-th time.
+``faulty_worker.py POINT NUMBER SIGNAL`` sends itself that signal when it comes to that point for the NUMBER-th time:
+SIGKILL ends it, SIGSTOP lets it stand still until somebody sends it SIGCONT.
 """
 
 import asyncio
@@ -10,43 +11,50 @@ import sys
 from collections.abc import Callable
 from typing import Any, Final
 
+import asyncpg
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.conn import AIOKafkaConnection
 from aiokafka.protocol.transaction import EndTxnRequest
 
 from worker.cli import main
 from worker.publish import AtLeast, Exactly
-
-
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+from worker.sql import statement
 
 
 class Fuse:
-    """Burns down with every call; ``blows`` is true at the last one."""
+    """Burns down with every visit to the point."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, which: signal.Signals) -> None:
         self._left = number
+        self._which = which
 
-    def blows(self) -> bool:
+    def burns_down(self) -> bool:
+        """Whether this visit is the one."""
         self._left -= 1
         return self._left == 0
+
+    def blow(self) -> None:
+        os.kill(os.getpid(), self._which)
+
+    def burn(self) -> None:
+        if self.burns_down():
+            self.blow()
 
 
 def between_the_commits(fuse: Fuse) -> None:
     """Postgres has committed the batch, and nothing of it was sent to Kafka."""
     for publisher in (Exactly, AtLeast):
-        _die_before(publisher, "publish", fuse)
+        _burn_before(publisher, "publish", fuse)
 
 
 def before_the_end(fuse: Fuse) -> None:
     """Everything was sent but the request that ends the transaction."""
-    _die_before(AIOKafkaProducer, "commit_transaction", fuse)
+    _burn_before(AIOKafkaProducer, "commit_transaction", fuse)
 
 
 def before_the_offset(fuse: Fuse) -> None:
     """Delivery ``at_least_once``: the results are out, the offset is not."""
-    _die_before(AIOKafkaConsumer, "commit", fuse)
+    _burn_before(AIOKafkaConsumer, "commit", fuse)
 
 
 def with_the_end_under_way(fuse: Fuse) -> None:
@@ -55,9 +63,9 @@ def with_the_end_under_way(fuse: Fuse) -> None:
 
     def faulty(connection: Any, request: Any, *arguments: Any, **options: Any) -> Any:
         answer = send(connection, request, *arguments, **options)
-        if isinstance(request, EndTxnRequest) and fuse.blows():
+        if isinstance(request, EndTxnRequest) and fuse.burns_down():
             # What was written leaves at the end of the loop's turn.
-            asyncio.get_running_loop().call_later(0.001, die)
+            asyncio.get_running_loop().call_later(0.001, fuse.blow)
         return answer
 
     AIOKafkaConnection.send = faulty
@@ -69,18 +77,30 @@ def after_the_end(fuse: Fuse) -> None:
 
     async def faulty(producer: Any) -> None:
         await commit(producer)
-        if fuse.blows():
-            die()
+        fuse.burn()
 
     AIOKafkaProducer.commit_transaction = faulty
 
 
-def _die_before(owner: Any, name: str, fuse: Fuse) -> None:
+def in_the_middle_of_a_statement(fuse: Fuse) -> None:
+    """Within a transaction of Postgres, which has parsed a statement and waits to be told to execute it."""
+    client: Any = asyncpg.Connection
+    prepare: Any = client._get_statement
+
+    async def faulty(connection: Any, query: str, *arguments: Any, **options: Any) -> Any:
+        prepared = await prepare(connection, query, *arguments, **options)
+        if query == statement("apply"):
+            fuse.burn()
+        return prepared
+
+    client._get_statement = faulty
+
+
+def _burn_before(owner: Any, name: str, fuse: Fuse) -> None:
     whole: Any = getattr(owner, name)
 
     async def faulty(*arguments: Any, **options: Any) -> Any:
-        if fuse.blows():
-            die()
+        fuse.burn()
         return await whole(*arguments, **options)
 
     setattr(owner, name, faulty)
@@ -88,10 +108,17 @@ def _die_before(owner: Any, name: str, fuse: Fuse) -> None:
 
 POINTS: Final[dict[str, Callable[[Fuse], None]]] = {
     point.__name__: point
-    for point in (between_the_commits, before_the_end, with_the_end_under_way, after_the_end, before_the_offset)
+    for point in (
+        in_the_middle_of_a_statement,
+        between_the_commits,
+        before_the_end,
+        with_the_end_under_way,
+        after_the_end,
+        before_the_offset,
+    )
 }
 
 if __name__ == "__main__":
-    POINTS[sys.argv[1]](Fuse(int(sys.argv[2])))
+    POINTS[sys.argv[1]](Fuse(int(sys.argv[2]), signal.Signals[sys.argv[3]]))
     sys.argv[1:] = ["run"]
     main()

@@ -27,7 +27,7 @@ def test_killed_between_results_and_offset_it_loses_nothing(scene: Scene) -> Non
         "MAX_BATCH": "20",
     }
     for point in POINTS:
-        worker = scene.worker(command=(FAULTY, point, "3"), **settings)
+        worker = scene.worker(command=(FAULTY, point, "3", "SIGKILL"), **settings)
         with ExitStack() as alive:
             alive.callback(worker.kill)
             assert worker.start().wait_end() == -signal.SIGKILL
@@ -55,7 +55,7 @@ def test_changing_over_from_exactly_once_hides_no_result(scene: Scene) -> None:
     load = Load(scene, scene.new_tokens(400))
     load.send(1, 400)
     settings = {"KAFKA__GROUP_INSTANCE_ID": "the only one", "KAFKA__REQUEST_TIMEOUT_MS": "8000", "MAX_BATCH": "20"}
-    worker = scene.worker(command=(FAULTY, "before_the_end", "2"), **settings)
+    worker = scene.worker(command=(FAULTY, "before_the_end", "2", "SIGKILL"), **settings)
     with ExitStack() as alive:
         alive.callback(worker.kill)
         assert worker.start().wait_end() == -signal.SIGKILL

@@ -42,7 +42,7 @@ def test_a_worker_killed_over_and_over_answers_every_command_once(scene: Scene) 
     }
     ends = []
     for point, number in lives():
-        worker = scene.worker(command=(FAULTY, point, str(number)), **settings)
+        worker = scene.worker(command=(FAULTY, point, str(number), "SIGKILL"), **settings)
         with ExitStack() as alive:
             alive.callback(worker.kill)
             ends.append(worker.start().wait_end())

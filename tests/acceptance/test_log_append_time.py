@@ -1,4 +1,4 @@
-"""Which clock judges a login's expiry: the worker's own, or the record's stamp where it is the broker's (CONTRACT 4)."""
+"""Which clock judges the expiry of a login: the worker's, or that of the record if it is the broker's (CONTRACT 4)."""
 
 import time
 

@@ -218,6 +218,23 @@ async def test_load_finds_each_token_once_and_in_the_order_of_ids(worker: asyncp
     assert {row["organisation"] for row in rows} == {"ORG1"}
 
 
+async def test_load_locks_in_the_order_of_ids_whatever_the_plan(
+    owner: asyncpg.Connection, worker: asyncpg.Connection
+) -> None:
+    await owner.execute(
+        "INSERT INTO access_token (organisation, id, number, life_cycle_state, authentication_code)"
+        " SELECT 'ORG1', md5(n::text), n, 'NOT_EFFECTIVE', n FROM generate_series(1, 200) AS n"
+    )
+    # Hashes keep no order: what is left of it then is what the statement itself asks for.
+    await worker.execute("SET enable_sort = off; SET enable_mergejoin = off; SET enable_nestloop = off")
+
+    rows = await load(worker, codes=[str(number) for number in range(1, 201)], identifiers=[])
+
+    ids = [row["id"] for row in rows]
+    assert len(ids) == 200
+    assert ids == sorted(ids)
+
+
 async def test_load_compares_codes_exactly(owner: asyncpg.Connection, worker: asyncpg.Connection) -> None:
     await owner.execute("UPDATE access_token SET authentication_code = 'Code' WHERE id = $1", TOKEN_ID)
 
