@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.providers import Unavailable
 from tests.providers import kafka as kafka_providers
@@ -19,6 +20,12 @@ from tests.providers.postgres import DatabaseUnderTest, PostgresServer
 from worker.embedded.postgres import Login, make_database, make_login
 from worker.importing import import_files
 from worker.migrate import apply_migrations
+
+# Property tests look at the same examples in every run, however slow the machine is.
+settings.register_profile(
+    "steady", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("steady")
 
 FIXTURE: Final = Path(__file__).parent / "seed" / "fixture.ndjson"
 WORKER_LOGIN: Final = "worker_login"

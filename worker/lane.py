@@ -286,7 +286,7 @@ class Lane:
         self._log.info("producer_replaced", reason=unknown.reason)
         self._tools.metrics.producer_replaced()
         if not isinstance(unknown, AnswerRefused):
-            await self._patience.wait_if_again()
+            await self._patience.wait_if_again(self._drain)
         committed = await self._reopened()
         if committed not in (self._committed, following):
             raise LaneLost(f"kafka: the committed offset is {committed}, neither {self._committed} nor {following}")

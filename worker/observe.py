@@ -29,6 +29,9 @@ _IN_TEXT: Final = (
     (re.compile(r"DETAIL:.*"), "DETAIL: ***"),
 )
 
+REPEAT_SECONDS: Final = 5.0
+"""How long a line of the Kafka client is not repeated."""
+
 
 def configure_logging(level: str = "info", format: str | None = None) -> None:  # noqa: A002 - named like its setting
     """Send every log line to stderr, structlog's and the libraries' alike.
@@ -57,6 +60,7 @@ def configure_logging(level: str = "info", format: str | None = None) -> None:  
             foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, last]
         )
     )
+    handler.addFilter(_NotAgain())
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     # An access log line per probe says nothing, and the client repeats at INFO what our own lines say.
     for noisy in ("aiohttp.access", "aiokafka"):
@@ -72,6 +76,24 @@ def configure_logging(level: str = "info", format: str | None = None) -> None:  
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
+
+
+class _NotAgain(logging.Filter):
+    """Lets the Kafka client repeat a line once in a while: without its broker it does so a thousand times a second."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._said: dict[tuple[str, int], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not record.name.startswith("aiokafka"):
+            return True
+        now, line = self._clock(), (record.name, record.lineno)
+        if now - self._said.get(line, -REPEAT_SECONDS) < REPEAT_SECONDS:
+            return False
+        self._said[line] = now
+        return True
 
 
 def mask_secrets(_logger: Any, _method: str, event: EventDict) -> EventDict:

@@ -26,7 +26,8 @@ ROOT: Final = Path(__file__).parents[2]
 SECONDS: Final = 300
 
 _BLOCK: Final = re.compile(
-    r"<!-- run(?P<servers> with servers)? -->\n+```[a-z]*\n(?P<script>.*?)\n```(?P<claims>(?:\s*<!-- output contains: .*? -->)*)",
+    r"<!-- run(?P<servers> with servers)? -->\n+```[a-z]*\n(?P<script>.*?)\n```"
+    r"(?P<claims>(?:\s*<!-- output contains: .*? -->)*)",
     re.DOTALL,
 )
 _CLAIM: Final = re.compile(r"<!-- output contains: (.*?) -->")

@@ -9,7 +9,7 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,25 +70,35 @@ async def test_passwords_are_not_shown() -> None:
         assert "postgresql://" not in repr(stack)
 
 
-async def test_the_servers_listen_on_this_machine_only() -> None:
+Servers = Callable[[], list[psutil.Process]]
+
+
+@pytest.fixture
+def servers() -> Servers:
+    """Tells which servers were started since the test began: those of other tests may be running beside them."""
+    before = {process.pid for process in psutil.Process().children()}
+    return lambda: [process for process in psutil.Process().children() if process.pid not in before]
+
+
+async def test_the_servers_listen_on_this_machine_only(servers: Servers) -> None:
     async with embedded_stack(None):
-        servers = psutil.Process().children()
-        addresses = {c.laddr.ip for s in servers for c in s.net_connections("tcp") if c.status == psutil.CONN_LISTEN}
+        addresses = {c.laddr.ip for s in servers() for c in s.net_connections("tcp") if c.status == psutil.CONN_LISTEN}
         assert addresses == {"127.0.0.1"}
 
 
 # --- kept and dropped ------------------------------------------------------------------------------------------------
 
 
-async def test_a_temporary_stack_leaves_nothing_behind() -> None:
+async def test_a_temporary_stack_leaves_nothing_behind(servers: Servers) -> None:
     async with embedded_stack(None) as stack:
         assert stack.directory.is_dir()
-        servers = psutil.Process().children(recursive=True)
+        started = [process for server in servers() for process in (server, *server.children(recursive=True))]
     assert not stack.directory.exists()
-    assert not [server for server in servers if is_running(server.pid)]
+    assert len(started) > 2
+    assert not [process for process in started if is_running(process.pid)]
 
 
-async def test_a_stack_that_fails_inside_leaves_nothing_behind() -> None:
+async def test_a_stack_that_fails_inside_leaves_nothing_behind(servers: Servers) -> None:
     held: list[Stack] = []
 
     async def fail_inside() -> None:
@@ -99,7 +109,7 @@ async def test_a_stack_that_fails_inside_leaves_nothing_behind() -> None:
     with pytest.raises(ZeroDivisionError):
         await fail_inside()
     assert not held[0].directory.exists()
-    assert not psutil.Process().children(recursive=True)
+    assert not servers()
 
 
 async def test_a_kept_stack_has_the_data_of_both_servers_again(kept: Path) -> None:
@@ -258,14 +268,14 @@ def test_wheels_exist_for_glibc_and_for_macos(
     assert stack_module.has_wheels() is there_are
 
 
-async def test_a_server_that_does_not_start_shows_the_end_of_its_log(kept: Path) -> None:
+async def test_a_server_that_does_not_start_shows_the_end_of_its_log(kept: Path, servers: Servers) -> None:
     async with embedded_stack(kept):
         pass
     (kept / "postgres" / "PG_VERSION").write_text("9\n", encoding="utf-8")
     with pytest.raises(EmbeddedFailed, match="incompatible with"):
         async with embedded_stack(kept):
             pass
-    assert not psutil.Process().children(recursive=True)
+    assert not servers()
 
 
 # --- helpers ---------------------------------------------------------------------------------------------------------

@@ -55,6 +55,24 @@ def test_a_key_that_sounds_like_a_secret_is_masked(key: str) -> None:
     assert masked(inner={key: "canary"}) == {"inner": {key: "***"}}
 
 
+def test_the_kafka_client_does_not_repeat_itself_at_once(
+    fresh_logging: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure_logging("info", "json")
+    for name in ("aiokafka.conn", "worker.lane"):
+        for attempt in range(3):
+            logging.getLogger(name).warning("no broker at attempt %d", attempt)
+    logging.getLogger("aiokafka.conn").warning("another line")
+
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    said = [(line["logger"], line["event"]) for line in lines]
+    assert said == [
+        ("aiokafka.conn", "no broker at attempt 0"),
+        *(("worker.lane", f"no broker at attempt {attempt}") for attempt in range(3)),
+        ("aiokafka.conn", "another line"),
+    ]
+
+
 def test_the_id_of_an_access_token_is_no_secret() -> None:
     assert masked(access_token_id="231", tokens=4) == {"access_token_id": "231", "tokens": 4}
 
