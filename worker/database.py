@@ -76,11 +76,6 @@ class Database:
         async with self.connection() as connection, connection.transaction():
             yield connection
 
-    async def answers(self) -> bool:
-        """Whether Postgres answers now and can be written to. Raises what ``connection`` raises."""
-        async with self.connection() as connection:
-            return not await connection.fetchval("SELECT pg_is_in_recovery()")
-
 
 async def _bound_transactions(connection: asyncpg.Connection) -> None:
     """End what a stalled worker has left between two messages of one statement: to Postgres that is not idle."""

@@ -80,6 +80,13 @@ def servers() -> Servers:
     return lambda: [process for process in psutil.Process().children() if process.pid not in before]
 
 
+async def test_a_user_without_a_name_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 2**31 - 7)
+    with pytest.raises(EmbeddedUnavailable, match=f"user id {2**31 - 7}, which has no name"):
+        async with embedded_stack(None):
+            pass
+
+
 async def test_the_servers_listen_on_this_machine_only(servers: Servers) -> None:
     async with embedded_stack(None):
         addresses = {c.laddr.ip for s in servers() for c in s.net_connections("tcp") if c.status == psutil.CONN_LISTEN}

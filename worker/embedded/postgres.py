@@ -46,11 +46,25 @@ def dsn(login: Login, port: int, database: str, host: str = HOST) -> str:
 
 
 def account() -> Account | None:
-    """Whom Postgres must run as: ``None`` for whoever we are, which is enough unless we are root."""
+    """Whom Postgres must run as: ``None`` for whoever we are, which is enough unless we are root.
+
+    Raises ``EmbeddedUnavailable`` for a user id without a name, as some containers have: Postgres refuses it.
+    """
     if os.geteuid() != 0:
+        _require_name(os.geteuid())
         return None
     entry = pwd.getpwnam(_UNPRIVILEGED)
     return Account(_UNPRIVILEGED, entry.pw_uid, entry.pw_gid)
+
+
+def _require_name(uid: int) -> None:
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        raise EmbeddedUnavailable(
+            f"the embedded Postgres cannot run for user id {uid}, which has no name on this system: run this as a user "
+            "that has one, or use deploy/compose.yaml"
+        ) from None
 
 
 def open_to_all(path: Path) -> bool:
