@@ -76,6 +76,11 @@ class Database:
         async with self.connection() as connection, connection.transaction():
             yield connection
 
+    async def look(self) -> None:
+        """Raises ``DependencyAway`` if Postgres does not answer."""
+        async with self.connection() as connection:
+            await connection.fetchval("SELECT 1")
+
 
 async def _bound_transactions(connection: asyncpg.Connection) -> None:
     """End what a stalled worker has left between two messages of one statement: to Postgres that is not idle."""

@@ -24,11 +24,12 @@ from worker.lane import Lane, Site, Tools
 from worker.observe import Health, Metrics
 from worker.patience import Patience
 from worker.pipeline import Pipeline, Policy
+from worker.probe import Probe
 from worker.publish import AtLeast, Exactly, Place, Publisher
 from worker.result import Post
 from worker.retention import Retention
 from worker.settings import Settings
-from worker.supervisor import Supervisor
+from worker.supervisor import Membership, Supervisor
 
 CONNECTIONS: Final = 10
 """Of all lanes together: a lane waits for one longer than it would take a database with more of them to be slower."""
@@ -117,17 +118,22 @@ def _tools(
 
 async def _work(settings: Settings, stop: asyncio.Event, cluster: str, tools: Tools) -> int:
     consumer = tools.consumer
+    session_seconds = settings.kafka.session_timeout_ms / 1000
+    membership = Membership(consumer, session_seconds)
     supervisor = Supervisor(
         consumer,
         lambda source: _lane(settings, cluster, source, tools),
+        membership,
         health=tools.health,
         metrics=tools.metrics,
         # The broker waits a session's time for all members to come back; some of it is needed for coming back.
-        revoke_seconds=settings.kafka.session_timeout_ms / 1000 * 0.6,
+        revoke_seconds=session_seconds / 2,
     )
+    probe = Probe({"postgres": tools.database.look, "kafka": membership.look}, tools.health)
     try:
         consumer.subscribe([settings.topics.commands], listener=supervisor)
-        await supervisor.run(stop)
+        async with _beside(probe.run(stop), stop):
+            await supervisor.run(stop)
         log.info("draining", seconds=settings.drain_seconds)
         return 0
     except ClientStuck as stuck:

@@ -28,8 +28,10 @@ log = structlog.get_logger(__name__)
 class Membership:
     """Knows when the group last answered well to a heartbeat, by the moment at which that heartbeat was sent."""
 
-    def __init__(self, consumer: AIOKafkaConsumer) -> None:
+    def __init__(self, consumer: AIOKafkaConsumer, session_seconds: float) -> None:
         self._sent = -1.0
+        self._heard = time.monotonic()
+        self._session_seconds = session_seconds
         self._answered = asyncio.Event()
         coordinator = consumer._coordinator
         self._heartbeat: Callable[[], Awaitable[bool]] = coordinator._do_heartbeat
@@ -39,9 +41,15 @@ class Membership:
         sent = time.monotonic()
         good = await self._heartbeat()
         if good:
-            self._sent = sent
+            self._sent, self._heard = sent, time.monotonic()
             self._answered.set()
         return good
+
+    async def look(self) -> None:
+        """Raises ``DependencyAway`` if the group has been silent for longer than a session."""
+        silent = time.monotonic() - self._heard
+        if silent > self._session_seconds:
+            raise DependencyAway("kafka", f"no heartbeat has been answered for {silent:.0f} s")
 
     async def confirmed_after(self, moment: float) -> None:
         """Wait until a heartbeat sent after ``moment`` was answered well: only then may a lost lane still be ours."""
@@ -57,6 +65,7 @@ class Supervisor(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ca
         self,
         consumer: AIOKafkaConsumer,
         make_lane: Callable[[TopicPartition], Lane],
+        membership: Membership,
         *,
         health: Health,
         metrics: Metrics,
@@ -64,7 +73,7 @@ class Supervisor(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ca
     ) -> None:
         """``revoke_seconds`` is what a rebalance grants the lanes to finish the batch in hand."""
         self._consumer = consumer
-        self._membership = Membership(consumer)
+        self._membership = membership
         self._make_lane = make_lane
         self._health = health
         self._metrics = metrics

@@ -5,8 +5,8 @@ An existing topic is never altered: its owner may have had a reason, and learns 
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -229,18 +229,25 @@ class _Remarks(logging.Handler):
 async def admin_client(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
     """A started admin client. Every error of the broker or on the way to it comes out as ``DependencyAway``."""
     admin = AIOKafkaAdminClient(**client_options(settings.kafka))
-    remarks = _Remarks()
-    client_log = logging.getLogger("aiokafka")
-    propagated = client_log.propagate
+    with _remarks() as said:
+        try:
+            await admin.start()
+            yield admin
+        except KAFKA_ERRORS as error:
+            reason = "; ".join(dict.fromkeys(said)) or f"{type(error).__name__}: {error}"
+            raise DependencyAway("kafka", reason) from error
+        finally:
+            await admin.close()
+
+
+@contextmanager
+def _remarks() -> Iterator[list[str]]:
+    """What the client says, kept for the error and out of the log. Several may listen at once."""
+    client_log, remarks = logging.getLogger("aiokafka"), _Remarks()
     client_log.addHandler(remarks)
     client_log.propagate = False
     try:
-        await admin.start()
-        yield admin
-    except KAFKA_ERRORS as error:
-        reason = "; ".join(dict.fromkeys(remarks.said)) or f"{type(error).__name__}: {error}"
-        raise DependencyAway("kafka", reason) from error
+        yield remarks.said
     finally:
-        client_log.propagate = propagated
         client_log.removeHandler(remarks)
-        await admin.close()
+        client_log.propagate = not any(isinstance(handler, _Remarks) for handler in client_log.handlers)

@@ -46,3 +46,13 @@ def test_a_worker_may_be_stopped_while_the_broker_is_away(scene: Scene) -> None:
         assert worker.terminate() == 0
 
     load.check_exactly_once()
+
+
+def test_a_worker_with_nothing_to_do_says_that_the_broker_is_away(scene: Scene) -> None:
+    with scene.worker() as worker:
+        asyncio.run(scene.kafka.stop())
+        worker.wait(lambda: worker.probe("/readyz")[0] == 503, "is not ready")
+        assert "kafka is away" in worker.probe("/readyz")[1]["reason"]
+        asyncio.run(scene.kafka.start())
+        worker.wait_ready()
+        assert worker.terminate() == 0

@@ -94,3 +94,13 @@ def test_a_worker_that_starts_before_postgres_waits_for_it(scene: Scene) -> None
         worker.kill()
 
     load.check_exactly_once()
+
+
+def test_a_worker_with_nothing_to_do_says_that_postgres_is_away(scene: Scene) -> None:
+    with scene.worker() as worker:
+        asyncio.run(scene.postgres.stop())
+        worker.wait(lambda: worker.probe("/readyz")[0] == 503, "is not ready")
+        assert list(worker.probe("/readyz")[1]["dependencies_away"]) == ["postgres"]
+        asyncio.run(scene.postgres.start())
+        worker.wait_ready()
+        assert worker.terminate() == 0

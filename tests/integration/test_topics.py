@@ -1,8 +1,10 @@
 """The four topics: made as CONTRACT 1 has them, compared where they exist, never altered."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from uuid import uuid4
 
 import pytest
@@ -125,3 +127,10 @@ async def test_a_shorter_retention_of_results_is_the_operators_choice(kafka: Kaf
 async def test_a_broker_that_is_away_is_a_dependency_that_is_away_and_says_why(absent: TopicNames) -> None:
     with pytest.raises(DependencyAway, match=r"127\.0\.0\.1:1"):
         await worker_topics.plan(settings_for("127.0.0.1:1", absent))
+
+
+async def test_the_client_is_heard_again_after_several_were_at_work(kafka: KafkaServer, absent: TopicNames) -> None:
+    settings = settings_for(kafka.bootstrap, absent)
+    async with AsyncExitStack() as second, worker_topics.admin_client(settings):
+        await second.enter_async_context(worker_topics.admin_client(settings))
+    assert logging.getLogger("aiokafka").propagate

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import pwd
 import re
 import shutil
 import subprocess
@@ -402,9 +403,16 @@ def _fetch(maven: str, kept: Path) -> None:
                 goal,
                 "-DincludeScope=runtime",
                 f"-DoutputDirectory={jars}",
+                *_own_repository(kept.parent),
             ]
         )
         jars.rename(kept)
+
+
+def _own_repository(cache: Path) -> list[str]:
+    """Maven keeps what it fetches in the account's home, whatever HOME says; where there is none, in our cache."""
+    home = Path(pwd.getpwuid(os.getuid()).pw_dir)
+    return [] if os.access(home, os.W_OK) else [f"-Dmaven.repo.local={cache / 'maven'}"]
 
 
 def _kept_jars() -> Path:

@@ -1,0 +1,59 @@
+"""Readiness is true of a worker that has nothing to do."""
+
+import asyncio
+
+import pytest
+
+from worker.errors import DependencyAway
+from worker.observe import Health
+from worker.probe import Probe
+
+
+class Dependency:
+    """Answers or does not, as it is told."""
+
+    def __init__(self) -> None:
+        self.answers = True
+        self.asked = asyncio.Event()
+
+    async def look(self) -> None:
+        self.asked.set()
+        if not self.answers:
+            raise DependencyAway("postgres", "connection refused")
+
+
+@pytest.fixture
+def postgres() -> Dependency:
+    return Dependency()
+
+
+@pytest.fixture
+def health() -> Health:
+    return Health()
+
+
+async def test_a_dependency_that_does_not_answer_is_away_until_it_does(postgres: Dependency, health: Health) -> None:
+    probe = Probe({"postgres": postgres.look}, health)
+
+    postgres.answers = False
+    await probe.look()
+    assert health.dependencies_away()["postgres"].reason == "connection refused"
+
+    postgres.answers = True
+    await probe.look()
+    assert not health.dependencies_away()
+
+
+async def test_what_a_lane_has_noted_is_the_lanes_to_take_back(postgres: Dependency, health: Health) -> None:
+    health.away("postgres", "lock timeout")
+    await Probe({"postgres": postgres.look}, health).look()
+    assert "postgres" in health.dependencies_away()
+
+
+async def test_it_looks_until_it_is_told_to_stop(postgres: Dependency, health: Health) -> None:
+    stop = asyncio.Event()
+    running = asyncio.ensure_future(Probe({"postgres": postgres.look}, health).run(stop))
+    async with asyncio.timeout(1):
+        await postgres.asked.wait()
+        stop.set()
+        await running

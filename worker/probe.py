@@ -1,0 +1,44 @@
+"""Look at the dependencies while nothing is to be done, so that readiness is true of an idle worker as well."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from worker.errors import DependencyAway
+from worker.observe import Health
+
+INTERVAL_SECONDS: Final = 3.0
+
+Look = Callable[[], Awaitable[None]]
+
+
+class Probe:
+    """Asks each dependency every few seconds. What a lane has noted of one is not taken back here before it answers."""
+
+    def __init__(self, looks: dict[str, Look], health: Health) -> None:
+        """``looks`` are named for their dependency, and raise ``DependencyAway`` if it does not answer."""
+        self._looks = looks
+        self._health = health
+        self._away: set[str] = set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Look until ``stop``."""
+        while not stop.is_set():
+            await self.look()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(INTERVAL_SECONDS):
+                    await stop.wait()
+
+    async def look(self) -> None:
+        """Ask every dependency once, and note what has changed."""
+        for dependency, ask in self._looks.items():
+            try:
+                await ask()
+            except DependencyAway as away:
+                self._away.add(dependency)
+                self._health.away(dependency, away.reason)
+            else:
+                if dependency in self._away:
+                    self._away.remove(dependency)
+                    self._health.back(dependency)
