@@ -1,0 +1,120 @@
+"""``effective-worker demo``: everything from wheels, shown, and gone again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import psutil
+import pytest
+
+from worker.embedded.stack import temporary_directory
+
+ROOT: Final = Path(__file__).parents[2]
+SECONDS: Final = 120
+STAYS: Final = "everything stays up until Ctrl-C"
+
+
+@pytest.fixture
+def kept() -> Iterator[Path]:
+    """A directory for the data, where Postgres may live."""
+    directory = temporary_directory()
+    yield directory
+    subprocess.run(["rm", "-rf", str(directory)], check=True)
+
+
+@contextmanager
+def demo(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """The command, from its start on; whatever happens in the block, it is gone after it."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("WORKER_")}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "worker", "demo", *arguments],
+        cwd=ROOT,
+        env=inherited,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def until_it_says(process: subprocess.Popen[str], text: str) -> list[str]:
+    """The lines of its stderr up to the one with ``text``."""
+    assert process.stderr is not None
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if text in line:
+            return said
+    raise AssertionError(f"it ended before it said {text!r}: {said}")
+
+
+def all_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    me = psutil.Process(process.pid)
+    return [me, *me.children(recursive=True)]
+
+
+def test_the_document_says_that_everything_was_answered_as_documented() -> None:
+    with demo("--json", "--commands", "2000") as process:
+        out, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, err
+    document = json.loads(out)
+    assert document["as_documented"] is True
+    assert document["commands"][0]["reply"] == json.loads((ROOT / "tests/seed/result.json").read_text())
+    assert document["load"]["statuses"] == {"OK": 2000}
+    assert document["load"]["duplicates"] == 0
+    assert "not Apache Kafka" in document["note"]
+
+
+def test_it_stays_up_until_ctrl_c_and_leaves_only_its_directory(kept: Path) -> None:
+    with demo("--keep", "--directory", str(kept)) as process:
+        said = "".join(until_it_says(process, STAYS))
+        assert "WORKER_KAFKA__BOOTSTRAP_SERVERS=127.0.0.1:" in said
+        running = all_of(process)
+        assert len(running) > 3
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=SECONDS)
+    assert process.returncode == 0
+    _, alive = psutil.wait_procs(running, timeout=10)
+    assert not alive
+    assert (kept / "postgres").is_dir()
+
+
+def test_a_kept_directory_answers_the_golden_command_again(kept: Path) -> None:
+    for replayed in (False, True):
+        with demo("--json", "--directory", str(kept)) as process:
+            out, err = process.communicate(timeout=SECONDS)
+        assert process.returncode == 0, err
+        assert json.loads(out)["commands"][0]["replayed"] is replayed
+
+
+@pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
+def test_it_cleans_up_when_it_is_interrupted(which: signal.Signals, kept: Path) -> None:
+    with demo("--directory", str(kept)) as process:
+        # The worker has been started: broker and Postgres are up, and answers are being waited for.
+        while not (kept / "worker.log").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        running = all_of(process)
+        process.send_signal(which)
+        process.communicate(timeout=SECONDS)
+    assert process.returncode == 128 + which
+    _, alive = psutil.wait_procs(running, timeout=10)
+    assert not alive
+
+
+@pytest.mark.parametrize("name", ["command.json", "result.json", "fixture.ndjson"])
+def test_the_demo_ships_the_golden_sample(name: str) -> None:
+    assert (ROOT / "worker/demo" / name).read_bytes() == (ROOT / "tests/seed" / name).read_bytes()
