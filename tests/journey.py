@@ -16,6 +16,7 @@ from tests.logins import SECRET, login_token
 from worker.authorise import Logins
 from worker.credentials import PassCodes
 from worker.database import Database
+from worker.fuse import Fuse
 from worker.model import Answered, Coordinates, Delivery, Fact, Header
 from worker.pipeline import Hold, Pipeline, Policy
 from worker.result import Post, result_message
@@ -177,6 +178,7 @@ async def journey(
     policy: Policy = POLICY,
     clock: Callable[[], float] = time.time,
     pass_codes: PassCodes | None = None,
+    fuse: Fuse | None = None,
     connections: int = 4,
 ) -> AsyncIterator[Journey]:
     """A journey over a migrated database. ``clock`` is the worker's."""
@@ -184,7 +186,8 @@ async def journey(
     compared = pass_codes or PassCodes()
     owner = await asyncpg.connect(owner_dsn)
     try:
-        yield Journey(database, Pipeline(database, Logins((SECRET,), clock), compared, clock, policy), owner)
+        logins, whole = Logins((SECRET,), clock), fuse or Fuse(time.monotonic)
+        yield Journey(database, Pipeline(database, logins, compared, clock=clock, policy=policy, fuse=whole), owner)
     finally:
         await owner.close()
         compared.close()

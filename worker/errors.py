@@ -20,6 +20,17 @@ class DependencyAway(WorkerError):
         self.reason = reason
 
 
+class StatementTimeout(DependencyAway):
+    """One statement took too long: Postgres is overloaded, or one command is more than it can carry out."""
+
+
+class FuseBlown(WorkerError):
+    """Too many commands have failed for it to be their own fault: the lane pauses, and nothing more is given up."""
+
+    def __init__(self) -> None:
+        super().__init__("too many of the last commands ended in INTERNAL_ERROR: see their dead letters for the reason")
+
+
 class BatchRefused(WorkerError):
     """Postgres refused the batch because of a row in it: halve the batch until the bad command stands alone."""
 
@@ -93,6 +104,8 @@ def from_postgres(error: BaseException) -> WorkerError:
     if isinstance(error, _ROW_LEVEL):
         constraint = getattr(error, "constraint_name", None)
         return BatchRefused(f"{type(error).__name__}{f' of {constraint}' if constraint else ''}")
+    if isinstance(error, asyncpg.QueryCanceledError):
+        return StatementTimeout("postgres", f"{type(error).__name__} ({error.sqlstate}): {error.message or error}")
     if isinstance(error, asyncpg.PostgresError):
         return DependencyAway("postgres", f"{type(error).__name__} ({error.sqlstate}): {error.message or error}")
     return DependencyAway("postgres", f"{type(error).__name__}: {error}")

@@ -16,7 +16,17 @@ import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from worker.database import Database
-from worker.errors import KAFKA_ERRORS, AnswerRefused, DependencyAway, Fenced, LaneBlocked, LaneLost, Unpublished
+from worker.errors import (
+    KAFKA_ERRORS,
+    AnswerRefused,
+    DependencyAway,
+    Fenced,
+    FuseBlown,
+    LaneBlocked,
+    LaneLost,
+    Unpublished,
+)
+from worker.fuse import Fuse
 from worker.model import Answered, Coordinates, Delivery, percent_encoded
 from worker.observe import Health, LaneState, Metrics
 from worker.patience import Patience
@@ -56,6 +66,7 @@ class Tools:
     database: Database
     consumer: AIOKafkaConsumer
     pipeline: Pipeline
+    fuse: Fuse
     post: Post
     metrics: Metrics
     health: Health
@@ -196,10 +207,9 @@ class Lane:
     async def _take(self) -> list[Delivery]:
         """What is there, from one command to ``max_batch``: nothing waits for a batch to fill."""
         self._tools.health.progress()
+        most = 1 if self._tools.fuse.blown else self._tools.max_batch
         look = asyncio.ensure_future(
-            self._tools.consumer.getmany(
-                self._source, timeout_ms=int(IDLE_SECONDS * 1000), max_records=self._tools.max_batch
-            )
+            self._tools.consumer.getmany(self._source, timeout_ms=int(IDLE_SECONDS * 1000), max_records=most)
         )
         self._tools.looks[self._source] = look
         drained = asyncio.ensure_future(self._drain.wait())
@@ -239,10 +249,18 @@ class Lane:
                 answered, hold = await self._tools.pipeline.run(hold, batch, self._position)
             except DependencyAway as away:
                 await self._wait_out(away)
+            except FuseBlown as blown:
+                await self._pause(blown)
             else:
                 self._over(away="postgres")
                 return answered, hold
         return [], hold
+
+    async def _pause(self, blown: FuseBlown) -> None:
+        self._tools.health.progress()
+        self._say("paused", str(blown))
+        self._log.error("fuse_blown", offset=self._position)
+        await self._patience.wait(self._drain)
 
     async def _publish(self, answered: Sequence[Answered], following: int) -> None:
         """Publish a decided batch; if the broker refuses an answer for good, in halves until it stands alone."""

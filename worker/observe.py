@@ -117,12 +117,12 @@ def _masked(key: str, value: Any) -> Any:
 
 # --- health -----------------------------------------------------------------------------------------------------------
 
-LaneState = Literal["starting", "working", "waiting", "blocked", "draining"]
-LANE_STATES: Final[tuple[LaneState, ...]] = ("starting", "working", "waiting", "blocked", "draining")
+LaneState = Literal["starting", "working", "waiting", "blocked", "paused", "draining"]
+LANE_STATES: Final[tuple[LaneState, ...]] = ("starting", "working", "waiting", "blocked", "paused", "draining")
 STALLED_SECONDS: Final = 90.0
 """Longer than the longest back-off (30 s) and any single deadline: a turn of a loop that takes more is stuck."""
 
-_UNFIT: Final = {"starting": "is starting", "blocked": "is blocked", "draining": "is draining"}
+_UNFIT: Final = {"starting": "is starting", "blocked": "is blocked", "paused": "is paused", "draining": "is draining"}
 
 
 @dataclass(frozen=True, slots=True)

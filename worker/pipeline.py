@@ -24,7 +24,8 @@ from worker.credentials import PassCodeCheck, PassCodes, look_up, question
 from worker.database import Connection, Database
 from worker.decide import State, decide
 from worker.decode import decode
-from worker.errors import BatchOvertaken, BatchRefused, DependencyAway, LaneLost
+from worker.errors import BatchOvertaken, BatchRefused, DependencyAway, FuseBlown, LaneLost, StatementTimeout
+from worker.fuse import Fuse
 from worker.load import Locked, load, present
 from worker.model import (
     Answer,
@@ -52,6 +53,8 @@ from worker.sql import statement
 
 GONE: Final = "the access token that this command has set effective is gone"
 OVERTAKEN_TIMES: Final = 5
+SLOW_TIMES: Final = 3
+"""How often a lone command may run into the statement timeout before it is given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +80,17 @@ class Pipeline:
     """The Postgres half of the journey: takes what Kafka delivered, and returns what Kafka is to be told."""
 
     def __init__(
-        self, database: Database, logins: Logins, pass_codes: PassCodes, clock: Callable[[], float], policy: Policy
+        self,
+        database: Database,
+        logins: Logins,
+        pass_codes: PassCodes,
+        *,
+        clock: Callable[[], float],
+        policy: Policy,
+        fuse: Fuse,
     ) -> None:
         """``clock`` gives seconds since the epoch."""
+        self._fuse = fuse
         self._database = database
         self._logins = logins
         self._pass_codes = pass_codes
@@ -90,7 +101,7 @@ class Pipeline:
         """Decide a batch and commit it. Returns its answers in order, and the lane as it now stands.
 
         ``first`` is the lane's committed offset: it stays the lane's ``first_offset`` until the batch is published.
-        Raises ``LaneLost`` and ``DependencyAway``; then nothing that this call did not commit has happened.
+        Raises ``LaneLost``, ``FuseBlown`` and ``DependencyAway``: the next try recalls what was committed before.
         """
         decoded = [decode(delivery, max_bytes=self._policy.max_command_bytes) for delivery in batch]
         return await self._in_pieces(hold, decoded, first)
@@ -101,11 +112,26 @@ class Pipeline:
             return await self._until_not_overtaken(hold, batch, first)
         except BatchRefused as refusal:
             if len(batch) == 1:
-                return await self._give_up(hold, batch[0], first, refusal)
+                return await self._give_up(hold, batch[0], first, refusal.reason)
+        except StatementTimeout as slow:
+            # Half a batch is less work for an overloaded Postgres, too.
+            if len(batch) == 1:
+                return await self._once_more(hold, batch[0], first, slow)
         middle = len(batch) // 2
         left, hold = await self._in_pieces(hold, batch[:middle], first)
         right, hold = await self._in_pieces(hold, batch[middle:], first)
         return left + right, hold
+
+    async def _once_more(
+        self, hold: Hold, item: Decoded, first: int, slow: StatementTimeout
+    ) -> tuple[list[Answered], Hold]:
+        """Give a lone command up that takes too long again and again, if Postgres is well enough to record that."""
+        for _ in range(SLOW_TIMES - 1):
+            try:
+                return await self._until_not_overtaken(hold, [item], first)
+            except StatementTimeout:
+                continue
+        return await self._give_up(hold, item, first, slow.reason)
 
     async def _until_not_overtaken(
         self, hold: Hold, batch: Sequence[Decoded], first: int
@@ -145,6 +171,7 @@ class Pipeline:
                 [(outcome.answer.token, outcome.answer.fields) for outcome in outcomes if outcome.answer.token],
                 reveal_verification_code=self._policy.reveal_verification_code,
             )
+        self._fuse.passed(len(fresh))
         return [_answered(item, outcome, shown) for item, outcome in zip(batch, outcomes, strict=True)], hold
 
     async def _recall(self, hold: Hold, batch: Sequence[Decoded]) -> dict[tuple[int, int], Outcome]:
@@ -177,15 +204,16 @@ class Pipeline:
             return item.delivery.coordinates.timestamp / 1000
         return now.timestamp()
 
-    async def _give_up(
-        self, hold: Hold, item: Decoded, first: int, refusal: BatchRefused
-    ) -> tuple[list[Answered], Hold]:
+    async def _give_up(self, hold: Hold, item: Decoded, first: int, reason: str) -> tuple[list[Answered], Hold]:
         """Answer ``INTERNAL_ERROR`` to the one command that Postgres will not take. It binds its coordinates only."""
+        if not self._fuse.lets_through():
+            raise FuseBlown
         now = datetime.fromtimestamp(self._clock(), UTC)
-        answer = Answer(_coordinates(item).command_id, StatusCode.INTERNAL_ERROR, refusal.reason, now)
+        answer = Answer(_coordinates(item).command_id, StatusCode.INTERNAL_ERROR, reason, now)
         async with self._database.transaction() as transaction:
             _, hold = await _hold(transaction, hold, [item], first)
             await record(transaction, hold.lane, [(_coordinates(item), answer)])
+        self._fuse.failed()
         return [Answered(item, answer, None)], hold
 
 

@@ -19,6 +19,7 @@ from worker.authorise import Logins
 from worker.credentials import PassCodes
 from worker.database import Database
 from worker.errors import KAFKA_ERRORS, ClientStuck, DependencyAway, WorkerError
+from worker.fuse import Fuse
 from worker.kafka import client_options
 from worker.lane import Lane, Site, Tools
 from worker.observe import Health, Metrics
@@ -102,12 +103,14 @@ def _tools(
         expiry_at_append=settings.login.expiry_clock == "append",
         reveal_verification_code=settings.reveal_verification_code,
     )
+    fuse = Fuse(time.monotonic)
     topics = settings.topics
     writer = f"{socket.gethostname()}:{os.getpid()}"
     return Tools(
         database=database,
         consumer=consumer,
-        pipeline=Pipeline(database, logins, pass_codes, time.time, policy),
+        pipeline=Pipeline(database, logins, pass_codes, clock=time.time, policy=policy, fuse=fuse),
+        fuse=fuse,
         post=Post(topics.results, topics.transitions, topics.dead_letters, settings.kafka.group_id, writer),
         metrics=metrics,
         health=health,

@@ -29,6 +29,7 @@ from tests.providers.postgres import DatabaseUnderTest
 from worker.authorise import Logins
 from worker.credentials import PassCodes
 from worker.database import Database
+from worker.fuse import Fuse
 from worker.model import Answered, Delivery
 from worker.pipeline import Hold, Pipeline, Policy
 from worker.result import Post, messages
@@ -49,7 +50,10 @@ async def pipeline(database: DatabaseUnderTest) -> AsyncIterator[tuple[Pipeline,
         await connection.fetchval(statement("open_lane"), lane, owner, 0)
     policy = Policy(MAX_BYTES, expiry_at_append=False, reveal_verification_code=False)
     logins = Logins([SECRET], time.time)
-    yield Pipeline(pool, logins, pass_codes, time.time, policy), Hold(lane, "lane", owner, 0)
+    yield (
+        Pipeline(pool, logins, pass_codes, clock=time.time, policy=policy, fuse=Fuse(time.monotonic)),
+        Hold(lane, "lane", owner, 0),
+    )
     pass_codes.close()
     await pool.close()
 

@@ -43,8 +43,10 @@ from tests.journey import (
 from tests.logins import login_token
 from tests.providers.postgres import DatabaseUnderTest
 from worker.credentials import PassCodeCheck, PassCodes, Question
+from worker.database import SERVER_SETTINGS
 from worker.embedded.processes import until
-from worker.errors import DependencyAway, LaneLost
+from worker.errors import DependencyAway, FuseBlown, LaneLost
+from worker.fuse import FAILURES, Fuse
 from worker.model import Answered, TokenKey, command_key
 from worker.pipeline import GONE
 from worker.project import project
@@ -956,3 +958,40 @@ async def test_any_projection_is_that_subset_of_the_whole(j: Journey, masks: lis
     for (key, mask), part in parts.items():
         of_whole = json.loads(whole[key, ALL_FIELDS])
         assert list(json.loads(part).items()) == [(name, of_whole[name]) for name in field_names(mask)]
+
+
+# --- one that takes too long, and too many that fail ------------------------------------------------------------------
+
+
+async def test_a_command_that_always_takes_too_long_is_given_up_and_its_neighbours_are_not(
+    database: DatabaseUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SERVER_SETTINGS, "statement_timeout", "300ms")
+    async with journey(database.worker_dsn, database.owner_dsn) as j:
+        await j.owner.execute(
+            "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN PERFORM pg_sleep(5); RETURN NEW; END $$;"
+            f"CREATE TRIGGER dawdle BEFORE UPDATE ON access_token FOR EACH ROW WHEN (OLD.id = '{OTHER_TOKEN_ID}')"
+            " EXECUTE FUNCTION dawdle()"
+        )
+        lane = await j.lane()
+        answered = await lane.run(by_identifier(), by_code(CARD_CODE), by_code())
+
+        assert codes(answered) == [S.OK, S.INTERNAL_ERROR, S.OK]
+        assert "QueryCanceledError" in answered[1].answer.message
+        assert (await j.token(CARD_CODE))["version"] == 0
+
+
+async def test_a_trouble_of_all_commands_is_not_taken_for_their_own(database: DatabaseUnderTest) -> None:
+    fuse = Fuse(lambda: 0.0)
+    async with journey(database.worker_dsn, database.owner_dsn, fuse=fuse) as j:
+        await poison(j, OTHER_TOKEN_ID, TOKEN_ID)
+        lane = await j.lane()
+        with pytest.raises(FuseBlown):
+            await lane.run(*(by_code(CARD_CODE, request_id=str(number)) for number in range(FAILURES + 5)))
+
+        assert await j.owner.fetchval("SELECT count(*) FROM command_record WHERE status = 'INTERNAL_ERROR'") == FAILURES
+        await j.owner.execute("ALTER TABLE access_token DROP CONSTRAINT poison")
+        successor = await lane.taken_over()
+        answered = await successor.take(lane.log)
+        assert codes(answered) == [S.INTERNAL_ERROR] * FAILURES + [S.OK] + [S.INVALID_LIFE_CYCLE_STATE] * 4

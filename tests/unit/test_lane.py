@@ -16,7 +16,8 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from schemas.codes import StatusCode
 from worker.database import Database
 from worker.embedded.processes import until
-from worker.errors import AnswerRefused, DependencyAway, Fenced, LaneBlocked, LaneLost, Unpublished
+from worker.errors import AnswerRefused, DependencyAway, Fenced, FuseBlown, LaneBlocked, LaneLost, Unpublished
+from worker.fuse import FAILURES, Fuse
 from worker.lane import Lane, Site, Tools
 from worker.model import Answer, Answered, Decoded, Delivery, Envelope, Refused
 from worker.observe import Health, Metrics
@@ -185,6 +186,7 @@ class World:
             database=cast(Database, self.row),
             consumer=cast(AIOKafkaConsumer, self.log),
             pipeline=cast(Pipeline, self.decides),
+            fuse=Fuse(time.monotonic),
             post=POST,
             metrics=Metrics(self.health),
             health=self.health,
@@ -387,6 +389,26 @@ async def test_a_database_that_is_away_is_waited_out_and_the_batch_kept() -> Non
     assert world.decides.tried == 4
     assert world.publishes.commands == ["0"]
     assert not world.health.dependencies_away()
+
+
+async def test_a_blown_fuse_pauses_the_lane_which_then_takes_one_command_at_a_time() -> None:
+    world = World(b"0", b"1", b"2")
+    world.decides.trouble = [FuseBlown()] * 100_000
+    for _ in range(FAILURES):
+        world.tools.fuse.failed()
+    running, drain = world.start()
+    await world.until(lambda: "paused" in [lane.state for lane in world.health.lanes().values()])
+    ready, document = world.health.ready()
+    assert not ready
+    assert "is paused" in document["reason"]
+    assert world.health.live()[0]
+
+    world.decides.trouble.clear()
+    await world.until(lambda: world.log.committed_offset == 3)
+    drain.set()
+    await running
+
+    assert [offset for offset, _ in world.publishes.published] == [1, 2, 3]
 
 
 async def test_a_lane_told_to_drain_while_postgres_is_away_drops_its_batch() -> None:
