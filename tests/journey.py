@@ -187,7 +187,11 @@ async def journey(
     owner = await asyncpg.connect(owner_dsn)
     try:
         logins, whole = Logins((SECRET,), clock), fuse or Fuse(time.monotonic)
-        yield Journey(database, Pipeline(database, logins, compared, clock=clock, policy=policy, fuse=whole), owner)
+        yield Journey(
+            database,
+            Pipeline(database, logins, compared, clock=clock, policy=policy, fuse=whole, beat=lambda: None),
+            owner,
+        )
     finally:
         await owner.close()
         compared.close()

@@ -88,8 +88,10 @@ class Pipeline:
         clock: Callable[[], float],
         policy: Policy,
         fuse: Fuse,
+        beat: Callable[[], None],
     ) -> None:
-        """``clock`` gives seconds since the epoch."""
+        """``clock`` gives seconds since the epoch; ``beat`` is told of every try, since halving may take minutes."""
+        self._beat = beat
         self._fuse = fuse
         self._database = database
         self._logins = logins
@@ -145,6 +147,7 @@ class Pipeline:
 
     async def _decide(self, hold: Hold, batch: Sequence[Decoded], first: int) -> tuple[list[Answered], Hold]:
         """The journey itself. What is slow and needs no lock comes before the transaction."""
+        self._beat()
         recalled = await self._recall(hold, batch)
         fresh = [item for item in batch if _where(item) not in recalled]
         requests = [item.request for item in fresh]

@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -109,7 +110,9 @@ def _tools(
     return Tools(
         database=database,
         consumer=consumer,
-        pipeline=Pipeline(database, logins, pass_codes, clock=time.time, policy=policy, fuse=fuse),
+        pipeline=Pipeline(
+            database, logins, pass_codes, clock=time.time, policy=policy, fuse=fuse, beat=health.progress
+        ),
         fuse=fuse,
         post=Post(topics.results, topics.transitions, topics.dead_letters, settings.kafka.group_id, writer),
         metrics=metrics,
@@ -140,7 +143,7 @@ async def _work(settings: Settings, stop: asyncio.Event, cluster: str, tools: To
         log.info("draining", seconds=settings.drain_seconds)
         return 0
     except ClientStuck as stuck:
-        log.exception("stuck", reason=str(stuck))
+        log.exception("stuck", reason=str(stuck), stacks=_stacks())
         return 1
     finally:
         # Stopping the consumer calls no listener, so the lanes go first.
@@ -255,6 +258,15 @@ def _consumer_options(settings: Settings) -> dict[str, Any]:
         "max_partition_fetch_bytes": 512 * 1024,
         "fetch_max_bytes": 16 * 1024 * 1024,
     }
+
+
+def _stacks() -> list[str]:
+    """Where every task stands: names and lines, no values."""
+    stacks = []
+    for task in asyncio.all_tasks():
+        frames = [f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}" for frame in task.get_stack()]
+        stacks.append(f"{task.get_name()}: {' > '.join(frames)}")
+    return sorted(stacks)
 
 
 async def _stopped(consumer: AIOKafkaConsumer) -> None:

@@ -51,7 +51,9 @@ async def pipeline(database: DatabaseUnderTest) -> AsyncIterator[tuple[Pipeline,
     policy = Policy(MAX_BYTES, expiry_at_append=False, reveal_verification_code=False)
     logins = Logins([SECRET], time.time)
     yield (
-        Pipeline(pool, logins, pass_codes, clock=time.time, policy=policy, fuse=Fuse(time.monotonic)),
+        Pipeline(
+            pool, logins, pass_codes, clock=time.time, policy=policy, fuse=Fuse(time.monotonic), beat=lambda: None
+        ),
         Hold(lane, "lane", owner, 0),
     )
     pass_codes.close()

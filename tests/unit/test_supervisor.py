@@ -1,0 +1,236 @@
+"""A partition assigned to this process has exactly one lane, and a lane ends only with its assignment (DESIGN 2)."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from worker.embedded.processes import until
+from worker.errors import ClientStuck, DependencyAway, LaneBlocked, LaneLost
+from worker.lane import Lane
+from worker.observe import Health, Metrics
+from worker.supervisor import Membership, Supervisor
+
+ONE = TopicPartition("commands", 1)
+TWO = TopicPartition("commands", 2)
+SECONDS = 5.0
+
+
+class Group:
+    """A consumer, as far as the supervisor looks at one, and the group behind it."""
+
+    def __init__(self) -> None:
+        self.assigned: set[TopicPartition] = set()
+        self.answers = True
+        self._fetcher = SimpleNamespace(_fetch_task=asyncio.ensure_future(asyncio.Event().wait()))
+        self._coordinator = SimpleNamespace(
+            _coordination_task=asyncio.ensure_future(asyncio.Event().wait()), _do_heartbeat=self._answer
+        )
+
+    async def _answer(self) -> bool:
+        return self.answers
+
+    def assignment(self) -> set[TopicPartition]:
+        return self.assigned
+
+    async def heartbeat(self) -> bool:
+        """Send one, as the client's own task does."""
+        return bool(await self._coordinator._do_heartbeat())
+
+
+class MadeLane:
+    """A lane that does what the test says."""
+
+    def __init__(self, house: "House", source: TopicPartition) -> None:
+        self._house = house
+        self.source = source
+        self.ended = False
+
+    async def run(self, drain: asyncio.Event) -> None:
+        self._house.running.append(self)
+        try:
+            if self._house.trouble:
+                raise self._house.trouble.pop(0)
+            await self._house.work(drain)
+        finally:
+            self.ended = True
+            self._house.running.remove(self)
+
+
+class House:
+    def __init__(self) -> None:
+        self.group = Group()
+        self.health = Health()
+        self.made: list[MadeLane] = []
+        self.running: list[MadeLane] = []
+        self.trouble: list[Exception] = []
+        self.work: Callable[[asyncio.Event], Awaitable[Any]] = asyncio.Event.wait
+        consumer = cast(AIOKafkaConsumer, self.group)
+        self.membership = Membership(consumer, session_seconds=10.0)
+        self.supervisor = Supervisor(
+            consumer,
+            self._make,
+            self.membership,
+            health=self.health,
+            metrics=Metrics(self.health),
+            revoke_seconds=0.2,
+        )
+        self.stop = asyncio.Event()
+
+    def _make(self, source: TopicPartition) -> Lane:
+        self.made.append(MadeLane(self, source))
+        return cast(Lane, self.made[-1])
+
+    async def assign(self, *sources: TopicPartition) -> None:
+        await self.supervisor.on_partitions_revoked(self.group.assigned)
+        self.group.assigned = set(sources)
+        await self.supervisor.on_partitions_assigned(sources)
+
+    @property
+    def at_work(self) -> list[int]:
+        return sorted(lane.source.partition for lane in self.running)
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        async def held() -> bool:
+            return holds()
+
+        await until(held, SECONDS)
+
+
+@asynccontextmanager
+async def supervised() -> AsyncIterator[House]:
+    house = House()
+    running = asyncio.ensure_future(house.supervisor.run(house.stop))
+    try:
+        yield house
+    finally:
+        house.stop.set()
+        await asyncio.wait({running})
+        await house.supervisor.drain(SECONDS)
+
+
+async def test_every_assigned_partition_gets_one_lane() -> None:
+    async with supervised() as house:
+        await house.assign(ONE, TWO)
+        await house.until(lambda: house.at_work == [1, 2])
+        assert len(house.made) == 2
+
+
+async def test_a_lane_ends_with_its_assignment_and_comes_back_with_it() -> None:
+    async with supervised() as house:
+        await house.assign(ONE, TWO)
+        await house.until(lambda: house.at_work == [1, 2])
+        await house.assign(TWO)
+        await house.until(lambda: house.at_work == [2])
+        await house.assign(ONE)
+        await house.until(lambda: house.at_work == [1])
+
+
+async def test_a_lost_lane_waits_for_a_heartbeat_sent_after_the_loss() -> None:
+    async with supervised() as house:
+        await house.group.heartbeat()
+        house.trouble = [LaneLost("fenced")]
+        await house.assign(ONE)
+        await house.until(lambda: house.health.lanes()[1].reason == "fenced" if house.health.lanes() else False)
+
+        house.group.answers = False
+        assert not await house.group.heartbeat()
+        # Longer than the first wait between two lanes: it is the heartbeat that is waited for.
+        await asyncio.sleep(0.3)
+        assert len(house.made) == 1
+
+        house.group.answers = True
+        assert await house.group.heartbeat()
+        await house.until(lambda: house.at_work == [1])
+
+
+async def test_a_lane_that_could_not_start_for_want_of_postgres_needs_no_heartbeat() -> None:
+    async with supervised() as house:
+        house.trouble = [DependencyAway("postgres", "refused"), DependencyAway("postgres", "refused")]
+        await house.assign(ONE)
+        await house.until(lambda: house.at_work == [1])
+        assert len(house.made) == 3
+
+
+async def test_no_error_ends_a_partition_for_good() -> None:
+    async with supervised() as house:
+        house.trouble = [ZeroDivisionError(), LaneLost("a"), LaneBlocked("b")]
+        await house.assign(ONE)
+        while house.trouble or house.at_work != [1]:
+            await house.group.heartbeat()
+            await asyncio.sleep(0.01)
+
+
+async def test_a_lane_that_is_blocked_is_not_ready_and_says_why() -> None:
+    async with supervised() as house:
+        house.trouble = [LaneBlocked("the committed offset is 7, but commands were decided up to 5 only")]
+        await house.assign(ONE)
+        await house.until(lambda: bool(house.health.lanes()) and house.health.lanes()[1].state == "blocked")
+        ready, document = house.health.ready()
+        assert not ready
+        assert "committed offset is 7" in document["reason"]
+
+
+async def test_a_revoked_lane_may_finish_what_it_has_in_hand() -> None:
+    finished = asyncio.Event()
+
+    async def finish_in_time(drain: asyncio.Event) -> None:
+        await drain.wait()
+        await asyncio.sleep(0.05)
+        finished.set()
+
+    async with supervised() as house:
+        house.work = finish_in_time
+        await house.assign(ONE)
+        await house.until(lambda: house.at_work == [1])
+        await house.supervisor.on_partitions_revoked([ONE])
+        assert finished.is_set()
+
+
+async def test_a_revoked_lane_that_does_not_finish_is_cancelled_wherever_it_is() -> None:
+    async def never(_: asyncio.Event) -> None:
+        await asyncio.Event().wait()
+
+    async with supervised() as house:
+        house.work = never
+        await house.assign(ONE)
+        await house.until(lambda: house.at_work == [1])
+        await house.supervisor.on_partitions_revoked([ONE])
+        assert house.made[0].ended
+
+
+async def test_after_a_drain_no_lane_starts() -> None:
+    async with supervised() as house:
+        await house.assign(ONE)
+        await house.until(lambda: house.at_work == [1])
+        await house.supervisor.drain(SECONDS)
+        await house.supervisor.on_partitions_assigned([ONE])
+        await asyncio.sleep(0.1)
+        assert house.at_work == []
+        assert len(house.made) == 1
+
+
+@pytest.mark.parametrize("task", ["_fetcher._fetch_task", "_coordinator._coordination_task"])
+async def test_a_dead_task_of_the_client_is_noticed(task: str) -> None:
+    house = House()
+    owner, name = task.split(".")
+    dead = getattr(getattr(house.group, owner), name)
+    dead.cancel()
+    await asyncio.wait({dead})
+    with pytest.raises(ClientStuck, match=r"task has died"):
+        await house.supervisor.run(house.stop)
+    assert not house.health.live()[0]
+
+
+async def test_a_silent_group_is_a_broker_that_is_away() -> None:
+    group = Group()
+    membership = Membership(cast(AIOKafkaConsumer, group), session_seconds=0.05)
+    await group.heartbeat()
+    await membership.look()
+    await asyncio.sleep(0.06)
+    with pytest.raises(DependencyAway, match="no heartbeat has been answered"):
+        await membership.look()
