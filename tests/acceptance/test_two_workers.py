@@ -67,6 +67,16 @@ def test_one_is_killed_and_the_other_takes_over(scene: Scene) -> None:
     load.check_exactly_once()
 
 
+def is_open_statement(scene: Scene) -> bool:
+    """Whether Postgres waits for the rest of a statement: to it, such a session is not idle."""
+    return bool(
+        scene.rows(
+            "SELECT FROM pg_stat_activity"
+            " WHERE datname = current_database() AND state = 'active' AND wait_event = 'ClientRead'"
+        )
+    )
+
+
 @pytest.mark.parametrize(
     ("point", "number"), [("in_the_middle_of_a_statement", "1"), ("between_the_commits", "4"), ("before_the_end", "4")]
 )
@@ -77,6 +87,8 @@ def test_one_that_stood_still_and_comes_back_changes_nothing(scene: Scene, point
         wait_for_split(staying, sleeping)
         load.send(1, 1000)
         sleeping.wait(lambda: psutil.Process(sleeping.pid).status() == psutil.STATUS_STOPPED, "stands still")
+        if point == "in_the_middle_of_a_statement":
+            sleeping.wait(lambda: is_open_statement(scene), "leaves a statement open")
         staying.wait(lambda: partitions_of(staying) == list(range(PARTITIONS)), "has them all")
         # Postgres ends the transaction that a sleeper has left open, in its time.
         staying.wait(lambda: scene.count_consumed() == 1000, "has done the other's work", seconds=90)
