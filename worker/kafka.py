@@ -3,7 +3,10 @@
 import ssl
 from typing import Any, Final
 
+from aiokafka import AIOKafkaConsumer
+from aiokafka import errors as kafka_errors
 from aiokafka.helpers import create_ssl_context
+from aiokafka.protocol.commit import OffsetFetchRequest
 
 from worker.settings import PREFIX, KafkaSettings, SettingsError
 
@@ -33,6 +36,31 @@ def client_options(kafka: KafkaSettings) -> dict[str, Any]:
             "sasl_plain_password": kafka.sasl_password.get_secret_value() if kafka.sasl_password else None,
         }
     return options
+
+
+def hear_offset_errors(consumer: AIOKafkaConsumer) -> None:
+    """Let the consumer raise what the group's coordinator answers instead of offsets.
+
+    aiokafka overlooks an error of the whole answer, and reports offsets that could not be read as absent (DESIGN 6).
+    """
+    coordinator = consumer._coordinator
+    send = coordinator._send_req
+
+    async def heard(request: Any) -> Any:
+        answer = await send(request)
+        if isinstance(request, OffsetFetchRequest) and (code := getattr(answer, "error_code", 0)):
+            error = kafka_errors.for_code(code)
+            if error in _ASK_ANOTHER:
+                coordinator.coordinator_dead()
+            raise error
+        return answer
+
+    coordinator._send_req = heard
+
+
+_ASK_ANOTHER: Final = frozenset(
+    {kafka_errors.NotCoordinatorForGroupError, kafka_errors.GroupCoordinatorNotAvailableError}
+)
 
 
 def _ssl_context(kafka: KafkaSettings) -> ssl.SSLContext:

@@ -21,7 +21,7 @@ from worker.credentials import PassCodes
 from worker.database import Database
 from worker.errors import KAFKA_ERRORS, ClientStuck, DependencyAway, WorkerError
 from worker.fuse import Fuse
-from worker.kafka import client_options
+from worker.kafka import client_options, hear_offset_errors
 from worker.lane import Lane, Site, Tools
 from worker.observe import Health, Metrics
 from worker.patience import Patience
@@ -218,6 +218,7 @@ class _Start:
             except BaseException:
                 await _stopped(consumer)
                 raise
+            hear_offset_errors(consumer)
             return consumer
 
         return await self._until_there(begin)
@@ -247,7 +248,8 @@ def _consumer_options(settings: Settings) -> dict[str, Any]:
         "group_instance_id": kafka.group_instance_id,
         "enable_auto_commit": False,
         "isolation_level": "read_committed",
-        "auto_offset_reset": "earliest",
+        # A lane says where it reads. The client's own choice would answer what was answered before (DESIGN 6).
+        "auto_offset_reset": "none",
         "partition_assignment_strategy": (RoundRobinPartitionAssignor,),
         "session_timeout_ms": kafka.session_timeout_ms,
         "heartbeat_interval_ms": min(3000, kafka.session_timeout_ms // 3),

@@ -1,0 +1,61 @@
+"""What the group's coordinator answers instead of offsets is an error, and not the absence of offsets."""
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from aiokafka import AIOKafkaConsumer
+from aiokafka import errors as kafka
+from aiokafka.protocol.commit import OffsetFetchRequest, OffsetFetchResponse_v3
+from aiokafka.protocol.coordination import FindCoordinatorRequest
+
+from worker.kafka import hear_offset_errors
+
+OFFSETS = OffsetFetchRequest("group", [("commands", [0])])
+
+
+class Coordinator:
+    """The client's side of the group's coordinator, which gives one answer to everything."""
+
+    def __init__(self, error: int) -> None:
+        self.answer = OffsetFetchResponse_v3(0, [], error)
+        self.is_known = True
+
+    async def _send_req(self, _: Any) -> Any:
+        return self.answer
+
+    def coordinator_dead(self) -> None:
+        self.is_known = False
+
+
+def heard(error: int) -> Coordinator:
+    coordinator = Coordinator(error)
+    hear_offset_errors(cast(AIOKafkaConsumer, SimpleNamespace(_coordinator=coordinator)))
+    return coordinator
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "is_known"),
+    [
+        (14, kafka.GroupLoadInProgressError, True),
+        (15, kafka.GroupCoordinatorNotAvailableError, False),
+        (16, kafka.NotCoordinatorForGroupError, False),
+        (30, kafka.GroupAuthorizationFailedError, True),
+        (9999, kafka.UnknownError, True),
+    ],
+)
+async def test_an_error_of_the_whole_answer_is_raised(code: int, error: type[Exception], is_known: bool) -> None:
+    coordinator = heard(code)
+    with pytest.raises(error):
+        await coordinator._send_req(OFFSETS)
+    assert coordinator.is_known == is_known
+
+
+async def test_a_good_answer_is_passed_on() -> None:
+    coordinator = heard(0)
+    assert await coordinator._send_req(OFFSETS) is coordinator.answer
+
+
+async def test_answers_to_anything_else_are_the_clients_own_affair() -> None:
+    coordinator = heard(16)
+    assert await coordinator._send_req(FindCoordinatorRequest("group", 0)) is coordinator.answer
