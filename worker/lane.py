@@ -151,7 +151,11 @@ class Lane:
         await self._publisher.open()
         self._committed = await self._read_committed()
         log_start, log_end = await self._ends()
-        start = where_to_start(self._committed, row["first_offset"], row["next_offset"], log_start, log_end)
+        try:
+            start = where_to_start(self._committed, row["first_offset"], row["next_offset"], log_start, log_end)
+        except LaneBlocked:
+            await self._require_owned(row["id"])
+            raise
         if start.set_back:
             self._tools.metrics.offsets_set_back()
             self._log.warning("offsets_set_back", committed=self._committed, first_offset=row["first_offset"])
@@ -190,6 +194,12 @@ class Lane:
     async def _open(self, lane: int, position: int) -> None:
         async with self._tools.database.connection() as connection:
             if await connection.fetchval(statement("open_lane"), lane, self._owner, position) is None:
+                raise LaneLost("postgres: another worker has taken the lane")
+
+    async def _require_owned(self, lane: int) -> None:
+        """A lane that stood still after it took the row compares the offset with what a successor has moved on from."""
+        async with self._tools.database.connection() as connection:
+            if await connection.fetchval(statement("owned_lane"), lane, self._owner) is None:
                 raise LaneLost("postgres: another worker has taken the lane")
 
     async def _read_committed(self) -> int | None:

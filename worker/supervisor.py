@@ -32,6 +32,7 @@ class Membership:
         self._sent = -1.0
         self._heard = time.monotonic()
         self._session_seconds = session_seconds
+        self._refusal = ""
         self._answered = asyncio.Event()
         coordinator = consumer._coordinator
         self._heartbeat: Callable[[], Awaitable[bool]] = coordinator._do_heartbeat
@@ -39,9 +40,14 @@ class Membership:
 
     async def _watched(self) -> bool:
         sent = time.monotonic()
-        good = await self._heartbeat()
+        try:
+            good = await self._heartbeat()
+        except KAFKA_ERRORS as error:
+            # Let through, it would end the client's heartbeats for good, and nothing would start them again (DESIGN 6).
+            self._refusal = f" ({error})"
+            return False
         if good:
-            self._sent, self._heard = sent, time.monotonic()
+            self._sent, self._heard, self._refusal = sent, time.monotonic(), ""
             self._answered.set()
         return good
 
@@ -49,7 +55,7 @@ class Membership:
         """Raises ``DependencyAway`` if the group has been silent for longer than a session."""
         silent = time.monotonic() - self._heard
         if silent > self._session_seconds:
-            raise DependencyAway("kafka", f"no heartbeat has been answered for {silent:.0f} s")
+            raise DependencyAway("kafka", f"no heartbeat has been answered well for {silent:.0f} s{self._refusal}")
 
     async def confirmed_after(self, moment: float) -> None:
         """Wait until a heartbeat sent after ``moment`` was answered well: only then may a lost lane still be ours."""
@@ -186,15 +192,26 @@ class Supervisor(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ca
 
     def _check_client(self) -> None:
         """A dead background task leaves a consumer that looks idle for ever (DESIGN 6)."""
-        tasks: dict[str, Any] = {
+        coordinator = self._consumer._coordinator
+        lasting: dict[str, Any] = {
             "fetcher": self._consumer._fetcher._fetch_task,
-            "coordinator": self._consumer._coordinator._coordination_task,
+            "coordinator": coordinator._coordination_task,
         }
-        for name, task in tasks.items():
-            if task is not None and task.done():
-                reason = f"the consumer's {name} task has died"
-                self._health.stuck(reason)
-                raise ClientStuck(reason)
+        # These come and go with the generation, but no new one follows upon one that failed.
+        passing: dict[str, Any] = {
+            "heartbeat": coordinator._heartbeat_task,
+            "committed offsets": coordinator._commit_refresh_task,
+        }
+        dead = [name for name, task in lasting.items() if task is not None and task.done()]
+        dead += [name for name, task in passing.items() if task is not None and _has_failed(task)]
+        if dead:
+            reason = f"the consumer's {dead[0]} task has died"
+            self._health.stuck(reason)
+            raise ClientStuck(reason)
+
+
+def _has_failed(task: "asyncio.Task[Any]") -> bool:
+    return task.done() and not task.cancelled() and task.exception() is not None
 
 
 async def _either(waiting: Awaitable[None], drain: asyncio.Event) -> None:

@@ -100,6 +100,12 @@ async def test_take_lane_waits_for_a_batch_under_way(database: DatabaseUnderTest
     await other.close()
 
 
+async def test_owned_lane_knows_the_owner_only(worker: asyncpg.Connection) -> None:
+    lane = await opened(worker)
+    assert await worker.fetchval(statement("owned_lane"), lane, MINE) is True
+    assert await worker.fetchval(statement("owned_lane"), lane, THEIRS) is None
+
+
 async def test_open_lane_happens_once_and_to_the_owner_only(worker: asyncpg.Connection) -> None:
     lane = (await take(worker))["id"]
 

@@ -105,10 +105,11 @@ class Row:
         self.owner = arguments[4]
         return {"id": 1, "first_offset": self.first_offset, "next_offset": self.next_offset}
 
-    async def fetchval(self, _: str, lane: int, owner: UUID, position: int) -> int | None:
+    async def fetchval(self, _: str, lane: int, owner: UUID, position: int | None = None) -> int | None:
         if owner != self.owner:
             return None
-        self.first_offset = self.next_offset = position
+        if position is not None:
+            self.first_offset = self.next_offset = position
         return lane
 
 
@@ -446,6 +447,28 @@ async def test_a_lane_that_may_not_start_reads_nothing() -> None:
     running, _ = world.start()
 
     with pytest.raises(LaneBlocked):
+        await asyncio.wait_for(running, SECONDS)
+    assert world.log.position == 0
+    assert world.publishes.closed == 1
+
+
+async def test_a_lane_that_was_taken_over_while_it_started_is_lost_and_blames_no_offset(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(b"a", b"b", b"c")
+    world.log.committed_offset, world.row.first_offset, world.row.next_offset = 1, 0, 1
+    opened = world.publishes.open
+
+    async def stood_still() -> None:
+        await opened()
+        # Meanwhile a successor took the row, decided, and published.
+        world.row.owner, world.row.first_offset, world.row.next_offset = uuid4(), 2, 3
+        world.log.committed_offset = 3
+
+    monkeypatch.setattr(world.publishes, "open", stood_still)
+    running, _ = world.start()
+
+    with pytest.raises(LaneLost, match="another worker has taken the lane"):
         await asyncio.wait_for(running, SECONDS)
     assert world.log.position == 0
     assert world.publishes.closed == 1

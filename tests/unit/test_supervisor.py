@@ -28,7 +28,10 @@ class Group:
         self.answers = True
         self._fetcher = SimpleNamespace(_fetch_task=asyncio.ensure_future(asyncio.Event().wait()))
         self._coordinator = SimpleNamespace(
-            _coordination_task=asyncio.ensure_future(asyncio.Event().wait()), _do_heartbeat=self._answer
+            _coordination_task=asyncio.ensure_future(asyncio.Event().wait()),
+            _heartbeat_task=None,
+            _commit_refresh_task=None,
+            _do_heartbeat=self._answer,
         )
 
     async def _answer(self) -> bool:
