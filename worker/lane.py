@@ -72,6 +72,8 @@ class Tools:
     health: Health
     clock: Callable[[], float]
     max_batch: int
+    confirmed: Callable[[], Awaitable[None]]
+    """Returns once the group has confirmed, within a session, that the worker is a member; see ``Membership``."""
     looks: dict[TopicPartition, "asyncio.Future[Any]"] = field(default_factory=dict)
     """The last look for records on each partition: it may outlive its lane."""
 
@@ -324,12 +326,26 @@ class Lane:
         """Open a new producer, then read the committed offset: in this order it can no longer move."""
         while True:
             try:
+                await self._confirmed()
                 await self._publisher.open()
                 return await self._read_committed()
             except DependencyAway as away:
                 if self._drain.is_set():
                     raise
                 await self._wait_out(away)
+
+    async def _confirmed(self) -> None:
+        """Who has slept may have a successor, and would fence it. Raises ``LaneLost`` if told to drain meanwhile."""
+        confirmed = asyncio.ensure_future(self._tools.confirmed())
+        drained = asyncio.ensure_future(self._drain.wait())
+        try:
+            await asyncio.wait({confirmed, drained}, return_when=asyncio.FIRST_COMPLETED)
+            if not confirmed.done():
+                raise LaneLost("kafka: the group has gone on without this worker")
+            await confirmed
+        finally:
+            confirmed.cancel()
+            drained.cancel()
 
     # --- report -------------------------------------------------------------------------------------------------------
 

@@ -85,14 +85,16 @@ async def serve(settings: Settings, *, stop: asyncio.Event, on_ready: Callable[[
             return 0
         retention = Retention(database, days=settings.record_retention_days, clock=time.time, metrics=metrics)
         await opened.enter_async_context(_beside(retention.run(stop), stop))
-        tools = _tools(settings, consumer, database, pass_codes=pass_codes, health=health, metrics=metrics)
-        return await _work(settings, stop, cluster, tools)
+        membership = Membership(consumer, settings.kafka.session_timeout_ms / 1000)
+        tools = _tools(settings, consumer, database, membership, pass_codes=pass_codes, health=health, metrics=metrics)
+        return await _work(settings, stop, cluster, tools, membership)
 
 
 def _tools(
     settings: Settings,
     consumer: AIOKafkaConsumer,
     database: Database,
+    membership: Membership,
     *,
     pass_codes: PassCodes,
     health: Health,
@@ -119,13 +121,13 @@ def _tools(
         health=health,
         clock=time.time,
         max_batch=settings.max_batch,
+        confirmed=membership.confirmed,
     )
 
 
-async def _work(settings: Settings, stop: asyncio.Event, cluster: str, tools: Tools) -> int:
+async def _work(settings: Settings, stop: asyncio.Event, cluster: str, tools: Tools, membership: Membership) -> int:
     consumer = tools.consumer
     session_seconds = settings.kafka.session_timeout_ms / 1000
-    membership = Membership(consumer, session_seconds)
     supervisor = Supervisor(
         consumer,
         lambda source: _lane(settings, cluster, source, tools),

@@ -29,7 +29,7 @@ class Membership:
     """Knows when the group last answered well to a heartbeat, by the moment at which that heartbeat was sent."""
 
     def __init__(self, consumer: AIOKafkaConsumer, session_seconds: float) -> None:
-        self._sent = -1.0
+        self._sent = time.monotonic()
         self._heard = time.monotonic()
         self._session_seconds = session_seconds
         self._refusal = ""
@@ -56,6 +56,21 @@ class Membership:
         silent = time.monotonic() - self._heard
         if silent > self._session_seconds:
             raise DependencyAway("kafka", f"no heartbeat has been answered well for {silent:.0f} s{self._refusal}")
+
+    async def confirmed(self) -> None:
+        """Return at once if a heartbeat of this session was answered well, otherwise as soon as another one is.
+
+        Who has slept for longer than a session may have a successor, whom a new producer would fence (DESIGN 2).
+        Raises ``DependencyAway`` if the group says nothing for a session's time.
+        """
+        now = time.monotonic()
+        if now - self._sent <= self._session_seconds:
+            return
+        try:
+            async with asyncio.timeout(self._session_seconds):
+                await self.confirmed_after(now)
+        except TimeoutError:
+            raise DependencyAway("kafka", f"no heartbeat was answered for {now - self._sent:.0f} s") from None
 
     async def confirmed_after(self, moment: float) -> None:
         """Wait until a heartbeat sent after ``moment`` was answered well: only then may a lost lane still be ours."""

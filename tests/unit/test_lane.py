@@ -176,6 +176,17 @@ class Publishes:
         return [each.decode().split("/")[-1].split("@")[0] for each in ids]
 
 
+class Group:
+    """What the group says of this worker."""
+
+    def __init__(self) -> None:
+        self.speaks = asyncio.Event()
+        self.speaks.set()
+
+    async def confirmed(self) -> None:
+        await self.speaks.wait()
+
+
 class World:
     def __init__(self, *values: bytes, max_batch: int = 100) -> None:
         self.log = Log(*values)
@@ -183,6 +194,7 @@ class World:
         self.decides = Decides(self.row)
         self.publishes = Publishes(self.log)
         self.health = Health()
+        self.group = Group()
         self.tools = Tools(
             database=cast(Database, self.row),
             consumer=cast(AIOKafkaConsumer, self.log),
@@ -193,6 +205,7 @@ class World:
             health=self.health,
             clock=time.time,
             max_batch=max_batch,
+            confirmed=self.group.confirmed,
         )
         self.drains: list[asyncio.Event] = []
 
@@ -322,6 +335,20 @@ async def test_an_unknown_outcome_that_was_none_is_published_by_a_new_producer()
     assert world.publishes.commands == ["0", "1"]
     assert world.publishes.opened == 4
     assert world.decides.tried == 1
+
+
+async def test_no_new_producer_starts_before_the_group_has_confirmed_the_worker() -> None:
+    world = World(b"1", b"2")
+    world.publishes.faults = [lambda *_: Unpublished("slept too long")]
+    world.group.speaks.clear()
+    lane, drain = world.start()
+    await world.until(lambda: not world.publishes.faults)
+    await asyncio.sleep(0.05)
+    assert world.publishes.opened == 1
+    drain.set()
+    with pytest.raises(LaneLost, match="without this worker"):
+        await lane
+    assert world.publishes.opened == 1
 
 
 async def test_an_offset_that_is_neither_old_nor_new_loses_the_lane_and_publishes_nothing() -> None:
