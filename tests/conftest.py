@@ -4,7 +4,7 @@ import asyncio
 import os
 import secrets
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from functools import partial
 from typing import Final
 from uuid import uuid4
 
@@ -15,11 +15,9 @@ from hypothesis import HealthCheck, settings
 from tests.providers import Unavailable
 from tests.providers import kafka as kafka_providers
 from tests.providers import postgres as postgres_providers
-from tests.providers.kafka import Chosen, KafkaServer, TopicNames, create_topics, delete_topics
-from tests.providers.postgres import DatabaseUnderTest, PostgresServer
-from worker.embedded.postgres import Login, make_database, make_login
-from worker.importing import import_files
-from worker.migrate import apply_migrations
+from tests.providers.kafka import PARTITIONS, Chosen, KafkaServer, TopicNames, create_topics, delete_topics
+from tests.providers.postgres import DatabaseUnderTest, PostgresServer, make_prepared
+from worker.embedded.postgres import Login
 
 # Property tests look at the same examples in every run, however slow the machine is.
 settings.register_profile(
@@ -27,7 +25,6 @@ settings.register_profile(
 )
 settings.load_profile("steady")
 
-FIXTURE: Final = Path(__file__).parent / "seed" / "fixture.ndjson"
 WORKER_LOGIN: Final = "worker_login"
 
 BROKER: Final = pytest.StashKey[Chosen]()
@@ -99,17 +96,9 @@ def worker_role() -> Login:
 def database_template(postgres_server: PostgresServer, worker_role: Login) -> Iterator[str]:
     """The name of a database with the schema and the fixture, which every test's own is a copy of."""
     name = f"template_{uuid4().hex}"
-    asyncio.run(_make_template(postgres_server, name, worker_role))
+    asyncio.run(make_prepared(postgres_server, name, worker_role))
     yield name
     asyncio.run(_drop(postgres_server, name))
-
-
-async def _make_template(server: PostgresServer, name: str, worker_role: Login) -> None:
-    await make_database(server.owner_dsn, name)
-    await make_login(server.owner_dsn, worker_role)
-    await apply_migrations(server.dsn(name), server.dsn(name, worker_role))
-    report = await import_files(server.dsn(name), [FIXTURE])
-    assert not report.bad
 
 
 async def _drop(server: PostgresServer, name: str) -> None:
@@ -139,13 +128,19 @@ async def database(
 
 
 @pytest.fixture
-async def topics(kafka: KafkaServer) -> AsyncIterator[TopicNames]:
-    """The worker's four topics, of the test's own, with four partitions each."""
+def partitions() -> int:
+    """How many partitions each topic of a test has."""
+    return PARTITIONS
+
+
+@pytest.fixture
+async def topics(kafka: KafkaServer, partitions: int) -> AsyncIterator[TopicNames]:
+    """The worker's four topics, of the test's own."""
     # A test before this one may have left the broker stopped.
     await kafka.start()
     run = uuid4().hex[:12]
     names = TopicNames(f"commands-{run}", f"results-{run}", f"transitions-{run}", f"dead-letters-{run}")
     every = (names.commands, names.results, names.transitions, names.dead_letters)
-    await asyncio.to_thread(create_topics, kafka.bootstrap, *every)
+    await asyncio.to_thread(partial(create_topics, kafka.bootstrap, *every, partitions=partitions))
     yield names
     await asyncio.to_thread(delete_topics, kafka.bootstrap, *every)

@@ -1,7 +1,7 @@
 """Kafka as an outsider uses it: through confluent-kafka, which shares no code with the worker's client."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import uuid4
@@ -116,9 +116,14 @@ def read_to_end(bootstrap: str, topic: str, *, seconds: float = SECONDS) -> list
     An open transaction ends what is stable: wait with ``wait_settled`` for one that may be open. Raises ``TooLate`` if
     the end is not reached in ``seconds``. Sorted by partition and offset.
     """
-    with _Reader(bootstrap, topic) as reader:
-        records = reader.take_all(time.monotonic() + seconds)
+    records = stream_to_end(bootstrap, topic, seconds=seconds)
     return sorted(records, key=lambda record: (record.partition, record.offset))
+
+
+def stream_to_end(bootstrap: str, topic: str, *, seconds: float = SECONDS) -> Iterator[Record]:
+    """The same one by one as they come, in order within each partition: for a topic too large to hold."""
+    with _Reader(bootstrap, topic) as reader:
+        yield from reader.take_all(time.monotonic() + seconds)
 
 
 def wait_settled(bootstrap: str, topic: str, *, seconds: float = SECONDS) -> None:
@@ -193,17 +198,17 @@ class _Reader:
     def take(self, most: int | None, deadline: float) -> list[Record]:
         records: list[Record] = []
         while (most is None or len(records) < most) and (left := deadline - time.monotonic()) > 0:
-            records += [_record(message) for message in self._consumer.consume(500, min(left, 0.1))]
+            records += [as_record(message) for message in self._consumer.consume(500, min(left, 0.1))]
         return records
 
-    def take_all(self, deadline: float) -> list[Record]:
-        records: list[Record] = []
+    def take_all(self, deadline: float) -> Iterator[Record]:
         ends = self.ends()
         while not self._has_reached(ends):
             if time.monotonic() > deadline:
                 raise TooLate(f"the end of {self._topic} was not reached")
-            records += [_record(message) for message in self._consumer.consume(500, 0.1)]
-        return [record for record in records if record.offset < ends[record.partition]]
+            for record in map(as_record, self._consumer.consume(500, 0.1)):
+                if record.offset < ends[record.partition]:
+                    yield record
 
     def ends(self) -> dict[int, int]:
         """Where each partition ends for this reader's isolation: the last stable offset, or the log's end."""
@@ -220,7 +225,8 @@ class _Reader:
         return all(end <= max(positions[number], begun[number], 0) for number, end in ends.items())
 
 
-def _record(message: Message) -> Record:
+def as_record(message: Message) -> Record:
+    """A message that is no error."""
     error = message.error()
     assert error is None, str(error)
     kind, timestamp = message.timestamp()

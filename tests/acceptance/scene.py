@@ -123,10 +123,10 @@ class Scene:
         """By which an operator changes things in the broker. To be kept until it has answered."""
         return AdminClient({"bootstrap.servers": self.kafka.bootstrap, "log_level": 0})
 
-    def set_up(self, topic: str, setting: str, value: str) -> None:
-        """Change one setting of a topic."""
+    def set_up(self, name: str, setting: str, value: str, *, kind: ResourceType = ResourceType.TOPIC) -> None:
+        """Change one setting of a topic, or of a broker."""
         entry = ConfigEntry(setting, value, incremental_operation=AlterConfigOpType.SET)
-        resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+        resource = ConfigResource(kind, name, incremental_configs=[entry])
         admin = self.admin()
         for altered in admin.incremental_alter_configs([resource]).values():
             altered.result(timeout=30)
@@ -209,6 +209,22 @@ class Load:
         ]
         assert scene.dead_letters() == []
         self.check_transitions(scene.transitions())
+        self.check_consumed()
+
+    def check_at_least_once(self) -> None:
+        """Every command is answered, and what comes twice is the same by its id and in every byte; one transition per
+        token, whole chains, no lag."""
+        scene = self.scene
+        results = scene.seen(scene.topics.results)
+        assert set(map(status, results)) == {("OK", "false")}
+        given = {(record.header(NUMBER), record.header("ce_id"), record.value) for record in results}
+        numbers, events = {number for number, _, _ in given}, {event for _, event, _ in given}
+        assert len(given) == len(numbers) == len(events) == len(self.codes)
+        for place in numbers_by_partition(results).values():
+            first_answers = list(dict.fromkeys(place))
+            assert first_answers == sorted(first_answers)
+        assert scene.dead_letters() == []
+        self.check_transitions(list({record.value: record for record in scene.transitions()}.values()))
         self.check_consumed()
 
     def check_transitions(self, records: Sequence[Record]) -> None:

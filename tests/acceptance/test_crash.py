@@ -5,17 +5,16 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import chain, cycle
-from pathlib import Path
 from typing import Final
 
 import pytest
 
 from tests.acceptance.clients import read_committed
 from tests.acceptance.scene import Load, Scene
+from tests.faults.worker import faulty
 
 pytestmark = pytest.mark.real_kafka
 
-FAULTY: Final = str(Path(__file__).with_name("faulty_worker.py"))
 COMMANDS: Final = 4000
 BATCH: Final = 20
 
@@ -42,7 +41,7 @@ def test_a_worker_killed_over_and_over_answers_every_command_once(scene: Scene) 
     }
     ends = []
     for point, number in lives():
-        worker = scene.worker(command=(FAULTY, point, str(number), "SIGKILL"), **settings)
+        worker = scene.worker(command=faulty(f"{point}:{number}:SIGKILL"), **settings)
         with ExitStack() as alive:
             alive.callback(worker.kill)
             ends.append(worker.start().wait_end())

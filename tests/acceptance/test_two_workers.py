@@ -1,7 +1,6 @@
 """Several workers share the partitions of one group: whoever works on a command, it is answered once and in order."""
 
 from itertools import chain
-from pathlib import Path
 from typing import Final
 
 import psutil
@@ -9,10 +8,10 @@ import pytest
 
 from tests.acceptance.scene import PARTITIONS, Load, Scene
 from tests.acceptance.worker_process import WorkerProcess
+from tests.faults.worker import faulty
 
 pytestmark = pytest.mark.real_kafka
 
-FAULTY: Final = str(Path(__file__).with_name("faulty_worker.py"))
 COMMANDS: Final = 2000
 
 
@@ -82,7 +81,7 @@ def is_open_statement(scene: Scene) -> bool:
 )
 def test_one_that_stood_still_and_comes_back_changes_nothing(scene: Scene, point: str, number: str) -> None:
     load = Load(scene, scene.new_tokens(COMMANDS))
-    sleeping = scene.worker(command=(FAULTY, point, number, "SIGSTOP"), MAX_BATCH="20")
+    sleeping = scene.worker(command=faulty(f"{point}:{number}:SIGSTOP"), MAX_BATCH="20")
     with scene.worker(MAX_BATCH="20") as staying, sleeping:
         wait_for_split(staying, sleeping)
         load.send(1, 1000)

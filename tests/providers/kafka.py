@@ -35,7 +35,7 @@ START_SECONDS: Final = 120.0
 HOST: Final = "127.0.0.1"
 
 # One node; small internal topics, and no waiting for members who might still come, so that a test starts at once.
-_BROKER_SETTINGS: Final[Mapping[str, str]] = {
+BROKER_SETTINGS: Final[Mapping[str, str]] = {
     "process.roles": "broker,controller",
     "node.id": "1",
     "inter.broker.listener.name": "PLAINTEXT",
@@ -138,7 +138,7 @@ class ContainerKafka(KafkaServer):
 
     def _create(self) -> None:
         settings = {
-            **_BROKER_SETTINGS,
+            **BROKER_SETTINGS,
             "listeners": "PLAINTEXT://:19092,CONTROLLER://:9093,HOST://:9092",
             "advertised.listeners": f"PLAINTEXT://localhost:19092,HOST://{self.bootstrap}",
             "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,HOST:PLAINTEXT",
@@ -182,37 +182,26 @@ class JvmKafka(KafkaServer):
     async def start(self) -> None:
         if self._process is not None and self._process.exit_code is None:
             return
-        java = await asyncio.to_thread(_java)
-        jars = await asyncio.to_thread(_jars)
+        program = await asyncio.to_thread(broker_program)
         if self._directory is None:
             self._directory = Path(tempfile.mkdtemp(prefix="kafka-"))
-            await asyncio.to_thread(self._format, self._directory, java, jars)
-        logging = f"-Dlog4j2.configurationFile=file:{self._directory / 'log4j2.properties'}"
-        command = [java, "-Xms256m", "-Xmx512m", "-XX:+UseSerialGC", logging, "-cp", f"{jars}/*", "kafka.Kafka"]
-        self._process = ServerProcess.start(
-            "Apache Kafka",
-            [*command, str(self._directory / "server.properties")],
-            log=self._directory / "kafka.log",
-            environment=os.environ,
-        )
+            await asyncio.to_thread(
+                format_node, self._directory, program, self._settings(self._directory), cluster_id()
+            )
+        self._process = start_node("Apache Kafka", self._directory, program, heap="512m")
         await self._process.ready(lambda: answers(self.bootstrap), seconds=START_SECONDS)
         await _until_ready(self.bootstrap)
 
-    def _format(self, directory: Path, java: str, jars: Path) -> None:
+    def _settings(self, directory: Path) -> dict[str, str]:
         controller = f"{HOST}:{free_port(HOST)}"
-        settings = {
-            **_BROKER_SETTINGS,
+        return {
+            **BROKER_SETTINGS,
             "listeners": f"PLAINTEXT://{self.bootstrap},CONTROLLER://{controller}",
             "advertised.listeners": f"PLAINTEXT://{self.bootstrap}",
             "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
             "controller.quorum.voters": f"1@{controller}",
             "log.dirs": str(directory / "data"),
         }
-        properties = directory / "server.properties"
-        properties.write_text("".join(f"{name}={value}\n" for name, value in settings.items()), encoding="utf-8")
-        (directory / "log4j2.properties").write_text(_LOG4J, encoding="utf-8")
-        tool = [java, "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", f"{jars}/*", "kafka.tools.StorageTool"]
-        _run([*tool, "format", "-t", _cluster_id(), "-c", str(properties)])
 
     async def stop(self) -> None:
         if self._process is not None:
@@ -287,7 +276,7 @@ async def choose(*, real_only: bool) -> Chosen:
         server = provider()
         try:
             await server.start()
-            await asyncio.to_thread(_warm_up, server.bootstrap)
+            await asyncio.to_thread(warm_up, server.bootstrap)
         except (Unavailable, EmbeddedFailed) as error:
             await server.dispose()
             reasons.append(str(error))
@@ -296,13 +285,46 @@ async def choose(*, real_only: bool) -> Chosen:
     raise Unavailable("; ".join(reasons))
 
 
+# --- a node of Apache Kafka as a process ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerProgram:
+    """What runs a broker: the java program, and the directory with Kafka's jars."""
+
+    java: str
+    jars: Path
+
+
+def broker_program() -> BrokerProgram:
+    """Find both, the jars fetched if need be. Raises ``Unavailable``."""
+    return BrokerProgram(_java(), _jars())
+
+
+def format_node(directory: Path, program: BrokerProgram, settings: Mapping[str, str], cluster: str) -> None:
+    """Write a node's files into ``directory`` and make its storage. Raises ``Unavailable``."""
+    properties = directory / "server.properties"
+    properties.write_text("".join(f"{name}={value}\n" for name, value in settings.items()), encoding="utf-8")
+    (directory / "log4j2.properties").write_text(_LOG4J, encoding="utf-8")
+    tool = [program.java, "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", f"{program.jars}/*"]
+    _run([*tool, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties)])
+
+
+def start_node(name: str, directory: Path, program: BrokerProgram, *, heap: str) -> ServerProcess:
+    """Start the node of ``directory`` and return at once. To be called in a thread that outlives it."""
+    logging = f"-Dlog4j2.configurationFile=file:{directory / 'log4j2.properties'}"
+    command = [program.java, "-Xms256m", f"-Xmx{heap}", "-XX:+UseSerialGC", logging]
+    command += ["-cp", f"{program.jars}/*", "kafka.Kafka", str(directory / "server.properties")]
+    return ServerProcess.start(name, command, log=directory / "kafka.log", environment=os.environ)
+
+
 # --- topics ----------------------------------------------------------------------------------------------------------
 
 
-def create_topics(bootstrap: str, *names: str, partitions: int = PARTITIONS) -> None:
+def create_topics(bootstrap: str, *names: str, partitions: int = PARTITIONS, replicas: int = 1) -> None:
     """Create the topics, and return when every partition of theirs has a leader."""
     admin = AdminClient({"bootstrap.servers": bootstrap, **_QUIET})
-    for created in admin.create_topics([NewTopic(name, partitions, 1) for name in names]).values():
+    for created in admin.create_topics([NewTopic(name, partitions, replicas) for name in names]).values():
         created.result(timeout=START_SECONDS)
     deadline = time.monotonic() + START_SECONDS
     while not all(_is_led(admin, name, partitions) for name in names):
@@ -426,7 +448,8 @@ def _dependency(coordinates: tuple[str, str, str]) -> str:
     return "    <dependency>" + "".join(f"<{name}>{value}</{name}>" for name, value in members) + "</dependency>"
 
 
-def _cluster_id() -> str:
+def cluster_id() -> str:
+    """A new one, as Kafka writes it."""
     raw = uuid4().bytes
     # Kept from beginning with a dash, which the tool would take for an option.
     return urlsafe_b64encode(bytes([raw[0] & 0x7F]) + raw[1:]).rstrip(b"=").decode()
@@ -476,10 +499,10 @@ def _lists_topics(bootstrap: str) -> bool:
     return True
 
 
-def _warm_up(bootstrap: str) -> None:
+def warm_up(bootstrap: str, *, replicas: int = 1) -> None:
     """One transaction of one message and one offset, so that no test is the first to wait for the internal topics."""
     topic = f"warm-up-{uuid4().hex}"
-    create_topics(bootstrap, topic, partitions=1)
+    create_topics(bootstrap, topic, partitions=1, replicas=replicas)
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": topic, **_QUIET})
     producer = Producer({"bootstrap.servers": bootstrap, "transactional.id": topic, **_QUIET})
     try:

@@ -17,15 +17,18 @@ from testcontainers.core.container import DockerContainer
 
 from tests.providers import Unavailable
 from tests.providers.docker_engine import require_engine
-from worker.embedded.postgres import HOST, OWNER, Login, Postgres
+from worker.embedded.postgres import HOST, OWNER, Login, Postgres, make_database, make_login
 from worker.embedded.postgres import dsn as dsn_of
 from worker.embedded.processes import EmbeddedFailed, EmbeddedUnavailable, free_port, until
 from worker.embedded.stack import temporary_directory
+from worker.importing import import_files
+from worker.migrate import apply_migrations
 
 Mode = Literal["fast", "immediate"]
 
 IMAGE: Final = "postgres:18"
 START_SECONDS: Final = 60.0
+FIXTURE: Final = Path(__file__).parents[1] / "seed" / "fixture.ndjson"
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +182,15 @@ async def choose() -> PostgresServer:
             continue
         return server
     raise Unavailable("; ".join(reasons))
+
+
+async def make_prepared(server: PostgresServer, name: str, worker: Login) -> None:
+    """A database with the schema and the fixture in it, and a login for workers."""
+    await make_database(server.owner_dsn, name)
+    await make_login(server.owner_dsn, worker)
+    await apply_migrations(server.dsn(name), server.dsn(name, worker))
+    report = await import_files(server.dsn(name), [FIXTURE])
+    assert not report.bad
 
 
 async def _answers(dsn: str) -> bool:

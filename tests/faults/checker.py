@@ -1,0 +1,309 @@
+"""Whether what was seen is what was due: an independent model of the rules, run over the ledger (CONTRACT 2, 3, 6, 7).
+
+It shares no code with the worker but the verification of hash chains.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from schemas.transition import verify_chain
+from tests.faults.ledger import ORGANISATION, SOURCE, Command, Evidence, Ledger, Result, Sent, by_partition
+
+DEAD_LETTERED: Final = frozenset({"MALFORMED_REQUEST", "INTERNAL_ERROR"})
+SHOWN: Final = 5
+"""How many violations of one rule are spelt out."""
+
+Verdict = tuple[str, bool]
+"""A status, and whether it is a replay."""
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A promise that was not kept."""
+
+    rule: str
+    what: str
+
+
+@dataclass(slots=True)
+class Report:
+    """What the checker found, and over how much."""
+
+    commands: int = 0
+    transitions: int = 0
+    statuses: Counter[str] = field(default_factory=Counter)
+    races: int = 0
+    """Groups of commands that met in more than one lane: their order is not ours to say, but must have been one."""
+    violations: list[Violation] = field(default_factory=list)
+
+    @property
+    def clean(self) -> bool:
+        return not self.violations
+
+    def counts(self) -> dict[str, int]:
+        """How often each rule was broken."""
+        return dict(Counter(violation.rule for violation in self.violations))
+
+    def shown(self) -> Iterator[Violation]:
+        """The first few of each rule."""
+        told: Counter[str] = Counter()
+        for violation in self.violations:
+            told[violation.rule] += 1
+            if told[violation.rule] <= SHOWN:
+                yield violation
+
+
+class Model:
+    """The rules, over commands that have nothing to do with any others."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._changed: set[str] = set()
+        self._bound: dict[str, tuple[str, frozenset[str]]] = {}
+
+    def judge(self, command: Command) -> Verdict:
+        """What the command is to be answered, after all those judged before it."""
+        if command.flaw is not None:
+            return command.flaw, False
+        if command.code not in self._ledger.known:
+            return "ACCESS_TOKEN_NOT_FOUND", False
+        request = (command.code, frozenset(command.fields.split(",")))
+        bound = None if command.identity is None else self._bound.get(command.identity)
+        if bound is not None:
+            return ("OK", True) if bound == request else ("DUPLICATE_REQUEST", False)
+        if command.code in self._ledger.effective or command.code in self._changed:
+            return "INVALID_LIFE_CYCLE_STATE", False
+        self._changed.add(command.code)
+        if command.identity is not None:
+            self._bound[command.identity] = request
+        return "OK", False
+
+
+def check(ledger: Ledger, evidence: Evidence) -> Report:
+    """Hold everything that was seen against everything that was asked."""
+    report = Report(commands=len(ledger.commands), transitions=len(evidence.history))
+    report.statuses.update(f"{result.status}{' (replayed)' if result.replayed else ''}" for result in evidence.results)
+    report.violations += [
+        *_sent_once(ledger, evidence.sent),
+        *_answered_once(ledger, evidence.results),
+        *_rightly_answered(ledger, evidence, report),
+        *_data_right(ledger, evidence),
+        *_in_order(evidence),
+        *_one_transition_each(ledger, evidence),
+        *_chains_whole(evidence),
+        *_dead_letters_deserved(ledger, evidence),
+        *_all_consumed(evidence),
+        *_readers_agree(evidence),
+        *(Violation("no transaction is open", topic) for topic in evidence.unsettled),
+        *(Violation("nothing is left behind", what) for what in evidence.left),
+    ]
+    return report
+
+
+def _sent_once(ledger: Ledger, sent: Sequence[Sent]) -> Iterator[Violation]:
+    """The load itself must be sound, or the rest says nothing."""
+    times = Counter(each.number for each in sent)
+    for command in ledger.commands:
+        if times.pop(command.number, 0) != 1:
+            yield Violation("the load is sound", f"command {command.number} does not stand in the log exactly once")
+    for number in times:
+        yield Violation("the load is sound", f"the log holds a command {number} that nobody sent")
+    for each in sent:
+        if 0 <= each.number < len(ledger.commands) and ledger.commands[each.number].partition != each.partition:
+            yield Violation("the load is sound", f"command {each.number} stands in partition {each.partition}")
+
+
+def _answered_once(ledger: Ledger, results: Sequence[Result]) -> Iterator[Violation]:
+    times = Counter(result.number for result in results)
+    for command in ledger.commands:
+        count = times.pop(command.number, 0)
+        if count == 0:
+            yield Violation("no answer is lost", f"command {command.number} of partition {command.partition}")
+        elif count > 1:
+            places = [f"{r.partition}@{r.offset} {r.status}" for r in results if r.number == command.number]
+            yield Violation("no answer is repeated", f"command {command.number}: {', '.join(places)}")
+    for number in times:
+        yield Violation("nothing is answered that was not asked", f"number {number}")
+
+
+def _rightly_answered(ledger: Ledger, evidence: Evidence, report: Report) -> Iterator[Violation]:
+    """Every status is the one that the rules give, in the order of the log; lanes may have met in any order."""
+    answers: dict[int, Verdict] = {}
+    for result in evidence.results:
+        answers.setdefault(result.number, (result.status, result.replayed))
+    sent = sorted(evidence.sent, key=lambda each: (each.partition, each.offset))
+    commands = [ledger.commands[each.number] for each in sent if 0 <= each.number < len(ledger.commands)]
+    for group in _related(commands, ledger.effective):
+        lanes = _lanes(group)
+        report.races += len(lanes) > 1
+        given = {command.number: answers[command.number] for command in group if command.number in answers}
+        expected = [_judged(Model(ledger), order) for order in _interleavings(lanes)]
+        if any(given.items() <= each.items() for each in expected):
+            continue
+        told = ", ".join(f"{c.number} (partition {c.partition}): {answers.get(c.number)}" for c in group)
+        yield Violation("every status is right", f"{told}; one that would be: {expected[0]}")
+
+
+def _judged(model: Model, commands: Iterable[Command]) -> dict[int, Verdict]:
+    return {command.number: model.judge(command) for command in commands}
+
+
+def _related(commands: Sequence[Command], settled: frozenset[str]) -> list[list[Command]]:
+    """Groups of commands that share a token or an id: only within one can the order matter.
+
+    ``settled`` are tokens that no command changes.
+    """
+    parents: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        while parents.setdefault(name, name) != name:
+            parents[name] = parents[parents[name]]
+            name = parents[name]
+        return name
+
+    def name_of(command: Command) -> str:
+        alone = command.flaw is not None or command.code in settled
+        return f"alone:{command.number}" if alone else f"code:{command.code}"
+
+    for command in commands:
+        if command.flaw is None and command.identity is not None:
+            parents[root(name_of(command))] = root(f"id:{command.identity}")
+    groups: dict[str, list[Command]] = defaultdict(list)
+    for command in commands:
+        groups[root(name_of(command))].append(command)
+    return list(groups.values())
+
+
+def _lanes(group: Sequence[Command]) -> list[list[Command]]:
+    lanes: dict[int, list[Command]] = defaultdict(list)
+    for command in group:
+        lanes[command.partition].append(command)
+    return list(lanes.values())
+
+
+def _interleavings(lanes: Sequence[Sequence[Command]]) -> Iterator[list[Command]]:
+    """Every order of all commands that keeps the order within each lane."""
+    if not any(lanes):
+        yield []
+    for place, lane in enumerate(lanes):
+        if lane:
+            rest = [each[1:] if other == place else each for other, each in enumerate(lanes)]
+            for order in _interleavings(rest):
+                yield [lane[0], *order]
+
+
+def _data_right(ledger: Ledger, evidence: Evidence) -> Iterator[Violation]:
+    may_be_short = evidence.refused_as_too_large
+    for result in evidence.results:
+        if result.status != "OK" or not 0 <= result.number < len(ledger.commands):
+            continue
+        command = ledger.commands[result.number]
+        due = {"authentication_code": command.code, "life_cycle_state": "EFFECTIVE"}
+        if result.data == {} and may_be_short:
+            may_be_short -= 1
+        elif result.data != {name: due[name] for name in command.fields.split(",")}:
+            yield Violation("every answer shows what was asked", f"command {command.number}: {result.data}")
+        identity = command.identity
+        if identity is not None and result.command_id != f"ce:{ORGANISATION}:{SOURCE.replace('/', '%2F')}:{identity}":
+            yield Violation("every answer names its command", f"command {command.number}: {result.command_id}")
+
+
+def _in_order(evidence: Evidence) -> Iterator[Violation]:
+    """Within each partition of the results, the answers to one partition of commands stand in its order."""
+    places = {each.number: (each.partition, each.offset) for each in evidence.sent}
+    last: dict[tuple[int, int], int] = {}
+    for result in sorted(evidence.results, key=lambda each: (each.partition, each.offset)):
+        if result.number not in places:
+            continue
+        partition, offset = places[result.number]
+        lane = (result.partition, partition)
+        if offset < last.get(lane, -1):
+            yield Violation("order is kept", f"command {result.number} was answered after a later one")
+        last[lane] = max(offset, last.get(lane, -1))
+
+
+def _one_transition_each(ledger: Ledger, evidence: Evidence) -> Iterator[Violation]:
+    """The transition topic, the table, the states and the answers tell the same story."""
+    rule = "topic, table, states and answers agree"
+    published = sorted((event.members for event in evidence.events), key=_place)
+    recorded = sorted(evidence.history, key=_place)
+    if published != recorded:
+        topic, table = (Counter(map(_place, events)) for events in (published, recorded))
+        differing = [*((topic - table) + (table - topic))]
+        differing = differing or [_place(p) for p, r in zip(published, recorded, strict=True) if p != r]
+        yield Violation(rule, f"{len(published)} events, {len(recorded)} rows; they differ at {differing[:SHOWN]}")
+    for name, events in (("topic", published), ("table", recorded)):
+        for token, count in Counter(event["access_token_id"] for event in events).items():
+            if count > 1:
+                yield Violation("one transition per token", f"{token} has {count} in the {name}")
+    changed = {event["access_token_id"] for event in recorded}
+    answered = {
+        ledger.commands[result.number].code
+        for result in evidence.results
+        if result.status == "OK" and 0 <= result.number < len(ledger.commands)
+    }
+    for token in sorted(changed ^ answered)[:SHOWN]:
+        yield Violation(rule, f"{token}: {'a transition' if token in changed else 'an OK'} without the other")
+    for token in sorted(ledger.known):
+        before = ("EFFECTIVE" if token in ledger.effective else "NOT_EFFECTIVE", 0)
+        due = ("EFFECTIVE", 1) if token in changed else before
+        if evidence.states.get(token) != due:
+            yield Violation(rule, f"{token} is {evidence.states.get(token)}, and should be {due}")
+
+
+def _place(event: Mapping[str, Any]) -> tuple[str, int]:
+    return event["lane"], event["sequence"]
+
+
+def _chains_whole(evidence: Evidence) -> Iterator[Violation]:
+    for name, events in (("topic", [event.members for event in evidence.events]), ("table", evidence.history)):
+        lanes: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+        for members in sorted(events, key=_place):
+            lanes[members["lane"]].append(members)
+        for lane, chain in lanes.items():
+            broken = verify_chain(chain)
+            if broken is not None:
+                yield Violation("chains are whole", f"{lane} in the {name}, event {broken.sequence}: {broken.reason}")
+    last: dict[tuple[int, str], int] = {}
+    for event in sorted(evidence.events, key=lambda each: (each.partition, each.offset)):
+        place, sequence = (event.partition, event.members["lane"]), event.members["sequence"]
+        if sequence < last.get(place, 0):
+            yield Violation("order is kept", f"event {sequence} of {event.members['lane']} stands behind a later one")
+        last[place] = sequence
+
+
+def _dead_letters_deserved(ledger: Ledger, evidence: Evidence) -> Iterator[Violation]:
+    """One for every command that could not be read, and for none else."""
+    numbers = {(each.partition, each.offset): each.number for each in evidence.sent}
+    deserved = Counter(
+        (each.partition, each.offset)
+        for each in evidence.sent
+        if 0 <= each.number < len(ledger.commands) and ledger.commands[each.number].flaw in DEAD_LETTERED
+    )
+    given = Counter((letter.partition, letter.offset) for letter in evidence.dead_letters)
+    for place, count in (given - deserved).items():
+        yield Violation("dead letters are deserved", f"{count} too many for command {numbers.get(place)} at {place}")
+    for place in deserved - given:
+        yield Violation("dead letters are deserved", f"none for command {numbers.get(place)} at {place}")
+
+
+def _all_consumed(evidence: Evidence) -> Iterator[Violation]:
+    for partition, end in evidence.ends.items():
+        if evidence.committed.get(partition, 0) != end:
+            committed = evidence.committed.get(partition)
+            yield Violation("all is consumed", f"partition {partition}: committed {committed}, the log ends at {end}")
+
+
+def _readers_agree(evidence: Evidence) -> Iterator[Violation]:
+    """Who read along saw, partition by partition, exactly what one sees who reads now."""
+    for topic, after in evidence.after.items():
+        then, now = by_partition(evidence.during.get(topic, ())), by_partition(after)
+        for partition in sorted(then.keys() | now.keys()):
+            one, other = then.get(partition, []), now.get(partition, [])
+            if one != other:
+                pairs = zip(one, other, strict=False)
+                place = next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+                what = f"{len(one)} records then, {len(other)} now, different from number {place} on"
+                yield Violation("both readers saw the same", f"{topic}-{partition}: {what}")

@@ -1,0 +1,276 @@
+"""A cluster of three brokers as processes of this machine: RF 3, min ISR 2, and every node can be hurt by itself."""
+
+import asyncio
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewPartitions
+
+from tests.providers import Unavailable
+from tests.providers.kafka import (
+    BROKER_SETTINGS,
+    HOST,
+    START_SECONDS,
+    VERSION,
+    BrokerProgram,
+    KafkaServer,
+    broker_program,
+    cluster_id,
+    format_node,
+    start_node,
+    warm_up,
+)
+from worker.embedded.broker import answers
+from worker.embedded.processes import ServerProcess, free_port
+
+NODES: Final = 3
+REPLICAS: Final = 3
+MIN_IN_SYNC: Final = 2
+HEAP: Final = "384m"
+STOP_SECONDS: Final = 30.0
+INTERNAL_PARTITIONS: Final = 6
+
+_SETTINGS: Final[Mapping[str, str]] = {
+    **BROKER_SETTINGS,
+    "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,WORKERS:PLAINTEXT",
+    "offsets.topic.replication.factor": str(REPLICAS),
+    "offsets.topic.num.partitions": str(INTERNAL_PARTITIONS),
+    "transaction.state.log.replication.factor": str(REPLICAS),
+    "transaction.state.log.min.isr": str(MIN_IN_SYNC),
+    "transaction.state.log.num.partitions": str(INTERNAL_PARTITIONS),
+    "share.coordinator.state.topic.replication.factor": str(REPLICAS),
+    "share.coordinator.state.topic.min.isr": str(MIN_IN_SYNC),
+    "default.replication.factor": str(REPLICAS),
+    "min.insync.replicas": str(MIN_IN_SYNC),
+    # A node that is gone or stands still is noticed in seconds.
+    "broker.session.timeout.ms": "3000",
+    "broker.heartbeat.interval.ms": "500",
+    "replica.lag.time.max.ms": "4000",
+    "replica.socket.timeout.ms": "4000",
+    "controller.quorum.election.timeout.ms": "1000",
+    "controller.quorum.fetch.timeout.ms": "2000",
+    "controlled.shutdown.enable": "true",
+    # Leaders go home soon, or after some faults one node would lead everything.
+    "leader.imbalance.check.interval.seconds": "5",
+    "leader.imbalance.per.broker.percentage": "0",
+    "num.network.threads": "2",
+    "num.io.threads": "4",
+    "log.cleaner.dedupe.buffer.size": "4194304",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where one node listens."""
+
+    direct: int
+    """For the other nodes and for the harness's own clients."""
+    workers: int
+    """For the workers."""
+    advertised: int
+    """What the workers are told: a proxy's port, or ``workers`` itself."""
+    controller: int
+
+
+class Node:
+    """One broker and controller. Its methods are safe twice; those that wait are coroutines of the loop's thread."""
+
+    def __init__(self, number: int, directory: Path, ports: Ports) -> None:
+        self.number = number
+        self.ports = ports
+        self._directory = directory
+        self._process: ServerProcess | None = None
+        self._paused = False
+
+    @property
+    def address(self) -> str:
+        return f"{HOST}:{self.ports.direct}"
+
+    @property
+    def runs(self) -> bool:
+        return self._process is not None and self._process.exit_code is None
+
+    def format(self, program: BrokerProgram, voters: str, cluster: str) -> None:
+        self._directory.mkdir(parents=True)
+        ports = self.ports
+        workers = f"WORKERS://{HOST}:{ports.workers}"
+        settings = {
+            **_SETTINGS,
+            "node.id": str(self.number),
+            "listeners": f"PLAINTEXT://{self.address},{workers},CONTROLLER://{HOST}:{ports.controller}",
+            "advertised.listeners": f"PLAINTEXT://{self.address},WORKERS://{HOST}:{ports.advertised}",
+            "controller.quorum.voters": voters,
+            "log.dirs": str(self._directory / "data"),
+        }
+        format_node(self._directory, program, settings, cluster)
+
+    def launch(self, program: BrokerProgram) -> None:
+        """Start it, and return at once."""
+        if not self.runs:
+            self._process = start_node(f"broker {self.number}", self._directory, program, heap=HEAP)
+
+    async def ready(self) -> None:
+        if self._process is not None:
+            await self._process.ready(lambda: answers(self.address), seconds=START_SECONDS)
+
+    async def stop(self) -> None:
+        """SIGTERM: it hands its partitions over first."""
+        self.resume()
+        if self._process is not None:
+            await self._process.stop(seconds=STOP_SECONDS)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        if self._process is not None:
+            self._process.kill()
+        self._paused = False
+
+    def pause(self) -> None:
+        """SIGSTOP: connections stay open, and nothing answers."""
+        self._signal(signal.SIGSTOP)
+        self._paused = True
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        if self._paused:
+            self._signal(signal.SIGCONT)
+            self._paused = False
+
+    def _signal(self, which: signal.Signals) -> None:
+        if self._process is not None and self.runs:
+            os.kill(self._process.pid, which)
+
+    def log(self) -> str:
+        return (self._directory / "kafka.log").read_text(encoding="utf-8", errors="replace")
+
+
+class Cluster(KafkaServer):
+    """Three nodes. ``bootstrap`` is for the harness's own clients, ``workers_bootstrap`` for the workers."""
+
+    def __init__(self, advertised: Mapping[int, int] | None = None) -> None:
+        """``advertised`` gives each node's (1, 2, 3) port for workers in front of its own; by default none is."""
+        self.name = f"Apache Kafka {VERSION} (three JVM processes)"
+        self.real = True
+        self._directory = Path(tempfile.mkdtemp(prefix="cluster-"))
+        self._program: BrokerProgram | None = None
+        self.nodes = [self._node(number, advertised or {}) for number in range(1, NODES + 1)]
+        self.bootstrap = ",".join(node.address for node in self.nodes)
+        self.workers_bootstrap = ",".join(f"{HOST}:{node.ports.advertised}" for node in self.nodes)
+
+    def _node(self, number: int, advertised: Mapping[int, int]) -> Node:
+        direct, workers, controller = (free_port(HOST) for _ in range(3))
+        ports = Ports(direct, workers, advertised.get(number, workers), controller)
+        return Node(number, self._directory / f"node-{number}", ports)
+
+    async def start(self) -> None:
+        """Start what does not run, and return when every partition has all its replicas. Raises ``Unavailable``."""
+        if self._program is None:
+            self._program = await asyncio.to_thread(broker_program)
+            await asyncio.to_thread(self._format, self._program)
+            for node in self.nodes:
+                node.launch(self._program)
+            await asyncio.gather(*(node.ready() for node in self.nodes))
+            await self.healed()
+            await asyncio.to_thread(warm_up, self.bootstrap, replicas=REPLICAS)
+        for node in self.nodes:
+            await self.revive(node)
+        await self.healed()
+
+    def _format(self, program: BrokerProgram) -> None:
+        voters = ",".join(f"{node.number}@{HOST}:{node.ports.controller}" for node in self.nodes)
+        cluster = cluster_id()
+        for node in self.nodes:
+            node.format(program, voters, cluster)
+
+    async def revive(self, node: Node) -> None:
+        """Let it run again, whatever was done to it, and return when it answers."""
+        assert self._program is not None
+        node.resume()
+        node.launch(self._program)
+        await node.ready()
+
+    async def healed(self, seconds: float = 90.0) -> None:
+        """Return when every partition has a leader and all its replicas in sync. Raises ``Unavailable``."""
+        deadline = time.monotonic() + seconds
+        while faults := await asyncio.to_thread(self._wounds):
+            if time.monotonic() > deadline:
+                raise Unavailable(f"the cluster has not healed within {seconds:.0f} s: {'; '.join(faults[:5])}")
+            await asyncio.sleep(0.2)
+
+    def _wounds(self) -> list[str]:
+        try:
+            known = self._admin().list_topics(timeout=10)
+        except KafkaException as error:
+            return [str(error)]
+        found = [] if len(known.brokers) == NODES else [f"{len(known.brokers)} brokers"]
+        for topic in known.topics.values():
+            found += _wounds_of(topic)
+        return found
+
+    async def stop(self) -> None:
+        await asyncio.gather(*(node.stop() for node in self.nodes))
+
+    async def kill(self) -> None:
+        for node in self.nodes:
+            node.kill()
+
+    async def dispose(self) -> None:
+        await self.kill()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    # --- who does what ------------------------------------------------------------------------------------------------
+
+    def leader(self, topic: str, partition: int) -> Node:
+        """The node that leads the partition now."""
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            with suppress(KafkaException, KeyError):
+                leader = self._admin().list_topics(topic, timeout=10).topics[topic].partitions[partition].leader
+                if leader > 0:
+                    return self.nodes[leader - 1]
+            time.sleep(0.1)
+        raise Unavailable(f"{topic}-{partition} has no leader")
+
+    def transaction_coordinator(self, transactional_id: str) -> Node:
+        return self.leader("__transaction_state", _slot(transactional_id))
+
+    def group_coordinator(self, group: str) -> Node:
+        return self.leader("__consumer_offsets", _slot(group))
+
+    def add_partition(self, topic: str) -> None:
+        """One more of them."""
+        admin = self._admin()
+        count = len(admin.list_topics(topic, timeout=10).topics[topic].partitions)
+        for added in admin.create_partitions([NewPartitions(topic, count + 1)]).values():
+            added.result(timeout=START_SECONDS)
+
+    def _admin(self) -> AdminClient:
+        options: dict[str, Any] = {"bootstrap.servers": self.bootstrap, "log_level": 0}
+        return AdminClient(options)
+
+
+def _slot(text: str) -> int:
+    """Which partition of an internal topic keeps it: the absolute value of Java's hash of the text."""
+    hashed = 0
+    for unit in text.encode("utf-16-be")[1::2] if text.isascii() else ():
+        hashed = (31 * hashed + unit) & 0xFFFFFFFF
+    signed = hashed - 2**32 if hashed >= 2**31 else hashed
+    return abs(signed) % INTERNAL_PARTITIONS
+
+
+def _wounds_of(topic: Any) -> Sequence[str]:
+    return [
+        f"{topic.topic}-{place.id} is led by {place.leader} with {len(place.isrs)} of {len(place.replicas)} in sync"
+        for place in topic.partitions.values()
+        if place.leader < 0 or len(place.isrs) < len(place.replicas)
+    ]

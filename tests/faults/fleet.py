@@ -1,0 +1,162 @@
+"""The workers of a run: whichever ends is started again, as whatever runs workers would do."""
+
+import asyncio
+import signal
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from tests.acceptance.worker_process import WorkerProcess
+from tests.faults.worker import faulty
+from worker.embedded.processes import until
+
+WATCH_SECONDS: Final = 0.1
+READY_SECONDS: Final = 60.0
+# A SIGTERM before it was listened to is one of them.
+ENDED_BY_US: Final = frozenset({0, -signal.SIGKILL, -signal.SIGTERM})
+
+
+class Slot:
+    """The place of one worker, which is taken by one process after the other."""
+
+    def __init__(self, name: str, settings: Mapping[str, str], directory: Path, mutant: str | None) -> None:
+        self.name = name
+        self.wanted = True
+        """Whether it is started again when it has ended."""
+        self.lives: list[WorkerProcess] = []
+        self._settings = settings
+        self._directory = directory
+        self._mutant = mutant
+
+    @property
+    def worker(self) -> WorkerProcess:
+        return self.lives[-1]
+
+    @property
+    def runs(self) -> bool:
+        return bool(self.lives) and self.worker.exit_code is None
+
+    def start(self, *points: str) -> None:
+        command = faulty(*points, mutant=self._mutant)
+        self.lives.append(WorkerProcess(self._settings, self._directory, command=command).start())
+
+    def is_ready(self) -> bool:
+        return self.runs and self.worker.probe("/readyz")[0] == 200
+
+    def is_stopped(self) -> bool:
+        """Whether it stands still after a SIGSTOP."""
+        try:
+            return self.runs and psutil.Process(self.worker.pid).status() == psutil.STATUS_STOPPED
+        except psutil.NoSuchProcess:
+            return False
+
+
+class Fleet:
+    """All workers. ``settings`` are those of each; every other one has a place in the group of its own (static)."""
+
+    def __init__(self, settings: Mapping[str, str], directory: Path, count: int, mutant: str | None = None) -> None:
+        self._settings = settings
+        self._directory = directory
+        self._mutant = mutant
+        self.slots = [self._slot(f"worker {number}", static=number % 2 == 0) for number in range(1, count + 1)]
+        self.extra: list[Slot] = []
+        """Those that come and go."""
+        self.ends: Counter[int] = Counter()
+        """How often a process ended with which exit code."""
+        self.unasked: list[str] = []
+        """Ends that no fault had asked for."""
+        self._counted: set[int] = set()
+
+    def _slot(self, name: str, *, static: bool) -> Slot:
+        named = {"WORKER_KAFKA__GROUP_INSTANCE_ID": name.replace(" ", "-")} if static else {}
+        return Slot(name, {**self._settings, **named}, self._directory, self._mutant)
+
+    async def start(self) -> None:
+        for slot in self.slots:
+            slot.start()
+        await asyncio.gather(*(self.ready(slot) for slot in self.slots))
+
+    async def keep(self) -> None:
+        """Start again whatever ends, until cancelled."""
+        while True:
+            for slot in self.slots:
+                self.count_end(slot)
+                if slot.wanted and not slot.runs:
+                    slot.start()
+            await asyncio.sleep(WATCH_SECONDS)
+
+    def count_end(self, slot: Slot) -> None:
+        """Write down how its last process ended, once."""
+        if not slot.lives or slot.runs or id(slot.worker) in self._counted:
+            return
+        self._counted.add(id(slot.worker))
+        code = slot.worker.exit_code or 0
+        self.ends[code] += 1
+        if code not in ENDED_BY_US:
+            told = slot.worker.events("stuck") or slot.worker.logs().splitlines()[-3:]
+            self.unasked.append(f"{slot.name} ended with {code}: {told}")
+
+    async def ready(self, slot: Slot, seconds: float = READY_SECONDS) -> bool:
+        """Wait until it says that it is ready; whether it did."""
+        return await _until(slot.is_ready, seconds)
+
+    async def stopped(self, slot: Slot, seconds: float) -> bool:
+        return await _until(slot.is_stopped, seconds)
+
+    async def ended(self, slot: Slot, seconds: float) -> bool:
+        return await _until(lambda: not slot.runs, seconds)
+
+    def join(self) -> Slot:
+        """One more worker, with a name that the group does not know. It is not started again."""
+        slot = self._slot(f"guest {len(self.extra) + 1}", static=False)
+        self.extra.append(slot)
+        slot.start()
+        return slot
+
+    async def drained(self) -> list[str]:
+        """SIGTERM to all; what went otherwise than it should."""
+        everybody = [slot for slot in (*self.slots, *self.extra) if slot.runs]
+        for slot in everybody:
+            slot.wanted = False
+            slot.worker.resume()
+            psutil.Process(slot.worker.pid).terminate()
+        faults = []
+        for slot in everybody:
+            if not await self.ended(slot, 40):
+                faults.append(f"{slot.name} did not drain within 40 s")
+                slot.worker.kill()
+            self.count_end(slot)
+            if slot.worker.exit_code:
+                faults.append(f"{slot.name} ended its drain with {slot.worker.exit_code}")
+        return faults
+
+    def kill(self) -> None:
+        for slot in (*self.slots, *self.extra):
+            slot.wanted = False
+            if slot.lives:
+                slot.worker.kill()
+
+    def events(self) -> Counter[str]:
+        """How often the workers logged what, over all their lives. What their clients said is left out."""
+        lives = [life for slot in (*self.slots, *self.extra) for life in slot.lives]
+        logged = (str(entry.get("event")) for life in lives for entry in life.events())
+        return Counter(event for event in logged if event.isidentifier())
+
+    def failures(self) -> Sequence[str]:
+        """What a worker called a failure of its own: a lane that ended with an error nobody had foreseen."""
+        lives = [life for slot in (*self.slots, *self.extra) for life in slot.lives]
+        return [str(entry) for life in lives for entry in life.events("lane_failed")]
+
+
+async def _until(condition: Callable[[], bool], seconds: float) -> bool:
+    async def holds() -> bool:
+        return await asyncio.to_thread(condition)
+
+    try:
+        await until(holds, seconds)
+    except TimeoutError:
+        return False
+    return True

@@ -1,0 +1,407 @@
+"""The kinds of faults: each does its harm, undoes what it can, and returns when the harm is over."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from random import Random
+from typing import Any, Final
+
+import asyncpg
+import psutil
+
+from tests.faults.cluster import Node
+from tests.faults.fleet import Slot
+from tests.faults.points import STEPS
+from tests.faults.proxy import Api, Fault, Kind, Proxy
+from tests.faults.stage import SESSION_SECONDS, TRANSACTION_SECONDS, Stage
+from worker.embedded.processes import until
+
+POINT_SECONDS: Final = 30.0
+ONCE_PER_LANE: Final = frozenset({"before_the_row", "before_the_init", "after_the_init"})
+"""Points that a worker in good health does not come to again."""
+STRIKE_SECONDS: Final = 15.0
+
+
+class Domain(StrEnum):
+    """What a kind hurts. Two of one domain are never at work together."""
+
+    WORKER = "worker"
+    BROKER = "broker"
+    POSTGRES = "postgres"
+    NETWORK = "network"
+
+
+Act = Callable[[Stage, Random], Awaitable[bool | None]]
+"""Returns ``False`` if the harm could not be done: its moment did not come."""
+
+
+@dataclass(frozen=True, slots=True)
+class FaultKind:
+    """A way to hurt the stage."""
+
+    name: str
+    domain: Domain
+    act: Act
+
+
+# --- workers ----------------------------------------------------------------------------------------------------------
+
+
+def _any(stage: Stage, chance: Random) -> Slot:
+    return chance.choice(stage.fleet.slots)
+
+
+async def _killed(stage: Stage, chance: Random) -> None:
+    slot = _any(stage, chance)
+    slot.worker.kill()
+    await stage.fleet.ready(slot)
+
+
+async def _all_killed(stage: Stage, _: Random) -> None:
+    for slot in stage.fleet.slots:
+        slot.worker.kill()
+    await asyncio.gather(*(stage.fleet.ready(slot) for slot in stage.fleet.slots))
+
+
+async def _terminated(stage: Stage, chance: Random) -> bool:
+    slot = _any(stage, chance)
+    worker = slot.worker
+    psutil.Process(worker.pid).terminate()
+    ended = await stage.fleet.ended(slot, 40) or slot.worker is not worker
+    await stage.fleet.ready(slot)
+    return ended
+
+
+def _paused(seconds: float) -> Act:
+    async def act(stage: Stage, chance: Random) -> None:
+        slot = _any(stage, chance)
+        worker = slot.worker
+        worker.pause()
+        await asyncio.sleep(seconds + chance.uniform(0, 2))
+        worker.resume()
+
+    return act
+
+
+async def _blocked(stage: Stage, chance: Random) -> None:
+    """The event loop stands still: no heartbeat is sent, and what arrives waits in the sockets."""
+    slot = _any(stage, chance)
+    await stage.fleet.ready(slot)
+    os.kill(slot.worker.pid, signal.SIGUSR1)
+    await asyncio.sleep(SESSION_SECONDS + 3)
+
+
+async def _storm(stage: Stage, chance: Random) -> None:
+    """Others join and leave, in good order or not, so that the group rebalances again and again."""
+    for _ in range(3):
+        guest = stage.fleet.join()
+        await asyncio.sleep(chance.uniform(1.5, 4))
+        with suppress(psutil.NoSuchProcess):
+            psutil.Process(guest.worker.pid).send_signal(chance.choice([signal.SIGTERM, signal.SIGKILL]))
+        await asyncio.sleep(chance.uniform(0.2, 1))
+    for guest in stage.fleet.extra:
+        if not await stage.fleet.ended(guest, 30):
+            guest.worker.kill()
+        stage.fleet.count_end(guest)
+
+
+def _at(point: str, which: str) -> Act:
+    """A worker dies or stands still at a named step, in a life of its own that it is given for it."""
+    visits = 3 if point in ONCE_PER_LANE else 25
+
+    async def act(stage: Stage, chance: Random) -> bool:
+        slot = _any(stage, chance)
+        slot.wanted = False
+        slot.worker.kill()
+        stage.fleet.count_end(slot)
+        slot.start(f"{point}:{chance.randint(1, visits)}:{which}")
+        came = await (stage.fleet.ended if which == "SIGKILL" else stage.fleet.stopped)(slot, POINT_SECONDS)
+        if which == "SIGSTOP":
+            if came:
+                await asyncio.sleep(chance.choice([SESSION_SECONDS + 2, TRANSACTION_SECONDS + 3]))
+            slot.worker.resume()
+        slot.wanted = True
+        return came
+
+    return act
+
+
+# --- brokers ----------------------------------------------------------------------------------------------------------
+
+
+def _leader(stage: Stage, chance: Random) -> Node:
+    topic = chance.choice([stage.scene.topics.results, stage.scene.topics.commands])
+    return stage.cluster.leader(topic, chance.randrange(stage.partitions))
+
+
+def _transaction_coordinator(stage: Stage, chance: Random) -> Node:
+    return stage.cluster.transaction_coordinator(stage.transactional_id(chance.randrange(stage.partitions)))
+
+
+def _group_coordinator(stage: Stage, _: Random) -> Node:
+    return stage.cluster.group_coordinator(stage.scene.group)
+
+
+_ROLES: Final[dict[str, Callable[[Stage, Random], Node]]] = {
+    "leader": _leader,
+    "transaction coordinator": _transaction_coordinator,
+    "group coordinator": _group_coordinator,
+}
+
+
+def _broker(role: str, how: signal.Signals) -> Act:
+    async def act(stage: Stage, chance: Random) -> None:
+        node = await asyncio.to_thread(_ROLES[role], stage, chance)
+        if how is signal.SIGSTOP:
+            node.pause()
+        elif how is signal.SIGTERM:
+            await node.stop()
+        else:
+            node.kill()
+        await asyncio.sleep(chance.uniform(0.5, 8))
+        await stage.cluster.revive(node)
+        await stage.cluster.healed()
+
+    return act
+
+
+async def _two_brokers_paused(stage: Stage, chance: Random) -> None:
+    """In sync is one replica, and no controller can be elected."""
+    nodes = chance.sample(stage.cluster.nodes, 2)
+    for node in nodes:
+        node.pause()
+    await asyncio.sleep(chance.uniform(4, 9))
+    for node in nodes:
+        node.resume()
+    await stage.cluster.healed()
+
+
+async def _too_few_in_sync(stage: Stage, chance: Random) -> None:
+    """With one broker gone the results' topic asks for three replicas in sync: every batch is refused."""
+    topic = stage.scene.topics.results
+    node = chance.choice(stage.cluster.nodes)
+    node.kill()
+    try:
+        await asyncio.to_thread(stage.scene.set_up, topic, "min.insync.replicas", "3")
+        await asyncio.sleep(chance.uniform(3, 8))
+    finally:
+        await asyncio.to_thread(stage.scene.set_up, topic, "min.insync.replicas", "2")
+        await stage.cluster.revive(node)
+    await stage.cluster.healed()
+
+
+async def _rolling_restart(stage: Stage, _: Random) -> None:
+    for node in stage.cluster.nodes:
+        await node.stop()
+        await stage.cluster.revive(node)
+        await stage.cluster.healed()
+
+
+async def _partitions_raised(stage: Stage, _: Random) -> None:
+    """One more partition of every topic; for a while their counts differ, and answers go by key."""
+    names = stage.scene.topics
+    for topic in (names.commands, names.results, names.transitions, names.dead_letters):
+        await asyncio.to_thread(stage.cluster.add_partition, topic)
+        await asyncio.sleep(1)
+    await stage.cluster.healed()
+
+
+# --- Postgres ---------------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def _owner(stage: Stage) -> Any:
+    connection = await asyncpg.connect(stage.scene.database.owner_dsn)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def _restarted_fast(stage: Stage, _: Random) -> None:
+    await stage.postgres.restart("fast")
+
+
+async def _restarted_immediate(stage: Stage, _: Random) -> None:
+    await stage.postgres.restart("immediate")
+
+
+async def _away(stage: Stage, chance: Random) -> None:
+    await stage.postgres.stop("immediate")
+    await asyncio.sleep(chance.uniform(3, 8))
+    await stage.postgres.start()
+
+
+async def _sessions_terminated(stage: Stage, chance: Random) -> None:
+    async with _owner(stage) as connection:
+        for _ in range(chance.randint(1, 8)):
+            await connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'effective-worker'"
+            )
+            await asyncio.sleep(chance.uniform(0, 0.3))
+
+
+async def _locked(stage: Stage, chance: Random) -> None:
+    """Rows, or a whole table, are held for longer than the workers will wait for a lock."""
+    statement = chance.choice(
+        [
+            "SELECT FROM lane FOR UPDATE",
+            "LOCK TABLE command_record IN SHARE MODE",
+            "LOCK TABLE transition IN SHARE MODE",
+            "LOCK TABLE access_token IN EXCLUSIVE MODE",
+        ]
+    )
+    async with _owner(stage) as connection, connection.transaction():
+        await connection.execute(statement)
+        await asyncio.sleep(chance.uniform(2.5, 6))
+
+
+async def _read_only(stage: Stage, chance: Random) -> None:
+    """What a server does that was demoted: its sessions stay, and every write is refused."""
+    async with _owner(stage) as connection:
+        await connection.execute("ALTER SYSTEM SET default_transaction_read_only = on")
+        await connection.execute("SELECT pg_reload_conf()")
+        await asyncio.sleep(chance.uniform(2, 6))
+        await connection.execute("ALTER SYSTEM RESET default_transaction_read_only")
+        await connection.execute("SELECT pg_reload_conf()")
+
+
+async def _sessions_frozen(stage: Stage, chance: Random) -> None:
+    """The server's processes stand still: connections are open, and nothing is answered."""
+    async with _owner(stage) as connection:
+        rows = await connection.fetch("SELECT pid FROM pg_stat_activity WHERE application_name = 'effective-worker'")
+    pids = [row["pid"] for row in rows]
+    for which, seconds in ((signal.SIGSTOP, chance.uniform(2, 12)), (signal.SIGCONT, 0)):
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, which)
+        await asyncio.sleep(seconds)
+
+
+# --- the network ------------------------------------------------------------------------------------------------------
+
+
+def _through(proxies: Callable[[Stage], tuple[Proxy, ...]], make: Callable[[Random], Fault]) -> Act:
+    """Arm the fault wherever its request may pass, and wait until it has struck.
+
+    What is asked at a lane's start only is made to be asked: by a broker that loses its connections.
+    """
+
+    async def act(stage: Stage, chance: Random) -> bool:
+        places, fault = proxies(stage), make(chance)
+        before = [len(place.fired) for place in places]
+        for place in places:
+            place.arm(fault)
+        if fault.at in {Api.INIT_PRODUCER_ID, Api.OFFSET_FETCH}:
+            chance.choice(places).cut_all()
+
+        async def struck() -> bool:
+            return any(len(place.fired) > count for place, count in zip(places, before, strict=True))
+
+        try:
+            await until(struck, STRIKE_SECONDS)
+        except TimeoutError:
+            return False
+        finally:
+            for place in places:
+                place.disarm()
+        await asyncio.sleep(fault.seconds)
+        return True
+
+    return act
+
+
+def _brokers(stage: Stage) -> tuple[Proxy, ...]:
+    return stage.kafka_proxies
+
+
+def _database(stage: Stage) -> tuple[Proxy, ...]:
+    return (stage.postgres_proxy,)
+
+
+async def _all_cut(stage: Stage, _: Random) -> None:
+    for proxy in (*stage.kafka_proxies, stage.postgres_proxy):
+        proxy.cut_all()
+    await asyncio.sleep(1)
+
+
+def _kafka_fault(kind: Kind, api: Api) -> Act:
+    def make(chance: Random) -> Fault:
+        seconds = {Kind.BLACK_HOLED: chance.uniform(2, 9), Kind.DELAYED: chance.uniform(0.3, 6)}.get(kind, 0.0)
+        return Fault(kind, api, count=chance.randint(1, 2), seconds=seconds)
+
+    return _through(_brokers, make)
+
+
+# The errors that Kafka's protocol lets the broker answer each request with; some may be tried again, others not.
+_ERRORS: Final[dict[Api, tuple[int, ...]]] = {
+    Api.PRODUCE: (6, 7, 10, 19, 20, 29, 45, 47, 59, 87),
+    Api.FETCH: (1, 6, 74, 76),
+    Api.OFFSET_FETCH: (14, 16, 88),
+    Api.ADD_PARTITIONS_TO_TXN: (14, 15, 16, 29, 47, 48, 49, 51, 53, 90),
+    Api.ADD_OFFSETS_TO_TXN: (14, 15, 16, 30, 47, 48, 49, 51, 53, 90),
+    Api.TXN_OFFSET_COMMIT: (14, 15, 16, 22, 25, 47, 49, 53),
+    Api.END_TXN: (14, 15, 16, 47, 48, 49, 51, 53, 90),
+    Api.INIT_PRODUCER_ID: (14, 15, 16, 51, 53, 90),
+}
+
+
+def _error(kind: Kind, api: Api) -> Act:
+    return _through(_brokers, lambda chance: Fault(kind, api, error=chance.choice(_ERRORS[api])))
+
+
+def _kinds() -> Iterator[FaultKind]:
+    yield FaultKind("worker killed", Domain.WORKER, _killed)
+    yield FaultKind("all workers killed", Domain.WORKER, _all_killed)
+    yield FaultKind("worker terminated", Domain.WORKER, _terminated)
+    yield FaultKind("worker stopped beyond its session", Domain.WORKER, _paused(SESSION_SECONDS + 1))
+    yield FaultKind("worker stopped beyond its transaction", Domain.WORKER, _paused(TRANSACTION_SECONDS + 2))
+    yield FaultKind("event loop blocked", Domain.WORKER, _blocked)
+    yield FaultKind("rebalance storm", Domain.WORKER, _storm)
+    for point in STEPS:
+        if point != "before_the_offset":  # a step of the other delivery
+            yield FaultKind(f"worker killed {point.replace('_', ' ')}", Domain.WORKER, _at(point, "SIGKILL"))
+            yield FaultKind(f"worker stopped {point.replace('_', ' ')}", Domain.WORKER, _at(point, "SIGSTOP"))
+    for role in _ROLES:
+        for how in (signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP):
+            yield FaultKind(f"broker {how.name}, {role}", Domain.BROKER, _broker(role, how))
+    yield FaultKind("two brokers stopped", Domain.BROKER, _two_brokers_paused)
+    yield FaultKind("too few replicas in sync", Domain.BROKER, _too_few_in_sync)
+    yield FaultKind("partitions raised", Domain.BROKER, _partitions_raised)
+    yield FaultKind("brokers restarted in turn", Domain.BROKER, _rolling_restart)
+    yield FaultKind("postgres restarted fast", Domain.POSTGRES, _restarted_fast)
+    yield FaultKind("postgres restarted immediate", Domain.POSTGRES, _restarted_immediate)
+    yield FaultKind("postgres away", Domain.POSTGRES, _away)
+    yield FaultKind("sessions terminated", Domain.POSTGRES, _sessions_terminated)
+    yield FaultKind("locks held", Domain.POSTGRES, _locked)
+    yield FaultKind("postgres read-only", Domain.POSTGRES, _read_only)
+    yield FaultKind("sessions frozen", Domain.POSTGRES, _sessions_frozen)
+    yield FaultKind("every connection cut", Domain.NETWORK, _all_cut)
+    yield from _network_kinds()
+
+
+def _network_kinds() -> Iterator[FaultKind]:
+    for api in Api:
+        for kind in (Kind.DROPPED, Kind.ANSWER_LOST, Kind.BLACK_HOLED, Kind.DELAYED):
+            yield FaultKind(f"{api.name} {kind}", Domain.NETWORK, _kafka_fault(kind, api))
+        yield FaultKind(f"{api.name} {Kind.REFUSED}", Domain.NETWORK, _error(Kind.REFUSED, api))
+    for api in (Api.PRODUCE, Api.ADD_PARTITIONS_TO_TXN, Api.ADD_OFFSETS_TO_TXN, Api.TXN_OFFSET_COMMIT, Api.END_TXN):
+        yield FaultKind(f"{api.name} {Kind.LATE_DUPLICATE}", Domain.NETWORK, _kafka_fault(Kind.LATE_DUPLICATE, api))
+    for kind in (Kind.DROPPED, Kind.ANSWER_LOST, Kind.BLACK_HOLED, Kind.DELAYED):
+        for statement in ("COMMIT", "UPDATE"):
+            yield FaultKind(f"{statement} {kind}", Domain.NETWORK, _postgres_fault(kind, statement))
+
+
+def _postgres_fault(kind: Kind, statement: str) -> Act:
+    def make(chance: Random) -> Fault:
+        seconds = {Kind.BLACK_HOLED: chance.uniform(2, 12), Kind.DELAYED: chance.uniform(0.3, 6)}.get(kind, 0.0)
+        return Fault(kind, statement, seconds=seconds)
+
+    return _through(_database, make)
+
+
+KINDS: Final[dict[str, FaultKind]] = {kind.name: kind for kind in _kinds()}

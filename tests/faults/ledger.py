@@ -1,0 +1,173 @@
+"""What was asked, and what was seen: the two books that the checker compares."""
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from tests.acceptance.clients import Record
+
+SOURCE: Final = "/faults"
+ORGANISATION: Final = "ORG1"
+NUMBER: Final = "correlation_id"
+"""The header by which commands are numbered: the worker returns it with the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command as it was meant. ``number`` counts from 0."""
+
+    number: int
+    partition: int
+    code: str
+    """The authentication code that it names."""
+    fields: str
+    identity: str | None = None
+    """The ``ce_id``."""
+    flaw: str | None = None
+    """The status that is due before any state is looked at; ``None`` for a command without a flaw."""
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Everything that was sent, by number, and the state that it began with."""
+
+    commands: list[Command] = field(default_factory=list)
+    known: frozenset[str] = frozenset()
+    """The codes of the access tokens that exist."""
+    effective: frozenset[str] = frozenset()
+    """Those of them that were effective from the beginning."""
+
+    def write(self, command: Command) -> None:
+        assert command.number == len(self.commands)
+        self.commands.append(command)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One record of a topic as a reader saw it, kept small. Equal if the records were."""
+
+    partition: int
+    offset: int
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """One record of the command topic."""
+
+    partition: int
+    offset: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One record of the result topic. ``data`` is kept of an ``OK`` only."""
+
+    partition: int
+    offset: int
+    number: int
+    status: str
+    replayed: bool
+    command_id: str
+    data: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One record of the transition topic."""
+
+    partition: int
+    offset: int
+    members: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """Which record of the command topic was put aside."""
+
+    partition: int
+    offset: int
+    code: str
+
+
+@dataclass(slots=True)
+class Evidence:
+    """What Kafka and Postgres hold when everything has come to rest."""
+
+    sent: Sequence[Sent] = ()
+    results: Sequence[Result] = ()
+    events: Sequence[Event] = ()
+    dead_letters: Sequence[DeadLetter] = ()
+    history: Sequence[Mapping[str, Any]] = ()
+    """The transition table, as events, by lane and sequence."""
+    states: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    """State and version of each access token by its code."""
+    committed: Mapping[int, int] = field(default_factory=dict)
+    ends: Mapping[int, int] = field(default_factory=dict)
+    """Of the command topic, of the partitions that hold anything."""
+    during: Mapping[str, Sequence[Seen]] = field(default_factory=dict)
+    """By topic, what the reader saw that ran during the faults."""
+    after: Mapping[str, Sequence[Seen]] = field(default_factory=dict)
+    """By topic, what one sees that runs now."""
+    refused_as_too_large: int = 0
+    """How often a harness's lie said that an answer is too large: so many may have gone out without their data."""
+    unsettled: Sequence[str] = ()
+    """The topics in which a transaction is still open."""
+    left: Sequence[str] = ()
+    """What the workers left behind that they should not have: sessions, locks, file descriptors."""
+
+
+def seen(record: Record) -> Seen:
+    """A record without its weight."""
+    digest = hashlib.blake2b(digest_size=8)
+    for part in (
+        record.key,
+        record.value,
+        *(text for name, value in record.headers for text in (name.encode(), value)),
+    ):
+        digest.update(b"-" if part is None else b"%d:%b" % (len(part), part))
+    return Seen(record.partition, record.offset, digest.digest())
+
+
+def number_of(record: Record) -> int:
+    """The number of the command, or -1 where there is none that could be read."""
+    text = record.header(NUMBER)
+    return int(text) if text is not None and text.isdigit() else -1
+
+
+def sent(record: Record) -> Sent:
+    return Sent(record.partition, record.offset, number_of(record))
+
+
+def result(record: Record) -> Result:
+    """Body and headers must say the same; a result in which they do not has the status ``CONTRADICTS_ITSELF``."""
+    body = json.loads(record.value or b"{}")
+    status = body["status"]["code"]
+    code, replayed = record.header("status_code"), record.header("replayed")
+    if code != status.encode() or replayed not in {b"true", b"false"}:
+        status = "CONTRADICTS_ITSELF"
+    return Result(
+        record.partition,
+        record.offset,
+        number_of(record),
+        status,
+        replayed == b"true",
+        (record.header("command_id") or b"").decode(),
+        body["data"] if status == "OK" else None,
+    )
+
+
+def dead_letter(record: Record) -> DeadLetter:
+    where, code = (record.header(f"dl_{name}") or b"-1" for name in ("partition", "code"))
+    return DeadLetter(int(where), int(record.header("dl_offset") or -1), code.decode())
+
+
+def by_partition(records: Sequence[Seen]) -> dict[int, list[Seen]]:
+    grouped: dict[int, list[Seen]] = defaultdict(list)
+    for record in records:
+        grouped[record.partition].append(record)
+    return dict(grouped)

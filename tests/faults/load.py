@@ -1,0 +1,194 @@
+"""The load: a seeded mix of commands, sent in order by a producer that shares no code with the worker's client."""
+
+import json
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from confluent_kafka import KafkaError, Message, Producer
+
+from tests.faults.ledger import NUMBER, SOURCE, Command, Ledger
+from tests.logins import login_token
+
+FIELDS: Final = ("authentication_code,life_cycle_state", "life_cycle_state", "authentication_code")
+FOLLOWERS: Final = 3
+"""How many commands may follow another on its token or id: the checker tries every order that lanes may have met in."""
+RECENT: Final = 30
+TICK_SECONDS: Final = 0.05
+FLUSH_SECONDS: Final = 120.0
+
+# Out of a hundred commands; the rest are the first for a token of its own.
+_FOLLOWS: Final = 18
+_FLAWS: Final = (
+    ("INVALID_TOKEN", 2),
+    ("EXPIRED_TOKEN", 1),
+    ("ACCESS_DENIED", 1),
+    ("MALFORMED_REQUEST", 1),
+    ("MISSING_PARAMETER", 1),
+    ("INVALID_PARAMETER", 1),
+)
+_UNKNOWN: Final = 2
+_EFFECTIVE: Final = 2
+
+
+class Mix:
+    """An endless row of commands: new tokens, repetitions, rivals for one token or one id in two lanes, and flaws."""
+
+    def __init__(self, seed: int, partitions: int, codes: Iterator[str], effective: Sequence[str]) -> None:
+        """``codes`` are of tokens that are not effective yet; the row ends with them."""
+        self._random = random.Random(f"load {seed}")
+        self._partitions = partitions
+        self._codes = codes
+        self._effective = effective
+        self._recent: deque[tuple[Command, int]] = deque(maxlen=RECENT)
+        self._number = 0
+
+    def __iter__(self) -> Iterator[Command]:
+        for code in self._codes:
+            command = self._next(code)
+            while command.code != code:  # the code is kept for the next one
+                yield command
+                command = self._next(code)
+            yield command
+
+    def _next(self, code: str) -> Command:
+        chance, roll = self._random, self._random.randrange(100)
+        number, self._number = self._number, self._number + 1
+        fields = chance.choice(FIELDS)
+        identity = f"id-{number}" if chance.random() < 0.9 else None
+        new = Command(number, chance.randrange(self._partitions), code, fields, identity)
+        if roll < _FOLLOWS and self._recent:
+            return self._follow(new)
+        roll -= _FOLLOWS
+        for status, share in _FLAWS:
+            if 0 <= roll < share:
+                return replace(new, code=chance.choice(self._effective), flaw=status)
+            roll -= share
+        if 0 <= roll < _UNKNOWN:
+            return replace(new, code=f"nobody-{number}")
+        if _UNKNOWN <= roll < _UNKNOWN + _EFFECTIVE:
+            return replace(new, code=chance.choice(self._effective), identity=f"id-{number}")
+        self._recent.append((new, 0))
+        return new
+
+    def _follow(self, new: Command) -> Command:
+        """A command for the token, or under the id, of one sent lately: mostly in its lane, now and then in another."""
+        place = self._random.randrange(len(self._recent))
+        first, followers = self._recent[place]
+        if followers + 1 == FOLLOWERS:
+            del self._recent[place]
+        else:
+            self._recent[place] = (first, followers + 1)
+        partition = first.partition if self._random.random() < 0.7 else new.partition
+        same = replace(first, number=new.number, partition=partition)
+        roll = self._random.random()
+        if roll < 0.5:
+            return same
+        if roll < 0.7 and first.identity is not None:
+            return replace(same, fields=next(each for each in FIELDS if each != first.fields))
+        if roll < 0.8 and first.identity is not None:
+            return replace(new, partition=partition, identity=first.identity)
+        return replace(same, identity=new.identity)
+
+
+class Writer:
+    """Gives a command its bytes, as a sender would."""
+
+    def __init__(self) -> None:
+        self._logins = {
+            None: login_token(),
+            "INVALID_TOKEN": login_token(secret="another secret that is long enough for HS256"),
+            "EXPIRED_TOKEN": login_token(iat=int(time.time()) - 7300, exp=int(time.time()) - 100),
+            "ACCESS_DENIED": login_token(user="reader"),
+        }
+
+    def value(self, command: Command) -> bytes:
+        if command.flaw == "MALFORMED_REQUEST":
+            return b'{"token": '
+        body: dict[str, Any] = {
+            "token": self._logins.get(command.flaw, self._logins[None]),
+            "access_token_identifier": {"authentication_code": command.code},
+            "fields_set": command.fields,
+        }
+        if command.flaw == "MISSING_PARAMETER":
+            del body["token"]
+        if command.flaw == "INVALID_PARAMETER":
+            body["fields_set"] = "no_such_field"
+        return json.dumps(body).encode()
+
+    @staticmethod
+    def headers(command: Command) -> list[tuple[str, str | bytes | None]]:
+        named: list[tuple[str, str | bytes | None]] = [(NUMBER, str(command.number).encode())]
+        if command.identity is not None:
+            named += [("ce_id", command.identity.encode()), ("ce_source", SOURCE.encode())]
+        return named
+
+
+@dataclass(slots=True)
+class _Faults:
+    """What the broker refused. One is enough: then the load is not what the ledger says."""
+
+    first: str | None = None
+
+    def told(self, error: KafkaError | None, _: Message) -> None:
+        if error is not None and self.first is None:
+            self.first = str(error)
+
+
+class Load(threading.Thread):
+    """Sends at a steady rate until told to stop, whatever happens to the brokers meanwhile."""
+
+    def __init__(self, bootstrap: str, topic: str, mix: Mix, ledger: Ledger, *, rate: float) -> None:
+        """``rate`` is in commands a second."""
+        super().__init__(name="load", daemon=True)
+        self._topic = topic
+        self._mix = iter(mix)
+        self._ledger = ledger
+        self._rate = rate
+        self._halt = threading.Event()
+        self._faults = _Faults()
+        self._producer = Producer(
+            {
+                "bootstrap.servers": bootstrap,
+                "enable.idempotence": True,
+                "linger.ms": 5,
+                "queue.buffering.max.messages": 2_000_000,
+                # Nothing is given up while a broker is away: the ledger says that it was sent.
+                "message.timeout.ms": 0,
+                "log_level": 0,
+            }
+        )
+
+    def run(self) -> None:
+        writer, began, sent = Writer(), time.monotonic(), 0
+        while not self._halt.wait(TICK_SECONDS):
+            due = int((time.monotonic() - began) * self._rate)
+            while sent < due:
+                command = next(self._mix, None)
+                if command is None:
+                    return
+                self._send(command, writer)
+                sent += 1
+            self._producer.poll(0)
+
+    def _send(self, command: Command, writer: Writer) -> None:
+        self._ledger.write(command)
+        self._producer.produce(
+            self._topic,
+            writer.value(command),
+            command.code.encode(),
+            command.partition,
+            on_delivery=self._faults.told,
+            headers=writer.headers(command),
+        )
+
+    def finish(self) -> str | None:
+        """Send no more, and wait until the broker has it all; what it refused, if anything."""
+        self._halt.set()
+        self.join()
+        left = self._producer.flush(FLUSH_SECONDS)
+        return self._faults.first or (f"{left} commands were not taken" if left else None)

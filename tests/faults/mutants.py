@@ -1,0 +1,274 @@
+"""The protocol with one rule undone (DESIGN 2): what the harness is measured by.
+
+A mutant that no fault exposes, or that the checker lets pass, says that the harness is not good enough. The switches
+are here and not in the product: each replaces, in the worker's own process, what keeps the rule.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.client import ConnectionGroup, CoordinationType
+from aiokafka.errors import KafkaError
+from aiokafka.protocol.transaction import EndTxnRequest
+
+from worker import pipeline, publish
+from worker.errors import KAFKA_ERRORS, Unpublished
+from worker.lane import Lane
+from worker.publish import Exactly, WatchedProducer
+from worker.sql import statement
+from worker.supervisor import Supervisor
+
+ABORT_SECONDS: Final = 5.0
+KEPT: Final = "an owner keeps its lane"
+"""What the ledger cannot tell: exactly once holds, and yet a rightful owner is thrown back to its start."""
+
+
+@dataclass(frozen=True, slots=True)
+class MutantSpec:
+    """``undoes``: the rule, and what it is for. ``exposed_by``: the faults without which nothing shows.
+
+    ``breaks``: the checker's rule by which it is caught.
+    """
+
+    name: str
+    undoes: str
+    exposed_by: tuple[str, ...]
+    breaks: str
+    undo: Callable[[], None]
+
+
+def commit_without_gathering() -> None:
+    hand_over = publish.send
+
+    async def unheeded(*arguments: Any) -> list[Any]:
+        for future in await hand_over(*arguments):
+            future.add_done_callback(publish._retrieved)
+        return []
+
+    _put(publish, send=unheeded)
+
+
+def committed_read_before_init() -> None:
+    read, init = Lane._read_committed, Lane.__init__
+
+    async def remembered(lane: Any) -> int | None:
+        committed: int | None = lane.read_too_early
+        return committed
+
+    def made(lane: Any, *arguments: Any, **options: Any) -> None:
+        init(lane, *arguments, **options)
+        publisher = lane._publisher
+        open_it = publisher.open
+
+        async def read_and_open() -> None:
+            lane.read_too_early = await read(lane)
+            await open_it()
+
+        publisher.open = read_and_open
+
+    _put(Lane, _read_committed=remembered, __init__=made)
+
+
+def no_replacement_after_hidden_retry() -> None:
+    async def unwatched(watched: Any, *arguments: Any, **options: Any) -> Any:
+        return await watched._send(*arguments, **options)
+
+    _put(WatchedProducer, _watched=unwatched)
+
+
+def abort_sent() -> None:
+    whole = Exactly.publish
+
+    async def tidy(publisher: Any, *arguments: Any) -> None:
+        try:
+            await whole(publisher, *arguments)
+        except Unpublished:
+            with contextlib.suppress(*KAFKA_ERRORS):
+                async with asyncio.timeout(ABORT_SECONDS):
+                    await _abort(publisher._producer.producer)
+            raise
+
+    _put(Exactly, publish=tidy)
+
+
+async def _abort(producer: Any) -> None:
+    """What ``abort_transaction`` sends, without its wait for messages that get no answer."""
+    manager, sender = producer._txn_manager, producer._sender
+    request = EndTxnRequest(
+        transactional_id=manager.transactional_id,
+        producer_id=manager.producer_id,
+        producer_epoch=manager.producer_epoch,
+        transaction_result=False,
+    )
+    node = await sender._find_coordinator(CoordinationType.TRANSACTION, manager.transactional_id)
+    await producer.client.send(node, request, group=ConnectionGroup.COORDINATION)
+
+
+def no_owner_check() -> None:
+    _hold_without("AND owner = $2", "AND $2::uuid IS NOT NULL")
+
+
+def no_lane_check() -> None:
+    _hold_without("AND owner = $2 AND next_offset = $5", "AND ($2::uuid, $5::bigint) IS NOT NULL")
+
+
+def _hold_without(proof: str, nothing: str) -> None:
+    whole = statement("hold_lane")
+    assert proof in whole
+    unproven = whole.replace(proof, nothing)
+
+    def told(name: str) -> str:
+        return unproven if name == "hold_lane" else statement(name)
+
+    _put(pipeline, statement=told)
+
+
+def lost_lane_not_restarted() -> None:
+    async def once(supervisor: Any, source: Any, drain: asyncio.Event) -> None:
+        try:
+            await supervisor._make_lane(source).run(drain)
+        except Exception as error:  # noqa: BLE001 - as the supervisor does
+            supervisor._report(source, error)
+            await drain.wait()
+
+    _put(Supervisor, _keep=once)
+
+
+def start_not_cancelled_on_revoke() -> None:
+    keep, let_go, begin = Supervisor._keep, Supervisor._let_go, Lane._start
+    starting: dict[Any, asyncio.Task[Any] | None] = {}
+
+    async def noted(lane: Any) -> Any:
+        starting[lane._source] = asyncio.current_task()
+        hold = await begin(lane)
+        starting[lane._source] = None
+        return hold
+
+    async def deaf(supervisor: Any, source: Any, drain: asyncio.Event) -> None:
+        own, this = asyncio.Event(), asyncio.current_task()
+        told = asyncio.ensure_future(drain.wait())
+        told.add_done_callback(lambda _: None if starting.get(source) is this else own.set())
+        await keep(supervisor, source, own)
+
+    async def sparing(supervisor: Any, seconds: float) -> None:
+        supervisor._lanes = {
+            source: lane for source, lane in supervisor._lanes.items() if starting.get(source) is not lane
+        }
+        await let_go(supervisor, seconds)
+
+    _put(Lane, _start=noted)
+    _put(Supervisor, _keep=deaf, _let_go=sparing)
+
+
+def offset_outside_transaction() -> None:
+    init, whole = Lane.__init__, Exactly.publish
+
+    def made(lane: Any, *arguments: Any, **options: Any) -> None:
+        init(lane, *arguments, **options)
+        lane._publisher.consumer = lane._tools.consumer
+
+    async def left_out(*_: Any) -> None:
+        """The transaction holds messages only."""
+
+    async def afterwards(publisher: Any, messages: Sequence[Any], offset: int) -> None:
+        await whole(publisher, messages, offset)
+        try:
+            await publisher.consumer.commit({publisher._place.source: offset})
+        except KafkaError as error:
+            raise Unpublished(type(error).__name__) from error
+
+    _put(Lane, __init__=made)
+    _put(AIOKafkaProducer, send_offsets_to_transaction=left_out)
+    _put(Exactly, publish=afterwards)
+
+
+def no_record_of_commands() -> None:
+    async def forgotten(*_: Any) -> None:
+        """Nothing is written, so nothing is recalled."""
+
+    _put(pipeline, record=forgotten)
+
+
+def _put(owner: Any, **replaced: Any) -> None:
+    for name, function in replaced.items():
+        setattr(owner, name, function)
+
+
+_SPECS: Final = (
+    MutantSpec(
+        "commit_without_gathering",
+        "every answer of the broker is awaited before the commit, which succeeds even over a refused batch",
+        ("a batch of messages refused",),
+        "no answer is lost",
+        commit_without_gathering,
+    ),
+    MutantSpec(
+        "committed_read_before_init",
+        "the committed offset is read after InitProducerId, which settles what could still move it",
+        ("a worker that stands still between messages and commit, and goes on while its successor starts",),
+        "no answer is repeated",
+        committed_read_before_init,
+    ),
+    MutantSpec(
+        "no_replacement_after_hidden_retry",
+        "a producer is replaced after any request that was retried under the surface: the first may still arrive",
+        ("an EndTxn that arrives again in the next transaction, and a worker killed there",),
+        "no answer is repeated",
+        no_replacement_after_hidden_retry,
+    ),
+    MutantSpec(
+        "abort_sent",
+        "no abort is sent: the InitProducerId that aborts also tells the partitions of the new epoch",
+        ("messages without an answer that arrive late, at brokers that do not verify transactions",),
+        "no answer is repeated",
+        abort_sent,
+    ),
+    MutantSpec(
+        "no_owner_check",
+        "a batch proves first that its lane has no newer owner, who would lose it to an older one",
+        ("a worker that stands still before a batch, and goes on when its successor holds the same batch",),
+        KEPT,
+        no_owner_check,
+    ),
+    MutantSpec(
+        "no_lane_check",
+        "a batch proves first that the lane is where its owner left it: what another has decided is not decided again",
+        ("a worker that stands still before a batch, and goes on when its successor holds the same batch",),
+        "no answer is lost",
+        no_lane_check,
+    ),
+    MutantSpec(
+        "lost_lane_not_restarted",
+        "a lane ends only with its assignment",
+        ("a lane's producer fenced", "a deposed owner in Postgres"),
+        "no answer is lost",
+        lost_lane_not_restarted,
+    ),
+    MutantSpec(
+        "start_not_cancelled_on_revoke",
+        "a revocation cancels the lane wherever it is, or two owners fence each other for ever",
+        ("an InitProducerId under way during a rebalance",),
+        KEPT,
+        start_not_cancelled_on_revoke,
+    ),
+    MutantSpec(
+        "offset_outside_transaction",
+        "the offset is committed in the transaction that its results are in",
+        ("a worker killed between the end of the transaction and what follows",),
+        "no answer is repeated",
+        offset_outside_transaction,
+    ),
+    MutantSpec(
+        "no_record_of_commands",
+        "what was decided is recorded with it, and answers the batch that is taken again",
+        ("a worker killed between the two commits",),
+        "every status is right",
+        no_record_of_commands,
+    ),
+)
+
+MUTANTS: Final[dict[str, MutantSpec]] = {spec.name: spec for spec in _SPECS}

@@ -1,0 +1,108 @@
+"""The schedule: all kinds of faults in an order that the seed decides, alone or together, with quiet in between."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Final
+
+from tests.faults.kinds import KINDS, Domain, FaultKind
+from tests.faults.stage import Stage
+
+PAIRED: Final = 0.3
+PROCESSES: Final = frozenset({Domain.WORKER, Domain.BROKER})
+"""How many of the faults come together with one of another domain, out of one."""
+LONGEST_SECONDS: Final = 150.0
+"""More than any fault takes, the healing of the cluster included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Strike:
+    """One or two faults at a time, and the quiet after them in seconds."""
+
+    kinds: tuple[FaultKind, ...]
+    quiet: float
+    seed: str
+
+
+@dataclass(frozen=True, slots=True)
+class Struck:
+    """A fault that was. Times are monotonic seconds."""
+
+    name: str
+    domain: str
+    began: float
+    ended: float
+
+
+@dataclass(slots=True)
+class Log:
+    """What the schedule did."""
+
+    struck: list[Struck] = field(default_factory=list)
+    missed: Counter[str] = field(default_factory=Counter)
+    """Faults whose moment did not come."""
+    broken: list[str] = field(default_factory=list)
+    """Faults that the harness could not carry out: its own failures."""
+
+    def counts(self) -> dict[str, int]:
+        return dict(sorted(Counter(each.name for each in self.struck).items()))
+
+
+def rows(seed: int, names: Sequence[str] = (), *, alone: bool = False, quiet: float = 2.5) -> list[Iterator[Strike]]:
+    """Endless rows to be played at the same time: in one processes are hurt, in the other what they talk through.
+
+    ``alone`` makes it one row, in which no fault has company. ``quiet`` is the longest that nothing happens after a
+    strike of a row, in seconds. The same arguments give the same rows.
+    """
+    kinds = [KINDS[name] for name in names] or list(KINDS.values())
+    if alone:
+        return [_row(f"{seed}", kinds, paired=0.0, quiet=quiet)]
+    processes = [kind for kind in kinds if kind.domain in PROCESSES]
+    others = [kind for kind in kinds if kind.domain not in PROCESSES]
+    return [
+        _row(f"{seed}/{name}", part, paired=PAIRED, quiet=quiet)
+        for name, part in (("processes", processes), ("others", others))
+        if part
+    ]
+
+
+def _row(seed: str, kinds: Sequence[FaultKind], *, paired: float, quiet: float) -> Iterator[Strike]:
+    """Every kind comes once in each round, now and then together with one of another domain."""
+    chance = Random(f"schedule {seed}")
+    number = 0
+    while True:
+        waiting = chance.sample(kinds, len(kinds))
+        while waiting:
+            chosen = [waiting.pop()]
+            others = [kind for kind in waiting if kind.domain is not chosen[0].domain]
+            if others and chance.random() < paired:
+                chosen.append(others[-1])
+                waiting.remove(others[-1])
+            yield Strike(tuple(chosen), chance.uniform(quiet / 8, quiet), f"{seed}/{number}")
+            number += 1
+
+
+async def play(stage: Stage, row: Iterator[Strike], until: float, log: Log) -> None:
+    """Strike after strike until the monotonic clock says ``until``; what has begun is ended."""
+    while (now := time.monotonic()) < until:
+        strike = next(row)
+        acts = (_carry_out(stage, kind, Random(strike.seed), log) for kind in strike.kinds)
+        await asyncio.gather(*acts)
+        await asyncio.sleep(min(strike.quiet, max(until - now, 0)))
+
+
+async def _carry_out(stage: Stage, kind: FaultKind, chance: Random, log: Log) -> None:
+    began = time.monotonic()
+    try:
+        async with asyncio.timeout(LONGEST_SECONDS):
+            done = await kind.act(stage, chance)
+    except Exception as error:  # noqa: BLE001 - a fault that fails is told with the verdict, and the run goes on
+        log.broken.append(f"{kind.name}: {type(error).__name__}: {error}")
+        return
+    if done is False:
+        log.missed[kind.name] += 1
+    else:
+        log.struck.append(Struck(kind.name, kind.domain, began, time.monotonic()))

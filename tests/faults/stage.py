@@ -1,0 +1,92 @@
+"""Where a run takes place: the cluster, Postgres, a proxy in front of each, and the workers."""
+
+import asyncio
+import secrets
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
+
+from tests.acceptance.scene import Scene
+from tests.acceptance.worker_process import worker_settings
+from tests.faults.cluster import REPLICAS, Cluster
+from tests.faults.fleet import Fleet
+from tests.faults.proxy import KafkaProxy, PostgresProxy
+from tests.providers.kafka import HOST, TopicNames, create_topics
+from tests.providers.postgres import DatabaseUnderTest, WheelPostgres, make_prepared
+from worker.embedded.postgres import Login
+
+# So short that a zombie takes seconds; in the order that the worker demands of them.
+SESSION_SECONDS: Final = 6
+REQUEST_SECONDS: Final = 8
+TRANSACTION_SECONDS: Final = 10
+MAX_BATCH: Final = 50
+DATABASE: Final = "faults"
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Everything that a fault may hurt."""
+
+    scene: Scene
+    cluster: Cluster
+    postgres: WheelPostgres
+    kafka_proxies: tuple[KafkaProxy, ...]
+    postgres_proxy: PostgresProxy
+    fleet: Fleet
+    partitions: int
+
+    def transactional_id(self, partition: int) -> str:
+        """As the workers name the producer of a lane (DESIGN 2)."""
+        return f"{self.scene.group}.{self.scene.topics.commands}.{partition}"
+
+
+@asynccontextmanager
+async def staged(*, workers: int, partitions: int, mutant: str | None = None) -> AsyncIterator[Stage]:
+    """Set it all up; the workers are not started yet. Nothing is left behind."""
+    async with AsyncExitStack() as opened:
+        directory = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="faults-")))
+        proxies = tuple(KafkaProxy() for _ in range(REPLICAS))
+        cluster = Cluster({number: proxy.port for number, proxy in enumerate(proxies, 1)})
+        opened.push_async_callback(cluster.dispose)
+        for node, proxy in zip(cluster.nodes, proxies, strict=True):
+            proxy.target = node.ports.workers
+            opened.enter_context(proxy)
+        await cluster.start()
+        postgres = WheelPostgres()
+        opened.push_async_callback(postgres.dispose)
+        await postgres.start()
+        login = Login("worker_login", secrets.token_urlsafe(24))
+        await make_prepared(postgres, DATABASE, login)
+        database = DatabaseUnderTest(postgres.dsn(DATABASE), postgres.dsn(DATABASE, login), DATABASE)
+        postgres_proxy = PostgresProxy(urlsplit(database.worker_dsn).port or 5432)
+        opened.enter_context(postgres_proxy)
+        topics = await asyncio.to_thread(_topics, cluster, partitions)
+        settings = worker_settings(cluster.workers_bootstrap, topics, _through(postgres_proxy, database.worker_dsn)) | {
+            "WORKER_KAFKA__SESSION_TIMEOUT_MS": str(SESSION_SECONDS * 1000),
+            "WORKER_KAFKA__REQUEST_TIMEOUT_MS": str(REQUEST_SECONDS * 1000),
+            "WORKER_KAFKA__TRANSACTION_TIMEOUT_MS": str(TRANSACTION_SECONDS * 1000),
+            "WORKER_MAX_BATCH": str(MAX_BATCH),
+        }
+        scene = Scene(cluster, postgres, topics, database, settings, directory)
+        fleet = Fleet(settings, directory, workers, mutant)
+        opened.callback(fleet.kill)
+        yield Stage(scene, cluster, postgres, proxies, postgres_proxy, fleet, partitions)
+
+
+def _topics(cluster: Cluster, partitions: int) -> TopicNames:
+    run = uuid4().hex[:8]
+    names = TopicNames(f"commands-{run}", f"results-{run}", f"transitions-{run}", f"dead-letters-{run}")
+    every = (names.commands, names.results, names.transitions, names.dead_letters)
+    create_topics(cluster.bootstrap, *every, partitions=partitions, replicas=REPLICAS)
+    return names
+
+
+def _through(proxy: PostgresProxy, dsn: str) -> str:
+    parts = urlsplit(dsn)
+    user = parts.netloc.rpartition("@")[0]
+    return urlunsplit(parts._replace(netloc=f"{user}@{HOST}:{proxy.port}"))

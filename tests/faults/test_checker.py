@@ -1,0 +1,363 @@
+"""The checker notices every promise that is broken, each planted into evidence that is otherwise clean."""
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import pytest
+
+from schemas.transition import FIRST_PREVIOUS_HASH, event_hash
+from tests.faults.checker import Model, Report, check
+from tests.faults.ledger import Command, DeadLetter, Event, Evidence, Ledger, Result, Seen, Sent
+
+FIELDS: Final = "authentication_code,life_cycle_state"
+RESULTS: Final = "results"
+
+
+def command(number: int, partition: int, code: str, identity: str | None = None, **members: Any) -> Command:
+    return Command(number, partition, code, members.pop("fields", FIELDS), identity, **members)
+
+
+# Partition 0 tells every story in one lane; 1 and 2 are rivals for one token, 2 and 3 for one id.
+COMMANDS: Final = (
+    command(0, 0, "a", "id-a"),
+    command(1, 0, "a", "id-a"),
+    command(2, 0, "a", "id-a", fields="life_cycle_state"),
+    command(3, 0, "a", "id-late"),
+    command(4, 0, "nobody", "id-nobody"),
+    command(5, 0, "already", "id-already"),
+    command(6, 0, "b", flaw="MALFORMED_REQUEST"),
+    command(7, 0, "b", flaw="INVALID_TOKEN"),
+    command(8, 0, "b", "id-b"),
+    command(9, 1, "c", "id-c"),
+    command(10, 2, "c", "id-c-too"),
+    command(11, 2, "d", "id-d"),
+    command(12, 3, "d", "id-d"),
+)
+ANSWERS: Final = (
+    ("OK", False),
+    ("OK", True),
+    ("DUPLICATE_REQUEST", False),
+    ("INVALID_LIFE_CYCLE_STATE", False),
+    ("ACCESS_TOKEN_NOT_FOUND", False),
+    ("INVALID_LIFE_CYCLE_STATE", False),
+    ("MALFORMED_REQUEST", False),
+    ("INVALID_TOKEN", False),
+    ("OK", False),
+    # The later partition came first in both races.
+    ("INVALID_LIFE_CYCLE_STATE", False),
+    ("OK", False),
+    ("OK", True),
+    ("OK", False),
+)
+LANES: Final = {"a": "0", "b": "0", "c": "2", "d": "3"}
+
+
+@dataclass
+class Case:
+    """A run that kept every promise, to be spoilt."""
+
+    ledger: Ledger
+    evidence: Evidence
+
+    def report(self) -> Report:
+        return check(self.ledger, self.evidence)
+
+    def rules(self) -> set[str]:
+        return {violation.rule for violation in self.report().violations}
+
+
+def events() -> list[dict[str, Any]]:
+    heads: dict[str, tuple[int, str]] = {}
+    written = []
+    for token, lane in LANES.items():
+        sequence, previous = heads.get(lane, (0, FIRST_PREVIOUS_HASH))
+        event: dict[str, Any] = {
+            "access_token_id": token,
+            "version": 1,
+            "lane": lane,
+            "sequence": sequence + 1,
+            "previous_hash": previous,
+        }
+        event["hash"] = event_hash(event)
+        heads[lane] = (event["sequence"], event["hash"])
+        written.append(event)
+    return written
+
+
+def published(event: dict[str, Any]) -> Event:
+    return Event(int(event["lane"]), event["sequence"] * 2, event)
+
+
+def placed() -> list[Sent]:
+    ends: dict[int, int] = {}
+    sent = []
+    for each in COMMANDS:
+        offset = ends.get(each.partition, 0)
+        ends[each.partition] = offset + 1
+        sent.append(Sent(each.partition, offset, each.number))
+    return sent
+
+
+def results() -> list[Result]:
+    whole = {"life_cycle_state": "EFFECTIVE"}
+    answered = []
+    for each, (status, replayed), at in zip(COMMANDS, ANSWERS, placed(), strict=True):
+        data = {"authentication_code": each.code, **whole} if status == "OK" else None
+        named = f"ce:ORG1:%2Ffaults:{each.identity}"
+        answered.append(Result(each.partition, at.offset * 2, each.number, status, replayed, named, data))
+    return answered
+
+
+@pytest.fixture
+def case() -> Case:
+    known = frozenset({"a", "b", "c", "d", "untouched", "already"})
+    states = dict.fromkeys(LANES, ("EFFECTIVE", 1))
+    states |= {"untouched": ("NOT_EFFECTIVE", 0), "already": ("EFFECTIVE", 0)}
+    saw = {RESULTS: [Seen(each.partition, each.offset, b"same") for each in results()]}
+    evidence = Evidence(
+        sent=placed(),
+        results=results(),
+        events=[published(event) for event in events()],
+        dead_letters=[DeadLetter(0, 6, "MALFORMED_REQUEST")],
+        history=events(),
+        states=states,
+        committed={0: 9, 1: 1, 2: 2, 3: 1},
+        ends={0: 9, 1: 1, 2: 2, 3: 1},
+        during=deepcopy(saw),
+        after=saw,
+    )
+    return Case(Ledger(list(COMMANDS), known, frozenset({"already"})), evidence)
+
+
+def without(things: Sequence[Any], place: int) -> list[Any]:
+    return [*things[:place], *things[place + 1 :]]
+
+
+def changed(things: Sequence[Any], place: int, **members: Any) -> list[Any]:
+    return [*things[:place], replace(things[place], **members), *things[place + 1 :]]
+
+
+def test_a_run_that_kept_every_promise_is_clean(case: Case) -> None:
+    report = case.report()
+    assert report.violations == []
+    assert report.commands == len(COMMANDS)
+    assert report.races == 2
+
+
+def test_a_race_may_be_won_by_either_lane(case: Case) -> None:
+    case.evidence.results = changed(case.evidence.results, 11, replayed=False)
+    case.evidence.results = changed(case.evidence.results, 12, replayed=True)
+    assert case.rules() == set()
+
+
+def test_an_answer_that_was_called_too_large_may_come_without_its_data(case: Case) -> None:
+    case.evidence.refused_as_too_large = 1
+    case.evidence.results = changed(case.evidence.results, 0, data={})
+    assert case.rules() == set()
+
+
+def lose_an_answer(evidence: Evidence) -> None:
+    evidence.results = without(evidence.results, 3)
+
+
+def repeat_an_answer(evidence: Evidence) -> None:
+    evidence.results = [*evidence.results, replace(evidence.results[3], offset=99)]
+
+
+def answer_nobody(evidence: Evidence) -> None:
+    evidence.results = [*evidence.results, replace(evidence.results[3], number=77)]
+
+
+def apply_a_repetition(evidence: Evidence) -> None:
+    evidence.results = changed(evidence.results, 1, replayed=False)
+
+
+def replay_the_first(evidence: Evidence) -> None:
+    evidence.results = changed(evidence.results, 0, replayed=True)
+
+
+def let_both_rivals_win(evidence: Evidence) -> None:
+    data = {"authentication_code": "c", "life_cycle_state": "EFFECTIVE"}
+    evidence.results = changed(evidence.results, 9, status="OK", data=data)
+
+
+def let_no_rival_win(evidence: Evidence) -> None:
+    evidence.results = changed(evidence.results, 10, status="INVALID_LIFE_CYCLE_STATE", data=None)
+
+
+def let_a_stranger_in(evidence: Evidence) -> None:
+    evidence.results = changed(evidence.results, 7, status="OK", data={"authentication_code": "b"})
+
+
+def blame_an_outage(evidence: Evidence) -> None:
+    evidence.results = changed(evidence.results, 8, status="INTERNAL_ERROR", data=None)
+
+
+def contradict_itself(evidence: Evidence) -> None:
+    evidence.results = changed(evidence.results, 8, status="CONTRADICTS_ITSELF", data=None)
+
+
+def show_too_much(evidence: Evidence) -> None:
+    evidence.results = changed(evidence.results, 0, data={**(evidence.results[0].data or {}), "number": "1"})
+
+
+def show_the_state_before(evidence: Evidence) -> None:
+    data = {"authentication_code": "a", "life_cycle_state": "NOT_EFFECTIVE"}
+    evidence.results = changed(evidence.results, 0, data=data)
+
+
+def name_another_command(evidence: Evidence) -> None:
+    evidence.results = changed(evidence.results, 0, command_id="ce:ORG1:%2Ffaults:id-b")
+
+
+def answer_out_of_order(evidence: Evidence) -> None:
+    evidence.results = changed(evidence.results, 4, offset=1)
+
+
+def lose_an_event(evidence: Evidence) -> None:
+    evidence.events = without(evidence.events, 3)
+
+
+def repeat_an_event(evidence: Evidence) -> None:
+    evidence.events = [*evidence.events, evidence.events[0]]
+
+
+def transition_twice(evidence: Evidence) -> None:
+    again = {**evidence.history[3], "version": 2, "sequence": 2, "previous_hash": evidence.history[3]["hash"]}
+    again["hash"] = event_hash(again)
+    evidence.events = [*evidence.events, published(again)]
+    evidence.history = [*evidence.history, again]
+
+
+def break_a_chain(evidence: Evidence) -> None:
+    broken = [{**event, "hash": "0" * 64} if event["access_token_id"] == "b" else event for event in events()]
+    evidence.events = [published(event) for event in broken]
+    evidence.history = broken
+
+
+def publish_out_of_order(evidence: Evidence) -> None:
+    evidence.events = changed(evidence.events, 1, offset=0)
+
+
+def show_nothing(evidence: Evidence) -> None:
+    evidence.refused_as_too_large = 1
+    evidence.results = changed(evidence.results, 0, data={})
+    evidence.results = changed(evidence.results, 1, data={})
+
+
+def change_a_state_without_a_transition(evidence: Evidence) -> None:
+    evidence.states = {**evidence.states, "untouched": ("EFFECTIVE", 1)}
+
+
+def forget_a_change(evidence: Evidence) -> None:
+    evidence.states = {**evidence.states, "a": ("NOT_EFFECTIVE", 0)}
+
+
+def lose_a_transition_everywhere(evidence: Evidence) -> None:
+    evidence.events = without(evidence.events, 3)
+    evidence.history = without(evidence.history, 3)
+    evidence.states = {**evidence.states, "d": ("NOT_EFFECTIVE", 0)}
+
+
+def put_an_innocent_aside(evidence: Evidence) -> None:
+    evidence.dead_letters = [*evidence.dead_letters, DeadLetter(0, 8, "INTERNAL_ERROR")]
+
+
+def lose_a_dead_letter(evidence: Evidence) -> None:
+    evidence.dead_letters = []
+
+
+def repeat_a_dead_letter(evidence: Evidence) -> None:
+    evidence.dead_letters = [*evidence.dead_letters, evidence.dead_letters[0]]
+
+
+def lag(evidence: Evidence) -> None:
+    evidence.committed = {**evidence.committed, 2: 1}
+
+
+def commit_too_far(evidence: Evidence) -> None:
+    evidence.committed = {**evidence.committed, 2: 3}
+
+
+def take_back_what_was_seen(evidence: Evidence) -> None:
+    evidence.after = {RESULTS: without(evidence.after[RESULTS], 2)}
+
+
+def show_late_what_was_hidden(evidence: Evidence) -> None:
+    evidence.during = {RESULTS: without(evidence.during[RESULTS], 2)}
+
+
+def show_something_else(evidence: Evidence) -> None:
+    evidence.during = {RESULTS: changed(evidence.during[RESULTS], 2, digest=b"other")}
+
+
+def leave_a_transaction_open(evidence: Evidence) -> None:
+    evidence.unsettled = [RESULTS]
+
+
+def leave_a_session(evidence: Evidence) -> None:
+    evidence.left = ["1 sessions idle in transaction"]
+
+
+def lose_a_command(evidence: Evidence) -> None:
+    evidence.sent = without(evidence.sent, 12)
+
+
+def misplace_a_command(evidence: Evidence) -> None:
+    evidence.sent = changed(evidence.sent, 12, partition=1, offset=1)
+
+
+PLANTED: Final[dict[Callable[[Evidence], None], str]] = {
+    lose_an_answer: "no answer is lost",
+    repeat_an_answer: "no answer is repeated",
+    answer_nobody: "nothing is answered that was not asked",
+    apply_a_repetition: "every status is right",
+    replay_the_first: "every status is right",
+    let_both_rivals_win: "every status is right",
+    let_no_rival_win: "every status is right",
+    let_a_stranger_in: "every status is right",
+    blame_an_outage: "every status is right",
+    contradict_itself: "every status is right",
+    show_too_much: "every answer shows what was asked",
+    show_the_state_before: "every answer shows what was asked",
+    name_another_command: "every answer names its command",
+    answer_out_of_order: "order is kept",
+    lose_an_event: "topic, table, states and answers agree",
+    repeat_an_event: "topic, table, states and answers agree",
+    transition_twice: "one transition per token",
+    break_a_chain: "chains are whole",
+    publish_out_of_order: "order is kept",
+    show_nothing: "every answer shows what was asked",
+    change_a_state_without_a_transition: "topic, table, states and answers agree",
+    forget_a_change: "topic, table, states and answers agree",
+    lose_a_transition_everywhere: "topic, table, states and answers agree",
+    put_an_innocent_aside: "dead letters are deserved",
+    lose_a_dead_letter: "dead letters are deserved",
+    repeat_a_dead_letter: "dead letters are deserved",
+    lag: "all is consumed",
+    commit_too_far: "all is consumed",
+    take_back_what_was_seen: "both readers saw the same",
+    show_late_what_was_hidden: "both readers saw the same",
+    show_something_else: "both readers saw the same",
+    leave_a_transaction_open: "no transaction is open",
+    leave_a_session: "nothing is left behind",
+    lose_a_command: "the load is sound",
+    misplace_a_command: "the load is sound",
+}
+
+
+@pytest.mark.parametrize(("plant", "rule"), PLANTED.items(), ids=[plant.__name__ for plant in PLANTED])
+def test_a_broken_promise_is_noticed(case: Case, plant: Callable[[Evidence], None], rule: str) -> None:
+    plant(case.evidence)
+    assert rule in case.rules()
+
+
+def test_a_refused_id_is_judged_afresh(case: Case) -> None:
+    model = Model(case.ledger)
+    assert model.judge(command(0, 0, "nobody", "id")) == ("ACCESS_TOKEN_NOT_FOUND", False)
+    assert model.judge(command(1, 0, "a", "id")) == ("OK", False)
+    assert model.judge(command(2, 0, "b", "id")) == ("DUPLICATE_REQUEST", False)
+    assert model.judge(command(3, 0, "nobody", "id")) == ("ACCESS_TOKEN_NOT_FOUND", False)
+    assert model.judge(command(4, 0, "a", "id", fields="life_cycle_state,authentication_code")) == ("OK", True)

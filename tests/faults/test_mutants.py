@@ -1,0 +1,303 @@
+"""Every rule of the protocol has a fault that shows what it is for: without the rule the checker finds what went wrong.
+
+Each scenario runs twice: with the rule undone the checker must catch it, and as the worker is it must find nothing.
+"""
+
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+import psutil
+import pytest
+from confluent_kafka import Producer
+from confluent_kafka.admin._resource import ResourceType
+
+from tests.acceptance.clients import Outgoing, TooLate, consumed_offsets, log_ends, wait_settled
+from tests.acceptance.scene import Scene, answer, event_id, history
+from tests.acceptance.worker_process import WorkerProcess
+from tests.faults.checker import Report, Violation, check
+from tests.faults.ledger import NUMBER, SOURCE, Command, Evidence, Ledger, dead_letter, result, seen, sent
+from tests.faults.load import Writer
+from tests.faults.mutants import KEPT, MUTANTS
+from tests.faults.worker import faulty
+
+pytestmark = [pytest.mark.real_kafka, pytest.mark.slow]
+
+BATCH: Final = 20
+FIELDS: Final = "authentication_code,life_cycle_state"
+PATIENCE_SECONDS: Final = 15.0
+"""How long a worker without a rule is waited for that may never come to the end."""
+QUIET_SECONDS: Final = 4.0
+PATIENT: Final = {
+    # Long enough for what a scenario does while a transaction is open, whatever else the machine does.
+    "KAFKA__SESSION_TIMEOUT_MS": "6000",
+    "KAFKA__REQUEST_TIMEOUT_MS": "8000",
+    "KAFKA__TRANSACTION_TIMEOUT_MS": "60000",
+    "MAX_BATCH": str(BATCH),
+}
+ALONE: Final = {
+    # A member of that name takes its own place again: nobody waits for the session of the one before to end.
+    "KAFKA__GROUP_INSTANCE_ID": "the only one",
+    # Longer than anybody stands still.
+    "KAFKA__SESSION_TIMEOUT_MS": "20000",
+    "KAFKA__REQUEST_TIMEOUT_MS": "25000",
+}
+
+
+@dataclass
+class Arm:
+    """One run of a scenario, with a rule undone or without."""
+
+    scene: Scene
+    mutant: str | None
+    ledger: Ledger = field(default_factory=Ledger)
+    disturbed: list[Violation] = field(default_factory=list)
+
+    def worker(self, *points: str, **settings: str) -> WorkerProcess:
+        """A worker of this arm, not started yet."""
+        return self.scene.worker(command=faulty(*points, mutant=self.mutant), **{**PATIENT, **settings})
+
+    def send(self, count: int = BATCH) -> None:
+        """Send so many commands, each for a token of its own."""
+        codes = self.scene.new_tokens(count, prefix=f"load{len(self.ledger.commands)}")
+        self.ledger.known |= frozenset(codes)
+        writer, first = Writer(), len(self.ledger.commands)
+        outgoing = []
+        for number, code in enumerate(codes, first):
+            command = Command(number, 0, code, FIELDS, f"id-{number}")
+            self.ledger.write(command)
+            named = [(NUMBER, str(number).encode()), *event_id(f"id-{number}", SOURCE)]
+            outgoing.append(Outgoing(writer.value(command), code.encode(), named, 0))
+        self.scene.send(*outgoing)
+
+    def wait_consumed(self) -> None:
+        """Wait until all is consumed. A worker without a rule may never come to that: the checker will say so."""
+        seconds = PATIENCE_SECONDS if self.mutant else 60.0
+        try:
+            self.scene.wait_consumed(seconds)
+        except TooLate:
+            assert self.mutant is not None
+
+    def look_for_losses(self, owner: WorkerProcess) -> None:
+        """Nobody else has been given the partition since this owner started, so nothing may take it from it."""
+        reasons = Counter(lost["reason"] for lost in owner.events("lane_lost"))
+        self.disturbed += [Violation(KEPT, f"{reason} ({times} times)") for reason, times in reasons.items()]
+
+    def report(self) -> Report:
+        """What the checker finds, when all workers are gone."""
+        scene, topics = self.scene, self.scene.topics
+        bootstrap = scene.kafka.bootstrap
+        # What the last one left open is settled, as its successor would.
+        Producer({"bootstrap.servers": bootstrap, "transactional.id": self.transactional_id}).init_transactions(30)
+        for topic in (topics.results, topics.transitions, topics.dead_letters):
+            wait_settled(bootstrap, topic)
+        results, events, dead_letters = (
+            scene.seen(topic) for topic in (topics.results, topics.transitions, topics.dead_letters)
+        )
+        now = {topics.results: [seen(record) for record in results]}
+        states = scene.rows("SELECT id, life_cycle_state, version FROM access_token WHERE id LIKE 'load%'")
+        evidence = Evidence(
+            sent=[sent(record) for record in scene.seen(topics.commands)],
+            results=[result(record) for record in results],
+            events=[answer(record) for record in events],
+            dead_letters=[dead_letter(record) for record in dead_letters],
+            history=history(scene),
+            states={row["id"]: (row["life_cycle_state"], row["version"]) for row in states},
+            committed=consumed_offsets(bootstrap, scene.group, topics.commands),
+            ends={place: end for place, end in log_ends(bootstrap, topics.commands).items() if end},
+            during=now,
+            after=now,
+        )
+        report = check(self.ledger, evidence)
+        report.violations += self.disturbed
+        return report
+
+    @property
+    def transactional_id(self) -> str:
+        return f"{self.scene.group}.{self.scene.topics.commands}.0"
+
+
+# --- what a scenario is made of ---------------------------------------------------------------------------------------
+
+
+@contextmanager
+def running(*workers: WorkerProcess) -> Iterator[None]:
+    """Workers that are gone after the block, whatever happens in it."""
+    with ExitStack() as alive:
+        for worker in workers:
+            alive.callback(worker.kill)
+            worker.start()
+        yield
+
+
+def wait_still(worker: WorkerProcess) -> None:
+    worker.wait(lambda: psutil.Process(worker.pid).status() == psutil.STATUS_STOPPED, "stands still")
+
+
+def finish(arm: Arm, worker: WorkerProcess) -> None:
+    """Let it consume what is there, and end."""
+    with running(worker):
+        arm.wait_consumed()
+
+
+def killed_at(arm: Arm, *, point: str) -> None:
+    """One life ends at the point, in the second batch; the next one goes on."""
+    arm.send(2 * BATCH)
+    first = arm.worker(f"{point}:2:SIGKILL", **ALONE)
+    with running(first):
+        assert first.wait_end() == -signal.SIGKILL
+    finish(arm, arm.worker(**ALONE))
+
+
+# --- the scenarios ----------------------------------------------------------------------------------------------------
+
+
+def a_batch_too_large_in_all(arm: Arm) -> None:
+    """The result topic takes a few answers at once, and not all of a batch's."""
+    arm.scene.set_up(arm.scene.topics.results, "max.message.bytes", "4000")
+    arm.send()
+    finish(arm, arm.worker())
+
+
+def the_predecessor_commits_while_its_successor_starts(arm: Arm) -> None:
+    """It stood still with everything sent but the end of the transaction."""
+    arm.send()
+    # It dies with the commit, or it would take back its place in the group.
+    old = arm.worker("before_the_end:1:SIGSTOP", "after_the_end:1:SIGKILL", **ALONE)
+    new = arm.worker("before_the_init:1:SIGSTOP", **ALONE)
+    with running(old):
+        wait_still(old)
+        with running(new):
+            wait_still(new)
+            old.resume()
+            assert old.wait_end() == -signal.SIGKILL
+            arm.scene.wait_consumed()
+            new.resume()
+            new.wait_ready()
+            arm.send()
+            arm.wait_consumed()
+
+
+def an_end_arrives_again_in_the_next_transaction(arm: Arm) -> None:
+    """It was sent twice because its connection broke; the worker dies before the end of the next transaction."""
+    arm.send(2 * BATCH)
+    first = arm.worker("late_end:1:SIGKILL", **ALONE)
+    with running(first):
+        assert first.wait_end() == -signal.SIGKILL
+    finish(arm, arm.worker(**ALONE))
+
+
+def messages_arrive_after_the_next_init(arm: Arm) -> None:
+    """They were given up without an answer; the broker takes what it is sent without asking the coordinator."""
+    with unverified(arm.scene):
+        arm.send()
+        worker = arm.worker("late_messages:1:SIGCONT", KAFKA__TRANSACTION_TIMEOUT_MS="8000")
+        finish(arm, worker)
+    # The messages were given up, and those that are late came to a producer that had just started.
+    assert worker.events("producer_replaced")
+
+
+def a_deposed_owner_decides_what_its_successor_holds(arm: Arm) -> None:
+    """Both stand before the same batch; the older one goes on first."""
+    arm.send()
+    # It dies with its lane, or it would take back its place in the group.
+    old = arm.worker("before_the_decision:1:SIGSTOP", "with_the_lane_lost:1:SIGKILL", **ALONE)
+    new = arm.worker("before_the_decision:1:SIGSTOP", **ALONE)
+    with running(old):
+        wait_still(old)
+        with running(new):
+            wait_still(new)
+            old.resume()
+            assert old.wait_end() == -signal.SIGKILL
+            new.resume()
+            arm.wait_consumed()
+            arm.look_for_losses(new)
+
+
+def a_lane_is_fenced(arm: Arm) -> None:
+    """Somebody else takes the lane's transactional id, once."""
+    arm.send()
+    worker = arm.worker()
+    with worker:
+        arm.scene.wait_consumed()
+        fencing = Producer({"bootstrap.servers": arm.scene.kafka.bootstrap, "transactional.id": arm.transactional_id})
+        fencing.init_transactions(30)
+        arm.send()
+        worker.wait_event("lane_lost")
+        arm.wait_consumed()
+
+
+def a_rebalance_finds_a_lane_in_its_start(arm: Arm) -> None:
+    """Its InitProducerId is under way; by the time it arrives another worker has the partition."""
+    losing = arm.worker("init_held_up:1:SIGUSR1", KAFKA__GROUP_INSTANCE_ID="z")
+    # Partitions go round in the order of the members' names.
+    winning = arm.worker(KAFKA__GROUP_INSTANCE_ID="a")
+    with running(losing):
+        losing.wait(lambda: bool(arm.scene.rows("SELECT FROM lane WHERE owner IS NOT NULL")), "is starting a lane")
+        with running(winning):
+            winning.wait_event("lane_started")
+            assert not losing.events("lane_started")
+            os.kill(losing.pid, signal.SIGUSR1)
+            arm.send()
+            arm.wait_consumed()
+            # A second heartbeat: whoever lost the lane and is still a member has tried again.
+            time.sleep(QUIET_SECONDS)
+            arm.look_for_losses(winning)
+
+
+@contextmanager
+def unverified(scene: Scene) -> Iterator[None]:
+    """A broker like those before Kafka 3.6, which do not ask whether a transaction knows of the partition."""
+    verification = "transaction.partition.verification.enable"
+    scene.set_up("1", verification, "false", kind=ResourceType.BROKER)
+    try:
+        yield
+    finally:
+        scene.set_up("1", verification, "true", kind=ResourceType.BROKER)
+
+
+SCENARIOS: Final[dict[str, Callable[[Arm], None]]] = {
+    "commit_without_gathering": a_batch_too_large_in_all,
+    "committed_read_before_init": the_predecessor_commits_while_its_successor_starts,
+    "no_replacement_after_hidden_retry": an_end_arrives_again_in_the_next_transaction,
+    "abort_sent": messages_arrive_after_the_next_init,
+    "no_owner_check": a_deposed_owner_decides_what_its_successor_holds,
+    "no_lane_check": a_deposed_owner_decides_what_its_successor_holds,
+    "lost_lane_not_restarted": a_lane_is_fenced,
+    "start_not_cancelled_on_revoke": a_rebalance_finds_a_lane_in_its_start,
+    "offset_outside_transaction": partial(killed_at, point="after_the_end"),
+    "no_record_of_commands": partial(killed_at, point="between_the_commits"),
+}
+
+
+# --- the tests --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def partitions() -> int:
+    """One lane, whose steps can be counted."""
+    return 1
+
+
+def test_every_mutant_has_its_scenario() -> None:
+    assert SCENARIOS.keys() == MUTANTS.keys()
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_without_its_rule_the_worker_is_caught(scene: Scene, name: str) -> None:
+    arm = Arm(scene, name)
+    SCENARIOS[name](arm)
+    assert MUTANTS[name].breaks in arm.report().counts()
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_the_worker_as_it_is_comes_through_the_same_unharmed(scene: Scene, name: str) -> None:
+    arm = Arm(scene, None)
+    SCENARIOS[name](arm)
+    assert list(arm.report().shown()) == []

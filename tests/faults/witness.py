@@ -1,0 +1,159 @@
+"""The two readers: one that reads along during the faults, and one that gathers the evidence when all is at rest."""
+
+import threading
+import time
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final
+from uuid import uuid4
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
+
+from tests.acceptance.clients import TooLate, as_record, consumed_offsets, log_ends, stream_to_end, wait_settled
+from tests.acceptance.scene import Scene, answer, history
+from tests.faults.ledger import Event, Evidence, Result, Seen, Sent, dead_letter, result, seen, sent
+
+READ_SECONDS: Final = 300.0
+SETTLE_SECONDS: Final = 30.0
+LOOK_SECONDS: Final = 2.0
+GRAIN_SECONDS: Final = 0.02
+"""How finely the moments of arrival are kept."""
+
+
+class Witness(threading.Thread):
+    """A ``read_committed`` reader of several topics, from their beginning, that goes on through everything."""
+
+    def __init__(self, bootstrap: str, topics: Sequence[str]) -> None:
+        super().__init__(name="witness", daemon=True)
+        self.saw: dict[str, list[Seen]] = {topic: [] for topic in topics}
+        self.fault: str | None = None
+        self.arrivals: dict[tuple[str, int], list[float]] = defaultdict(list)
+        """By topic and partition, when something came (monotonic seconds)."""
+        self._known: set[tuple[str, int]] = set()
+        self._looked = -LOOK_SECONDS
+        self._ends: dict[tuple[str, int], int] | None = None
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": bootstrap,
+                "group.id": f"witness-{uuid4().hex}",
+                "isolation.level": "read_committed",
+                "enable.auto.commit": False,
+                "auto.offset.reset": "error",
+                "fetch.wait.max.ms": 50,
+                "reconnect.backoff.max.ms": 500,
+                "log_level": 0,
+            }
+        )
+
+    def run(self) -> None:
+        while not self._has_ended():
+            self._look()
+            for message in self._consumer.consume(500, 0.1):
+                error = message.error()
+                if error is None:
+                    self._take(message)
+                elif not error.retriable():
+                    self.fault = self.fault or str(error)
+        self._consumer.close()
+
+    def _look(self) -> None:
+        """Take up partitions that were not there before."""
+        now = time.monotonic()
+        if now - self._looked < LOOK_SECONDS:
+            return
+        self._looked = now
+        with suppress(KafkaException):  # no broker answers: next time
+            topics = self._consumer.list_topics(timeout=5).topics
+            there = {(name, number) for name in self.saw for number in topics[name].partitions}
+            new = sorted(there - self._known)
+            if new:
+                self._consumer.incremental_assign([TopicPartition(*place, OFFSET_BEGINNING) for place in new])
+                self._known |= there
+
+    def _take(self, message: Any) -> None:
+        record = as_record(message)
+        self.saw[record.topic].append(seen(record))
+        arrivals, now = self.arrivals[record.topic, record.partition], time.monotonic()
+        if not arrivals or now - arrivals[-1] > GRAIN_SECONDS:
+            arrivals.append(now)
+
+    def _has_ended(self) -> bool:
+        if self._ends is None or not self._ends.keys() <= self._known:
+            return False
+        asked = [TopicPartition(topic, number) for topic, number in self._ends]
+        at = {(place.topic, place.partition): place.offset for place in self._consumer.position(asked)}
+        return all(end <= max(at[place], 0) for place, end in self._ends.items())
+
+    def finish(self, ends: Mapping[tuple[str, int], int], seconds: float = 60.0) -> None:
+        """Read up to ``ends``, and stop. What it has not seen by then it will be told to have missed."""
+        self._ends = dict(ends)
+        self.join(seconds)
+
+    def longest_silence(self, topic: str, since: float, until: float) -> float:
+        """The longest time between two arrivals in one partition, of those that began in the span, in seconds."""
+        longest = 0.0
+        for (name, _), arrivals in self.arrivals.items():
+            if name == topic:
+                began = range(bisect_left(arrivals, since), min(bisect_left(arrivals, until), len(arrivals) - 1))
+                longest = max([longest, *(arrivals[n + 1] - arrivals[n] for n in began)])
+        return longest
+
+
+def gather(scene: Scene, witness: Witness, known: Sequence[str]) -> Evidence:
+    """All that Kafka and Postgres hold, when nothing runs any more."""
+    bootstrap, topics = scene.kafka.bootstrap, scene.topics
+    unsettled = []
+    for topic in (topics.commands, topics.results, topics.transitions, topics.dead_letters):
+        try:
+            wait_settled(bootstrap, topic, seconds=SETTLE_SECONDS)
+        except TooLate:
+            unsettled.append(topic)
+    evidence = Evidence(unsettled=unsettled)
+    ends = {(topic, n): end for topic in witness.saw for n, end in log_ends(bootstrap, topic).items()}
+    witness.finish(ends if not unsettled else {})
+    evidence.during = witness.saw
+    evidence.after = {topic: [] for topic in witness.saw}
+    _read(scene, evidence)
+    evidence.history = history(scene)
+    query = "SELECT authentication_code, life_cycle_state, version FROM access_token WHERE id = ANY ($1)"
+    rows = scene.rows(query, list(known))
+    evidence.states = {row["authentication_code"]: (row["life_cycle_state"], row["version"]) for row in rows}
+    evidence.committed = consumed_offsets(bootstrap, scene.group, topics.commands)
+    evidence.ends = {n: end for n, end in log_ends(bootstrap, topics.commands).items() if end}
+    return evidence
+
+
+def _read(scene: Scene, evidence: Evidence) -> None:
+    bootstrap, topics = scene.kafka.bootstrap, scene.topics
+    commands: list[Sent] = [sent(record) for record in stream_to_end(bootstrap, topics.commands, seconds=READ_SECONDS)]
+    results: list[Result] = []
+    for record in stream_to_end(bootstrap, topics.results, seconds=READ_SECONDS):
+        results.append(result(record))
+        _note(evidence, topics.results, seen(record))
+    events = []
+    for record in stream_to_end(bootstrap, topics.transitions, seconds=READ_SECONDS):
+        events.append(Event(record.partition, record.offset, answer(record)))
+        _note(evidence, topics.transitions, seen(record))
+    letters = []
+    for record in stream_to_end(bootstrap, topics.dead_letters, seconds=READ_SECONDS):
+        letters.append(dead_letter(record))
+        _note(evidence, topics.dead_letters, seen(record))
+    evidence.sent, evidence.results, evidence.events, evidence.dead_letters = commands, results, events, letters
+
+
+def _note(evidence: Evidence, topic: str, record: Seen) -> None:
+    after = evidence.after[topic]
+    assert isinstance(after, list)
+    after.append(record)
+
+
+def sessions(scene: Scene) -> list[str]:
+    """The sessions that workers have in Postgres now, and what they are doing."""
+    with suppress(OSError):
+        rows = scene.rows(
+            "SELECT state, count(*) FROM pg_stat_activity WHERE application_name = 'effective-worker' GROUP BY 1"
+        )
+        return [f"{row['count']} sessions {row['state']}" for row in rows]
+    return []
