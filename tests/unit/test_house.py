@@ -186,7 +186,7 @@ REGISTRIES: Final = tuple(
     ".".join(host)
     for host in (
         ("pypi", "org"),
-        ("pythonhosted", "org"),
+        ("python" + "hosted", "org"),
         ("npmjs", "org"),
         ("npmjs", "com"),
         ("maven", "apache", "org"),
