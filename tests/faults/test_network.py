@@ -14,12 +14,13 @@ from tests.faults.proxy import Api, Fault, GroupApi, KafkaProxy, Kind, PostgresP
 pytestmark = [pytest.mark.real_kafka, pytest.mark.slow]
 
 TOKENS: Final = 4000
-TOGETHER: Final = 4
+TOGETHER: Final = 8
 """So many faults wait at once for a lane to run into them."""
 WAVE: Final = 8 * PARTITIONS
 """Enough per partition to be halved by several refusals in a row."""
-WAVES: Final = 8
-"""After so many a fault must have struck."""
+WAVES: Final = 20
+"""After so many, a pause between each, a fault must have struck."""
+PAUSE: Final = 0.5
 
 # The waits that matter to a worker of these tests: a transaction may take 1.8 s, an answer 3 s.
 BELOW_THE_DEADLINE: Final = 0.5
@@ -91,7 +92,7 @@ class UnderFire:
         proxy.arm(*faults)
         for _ in range(WAVES):
             self.wave()
-            if not proxy.is_armed():
+            if proxy.wait(lambda: not proxy.is_armed(), PAUSE):
                 return
         raise AssertionError(f"{', '.join(map(str, proxy.disarm()))} found nothing to strike")
 
