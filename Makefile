@@ -12,7 +12,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit
 	--python-version 3.11 --custom-compile-command "make requirements" $(if $(UPGRADE),--upgrade)
 
 .DEFAULT_GOAL := help
-.PHONY: demo test faults lint types format requirements clean help
+.PHONY: demo test faults lint types format model requirements clean help
 
 demo: $(INSTALLED) ## embedded broker and Postgres, the golden command and a few that are refused
 	@$(BIN)/effective-worker demo $(ARGS)
@@ -22,6 +22,9 @@ test: $(INSTALLED) ## all tests (ARGS="-k name" for some; REQUIRE_REAL_KAFKA=1 t
 
 faults: $(INSTALLED) ## exactly once, under fire: a cluster, workers and faults (ARGS="--seconds 480 --seed 7")
 	@$(BIN)/python -m tests.faults $(ARGS)
+
+model: ## the protocol, model-checked with spin and gcc; every mutant of it must break (ARGS=--deep for more)
+	@python3 tests/model/check.py $(ARGS)
 
 lint: $(INSTALLED) ## ruff: rules and format
 	@$(BIN)/ruff check .

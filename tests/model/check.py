@@ -1,0 +1,262 @@
+"""Check the protocol exhaustively for small bounds: every configuration must hold, every mutant must break.
+
+Needs spin and gcc, and nothing else. README.md tells what P1 to P5 mean, and what is not modelled.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TextIO
+
+HERE: Final = Path(__file__).resolve().parent
+MEMORY_MIB: Final = 1800
+"""Of one run; two run at a time."""
+AT_ONCE: Final = 2
+DEPTH: Final = 1_000_000
+HOLDS: Final = "holds"
+
+
+class Unusable(Exception):
+    """A tool is missing or does not do what it should: says nothing about the protocol."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One exhaustive search. ``breaks`` is the property that must be violated, ``None`` if all must hold."""
+
+    name: str
+    bounds: str
+    breaks: str | None = None
+    model: str = "lane"
+    live: bool = False
+
+    @property
+    def defines(self) -> list[str]:
+        live = ["-DLIVE"] if self.live else []
+        return live + [f"-D{bound}" for bound in self.bounds.split()]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a search found: ``holds`` or the violated property, the states stored, seconds, MiB."""
+
+    run: Run
+    result: str
+    states: int
+    seconds: float
+    memory: float
+
+    @property
+    def expected(self) -> bool:
+        return self.result == (self.run.breaks or HOLDS)
+
+
+CONFIGURATIONS: Final = (
+    Run("a crash and a rebalance", "CRASHES=1 REBALANCES=1"),
+    Run("four commands", "N=4 REBALANCES=1"),
+    Run("two of each", "N=2 CRASHES=2 REBALANCES=2"),
+    Run("an answer is lost", "CRASHES=1 REBALANCES=1 LOST=1"),
+    Run("two answers are lost", "N=2 REBALANCES=1 LOST=2"),
+    Run("a request is late", "REBALANCES=1 LATE=1"),
+    Run("lost and late", "N=2 REBALANCES=1 LOST=1 LATE=1"),
+    Run("a Produce is refused, a transaction timed out", "N=2 REBALANCES=1 REFUSALS=1 TIMEOUTS=1 LATE=1"),
+    Run("an answer is refused for good (Kafka halves)", "CRASHES=1 REBALANCES=1 LARGE=1"),
+    Run("the same, with faults", "N=2 REBALANCES=1 LARGE=0 REFUSALS=1 LOST=1"),
+    Run("a bad command (Postgres halves)", "CRASHES=1 REBALANCES=1 BAD=1 ROLLBACKS=1"),
+    Run("batches refused as such", "CRASHES=1 REBALANCES=1 TOGETHER=1 LOST=1"),
+    Run("fencing looks like another error, restarts", "N=2 REBALANCES=2 MASKED=1 AWAY=1 TIMEOUTS=1"),
+    Run("an old broker", "N=2 CRASHES=1 REBALANCES=1 LATE=1 VERIFY=0"),
+    Run("at_least_once", "DELIVERY=1 CRASHES=1 REBALANCES=1 LOST=1"),
+    Run("at_least_once, late and refused", "N=2 DELIVERY=1 REBALANCES=1 LATE=1 REFUSALS=1 LARGE=1"),
+    Run("change-over after crashes", "DELIVERY=2 CRASHES=2 LOST=1"),
+    Run("change-over with a zombie", "N=2 DELIVERY=2 REBALANCES=1 LOST=1 LATE=1"),
+    Run("liveness", "N=2 CRASHES=1 REBALANCES=1", live=True),
+    Run("liveness, restarts without a heartbeat", "N=2 REBALANCES=1 AWAY=1 LOST=1", live=True),
+    Run("liveness, fencing always looks like another error", "N=2 REBALANCES=1 MASKED=-1", live=True),
+    Run("liveness, a zombie deaf to the group", "N=3 REBALANCES=1 DEAF=1", live=True),
+    Run("one id, the same request", "CASE=1", model="ids"),
+    Run("one id, the right granted meanwhile", "CASE=1 LATE_RIGHT=1", model="ids"),
+    Run("one id, another request", "CASE=2 LATE_RIGHT=1", model="ids"),
+    Run("one id, twice in one batch", "CASE=3 LATE_RIGHT=1", model="ids"),
+    Run("one id, both", "CASE=4 LATE_RIGHT=1", model="ids"),
+)
+
+DEEP: Final = (
+    Run("four commands, a crash too", "N=4 CRASHES=1 REBALANCES=1"),
+    Run("a late request and a crash", "CRASHES=1 REBALANCES=1 LATE=1"),
+    Run("lost and late, three commands", "REBALANCES=1 LOST=1 LATE=1"),
+    Run("lost and late, a crash too", "N=2 CRASHES=1 REBALANCES=1 LOST=1 LATE=1"),
+    Run("change-over with a zombie and a crash", "N=2 DELIVERY=2 CRASHES=1 REBALANCES=1 LOST=1 LATE=1"),
+    Run("refused for good, refused once, a crash", "CRASHES=1 REBALANCES=1 LARGE=1 REFUSALS=1"),
+    Run("a bad command, a lost answer, a crash", "CRASHES=1 REBALANCES=1 BAD=1 ROLLBACKS=1 LOST=1"),
+    Run("two rebalances, restarts, a time-out", "REBALANCES=2 TIMEOUTS=1 AWAY=1 MASKED=1"),
+    Run("at_least_once, lost and late", "DELIVERY=1 CRASHES=1 REBALANCES=1 LOST=1 LATE=1"),
+    Run("liveness, two rebalances", "N=2 CRASHES=1 REBALANCES=2", live=True),
+    Run("liveness, all restarts", "N=2 REBALANCES=1 AWAY=1 LOST=1 TIMEOUTS=1", live=True),
+)
+
+MUTANTS: Final = (
+    Run("NO_RECORD", "N=2 REBALANCES=1", "P3"),
+    Run("NO_RECALL", "N=2 CRASHES=1", "P1"),
+    Run("NO_HOLD", "N=2 REBALANCES=1 NO_OWNER_CHECK=1 NO_NEXT_CHECK=1", "P1"),
+    Run("NO_NEXT_CHECK", "N=2 LOST=1", "P1"),
+    Run("NO_GREATEST", "CRASHES=1", "P1"),
+    Run("OFFSET_BEFORE", "N=2", "P4"),
+    Run("OFFSET_AFTER", "N=2 CRASHES=1", "P2"),
+    Run("NO_GATHER", "N=2 REFUSALS=1", "P4"),
+    Run("READ_BEFORE_OPEN", "N=2 CRASHES=1", "P2"),
+    Run("NO_READ_AFTER_OPEN", "N=2 LOST=1", "P2"),
+    Run("NO_REPLACEMENT", "LATE=1", "P4"),
+    Run("ID_PER_WORKER", "N=2 REBALANCES=1", "P4"),
+    Run("SEND_ABORT", "N=2 LATE=1 VERIFY=0", "P2"),
+    Run("NO_RESTART", "N=2 REBALANCES=1", "P1"),
+    Run("NO_HEARTBEAT", "N=2 REBALANCES=1 DEAF=1", "P5", live=True),
+    Run("NO_CANCEL", "N=2 REBALANCES=1", "P5", live=True),
+    Run("NO_HALVING", "N=2 LARGE=1", "P1"),
+    Run("WHOLE_BOUNDARY", "N=2 LARGE=1", "P4"),
+    Run("OTHER_STATUS", "N=2 LARGE=1", "P3"),
+    Run("BLAME_BATCH", "N=2 BAD=1", "P3"),
+    Run("RIGHT_FIRST", "N=2 TOGETHER=1", "P3"),
+    Run("NO_RECORD (at_least_once)", "N=2 DELIVERY=1 CRASHES=1", "P3"),
+    Run("NO_GATHER (at_least_once)", "N=2 DELIVERY=1 REFUSALS=1", "P4"),
+    Run("OFFSET_BEFORE (at_least_once)", "N=2 DELIVERY=1", "P4"),
+    Run("NO_SETTLING (change-over)", "N=2 DELIVERY=2 CRASHES=2", "P1"),
+    Run("RECALL_FIRST", "CASE=1", "P3", model="ids"),
+    Run("NO_OVERTAKEN", "CASE=2", "P2", model="ids"),
+    Run("KEEP_WRITES", "CASE=2", "P3", model="ids"),
+    Run("BIND_REFUSALS", "CASE=1 LATE_RIGHT=1", "P1", model="ids"),
+    Run("UNSORTED_TOKENS", "CASE=1", "P1", model="ids"),
+    Run("UNSORTED_IDS", "CASE=2", "P1", model="ids"),
+)
+
+REMARKS: Final = (
+    Run("NO_OWNER_CHECK: next_offset alone tells owners apart", "N=2 CRASHES=1 REBALANCES=1 LOST=1 NO_OWNER_CHECK=1"),
+    Run("OPEN_BEFORE_OWN: the order of these two is free", "N=2 CRASHES=1 REBALANCES=1 LOST=1 OPEN_BEFORE_OWN=1"),
+    Run("deaf, and every fencing looks like another error", "N=2 REBALANCES=1 DEAF=1 MASKED=-1", "P5", live=True),
+    Run("the same, with ASK_OWNER", "N=2 REBALANCES=1 DEAF=1 MASKED=-1 ASK_OWNER=1", live=True),
+)
+
+
+def mutated(run: Run) -> Run:
+    """The mutant's own switch, which is its name, unless its bounds already set one."""
+    switch = run.name.split()[0]
+    if switch == "NO_HOLD":
+        return run
+    return Run(run.name, f"{run.bounds} {switch}=1", run.breaks, run.model, run.live)
+
+
+def searched(run: Run, *, shortest: bool = False, trace: bool = False) -> tuple[Verdict, str]:
+    """Build and run the search in a directory of its own. Returns the verdict and, if asked for, the counter-example.
+
+    Raises ``Unusable`` if the search could not be finished.
+    """
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="effective-worker-model-") as name:
+        directory = Path(name)
+        source = str(shutil.copy(HERE / f"{run.model}.pml", directory))
+        _called(["spin", *run.defines, "-a", source], directory)
+        kind = ["-DNFAIR=2"] if run.live else ["-DSAFETY", "-DNOCLAIM", *(["-DBFS"] if shortest else [])]
+        compiled = ["gcc", "-O2" if run.breaks is None else "-O1", "-w", f"-DMEMLIM={MEMORY_MIB}", *kind]
+        _called([*compiled, "-o", "pan", "pan.c"], directory)
+        output = _called(["./pan", f"-m{DEPTH}", "-E", "-w22", *(["-a", "-f"] if run.live else [])], directory)
+        verdict = _read(run, output, time.monotonic() - began)
+        said = _trace(run, source, directory) if trace else ""
+    return verdict, said
+
+
+def _called(command: Sequence[str], directory: Path) -> str:
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Unusable(f"{command[0]} failed: {(done.stderr + done.stdout).strip()[:600]}")
+    return done.stdout
+
+
+def _read(run: Run, output: str, seconds: float) -> Verdict:
+    states = re.search(r"(\S+) states, stored", output)
+    memory = re.search(r"(\S+)\s+total actual memory usage", output)
+    errors = re.search(r"errors: (\d+)", output)
+    if states is None or errors is None or (errors[1] == "0" and re.search("not completed|too small", output)):
+        raise Unusable(f"the search of {run.name} was not finished: {output.strip()[:600]}")
+    result = HOLDS
+    if errors[1] != "0":
+        broken = re.search(r"property_(\d)", next(line for line in output.splitlines() if line.startswith("pan:1:")))
+        result = f"P{broken[1]}" if broken else "P5" if "acceptance cycle" in output else "another error"
+    return Verdict(run, result, int(float(states[1])), seconds, float(memory[1]) if memory else 0.0)
+
+
+def _trace(run: Run, source: str, directory: Path) -> str:
+    for trail in directory.glob("*.trail"):
+        told = _called(["spin", *run.defines, "-t", "-k", trail.name, source], directory)
+        kept = [line.strip() for line in told.splitlines() if "SAY" in line or "START OF CYCLE" in line]
+        return "\n".join(line.removeprefix("SAY ") for line in kept)
+    return ""
+
+
+def _say(text: str, stream: TextIO = sys.stdout) -> None:
+    stream.write(f"{text}\n")
+    stream.flush()
+
+
+def reported(title: str, runs: Sequence[Run], *, shortest: bool = False) -> bool:
+    """Run all, print a line for each as it ends, in order. Whether all came out as expected."""
+    _say(f"\n{title}")
+    _say(f"  {'':<52} {'bounds':<62} {'states':>10} {'s':>5} {'MiB':>5}  result")
+    well = True
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for verdict, _ in pool.map(lambda run: searched(run, shortest=shortest and not run.live), runs):
+            run, mark = verdict.run, "" if verdict.expected else f"  <-- expected: {verdict.run.breaks or HOLDS}"
+            shown = verdict.result if verdict.result == HOLDS else f"{verdict.result} breaks"
+            bounds = f"{'live ' if run.live else ''}{run.bounds}"
+            figures = f"{verdict.states:>10} {verdict.seconds:>5.1f} {verdict.memory:>5.0f}"
+            _say(f"  {run.name:<52} {bounds:<62} {figures}  {shown}{mark}")
+            well = well and verdict.expected
+    return well
+
+
+def told(name: str) -> int:
+    """Print the counter-example of one mutant, or of one remark."""
+    for run in (*map(mutated, MUTANTS), *REMARKS):
+        if run.name == name:
+            verdict, said = searched(run, shortest=not run.live, trace=True)
+            _say(f"{said}\n{verdict.result} breaks" if said else "no counter-example")
+            return 0
+    _say(f"no mutant is called {name}", sys.stderr)
+    return 1
+
+
+def main() -> int:
+    """Exit 0 if every configuration holds and every mutant breaks the property it should, 1 otherwise."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--deep", action="store_true", help="larger bounds: some minutes more, the same memory")
+    parser.add_argument("--trace", metavar="NAME", help="print the counter-example of this mutant or remark")
+    arguments = parser.parse_args()
+    missing = [tool for tool in ("spin", "gcc") if shutil.which(tool) is None]
+    if missing:
+        _say(f"{' and '.join(missing)} not found: the model needs both (on Debian: spin, gcc)", sys.stderr)
+        return 1
+    os.environ["LC_ALL"] = "C"
+    began = time.monotonic()
+    try:
+        if arguments.trace:
+            return told(arguments.trace)
+        well = reported("The protocol: all of these hold", CONFIGURATIONS + (DEEP if arguments.deep else ()))
+        well = reported("Mutants: each breaks a property", [*map(mutated, MUTANTS)], shortest=True) and well
+        well = reported("Remarks (README.md)", REMARKS) and well
+    except Unusable as fault:
+        _say(str(fault), sys.stderr)
+        return 1
+    _say(f"\n{'as it should be' if well else 'NOT as it should be'}, after {time.monotonic() - began:.0f} s")
+    return 0 if well else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
