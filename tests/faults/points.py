@@ -95,8 +95,11 @@ def in_the_middle_of_a_statement(fuse: Fuse) -> None:
 
     async def faulty(connection: Any, query: str, *arguments: Any, **options: Any) -> Any:
         prepared = await prepare(connection, query, *arguments, **options)
-        if query == statement("apply"):
-            fuse.burn()
+        if query == statement("apply") and fuse.burns_down():
+            # Parsed once more, nameless: a statement that the connection knows would leave the session idle, and so
+            # would one whose types the client had to look up first.
+            await connection._protocol.prepare("", query, None, record_class=asyncpg.Record, ignore_custom_codec=False)
+            fuse.blow()
         return prepared
 
     client._get_statement = faulty
