@@ -29,7 +29,7 @@ from worker.errors import (
 from worker.fuse import Fuse
 from worker.model import Answered, Coordinates, Delivery, percent_encoded
 from worker.observe import Health, LaneState, Metrics
-from worker.patience import Patience
+from worker.patience import Patience, done_before
 from worker.pipeline import Hold, Pipeline
 from worker.publish import Place, Publisher
 from worker.result import DEAD_LETTERED, Message, Post, messages
@@ -174,13 +174,8 @@ class Lane:
     async def _outlast_the_last_look(self) -> None:
         """A look that a drain cut short goes on, and would take this lane's records: it ends before the seek."""
         look = self._tools.looks.get(self._source)
-        if look is None or look.done():
-            return
-        drained = asyncio.ensure_future(self._drain.wait())
-        try:
-            await asyncio.wait({look, drained}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            drained.cancel()
+        if look is not None and not look.done():
+            await done_before(look, self._drain)
 
     async def _own(self) -> Any:
         async with self._tools.database.connection() as connection:
@@ -224,14 +219,9 @@ class Lane:
             self._tools.consumer.getmany(self._source, timeout_ms=int(IDLE_SECONDS * 1000), max_records=most)
         )
         self._tools.looks[self._source] = look
-        drained = asyncio.ensure_future(self._drain.wait())
-        try:
-            await asyncio.wait({look, drained}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            drained.cancel()
-            # Never cancelled: that would switch the client's poll watch off for ever. It runs out by itself.
-            look.add_done_callback(_retrieved)
-        if not look.done():
+        # Never cancelled: that would switch the client's poll watch off for ever. It runs out by itself.
+        look.add_done_callback(_retrieved)
+        if not await done_before(look, self._drain):
             return []
         try:
             records = look.result().get(self._source, [])
@@ -337,15 +327,12 @@ class Lane:
     async def _confirmed(self) -> None:
         """Who has slept may have a successor, and would fence it. Raises ``LaneLost`` if told to drain meanwhile."""
         confirmed = asyncio.ensure_future(self._tools.confirmed())
-        drained = asyncio.ensure_future(self._drain.wait())
         try:
-            await asyncio.wait({confirmed, drained}, return_when=asyncio.FIRST_COMPLETED)
-            if not confirmed.done():
+            if not await done_before(confirmed, self._drain):
                 raise LaneLost("kafka: the group has gone on without this worker")
             await confirmed
         finally:
             confirmed.cancel()
-            drained.cancel()
 
     # --- report -------------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
-from typing import Final, TypeVar
+from typing import TypeVar
 from urllib.parse import quote
 
 from schemas.codes import StatusCode
@@ -293,10 +293,6 @@ def request_digest(kind: str, name: str, fields: int) -> bytes:
 def command_key(command_id: str) -> bytes:
     """The 16 bytes by which the record of commands finds an id: a command id may be longer than an index entry."""
     return hashlib.sha256(command_id.encode()).digest()[:16]
-
-
-GENESIS: Final = "0" * 64
-"""``previous_hash`` of a lane's first transition event (CONTRACT 6)."""
 
 
 def each_unrefused(items: Sequence[A | Refused], step: Callable[[A], B | Refused]) -> list[B | Refused]:

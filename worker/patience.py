@@ -3,10 +3,20 @@
 import asyncio
 import contextlib
 import random
-from typing import Final
+from typing import Any, Final
 
 SHORTEST: Final = 0.1
 LONGEST: Final = 30.0
+
+
+async def done_before(future: "asyncio.Future[Any]", cut_short: asyncio.Event) -> bool:
+    """Wait for ``future``, but no longer than until ``cut_short`` is set. It is left as it is; whether it is done."""
+    cut = asyncio.ensure_future(cut_short.wait())
+    try:
+        await asyncio.wait({future, cut}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        cut.cancel()
+    return future.done()
 
 
 class Patience:

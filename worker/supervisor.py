@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from worker.errors import KAFKA_ERRORS, ClientStuck, DependencyAway, LaneBlocked, WorkerError
 from worker.lane import Lane
 from worker.observe import Health, LaneState, Metrics
-from worker.patience import Patience
+from worker.patience import Patience, done_before
 
 WATCH_SECONDS: Final = 0.5
 SETTLED_SECONDS: Final = 30.0
@@ -186,7 +186,11 @@ class Supervisor(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ca
                 patience.reset()
             await patience.wait(drain)
             if not is_away:  # ownership is in doubt
-                await _either(self._membership.confirmed_after(lost), drain)
+                confirmed = asyncio.ensure_future(self._membership.confirmed_after(lost))
+                try:
+                    await done_before(confirmed, drain)
+                finally:
+                    confirmed.cancel()
 
     def _report(self, source: TopicPartition, error: Exception) -> None:
         state: LaneState = "waiting"
@@ -227,13 +231,3 @@ class Supervisor(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ca
 
 def _has_failed(task: "asyncio.Task[Any]") -> bool:
     return task.done() and not task.cancelled() and task.exception() is not None
-
-
-async def _either(waiting: Awaitable[None], drain: asyncio.Event) -> None:
-    """Wait for the first of the two."""
-    tasks = {asyncio.ensure_future(waiting), asyncio.ensure_future(drain.wait())}
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
