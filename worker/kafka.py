@@ -42,6 +42,7 @@ def hear_offset_errors(consumer: AIOKafkaConsumer) -> None:
     """Let the consumer raise what the group's coordinator answers instead of offsets.
 
     aiokafka overlooks an error of the whole answer, and reports offsets that could not be read as absent (DESIGN 6).
+    An error that it would not try again ends a task of the client for good, so all but a refusal may be tried again.
     """
     coordinator = consumer._coordinator
     send = coordinator._send_req
@@ -52,12 +53,19 @@ def hear_offset_errors(consumer: AIOKafkaConsumer) -> None:
             error = kafka_errors.for_code(code)
             if error in _ASK_ANOTHER:
                 coordinator.coordinator_dead()
-            raise error
+            raise error if error.retriable or error in _FORBIDDEN else OffsetsNotTold(f"error {code}")
         return answer
 
     coordinator._send_req = heard
 
 
+class OffsetsNotTold(kafka_errors.KafkaError):  # type: ignore[misc] # aiokafka carries no types
+    """The group's coordinator answered with an error that aiokafka does not know, or would not try again upon."""
+
+    retriable = True
+
+
+_FORBIDDEN: Final = frozenset({kafka_errors.GroupAuthorizationFailedError})
 _ASK_ANOTHER: Final = frozenset(
     {kafka_errors.NotCoordinatorForGroupError, kafka_errors.GroupCoordinatorNotAvailableError}
 )

@@ -120,6 +120,7 @@ class Lane:
         self._publisher = publisher
         self._owner = owner
         self._source = site.place.source
+        self._row = 0
         self._committed: int | None = None
         self._position = 0
         self._drain = asyncio.Event()
@@ -149,14 +150,16 @@ class Lane:
     async def _start(self) -> Hold:
         """The three steps of DESIGN 2, in this order: own the row, fence the older producer, read the offset."""
         self._say("starting")
+        await self._confirmed()
         row = await self._own()
+        self._row = row["id"]
         await self._publisher.open()
         self._committed = await self._read_committed()
         log_start, log_end = await self._ends()
         try:
             start = where_to_start(self._committed, row["first_offset"], row["next_offset"], log_start, log_end)
         except LaneBlocked:
-            await self._require_owned(row["id"])
+            await self._require_owned()
             raise
         if start.set_back:
             self._tools.metrics.offsets_set_back()
@@ -164,12 +167,12 @@ class Lane:
         following = row["next_offset"]
         if following is None:
             following = start.position
-            await self._open(row["id"], following)
+            await self._open(following)
         self._position = start.position
         await self._outlast_the_last_look()
         self._tools.consumer.seek(self._source, start.position)
         self._log.info("lane_started", position=start.position, committed=self._committed, next_offset=following)
-        return Hold(row["id"], self._site.name, self._owner, following)
+        return Hold(self._row, self._site.name, self._owner, following)
 
     async def _outlast_the_last_look(self) -> None:
         """A look that a drain cut short goes on, and would take this lane's records: it ends before the seek."""
@@ -188,16 +191,18 @@ class Lane:
                 datetime.fromtimestamp(self._tools.clock(), UTC),
             )
 
-    async def _open(self, lane: int, position: int) -> None:
+    async def _open(self, position: int) -> None:
         async with self._tools.database.connection() as connection:
-            if await connection.fetchval(statement("open_lane"), lane, self._owner, position) is None:
+            if await connection.fetchval(statement("open_lane"), self._row, self._owner, position) is None:
                 raise LaneLost("postgres: another worker has taken the lane")
 
-    async def _require_owned(self, lane: int) -> None:
-        """A lane that stood still after it took the row compares the offset with what a successor has moved on from."""
+    async def _require_owned(self) -> None:
+        """Ask Postgres. Raises ``LaneLost`` if the lane has a newer owner: what is known of its offsets is outdated."""
         async with self._tools.database.connection() as connection:
-            if await connection.fetchval(statement("owned_lane"), lane, self._owner) is None:
-                raise LaneLost("postgres: another worker has taken the lane")
+            owned = await connection.fetchval(statement("owned_lane"), self._row, self._owner)
+        self._tools.health.back("postgres")
+        if owned is None:
+            raise LaneLost("postgres: another worker has taken the lane")
 
     async def _read_committed(self) -> int | None:
         """The group's offset. Only to be trusted after InitProducerId, which settles what could still move it."""
@@ -306,17 +311,25 @@ class Lane:
         self._log.info("producer_replaced", reason=unknown.reason)
         self._tools.metrics.producer_replaced()
         if not isinstance(unknown, AnswerRefused):
-            await self._patience.wait_if_again(self._drain)
+            # One failure is common, and not waited for; a row of them is not.
+            if self._patience.tried:
+                await self._wait_out(DependencyAway("kafka", unknown.reason))
+            else:
+                self._patience.tried = 1
         committed = await self._reopened()
         if committed not in (self._committed, following):
             raise LaneLost(f"kafka: the committed offset is {committed}, neither {self._committed} nor {following}")
         return committed == following
 
     async def _reopened(self) -> int | None:
-        """Open a new producer, then read the committed offset: in this order it can no longer move."""
+        """Open a new producer, then read the committed offset: in this order it can no longer move.
+
+        Without the question for the owner, a worker that hears nothing of its successor would fence it again and again.
+        """
         while True:
             try:
                 await self._confirmed()
+                await self._require_owned()
                 await self._publisher.open()
                 return await self._read_committed()
             except DependencyAway as away:

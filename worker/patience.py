@@ -40,10 +40,3 @@ class Patience:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.next_wait()):
                 await cut_short.wait()
-
-    async def wait_if_again(self, cut_short: asyncio.Event) -> None:
-        """Do not wait for the first try: one failure is common, a row of them is not."""
-        if self.tried == 0:
-            self.tried = 1
-            return
-        await self.wait(cut_short)

@@ -20,7 +20,8 @@ from worker.result import Message
 
 BATCH_BYTES: Final = 512 * 1024
 """Well below the 1 MiB that a broker takes by default."""
-CLOSE_SECONDS: Final = 2.0
+CLOSE_SECONDS: Final = 1.0
+"""Twice at most: a lane that is cancelled in a rebalance must be gone before the group stops waiting for the worker."""
 
 # What aiokafka hides behind a retry: the first request may still be on its way, and may yet be carried out.
 _HIDDEN_RETRIES = (kafka.KafkaConnectionError, kafka.RequestTimedOutError, kafka.NodeNotReadyError)
@@ -186,9 +187,10 @@ class WatchedProducer:
             done, _ = await asyncio.wait([task], timeout=CLOSE_SECONDS)
             for finished in done:
                 _retrieved(finished)
+        waiting = [batch._drain_waiter for held in producer._message_accumulator._batches.values() for batch in held]
         transaction = getattr(producer._txn_manager, "_transaction_waiter", None)
-        if transaction is not None:
-            transaction.add_done_callback(_retrieved)
+        for future in (*waiting, *([] if transaction is None else [transaction])):
+            future.add_done_callback(_retrieved)
 
 
 def _retrieved(future: "asyncio.Future[Any]") -> None:

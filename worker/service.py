@@ -32,6 +32,7 @@ from worker.result import Post
 from worker.retention import Retention
 from worker.settings import Settings
 from worker.supervisor import Membership, Supervisor
+from worker.watchdog import Watchdog
 
 CONNECTIONS: Final = 10
 """Of all lanes together: a lane waits for one longer than it would take a database with more of them to be slower."""
@@ -128,6 +129,7 @@ def _tools(
 async def _work(settings: Settings, stop: asyncio.Event, cluster: str, tools: Tools, membership: Membership) -> int:
     consumer = tools.consumer
     session_seconds = settings.kafka.session_timeout_ms / 1000
+    watchdog = Watchdog(consumer, tools.looks, tools.health)
     supervisor = Supervisor(
         consumer,
         lambda source: _lane(settings, cluster, source, tools),
@@ -136,11 +138,12 @@ async def _work(settings: Settings, stop: asyncio.Event, cluster: str, tools: To
         metrics=tools.metrics,
         # The broker waits a session's time for all members to come back; some of it is needed for coming back.
         revoke_seconds=session_seconds / 2,
+        check_client=watchdog.check,
     )
     probe = Probe({"postgres": tools.database.look, "kafka": membership.look}, tools.health)
     try:
         consumer.subscribe([settings.topics.commands], listener=supervisor)
-        async with _beside(probe.run(stop), stop):
+        async with _beside(probe.run(stop), stop), _beside(watchdog.run(stop), stop):
             await supervisor.run(stop)
         log.info("draining", seconds=settings.drain_seconds)
         return 0

@@ -6,12 +6,12 @@ The group's callbacks only write down what was assigned; everything else restart
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, Final
+from typing import Final
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 
-from worker.errors import KAFKA_ERRORS, ClientStuck, DependencyAway, LaneBlocked, WorkerError
+from worker.errors import KAFKA_ERRORS, DependencyAway, LaneBlocked, WorkerError
 from worker.lane import Lane
 from worker.observe import Health, LaneState, Metrics
 from worker.patience import Patience, done_before
@@ -91,14 +91,19 @@ class Supervisor(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ca
         health: Health,
         metrics: Metrics,
         revoke_seconds: float,
+        check_client: Callable[[], None],
     ) -> None:
-        """``revoke_seconds`` is what a rebalance grants the lanes to finish the batch in hand."""
+        """``revoke_seconds`` is what a rebalance grants the lanes to finish the batch in hand.
+
+        ``check_client`` raises ``ClientStuck`` when only a new process helps; see ``Watchdog``.
+        """
         self._consumer = consumer
         self._membership = membership
         self._make_lane = make_lane
         self._health = health
         self._metrics = metrics
         self._revoke_seconds = revoke_seconds
+        self._check_client = check_client
         self._assigned: frozenset[TopicPartition] = frozenset()
         self._changed = asyncio.Event()
         self._drain = asyncio.Event()
@@ -208,26 +213,3 @@ class Supervisor(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ca
             log.warning("lane_lost", partition=source.partition, state=state, reason=reason, kind=type(error).__name__)
         else:
             log.error("lane_failed", partition=source.partition, exc_info=error)
-
-    def _check_client(self) -> None:
-        """A dead background task leaves a consumer that looks idle for ever (DESIGN 6)."""
-        coordinator = self._consumer._coordinator
-        lasting: dict[str, Any] = {
-            "fetcher": self._consumer._fetcher._fetch_task,
-            "coordinator": coordinator._coordination_task,
-        }
-        # These come and go with the generation, but no new one follows upon one that failed.
-        passing: dict[str, Any] = {
-            "heartbeat": coordinator._heartbeat_task,
-            "committed offsets": coordinator._commit_refresh_task,
-        }
-        dead = [name for name, task in lasting.items() if task is not None and task.done()]
-        dead += [name for name, task in passing.items() if task is not None and _has_failed(task)]
-        if dead:
-            reason = f"the consumer's {dead[0]} task has died"
-            self._health.stuck(reason)
-            raise ClientStuck(reason)
-
-
-def _has_failed(task: "asyncio.Task[Any]") -> bool:
-    return task.done() and not task.cancelled() and task.exception() is not None

@@ -83,6 +83,7 @@ CONFIGURATIONS: Final = (
     Run("liveness, restarts without a heartbeat", "N=2 REBALANCES=1 AWAY=1 LOST=1", live=True),
     Run("liveness, fencing always looks like another error", "N=2 REBALANCES=1 MASKED=-1", live=True),
     Run("liveness, a zombie deaf to the group", "N=3 REBALANCES=1 DEAF=1", live=True),
+    Run("the same, and fencing always looks like another error", "N=2 REBALANCES=1 DEAF=1 MASKED=-1", live=True),
     Run("one id, the same request", "CASE=1", model="ids"),
     Run("one id, the right granted meanwhile", "CASE=1 LATE_RIGHT=1", model="ids"),
     Run("one id, another request", "CASE=2 LATE_RIGHT=1", model="ids"),
@@ -120,6 +121,7 @@ MUTANTS: Final = (
     Run("SEND_ABORT", "N=2 LATE=1 VERIFY=0", "P2"),
     Run("NO_RESTART", "N=2 REBALANCES=1", "P1"),
     Run("NO_HEARTBEAT", "N=2 REBALANCES=1 DEAF=1", "P5", live=True),
+    Run("NO_QUESTION", "N=2 REBALANCES=1 DEAF=1 MASKED=-1", "P5", live=True),
     Run("NO_CANCEL", "N=2 REBALANCES=1", "P5", live=True),
     Run("NO_HALVING", "N=2 LARGE=1", "P1"),
     Run("WHOLE_BOUNDARY", "N=2 LARGE=1", "P4"),
@@ -141,8 +143,6 @@ MUTANTS: Final = (
 REMARKS: Final = (
     Run("NO_OWNER_CHECK: next_offset alone tells owners apart", "N=2 CRASHES=1 REBALANCES=1 LOST=1 NO_OWNER_CHECK=1"),
     Run("OPEN_BEFORE_OWN: the order of these two is free", "N=2 CRASHES=1 REBALANCES=1 LOST=1 OPEN_BEFORE_OWN=1"),
-    Run("deaf, and every fencing looks like another error", "N=2 REBALANCES=1 DEAF=1 MASKED=-1", "P5", live=True),
-    Run("the same, with ASK_OWNER", "N=2 REBALANCES=1 DEAF=1 MASKED=-1 ASK_OWNER=1", live=True),
 )
 
 

@@ -89,6 +89,9 @@
 #ifndef OPEN_BEFORE_OWN
 #define OPEN_BEFORE_OWN 0
 #endif
+#ifndef NO_QUESTION
+#define NO_QUESTION 0
+#endif
 #ifndef NO_REPLACEMENT
 #define NO_REPLACEMENT 0
 #endif
@@ -131,11 +134,6 @@
 
 #ifndef TOGETHER
 #define TOGETHER 0    /* Postgres refuses any two new commands in one batch, and takes each alone */
-#endif
-
-/* ---- a rule that is not kept: ask Postgres for the owner before a batch in memory is published again */
-#ifndef ASK_OWNER
-#define ASK_OWNER 0
 #endif
 
 #define NOBODY 2
@@ -465,6 +463,14 @@ _own:                                                  /* take_lane: a fresh own
   fi;
 #endif
 
+_require_owned:                                        /* Postgres is asked before a batch is published again */
+  if
+  :: atomic { reopening[me] == 0 || NO_QUESTION -> skip }
+  :: atomic { reopening[me] != 0 && !NO_QUESTION && owner == me -> skip }
+  :: atomic { reopening[me] != 0 && !NO_QUESTION && owner != me -> goto confirmed_after }        /* LaneLost */
+  :: CRASH :: CANCEL
+  fi;
+
 open:                                                  /* InitProducerId, of the first producer and of every later one */
   if
   :: atomic { NO_SETTLING && AT_LEAST(me) -> skip }
@@ -503,8 +509,7 @@ _read_committed:
        printf("SAY %d: reads the offset %d after %d to %d\n", me, offset, position[me], FOLLOWING);
        if
        :: offset == FOLLOWING -> goto published
-       :: offset == position[me] && ASK_OWNER && owner != me -> goto confirmed_after
-       :: offset == position[me] && !(ASK_OWNER && owner != me) ->
+       :: offset == position[me] ->
           if
           :: reopening[me] == 2 ->                     /* _publish: in halves, until one stands alone */
              if
@@ -601,7 +606,7 @@ send:                                                  /* Produce: the results *
   :: atomic { !valid[me] -> goto fenced }
   :: MASK
   :: atomic { valid[me] && !OPENED -> if :: NO_GATHER -> failed[me] = 1 :: else -> goto _settled fi }
-  :: atomic { OPENED && TOO_LARGE -> if :: NO_GATHER -> failed[me] = 1 :: else -> reopening[me] = 2; goto open fi }
+  :: atomic { OPENED && TOO_LARGE -> if :: NO_GATHER -> failed[me] = 1 :: else -> reopening[me] = 2; goto _require_owned fi }
   :: atomic { OPENED && !TOO_LARGE ->
        put_result(ID(me), position[me], answer0[me]);
        if :: sending[me] == 2 -> put_result(ID(me), position[me] + 1, answer1[me]) :: else fi;
@@ -675,7 +680,7 @@ after_commit:
 
 send_at_least:                                         /* AtLeast.publish: what is sent is visible at once */
   if
-  :: atomic { TOO_LARGE -> if :: NO_GATHER -> skip :: else -> reopening[me] = 2; goto open fi }
+  :: atomic { TOO_LARGE -> if :: NO_GATHER -> skip :: else -> reopening[me] = 2; goto _require_owned fi }
   :: atomic { !TOO_LARGE ->
        d_step {
          visible_at_once(position[me], answer0[me]);
@@ -731,7 +736,7 @@ _settled:                                              /* Unpublished: the produ
   :: CRASH
   fi;
 #endif
-  atomic { OUTWAITED -> reopening[me] = 1; tainted[me] = 0; failed[me] = 0; valid[me] = 0; goto open };
+  atomic { OUTWAITED -> reopening[me] = 1; tainted[me] = 0; failed[me] = 0; valid[me] = 0; goto _require_owned };
 
 fenced:
   printf("SAY %d: is fenced\n", me);

@@ -20,7 +20,7 @@ ORDER: Final = (
     *("settings", "kafka", "observe", "probe", "tracing", "patience", "fuse"),
     *("decode", "recall", "authorise", "credentials", "load", "apply", "record", "encode"),
     *("project", "result", "publish"),
-    *("pipeline", "lane", "retention", "supervisor", "admin", "service"),
+    *("pipeline", "lane", "retention", "watchdog", "supervisor", "admin", "service"),
     *("migrate", "topics", "importing", "check"),
     *("embedded", "demo", "cli", "__main__"),
 )

@@ -9,7 +9,7 @@ from aiokafka import errors as kafka
 from aiokafka.protocol.commit import OffsetFetchRequest, OffsetFetchResponse_v3
 from aiokafka.protocol.coordination import FindCoordinatorRequest
 
-from worker.kafka import hear_offset_errors
+from worker.kafka import OffsetsNotTold, hear_offset_errors
 
 OFFSETS = OffsetFetchRequest("group", [("commands", [0])])
 
@@ -41,14 +41,17 @@ def heard(error: int) -> Coordinator:
         (15, kafka.GroupCoordinatorNotAvailableError, False),
         (16, kafka.NotCoordinatorForGroupError, False),
         (30, kafka.GroupAuthorizationFailedError, True),
-        (9999, kafka.UnknownError, True),
+        (88, OffsetsNotTold, True),
+        (9999, OffsetsNotTold, True),
     ],
 )
-async def test_an_error_of_the_whole_answer_is_raised(code: int, error: type[Exception], is_known: bool) -> None:
+async def test_an_error_of_the_whole_answer_is_raised(code: int, error: type[kafka.KafkaError], is_known: bool) -> None:
     coordinator = heard(code)
-    with pytest.raises(error):
+    with pytest.raises(error) as raised:
         await coordinator._send_req(OFFSETS)
     assert coordinator.is_known == is_known
+    # What the client does not try again ends its task, and the worker with it.
+    assert raised.value.retriable == (error is not kafka.GroupAuthorizationFailedError)
 
 
 async def test_a_good_answer_is_passed_on() -> None:

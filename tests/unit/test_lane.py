@@ -96,6 +96,8 @@ class Row:
     first_offset: int | None = None
     next_offset: int | None = None
     owner: UUID | None = None
+    away_times: int = 0
+    """How often the question for the owner meets a database that is away."""
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator["Row"]:
@@ -106,6 +108,9 @@ class Row:
         return {"id": 1, "first_offset": self.first_offset, "next_offset": self.next_offset}
 
     async def fetchval(self, _: str, lane: int, owner: UUID, position: int | None = None) -> int | None:
+        if position is None and self.away_times:
+            self.away_times -= 1
+            raise DependencyAway("postgres", "away")
         if owner != self.owner:
             return None
         if position is not None:
@@ -339,8 +344,12 @@ async def test_an_unknown_outcome_that_was_none_is_published_by_a_new_producer()
 
 async def test_no_new_producer_starts_before_the_group_has_confirmed_the_worker() -> None:
     world = World(b"1", b"2")
-    world.publishes.faults = [lambda *_: Unpublished("slept too long")]
-    world.group.speaks.clear()
+
+    def sleeps(_: Sequence[Message], __: int) -> Exception:
+        world.group.speaks.clear()
+        return Unpublished("slept too long")
+
+    world.publishes.faults = [sleeps]
     lane, drain = world.start()
     await world.until(lambda: not world.publishes.faults)
     await asyncio.sleep(0.05)
@@ -349,6 +358,63 @@ async def test_no_new_producer_starts_before_the_group_has_confirmed_the_worker(
     with pytest.raises(LaneLost, match="without this worker"):
         await lane
     assert world.publishes.opened == 1
+
+
+async def test_a_lane_with_a_newer_owner_publishes_nothing_again_and_fences_nobody() -> None:
+    world = World(b"1", b"2")
+
+    def is_taken(_: Sequence[Message], __: int) -> Exception:
+        world.row.owner = uuid4()
+        return Unpublished("it looked like a broken connection")
+
+    world.publishes.faults = [is_taken]
+    running, _ = world.start()
+
+    with pytest.raises(LaneLost, match="another worker"):
+        await asyncio.wait_for(running, SECONDS)
+    assert world.publishes.opened == 1
+    assert world.publishes.commands == []
+
+
+async def test_a_database_that_cannot_name_the_owner_is_waited_for_before_a_batch_is_published_again() -> None:
+    world = World(b"1", b"2")
+    world.publishes.faults = [lambda *_: Unpublished("lost")]
+    world.row.away_times = 2
+
+    await world.run_until(lambda: world.log.committed_offset == 2)
+
+    assert world.publishes.opened == 2
+    assert world.row.away_times == 0
+    assert not world.health.dependencies_away()
+
+
+async def test_no_lane_takes_its_row_before_the_group_has_confirmed_the_worker() -> None:
+    world = World(b"1")
+    world.group.speaks.clear()
+    lane, drain = world.start()
+    await asyncio.sleep(0.05)
+    assert world.row.owner is None
+    drain.set()
+    with pytest.raises(LaneLost, match="without this worker"):
+        await lane
+    assert world.row.owner is None
+
+
+async def test_a_lane_that_cannot_publish_again_and_again_says_why() -> None:
+    world = World(b"1")
+    reasons: list[str] = []
+
+    def told(_: Sequence[Message], __: int) -> Exception:
+        reasons.append(world.health.lanes()[0].reason)
+        return Unpublished("TopicAuthorizationFailedError: results")
+
+    world.publishes.faults = [told] * 4
+
+    await world.run_until(lambda: world.log.committed_offset == 1)
+
+    assert reasons == ["", "", *["kafka: TopicAuthorizationFailedError: results"] * 2]
+    assert world.health.lanes()[0].state == "working"
+    assert not world.health.dependencies_away()
 
 
 async def test_an_offset_that_is_neither_old_nor_new_loses_the_lane_and_publishes_nothing() -> None:

@@ -83,23 +83,3 @@ async def test_a_wait_ends_by_itself() -> None:
     await asyncio.wait_for(patience.wait(asyncio.Event()), SECOND)
 
     assert patience.tried == 1
-
-
-async def test_the_first_failure_is_not_waited_for_and_the_second_is() -> None:
-    patience, clock = Patience(Fixed(1.0)), asyncio.get_running_loop().time
-    began = clock()
-
-    await patience.wait_if_again(asyncio.Event())
-    assert clock() - began < SHORTEST
-    await patience.wait_if_again(asyncio.Event())
-
-    assert clock() - began >= 2 * SHORTEST
-
-
-async def test_a_drain_cuts_the_wait_for_the_second_failure_short() -> None:
-    patience, drain = Patience(Fixed(1.0)), asyncio.Event()
-    patience.tried = 20
-    drain.set()
-
-    async with asyncio.timeout(1):
-        await patience.wait_if_again(drain)
