@@ -52,6 +52,7 @@ from worker.record import record
 from worker.sql import statement
 
 GONE: Final = "the access token that this command has set effective is gone"
+UNSHOWN: Final = "the access token that this command has set effective cannot be shown"
 OVERTAKEN_TIMES: Final = 5
 SLOW_TIMES: Final = 3
 """How often a lone command may run into the statement timeout before it is given up."""
@@ -208,7 +209,14 @@ class Pipeline:
         return now.timestamp()
 
     async def _give_up(self, hold: Hold, item: Decoded, first: int, reason: str) -> tuple[list[Answered], Hold]:
-        """Answer ``INTERNAL_ERROR`` to the one command that Postgres will not take. It binds its coordinates only."""
+        """Answer ``INTERNAL_ERROR`` to the one command that Postgres will not take. It binds its coordinates only.
+
+        One that was decided before is answered as it was, without data.
+        """
+        for decided in (await self._recall(hold, [item])).values():
+            # Its answer stands. What could not be done is to show the access token.
+            answer = replace(decided.answer, message=f"{UNSHOWN}: {reason}")
+            return [Answered(item, answer, None, decided.fact)], hold
         if not self._fuse.lets_through():
             raise FuseBlown
         now = datetime.fromtimestamp(self._clock(), UTC)

@@ -42,6 +42,7 @@ from tests.journey import (
 )
 from tests.logins import login_token
 from tests.providers.postgres import DatabaseUnderTest
+from worker import pipeline
 from worker.credentials import PassCodeCheck, PassCodes, Question
 from worker.database import SERVER_SETTINGS
 from worker.embedded.processes import until
@@ -722,6 +723,27 @@ async def test_an_internal_error_is_recalled_by_its_record_and_binds_no_id(j: Jo
 
     assert codes([again]) == [S.OK]
     assert not again.answer.replayed
+
+
+async def test_a_decided_command_whose_token_cannot_be_shown_keeps_its_answer(
+    lane: Partition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await lane.run(by_code(), by_code(CARD_CODE))
+    successor = await lane.taken_over()
+    shown = project
+
+    async def breaks(connection: Any, asked: Sequence[Any], **options: Any) -> Any:
+        if any(token.token == TOKEN_ID for token, _ in asked):
+            raise asyncpg.DataError
+        return await shown(connection, asked, **options)
+
+    monkeypatch.setattr(pipeline, "project", breaks)
+    unshown, whole = await successor.take(lane.log)
+
+    assert whole == first[1]
+    assert unshown.answer == replace(first[0].answer, message=unshown.answer.message)
+    assert (unshown.data, unshown.fact) == (None, first[0].fact)
+    assert "cannot be shown: DataError" in unshown.answer.message
 
 
 # --- races ------------------------------------------------------------------------------------------------------------
