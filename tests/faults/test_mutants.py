@@ -22,7 +22,7 @@ from tests.acceptance.clients import Outgoing, TooLate, consumed_offsets, log_en
 from tests.acceptance.scene import Scene, answer, event_id, history
 from tests.acceptance.worker_process import WorkerProcess
 from tests.faults.checker import Report, Violation, check
-from tests.faults.ledger import NUMBER, SOURCE, Command, Evidence, Ledger, dead_letter, result, seen, sent
+from tests.faults.ledger import NUMBER, SOURCE, Command, Event, Evidence, Ledger, dead_letter, result, seen, sent
 from tests.faults.load import Writer
 from tests.faults.mutants import KEPT, MUTANTS
 from tests.faults.worker import faulty
@@ -105,7 +105,7 @@ class Arm:
         evidence = Evidence(
             sent=[sent(record) for record in scene.seen(topics.commands)],
             results=[result(record) for record in results],
-            events=[answer(record) for record in events],
+            events=[Event(record.partition, record.offset, answer(record)) for record in events],
             dead_letters=[dead_letter(record) for record in dead_letters],
             history=history(scene),
             states={row["id"]: (row["life_cycle_state"], row["version"]) for row in states},
