@@ -37,6 +37,8 @@ from worker.watchdog import Watchdog
 CONNECTIONS: Final = 10
 """Of all lanes together: a lane waits for one longer than it would take a database with more of them to be slower."""
 STOP_SECONDS: Final = 5.0
+HEARTBEAT_MS: Final = 1000
+"""By its heartbeat a worker learns of a rebalance, and that a lost lane may be its own again: nothing flows until then."""
 FETCH_WAIT_MS: Final = 100
 """An idle partition must not hold up the busy ones of the same broker for longer (DESIGN 6)."""
 
@@ -257,7 +259,7 @@ def _consumer_options(settings: Settings) -> dict[str, Any]:
         "auto_offset_reset": "none",
         "partition_assignment_strategy": (RoundRobinPartitionAssignor,),
         "session_timeout_ms": kafka.session_timeout_ms,
-        "heartbeat_interval_ms": min(3000, kafka.session_timeout_ms // 3),
+        "heartbeat_interval_ms": min(HEARTBEAT_MS, kafka.session_timeout_ms // 3),
         "rebalance_timeout_ms": kafka.session_timeout_ms,
         # A lane that waits for Postgres is at work; what is stuck is the watchdog's to find.
         "max_poll_interval_ms": 2**31 - 1,
