@@ -38,7 +38,7 @@ CONNECTIONS: Final = 10
 """Of all lanes together: a lane waits for one longer than it would take a database with more of them to be slower."""
 STOP_SECONDS: Final = 5.0
 HEARTBEAT_MS: Final = 1000
-"""By its heartbeat a worker learns of a rebalance, and that a lost lane may be its own again: nothing flows until then."""
+"""By its heartbeat a worker learns of a rebalance, and that a lost lane may be its own: until then nothing flows."""
 FETCH_WAIT_MS: Final = 100
 """An idle partition must not hold up the busy ones of the same broker for longer (DESIGN 6)."""
 
