@@ -355,7 +355,7 @@ class Lane:
         self._tools.metrics.waited(away.dependency)
         self._say("waiting", str(away))
         self._log.warning("dependency_away", dependency=away.dependency, reason=away.reason)
-        await self._patience.wait(self._drain)
+        await self._patience.wait(self._drain, self._tools.health.returned(away.dependency))
 
     def _over(self, *, away: str) -> None:
         if self._patience.tried:

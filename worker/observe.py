@@ -1,5 +1,6 @@
 """What the worker lets be seen of itself: logs, metrics, health. No secret passes through here."""
 
+import asyncio
 import logging
 import re
 import sys
@@ -150,6 +151,7 @@ class Health:
         self._wall = wall
         self._lanes: dict[int, LaneHealth] = {}
         self._away: dict[str, Away] = {}
+        self._returned: dict[str, asyncio.Event] = {}
         self._assigned = False
         self._progressed = clock()
         self._stuck: str | None = None
@@ -172,7 +174,13 @@ class Health:
         self._away[dependency] = Away(reason, self._clock() if former is None else former.since)
 
     def back(self, dependency: str) -> None:
-        self._away.pop(dependency, None)
+        """Note that ``dependency`` works again, and wake whoever waits for it."""
+        if self._away.pop(dependency, None) is not None and (returned := self._returned.pop(dependency, None)):
+            returned.set()
+
+    def returned(self, dependency: str) -> asyncio.Event:
+        """Set as soon as anybody notes that ``dependency`` is back. To be asked for anew before every wait."""
+        return self._returned.setdefault(dependency, asyncio.Event())
 
     def dependencies_away(self) -> Mapping[str, Away]:
         return dict(self._away)

@@ -1,7 +1,6 @@
 """How long to wait before the next try: jittered, growing to half a minute, without an end (DESIGN 3)."""
 
 import asyncio
-import contextlib
 import random
 from typing import Any, Final
 
@@ -35,8 +34,11 @@ class Patience:
         self.tried += 1
         return span * self._chance.uniform(0.5, 1.0)
 
-    async def wait(self, cut_short: asyncio.Event) -> None:
-        """Wait, or until ``cut_short`` is set."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self.next_wait()):
-                await cut_short.wait()
+    async def wait(self, *cut_short: asyncio.Event) -> None:
+        """Wait, or until one of ``cut_short`` is set."""
+        cuts = [asyncio.ensure_future(event.wait()) for event in cut_short]
+        try:
+            await asyncio.wait(cuts, timeout=self.next_wait(), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for cut in cuts:
+                cut.cancel()

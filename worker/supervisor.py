@@ -185,17 +185,20 @@ class Supervisor(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ca
                 await self._make_lane(source).run(drain)
                 return
             except Exception as error:  # noqa: BLE001 - whatever a lane dies of, its partition must not be left alone
-                lost, is_away = time.monotonic(), isinstance(error, DependencyAway)
                 self._report(source, error)
+                away = error.dependency if isinstance(error, DependencyAway) else None
+            lost = time.monotonic()
             if lost - began > SETTLED_SECONDS:
                 patience.reset()
+            if away is not None:
+                await patience.wait(drain, self._health.returned(away))
+                continue
             await patience.wait(drain)
-            if not is_away:  # ownership is in doubt
-                confirmed = asyncio.ensure_future(self._membership.confirmed_after(lost))
-                try:
-                    await done_before(confirmed, drain)
-                finally:
-                    confirmed.cancel()
+            confirmed = asyncio.ensure_future(self._membership.confirmed_after(lost))  # ownership is in doubt
+            try:
+                await done_before(confirmed, drain)
+            finally:
+                confirmed.cancel()
 
     def _report(self, source: TopicPartition, error: Exception) -> None:
         state: LaneState = "waiting"

@@ -388,6 +388,24 @@ async def test_a_database_that_cannot_name_the_owner_is_waited_for_before_a_batc
     assert not world.health.dependencies_away()
 
 
+async def test_a_lane_that_waits_goes_on_as_soon_as_anybody_finds_the_dependency_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("worker.patience.SHORTEST", 60.0)
+    world = World(b"1")
+    world.decides.trouble = [DependencyAway("postgres", "away")]
+    lane, drain = world.start()
+    await world.until(lambda: "postgres" in world.health.dependencies_away())
+    assert world.decides.tried == 1
+
+    world.health.back("kafka")
+    world.health.back("postgres")
+    await world.until(lambda: world.log.committed_offset == 1)
+
+    drain.set()
+    await asyncio.wait_for(lane, SECONDS)
+
+
 async def test_no_lane_takes_its_row_before_the_group_has_confirmed_the_worker() -> None:
     world = World(b"1")
     world.group.speaks.clear()

@@ -217,6 +217,20 @@ async def test_after_a_drain_no_lane_starts() -> None:
         assert len(house.made) == 1
 
 
+async def test_a_lane_that_ended_for_a_dependency_starts_again_as_soon_as_that_is_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("worker.patience.SHORTEST", 60.0)
+    async with supervised() as house:
+        house.trouble = [DependencyAway("postgres", "away")]
+        await house.assign(ONE)
+        await house.until(lambda: "postgres" in house.health.dependencies_away())
+        await asyncio.sleep(0.05)
+        assert house.at_work == []
+        house.health.back("postgres")
+        await house.until(lambda: house.at_work == [1])
+
+
 async def test_a_client_that_only_a_new_process_helps_ends_the_supervision() -> None:
     house = House()
     house.stuck = "the fetcher is dead"
