@@ -177,20 +177,28 @@ class WatchedProducer:
         """Stop without a flush, a commit or an abort: ``stop()`` can wait for ever for a broker (DESIGN 6)."""
         producer = self.producer
         producer._closed = True  # or it complains, when collected, that nobody stopped it
-        task = producer._sender.sender_task
-        if task is not None:
+        sender = producer._sender.sender_task
+        tasks = set() if sender is None else {sender, *_under_way(sender)}
+        for task in tasks:
             task.cancel()
         with contextlib.suppress(*KAFKA_ERRORS):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await producer.client.close()
-        if task is not None:
-            done, _ = await asyncio.wait([task], timeout=CLOSE_SECONDS)
+        if tasks:
+            done, _ = await asyncio.wait(tasks, timeout=CLOSE_SECONDS)
             for finished in done:
                 _retrieved(finished)
         waiting = [batch._drain_waiter for held in producer._message_accumulator._batches.values() for batch in held]
         transaction = getattr(producer._txn_manager, "_transaction_waiter", None)
         for future in (*waiting, *([] if transaction is None else [transaction])):
             future.add_done_callback(_retrieved)
+
+
+def _under_way(sender: "asyncio.Task[Any]") -> "set[asyncio.Task[Any]]":
+    """The requests that the client's sender waits for. It keeps them in a local variable, and when it is cancelled it
+    waits for them still: they try again for as long as the broker is away, each dropped producer's for itself."""
+    frame = getattr(sender.get_coro(), "cr_frame", None)
+    return set() if frame is None else set(frame.f_locals.get("tasks", ()))
 
 
 def _retrieved(future: "asyncio.Future[Any]") -> None:
