@@ -1,4 +1,4 @@
-"""``python -m tests.faults``: exactly once, under fire. Prints seed, faults by kind, commands and the verdict.
+"""``python -m tests.faults``: every promise, under fire. Prints seed, faults by kind, commands and the verdict.
 
 Exit 0 if every promise was kept, 1 if one was broken, 2 if the harness itself failed.
 """
@@ -10,26 +10,36 @@ import logging
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
 import psutil
 
-from tests.acceptance.clients import TooLate
+from tests.acceptance.clients import TooLate, log_ends, wait_consumed
 from tests.faults.checker import Report, check
-from tests.faults.kinds import KINDS
-from tests.faults.ledger import Evidence, Ledger
+from tests.faults.holdings import too_much
+from tests.faults.kinds import KINDS, FaultKind, kinds_of
+from tests.faults.ledger import Delivery, Evidence, Ledger
 from tests.faults.load import Load, Mix
 from tests.faults.mutants import MUTANTS
-from tests.faults.schedule import Log, play, rows
-from tests.faults.stage import Stage, staged
+from tests.faults.schedule import LONGEST_SECONDS, Log, play, rows
+from tests.faults.stage import SESSION_SECONDS, Stage, staged
 from tests.faults.witness import Witness, gather, sessions
 
 EFFECTIVE: Final = 20
 CATCH_UP_SECONDS: Final = 240.0
+HEARTBEAT_SECONDS: Final = 1.0
+"""How often a worker with such a session says that it is there."""
+QUIET_SECONDS: Final = SESSION_SECONDS + 2 * HEARTBEAT_SECONDS
+"""Whoever wrongly tries to come back does so with the next heartbeat; the second finds what came of it, and by the end
+of a session everybody has been heard."""
+TRICKLE: Final = 40.0
+"""Commands a second in the quiet: a lane that was fenced notices it when it publishes."""
 SESSIONS: Final = 10
 """What one worker may hold of Postgres."""
 DESCRIPTORS: Final = 150
@@ -46,6 +56,7 @@ class Outcome:
     """All that a run has to say."""
 
     seed: int
+    delivery: Delivery
     seconds: float
     log: Log
     report: Report
@@ -65,11 +76,11 @@ class Outcome:
 
 async def run(options: argparse.Namespace) -> Outcome:
     """One run, from an empty cluster to the verdict."""
-    async with staged(workers=options.workers, partitions=options.partitions, mutant=options.mutant) as stage:
-        ledger = await asyncio.to_thread(_prepared, stage, int(options.seconds * options.rate) + 1000)
-        codes = iter(sorted(ledger.known - ledger.effective))
-        mix = Mix(options.seed, options.partitions, codes, sorted(ledger.effective))
-        load = Load(stage.scene.kafka.bootstrap, stage.scene.topics.commands, mix, ledger, rate=options.rate)
+    delivery = Delivery(options.delivery)
+    async with staged(
+        workers=options.workers, partitions=options.partitions, delivery=delivery, mutant=options.mutant
+    ) as stage:
+        ledger, load = await asyncio.to_thread(_prepared, stage, options)
         topics = stage.scene.topics
         watched = (topics.results, topics.transitions, topics.dead_letters)
         witness = Witness(stage.scene.kafka.bootstrap, watched)
@@ -79,7 +90,7 @@ async def run(options: argparse.Namespace) -> Outcome:
         load.start()
         keeping = asyncio.create_task(stage.fleet.keep())
         try:
-            played = rows(options.seed, options.only, alone=options.alone, quiet=options.quiet)
+            played = rows(options.seed, _chosen(options), alone=options.alone, quiet=options.quiet)
             until = time.monotonic() + options.seconds
             await asyncio.gather(*(play(stage, row, until, log) for row in played))
             harness, evidence = await _at_rest(stage, load, witness, ledger)
@@ -89,6 +100,7 @@ async def run(options: argparse.Namespace) -> Outcome:
                 await asyncio.to_thread(_keep_logs, stage, options.logs)
         outcome = Outcome(
             options.seed,
+            delivery,
             time.monotonic() - began,
             log,
             check(ledger, evidence),
@@ -103,49 +115,100 @@ async def run(options: argparse.Namespace) -> Outcome:
         return outcome
 
 
-def _prepared(stage: Stage, count: int) -> Ledger:
-    """So many access tokens that a command may set effective, and some that are."""
+def _chosen(options: argparse.Namespace) -> list[FaultKind]:
+    exposing = MUTANTS[options.mutant].kinds if options.mutant else ()
+    return [KINDS[name] for name in options.only or exposing] or kinds_of(Delivery(options.delivery))
+
+
+def _prepared(stage: Stage, options: argparse.Namespace) -> tuple[Ledger, Load]:
+    """The load, with access tokens that a command may set effective, and some that are."""
+    # The load goes on until the last fault is over.
+    count = int((options.seconds + LONGEST_SECONDS) * options.rate) + 1000
     fresh = stage.scene.new_tokens(count, prefix="t")
     effective = stage.scene.new_tokens(EFFECTIVE, prefix="e")
     stage.scene.execute("UPDATE access_token SET life_cycle_state = 'EFFECTIVE' WHERE id = ANY ($1)", effective)
-    return Ledger(known=frozenset(fresh + effective), effective=frozenset(effective))
+    ledger = Ledger(
+        known=frozenset(fresh + effective), effective=frozenset(effective), delivery=Delivery(options.delivery)
+    )
+    mix = Mix(options.seed, options.partitions, iter(sorted(fresh)), sorted(effective))
+    return ledger, Load(stage.scene.kafka.bootstrap, stage.scene.topics.commands, mix, ledger, rate=options.rate)
 
 
 async def _at_rest(stage: Stage, load: Load, witness: Witness, ledger: Ledger) -> tuple[list[str], Evidence]:
-    """Heal what is hurt, let the workers catch up, stop them, and gather the evidence."""
+    """Heal what is hurt, let the workers catch up and be for a while, stop them, and gather the evidence."""
     harness = []
     for proxy in (*stage.kafka_proxies, stage.postgres_proxy):
         proxy.disarm()
     await stage.postgres.start()
     await stage.cluster.start()
+    load.rate = TRICKLE
+    disturbed = await _in_the_quiet(stage)
+    if not load.is_alive():
+        harness.append("the load: it came to its end before the quiet did")
     refused = await asyncio.to_thread(load.finish)
     if refused is not None:
         harness.append(f"the load: {refused}")
     # A worker that does not catch up shows in the evidence, as commands without an answer.
     with suppress(TooLate):
         await asyncio.to_thread(stage.scene.wait_consumed, CATCH_UP_SECONDS)
-    slots = stage.fleet.slots
-    ready = await asyncio.gather(*(stage.fleet.ready(slot) for slot in slots))
-    left = [f"{slot.name} is not ready" for slot, is_ready in zip(slots, ready, strict=True) if not is_ready]
-    left += await asyncio.to_thread(_held, stage)
+    left = [f"{name} is not ready" for name in await _not_ready(stage)]
+    left += await _held(stage)
     left += await stage.fleet.drained()
     left += [f"{each} after the last worker ended" for each in await asyncio.to_thread(sessions, stage.scene)]
     left += stage.fleet.failures()
     evidence = await asyncio.to_thread(gather, stage.scene, witness, sorted(ledger.known))
-    evidence.left = left
+    evidence.disturbed, evidence.left = disturbed, left
     fired = (each.fault for proxy in stage.kafka_proxies for each in proxy.fired)
     evidence.refused_as_too_large = sum(fault.error in TOO_LARGE for fault in fired)
     return harness, evidence
 
 
-def _held(stage: Stage) -> list[str]:
+async def _not_ready(stage: Stage) -> list[str]:
+    slots = stage.fleet.slots
+    ready = await asyncio.gather(*(stage.fleet.ready(slot) for slot in slots))
+    return [slot.name for slot, is_ready in zip(slots, ready, strict=True) if not is_ready]
+
+
+async def _in_the_quiet(stage: Stage) -> Sequence[str]:
+    """The lanes that are lost in a while in which nothing hurts anyone and every lane has work.
+
+    It begins when all workers are ready and all that was sent is consumed, and one command more in every partition:
+    so far a lane may find out what was done to it before.
+    """
+    await _not_ready(stage)
+    try:
+        await asyncio.to_thread(_one_more_consumed, stage)
+    except TooLate as late:
+        return [str(late)]
+    began = datetime.now(UTC)
+    await asyncio.sleep(QUIET_SECONDS)
+    return stage.fleet.losses(began)
+
+
+def _one_more_consumed(stage: Stage) -> None:
+    bootstrap, topic = stage.scene.kafka.bootstrap, stage.scene.topics.commands
+    ends = log_ends(bootstrap, topic)
+    # The load goes to the partitions that were there from the beginning.
+    wanted = {number: ends[number] + 1 for number in range(stage.partitions)}
+    wait_consumed(bootstrap, stage.scene.group, topic, seconds=CATCH_UP_SECONDS, at_least=wanted)
+
+
+async def _held(stage: Stage) -> list[str]:
     """What workers that are at rest hold more than they should."""
     found = []
     for slot in stage.fleet.slots:
-        with suppress(psutil.NoSuchProcess):
+        try:
             count = psutil.Process(slot.worker.pid).num_fds()
             if count > DESCRIPTORS:
                 found.append(f"{slot.name} holds {count} file descriptors")
+            found += [f"{slot.name} holds {what}" for what in too_much(await stage.fleet.holdings(slot))]
+        except (psutil.NoSuchProcess, TimeoutError) as error:
+            found.append(f"{slot.name}: {error}")
+    return found + await asyncio.to_thread(_sessions_held, stage)
+
+
+def _sessions_held(stage: Stage) -> list[str]:
+    found = []
     rows = stage.scene.rows(
         "SELECT count(*) AS sessions, count(*) FILTER (WHERE state LIKE 'idle in transaction%') AS open"
         " FROM pg_stat_activity WHERE application_name = 'effective-worker'"
@@ -184,6 +247,7 @@ def document(outcome: Outcome) -> dict[str, Any]:
     """The outcome as JSON."""
     return {
         "seed": outcome.seed,
+        "delivery": outcome.delivery,
         "seconds": round(outcome.seconds, 1),
         "faults": sum(outcome.log.counts().values()),
         "kinds": outcome.log.counts(),
@@ -192,6 +256,7 @@ def document(outcome: Outcome) -> dict[str, Any]:
         "transitions": outcome.report.transitions,
         "statuses": dict(outcome.report.statuses.most_common()),
         "races": outcome.report.races,
+        "repeated": outcome.report.repeated,
         "worker_ends": outcome.worker_ends,
         "worker_events": outcome.worker_events,
         "unasked": outcome.unasked,
@@ -207,7 +272,10 @@ def tell(outcome: Outcome) -> str:
     """The outcome for people."""
     report, log = outcome.report, outcome.log
     counts = log.counts()
-    lines = [f"seed {outcome.seed}: {sum(counts.values())} faults of {len(counts)} kinds in {outcome.seconds:.0f} s"]
+    lines = [
+        f"seed {outcome.seed}, delivery {outcome.delivery}:"
+        f" {sum(counts.values())} faults of {len(counts)} kinds in {outcome.seconds:.0f} s"
+    ]
     for name, count in counts.items():
         told = outcome.recovery.get(name)
         silence = f"   longest silence {told[1]:.1f} s (median), {told[2]:.1f} s (max)" if told else ""
@@ -215,6 +283,8 @@ def tell(outcome: Outcome) -> str:
     lines += [f"       missed its moment: {name} ({count})" for name, count in sorted(log.missed.items())]
     lines.append(f"commands {report.commands}, transitions {report.transitions}, races between lanes {report.races}")
     lines.append("  " + ", ".join(f"{name} {count}" for name, count in report.statuses.most_common()))
+    if report.repeated:
+        lines.append(f"  given again {report.repeated}")
     lines.append("workers ended: " + ", ".join(f"{count} x {code}" for code, count in outcome.worker_ends.items()))
     lines += [f"  not asked for: {each}" for each in outcome.unasked]
     lines += [f"BROKEN PROMISE: {rule} ({count} times)" for rule, count in report.counts().items()]
@@ -225,7 +295,10 @@ def tell(outcome: Outcome) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.faults", description="exactly once, under fire")
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description="every promise, under fire")
+    parser.add_argument(
+        "--delivery", choices=list(Delivery), default="exactly_once", help="what is promised (default exactly_once)"
+    )
     parser.add_argument("--seconds", type=float, default=120.0, help="how long faults are made (default 120)")
     parser.add_argument("--seed", type=int, default=1, help="decides the load and the faults (default 1)")
     parser.add_argument("--workers", type=int, default=2, help="worker processes (default 2)")
@@ -238,14 +311,22 @@ def main() -> int:
     parser.add_argument(
         "--quiet", type=float, default=2.5, help="seconds of quiet after a fault, at most (default 2.5)"
     )
-    parser.add_argument("--mutant", choices=sorted(MUTANTS), help="undo one rule in the workers")
+    parser.add_argument(
+        "--mutant",
+        choices=sorted(MUTANTS),
+        help="undo one rule in the workers; if no kind is named, with the faults that are known to show it",
+    )
     parser.add_argument("--logs", type=Path, help="a directory for the logs of workers and brokers")
     parser.add_argument("--list", action="store_true", help="list the kinds of faults, and end")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     options = parser.parse_args()
+    fitting = kinds_of(Delivery(options.delivery))
     if options.list:
-        sys.stdout.write("".join(f"{kind.domain:10}{kind.name}\n" for kind in KINDS.values()))
+        sys.stdout.write("".join(f"{kind.domain:10}{kind.name}\n" for kind in fitting))
         return 0
+    for name in options.only:
+        if KINDS[name] not in fitting:
+            parser.error(f"{name}: its moment does not come with {options.delivery}")
     # The client by which brokers are asked whether they are up complains while they are not.
     logging.getLogger("aiokafka").addHandler(logging.NullHandler())
     outcome = asyncio.run(run(options))

@@ -4,17 +4,18 @@ It shares no code with the worker but the verification of hash chains.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, TypeVar
 
 from schemas.transition import verify_chain
-from tests.faults.ledger import ORGANISATION, SOURCE, Command, Evidence, Ledger, Result, Sent, by_partition
+from tests.faults.ledger import ORGANISATION, SOURCE, Command, Delivery, Evidence, Ledger, Result, Sent, by_partition
 
 DEAD_LETTERED: Final = frozenset({"MALFORMED_REQUEST", "INTERNAL_ERROR"})
 SHOWN: Final = 5
 """How many violations of one rule are spelt out."""
 
+T = TypeVar("T")
 Verdict = tuple[str, bool]
 """A status, and whether it is a replay."""
 
@@ -36,6 +37,8 @@ class Report:
     statuses: Counter[str] = field(default_factory=Counter)
     races: int = 0
     """Groups of commands that met in more than one lane: their order is not ours to say, but must have been one."""
+    repeated: int = 0
+    """Answers that were given again, where the delivery allows it."""
     violations: list[Violation] = field(default_factory=list)
 
     @property
@@ -82,14 +85,19 @@ class Model:
 
 
 def check(ledger: Ledger, evidence: Evidence) -> Report:
-    """Hold everything that was seen against everything that was asked."""
+    """Hold everything that was seen against everything that was asked, and against what the delivery promises."""
     report = Report(commands=len(ledger.commands), transitions=len(evidence.history))
     report.statuses.update(f"{result.status}{' (replayed)' if result.replayed else ''}" for result in evidence.results)
+    # Of every answer, also of one that was given again.
+    report.violations += _data_right(ledger, evidence)
+    if ledger.delivery is Delivery.AT_LEAST_ONCE:
+        given = len(evidence.results)
+        evidence = _without_repetitions(evidence, report)
+        report.repeated = given - len(evidence.results)
     report.violations += [
         *_sent_once(ledger, evidence.sent),
         *_answered_once(ledger, evidence.results),
         *_rightly_answered(ledger, evidence, report),
-        *_data_right(ledger, evidence),
         *_in_order(evidence),
         *_one_transition_each(ledger, evidence),
         *_chains_whole(evidence),
@@ -97,9 +105,45 @@ def check(ledger: Ledger, evidence: Evidence) -> Report:
         *_all_consumed(evidence),
         *_readers_agree(evidence),
         *(Violation("no transaction is open", topic) for topic in evidence.unsettled),
+        *(Violation("an owner keeps its lane", what) for what in evidence.disturbed),
         *(Violation("nothing is left behind", what) for what in evidence.left),
     ]
     return report
+
+
+def _without_repetitions(evidence: Evidence, report: Report) -> Evidence:
+    """What was said for the first time: all else must keep the promises of ``exactly_once``."""
+    results = sorted(evidence.results, key=lambda each: (each.partition, each.offset))
+    events = sorted(evidence.events, key=lambda each: (each.partition, each.offset))
+    letters = evidence.dead_letters
+    return replace(
+        evidence,
+        results=_firsts(
+            results,
+            lambda each: f"answer to command {each.number}",
+            lambda each: (each.event_id, each.status, each.replayed, each.command_id),
+            report,
+        ),
+        events=_firsts(events, lambda each: f"event {each.event_id}", lambda each: each.members, report),
+        dead_letters=_firsts(
+            letters, lambda each: f"dead letter {each.partition}@{each.offset}", lambda each: each.code, report
+        ),
+    )
+
+
+def _firsts(
+    things: Iterable[T], name_of: Callable[[T], str], says: Callable[[T], object], report: Report
+) -> Sequence[T]:
+    """The first of each name. Whatever bears the same name must say the same."""
+    firsts: dict[str, T] = {}
+    for thing in things:
+        name = name_of(thing)
+        first = firsts.setdefault(name, thing)
+        if says(first) != says(thing):
+            report.violations.append(
+                Violation("a repetition says the same", f"{name}: {says(first)}, then {says(thing)}")
+            )
+    return list(firsts.values())
 
 
 def _sent_once(ledger: Ledger, sent: Sequence[Sent]) -> Iterator[Violation]:

@@ -4,15 +4,16 @@ import asyncio
 import os
 import shutil
 import signal
+import struct
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from confluent_kafka import KafkaException
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions
 
@@ -36,9 +37,14 @@ from worker.embedded.processes import ServerProcess, free_port
 NODES: Final = 3
 REPLICAS: Final = 3
 MIN_IN_SYNC: Final = 2
+TRANSACTIONS: Final = "__transaction_state"
 HEAP: Final = "384m"
 STOP_SECONDS: Final = 30.0
 INTERNAL_PARTITIONS: Final = 6
+EXPIRATION_SECONDS: Final = 15
+"""After so long a broker forgets a transactional id that nobody uses; a week by default. Longer than a transaction."""
+TAIL: Final = 200
+"""So many of the last records of a transaction log are looked at: while no lane works, hardly any are written."""
 
 _SETTINGS: Final[Mapping[str, str]] = {
     **BROKER_SETTINGS,
@@ -52,6 +58,9 @@ _SETTINGS: Final[Mapping[str, str]] = {
     "share.coordinator.state.topic.min.isr": str(MIN_IN_SYNC),
     "default.replication.factor": str(REPLICAS),
     "min.insync.replicas": str(MIN_IN_SYNC),
+    "transactional.id.expiration.ms": str(EXPIRATION_SECONDS * 1000),
+    "transaction.remove.expired.transaction.cleanup.interval.ms": "2000",
+    "producer.id.expiration.check.interval.ms": "2000",
     # A node that is gone or stands still is noticed in seconds.
     "broker.session.timeout.ms": "3000",
     "broker.heartbeat.interval.ms": "500",
@@ -67,6 +76,8 @@ _SETTINGS: Final[Mapping[str, str]] = {
     "num.io.threads": "4",
     "log.cleaner.dedupe.buffer.size": "4194304",
 }
+LOOK_SECONDS: Final = 2.0
+GONE: Final = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,10 +253,37 @@ class Cluster(KafkaServer):
         raise Unavailable(f"{topic}-{partition} has no leader")
 
     def transaction_coordinator(self, transactional_id: str) -> Node:
-        return self.leader("__transaction_state", _slot(transactional_id))
+        return self.leader(TRANSACTIONS, _slot(transactional_id))
 
     def group_coordinator(self, group: str) -> Node:
         return self.leader("__consumer_offsets", _slot(group))
+
+    def expired(self, transactional_ids: Iterable[str]) -> set[str]:
+        """Those of which the last that a coordinator wrote, lately, is that they are gone."""
+        reader = Consumer({"bootstrap.servers": self.bootstrap, "group.id": "transactions", "log_level": 0})
+        try:
+            return {each for each in transactional_ids if self._last_written(reader, each) == GONE}
+        except KafkaException:  # no coordinator answers: nobody can say so
+            return set()
+        finally:
+            reader.close()
+
+    def _last_written(self, reader: Consumer, transactional_id: str) -> bytes | None:
+        """``GONE`` if it was deleted; ``None`` if nothing was written of it lately."""
+        place = TopicPartition(TRANSACTIONS, _slot(transactional_id))
+        key = struct.pack(">hh", 0, len(transactional_id)) + transactional_id.encode()
+        start, end = reader.get_watermark_offsets(place, timeout=10)
+        place.offset = at = max(start, end - TAIL)
+        reader.assign([place])
+        written = None
+        while at < end:
+            record = reader.poll(LOOK_SECONDS)
+            if record is None or record.error() is not None:
+                return None
+            at = (record.offset() or 0) + 1
+            if record.key() == key:
+                written = record.value() or GONE
+        return written
 
     def add_partition(self, topic: str) -> None:
         """One more of them."""

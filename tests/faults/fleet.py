@@ -4,17 +4,20 @@ import asyncio
 import signal
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import psutil
 
 from tests.acceptance.worker_process import WorkerProcess
+from tests.faults.holdings import EVENT
 from tests.faults.worker import faulty
 from worker.embedded.processes import until
 
 WATCH_SECONDS: Final = 0.1
 READY_SECONDS: Final = 60.0
+ANSWER_SECONDS: Final = 10.0
 # A SIGTERM before it was listened to is one of them.
 ENDED_BY_US: Final = frozenset({0, -signal.SIGKILL, -signal.SIGTERM})
 
@@ -109,6 +112,15 @@ class Fleet:
     async def ended(self, slot: Slot, seconds: float) -> bool:
         return await _until(lambda: not slot.runs, seconds)
 
+    async def holdings(self, slot: Slot) -> Mapping[str, Any]:
+        """What its process says that it holds. Raises ``TimeoutError`` if it says nothing."""
+        worker = slot.worker
+        told = len(worker.events(EVENT))
+        psutil.Process(worker.pid).send_signal(signal.SIGUSR2)
+        if not await _until(lambda: len(worker.events(EVENT)) > told, ANSWER_SECONDS):
+            raise TimeoutError(f"{slot.name} does not say what it holds")
+        return worker.events(EVENT)[-1]
+
     def join(self) -> Slot:
         """One more worker, with a name that the group does not know. It is not started again."""
         slot = self._slot(f"guest {len(self.extra) + 1}", static=False)
@@ -144,6 +156,15 @@ class Fleet:
         lives = [life for slot in (*self.slots, *self.extra) for life in slot.lives]
         logged = (str(entry.get("event")) for life in lives for entry in life.events())
         return Counter(event for event in logged if event.isidentifier())
+
+    def losses(self, since: datetime) -> Sequence[str]:
+        """The lanes that were thrown back to their start, and why."""
+        entries = [(slot.name, entry) for slot in self.slots for life in slot.lives for entry in life.events()]
+        return [
+            f"{name}, partition {entry['partition']}: {entry.get('reason') or entry['event']}"
+            for name, entry in entries
+            if entry.get("event") in {"lane_lost", "lane_failed"} and datetime.fromisoformat(entry["timestamp"]) > since
+        ]
 
     def failures(self) -> Sequence[str]:
         """What a worker called a failure of its own: a lane that ended with an error nobody had foreseen."""

@@ -12,11 +12,13 @@ from typing import Any, Final
 
 import asyncpg
 import psutil
+from confluent_kafka.admin._resource import ResourceType
 
-from tests.faults.cluster import Node
+from tests.faults.cluster import EXPIRATION_SECONDS, Node
 from tests.faults.fleet import Slot
+from tests.faults.ledger import Delivery
 from tests.faults.points import STEPS
-from tests.faults.proxy import Api, Fault, Kind, Proxy
+from tests.faults.proxy import Api, Fault, GroupApi, Kind, Proxy
 from tests.faults.stage import SESSION_SECONDS, TRANSACTION_SECONDS, Stage
 from worker.embedded.processes import until
 
@@ -24,6 +26,12 @@ POINT_SECONDS: Final = 30.0
 ONCE_PER_LANE: Final = frozenset({"before_the_row", "before_the_init", "after_the_init"})
 """Points that a worker in good health does not come to again."""
 STRIKE_SECONDS: Final = 15.0
+EVERY_BROKER: Final = ""
+"""Also those that are away."""
+DAY_SECONDS: Final = 86_400
+"""After so long a broker by default forgets a producer that has written nothing."""
+EXPIRED_SECONDS: Final = TRANSACTION_SECONDS + EXPIRATION_SECONDS + 10.0
+"""An open transaction is aborted first; after that the broker looks every few seconds for what it may forget."""
 
 
 class Domain(StrEnum):
@@ -46,6 +54,8 @@ class FaultKind:
     name: str
     domain: Domain
     act: Act
+    delivery: Delivery | None = None
+    """The only one in which its moment comes; ``None`` for either."""
 
 
 # --- workers ----------------------------------------------------------------------------------------------------------
@@ -109,6 +119,52 @@ async def _storm(stage: Stage, chance: Random) -> None:
         stage.fleet.count_end(guest)
 
 
+async def _all_asleep_until_expired(stage: Stage, _: Random) -> bool:
+    """When they wake, the brokers know neither their transactional ids nor their producer ids."""
+    if not await _known(stage, every=True):
+        return False
+    workers = [slot.worker for slot in stage.fleet.slots]
+    for worker in workers:
+        worker.pause()
+    try:
+        return await _expired(stage)
+    finally:
+        for worker in workers:
+            worker.resume()
+
+
+async def _expired(stage: Stage) -> bool:
+    """Wait until the brokers have forgotten every lane's transactional id; whether they did.
+
+    Meanwhile they forget producers as well, which would be too soon for a load whose brokers are away.
+    """
+    await _forget_producers_after(stage, EXPIRATION_SECONDS)
+    try:
+        return await _known(stage, every=False)
+    finally:
+        await _forget_producers_after(stage, DAY_SECONDS)
+
+
+async def _known(stage: Stage, *, every: bool) -> bool:
+    """Wait until the brokers know every lane's transactional id, or none; whether it came to that."""
+    ids = {stage.transactional_id(number) for number in range(stage.partitions)}
+
+    async def holds() -> bool:
+        expired = await asyncio.to_thread(stage.cluster.expired, ids)
+        return not expired if every else expired == ids
+
+    try:
+        await until(holds, EXPIRED_SECONDS)
+    except TimeoutError:
+        return False
+    return True
+
+
+async def _forget_producers_after(stage: Stage, seconds: int) -> None:
+    setting, value = "producer.id.expiration.ms", str(seconds * 1000)
+    await asyncio.to_thread(stage.scene.set_up, EVERY_BROKER, setting, value, kind=ResourceType.BROKER)
+
+
 def _at(point: str, which: str) -> Act:
     """A worker dies or stands still at a named step, in a life of its own that it is given for it."""
     visits = 3 if point in ONCE_PER_LANE else 25
@@ -120,9 +176,11 @@ def _at(point: str, which: str) -> Act:
         stage.fleet.count_end(slot)
         slot.start(f"{point}:{chance.randint(1, visits)}:{which}")
         came = await (stage.fleet.ended if which == "SIGKILL" else stage.fleet.stopped)(slot, POINT_SECONDS)
-        if which == "SIGSTOP":
-            if came:
-                await asyncio.sleep(chance.choice([SESSION_SECONDS + 2, TRANSACTION_SECONDS + 3]))
+        if not came:
+            # It would come later, when nobody is there to wake it.
+            slot.worker.kill()
+        elif which == "SIGSTOP":
+            await asyncio.sleep(chance.choice([SESSION_SECONDS + 2, TRANSACTION_SECONDS + 3]))
             slot.worker.resume()
         slot.wanted = True
         return came
@@ -236,6 +294,17 @@ async def _away(stage: Stage, chance: Random) -> None:
     await stage.postgres.start()
 
 
+async def _away_until_expired(stage: Stage, _: Random) -> bool:
+    """The lanes have nothing to publish for so long that the brokers forget their transactional ids."""
+    if not await _known(stage, every=True):
+        return False
+    await stage.postgres.stop("immediate")
+    try:
+        return await _expired(stage)
+    finally:
+        await stage.postgres.start()
+
+
 async def _sessions_terminated(stage: Stage, chance: Random) -> None:
     async with _owner(stage) as connection:
         for _ in range(chance.randint(1, 8)):
@@ -329,7 +398,7 @@ async def _all_cut(stage: Stage, _: Random) -> None:
     await asyncio.sleep(1)
 
 
-def _kafka_fault(kind: Kind, api: Api) -> Act:
+def _kafka_fault(kind: Kind, api: Api | GroupApi) -> Act:
     def make(chance: Random) -> Fault:
         seconds = {Kind.BLACK_HOLED: chance.uniform(2, 9), Kind.DELAYED: chance.uniform(0.3, 6)}.get(kind, 0.0)
         return Fault(kind, api, count=chance.randint(1, 2), seconds=seconds)
@@ -338,7 +407,7 @@ def _kafka_fault(kind: Kind, api: Api) -> Act:
 
 
 # The errors that Kafka's protocol lets the broker answer each request with; some may be tried again, others not.
-_ERRORS: Final[dict[Api, tuple[int, ...]]] = {
+_ERRORS: Final[dict[Api | GroupApi, tuple[int, ...]]] = {
     Api.PRODUCE: (6, 7, 10, 19, 20, 29, 45, 47, 59, 87),
     Api.FETCH: (1, 6, 74, 76),
     Api.OFFSET_FETCH: (14, 16, 88),
@@ -347,10 +416,19 @@ _ERRORS: Final[dict[Api, tuple[int, ...]]] = {
     Api.TXN_OFFSET_COMMIT: (14, 15, 16, 22, 25, 47, 49, 53),
     Api.END_TXN: (14, 15, 16, 47, 48, 49, 51, 53, 90),
     Api.INIT_PRODUCER_ID: (14, 15, 16, 51, 53, 90),
+    GroupApi.OFFSET_COMMIT: (14, 15, 16, 22, 25, 27),
+}
+_IN_TRANSACTIONS: Final = (Api.ADD_PARTITIONS_TO_TXN, Api.ADD_OFFSETS_TO_TXN, Api.TXN_OFFSET_COMMIT, Api.END_TXN)
+_STEPS_OF: Final[dict[str, Delivery]] = {
+    "with_the_offset_under_way": Delivery.EXACTLY_ONCE,
+    "before_the_end": Delivery.EXACTLY_ONCE,
+    "with_the_end_under_way": Delivery.EXACTLY_ONCE,
+    "after_the_end": Delivery.EXACTLY_ONCE,
+    "before_the_offset": Delivery.AT_LEAST_ONCE,
 }
 
 
-def _error(kind: Kind, api: Api) -> Act:
+def _error(kind: Kind, api: Api | GroupApi) -> Act:
     return _through(_brokers, lambda chance: Fault(kind, api, error=chance.choice(_ERRORS[api])))
 
 
@@ -362,20 +440,28 @@ def _kinds() -> Iterator[FaultKind]:
     yield FaultKind("worker stopped beyond its transaction", Domain.WORKER, _paused(TRANSACTION_SECONDS + 2))
     yield FaultKind("event loop blocked", Domain.WORKER, _blocked)
     yield FaultKind("rebalance storm", Domain.WORKER, _storm)
+    yield FaultKind(
+        "all workers stopped until their ids expire",
+        Domain.WORKER,
+        _all_asleep_until_expired,
+        Delivery.EXACTLY_ONCE,
+    )
     for point in STEPS:
-        if point != "before_the_offset":  # a step of the other delivery
-            yield FaultKind(f"worker killed {point.replace('_', ' ')}", Domain.WORKER, _at(point, "SIGKILL"))
-            yield FaultKind(f"worker stopped {point.replace('_', ' ')}", Domain.WORKER, _at(point, "SIGSTOP"))
+        name, only = point.replace("_", " "), _STEPS_OF.get(point)
+        yield FaultKind(f"worker killed {name}", Domain.WORKER, _at(point, "SIGKILL"), only)
+        yield FaultKind(f"worker stopped {name}", Domain.WORKER, _at(point, "SIGSTOP"), only)
     for role in _ROLES:
         for how in (signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP):
             yield FaultKind(f"broker {how.name}, {role}", Domain.BROKER, _broker(role, how))
     yield FaultKind("two brokers stopped", Domain.BROKER, _two_brokers_paused)
     yield FaultKind("too few replicas in sync", Domain.BROKER, _too_few_in_sync)
-    yield FaultKind("partitions raised", Domain.BROKER, _partitions_raised)
+    # Answers move to another partition: of those given twice nobody promises which comes first.
+    yield FaultKind("partitions raised", Domain.BROKER, _partitions_raised, Delivery.EXACTLY_ONCE)
     yield FaultKind("brokers restarted in turn", Domain.BROKER, _rolling_restart)
     yield FaultKind("postgres restarted fast", Domain.POSTGRES, _restarted_fast)
     yield FaultKind("postgres restarted immediate", Domain.POSTGRES, _restarted_immediate)
     yield FaultKind("postgres away", Domain.POSTGRES, _away)
+    yield FaultKind("postgres away until ids expire", Domain.POSTGRES, _away_until_expired, Delivery.EXACTLY_ONCE)
     yield FaultKind("sessions terminated", Domain.POSTGRES, _sessions_terminated)
     yield FaultKind("locks held", Domain.POSTGRES, _locked)
     yield FaultKind("postgres read-only", Domain.POSTGRES, _read_only)
@@ -385,12 +471,18 @@ def _kinds() -> Iterator[FaultKind]:
 
 
 def _network_kinds() -> Iterator[FaultKind]:
-    for api in Api:
+    requests: dict[Api | GroupApi, Delivery | None] = {
+        **dict.fromkeys(Api),
+        **dict.fromkeys(_IN_TRANSACTIONS, Delivery.EXACTLY_ONCE),
+        GroupApi.OFFSET_COMMIT: Delivery.AT_LEAST_ONCE,
+    }
+    for api, only in requests.items():
         for kind in (Kind.DROPPED, Kind.ANSWER_LOST, Kind.BLACK_HOLED, Kind.DELAYED):
-            yield FaultKind(f"{api.name} {kind}", Domain.NETWORK, _kafka_fault(kind, api))
-        yield FaultKind(f"{api.name} {Kind.REFUSED}", Domain.NETWORK, _error(Kind.REFUSED, api))
-    for api in (Api.PRODUCE, Api.ADD_PARTITIONS_TO_TXN, Api.ADD_OFFSETS_TO_TXN, Api.TXN_OFFSET_COMMIT, Api.END_TXN):
-        yield FaultKind(f"{api.name} {Kind.LATE_DUPLICATE}", Domain.NETWORK, _kafka_fault(Kind.LATE_DUPLICATE, api))
+            yield FaultKind(f"{api.name} {kind}", Domain.NETWORK, _kafka_fault(kind, api), only)
+        yield FaultKind(f"{api.name} {Kind.REFUSED}", Domain.NETWORK, _error(Kind.REFUSED, api), only)
+    late = Kind.LATE_DUPLICATE
+    for api in (Api.PRODUCE, *_IN_TRANSACTIONS):
+        yield FaultKind(f"{api.name} {late}", Domain.NETWORK, _kafka_fault(late, api), Delivery.EXACTLY_ONCE)
     for kind in (Kind.DROPPED, Kind.ANSWER_LOST, Kind.BLACK_HOLED, Kind.DELAYED):
         for statement in ("COMMIT", "UPDATE"):
             yield FaultKind(f"{statement} {kind}", Domain.NETWORK, _postgres_fault(kind, statement))
@@ -405,3 +497,8 @@ def _postgres_fault(kind: Kind, statement: str) -> Act:
 
 
 KINDS: Final[dict[str, FaultKind]] = {kind.name: kind for kind in _kinds()}
+
+
+def kinds_of(delivery: Delivery) -> list[FaultKind]:
+    """Those whose moment comes in that delivery."""
+    return [kind for kind in KINDS.values() if kind.delivery in {None, delivery}]

@@ -5,6 +5,7 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Final
 
 from tests.acceptance.clients import Record
@@ -13,6 +14,13 @@ SOURCE: Final = "/faults"
 ORGANISATION: Final = "ORG1"
 NUMBER: Final = "correlation_id"
 """The header by which commands are numbered: the worker returns it with the answer."""
+
+
+class Delivery(StrEnum):
+    """What the workers were told to promise (``WORKER_DELIVERY``)."""
+
+    EXACTLY_ONCE = "exactly_once"
+    AT_LEAST_ONCE = "at_least_once"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +47,7 @@ class Ledger:
     """The codes of the access tokens that exist."""
     effective: frozenset[str] = frozenset()
     """Those of them that were effective from the beginning."""
+    delivery: Delivery = Delivery.EXACTLY_ONCE
 
     def write(self, command: Command) -> None:
         assert command.number == len(self.commands)
@@ -65,7 +74,7 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One record of the result topic. ``data`` is kept of an ``OK`` only."""
+    """One record of the result topic. ``event_id`` is its own ``ce_id``; ``data`` is kept of an ``OK`` only."""
 
     partition: int
     offset: int
@@ -73,15 +82,17 @@ class Result:
     status: str
     replayed: bool
     command_id: str
+    event_id: str
     data: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One record of the transition topic."""
+    """One record of the transition topic. ``event_id`` is its ``ce_id``."""
 
     partition: int
     offset: int
+    event_id: str
     members: Mapping[str, Any]
 
 
@@ -117,8 +128,10 @@ class Evidence:
     """How often a harness's lie said that an answer is too large: so many may have gone out without their data."""
     unsettled: Sequence[str] = ()
     """The topics in which a transaction is still open."""
+    disturbed: Sequence[str] = ()
+    """The lanes that were thrown back to their start while nothing hurt anyone."""
     left: Sequence[str] = ()
-    """What the workers left behind that they should not have: sessions, locks, file descriptors."""
+    """What the workers left behind that they should not have, or held too much of: sessions, tasks, sockets."""
 
 
 def seen(record: Record) -> Seen:
@@ -157,7 +170,14 @@ def result(record: Record) -> Result:
         status,
         replayed == b"true",
         (record.header("command_id") or b"").decode(),
+        (record.header("ce_id") or b"").decode(),
         body["data"] if status == "OK" else None,
+    )
+
+
+def event(record: Record) -> Event:
+    return Event(
+        record.partition, record.offset, (record.header("ce_id") or b"").decode(), json.loads(record.value or b"{}")
     )
 
 

@@ -148,7 +148,8 @@ class Load(threading.Thread):
         self._topic = topic
         self._mix = iter(mix)
         self._ledger = ledger
-        self._rate = rate
+        self.rate = rate
+        """May be changed at any time."""
         self._halt = threading.Event()
         self._faults = _Faults()
         self._producer = Producer(
@@ -164,15 +165,16 @@ class Load(threading.Thread):
         )
 
     def run(self) -> None:
-        writer, began, sent = Writer(), time.monotonic(), 0
+        writer, looked, due = Writer(), time.monotonic(), 0.0
         while not self._halt.wait(TICK_SECONDS):
-            due = int((time.monotonic() - began) * self._rate)
-            while sent < due:
+            now = time.monotonic()
+            due, looked = due + (now - looked) * self.rate, now
+            while due >= 1:
                 command = next(self._mix, None)
                 if command is None:
                     return
                 self._send(command, writer)
-                sent += 1
+                due -= 1
             self._producer.poll(0)
 
     def _send(self, command: Command, writer: Writer) -> None:

@@ -39,6 +39,9 @@ class MutantSpec:
     exposed_by: tuple[str, ...]
     breaks: str
     undo: Callable[[], None]
+    kinds: tuple[str, ...] = ()
+    """The faults of ``python -m tests.faults`` that caught it within a minute. Without any, it was not tried or takes a
+    moment that only its scenario makes (``test_mutants``)."""
 
 
 def commit_without_gathering() -> None:
@@ -254,6 +257,12 @@ _SPECS: Final = (
         ("an InitProducerId under way during a rebalance",),
         KEPT,
         start_not_cancelled_on_revoke,
+        (
+            "rebalance storm",
+            "INIT_PRODUCER_ID delayed",
+            "INIT_PRODUCER_ID black_holed",
+            "worker stopped beyond its session",
+        ),
     ),
     MutantSpec(
         "offset_outside_transaction",
@@ -261,6 +270,7 @@ _SPECS: Final = (
         ("a worker killed between the end of the transaction and what follows",),
         "no answer is repeated",
         offset_outside_transaction,
+        ("worker killed after the end",),
     ),
     MutantSpec(
         "no_record_of_commands",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Final
 
-from tests.faults.kinds import KINDS, Domain, FaultKind
+from tests.faults.kinds import Domain, FaultKind
 from tests.faults.stage import Stage
 
 PAIRED: Final = 0.3
@@ -51,13 +51,12 @@ class Log:
         return dict(sorted(Counter(each.name for each in self.struck).items()))
 
 
-def rows(seed: int, names: Sequence[str] = (), *, alone: bool = False, quiet: float = 2.5) -> list[Iterator[Strike]]:
+def rows(seed: int, kinds: Sequence[FaultKind], *, alone: bool = False, quiet: float = 2.5) -> list[Iterator[Strike]]:
     """Endless rows to be played at the same time: in one processes are hurt, in the other what they talk through.
 
     ``alone`` makes it one row, in which no fault has company. ``quiet`` is the longest that nothing happens after a
     strike of a row, in seconds. The same arguments give the same rows.
     """
-    kinds = [KINDS[name] for name in names] or list(KINDS.values())
     if alone:
         return [_row(f"{seed}", kinds, paired=0.0, quiet=quiet)]
     processes = [kind for kind in kinds if kind.domain in PROCESSES]

@@ -15,6 +15,7 @@ from tests.acceptance.scene import Scene
 from tests.acceptance.worker_process import worker_settings
 from tests.faults.cluster import REPLICAS, Cluster
 from tests.faults.fleet import Fleet
+from tests.faults.ledger import Delivery
 from tests.faults.proxy import KafkaProxy, PostgresProxy
 from tests.providers.kafka import HOST, TopicNames, create_topics
 from tests.providers.postgres import DatabaseUnderTest, WheelPostgres, make_prepared
@@ -46,7 +47,9 @@ class Stage:
 
 
 @asynccontextmanager
-async def staged(*, workers: int, partitions: int, mutant: str | None = None) -> AsyncIterator[Stage]:
+async def staged(
+    *, workers: int, partitions: int, delivery: Delivery, mutant: str | None = None
+) -> AsyncIterator[Stage]:
     """Set it all up; the workers are not started yet. Nothing is left behind."""
     async with AsyncExitStack() as opened:
         directory = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="faults-")))
@@ -71,6 +74,7 @@ async def staged(*, workers: int, partitions: int, mutant: str | None = None) ->
             "WORKER_KAFKA__REQUEST_TIMEOUT_MS": str(REQUEST_SECONDS * 1000),
             "WORKER_KAFKA__TRANSACTION_TIMEOUT_MS": str(TRANSACTION_SECONDS * 1000),
             "WORKER_MAX_BATCH": str(MAX_BATCH),
+            "WORKER_DELIVERY": delivery.value,
         }
         scene = Scene(cluster, postgres, topics, database, settings, directory)
         fleet = Fleet(settings, directory, workers, mutant)

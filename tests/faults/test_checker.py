@@ -3,13 +3,17 @@
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, Final
 
 import pytest
 
 from schemas.transition import FIRST_PREVIOUS_HASH, event_hash
 from tests.faults.checker import Model, Report, check
-from tests.faults.ledger import Command, DeadLetter, Event, Evidence, Ledger, Result, Seen, Sent
+from tests.faults.holdings import too_much
+from tests.faults.kinds import KINDS, kinds_of
+from tests.faults.ledger import Command, DeadLetter, Delivery, Event, Evidence, Ledger, Result, Seen, Sent
+from tests.faults.mutants import MUTANTS
 
 FIELDS: Final = "authentication_code,life_cycle_state"
 RESULTS: Final = "results"
@@ -87,7 +91,7 @@ def events() -> list[dict[str, Any]]:
 
 
 def published(event: dict[str, Any]) -> Event:
-    return Event(int(event["lane"]), event["sequence"] * 2, event)
+    return Event(int(event["lane"]), event["sequence"] * 2, f"{event['access_token_id']}/{event['version']}", event)
 
 
 def placed() -> list[Sent]:
@@ -106,7 +110,8 @@ def results() -> list[Result]:
     for each, (status, replayed), at in zip(COMMANDS, ANSWERS, placed(), strict=True):
         data = {"authentication_code": each.code, **whole} if status == "OK" else None
         named = f"ce:ORG1:%2Ffaults:{each.identity}"
-        answered.append(Result(each.partition, at.offset * 2, each.number, status, replayed, named, data))
+        own = named if status == "OK" else f"{each.partition}/{at.offset}"
+        answered.append(Result(each.partition, at.offset * 2, each.number, status, replayed, named, own, data))
     return answered
 
 
@@ -297,6 +302,10 @@ def leave_a_transaction_open(evidence: Evidence) -> None:
     evidence.unsettled = [RESULTS]
 
 
+def throw_an_owner_back(evidence: Evidence) -> None:
+    evidence.disturbed = ["worker 1, partition 0: kafka: ProducerFenced"]
+
+
 def leave_a_session(evidence: Evidence) -> None:
     evidence.left = ["1 sessions idle in transaction"]
 
@@ -342,6 +351,7 @@ PLANTED: Final[dict[Callable[[Evidence], None], str]] = {
     show_late_what_was_hidden: "both readers saw the same",
     show_something_else: "both readers saw the same",
     leave_a_transaction_open: "no transaction is open",
+    throw_an_owner_back: "an owner keeps its lane",
     leave_a_session: "nothing is left behind",
     lose_a_command: "the load is sound",
     misplace_a_command: "the load is sound",
@@ -352,6 +362,115 @@ PLANTED: Final[dict[Callable[[Evidence], None], str]] = {
 def test_a_broken_promise_is_noticed(case: Case, plant: Callable[[Evidence], None], rule: str) -> None:
     plant(case.evidence)
     assert rule in case.rules()
+
+
+# --- the other delivery -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def looser(case: Case) -> Case:
+    """The same run, of workers that promise less."""
+    case.ledger.delivery = Delivery.AT_LEAST_ONCE
+    return case
+
+
+def repeat_all_in_order(evidence: Evidence) -> None:
+    evidence.results = [*evidence.results, *(replace(each, offset=each.offset + 50) for each in evidence.results)]
+    evidence.events = [*evidence.events, *(replace(each, offset=each.offset + 50) for each in evidence.events)]
+    repeat_a_dead_letter(evidence)
+
+
+REPETITIONS: Final = (repeat_an_answer, repeat_an_event, repeat_a_dead_letter, repeat_all_in_order)
+
+
+@pytest.mark.parametrize("repeat", REPETITIONS)
+def test_at_least_once_may_repeat_itself(looser: Case, repeat: Callable[[Evidence], None]) -> None:
+    repeat(looser.evidence)
+    assert looser.rules() == set()
+
+
+def test_repetitions_are_counted(looser: Case) -> None:
+    repeat_all_in_order(looser.evidence)
+    assert looser.report().repeated == len(COMMANDS)
+
+
+def repeat_with_another_status(evidence: Evidence) -> None:
+    evidence.results = [*evidence.results, replace(evidence.results[3], offset=99, status="INTERNAL_ERROR")]
+
+
+def repeat_as_another_event(evidence: Evidence) -> None:
+    evidence.results = [*evidence.results, replace(evidence.results[3], offset=99, event_id="another")]
+
+
+def repeat_a_transition_otherwise(evidence: Evidence) -> None:
+    otherwise = {**evidence.events[3].members, "user_id": "somebody else"}
+    evidence.events = [*evidence.events, replace(evidence.events[3], offset=99, members=otherwise)]
+
+
+def repeat_a_transition_as_another_event(evidence: Evidence) -> None:
+    evidence.events = [*evidence.events, replace(evidence.events[3], offset=99, event_id="another")]
+
+
+def repeat_a_dead_letter_otherwise(evidence: Evidence) -> None:
+    evidence.dead_letters = [*evidence.dead_letters, replace(evidence.dead_letters[0], code="INTERNAL_ERROR")]
+
+
+def repeat_without_the_data(evidence: Evidence) -> None:
+    evidence.results = [*evidence.results, replace(evidence.results[0], offset=99, data={})]
+
+
+UNFAITHFUL: Final[dict[Callable[[Evidence], None], str]] = {
+    repeat_with_another_status: "a repetition says the same",
+    repeat_as_another_event: "a repetition says the same",
+    repeat_a_transition_otherwise: "a repetition says the same",
+    repeat_a_transition_as_another_event: "one transition per token",
+    repeat_a_dead_letter_otherwise: "a repetition says the same",
+    repeat_without_the_data: "every answer shows what was asked",
+}
+STILL_BROKEN: Final = {plant: rule for plant, rule in PLANTED.items() if plant not in REPETITIONS} | UNFAITHFUL
+
+
+@pytest.mark.parametrize(("plant", "rule"), STILL_BROKEN.items(), ids=[plant.__name__ for plant in STILL_BROKEN])
+def test_at_least_once_keeps_every_other_promise(looser: Case, plant: Callable[[Evidence], None], rule: str) -> None:
+    plant(looser.evidence)
+    assert rule in looser.rules()
+
+
+@pytest.mark.parametrize("plant", UNFAITHFUL)
+def test_exactly_once_allows_none_of_it(case: Case, plant: Callable[[Evidence], None]) -> None:
+    plant(case.evidence)
+    assert case.rules()
+
+
+def test_every_mutant_breaks_a_rule_that_the_checker_knows() -> None:
+    known = set(chain(PLANTED.values(), UNFAITHFUL.values()))
+    assert {spec.breaks for spec in MUTANTS.values()} <= known
+
+
+def test_the_faults_that_caught_a_mutant_are_kinds_of_the_harness() -> None:
+    assert {name for spec in MUTANTS.values() for name in spec.kinds} <= KINDS.keys()
+
+
+@pytest.mark.parametrize("delivery", Delivery)
+def test_no_kind_waits_for_a_moment_of_the_other_delivery(delivery: Delivery) -> None:
+    other = next(each for each in Delivery if each is not delivery)
+    chosen = kinds_of(delivery)
+    assert chosen
+    assert all(kind.delivery is not other for kind in chosen)
+
+
+# --- what is held -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("what", "count"), [("producers", 4), ("tasks", 64), ("sockets", 43)])
+def test_a_leak_is_noticed(what: str, count: int) -> None:
+    healthy: dict[str, Any] = {"lanes": 3, "producers": 3, "tasks": 48, "sockets": 23, "most": {}}
+    assert list(too_much(healthy)) == []
+    (told,) = too_much({**healthy, what: count})
+    assert told.startswith(f"{count} {what}")
+
+
+# --- the model --------------------------------------------------------------------------------------------------------
 
 
 def test_a_refused_id_is_judged_afresh(case: Case) -> None:

@@ -19,12 +19,12 @@ from confluent_kafka import Producer
 from confluent_kafka.admin._resource import ResourceType
 
 from tests.acceptance.clients import Outgoing, TooLate, consumed_offsets, log_ends, wait_settled
-from tests.acceptance.scene import Scene, answer, event_id, history
+from tests.acceptance.scene import Scene, event_id, history
 from tests.acceptance.worker_process import WorkerProcess
-from tests.faults.checker import Report, Violation, check
-from tests.faults.ledger import NUMBER, SOURCE, Command, Event, Evidence, Ledger, dead_letter, result, seen, sent
+from tests.faults.checker import Report, check
+from tests.faults.ledger import NUMBER, SOURCE, Command, Evidence, Ledger, dead_letter, event, result, seen, sent
 from tests.faults.load import Writer
-from tests.faults.mutants import KEPT, MUTANTS
+from tests.faults.mutants import MUTANTS
 from tests.faults.worker import faulty
 
 pytestmark = [pytest.mark.real_kafka, pytest.mark.slow]
@@ -57,7 +57,7 @@ class Arm:
     scene: Scene
     mutant: str | None
     ledger: Ledger = field(default_factory=Ledger)
-    disturbed: list[Violation] = field(default_factory=list)
+    disturbed: list[str] = field(default_factory=list)
 
     def worker(self, *points: str, **settings: str) -> WorkerProcess:
         """A worker of this arm, not started yet."""
@@ -87,7 +87,7 @@ class Arm:
     def look_for_losses(self, owner: WorkerProcess) -> None:
         """Nobody else has been given the partition since this owner started, so nothing may take it from it."""
         reasons = Counter(lost["reason"] for lost in owner.events("lane_lost"))
-        self.disturbed += [Violation(KEPT, f"{reason} ({times} times)") for reason, times in reasons.items()]
+        self.disturbed += [f"{reason} ({times} times)" for reason, times in reasons.items()]
 
     def report(self) -> Report:
         """What the checker finds, when all workers are gone."""
@@ -105,7 +105,7 @@ class Arm:
         evidence = Evidence(
             sent=[sent(record) for record in scene.seen(topics.commands)],
             results=[result(record) for record in results],
-            events=[Event(record.partition, record.offset, answer(record)) for record in events],
+            events=[event(record) for record in events],
             dead_letters=[dead_letter(record) for record in dead_letters],
             history=history(scene),
             states={row["id"]: (row["life_cycle_state"], row["version"]) for row in states},
@@ -113,10 +113,9 @@ class Arm:
             ends={place: end for place, end in log_ends(bootstrap, topics.commands).items() if end},
             during=now,
             after=now,
+            disturbed=self.disturbed,
         )
-        report = check(self.ledger, evidence)
-        report.violations += self.disturbed
-        return report
+        return check(self.ledger, evidence)
 
     @property
     def transactional_id(self) -> str:

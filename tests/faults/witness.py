@@ -12,8 +12,8 @@ from uuid import uuid4
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
 
 from tests.acceptance.clients import TooLate, as_record, consumed_offsets, log_ends, stream_to_end, wait_settled
-from tests.acceptance.scene import Scene, answer, history
-from tests.faults.ledger import Event, Evidence, Result, Seen, Sent, dead_letter, result, seen, sent
+from tests.acceptance.scene import Scene, history
+from tests.faults.ledger import Evidence, Result, Seen, Sent, dead_letter, event, result, seen, sent
 
 READ_SECONDS: Final = 300.0
 SETTLE_SECONDS: Final = 30.0
@@ -134,7 +134,7 @@ def _read(scene: Scene, evidence: Evidence) -> None:
         _note(evidence, topics.results, seen(record))
     events = []
     for record in stream_to_end(bootstrap, topics.transitions, seconds=READ_SECONDS):
-        events.append(Event(record.partition, record.offset, answer(record)))
+        events.append(event(record))
         _note(evidence, topics.transitions, seen(record))
     letters = []
     for record in stream_to_end(bootstrap, topics.dead_letters, seconds=READ_SECONDS):

@@ -9,6 +9,7 @@ import sys
 import time
 from typing import Final
 
+from tests.faults.holdings import tell
 from tests.faults.mutants import MUTANTS
 from tests.faults.points import arm
 from worker.cli import main
@@ -30,6 +31,7 @@ def _run() -> None:
     parser.add_argument("--point", action="append", default=[], metavar="NAME:NUMBER:SIGNAL")
     asked = parser.parse_args()
     signal.signal(signal.SIGUSR1, lambda *_: time.sleep(BLOCKED_SECONDS))
+    signal.signal(signal.SIGUSR2, lambda *_: tell())
     if asked.mutant is not None:
         MUTANTS[asked.mutant].undo()
     # After the mutant: what it calls by way of the client passes the points as well.
