@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions
 
@@ -60,7 +62,6 @@ _SETTINGS: Final[Mapping[str, str]] = {
     "min.insync.replicas": str(MIN_IN_SYNC),
     "transactional.id.expiration.ms": str(EXPIRATION_SECONDS * 1000),
     "transaction.remove.expired.transaction.cleanup.interval.ms": "2000",
-    "producer.id.expiration.check.interval.ms": "2000",
     # A node that is gone or stands still is noticed in seconds.
     "broker.session.timeout.ms": "3000",
     "broker.heartbeat.interval.ms": "500",
@@ -76,7 +77,7 @@ _SETTINGS: Final[Mapping[str, str]] = {
     "num.io.threads": "4",
     "log.cleaner.dedupe.buffer.size": "4194304",
 }
-LOOK_SECONDS: Final = 2.0
+ANSWER_SECONDS: Final = 20.0
 GONE: Final = b""
 
 
@@ -258,32 +259,17 @@ class Cluster(KafkaServer):
     def group_coordinator(self, group: str) -> Node:
         return self.leader("__consumer_offsets", _slot(group))
 
-    def expired(self, transactional_ids: Iterable[str]) -> set[str]:
+    async def expired(self, transactional_ids: Iterable[str]) -> set[str]:
         """Those of which the last that a coordinator wrote, lately, is that they are gone."""
-        reader = Consumer({"bootstrap.servers": self.bootstrap, "group.id": "transactions", "log_level": 0})
+        reader = AIOKafkaConsumer(bootstrap_servers=self.bootstrap, enable_auto_commit=False)
         try:
-            return {each for each in transactional_ids if self._last_written(reader, each) == GONE}
-        except KafkaException:  # no coordinator answers: nobody can say so
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await reader.start()
+                return {each for each in transactional_ids if await _last_written(reader, each) == GONE}
+        except (KafkaError, TimeoutError):  # no coordinator answers: nobody can say so
             return set()
         finally:
-            reader.close()
-
-    def _last_written(self, reader: Consumer, transactional_id: str) -> bytes | None:
-        """``GONE`` if it was deleted; ``None`` if nothing was written of it lately."""
-        place = TopicPartition(TRANSACTIONS, _slot(transactional_id))
-        key = struct.pack(">hh", 0, len(transactional_id)) + transactional_id.encode()
-        start, end = reader.get_watermark_offsets(place, timeout=10)
-        place.offset = at = max(start, end - TAIL)
-        reader.assign([place])
-        written = None
-        while at < end:
-            record = reader.poll(LOOK_SECONDS)
-            if record is None or record.error() is not None:
-                return None
-            at = (record.offset() or 0) + 1
-            if record.key() == key:
-                written = record.value() or GONE
-        return written
+            await reader.stop()
 
     def add_partition(self, topic: str) -> None:
         """One more of them."""
@@ -312,3 +298,18 @@ def _wounds_of(topic: Any) -> Sequence[str]:
         for place in topic.partitions.values()
         if place.leader < 0 or len(place.isrs) < len(place.replicas)
     ]
+
+
+async def _last_written(reader: AIOKafkaConsumer, transactional_id: str) -> bytes | None:
+    """``GONE`` if it was deleted; ``None`` if nothing was written of it lately."""
+    place = TopicPartition(TRANSACTIONS, _slot(transactional_id))
+    key = struct.pack(">hh", 0, len(transactional_id)) + transactional_id.encode()
+    reader.assign([place])
+    start, end = (await reader.beginning_offsets([place]))[place], (await reader.end_offsets([place]))[place]
+    reader.seek(place, max(start, end - TAIL))
+    written = None
+    while await reader.position(place) < end:
+        for record in (await reader.getmany(place, timeout_ms=1000)).get(place, []):
+            if record.key == key:
+                written = record.value or GONE
+    return written

@@ -12,7 +12,6 @@ from typing import Any, Final
 
 import asyncpg
 import psutil
-from confluent_kafka.admin._resource import ResourceType
 
 from tests.faults.cluster import EXPIRATION_SECONDS, Node
 from tests.faults.fleet import Slot
@@ -26,10 +25,6 @@ POINT_SECONDS: Final = 30.0
 ONCE_PER_LANE: Final = frozenset({"before_the_row", "before_the_init", "after_the_init"})
 """Points that a worker in good health does not come to again."""
 STRIKE_SECONDS: Final = 15.0
-EVERY_BROKER: Final = ""
-"""Also those that are away."""
-DAY_SECONDS: Final = 86_400
-"""After so long a broker by default forgets a producer that has written nothing."""
 EXPIRED_SECONDS: Final = TRANSACTION_SECONDS + EXPIRATION_SECONDS + 10.0
 """An open transaction is aborted first; after that the broker looks every few seconds for what it may forget."""
 
@@ -120,29 +115,17 @@ async def _storm(stage: Stage, chance: Random) -> None:
 
 
 async def _all_asleep_until_expired(stage: Stage, _: Random) -> bool:
-    """When they wake, the brokers know neither their transactional ids nor their producer ids."""
+    """When they wake, the brokers have forgotten their transactional ids."""
     if not await _known(stage, every=True):
         return False
     workers = [slot.worker for slot in stage.fleet.slots]
     for worker in workers:
         worker.pause()
     try:
-        return await _expired(stage)
+        return await _known(stage, every=False)
     finally:
         for worker in workers:
             worker.resume()
-
-
-async def _expired(stage: Stage) -> bool:
-    """Wait until the brokers have forgotten every lane's transactional id; whether they did.
-
-    Meanwhile they forget producers as well, which would be too soon for a load whose brokers are away.
-    """
-    await _forget_producers_after(stage, EXPIRATION_SECONDS)
-    try:
-        return await _known(stage, every=False)
-    finally:
-        await _forget_producers_after(stage, DAY_SECONDS)
 
 
 async def _known(stage: Stage, *, every: bool) -> bool:
@@ -150,7 +133,7 @@ async def _known(stage: Stage, *, every: bool) -> bool:
     ids = {stage.transactional_id(number) for number in range(stage.partitions)}
 
     async def holds() -> bool:
-        expired = await asyncio.to_thread(stage.cluster.expired, ids)
+        expired = await stage.cluster.expired(ids)
         return not expired if every else expired == ids
 
     try:
@@ -158,11 +141,6 @@ async def _known(stage: Stage, *, every: bool) -> bool:
     except TimeoutError:
         return False
     return True
-
-
-async def _forget_producers_after(stage: Stage, seconds: int) -> None:
-    setting, value = "producer.id.expiration.ms", str(seconds * 1000)
-    await asyncio.to_thread(stage.scene.set_up, EVERY_BROKER, setting, value, kind=ResourceType.BROKER)
 
 
 def _at(point: str, which: str) -> Act:
@@ -300,7 +278,7 @@ async def _away_until_expired(stage: Stage, _: Random) -> bool:
         return False
     await stage.postgres.stop("immediate")
     try:
-        return await _expired(stage)
+        return await _known(stage, every=False)
     finally:
         await stage.postgres.start()
 

@@ -1,10 +1,12 @@
 """The schedule: all kinds of faults in an order that the seed decides, alone or together, with quiet in between."""
 
 import asyncio
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from random import Random
 from typing import Final
 
@@ -95,6 +97,7 @@ async def play(stage: Stage, row: Iterator[Strike], until: float, log: Log) -> N
 
 async def _carry_out(stage: Stage, kind: FaultKind, chance: Random, log: Log) -> None:
     began = time.monotonic()
+    sys.stderr.write(f"{datetime.now(UTC):%H:%M:%S} {kind.name}\n")
     try:
         async with asyncio.timeout(LONGEST_SECONDS):
             done = await kind.act(stage, chance)
