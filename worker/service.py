@@ -24,7 +24,7 @@ from worker.fuse import Fuse
 from worker.kafka import client_options, hear_offset_errors
 from worker.lane import Lane, Site, Tools
 from worker.observe import Health, Metrics
-from worker.patience import Patience
+from worker.patience import Patience, done_before
 from worker.pipeline import Pipeline, Policy
 from worker.probe import Probe
 from worker.publish import AtLeast, Exactly, Place, Publisher
@@ -37,6 +37,8 @@ from worker.watchdog import Watchdog
 CONNECTIONS: Final = 10
 """Of all lanes together: a lane waits for one longer than it would take a database with more of them to be slower."""
 STOP_SECONDS: Final = 5.0
+STEP_SECONDS: Final = 30.0
+"""What a dependency that takes connections and says nothing is given at the start, before it is away."""
 HEARTBEAT_MS: Final = 1000
 """By its heartbeat a worker learns of a rebalance, and that a lost lane may be its own: until then nothing flows."""
 FETCH_WAIT_MS: Final = 100
@@ -233,19 +235,30 @@ class _Start:
     async def _until_there(self, step: Callable[[], Awaitable[T]]) -> T | None:
         patience = Patience()
         while not self._stop.is_set():
+            attempt = asyncio.ensure_future(step())
             try:
-                done = await step()
+                async with asyncio.timeout(STEP_SECONDS):
+                    if not await done_before(attempt, self._stop):
+                        return None
+                    done = await attempt
             except (DependencyAway, *KAFKA_ERRORS) as error:
-                dependency = error.dependency if isinstance(error, DependencyAway) else "kafka"
-                self._health.away(dependency, str(error))
-                self._health.progress()
-                log.warning("dependency_away", dependency=dependency, reason=str(error))
-                await patience.wait(self._stop)
+                await self._wait_out(error, patience)
             else:
                 self._health.back("kafka")
                 self._health.back("postgres")
                 return done
+            finally:
+                attempt.cancel()
+                await asyncio.wait({attempt}, timeout=STOP_SECONDS)
         return None
+
+    async def _wait_out(self, error: Exception, patience: Patience) -> None:
+        dependency = error.dependency if isinstance(error, DependencyAway) else "kafka"
+        reason = str(error) or "no answer"
+        self._health.away(dependency, reason)
+        self._health.progress()
+        log.warning("dependency_away", dependency=dependency, reason=reason)
+        await patience.wait(self._stop)
 
 
 def _consumer_options(settings: Settings) -> dict[str, Any]:

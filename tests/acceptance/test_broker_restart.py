@@ -1,6 +1,9 @@
 """The broker goes away and comes back under load: the worker waits, says so, and goes on (DESIGN 3)."""
 
 import asyncio
+import socket
+import time
+from contextlib import ExitStack
 from typing import Final
 
 import pytest
@@ -56,3 +59,23 @@ def test_a_worker_with_nothing_to_do_says_that_the_broker_is_away(scene: Scene) 
         asyncio.run(scene.kafka.start())
         worker.wait_ready()
         assert worker.terminate() == 0
+
+
+def test_a_worker_may_be_stopped_while_a_broker_that_says_nothing_is_waited_for(scene: Scene) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent, ExitStack() as alive:
+        silent.settimeout(20)
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        worker = scene.worker(
+            KAFKA__BOOTSTRAP_SERVERS=address,
+            KAFKA__SESSION_TIMEOUT_MS="30000",
+            KAFKA__REQUEST_TIMEOUT_MS="40000",
+            KAFKA__TRANSACTION_TIMEOUT_MS="60000",
+        )
+        alive.callback(worker.kill)
+        worker.start()
+        alive.enter_context(silent.accept()[0])
+        assert worker.probe("/livez")[0] == 200
+        assert worker.probe("/readyz")[0] == 503
+        began = time.monotonic()
+        assert worker.terminate(seconds=20) == 0
+        assert time.monotonic() - began < 10
