@@ -1,6 +1,7 @@
 """What every Kafka client of this package is made with."""
 
 import ssl
+from collections.abc import Iterator
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer
@@ -41,15 +42,15 @@ def client_options(kafka: KafkaSettings) -> dict[str, Any]:
 def hear_offset_errors(consumer: AIOKafkaConsumer) -> None:
     """Let the consumer raise what the group's coordinator answers instead of offsets.
 
-    aiokafka overlooks an error of the whole answer, and reports offsets that could not be read as absent (DESIGN 6).
-    An error that it would not try again ends a task of the client for good, so all but a refusal may be tried again.
+    aiokafka overlooks an error of the whole answer, and an unknown partition, and reports offsets that could not be
+    read as absent (DESIGN 6). An error that it would not try again ends a task of the client for good, so all but a refusal may be tried again.
     """
     coordinator = consumer._coordinator
     send = coordinator._send_req
 
     async def heard(request: Any) -> Any:
         answer = await send(request)
-        if isinstance(request, OffsetFetchRequest) and (code := getattr(answer, "error_code", 0)):
+        for code in _errors_of(answer) if isinstance(request, OffsetFetchRequest) else ():
             error = kafka_errors.for_code(code)
             if error in _ASK_ANOTHER:
                 coordinator.coordinator_dead()
@@ -65,7 +66,15 @@ class OffsetsNotTold(kafka_errors.KafkaError):  # type: ignore[misc] # aiokafka 
     retriable = True
 
 
-_FORBIDDEN: Final = frozenset({kafka_errors.GroupAuthorizationFailedError})
+def _errors_of(answer: Any) -> Iterator[int]:
+    """The errors of an OffsetFetch answer: of the whole, and of each partition."""
+    codes = [getattr(answer, "error_code", 0), *(code for _, places in answer.topics for *_, code in places)]
+    return (code for code in codes if code)
+
+
+_FORBIDDEN: Final = frozenset(
+    {kafka_errors.GroupAuthorizationFailedError, kafka_errors.TopicAuthorizationFailedError}
+)
 _ASK_ANOTHER: Final = frozenset(
     {kafka_errors.NotCoordinatorForGroupError, kafka_errors.GroupCoordinatorNotAvailableError}
 )
