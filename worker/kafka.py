@@ -43,7 +43,7 @@ def hear_offset_errors(consumer: AIOKafkaConsumer) -> None:
     """Let the consumer raise what the group's coordinator answers instead of offsets.
 
     aiokafka overlooks an error of the whole answer, and an unknown partition, and reports offsets that could not be
-    read as absent (DESIGN 6). An error that it would not try again ends a task of the client for good, so all but a refusal may be tried again.
+    read as absent (DESIGN 6). What it would not try again upon ends a task of its for good: only a refusal may do so.
     """
     coordinator = consumer._coordinator
     send = coordinator._send_req
@@ -72,9 +72,7 @@ def _errors_of(answer: Any) -> Iterator[int]:
     return (code for code in codes if code)
 
 
-_FORBIDDEN: Final = frozenset(
-    {kafka_errors.GroupAuthorizationFailedError, kafka_errors.TopicAuthorizationFailedError}
-)
+_FORBIDDEN: Final = frozenset({kafka_errors.GroupAuthorizationFailedError, kafka_errors.TopicAuthorizationFailedError})
 _ASK_ANOTHER: Final = frozenset(
     {kafka_errors.NotCoordinatorForGroupError, kafka_errors.GroupCoordinatorNotAvailableError}
 )
