@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final, TextIO
 
 HERE: Final = Path(__file__).resolve().parent
-MEMORY_MIB: Final = 1800
+MEMORY_MIB: Final = 2000
 """Of one run; two run at a time."""
 AT_ONCE: Final = 2
 DEPTH: Final = 1_000_000

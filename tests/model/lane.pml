@@ -458,7 +458,7 @@ _own:                                                  /* take_lane: a fresh own
 #if READ_BEFORE_OPEN
        read[me] = offset;
 #endif
-       printf("SAY %d: takes the lane, next_offset %d\n", me, next_offset) }
+       printf("SAY %d: takes the lane, next_offset %d\n", me, next_offset); goto open }
   :: CRASH :: CANCEL
   fi;
 #endif
