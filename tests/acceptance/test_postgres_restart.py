@@ -14,10 +14,12 @@ pytestmark = pytest.mark.real_kafka
 COMMANDS: Final = 4000
 
 
-def wait_for_more(scene: Scene, worker: WorkerProcess) -> None:
-    """The worker is at work: it consumes."""
-    before = scene.count_consumed()
-    worker.wait(lambda: scene.count_consumed() > before, "goes on")
+def send_and_wait_for_work(load: Load, worker: WorkerProcess, first: int, last: int) -> None:
+    """Send these commands, and wait until the worker is at work on them: it consumes."""
+    # Counted before they are sent: a quick worker is through with them before one can look.
+    before = load.scene.count_consumed()
+    load.send(first, last)
+    worker.wait(lambda: load.scene.count_consumed() > before, "goes on")
 
 
 def test_postgres_restarted_under_load(scene: Scene) -> None:
@@ -25,8 +27,7 @@ def test_postgres_restarted_under_load(scene: Scene) -> None:
     modes: tuple[Mode, ...] = ("fast", "immediate", "immediate", "fast")
     with scene.worker(MAX_BATCH="10") as worker:
         for place, mode in enumerate(modes):
-            load.send(place * 1000 + 1, place * 1000 + 1000)
-            wait_for_more(scene, worker)
+            send_and_wait_for_work(load, worker, place * 1000 + 1, place * 1000 + 1000)
             asyncio.run(scene.postgres.restart(mode))
         scene.wait_consumed()
         worker.wait_ready()
@@ -40,8 +41,7 @@ def test_postgres_restarted_under_load(scene: Scene) -> None:
 def test_the_worker_waits_for_a_postgres_that_is_away_and_says_so(scene: Scene) -> None:
     load = Load(scene, scene.new_tokens(1000))
     with scene.worker(MAX_BATCH="10") as worker:
-        load.send(1, 500)
-        wait_for_more(scene, worker)
+        send_and_wait_for_work(load, worker, 1, 500)
         asyncio.run(scene.postgres.stop("immediate"))
         load.send(501, 1000)
         worker.wait(lambda: worker.probe("/readyz")[0] == 503, "is not ready")
@@ -62,10 +62,9 @@ def test_the_worker_waits_for_a_postgres_that_is_away_and_says_so(scene: Scene) 
 
 
 def test_a_worker_may_be_stopped_while_postgres_is_away(scene: Scene) -> None:
-    load = Load(scene, scene.new_tokens(1000))
-    load.send(1, 1000)
+    load = Load(scene, scene.new_tokens(COMMANDS))
     with scene.worker(MAX_BATCH="10") as worker:
-        wait_for_more(scene, worker)
+        send_and_wait_for_work(load, worker, 1, COMMANDS)
         asyncio.run(scene.postgres.stop("immediate"))
         worker.wait_event("dependency_away")
         assert worker.terminate(seconds=10) == 0
