@@ -29,7 +29,7 @@ from worker.errors import (
 from worker.fuse import Fuse
 from worker.model import Answered, Coordinates, Delivery, percent_encoded
 from worker.observe import Health, LaneState, Metrics
-from worker.patience import Patience, done_before
+from worker.patience import Patience, carried_out, done_before
 from worker.pipeline import Hold, Pipeline
 from worker.publish import Place, Publisher
 from worker.result import DEAD_LETTERED, Message, Post, messages
@@ -339,13 +339,8 @@ class Lane:
 
     async def _confirmed(self) -> None:
         """Who has slept may have a successor, and would fence it. Raises ``LaneLost`` if told to drain meanwhile."""
-        confirmed = asyncio.ensure_future(self._tools.confirmed())
-        try:
-            if not await done_before(confirmed, self._drain):
-                raise LaneLost("kafka: the group has gone on without this worker")
-            await confirmed
-        finally:
-            confirmed.cancel()
+        if not await carried_out(self._tools.confirmed(), self._drain):
+            raise LaneLost("kafka: the group has gone on without this worker")
 
     # --- report -------------------------------------------------------------------------------------------------------
 

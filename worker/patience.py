@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import Awaitable
 from typing import Any, Final
 
 SHORTEST: Final = 0.1
@@ -16,6 +17,18 @@ async def done_before(future: "asyncio.Future[Any]", cut_short: asyncio.Event) -
     finally:
         cut.cancel()
     return future.done()
+
+
+async def carried_out(work: Awaitable[None], cut_short: asyncio.Event) -> bool:
+    """Do ``work``, but give it up when ``cut_short`` is set. Whether it was done; raises what it raised."""
+    task = asyncio.ensure_future(work)
+    try:
+        if not await done_before(task, cut_short):
+            return False
+        await task
+        return True
+    finally:
+        task.cancel()
 
 
 class Patience:

@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from worker.errors import KAFKA_ERRORS, DependencyAway, LaneBlocked, WorkerError
 from worker.lane import Lane
 from worker.observe import Health, LaneState, Metrics
-from worker.patience import Patience, done_before
+from worker.patience import Patience, carried_out
 
 WATCH_SECONDS: Final = 0.5
 SETTLED_SECONDS: Final = 30.0
@@ -194,11 +194,7 @@ class Supervisor(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ca
                 await patience.wait(drain, self._health.returned(away))
                 continue
             await patience.wait(drain)
-            confirmed = asyncio.ensure_future(self._membership.confirmed_after(lost))  # ownership is in doubt
-            try:
-                await done_before(confirmed, drain)
-            finally:
-                confirmed.cancel()
+            await carried_out(self._membership.confirmed_after(lost), drain)  # ownership is in doubt
 
     def _report(self, source: TopicPartition, error: Exception) -> None:
         state: LaneState = "waiting"

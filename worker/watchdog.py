@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from worker.errors import KAFKA_ERRORS, ClientStuck
 from worker.observe import Health
-from worker.patience import done_before
+from worker.patience import carried_out
 
 LOOK_SECONDS: Final = 10.0
 ANSWER_SECONDS: Final = 15.0
@@ -51,12 +51,7 @@ class Watchdog:
     async def run(self, stop: asyncio.Event) -> None:
         """Look for starving lanes until ``stop``."""
         while not stop.is_set():
-            look = asyncio.ensure_future(self.look())
-            try:
-                if await done_before(look, stop):
-                    await look
-            finally:
-                look.cancel()
+            await carried_out(self.look(), stop)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_SECONDS):
                     await stop.wait()
