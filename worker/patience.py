@@ -1,6 +1,7 @@
 """How long to wait before the next try: jittered, growing to half a minute, without an end (DESIGN 3)."""
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable
 from typing import Any, Final
@@ -29,6 +30,13 @@ async def carried_out(work: Awaitable[None], cut_short: asyncio.Event) -> bool:
         return True
     finally:
         task.cancel()
+
+
+async def pause(seconds: float, cut_short: asyncio.Event) -> None:
+    """Let ``seconds`` go by, or less if ``cut_short`` is set."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await cut_short.wait()
 
 
 class Patience:

@@ -1,12 +1,12 @@
 """Look at the dependencies while nothing is to be done, so that readiness is true of an idle worker as well."""
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Final
 
 from worker.errors import DependencyAway
 from worker.observe import Health
+from worker.patience import pause
 
 INTERVAL_SECONDS: Final = 3.0
 
@@ -26,9 +26,7 @@ class Probe:
         """Look until ``stop``."""
         while not stop.is_set():
             await self.look()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(INTERVAL_SECONDS):
-                    await stop.wait()
+            await pause(INTERVAL_SECONDS, stop)
 
     async def look(self) -> None:
         """Ask every dependency once, and note what has changed."""

@@ -1,7 +1,6 @@
 """Retire the record of commands: past its time and settled, in small steps that never hold a lane up (DESIGN 2)."""
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -11,6 +10,7 @@ import structlog
 from worker.database import Database
 from worker.errors import WorkerError
 from worker.observe import Metrics
+from worker.patience import pause
 from worker.sql import statement
 
 STEP_RECORDS: Final = 500
@@ -37,7 +37,7 @@ class Retention:
                 await self.retire(stop)
             except WorkerError as error:
                 log.warning("retention_failed", reason=str(error))
-            await _pause(stop, INTERVAL_SECONDS)
+            await pause(INTERVAL_SECONDS, stop)
 
     async def retire(self, stop: asyncio.Event) -> int:
         """Remove everything that is due now, step by step. Returns the number of records removed."""
@@ -49,7 +49,7 @@ class Retention:
                 removed = await self._step(lane, due)
                 total += removed
                 self._metrics.records_retired(removed)
-                await _pause(stop, PAUSE_SECONDS if removed else 0)
+                await pause(PAUSE_SECONDS if removed else 0, stop)
         if total:
             log.info("records_retired", count=total)
         return total
@@ -62,8 +62,3 @@ class Retention:
         async with self._database.transaction() as transaction:
             removed = await transaction.execute(statement("retire_records"), lane, due, STEP_RECORDS)
         return int(removed.removeprefix("DELETE "))
-
-
-async def _pause(stop: asyncio.Event, seconds: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(stop.wait(), seconds)

@@ -1,7 +1,6 @@
 """The watchdog: finds a Kafka client that looks idle and is dead, which no error ever tells (DESIGN 3 and 6)."""
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from worker.errors import KAFKA_ERRORS, ClientStuck
 from worker.observe import Health
-from worker.patience import carried_out
+from worker.patience import carried_out, pause
 
 LOOK_SECONDS: Final = 10.0
 ANSWER_SECONDS: Final = 15.0
@@ -52,9 +51,7 @@ class Watchdog:
         """Look for starving lanes until ``stop``."""
         while not stop.is_set():
             await carried_out(self.look(), stop)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_SECONDS):
-                    await stop.wait()
+            await pause(LOOK_SECONDS, stop)
 
     def check(self) -> None:
         """Raises ``ClientStuck`` if a task of the client is dead, or a lane starves: only a new process helps then."""

@@ -17,7 +17,7 @@ ROOT: Final = Path(__file__).parents[2]
 # A later one may import an earlier one, never the reverse. A package counts as one.
 ORDER: Final = (
     *("model", "decide", "errors", "sql", "database"),
-    *("settings", "kafka", "observe", "probe", "tracing", "patience", "fuse"),
+    *("settings", "kafka", "observe", "patience", "probe", "tracing", "fuse"),
     *("decode", "recall", "authorise", "credentials", "load", "apply", "record", "encode"),
     *("project", "result", "publish"),
     *("pipeline", "lane", "retention", "watchdog", "supervisor", "admin", "service"),
