@@ -1,8 +1,10 @@
 """Apply the decided transitions: the state, the immutable fact, and the lane's hash chain, set-based."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
+
+from msgspec.structs import replace
 
 from schemas.transition import event_hash
 from worker.database import Connection

@@ -4,7 +4,6 @@ import hashlib
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 from uuid import uuid4
 
@@ -13,7 +12,7 @@ import jwt
 from schemas.codes import StatusCode
 from worker.database import Connection
 from worker.decide import SET_EFFECTIVE
-from worker.model import Caller, Claims, Refused
+from worker.model import Caller, Claims, Refused, Value
 from worker.sql import statement
 
 SKEW_SECONDS: Final = 60.0
@@ -143,8 +142,7 @@ def _invalid(message: str) -> Refused:
     return Refused(StatusCode.INVALID_TOKEN, message)
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(Value, frozen=True):
     """A verified login as Postgres sees it now. ``organisation`` is set once verified, and names the command's id."""
 
     organisation: str | None

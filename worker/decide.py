@@ -4,12 +4,14 @@ No clock, no I/O, no chance; ``decide`` gets what was loaded and locked, and ret
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
+
+from msgspec.structs import replace
 
 from schemas.codes import StatusCode
 from schemas.states import LifeCycleState
-from worker.model import Applied, Decision, LockedToken, Presented, Refused, Replayed, TokenKey
+from worker.model import Applied, Decision, LockedToken, Presented, Refused, Replayed, TokenKey, Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +29,7 @@ SET_EFFECTIVE: Final = Transition(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class BoundId:
+class BoundId(Value, frozen=True):
     """An id that was applied: it answers the same request for ever, and refuses any other (CONTRACT 2, Idempotency)."""
 
     digest: bytes

@@ -3,16 +3,16 @@
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import orjson
+from msgspec.structs import replace
 
 from schemas import headers as h
 from schemas.access_token import UnknownField
 from schemas.codes import StatusCode
 from schemas.command import LONGEST_FIELDS_SET, LONGEST_NAME, LONGEST_TOKEN, asked_fields
-from worker.model import Command, Decoded, Delivery, Envelope, Header, Refused
+from worker.model import Command, Decoded, Delivery, Envelope, Header, Refused, Value
 
 LONGEST_QUOTE: Final = 64
 """Characters of what a sender wrote that a message may repeat (CONTRACT 3)."""
@@ -190,8 +190,7 @@ def _invalid(message: str) -> Refused:
 # --- the headers ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Headers:
+class _Headers(Value, frozen=True):
     envelope: Envelope
     fault: Refused | None
     """The first wrong header; it counts only where the body is right."""

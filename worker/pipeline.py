@@ -12,10 +12,11 @@ neighbours; an exception is about the whole batch (``worker.errors``).
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
+
+from msgspec.structs import replace
 
 from schemas.codes import StatusCode
 from worker.apply import Chain, apply, chained
@@ -43,6 +44,7 @@ from worker.model import (
     Presented,
     Refused,
     TokenKey,
+    Value,
     each_unrefused,
     percent_encoded,
 )
@@ -58,8 +60,7 @@ SLOW_TIMES: Final = 3
 """How often a lone command may run into the statement timeout before it is given up."""
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(Value, frozen=True):
     """The settings that bear on an answer (CONTRACT 9)."""
 
     max_command_bytes: int
@@ -67,8 +68,7 @@ class Policy:
     reveal_verification_code: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
+class Hold(Value, frozen=True):
     """A lane's row in Postgres, as its owner last left it. Whoever finds it otherwise has lost the lane."""
 
     lane: int

@@ -1,7 +1,7 @@
 """Build the messages of an answered command: result, transition event, dead letter (CONTRACT 3, 6 and 7)."""
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 
 import orjson
@@ -10,7 +10,7 @@ from schemas.codes import StatusCode
 from schemas.headers import RESULT_TYPE, SPEC_VERSION, TRANSITION_TYPE
 from worker.decode import masked
 from worker.encode import encode
-from worker.model import Answer, Answered, Decoded, Fact, Header, percent_encoded, rfc3339
+from worker.model import Answer, Answered, Decoded, Fact, Header, Value, percent_encoded, rfc3339
 from worker.tracing import continued
 
 DEAD_LETTERED = frozenset({StatusCode.MALFORMED_REQUEST, StatusCode.INTERNAL_ERROR})
@@ -18,14 +18,15 @@ CUT_AT = 64 * 1024
 """How much of a value a dead letter keeps that the broker would not take whole, in bytes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(Value, frozen=True):
     """One record to publish."""
+
+    hidden = frozenset({"value", "headers"})
 
     topic: str
     key: bytes | None
-    value: bytes | None = field(repr=False)
-    headers: tuple[Header, ...] = field(repr=False)
+    value: bytes | None
+    headers: tuple[Header, ...]
 
 
 @dataclass(frozen=True, slots=True)

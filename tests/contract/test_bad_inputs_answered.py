@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import uuid4
@@ -10,6 +9,7 @@ from uuid import uuid4
 import asyncpg
 import orjson
 import pytest
+from msgspec.structs import replace
 
 from schemas.access_token import AccessToken
 from schemas.codes import StatusCode

@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import orjson
 import pytest
+from msgspec.structs import replace
 
 from schemas.codes import StatusCode
 from schemas.headers import ResultHeaders, TransitionHeaders
