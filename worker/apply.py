@@ -1,19 +1,17 @@
 """Apply the decided transitions: the state, the immutable fact, and the lane's hash chain, set-based."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 from msgspec.structs import replace
 
-from schemas.transition import event_hash
+from schemas.transition import event_digest
 from worker.database import Connection
-from worker.model import Applied, Decision, Fact
+from worker.model import Applied, Decision, Fact, Value
 from worker.sql import statement
 
 
-@dataclass(frozen=True, slots=True)
-class Chain:
+class Chain(Value, frozen=True):
     """The head of a lane's hash chain (CONTRACT 6)."""
 
     sequence: int
@@ -49,7 +47,7 @@ def _link(decision: Applied, chain: Chain, lane_name: str, now: datetime) -> Fac
         sequence=chain.sequence + 1,
         previous_hash=chain.hash,
     )
-    return replace(fact, hash=bytes.fromhex(event_hash(fact.members())))
+    return replace(fact, hash=event_digest(fact.members()))
 
 
 async def apply(connection: Connection, facts: Sequence[Fact], lane: int) -> None:

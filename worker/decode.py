@@ -268,8 +268,12 @@ def _read_headers(headers: Sequence[Header]) -> _Headers:
             wrong[name] = what
     if h.CE_ID in given and h.CE_SOURCE not in given:
         wrong[h.CE_ID] = f"needs {h.CE_SOURCE}"
-    fault = next((_invalid(f"the header {name} {wrong[name]}") for name in given if name in wrong), None)
+    fault = _invalid(_first_fault(given, wrong)) if wrong else None
     return _Headers(_envelope(given, right, wrong), fault, _structured(given))
+
+
+def _first_fault(given: Mapping[str, bytes], wrong: Mapping[str, str]) -> str:
+    return next(f"the header {name} {wrong[name]}" for name in given if name in wrong)
 
 
 def _fault_of(name: str, value: bytes, right: dict[str, str]) -> str | None:
@@ -300,7 +304,8 @@ def _envelope(given: Mapping[str, bytes], right: Mapping[str, str], wrong: Mappi
 
 
 def _structured(given: Mapping[str, bytes]) -> Refused | None:
-    if not given.get(h.CONTENT_TYPE, b"").lower().startswith(h.STRUCTURED_CONTENT.encode()):
+    content = given.get(h.CONTENT_TYPE)
+    if content is None or not content.lower().startswith(h.STRUCTURED_CONTENT.encode()):
         return None
     return _invalid("a CloudEvent in structured mode is not supported: send its attributes as headers")
 

@@ -5,6 +5,7 @@ was verified, its caller authorised, its access token loaded and locked, and its
 """
 
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import lru_cache
@@ -42,9 +43,12 @@ def rfc3339(moment: datetime) -> str:
     return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
+_UNRESERVED = re.compile(r"[A-Za-z0-9._~-]*")
+
+
 def percent_encoded(part: str) -> str:
     """One part of a command id (CONTRACT 2): every separator in it is escaped, so that two ids never coincide."""
-    return part if part.isalnum() and part.isascii() else quote(part, safe="")
+    return part if _UNRESERVED.fullmatch(part) else quote(part, safe="")
 
 
 @lru_cache(maxsize=64)
@@ -296,9 +300,10 @@ def request_digest(kind: str, name: str, fields: int) -> bytes:
     return hashlib.sha256(f"{kind}\0{fields}\0{name}".encode()).digest()
 
 
-def command_key(command_id: str) -> bytes:
-    """The 16 bytes by which the record of commands finds an id: a command id may be longer than an index entry."""
-    return hashlib.sha256(command_id.encode()).digest()[:16]
+def command_key(command_id: str) -> str:
+    """The UUID by which the record of commands finds an id, as 32 hexadecimal digits: an id may be longer than an index
+    entry."""
+    return hashlib.sha256(command_id.encode()).hexdigest()[:32]
 
 
 def each_unrefused(items: Sequence[A | Refused], step: Callable[[A], B | Refused]) -> list[B | Refused]:

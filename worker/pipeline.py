@@ -13,6 +13,7 @@ neighbours; an exception is about the whole batch (``worker.errors``).
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
 from uuid import UUID
 
@@ -251,11 +252,15 @@ def _command_id(item: Decoded, standing: Standing) -> str:
     """The id under which a command is known everywhere (CONTRACT 2). Nothing unverified names an organisation."""
     organisation, envelope = standing.organisation, item.envelope
     if organisation is not None and envelope.ce_id is not None:
-        parts = (organisation, envelope.ce_source or "", envelope.ce_id)
-        return "ce:" + ":".join(map(percent_encoded, parts))
+        return f"ce:{_sender(organisation, envelope.ce_source or '')}:{percent_encoded(envelope.ce_id)}"
     if organisation is not None and envelope.request_id is not None:
         return f"req:{percent_encoded(organisation)}:{percent_encoded(envelope.request_id)}"
     return item.delivery.coordinates.command_id
+
+
+@lru_cache(maxsize=256)  # a sender sends more than one command
+def _sender(organisation: str, source: str) -> str:
+    return f"{percent_encoded(organisation)}:{percent_encoded(source)}"
 
 
 def _present(

@@ -1,7 +1,6 @@
 """The two recalls of CONTRACT 2: what these very records were answered, and which ids were applied before."""
 
 from collections.abc import Iterable
-from uuid import UUID
 
 from schemas.codes import StatusCode
 from schemas.states import LifeCycleState
@@ -64,7 +63,7 @@ async def recall_by_id(connection: Connection, asked: Iterable[Presented | Refus
     if not ids:
         return {}
     rows = await connection.fetch(
-        statement("recall_by_id"), list(ids.values()), [UUID(bytes=command_key(command_id)) for command_id in ids]
+        statement("recall_by_id"), list(ids.values()), [command_key(command_id) for command_id in ids]
     )
     return {
         row["command_id"]: BoundId(row["digest"], TokenKey(row["organisation"], row["access_token_id"])) for row in rows

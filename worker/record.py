@@ -1,7 +1,6 @@
 """Record what was decided: coordinates, id, digest and answer, never the answer's data (DESIGN 2)."""
 
 from collections.abc import Sequence
-from uuid import UUID
 
 from worker.database import Connection
 from worker.errors import BatchOvertaken
@@ -28,7 +27,7 @@ async def record(connection: Connection, lane: int, decided: Sequence[tuple[Coor
         [where.offset for _, _, where, _ in rows],
         [where.timestamp for _, _, where, _ in rows],
         [answer.organisation for answer in answers],
-        [UUID(bytes=key) for _, key, _, _ in rows],
+        [key for _, key, _, _ in rows],
         [answer.command_id for answer in answers],
         [answer.digest for answer in answers],
         [answer.code for answer in answers],

@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 
 import orjson
 
@@ -66,7 +67,8 @@ def _result_headers(decoded: Decoded, answer: Answer, post: Post) -> tuple[Heade
     # An applied command and its replays are one event; every refusal is an event of its own.
     identity = answer.command_id if answer.code is StatusCode.OK else record_id
     headers = [
-        *_cloud_event(_digest(identity), post.source, RESULT_TYPE, answer.decided_at),
+        ("ce_id", _event_id(identity)),
+        *_cloud_event(post.source, RESULT_TYPE, answer.decided_at),
         ("causation_id", (envelope.ce_id or envelope.request_id or record_id).encode()),
         ("command_id", answer.command_id.encode()),
         ("status_code", answer.code.encode()),
@@ -85,11 +87,13 @@ def transition_message(fact: Fact, post: Post) -> Message:
     """The immutable fact, keyed so that the history of one access token stays in order."""
     key = f"{fact.organisation}:{fact.token}"
     identity = f"{percent_encoded(fact.organisation)}:{percent_encoded(fact.token)}:{fact.version}"
+    subject = key.encode()
     headers = (
-        *_cloud_event(_digest(identity), post.source, TRANSITION_TYPE, fact.occurred_at),
-        ("ce_subject", key.encode()),
+        ("ce_id", _event_id(identity)),
+        *_cloud_event(post.source, TRANSITION_TYPE, fact.occurred_at),
+        ("ce_subject", subject),
     )
-    return Message(post.transitions, key.encode(), encode({**fact.members(), "hash": fact.hash.hex()}), headers)
+    return Message(post.transitions, subject, encode({**fact.members(), "hash": fact.hash.hex()}), headers)
 
 
 def dead_letter_message(answered: Answered, post: Post, *, whole: bool = True) -> Message:
@@ -119,10 +123,11 @@ def dead_letter_message(answered: Answered, post: Post, *, whole: bool = True) -
     return Message(post.dead_letters, key if whole else key and key[:CUT_AT], value, tuple(headers))
 
 
-def _cloud_event(identity: str, source: str, event_type: str, moment: datetime) -> tuple[Header, ...]:
+@lru_cache(maxsize=64)  # a batch is decided at one moment
+def _cloud_event(source: str, event_type: str, moment: datetime) -> tuple[Header, ...]:
+    """All that an event says of itself but its id."""
     return (
         ("ce_specversion", SPEC_VERSION.encode()),
-        ("ce_id", identity.encode()),
         ("ce_source", source.encode()),
         ("ce_type", event_type.encode()),
         ("ce_time", rfc3339(moment).encode()),
@@ -130,8 +135,8 @@ def _cloud_event(identity: str, source: str, event_type: str, moment: datetime) 
     )
 
 
-def _digest(identity: str) -> str:
-    return hashlib.sha256(identity.encode()).hexdigest()[:32]
+def _event_id(identity: str) -> bytes:
+    return hashlib.sha256(identity.encode()).hexdigest()[:32].encode()
 
 
 def messages(answered: Answered, post: Post, *, whole: bool = True) -> list[Message]:

@@ -871,7 +871,7 @@ async def test_an_id_bound_by_another_lane_after_the_look_up_is_found_in_the_nex
         "INSERT INTO command_record"
         " SELECT $1, 0, 0, 'ORG1', $2, 'req:ORG1:1', '\\x00', 'OK', '', false, $3, 1, 1, now()",
         other.hold.lane,
-        UUID(bytes=command_key("req:ORG1:1")),
+        UUID(command_key("req:ORG1:1")),
         OTHER_TOKEN_ID,
     )
     waiting = asyncio.ensure_future(one.run(by_code(request_id="1")))
