@@ -72,12 +72,8 @@ def event_hash(event: Mapping[str, Any]) -> str:
     The names of members are ASCII, and values are strings, ``None`` or integers below 2^53: for these, sorted compact
     JSON is the canonical one.
     """
-    return event_digest({name: value for name, value in event.items() if name != "hash"}).hex()
-
-
-def event_digest(members: Mapping[str, Any]) -> bytes:
-    """The same, raw, of members without a ``hash``."""
-    return hashlib.sha256(orjson.dumps(members, option=orjson.OPT_SORT_KEYS)).digest()
+    members = {name: value for name, value in event.items() if name != "hash"}
+    return hashlib.sha256(orjson.dumps(members, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,12 @@
 """Apply the decided transitions: the state, the immutable fact, and the lane's hash chain, set-based."""
 
+import hashlib
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Final
 
 from msgspec.structs import replace
 
-from schemas.transition import event_digest
 from worker.database import Connection
 from worker.model import Applied, Decision, Fact, Value
 from worker.sql import statement
@@ -47,41 +48,36 @@ def _link(decision: Applied, chain: Chain, lane_name: str, now: datetime) -> Fac
         sequence=chain.sequence + 1,
         previous_hash=chain.hash,
     )
-    return replace(fact, hash=event_digest(fact.members()))
+    text = fact.canonical()
+    return replace(fact, text=text, hash=hashlib.sha256(text).digest())
+
+
+_COLUMNS: Final = (
+    *("organisation", "access_token_id", "version", "from_state", "to_state", "occurred_at", "user_id", "unit_id"),
+    *("command_id", "cause", "lane", "sequence", "previous_hash", "hash"),
+)
 
 
 async def apply(connection: Connection, facts: Sequence[Fact], lane: int) -> None:
-    """Write the transitions of a batch. The rows are locked, so a transition that does not fit is a bug and raises."""
+    """Write the facts of a batch, and let its access tokens and its lane follow them.
+
+    The rows are locked, so a transition that does not fit is a bug and raises.
+    """
     if not facts:
         return
-    now = facts[0].occurred_at
-    organisations = [fact.organisation for fact in facts]
-    tokens = [fact.token for fact in facts]
-    versions = [fact.version for fact in facts]
-    users = [fact.user for fact in facts]
-    units = [fact.unit for fact in facts]
-    to_states = [fact.to_state for fact in facts]
-    # Dates are shown to the second; Postgres would round half a second up, into the future.
-    updated = now.replace(tzinfo=None, microsecond=0)
-    changed = await connection.execute(
-        statement("apply"), organisations, tokens, versions, users, units, updated, to_states
+    await connection.copy_records_to_table(
+        "transition", columns=_COLUMNS, records=[_record(fact, lane) for fact in facts]
     )
+    first, last = facts[0], facts[-1]
+    # Dates are shown to the second; Postgres would round half a second up, into the future.
+    updated = first.occurred_at.replace(tzinfo=None, microsecond=0)
+    changed = await connection.execute(statement("apply"), lane, first.sequence, last.sequence, last.hash, updated)
     if changed != f"UPDATE {len(facts)}":
         raise RuntimeError(f"{len(facts)} transitions were decided under a lock, but Postgres says {changed}")
-    await connection.execute(
-        statement("write_history"),
-        organisations,
-        tokens,
-        versions,
-        [fact.from_state for fact in facts],
-        to_states,
-        users,
-        units,
-        [fact.command_id for fact in facts],
-        [fact.sequence for fact in facts],
-        now,
-        lane,
-        [fact.previous_hash for fact in facts],
-        [fact.hash for fact in facts],
+
+
+def _record(fact: Fact, lane: int) -> tuple[object, ...]:
+    return (
+        *(fact.organisation, fact.token, fact.version, fact.from_state, fact.to_state, fact.occurred_at, fact.user),
+        *(fact.unit, fact.command_id, fact.cause, lane, fact.sequence, fact.previous_hash, fact.hash),
     )
-    await connection.execute(statement("advance_chain"), lane, facts[-1].sequence, facts[-1].hash)

@@ -3,6 +3,7 @@
 No clock, no I/O, no chance; ``decide`` gets what was loaded and locked, and returns what is to happen.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -61,6 +62,23 @@ def decide(
             bound[decision.presented.command_id] = BoundId(decision.presented.digest, key)
         decisions.append(decision)
     return decisions, State(tokens, bound)
+
+
+def doubtful(
+    asked: Sequence[Presented | Refused], tokens: Mapping[TokenKey, LockedToken], transition: Transition = SET_EFFECTIVE
+) -> list[Presented]:
+    """The commands that need not end applied: their token is in another state, or is named by others as well.
+
+    What their ids were bound to must be known. Every other command binds its id or repeats one that the batch binds,
+    and the record of commands refuses an id that was bound before.
+    """
+    presented = [command for command in asked if isinstance(command, Presented)]
+    named = Counter(command.token for command in presented)
+    return [
+        command
+        for command in presented
+        if named[command.token] > 1 or tokens[command.token].state is not transition.from_state
+    ]
 
 
 def _decide_one(

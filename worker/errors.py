@@ -101,6 +101,8 @@ def from_postgres(error: BaseException) -> WorkerError:
     """
     if isinstance(error, WorkerError):
         return error
+    if isinstance(error, asyncpg.UniqueViolationError) and getattr(error, "table_name", None) == "command_record":
+        return BatchOvertaken()  # an id was bound, by another lane or before (``worker.decide.doubtful``)
     if isinstance(error, _ROW_LEVEL):
         constraint = getattr(error, "constraint_name", None)
         return BatchRefused(f"{type(error).__name__}{f' of {constraint}' if constraint else ''}")

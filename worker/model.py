@@ -253,6 +253,12 @@ class Fact(Value, frozen=True):
     sequence: int
     previous_hash: bytes
     hash: bytes = b""
+    text: bytes = b""
+    """What the hash is taken of (:meth:`canonical`)."""
+
+    def canonical(self) -> bytes:
+        """The RFC 8785 JSON of the event without its ``hash`` (CONTRACT 6); ``schemas.transition`` says why."""
+        return msgspec.json.encode(self.members(), order="sorted")
 
     def members(self) -> dict[str, str | int]:
         """The transition event without its ``hash``: what the hash is taken of (CONTRACT 6)."""

@@ -13,7 +13,7 @@ neighbours; an exception is about the whole batch (``worker.errors``).
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Final
 from uuid import UUID
 
@@ -24,7 +24,7 @@ from worker.apply import Chain, apply, chained
 from worker.authorise import Logins, Standing, authorise
 from worker.credentials import PassCodeCheck, PassCodes, look_up, question
 from worker.database import Connection, Database
-from worker.decide import State, decide
+from worker.decide import State, decide, doubtful
 from worker.decode import decode
 from worker.errors import BatchOvertaken, BatchRefused, DependencyAway, FuseBlown, LaneLost, StatementTimeout
 from worker.fuse import Fuse
@@ -140,20 +140,27 @@ class Pipeline:
     async def _until_not_overtaken(
         self, hold: Hold, batch: Sequence[Decoded], first: int
     ) -> tuple[list[Answered], Hold]:
-        for _ in range(OVERTAKEN_TIMES):
+        for attempt in range(OVERTAKEN_TIMES):
             try:
-                return await self._decide(hold, batch, first)
+                return await self._decide(hold, batch, first, trusting=attempt == 0)
             except BatchOvertaken:
                 continue
         raise DependencyAway("postgres", "what the batch is decided upon changes again and again")
 
-    async def _decide(self, hold: Hold, batch: Sequence[Decoded], first: int) -> tuple[list[Answered], Hold]:
-        """The journey itself. What is slow and needs no lock comes before the transaction."""
+    async def _decide(
+        self, hold: Hold, batch: Sequence[Decoded], first: int, *, trusting: bool
+    ) -> tuple[list[Answered], Hold]:
+        """The journey itself. What is slow and needs no lock comes before the transaction.
+
+        ``trusting`` looks up no id that a transition is about to bind: if it was bound before, the record of commands
+        refuses it, and the batch is run again.
+        """
         self._beat()
         recalled = await self._recall(hold, batch)
         fresh = [item for item in batch if _where(item) not in recalled]
         requests = [item.request for item in fresh]
-        logins = each_unrefused(requests, lambda command: self._logins.verify(command.login_token))
+        verify = cache(self._logins.verify)  # most senders of a batch send many of its commands
+        logins = each_unrefused(requests, lambda command: verify(command.login_token))
         checks = await self._compare_pass_codes(requests, logins)
         now = datetime.fromtimestamp(self._clock(), UTC)
 
@@ -164,7 +171,7 @@ class Pipeline:
             callers = [standing.caller for standing in standings]
             locked = await load(transaction, requests, callers)
             asked = [_present(*each, locked=locked) for each in zip(requests, callers, ids, checks, strict=True)]
-            bound = await recall_by_id(transaction, asked)
+            bound = await recall_by_id(transaction, doubtful(asked, locked.by_key) if trusting else asked)
             decisions, _ = decide(asked, State(locked.by_key, bound))
             facts = chained(decisions, chain, lane_name=hold.name, now=now)
             await apply(transaction, facts, hold.lane)

@@ -5,7 +5,7 @@ Only what the ``fields_set`` of some command in the batch asks for is read; cont
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -60,68 +60,62 @@ def _members(row: Row, fields: int, reveal_verification_code: bool) -> dict[str,
     return members
 
 
-def _user(row: Row, role: str) -> dict[str, Any] | None:
-    if row[f"{role}_id"] is None:
-        return None
-    return {name: row[f"{role}_{name}"] for name in ("id", "username", "person_name", "email")}
+Columns = tuple[tuple[str, str], ...]
+"""The members of something that an access token names, each with its column."""
 
 
-def _unit(row: Row, role: str) -> dict[str, Any] | None:
-    if row[f"{role}_id"] is None:
-        return None
-    names = ("id", "name", "group_name", "community_name", "alternative_code", "description")
-    return {name: row[f"{role}_{name}"] for name in names}
+def _columns(role: str, names: tuple[str, ...]) -> Columns:
+    return tuple((name, f"{role}_{name}") for name in names)
 
 
-def _classification(row: Row) -> dict[str, Any] | None:
-    if row["classification_id"] is None:
-        return None
-    return {
-        "id": row["classification_id"],
-        "name": row["classification_name"],
-        "alternative_code": row["classification_code"],
-    }
+_USER: Final = ("id", "username", "person_name", "email")
+_UNIT: Final = ("id", "name", "group_name", "community_name", "alternative_code", "description")
+_ACCOUNT: Final = ("number", "name", "id", "life_cycle_state", "account_owner")
+_VERIFIER: Final = _columns("verifier", _USER)
+_CLASSIFICATION: Final = _columns("classification", ("id", "name", "alternative_code"))
+_OWN_ACCOUNT: Final = _columns("account", _ACCOUNT)
+# The account's place among the members; the account itself is put there.
+_REWARDS: Final = (
+    ("number", "rewards_number"),
+    ("accounts_receivable", "rewards_account_id"),
+    *_columns("rewards", ("id", "life_cycle_state")),
+)
+_REWARDS_ACCOUNT: Final = _columns("rewards_account", _ACCOUNT)
+_LOG: Final = {
+    **{f"{done}_by_user": _columns(f"{done}_user", _USER) for done in ("created", "updated")},
+    **{f"{done}_by_unit": _columns(f"{done}_unit", _UNIT) for done in ("created", "updated")},
+}
 
 
-def _account(row: Row, role: str) -> dict[str, Any] | None:
-    if row[f"{role}_id"] is None:
-        return None
-    owner = row[f"{role}_owner"]
-    return {
-        "number": row[f"{role}_number"],
-        "name": row[f"{role}_name"],
-        "id": row[f"{role}_id"],
-        "life_cycle_state": row[f"{role}_state"],
-        "account_owner": None if owner is None else orjson.Fragment(owner),
-    }
+def _part(row: Row, columns: Columns) -> dict[str, Any] | None:
+    """``None`` if the access token names none."""
+    part = {name: row[column] for name, column in columns}
+    return None if part["id"] is None else part
+
+
+def _account(row: Row, columns: Columns) -> dict[str, Any] | None:
+    account = _part(row, columns)
+    if account is not None and account["account_owner"] is not None:
+        account["account_owner"] = orjson.Fragment(account["account_owner"])
+    return account
 
 
 def _rewards(row: Row) -> dict[str, Any] | None:
-    if row["rewards_id"] is None:
-        return None
-    return {
-        "number": row["rewards_number"],
-        "accounts_receivable": _account(row, "rewards_account"),
-        "id": row["rewards_id"],
-        "life_cycle_state": row["rewards_state"],
-    }
+    rewards = _part(row, _REWARDS)
+    if rewards is not None:
+        rewards["accounts_receivable"] = _account(row, _REWARDS_ACCOUNT)
+    return rewards
 
 
 def _log(row: Row) -> dict[str, Any]:
-    return {
-        "created_date": row["created_date"],
-        "updated_date": row["updated_date"],
-        "created_by_user": _user(row, "created_user"),
-        "updated_by_user": _user(row, "updated_user"),
-        "created_by_unit": _unit(row, "created_unit"),
-        "updated_by_unit": _unit(row, "updated_unit"),
-    }
+    dates = {name: row[name] for name in ("created_date", "updated_date")}
+    return dates | {name: _part(row, columns) for name, columns in _LOG.items()}
 
 
-_NESTED: Mapping[str, Callable[[Row], Any]] = {
-    "verified_by_user": lambda row: _user(row, "verifier"),
-    "classification": _classification,
-    "accounts_receivable": lambda row: _account(row, "account"),
+_NESTED: Final[Mapping[str, Callable[[Row], Any]]] = {
+    "verified_by_user": lambda row: _part(row, _VERIFIER),
+    "classification": lambda row: _part(row, _CLASSIFICATION),
+    "accounts_receivable": lambda row: _account(row, _OWN_ACCOUNT),
     "rewards_participant": _rewards,
     "log_information": _log,
 }

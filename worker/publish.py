@@ -228,11 +228,11 @@ async def send(
 ) -> list["asyncio.Future[Any]"]:
     """Hand all messages over, and return the futures of their batches. Order is kept within each partition."""
     counts = {topic: len(await producer.partitions_for(topic)) for topic in {message.topic for message in messages}}
-    grouped: dict[TopicPartition, list[Message]] = defaultdict(list)
+    grouped: dict[tuple[str, int], list[Message]] = defaultdict(list)
     for message in messages:
-        partition = own_or_keyed(message.key, source.partition, partitions, counts[message.topic])
-        grouped[TopicPartition(message.topic, partition)].append(message)
-    sent = await asyncio.gather(*(_send_to(producer, target, group) for target, group in grouped.items()))
+        topic = message.topic
+        grouped[topic, own_or_keyed(message.key, source.partition, partitions, counts[topic])].append(message)
+    sent = await asyncio.gather(*(_send_to(producer, *target, group) for target, group in grouped.items()))
     return [future for futures in sent for future in futures]
 
 
@@ -244,16 +244,16 @@ def own_or_keyed(key: bytes | None, own: int, own_count: int, count: int) -> int
 
 
 async def _send_to(
-    producer: AIOKafkaProducer, target: TopicPartition, messages: Sequence[Message]
+    producer: AIOKafkaProducer, topic: str, partition: int, messages: Sequence[Message]
 ) -> list["asyncio.Future[Any]"]:
     futures = []
     batch = producer.create_batch()
     for message in messages:
         if not _appended(batch, message):
-            futures.append(await producer.send_batch(batch, target.topic, partition=target.partition))
+            futures.append(await producer.send_batch(batch, topic, partition=partition))
             batch = producer.create_batch()
             _appended(batch, message)  # an empty batch takes any first message; the broker judges its size
-    futures.append(await producer.send_batch(batch, target.topic, partition=target.partition))
+    futures.append(await producer.send_batch(batch, topic, partition=partition))
     return futures
 
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+from msgspec.structs import replace
+
 from schemas.codes import StatusCode
 from schemas.states import LifeCycleState
 from worker.database import Connection, Row
@@ -39,7 +41,7 @@ def _recalled(row: Row, lane_name: str) -> Outcome:
 
 
 def _fact(row: Row, lane_name: str) -> Fact:
-    return Fact(
+    fact = Fact(
         organisation=row["organisation"],
         token=row["access_token_id"],
         version=row["version"],
@@ -55,6 +57,7 @@ def _fact(row: Row, lane_name: str) -> Fact:
         previous_hash=row["previous_hash"],
         hash=row["hash"],
     )
+    return replace(fact, text=fact.canonical())
 
 
 async def recall_by_id(connection: Connection, asked: Iterable[Presented | Refused]) -> dict[str, BoundId]:

@@ -1,41 +1,34 @@
 """Record what was decided: coordinates, id, digest and answer, never the answer's data (DESIGN 2)."""
 
 from collections.abc import Sequence
+from operator import itemgetter
+from typing import Final
 
 from worker.database import Connection
-from worker.errors import BatchOvertaken
 from worker.model import Answer, Coordinates, command_key
-from worker.sql import statement
+
+_COLUMNS: Final = (
+    *("command_key", "organisation", "command_id", "digest", "status", "message", "replayed", "access_token_id"),
+    *("version", "fields", "decided_at", "lane", "record_offset", "record_timestamp"),
+)
 
 
 async def record(connection: Connection, lane: int, decided: Sequence[tuple[Coordinates, Answer]]) -> None:
-    """Write the records of newly decided commands, all decided at one moment.
+    """Write the records of newly decided commands, in the order of their ids, as every lane does: so none deadlock.
 
-    Raises ``BatchOvertaken`` if another lane has bound one of the ids since it was looked up.
+    Another lane may have bound one of the ids since it was looked up. Postgres refuses the batch then, and
+    ``worker.errors`` has it run again (``BatchOvertaken``).
     """
     if not decided:
         return
-    rows = sorted(
-        ((answer.organisation or "", command_key(answer.command_id), where, answer) for where, answer in decided),
-        key=lambda row: row[:2],
+    records = sorted((_record(lane, *each) for each in decided), key=itemgetter(0))
+    await connection.copy_records_to_table("command_record", columns=_COLUMNS, records=records)
+
+
+def _record(lane: int, where: Coordinates, answer: Answer) -> tuple[object, ...]:
+    token = None if answer.token is None else answer.token.token
+    return (
+        *(command_key(answer.command_id), answer.organisation, answer.command_id, answer.digest, answer.code),
+        *(answer.message, answer.replayed, token, answer.version, answer.fields, answer.decided_at),
+        *(lane, where.offset, where.timestamp),
     )
-    answers = [answer for _, _, _, answer in rows]
-    status = await connection.execute(
-        statement("record"),
-        lane,
-        answers[0].decided_at,
-        [where.offset for _, _, where, _ in rows],
-        [where.timestamp for _, _, where, _ in rows],
-        [answer.organisation for answer in answers],
-        [key for _, key, _, _ in rows],
-        [answer.command_id for answer in answers],
-        [answer.digest for answer in answers],
-        [answer.code for answer in answers],
-        [answer.message for answer in answers],
-        [answer.replayed for answer in answers],
-        [None if answer.token is None else answer.token.token for answer in answers],
-        [answer.version for answer in answers],
-        [answer.fields for answer in answers],
-    )
-    if status != f"INSERT 0 {len(rows)}":
-        raise BatchOvertaken

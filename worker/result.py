@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 
-import orjson
-
 from schemas.codes import StatusCode
 from schemas.headers import RESULT_TYPE, SPEC_VERSION, TRANSITION_TYPE
 from worker.decode import masked
@@ -58,8 +56,12 @@ def result_message(answered: Answered, post: Post, *, whole: bool = True) -> Mes
 
 
 def _result_value(code: StatusCode, message: str, data: bytes | None) -> bytes:
-    status = {"code": code, "description": code.description, "message": message}
-    return encode({"data": {} if data is None else orjson.Fragment(data), "status": status})
+    return b"".join((b'{"data":', b"{}" if data is None else data, b',"status":', _status(code, message), b"}"))
+
+
+@lru_cache(maxsize=256)  # most answers of a batch say the same
+def _status(code: StatusCode, message: str) -> bytes:
+    return encode({"code": code, "description": code.description, "message": message})
 
 
 def _result_headers(decoded: Decoded, answer: Answer, post: Post) -> tuple[Header, ...]:
@@ -93,7 +95,12 @@ def transition_message(fact: Fact, post: Post) -> Message:
         *_cloud_event(post.source, TRANSITION_TYPE, fact.occurred_at),
         ("ce_subject", subject),
     )
-    return Message(post.transitions, subject, encode({**fact.members(), "hash": fact.hash.hex()}), headers)
+    return Message(post.transitions, subject, _event_value(fact), headers)
+
+
+def _event_value(fact: Fact) -> bytes:
+    """The text that was hashed, and its hash (CONTRACT 6)."""
+    return b"".join((fact.text[:-1], b',"hash":"', fact.hash.hex().encode(), b'"}'))
 
 
 def dead_letter_message(answered: Answered, post: Post, *, whole: bool = True) -> Message:

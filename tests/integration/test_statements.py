@@ -2,13 +2,17 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
+from msgspec.structs import replace
 
+from schemas.codes import StatusCode
+from schemas.states import LifeCycleState
 from tests.journey import (
     CARD_CODE,
     CODE,
@@ -19,6 +23,10 @@ from tests.journey import (
     TOKEN_ID,
 )
 from tests.providers.postgres import DatabaseUnderTest
+from worker.apply import apply
+from worker.errors import BatchOvertaken, from_postgres
+from worker.model import Answer, Coordinates, Fact, TokenKey, command_key
+from worker.record import record
 from worker.sql import statement
 
 USER_ID: Final = "6E0B9E9C5C7E4B0F9C7A5D3C2B1A0F01"
@@ -75,13 +83,11 @@ async def test_take_lane_makes_the_row_once_and_then_takes_it_over(worker: async
 
 async def test_take_lane_keeps_the_chain(worker: asyncpg.Connection) -> None:
     lane = await opened(worker)
-    await worker.execute(statement("advance_chain"), lane, 5, b"\x07" * 32)
+    await apply(worker, facts_of((TOKEN_ID, 1), first=7), lane)
 
     await take(worker, THEIRS)
 
-    row = await worker.fetchrow("SELECT chain_sequence, chain_hash FROM lane")
-    assert row is not None
-    assert tuple(row) == (5, b"\x07" * 32)
+    assert await chains(worker) == [(lane, 7, b"\x07" * 32)]
 
 
 async def test_take_lane_waits_for_a_batch_under_way(database: DatabaseUnderTest, worker: asyncpg.Connection) -> None:
@@ -116,12 +122,12 @@ async def test_open_lane_happens_once_and_to_the_owner_only(worker: asyncpg.Conn
 
 async def test_hold_lane_moves_the_row_on_and_gives_the_chain(worker: asyncpg.Connection) -> None:
     lane = await opened(worker, at=4)
-    await worker.execute(statement("advance_chain"), lane, 2, b"\x09" * 32)
+    await apply(worker, facts_of((TOKEN_ID, 1), first=9), lane)
 
     row = await worker.fetchrow(statement("hold_lane"), lane, MINE, 4, 10, 4)
 
     assert row is not None
-    assert tuple(row) == (2, b"\x09" * 32, 10)
+    assert tuple(row) == (9, b"\x09" * 32, 10)
     state = await worker.fetchrow("SELECT first_offset, next_offset FROM lane")
     assert state is not None
     assert tuple(state) == (4, 10)
@@ -294,70 +300,87 @@ async def test_load_that_waited_sees_what_was_committed_meanwhile(
     assert (row["life_cycle_state"], row["version"], row["authentication_code"]) == ("EFFECTIVE", 1, "moved")
 
 
-async def apply(worker: asyncpg.Connection, *changes: tuple[str, int]) -> str:
-    """Each change is a token's id and the version it is to reach."""
-    count = len(changes)
-    status: str = await worker.execute(
-        statement("apply"),
-        ["ORG1"] * count,
-        [token for token, _ in changes],
-        [version for _, version in changes],
-        [USER_ID] * count,
-        ["1"] * count,
-        NOW.replace(tzinfo=None),
-        ["EFFECTIVE"] * count,
-    )
-    return status
+def facts_of(*changes: tuple[str, int], first: int = 1, at: datetime = NOW) -> list[Fact]:
+    """The facts of a batch. Each change is a token's id and the version it reached; ``first`` is the first sequence."""
+    return [
+        Fact(
+            organisation="ORG1",
+            token=token,
+            version=version,
+            from_state=LifeCycleState.NOT_EFFECTIVE,
+            to_state=LifeCycleState.EFFECTIVE,
+            occurred_at=at,
+            user=USER_ID,
+            unit="1",
+            command_id=f"req:ORG1:{token}",
+            cause="API",
+            lane="c/g/t/0",
+            sequence=sequence,
+            previous_hash=bytes([sequence - 1]) * 32,
+            hash=bytes([sequence]) * 32,
+        )
+        for sequence, (token, version) in enumerate(changes, first)
+    ]
+
+
+async def chains(worker: asyncpg.Connection) -> list[tuple[int, int, bytes]]:
+    rows = await worker.fetch("SELECT id, chain_sequence, chain_hash FROM lane ORDER BY id")
+    return [(row["id"], row["chain_sequence"], row["chain_hash"]) for row in rows]
 
 
 async def test_apply_changes_each_token_whose_version_is_the_one_before(worker: asyncpg.Connection) -> None:
-    assert await apply(worker, (TOKEN_ID, 1), (OTHER_TOKEN_ID, 1)) == "UPDATE 2"
+    at = datetime(2026, 3, 4, 5, 6, 7, 999_999, UTC)
 
-    rows = await worker.fetch("SELECT version, life_cycle_state FROM access_token WHERE updated_by_user = $1", USER_ID)
-    assert [tuple(row) for row in rows] == [(1, "EFFECTIVE")] * 2
+    await apply(worker, facts_of((TOKEN_ID, 1), (OTHER_TOKEN_ID, 1), at=at), await opened(worker))
+
+    rows = await worker.fetch(
+        "SELECT version, life_cycle_state, updated_date, updated_by_unit FROM access_token WHERE updated_by_user = $1",
+        USER_ID,
+    )
+    assert [tuple(row) for row in rows] == [(1, "EFFECTIVE", datetime(2026, 3, 4, 5, 6, 7), "1")] * 2  # noqa: DTZ001
 
 
-@pytest.mark.parametrize("version", [0, 2, 7])
-async def test_apply_leaves_a_token_of_another_version_alone(worker: asyncpg.Connection, version: int) -> None:
-    assert await apply(worker, (TOKEN_ID, version), (OTHER_TOKEN_ID, 1)) == "UPDATE 1"
+@pytest.mark.parametrize("version", [2, 7])
+async def test_apply_leaves_a_token_of_another_version_alone_and_says_so(
+    worker: asyncpg.Connection, version: int
+) -> None:
+    with pytest.raises(RuntimeError, match=r"2 transitions .* UPDATE 1"):
+        await apply(worker, facts_of((TOKEN_ID, version), (OTHER_TOKEN_ID, 1)), await opened(worker))
 
     assert await worker.fetchval("SELECT version FROM access_token WHERE id = $1", TOKEN_ID) == 0
 
 
 async def test_apply_leaves_other_organisations_alone(worker: asyncpg.Connection) -> None:
-    await apply(worker, ("282E392DF374558688BEDABF209AA8E2", 1))
+    of_another_organisation = "282E392DF374558688BEDABF209AA8E2"
+
+    with pytest.raises(RuntimeError, match="UPDATE 0"):
+        await apply(worker, facts_of((of_another_organisation, 1)), await opened(worker))
 
     assert await worker.fetchval("SELECT count(*) FROM access_token WHERE version > 0") == 0
 
 
-async def history(worker: asyncpg.Connection, lane: int, *facts: tuple[str, int]) -> str:
-    """Each fact is a token's id and its sequence."""
-    count = len(facts)
-    status: str = await worker.execute(
-        statement("write_history"),
-        ["ORG1"] * count,
-        [token for token, _ in facts],
-        [1] * count,
-        ["NOT_EFFECTIVE"] * count,
-        ["EFFECTIVE"] * count,
-        [USER_ID] * count,
-        ["1"] * count,
-        [f"req:ORG1:{token}" for token, _ in facts],
-        [sequence for _, sequence in facts],
-        NOW,
-        lane,
-        [bytes(32)] * count,
-        [bytes([sequence]) * 32 for _, sequence in facts],
-    )
-    return status
+async def test_apply_follows_the_facts_of_its_own_lane_and_batch_only(
+    owner: asyncpg.Connection, worker: asyncpg.Connection
+) -> None:
+    one, other = await opened(worker), await opened(worker, partition=1)
+    await apply(worker, facts_of((TOKEN_ID, 1)), one)
+    await apply(worker, facts_of((OTHER_TOKEN_ID, 1), first=2), other)
+    # The facts that are there would fit once more.
+    await owner.execute("UPDATE access_token SET version = 0")
+
+    await apply(worker, facts_of((IDENTIFIER_ID, 1), first=2), one)
+
+    assert await worker.fetchval("SELECT array_agg(id) FROM access_token WHERE version > 0") == [IDENTIFIER_ID]
 
 
-async def test_write_history_writes_one_whole_fact_per_transition(worker: asyncpg.Connection) -> None:
-    assert await history(worker, 3, (TOKEN_ID, 1), (OTHER_TOKEN_ID, 2)) == "INSERT 0 2"
+async def test_apply_writes_one_whole_fact_per_transition(worker: asyncpg.Connection) -> None:
+    lane = await opened(worker)
 
-    row = await worker.fetchrow("SELECT * FROM transition WHERE sequence = 2")
-    assert row is not None
-    assert dict(row) == {
+    await apply(worker, facts_of((TOKEN_ID, 1), (OTHER_TOKEN_ID, 1)), lane)
+
+    rows = [dict(row) for row in await worker.fetch("SELECT * FROM transition ORDER BY sequence")]
+    assert [row["access_token_id"] for row in rows] == [TOKEN_ID, OTHER_TOKEN_ID]
+    assert rows[1] == {
         "organisation": "ORG1",
         "access_token_id": OTHER_TOKEN_ID,
         "version": 1,
@@ -368,96 +391,163 @@ async def test_write_history_writes_one_whole_fact_per_transition(worker: asyncp
         "unit_id": "1",
         "command_id": f"req:ORG1:{OTHER_TOKEN_ID}",
         "cause": "API",
-        "lane": 3,
+        "lane": lane,
         "sequence": 2,
-        "previous_hash": bytes(32),
+        "previous_hash": b"\x01" * 32,
         "hash": b"\x02" * 32,
     }
 
 
-async def test_advance_chain_moves_one_lane_only(worker: asyncpg.Connection) -> None:
+async def test_apply_moves_the_chain_of_its_lane_only_and_to_the_last_fact(worker: asyncpg.Connection) -> None:
     one, other = await opened(worker), await opened(worker, partition=1)
 
-    await worker.execute(statement("advance_chain"), one, 4, b"\x04" * 32)
+    await apply(worker, facts_of((TOKEN_ID, 1), (OTHER_TOKEN_ID, 1), first=4), one)
 
-    rows = await worker.fetch("SELECT id, chain_sequence FROM lane ORDER BY id")
-    assert [tuple(row) for row in rows] == [(one, 4), (other, 0)]
+    assert await chains(worker) == [(one, 5, b"\x05" * 32), (other, 0, bytes(32))]
+
+
+async def test_apply_without_facts_leaves_the_chain(worker: asyncpg.Connection) -> None:
+    lane = await opened(worker)
+    await apply(worker, facts_of((TOKEN_ID, 1)), lane)
+
+    await apply(worker, [], lane)
+
+    assert await chains(worker) == [(lane, 1, b"\x01" * 32)]
 
 
 # --- the record of commands -------------------------------------------------------------------------------------------
 
 
-async def record(
+def command_ids(count: int) -> list[str]:
+    """New ids, in the order in which they are recorded."""
+    return sorted((f"req:ORG1:{uuid4()}" for _ in range(count)), key=command_key)
+
+
+async def remember(
     worker: asyncpg.Connection,
     lane: int,
     *offsets: int,
     applied: bool = True,
-    keys: list[UUID] | None = None,
-    token: str = TOKEN_ID,
+    ids: list[str] | None = None,
     timestamp: int = 1,
-    decided_at: datetime = NOW,
-) -> str:
-    count = len(offsets)
-    keys = keys or [uuid4() for _ in offsets]
-    status: str = await worker.execute(
-        statement("record"),
-        lane,
-        decided_at,
-        list(offsets),
-        [timestamp] * count,
-        ["ORG1"] * count,
-        keys,
-        [f"req:ORG1:{key}" for key in keys],
-        [b"digest"] * count,
-        ["OK" if applied else "ACCESS_DENIED"] * count,
-        [""] * count,
-        [False] * count,
-        [token if applied else None] * count,
-        [1 if applied else None] * count,
-        [5] * count,
+) -> None:
+    """Record a batch of commands, all of which were applied to one token, or refused."""
+    answer = (
+        Answer("", StatusCode.OK, "", NOW, token=TokenKey("ORG1", TOKEN_ID), version=1, fields=5)
+        if applied
+        else Answer("", StatusCode.ACCESS_DENIED, "not yours", NOW)
     )
-    return status
+    decided = [
+        (
+            Coordinates("c", "t", 0, offset, timestamp),
+            replace(answer, command_id=command_id, organisation="ORG1", digest=b"digest"),
+        )
+        for offset, command_id in zip(offsets, ids or command_ids(len(offsets)), strict=True)
+    ]
+    await record(worker, lane, decided)
+
+
+async def recorded(worker: asyncpg.Connection, lane: int) -> list[int]:
+    """The offsets that are recorded."""
+    rows = await worker.fetch("SELECT record_offset FROM command_record WHERE lane = $1 ORDER BY 1", lane)
+    return [row[0] for row in rows]
 
 
 async def test_record_writes_every_new_decision(worker: asyncpg.Connection) -> None:
+    lane, [applied, refused] = await opened(worker), command_ids(2)
+
+    await remember(worker, lane, 3, ids=[applied], timestamp=8)
+    await remember(worker, lane, 4, ids=[refused], applied=False)
+    await record(worker, lane, [])
+
+    of_both = {"lane": lane, "organisation": "ORG1", "digest": b"digest", "replayed": False, "decided_at": NOW}
+    shown = {"record_offset": 3, "record_timestamp": 8, "status": "OK", "message": "", "fields": 5}
+    denied = {"record_offset": 4, "record_timestamp": 1, "status": "ACCESS_DENIED", "message": "not yours", "fields": 0}
+    assert [dict(row) for row in await worker.fetch("SELECT * FROM command_record ORDER BY record_offset")] == [
+        {"command_key": UUID(command_key(command_id)), "command_id": command_id, **of_both, **of_one}
+        for command_id, of_one in (
+            (applied, {**shown, "access_token_id": TOKEN_ID, "version": 1}),
+            (refused, {**denied, "access_token_id": None, "version": None}),
+        )
+    ]
+
+
+async def test_record_refuses_a_batch_with_an_id_that_another_lane_has_bound(worker: asyncpg.Connection) -> None:
+    one, other, [bound, free] = await opened(worker), await opened(worker, partition=1), command_ids(2)
+    await remember(worker, one, 0, ids=[bound])
+
+    with pytest.raises(asyncpg.UniqueViolationError) as refused:
+        await remember(worker, other, 0, 1, ids=[bound, free])
+
+    assert type(from_postgres(refused.value)) is BatchOvertaken
+    assert await recorded(worker, other) == []
+    await remember(worker, other, 2, applied=False, ids=[bound])
+    assert await recorded(worker, other) == [2]
+
+
+async def test_record_refuses_coordinates_that_were_decided_before(worker: asyncpg.Connection) -> None:
     lane = await opened(worker)
+    await remember(worker, lane, 0, applied=False)
 
-    assert await record(worker, lane, 0, 1, 2) == "INSERT 0 3"
-    assert await record(worker, lane, 3, applied=False) == "INSERT 0 1"
+    with pytest.raises(asyncpg.UniqueViolationError) as refused:
+        await remember(worker, lane, 0, applied=False)
 
-
-async def test_record_leaves_out_an_id_that_another_lane_has_bound(worker: asyncpg.Connection) -> None:
-    one, other, key = await opened(worker), await opened(worker, partition=1), uuid4()
-    await record(worker, one, 0, keys=[key])
-
-    assert await record(worker, other, 0, 1, keys=[key, uuid4()]) == "INSERT 0 1"
-    assert await record(worker, other, 2, applied=False, keys=[key]) == "INSERT 0 1"
+    assert type(from_postgres(refused.value)) is BatchOvertaken
 
 
+@pytest.mark.parametrize("committed", [True, False])
 async def test_record_waits_for_another_lane_that_is_binding_the_same_id(
-    database: DatabaseUnderTest, worker: asyncpg.Connection
+    database: DatabaseUnderTest, worker: asyncpg.Connection, committed: bool
 ) -> None:
-    one, other, key = await opened(worker), await opened(worker, partition=1), uuid4()
+    one, other, ids = await opened(worker), await opened(worker, partition=1), command_ids(1)
     second = await asyncpg.connect(database.worker_dsn)
     transaction = second.transaction()
     await transaction.start()
-    await record(second, other, 0, keys=[key])
-    waiting = asyncio.ensure_future(record(worker, one, 0, keys=[key]))
+    await remember(second, other, 0, ids=ids)
+    waiting = asyncio.ensure_future(remember(worker, one, 0, ids=ids))
     await asyncio.wait({waiting}, timeout=0.1)
     assert not waiting.done()
 
+    await (transaction.commit() if committed else transaction.rollback())
+
+    with pytest.raises(asyncpg.UniqueViolationError) if committed else nullcontext():
+        await waiting
+    assert await recorded(worker, one) == ([] if committed else [0])
+    await second.close()
+
+
+async def test_records_of_the_same_ids_in_opposite_orders_do_not_deadlock(
+    database: DatabaseUnderTest, worker: asyncpg.Connection
+) -> None:
+    lanes = [await opened(worker, partition=number) for number in range(3)]
+    ids = command_ids(3)
+    connections = [await asyncpg.connect(database.worker_dsn) for _ in lanes]
+    transaction = connections[2].transaction()
+    await transaction.start()
+    await remember(connections[2], lanes[2], 0, ids=ids[1:2])
+
+    # In the order in which they came, the first two would hold one end each, and wait for the middle, then each other.
+    ways = (ids, ids[::-1])
+    binding = [
+        asyncio.ensure_future(remember(connection, lane, 0, 1, 2, ids=way))
+        for connection, lane, way in zip(connections, lanes, ways, strict=False)
+    ]
+    await asyncio.wait(binding, timeout=0.2)
+    assert not any(each.done() for each in binding)
     await transaction.rollback()
 
-    assert await waiting == "INSERT 0 1"
-    await second.close()
+    outcomes = await asyncio.gather(*binding, return_exceptions=True)
+    assert sorted(map(type, outcomes), key=str) == [type(None), asyncpg.UniqueViolationError]
+    for connection in connections:
+        await connection.close()
 
 
 async def test_recall_by_coordinates_gives_what_was_recorded_with_its_transition(worker: asyncpg.Connection) -> None:
     lane = await opened(worker)
-    await record(worker, lane, 4, 5, applied=False)
-    await record(worker, lane, 6)
-    await record(worker, lane, 7, applied=False)
-    await history(worker, lane, (TOKEN_ID, 1))
+    await remember(worker, lane, 4, 5, applied=False)
+    await remember(worker, lane, 6)
+    await remember(worker, lane, 7, applied=False)
+    await apply(worker, facts_of((TOKEN_ID, 1)), lane)
 
     rows = await worker.fetch(statement("recall_by_coordinates"), lane, 5, 6)
 
@@ -470,9 +560,9 @@ async def test_recall_by_coordinates_gives_what_was_recorded_with_its_transition
 
 async def test_recall_by_coordinates_sees_its_own_lane_only_and_every_timestamp(worker: asyncpg.Connection) -> None:
     one, other = await opened(worker), await opened(worker, partition=1)
-    await record(worker, one, 0, timestamp=1)
-    await record(worker, one, 0, timestamp=2)
-    await record(worker, other, 0)
+    await remember(worker, one, 0, timestamp=1)
+    await remember(worker, one, 0, timestamp=2)
+    await remember(worker, other, 0)
 
     rows = await worker.fetch(statement("recall_by_coordinates"), one, 0, 0)
 
@@ -483,36 +573,32 @@ async def test_recall_by_id_finds_applied_commands_of_any_lane_in_their_organisa
     worker: asyncpg.Connection,
 ) -> None:
     one, other = await opened(worker), await opened(worker, partition=1)
-    applied, refused, unknown = uuid4(), uuid4(), uuid4()
-    await record(worker, one, 0, keys=[applied])
-    await record(worker, other, 0, keys=[refused], applied=False)
-    await record(worker, other, 1, keys=[applied], applied=False)
+    applied, refused, unknown = command_ids(3)
+    await remember(worker, one, 0, ids=[applied])
+    await remember(worker, other, 0, ids=[refused], applied=False)
+    await remember(worker, other, 1, ids=[applied], applied=False)
 
-    rows = await worker.fetch(
-        statement("recall_by_id"), ["ORG1", "ORG1", "ORG1", "ORG2"], [applied, refused, unknown, applied]
-    )
+    keys = [command_key(command_id) for command_id in (applied, refused, unknown, applied)]
+    rows = await worker.fetch(statement("recall_by_id"), ["ORG1", "ORG1", "ORG1", "ORG2"], keys)
 
-    assert [tuple(row) for row in rows] == [(f"req:ORG1:{applied}", b"digest", "ORG1", TOKEN_ID)]
+    assert [tuple(row) for row in rows] == [(applied, b"digest", "ORG1", TOKEN_ID)]
 
 
 async def test_retire_records_removes_what_is_old_and_settled_in_steps(worker: asyncpg.Connection) -> None:
     lane = await opened(worker, at=10)
-    await record(worker, lane, *range(12), applied=False)
+    await remember(worker, lane, *range(12), applied=False)
     later = datetime(2026, 3, 5, tzinfo=UTC)
 
     assert await worker.execute(statement("retire_records"), lane, NOW, 4) == "DELETE 0"
     assert await worker.execute(statement("retire_records"), lane, later, 4) == "DELETE 4"
-    assert [row[0] for row in await worker.fetch("SELECT record_offset FROM command_record ORDER BY 1")] == [
-        *range(4, 12)
-    ]
+    assert await recorded(worker, lane) == [*range(4, 12)]
     assert await worker.execute(statement("retire_records"), lane, later, 100) == "DELETE 6"
     assert await worker.execute(statement("retire_records"), lane, later, 100) == "DELETE 0"
 
 
 async def test_every_statement_of_the_journey_is_a_file_that_postgres_can_plan(worker: asyncpg.Connection) -> None:
     for name in (
-        *("take_lane", "open_lane", "hold_lane", "lanes", "authorise", "pass_code_hashes", "load", "apply"),
-        *("write_history", "advance_chain", "record", "recall_by_coordinates", "recall_by_id", "retire_records"),
-        "project",
+        *("take_lane", "open_lane", "hold_lane", "owned_lane", "lanes", "authorise", "pass_code_hashes", "load"),
+        *("apply", "project", "recall_by_coordinates", "recall_by_id", "retire_records"),
     ):
         await worker.prepare(statement(name))

@@ -89,6 +89,7 @@ CONFIGURATIONS: Final = (
     Run("one id, another request", "CASE=2 LATE_RIGHT=1", model="ids"),
     Run("one id, twice in one batch", "CASE=3 LATE_RIGHT=1", model="ids"),
     Run("one id, both", "CASE=4 LATE_RIGHT=1", model="ids"),
+    Run("one id, beside another for the same token", "CASE=5 LATE_RIGHT=1", model="ids"),
 )
 
 DEEP: Final = (
@@ -133,6 +134,9 @@ MUTANTS: Final = (
     Run("OFFSET_BEFORE (at_least_once)", "N=2 DELIVERY=1", "P4"),
     Run("NO_SETTLING (change-over)", "N=2 DELIVERY=2 CRASHES=2", "P1"),
     Run("RECALL_FIRST", "CASE=1", "P3", model="ids"),
+    Run("NO_DOUBT", "CASE=1", "P3", model="ids"),
+    Run("NO_SHARED", "CASE=5", "P3", model="ids"),
+    Run("ALWAYS_TRUSTING", "CASE=2", "P1", model="ids"),
     Run("NO_OVERTAKEN", "CASE=2", "P2", model="ids"),
     Run("KEEP_WRITES", "CASE=2", "P3", model="ids"),
     Run("BIND_REFUSALS", "CASE=1 LATE_RIGHT=1", "P1", model="ids"),

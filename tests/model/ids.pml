@@ -2,7 +2,8 @@
  *
  * Each lane runs one batch in one Postgres transaction, READ COMMITTED, at the same time as the other. Rows stay locked
  * to the end of the transaction; an insert that meets the uncommitted row of another waits for its end. Steps carry the
- * names of the functions of worker/pipeline.py and the modules around it.
+ * names of the functions of worker/pipeline.py and the modules around it. The first attempt looks up only ids that need
+ * not end bound; every later one looks all of them up.
  */
 
 /* ---- what is delivered: two commands per lane, as (id, access token) */
@@ -15,8 +16,10 @@
 #define DELIVERED deliver(0, 0, 0); deliver(1, 1, 1); deliver(2, 1, 2); deliver(3, 0, 3)
 #elif CASE == 3              /* twice in one batch, for two tokens, and once more in the other */
 #define DELIVERED deliver(0, 0, 0); deliver(1, 0, 1); deliver(2, 1, 2); deliver(3, 0, 1)
-#else                        /* one id as before, one for another token, each beside an id of its own lane */
+#elif CASE == 4              /* one id as before, one for another token, each beside an id of its own lane */
 #define DELIVERED deliver(0, 0, 0); deliver(1, 1, 1); deliver(2, 0, 0); deliver(3, 1, 2)
+#else                        /* two ids for one token in one batch; the second also for two others, in the other */
+#define DELIVERED deliver(0, 0, 0); deliver(1, 1, 0); deliver(2, 1, 1); deliver(3, 1, 2)
 #endif
 #ifndef LATE_RIGHT
 #define LATE_RIGHT 0         /* the callers are granted their right while the lanes work */
@@ -25,6 +28,15 @@
 /* ---- rules that can be left out */
 #ifndef RECALL_FIRST
 #define RECALL_FIRST 0
+#endif
+#ifndef NO_DOUBT
+#define NO_DOUBT 0
+#endif
+#ifndef NO_SHARED
+#define NO_SHARED 0
+#endif
+#ifndef ALWAYS_TRUSTING
+#define ALWAYS_TRUSTING 0
 #endif
 #ifndef NO_OVERTAKEN
 #define NO_OVERTAKEN 0
@@ -71,7 +83,15 @@ inline deliver(c, with_id, for_token) { id[c] = with_id; token[c] = for_token }
 
 inline take_lock(c) { atomic { locked[token[c]] == FREE || locked[token[c]] == me -> locked[token[c]] = me; printf("SAY %d: locks token %d\n", me, token[c]) } }
 
-inline recall() { atomic { known[0] = bound[0]; known[1] = bound[1]; printf("SAY %d: recalls ids, bound %d %d\n", me, known[0], known[1]); refused[0] = refusal[0]; refused[1] = refusal[1] } }
+#define TRUSTING (times == 0 || ALWAYS_TRUSTING)
+#define DOUBTFUL(c) (!NO_DOUBT && (effective[token[c]] || (token[A] == token[B] && !NO_SHARED)))
+#define LOOKED_UP(i) (!TRUSTING || RECALL_FIRST || (id[A] == i && DOUBTFUL(A)) || (id[B] == i && DOUBTFUL(B)))
+
+inline recall_id(i) { if :: LOOKED_UP(i) -> known[i] = bound[i]; refused[i] = refusal[i]; printf("SAY %d: recalls id %d, bound %d\n", me, i, known[i]) :: else fi }
+
+inline recall() { atomic { recall_id(0); recall_id(1) } }
+
+#define EFFECTIVE(c) (effective[token[c]] || (c == B && decided[0] == OK && token[A] == token[B]))
 
 inline decide_one(c) {
   if
@@ -81,7 +101,7 @@ inline decide_one(c) {
   :: permitted && !refused[id[c]] && known[id[c]] && known[id[c]] != token[c] + 1 -> decided[c - A] = DUPLICATE
   :: permitted && !refused[id[c]] && !known[id[c]] ->
      if
-     :: effective[token[c]] -> decided[c - A] = INVALID_STATE
+     :: EFFECTIVE(c) -> decided[c - A] = INVALID_STATE; assert(property_3 || !bound[id[c]])
      :: else -> decided[c - A] = OK; known[id[c]] = token[c] + 1
      fi
   fi
@@ -89,10 +109,12 @@ inline decide_one(c) {
 
 #define BINDS(c) (decided[c - A] == OK || (BIND_REFUSALS && decided[c - A] == DENIED))
 
-inline insert(c) {           /* ON CONFLICT DO NOTHING */
+#define ABORTED (conflict && !NO_OVERTAKEN && !KEEP_WRITES)
+
+inline insert(c) {           /* refused where the id is bound, after waiting for whoever is binding it */
   if
-  :: atomic { !BINDS(c) -> skip }
-  :: atomic { BINDS(c) && (inserting[id[c]] == FREE || inserting[id[c]] == me) ->
+  :: atomic { !BINDS(c) || ABORTED -> skip }
+  :: atomic { BINDS(c) && !ABORTED && (inserting[id[c]] == FREE || inserting[id[c]] == me) ->
        if
        :: bound[id[c]] || refusal[id[c]] -> conflict = 1
        :: else -> inserting[id[c]] = me; printf("SAY %d: inserts id %d\n", me, id[c])
@@ -132,18 +154,19 @@ _decide:
   :: UNSORTED_TOKENS || LESS(token) -> take_lock(A); take_lock(B)
   :: !UNSORTED_TOKENS && !LESS(token) -> take_lock(B); take_lock(A)
   fi;
-  if :: !RECALL_FIRST -> recall() :: else fi;          /* recall_by_id, which sees what the lock was waited for */
-  d_step { decide_one(A); decide_one(B); printf("SAY %d: has locked its tokens, decides %d %d\n", me, decided[0], decided[1]) };
+  atomic {
+    if :: !RECALL_FIRST -> recall() :: else fi;        /* recall_by_id, which sees what the lock was waited for */
+    decide_one(A); decide_one(B); printf("SAY %d: has locked its tokens, decides %d %d\n", me, decided[0], decided[1]) };
   if                                                   /* record: inserts in the order of the command ids */
   :: UNSORTED_IDS || LESS(id) -> insert(A); insert(B)
   :: !UNSORTED_IDS && !LESS(id) -> insert(B); insert(A)
   fi;
   if
-  :: d_step { conflict && !NO_OVERTAKEN && !KEEP_WRITES ->     /* BatchOvertaken: rolled back, and run again */
-       printf("SAY %d: is overtaken\n", me); release(); conflict = 0; known[0] = 0; known[1] = 0; decided[0] = 0; decided[1] = 0; times++;
+  :: d_step { ABORTED ->                               /* BatchOvertaken: rolled back, and run again */
+       printf("SAY %d: is overtaken\n", me); release(); conflict = 0; known[0] = 0; known[1] = 0; refused[0] = 0; refused[1] = 0; decided[0] = 0; decided[1] = 0; times++;
        assert(property_1 || times < OVERTAKEN_TIMES) };
      goto _decide
-  :: d_step { !conflict || NO_OVERTAKEN || KEEP_WRITES ->
+  :: d_step { !ABORTED ->
        write(A); write(B);
        if                                              /* mutant: the writes stay, the answers are the recorded ones */
        :: conflict && KEEP_WRITES ->
@@ -156,7 +179,8 @@ _decide:
 }
 
 #define APPLIED(c) (answer[c] == OK || answer[c] == REPLAYED)
-#define RIGHTLY(c) (answer[c] && answer[c] != INVALID_STATE && \
+#define RIGHTLY(c) (answer[c] && \
+  (answer[c] != INVALID_STATE || bound[1 - id[c]] == token[c] + 1) && \
   (answer[c] != DENIED || LATE_RIGHT) && \
   (!APPLIED(c) || bound[id[c]] == token[c] + 1) && \
   (answer[c] != DUPLICATE || (bound[id[c]] && bound[id[c]] != token[c] + 1)))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from schemas.codes import StatusCode
 from schemas.states import LifeCycleState
-from worker.decide import SET_EFFECTIVE, BoundId, State, Transition, decide
+from worker.decide import SET_EFFECTIVE, BoundId, State, Transition, decide, doubtful
 from worker.model import Applied, Caller, Decision, LockedToken, Presented, Refused, Replayed, TokenKey
 
 NOT_EFFECTIVE, EFFECTIVE = LifeCycleState.NOT_EFFECTIVE, LifeCycleState.EFFECTIVE
@@ -65,6 +65,19 @@ def test_a_batch_decided_at_once_equals_its_commands_decided_one_by_one(
     asked: list[Presented | Refused], state: State
 ) -> None:
     assert decide(asked, state) == one_by_one(asked, state)
+
+
+@given(commands, states)
+def test_without_the_ids_that_are_not_doubtful_it_decides_the_same_or_binds_a_bound_id(
+    asked: list[Presented | Refused], state: State
+) -> None:
+    looked_up = {command.command_id for command in doubtful(asked, state.tokens)}
+    known = {command_id: bound for command_id, bound in state.bound.items() if command_id in looked_up}
+
+    decisions, _ = decide(asked, State(state.tokens, known))
+
+    binds = {decision.presented.command_id for decision in decisions if isinstance(decision, Applied)}
+    assert binds & state.bound.keys() or decisions == decide(asked, state)[0]
 
 
 @given(commands, states, st.integers(0, 12))

@@ -29,7 +29,6 @@ ORDER: Final = (
 VOCABULARY: Final = {"codes", "states"}
 MEETS_THE_OUTSIDE: Final = {
     "decode": {"command", "headers", "access_token"},
-    "apply": {"transition"},
     "project": {"access_token"},
     "result": {"access_token", "headers", "result", "transition"},
     "importing": {"access_token", "base", "transition"},

@@ -84,7 +84,7 @@ def answered(
 
 
 def hashed(fact: Fact) -> Fact:
-    return replace(fact, hash=bytes.fromhex(event_hash(fact.members())))
+    return replace(fact, text=fact.canonical(), hash=bytes.fromhex(event_hash(fact.members())))
 
 
 def once(headers: Sequence[Header]) -> dict[str, bytes]:

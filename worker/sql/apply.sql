@@ -1,7 +1,10 @@
--- The transitions of a batch. The version is compared although the rows are locked: the statement then proves itself.
+-- The transitions of a batch, as the facts say that were written before ($2 to $3 of the lane $1), and the head of the
+-- chain. The version is compared although the rows are locked: the statement then proves itself. The facts are named one
+-- by one, for a range would be guessed, and might be thought worth reading all access tokens for.
+WITH chain AS (UPDATE lane SET chain_sequence = $3, chain_hash = $4 WHERE id = $1)
 UPDATE access_token AS t
-SET life_cycle_state = a.to_state, version = a.version, updated_date = $6,
-    updated_by_user = a.user_id, updated_by_unit = a.unit_id
-FROM unnest($1::text[], $2::text[], $3::integer[], $4::text[], $5::text[], $7::text[])
-    AS a (organisation, id, version, user_id, unit_id, to_state)
-WHERE t.organisation = a.organisation AND t.id = a.id AND t.version = a.version - 1
+SET life_cycle_state = fact.to_state, version = fact.version, updated_date = $5,
+    updated_by_user = fact.user_id, updated_by_unit = fact.unit_id
+FROM generate_series($2::bigint, $3::bigint) AS number
+JOIN transition AS fact ON fact.lane = $1 AND fact.sequence = number
+WHERE t.organisation = fact.organisation AND t.id = fact.access_token_id AND t.version = fact.version - 1

@@ -26,10 +26,10 @@ SELECT t.organisation, t.id
     , to_char(t.udf_date_2, 'YYYY-MM-DD"T"HH24:MI:SS') AS udf_date_2 -- fields: udf_date_2
     , to_char(t.udf_date_3, 'YYYY-MM-DD"T"HH24:MI:SS') AS udf_date_3 -- fields: udf_date_3
     , to_char(t.udf_date_4, 'YYYY-MM-DD"T"HH24:MI:SS') AS udf_date_4 -- fields: udf_date_4
-    , c.id AS classification_id, c.name AS classification_name, c.alternative_code AS classification_code -- fields: classification
-    , a.id AS account_id, a.number AS account_number, a.name AS account_name, a.life_cycle_state AS account_state, ao.body::text AS account_owner -- fields: accounts_receivable
-    , r.id AS rewards_id, r.number AS rewards_number, r.life_cycle_state AS rewards_state -- fields: rewards_participant
-    , ra.id AS rewards_account_id, ra.number AS rewards_account_number, ra.name AS rewards_account_name, ra.life_cycle_state AS rewards_account_state, rao.body::text AS rewards_account_owner -- fields: rewards_participant
+    , c.id AS classification_id, c.name AS classification_name, c.alternative_code AS classification_alternative_code -- fields: classification
+    , a.id AS account_id, a.number AS account_number, a.name AS account_name, a.life_cycle_state AS account_life_cycle_state, ao.body::text AS account_account_owner -- fields: accounts_receivable
+    , r.id AS rewards_id, r.number AS rewards_number, r.life_cycle_state AS rewards_life_cycle_state -- fields: rewards_participant
+    , ra.id AS rewards_account_id, ra.number AS rewards_account_number, ra.name AS rewards_account_name, ra.life_cycle_state AS rewards_account_life_cycle_state, rao.body::text AS rewards_account_account_owner -- fields: rewards_participant
     , to_char(t.created_date, 'YYYY-MM-DD"T"HH24:MI:SS') AS created_date, to_char(t.updated_date, 'YYYY-MM-DD"T"HH24:MI:SS') AS updated_date -- fields: log_information
     , cu.id AS created_user_id, cu.username AS created_user_username, cu.person_name AS created_user_person_name, cu.email AS created_user_email -- fields: log_information
     , uu.id AS updated_user_id, uu.username AS updated_user_username, uu.person_name AS updated_user_person_name, uu.email AS updated_user_email -- fields: log_information

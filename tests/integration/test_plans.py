@@ -1,0 +1,235 @@
+"""The plan of every statement of the journey, as Postgres would choose it with ten million rows in each table."""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+import asyncpg
+import orjson
+import pytest
+
+from schemas.access_token import ALL_FIELDS, fields_mask
+from tests.providers.postgres import DatabaseUnderTest
+from worker.database import SERVER_SETTINGS
+from worker.project import projection
+from worker.sql import statement
+
+ROWS: Final = 10_000_000
+"""What Postgres is told of each of these tables."""
+GROWING: Final = (
+    *("access_token", "transition", "command_record"),
+    *("accounts_receivable", "rewards_participant", "contact", "app_user", "revoked_login"),
+)
+THERE: Final = 10_000
+"""The rows that are there: as many as the largest batch names."""
+BATCHES: Final = (1, 500, THERE)
+MODES: Final = ("force_custom_plan", "force_generic_plan")
+NOW: Final = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
+OWNER: Final = UUID(int=1)
+
+# The lane, its settled records over ten million offsets, access tokens with all that the answers show, and the facts of
+# a batch that its access tokens are to follow.
+FILL: Final = f"""
+INSERT INTO lane (cluster, consumer_group, topic, partition, owner, owned_since, first_offset, next_offset)
+    VALUES ('c', 'g', 't', 0, '{OWNER}', now(), {ROWS + 1}, {ROWS + 1});
+INSERT INTO contact (organisation, id, body)
+    SELECT 'ORG1', 'O' || i, json_build_object('id', 'O' || i) FROM generate_series(1, {THERE}) AS i;
+INSERT INTO accounts_receivable (organisation, id, account_owner)
+    SELECT 'ORG1', 'A' || i, 'O' || i FROM generate_series(1, {THERE}) AS i;
+INSERT INTO rewards_participant (organisation, id, accounts_receivable)
+    SELECT 'ORG1', 'R' || i, 'A' || i FROM generate_series(1, {THERE}) AS i;
+INSERT INTO app_user (organisation, id, username) SELECT 'ORG1', 'U' || i, i FROM generate_series(1, {THERE}) AS i;
+INSERT INTO revoked_login (organisation, jti) SELECT 'ORG1', 'J' || i FROM generate_series(1, {THERE}) AS i;
+INSERT INTO access_token (organisation, id, number, life_cycle_state, authentication_code, identifier, pass_code_hash,
+        verified_by_user, accounts_receivable, rewards_participant, updated_by_user)
+    SELECT 'ORG1', 'T' || i, 'N' || i, 'NOT_EFFECTIVE', 'C' || i, 'I' || i, '$argon2id$' || repeat('h', 87),
+        'U' || i, 'A' || i, 'R' || i, 'U' || i
+    FROM generate_series(1, {THERE}) AS i;
+INSERT INTO transition (organisation, access_token_id, version, from_state, to_state, occurred_at, user_id, unit_id,
+        command_id, cause, lane, sequence, previous_hash, hash)
+    SELECT 'ORG1', 'T' || i, 1, 'NOT_EFFECTIVE', 'EFFECTIVE', now(), 'U' || i, '1', i, 'API', 1, i, sha256(''),
+        sha256('')
+    FROM generate_series(1, {THERE}) AS i;
+INSERT INTO command_record (lane, record_offset, record_timestamp, organisation, command_key, command_id, digest,
+        status, message, replayed, access_token_id, version, fields, decided_at)
+    SELECT 1, i * {ROWS // THERE}, 0, 'ORG1', lpad(to_hex(i), 32, '0')::uuid, i, '', 'OK', '', false, 'T' || i, 1, 0,
+        now()
+    FROM generate_series(1, {THERE}) AS i;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A statement, and its arguments for a batch of so many commands."""
+
+    name: str
+    text: str
+    arguments: Callable[[int], tuple[Any, ...]]
+
+
+def each(prefix: str, count: int) -> list[str]:
+    return [f"{prefix}{number}" for number in range(1, count + 1)]
+
+
+def named(prefix: str, count: int) -> tuple[list[str], list[str]]:
+    return ["ORG1"] * count, each(prefix, count)
+
+
+def _authorise(count: int) -> tuple[Any, ...]:
+    return *named("", count), ["1"] * count, each("J", count), "ACCESS_TOKENS.SET_EFFECTIVE"
+
+
+def _projection(*names: str) -> str:
+    return projection(fields_mask(names) if names else ALL_FIELDS)
+
+
+GOLDEN: Final = ("verified_by_user", "number", "rewards_participant", "accounts_receivable")
+STATEMENTS: Final = (
+    *(
+        Asked(name, statement(name), arguments)
+        for name, arguments in (
+            ("take_lane", lambda _: ("c", "g", "t", 0, OWNER, NOW)),
+            ("open_lane", lambda _: (1, OWNER, 0)),
+            ("owned_lane", lambda _: (1, OWNER)),
+            ("hold_lane", lambda count: (1, OWNER, ROWS + 1, ROWS + 1 + count, ROWS + 1)),
+            ("recall_by_coordinates", lambda count: (1, 1, count)),
+            ("pass_code_hashes", lambda count: named("I", count)),
+            ("authorise", _authorise),
+            ("load", lambda count: (*named("C", count), *named("I", count))),
+            ("recall_by_id", lambda count: (["ORG1"] * count, [UUID(int=number + 1) for number in range(count)])),
+            ("apply", lambda count: (1, 1, count, bytes(32), NOW.replace(tzinfo=None))),
+            ("retire_records", lambda count: (1, datetime(2100, 1, 1, tzinfo=UTC), count)),
+        )
+    ),
+    *(
+        Asked(f"project {label}", _projection(*names), lambda count: named("T", count))
+        for label, names in (("one field", GOLDEN[1:2]), ("the golden four", GOLDEN), ("all fields", ()))
+    ),
+)
+
+
+@pytest.fixture
+async def owner(database: DatabaseUnderTest) -> AsyncIterator[asyncpg.Connection]:
+    """Fills the tables and has Postgres believe in ROWS in each.
+
+    The planner counts a table's pages and multiplies them by ``reltuples / relpages``.
+    """
+    connection = await asyncpg.connect(database.owner_dsn)
+    await connection.execute(FILL)
+    await connection.execute("ANALYZE")
+    await connection.execute("UPDATE pg_class SET reltuples = $1 WHERE relname = ANY ($2)", ROWS, list(GROWING))
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def worker(database: DatabaseUnderTest, owner: asyncpg.Connection) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(database.worker_dsn, server_settings=SERVER_SETTINGS)
+    yield connection
+    await connection.close()
+
+
+async def explained(worker: asyncpg.Connection, asked: Asked, count: int) -> dict[str, Any]:
+    """The plan, carried out and undone. ``plan_cache_mode`` speaks of prepared statements, hence EXECUTE."""
+    prepared = await worker.prepare(asked.text)
+    literals = [
+        await worker.fetchval(f"SELECT quote_nullable($1::{parameter.name}::text)", argument)
+        for parameter, argument in zip(prepared.get_parameters(), asked.arguments(count), strict=True)
+    ]
+    transaction = worker.transaction()
+    await transaction.start()
+    try:
+        plan = await worker.fetchval(
+            f"EXPLAIN (ANALYZE, TIMING off, FORMAT json) EXECUTE {prepared.get_name()} ({', '.join(literals)})"
+        )
+    finally:
+        await transaction.rollback()
+    return dict(orjson.loads(plan)[0]["Plan"])
+
+
+def asked_by_name(name: str) -> Asked:
+    return next(asked for asked in STATEMENTS if asked.name == name)
+
+
+def faults(plan: dict[str, Any], count: int) -> Iterator[str]:
+    """What must not be in a plan: reading more of a table that grows than the batch names, or spilling to disk."""
+    kind, table = plan["Node Type"], plan.get("Relation Name")
+    if table in GROWING and "Scan" in kind:
+        # A whole index, or a whole organisation under a filter, is no better than a whole table.
+        read = (plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)) * plan["Actual Loops"]
+        if kind == "Seq Scan" or (kind.startswith("Index") and "Index Cond" not in plan) or read > count:
+            yield f"{kind} of {table}"
+    if plan.get("Sort Space Type") == "Disk" or plan.get("Hash Batches", 1) > 1:
+        yield f"{kind} that spills"
+    for child in plan.get("Plans", ()):
+        yield from faults(child, count)
+
+
+@pytest.mark.parametrize("table", GROWING)
+async def test_postgres_believes_in_ten_million_rows(worker: asyncpg.Connection, table: str) -> None:
+    plan = orjson.loads(await worker.fetchval(f"EXPLAIN (FORMAT json) SELECT FROM {table}"))[0]["Plan"]
+
+    assert plan["Plan Rows"] == pytest.approx(ROWS, rel=0.01)
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_no_statement_reads_a_whole_table_or_spills(worker: asyncpg.Connection, mode: str) -> None:
+    await worker.execute(f"SET plan_cache_mode = {mode}")
+
+    found = [
+        (asked.name, count, fault)
+        for asked in STATEMENTS
+        for count in BATCHES
+        for fault in faults(await explained(worker, asked, count), count)
+    ]
+
+    assert found == []
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("count", BATCHES)
+async def test_apply_finds_the_facts_of_the_batch(worker: asyncpg.Connection, mode: str, count: int) -> None:
+    await worker.execute(f"SET plan_cache_mode = {mode}")
+
+    plan = await explained(worker, asked_by_name("apply"), count)
+
+    [changed] = [node for node in plan["Plans"] if node["Parent Relationship"] == "Outer"]
+    assert (plan["Node Type"], plan["Relation Name"]) == ("ModifyTable", "access_token")
+    assert changed["Actual Rows"] == count
+
+
+@pytest.mark.parametrize(
+    ("name", "lost"),
+    [
+        ("load", "ALTER TABLE access_token DROP CONSTRAINT access_token_authentication_code_key"),
+        ("apply", "ALTER TABLE access_token DROP CONSTRAINT access_token_pkey"),
+        ("apply", "ALTER TABLE transition DROP CONSTRAINT transition_chain_key"),
+        ("recall_by_id", "DROP INDEX command_record_applied_key"),
+        ("recall_by_coordinates", "ALTER TABLE command_record DROP CONSTRAINT command_record_pkey"),
+    ],
+)
+async def test_a_lost_index_would_be_seen(
+    owner: asyncpg.Connection, worker: asyncpg.Connection, name: str, lost: str
+) -> None:
+    await owner.execute(lost)
+
+    assert any(faults(await explained(worker, asked_by_name(name), 10), 10))
+
+
+async def test_a_sort_that_spills_would_be_seen(worker: asyncpg.Connection) -> None:
+    await worker.execute("SET work_mem = '256kB'")
+
+    plan = await explained(worker, asked_by_name("load"), THERE)
+
+    assert list(faults(plan, THERE)) == ["Sort that spills"]
+
+
+def test_no_statement_of_the_journey_is_left_out() -> None:
+    others = ("import_", "demo_", "lacking_rights", "lanes")  # `lanes` reads all of a small table
+    files = {Path(each.name).stem for each in resources.files("worker.sql").iterdir() if each.name.endswith(".sql")}
+
+    assert {asked.name.split()[0] for asked in STATEMENTS} == {name for name in files if not name.startswith(others)}

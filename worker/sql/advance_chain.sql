@@ -1,1 +1,0 @@
-UPDATE lane SET chain_sequence = $2, chain_hash = $3 WHERE id = $1
