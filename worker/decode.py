@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 import orjson
@@ -131,20 +132,24 @@ def _wrong_members(body: dict[str, Any], named: dict[str, Any]) -> Refused | Non
         return _invalid(f'unknown member "{_first_unknown(body, _BODY_MEMBERS)}"')
     if not named.keys() <= _IDENTIFIER_MEMBERS:
         return _invalid(f'unknown member "{_first_unknown(named, _IDENTIFIER_MEMBERS)}" in access_token_identifier')
-    for name, longest in _BODY.items():
-        fault = _text_fault(body.get(name), longest)
-        if fault is not None:
-            return _invalid(f"{name} {fault}")
-    for name, longest in _IDENTIFIER.items():
-        fault = _text_fault(named.get(name), longest)
-        if fault is not None:
-            return _invalid(f"access_token_identifier.{name} {fault}")
+    fault = _first_text_fault(body, _BODY)
+    if fault is not None:
+        return _invalid(fault)
+    fault = _first_text_fault(named, _IDENTIFIER)
+    return None if fault is None else _invalid(f"access_token_identifier.{fault}")
+
+
+def _first_text_fault(members: dict[str, Any], longest: Mapping[str, int]) -> str | None:
+    for name, most in longest.items():
+        text = members.get(name)
+        if text is not None:
+            fault = _text_fault(text, most)
+            if fault is not None:
+                return f"{name} {fault}"
     return None
 
 
-def _text_fault(text: str | None, longest: int) -> str | None:
-    if text is None:
-        return None
+def _text_fault(text: str, longest: int) -> str | None:
     if len(text) > longest:
         return f"is longer than {longest} characters"
     if "\0" in text:
@@ -210,8 +215,8 @@ def _type_fault(text: str) -> str | None:
     return None if text == h.COMMAND_TYPE else f'must be "{h.COMMAND_TYPE}", not "{quoted(text)}"'
 
 
-def _attribute_fault(text: str) -> str | None:
-    return _text_fault(text, h.LONGEST_TEXT)
+_attribute_fault: Final = partial(_text_fault, longest=h.LONGEST_TEXT)
+_tracestate_fault: Final = partial(_text_fault, longest=h.LONGEST_TRACESTATE)
 
 
 def _time_fault(text: str) -> str | None:
@@ -224,10 +229,6 @@ def _content_fault(text: str) -> str | None:
 
 def _traceparent_fault(text: str) -> str | None:
     return None if h.is_traceparent(text) else "is not a W3C trace context"
-
-
-def _tracestate_fault(text: str) -> str | None:
-    return _text_fault(text, h.LONGEST_TRACESTATE)
 
 
 def _redirection_fault(_: str) -> str | None:
@@ -297,7 +298,7 @@ def _envelope(given: Mapping[str, bytes], right: Mapping[str, str], wrong: Mappi
     return Envelope(
         ce_id=right[h.CE_ID] if whole else None,
         ce_source=right[h.CE_SOURCE] if whole else None,
-        correlation=tuple((name, given[name]) for name in _CORRELATIONS if name in given and name not in wrong),
+        correlation=tuple([(name, given[name]) for name in _CORRELATIONS if name in given and name not in wrong]),
         traceparent=right.get(h.TRACEPARENT),
         tracestate=right.get(h.TRACESTATE),
     )

@@ -44,16 +44,8 @@ async def load(
         [identifier for _, identifier in identifiers],
     )
     tokens = [
-        LockedToken(
-            TokenKey(row["organisation"], row["id"]),
-            LifeCycleState(row["life_cycle_state"]),
-            row["version"],
-            row["accounts_receivable"],
-            row["authentication_code"],
-            row["identifier"],
-            row["pass_code_hash"],
-        )
-        for row in rows
+        LockedToken(TokenKey(organisation, token), LifeCycleState(state), version, account, code, identifier, pass_code)
+        for organisation, token, state, version, account, code, identifier, pass_code in rows
     ]
     return Locked(
         {token.key: token for token in tokens},

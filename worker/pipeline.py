@@ -157,7 +157,7 @@ class Pipeline:
         """
         self._beat()
         recalled = await self._recall(hold, batch)
-        fresh = [item for item in batch if _where(item) not in recalled]
+        fresh = [item for item in batch if _where(item) not in recalled] if recalled else batch
         requests = [item.request for item in fresh]
         verify = cache(self._logins.verify)  # most senders of a batch send many of its commands
         logins = each_unrefused(requests, lambda command: verify(command.login_token))
@@ -312,15 +312,11 @@ def _in_order(
     facts: Sequence[Fact],
 ) -> list[Outcome]:
     """The outcomes of a whole batch in its order: the recalled ones and, in between, those decided now."""
-    new_answers, new_facts = iter(answers), iter(facts)
-    outcomes = []
-    for item in batch:
-        outcome = recalled.get(_where(item))
-        if outcome is None:
-            answer = next(new_answers)
-            outcome = Outcome(answer, None if answer.version is None else next(new_facts))
-        outcomes.append(outcome)
-    return outcomes
+    applied = iter(facts)
+    decided = (Outcome(answer, None if answer.version is None else next(applied)) for answer in answers)
+    if not recalled:
+        return list(decided)
+    return [recalled.get(_where(item)) or next(decided) for item in batch]
 
 
 def _answered(item: Decoded, outcome: Outcome, shown: Mapping[tuple[TokenKey, int], bytes]) -> Answered:

@@ -1,6 +1,7 @@
 """Build the messages of an answered command: result, transition event, dead letter (CONTRACT 3, 6 and 7)."""
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -9,7 +10,7 @@ from schemas.codes import StatusCode
 from schemas.headers import RESULT_TYPE, SPEC_VERSION, TRANSITION_TYPE
 from worker.decode import masked
 from worker.encode import encode
-from worker.model import Answer, Answered, Decoded, Fact, Header, Value, percent_encoded, rfc3339
+from worker.model import Answer, Answered, Coordinates, Decoded, Fact, Header, Value, percent_encoded, rfc3339
 from worker.tracing import continued
 
 DEAD_LETTERED = frozenset({StatusCode.MALFORMED_REQUEST, StatusCode.INTERNAL_ERROR})
@@ -65,24 +66,29 @@ def _status(code: StatusCode, message: str) -> bytes:
 
 
 def _result_headers(decoded: Decoded, answer: Answer, post: Post) -> tuple[Header, ...]:
-    envelope, record_id = decoded.envelope, decoded.delivery.coordinates.command_id
+    envelope, where = decoded.envelope, decoded.delivery.coordinates
     # An applied command and its replays are one event; every refusal is an event of its own.
-    identity = answer.command_id if answer.code is StatusCode.OK else record_id
+    identity = answer.command_id if answer.code is StatusCode.OK else where.command_id
     headers = [
         ("ce_id", _event_id(identity)),
         *_cloud_event(post.source, RESULT_TYPE, answer.decided_at),
-        ("causation_id", (envelope.ce_id or envelope.request_id or record_id).encode()),
+        ("causation_id", (envelope.ce_id or envelope.request_id or where.command_id).encode()),
         ("command_id", answer.command_id.encode()),
         ("status_code", answer.code.encode()),
         ("replayed", b"true" if answer.replayed else b"false"),
         *envelope.correlation,
     ]
-    traceparent = continued(envelope.traceparent, record_id.encode())
-    if traceparent is not None:
-        headers.append(("traceparent", traceparent.encode()))
-        if envelope.tracestate is not None:
-            headers.append(("tracestate", envelope.tracestate.encode()))
+    if envelope.traceparent is not None:
+        headers += _trace(envelope.traceparent, envelope.tracestate, where)
     return tuple(headers)
+
+
+def _trace(parent: str, state: str | None, where: Coordinates) -> Iterator[Header]:
+    traceparent = continued(parent, where.command_id.encode())
+    if traceparent is not None:
+        yield "traceparent", traceparent.encode()
+        if state is not None:
+            yield "tracestate", state.encode()
 
 
 def transition_message(fact: Fact, post: Post) -> Message:
