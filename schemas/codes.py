@@ -19,6 +19,9 @@ class StatusCode(StrEnum):
     OK = "OK"
     INTERNAL_ERROR = "INTERNAL_ERROR"
 
+    # Enum's own is written in Python, and the code of every answer is hashed.
+    __hash__ = str.__hash__
+
     @property
     def description(self) -> str:
         return _DESCRIPTIONS[self]
