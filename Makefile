@@ -12,7 +12,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit
 	--python-version 3.11 --custom-compile-command "make requirements" $(if $(UPGRADE),--upgrade)
 
 .DEFAULT_GOAL := help
-.PHONY: demo test faults lint types format model requirements clean help
+.PHONY: demo test faults bench lint types format model requirements clean help
 
 demo: $(INSTALLED) ## embedded broker and Postgres, the golden command and a few that are refused
 	@$(BIN)/effective-worker demo $(ARGS)
@@ -22,6 +22,10 @@ test: $(INSTALLED) ## all tests (ARGS="-k name" for some; REQUIRE_REAL_KAFKA=1 t
 
 faults: $(INSTALLED) ## exactly once, under fire: a cluster, workers and faults (ARGS="--seconds 480 --seed 7")
 	@$(BIN)/python -m tests.faults $(ARGS)
+
+bench: $(INSTALLED) ## what a command costs, beside what else one might do (ARGS="--only compare --rounds 5"; --quick)
+	@$(BIN)/python -m pip install --quiet --require-hashes --requirement deploy/requirements-bench.txt
+	@$(BIN)/python -m tests.benchmarks $(ARGS)
 
 model: ## the protocol, model-checked with spin and gcc; every mutant of it must break (ARGS=--deep for more)
 	@python3 tests/model/check.py $(ARGS)
@@ -41,6 +45,7 @@ requirements: $(INSTALLED) ## pin again what pyproject.toml asks for (UPGRADE=1 
 	@$(COMPILE) pyproject.toml --extra otel --output-file deploy/requirements.txt
 	@$(COMPILE) --group build --output-file deploy/requirements-build.txt
 	@$(COMPILE) pyproject.toml --all-extras --group house --constraint deploy/requirements.txt --output-file deploy/requirements-dev.txt
+	@$(COMPILE) --group bench --constraint deploy/requirements-dev.txt --output-file deploy/requirements-bench.txt
 
 clean: ## remove what was built and cached, the environment too
 	@rm -rf .venv .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist

@@ -32,6 +32,8 @@ VERSION: Final = "4.1.1"
 LOG4J_VERSION: Final = "2.24.3"
 PARTITIONS: Final = 4
 START_SECONDS: Final = 120.0
+HEAP: Final = "512m"
+"""The most that the JVM of a single broker takes for its heap."""
 HOST: Final = "127.0.0.1"
 
 # One node; small internal topics, and no waiting for members who might still come, so that a test starts at once.
@@ -188,7 +190,7 @@ class JvmKafka(KafkaServer):
             await asyncio.to_thread(
                 format_node, self._directory, program, self._settings(self._directory), cluster_id()
             )
-        self._process = start_node("Apache Kafka", self._directory, program, heap="512m")
+        self._process = start_node("Apache Kafka", self._directory, program, heap=HEAP)
         await self._process.ready(lambda: answers(self.bootstrap), seconds=START_SECONDS)
         await _until_ready(self.bootstrap)
 
@@ -321,10 +323,18 @@ def start_node(name: str, directory: Path, program: BrokerProgram, *, heap: str)
 # --- topics ----------------------------------------------------------------------------------------------------------
 
 
-def create_topics(bootstrap: str, *names: str, partitions: int = PARTITIONS, replicas: int = 1) -> None:
+def create_topics(
+    bootstrap: str,
+    *names: str,
+    partitions: int = PARTITIONS,
+    replicas: int = 1,
+    settings: Mapping[str, str] | None = None,
+) -> None:
     """Create the topics, and return when every partition of theirs has a leader."""
     admin = AdminClient({"bootstrap.servers": bootstrap, **_QUIET})
-    for created in admin.create_topics([NewTopic(name, partitions, replicas) for name in names]).values():
+    config = dict(settings or {})
+    topics = [NewTopic(name, partitions, replicas, config=config) for name in names]
+    for created in admin.create_topics(topics).values():
         created.result(timeout=START_SECONDS)
     deadline = time.monotonic() + START_SECONDS
     while not all(_is_led(admin, name, partitions) for name in names):
