@@ -22,8 +22,8 @@ SERVER_SETTINGS = {
     "statement_timeout": "10s",
     "idle_in_transaction_session_timeout": "5s",
     "timezone": "UTC",
-    # Every statement is planned once per connection. To plan for each batch takes half of a lone command's time, and
-    # finds the same: what a batch names is looked up by key, however much it is (tests/integration/test_plans.py).
+    # Every statement is planned once per connection, and again when a table's statistics change: to plan for each batch
+    # takes half of a lone command's time, and finds the same (tests/integration/test_plans.py).
     "plan_cache_mode": "force_generic_plan",
 }
 TRANSACTION_TIMEOUT = "20s"

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -96,6 +96,49 @@ class Exactly:
             await producer.drop()
 
 
+class Commits:
+    """The offset commits of all lanes: one request at a time, and what comes meanwhile goes with the next one.
+
+    The broker waits some milliseconds with each for others to join it, and answers a connection's requests in turn: if
+    every lane sent its own, the last of twelve would wait twelve times as long.
+    """
+
+    def __init__(self, consumer: AIOKafkaConsumer) -> None:
+        self._consumer = consumer
+        self._free = asyncio.Lock()
+        self._next = _Commit()
+
+    async def commit(self, source: TopicPartition, offset: int) -> None:
+        """Commit the next offset to read. Raises what the consumer raises, for every lane of the request."""
+        request = self._next
+        request.offsets[source] = offset
+        try:
+            async with self._free:
+                if request is self._next:
+                    self._next = _Commit()
+                    await request.send(self._consumer)
+        except asyncio.CancelledError:
+            request.offsets.pop(source, None)
+            raise
+        if isinstance(request.failure, asyncio.CancelledError):  # its sender's, not ours
+            await self.commit(source, offset)
+        elif request.failure is not None:
+            raise request.failure
+
+
+@dataclass(slots=True)
+class _Commit:
+    offsets: dict[TopicPartition, int] = field(default_factory=dict)
+    failure: BaseException | None = None
+
+    async def send(self, consumer: AIOKafkaConsumer) -> None:
+        try:
+            await consumer.commit(self.offsets)
+        except BaseException as error:
+            self.failure = error
+            raise
+
+
 class AtLeast:
     """Delivery ``at_least_once``: an idempotent producer, then an offset commit that the group's generation fences."""
 
@@ -106,7 +149,7 @@ class AtLeast:
         *,
         transaction_timeout_ms: int,
         partitions: Callable[[], int],
-        consumer: AIOKafkaConsumer,
+        commits: Commits,
     ) -> None:
         self._place = place
         self._settling = {
@@ -117,7 +160,7 @@ class AtLeast:
         self._options = {**options, "enable_idempotence": True}
         self._deadline = transaction_timeout_ms / 1000 * 0.45
         self._partitions = partitions
-        self._consumer = consumer
+        self._commits = commits
         self._producer: WatchedProducer | None = None
 
     async def open(self) -> None:
@@ -133,7 +176,7 @@ class AtLeast:
             async with asyncio.timeout(self._deadline):
                 sent = await send(producer, messages, self._place.source, self._partitions())
                 await asyncio.gather(*sent)
-                await self._consumer.commit({self._place.source: offset})
+                await self._commits.commit(self._place.source, offset)
         except (kafka.CommitFailedError, kafka.IllegalStateError) as error:
             raise LaneLost(f"kafka: the group has moved on ({type(error).__name__})") from error
         except KAFKA_ERRORS as error:

@@ -27,7 +27,7 @@ from worker.observe import Health, Metrics
 from worker.patience import Patience, done_before
 from worker.pipeline import Pipeline, Policy
 from worker.probe import Probe
-from worker.publish import AtLeast, Exactly, Place, Publisher
+from worker.publish import AtLeast, Commits, Exactly, Place, Publisher
 from worker.result import Post
 from worker.retention import Retention
 from worker.settings import Settings
@@ -134,9 +134,10 @@ async def _work(settings: Settings, stop: asyncio.Event, cluster: str, tools: To
     consumer = tools.consumer
     session_seconds = settings.kafka.session_timeout_ms / 1000
     watchdog = Watchdog(consumer, tools.looks, tools.health)
+    commits = Commits(consumer)
     supervisor = Supervisor(
         consumer,
-        lambda source: _lane(settings, cluster, source, tools),
+        lambda source: _lane(settings, cluster, source, tools, commits),
         membership,
         health=tools.health,
         metrics=tools.metrics,
@@ -161,7 +162,7 @@ async def _work(settings: Settings, stop: asyncio.Event, cluster: str, tools: To
         log.info("stopped")
 
 
-def _lane(settings: Settings, cluster: str, source: TopicPartition, tools: Tools) -> Lane:
+def _lane(settings: Settings, cluster: str, source: TopicPartition, tools: Tools, commits: Commits) -> Lane:
     place = Place(source, settings.kafka.group_id)
     options = client_options(settings.kafka)
     consumer = tools.consumer
@@ -175,7 +176,7 @@ def _lane(settings: Settings, cluster: str, source: TopicPartition, tools: Tools
         publisher = Exactly(place, options, transaction_timeout_ms=transaction_timeout_ms, partitions=partitions)
     else:
         publisher = AtLeast(
-            place, options, transaction_timeout_ms=transaction_timeout_ms, partitions=partitions, consumer=consumer
+            place, options, transaction_timeout_ms=transaction_timeout_ms, partitions=partitions, commits=commits
         )
     return Lane(Site(cluster, place), tools, publisher, uuid.uuid4())
 

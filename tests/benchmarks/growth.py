@@ -219,6 +219,7 @@ async def _store(stage: Stage, report: Report, table: Table, numbers: range) -> 
     async with stage.owner() as connection:
         for statement in (_RECORDS, _TRANSITIONS):
             await connection.execute(statement, table.run, numbers[0], numbers[-1], table.tokens)
+        await connection.execute("ANALYZE command_record, transition")
     report.say(f"{len(numbers):,} records and transitions were stored in {time.monotonic() - began:.0f} s")
 
 

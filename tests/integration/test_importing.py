@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import asyncpg
 import pytest
 
 from tests.providers.postgres import DatabaseUnderTest
@@ -59,6 +60,15 @@ async def test_the_fixture_loads_whole_and_again(database: DatabaseUnderTest) ->
     )
     assert tokens[:2] == [("AT0000000671", "NOT_EFFECTIVE", 0), ("AT0000000672", "EFFECTIVE", 0)]
     assert len(tokens) == 6
+
+
+async def test_what_was_imported_is_known_to_the_planner(database: DatabaseUnderTest, tmp_path: Path) -> None:
+    connection = await asyncpg.connect(database.owner_dsn)
+    known = "SELECT reltuples FROM pg_class WHERE relname = 'access_token'"
+    before = await connection.fetchval(known)
+    await load(database, tmp_path, [ORGANISATION, *(token(number) for number in range(1, 40))])
+    assert await connection.fetchval(known) >= before + 39
+    await connection.close()
 
 
 async def test_lines_may_come_in_any_order_across_files(database: DatabaseUnderTest, tmp_path: Path) -> None:

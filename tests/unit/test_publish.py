@@ -12,7 +12,7 @@ from aiokafka.partitioner import murmur2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.publish import Place, WatchedProducer, own_or_keyed, send, transactional_id
+from worker.publish import Commits, Place, WatchedProducer, own_or_keyed, send, transactional_id
 from worker.result import Message
 
 SOURCE: Final = TopicPartition("commands", 2)
@@ -177,3 +177,102 @@ async def test_an_answered_request_leaves_no_taint() -> None:
 
     assert await inner.client.send(0, "request") == "answer"
     assert not watched.tainted
+
+
+# --- the commits of all lanes -----------------------------------------------------------------------------------------
+
+ONE, TWO, THREE = (TopicPartition("commands", number) for number in range(3))
+
+
+class Committing:
+    """A consumer whose commits take until they are let through, and then end as told."""
+
+    def __init__(self) -> None:
+        self.requests: list[dict[TopicPartition, int]] = []
+        self.through: list[asyncio.Future[None]] = []
+
+    async def commit(self, offsets: dict[TopicPartition, int]) -> None:
+        self.requests.append(dict(offsets))
+        self.through.append(asyncio.get_running_loop().create_future())
+        await self.through[-1]
+
+
+async def turns() -> None:
+    """Let every task go on as far as it can."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+class Under:
+    """A commit of lane ONE is under way, and the other lanes have come meanwhile."""
+
+    def __init__(self) -> None:
+        self.consumer = Committing()
+        self.commits = Commits(self.consumer)
+        self.first, *self.others = (self._begin(source) for source in (ONE, TWO, THREE))
+
+    def _begin(self, source: TopicPartition) -> "asyncio.Task[None]":
+        return asyncio.ensure_future(self.commits.commit(source, 10))
+
+    async def end(self, number: int, failure: BaseException | None = None) -> None:
+        """The broker answers this request."""
+        through = self.consumer.through[number]
+        if failure is None:
+            through.set_result(None)
+        else:
+            through.set_exception(failure)
+        await turns()
+
+
+@pytest.fixture
+async def under() -> Under:
+    under = Under()
+    await turns()
+    assert under.consumer.requests == [{ONE: 10}]
+    return under
+
+
+async def test_what_comes_while_a_commit_is_under_way_goes_with_the_next(under: Under) -> None:
+    await under.end(0)
+
+    assert under.first.done()
+    assert not any(other.done() for other in under.others)
+    assert under.consumer.requests[1:] == [{TWO: 10, THREE: 10}]
+    await under.end(1)
+    await asyncio.gather(under.first, *under.others)
+
+
+async def test_a_failure_is_that_of_every_lane_of_the_request_and_of_no_other(under: Under) -> None:
+    await under.end(0)
+    await under.end(1, kafka.CommitFailedError())
+
+    assert under.first.exception() is None
+    assert [type(other.exception()) for other in under.others] == [kafka.CommitFailedError] * 2
+    again = asyncio.ensure_future(under.commits.commit(TWO, 11))
+    await turns()
+    await under.end(2)
+    await again
+
+
+async def test_a_lane_that_is_gone_takes_its_own_offset_along_and_no_other(under: Under) -> None:
+    gone, staying = under.others
+
+    gone.cancel()
+    await turns()
+    await under.end(0)
+
+    assert under.consumer.requests[1:] == [{THREE: 10}]
+    await under.end(1)
+    await staying
+
+
+async def test_when_the_lane_that_sends_for_others_is_gone_another_sends_for_them(under: Under) -> None:
+    sender, other = under.others
+    await under.end(0)
+
+    sender.cancel()
+    await turns()
+
+    assert under.consumer.requests[2:] == [{THREE: 10}]
+    await under.end(2)
+    await other
