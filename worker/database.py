@@ -25,6 +25,9 @@ SERVER_SETTINGS = {
     # Every statement is planned once per connection, and again when a table's statistics change: to plan for each batch
     # takes half of a lone command's time, and finds the same (tests/integration/test_plans.py).
     "plan_cache_mode": "force_generic_plan",
+    # What a batch names is looked up by key, however small a table is when that is planned: it grows by thousands a
+    # second, and a plan that reads all of it would stay until Postgres next looks at it.
+    "enable_seqscan": "off",
 }
 TRANSACTION_TIMEOUT = "20s"
 CONNECT_SECONDS = 5.0

@@ -1,10 +1,10 @@
 -- The transitions of a batch, as the facts say that were written before ($2 to $3 of the lane $1), and the head of the
 -- chain. The version is compared although the rows are locked: the statement then proves itself. The facts are named one
--- by one, for a range would be guessed, and might be thought worth reading all access tokens for.
+-- by one: of a range Postgres would guess how many there are, and might think it worth reading all access tokens for.
 WITH chain AS (UPDATE lane SET chain_sequence = $3, chain_hash = $4 WHERE id = $1)
 UPDATE access_token AS t
 SET life_cycle_state = fact.to_state, version = fact.version, updated_date = $5,
     updated_by_user = fact.user_id, updated_by_unit = fact.unit_id
-FROM generate_series($2::bigint, $3::bigint) AS number
-JOIN transition AS fact ON fact.lane = $1 AND fact.sequence = number
-WHERE t.organisation = fact.organisation AND t.id = fact.access_token_id AND t.version = fact.version - 1
+FROM transition AS fact
+WHERE fact.lane = $1 AND fact.sequence = ANY (ARRAY(SELECT generate_series($2::bigint, $3::bigint)))
+    AND t.organisation = fact.organisation AND t.id = fact.access_token_id AND t.version = fact.version - 1
