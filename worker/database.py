@@ -26,7 +26,7 @@ SERVER_SETTINGS = {
     # takes half of a lone command's time, and finds the same (tests/integration/test_plans.py).
     "plan_cache_mode": "force_generic_plan",
     # What a batch names is looked up by key, however small a table is when that is planned: it grows by thousands a
-    # second, and a plan that reads all of it would stay until Postgres next looks at it.
+    # second, and a plan that reads all of it would stay until Postgres next looks at it (DESIGN 6).
     "enable_seqscan": "off",
 }
 TRANSACTION_TIMEOUT = "20s"
