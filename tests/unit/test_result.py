@@ -1,5 +1,6 @@
 """The messages of an answered command (CONTRACT 3, 6 and 7), and what stays the same from answer to answer."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -7,6 +8,9 @@ from typing import Any, Final
 
 import orjson
 import pytest
+import rfc8785
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from schemas.codes import StatusCode
@@ -85,6 +89,14 @@ def answered(
 
 def hashed(fact: Fact) -> Fact:
     return replace(fact, text=fact.canonical(), hash=bytes.fromhex(event_hash(fact.members())))
+
+
+@given(st.text(), st.text(), st.integers(0, 2**53 - 1))
+def test_the_text_of_a_fact_is_canonical_and_what_is_hashed(name: str, lane: str, number: int) -> None:
+    fact = replace(FACT, command_id=name, token=name, lane=lane, sequence=number)
+
+    assert fact.canonical() == rfc8785.dumps(fact.members())
+    assert event_hash(fact.members()) == hashlib.sha256(fact.canonical()).hexdigest()
 
 
 def once(headers: Sequence[Header]) -> dict[str, bytes]:
