@@ -6,12 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
-import matplotlib as mpl
 from rich.console import Console
 from rich.table import Table
-
-mpl.use("svg")  # before anything is drawn: there may be no display
-from matplotlib import pyplot as plt
 
 Cell = str | int | float | bool | None
 Log = Literal["", "x", "y", "xy"]
@@ -84,7 +80,7 @@ class Report:
         log: Log = "",
     ) -> None:
         """A line for each series, to ``{name}.svg``. ``log`` names the axes that are logarithmic."""
-        figure, axes = plt.subplots(figsize=SIZE)
+        figure, axes = _pyplot().subplots(figsize=SIZE)
         for label, points in series.items():
             axes.plot([x for x, _ in points], [y for _, y in points], marker="o", label=label)
         if "x" in log:
@@ -102,7 +98,7 @@ class Report:
         self, name: str, title: str, xlabel: str, stacks: Mapping[str, Mapping[str, float]], *, log: Log = ""
     ) -> None:
         """A horizontal bar for each of ``stacks``, made of its parts, to ``{name}.svg``."""
-        figure, axes = plt.subplots(figsize=SIZE)
+        figure, axes = _pyplot().subplots(figsize=SIZE)
         ends = dict.fromkeys(stacks, 0.0)
         for part in dict.fromkeys(part for parts in stacks.values() for part in parts):
             widths = [parts.get(part, 0.0) for parts in stacks.values()]
@@ -130,7 +126,17 @@ class Report:
     def _save(self, figure: Any, name: str) -> None:
         figure.tight_layout()
         figure.savefig(self.directory / f"{name}.svg", metadata={"Date": None})
-        plt.close(figure)
+        _pyplot().close(figure)
+
+
+def _pyplot() -> Any:
+    """Only `make bench` installs it, and the tests of what is computed here do without."""
+    import matplotlib as mpl  # noqa: PLC0415 - see above
+
+    mpl.use("svg")  # before anything is drawn: there may be no display
+    from matplotlib import pyplot  # noqa: PLC0415 - see above
+
+    return pyplot
 
 
 def shown(cell: Cell) -> str:
