@@ -134,9 +134,9 @@ def _pyplot() -> Any:
     import matplotlib as mpl  # noqa: PLC0415 - see above
 
     mpl.use("svg")  # before anything is drawn: there may be no display
-    from matplotlib import pyplot  # noqa: PLC0415 - see above
+    from matplotlib import pyplot as plt  # noqa: PLC0415 - see above
 
-    return pyplot
+    return plt
 
 
 def shown(cell: Cell) -> str:
