@@ -1,5 +1,6 @@
 """Decoding: from bytes to a command or its refusal, and what an answer and a dead letter may show."""
 
+import json
 from typing import Any
 
 import orjson
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+import worker.decode
 from schemas.access_token import ALL_FIELDS, FIELD_NAMES, fields_mask
 from schemas.codes import StatusCode
 from schemas.command import SetEffectiveCommand
@@ -275,6 +277,36 @@ def test_no_bytes_make_the_decoder_raise(value: bytes, headers: list[Header]) ->
 
     assert isinstance(request, Refused)
     assert request.code in REFUSALS
+
+
+def as_written(body: dict[str, Any], written: str, place: int, piece: bytes) -> bytes:
+    """A body as JSON, with a piece of something else somewhere in it."""
+    value = orjson.dumps(body) if written == "plain" else json.dumps(body, ensure_ascii=written == "escaped").encode()
+    at = place % (len(value) + 1)
+    return value[:at] + piece + value[at:]
+
+
+PIECES = [
+    *(b"", b" ", b'"', b"{", b"0", b"\0", b"\xff", b"\xc3\xa9", b"\\n", b"\\u0000", b"\\ud800"),
+    *(b'"token":"u",', b'"token":7,', b'"colour":1,'),
+]
+
+
+@given(
+    BODIES | BODIES.map(lambda body: body | GOOD),
+    st.sampled_from(["plain", "escaped", "spaced"]),
+    st.integers(0, 400),
+    st.sampled_from(PIECES),
+    st.sampled_from([(), (("ce_id", b"1"), ("ce_source", b"/s")), (("ce_id", b"1"),)]),
+)
+def test_a_right_body_is_read_as_it_would_be_if_it_were_looked_at_twice(
+    body: dict[str, Any], written: str, place: int, piece: bytes, headers: tuple[Header, ...]
+) -> None:
+    given_now = delivery(as_written(body, written, place, piece), headers)
+    at_once = decode(given_now, max_bytes=MAX_BYTES)
+    with pytest.MonkeyPatch.context() as slowly:
+        slowly.setattr(worker.decode, "_right_body", lambda *_: None)
+        assert decode(given_now, max_bytes=MAX_BYTES) == at_once
 
 
 @given(BODIES)
