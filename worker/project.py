@@ -3,7 +3,7 @@
 Only what the ``fields_set`` of some command in the batch asks for is read; contacts pass through unparsed.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -42,19 +42,50 @@ async def project(
     for _, fields in pairs:
         union |= fields
     rows = await connection.fetch(projection(union), [key.organisation for key in keys], [key.token for key in keys])
+    accounts = await _accounts(connection, rows)
     by_key = {TokenKey(row["organisation"], row["id"]): row for row in rows}
     return {
-        (key, fields): encode(_members(by_key[key], fields, reveal_verification_code))
+        (key, fields): encode(_members(by_key[key], fields, accounts, reveal_verification_code))
         for key, fields in pairs
         if key in by_key
     }
 
 
-def _members(row: Row, fields: int, reveal_verification_code: bool) -> dict[str, Any]:
+Accounts = Mapping[tuple[str, str], orjson.Fragment]
+"""The JSON of accounts, by organisation and id."""
+
+
+async def _accounts(connection: Connection, rows: Sequence[Row]) -> Accounts:
+    """Every account that the rows name, read and written once."""
+    columns = [column for column in _ACCOUNT_COLUMNS if rows and column in rows[0]]
+    named = {(row["organisation"], row[column]) for column in columns for row in rows if row[column] is not None}
+    if not named:
+        return {}
+    found = await connection.fetch(
+        statement("project_accounts"), [organisation for organisation, _ in named], [account for _, account in named]
+    )
+    return {(row["organisation"], row["id"]): orjson.Fragment(encode(_account(row))) for row in found}
+
+
+_ACCOUNT_COLUMNS: Final = ("account_id", "rewards_account_id")
+
+
+def _account(row: Row) -> dict[str, Any]:
+    owner = row["account_owner"]
+    return {
+        "number": row["number"],
+        "name": row["name"],
+        "id": row["id"],
+        "life_cycle_state": row["life_cycle_state"],
+        "account_owner": None if owner is None else orjson.Fragment(owner),
+    }
+
+
+def _members(row: Row, fields: int, accounts: Accounts, reveal_verification_code: bool) -> dict[str, Any]:
     members = {}
     for name in field_names(fields):
         build = _NESTED.get(name)
-        members[name] = row[name] if build is None else build(row)
+        members[name] = row[name] if build is None else build(row, accounts)
     if "verification_code" in members and not reveal_verification_code:
         members["verification_code"] = None
     return members
@@ -70,17 +101,8 @@ def _columns(role: str, names: tuple[str, ...]) -> Columns:
 
 _USER: Final = ("id", "username", "person_name", "email")
 _UNIT: Final = ("id", "name", "group_name", "community_name", "alternative_code", "description")
-_ACCOUNT: Final = ("number", "name", "id", "life_cycle_state", "account_owner")
 _VERIFIER: Final = _columns("verifier", _USER)
 _CLASSIFICATION: Final = _columns("classification", ("id", "name", "alternative_code"))
-_OWN_ACCOUNT: Final = _columns("account", _ACCOUNT)
-# The account's place among the members; the account itself is put there.
-_REWARDS: Final = (
-    ("number", "rewards_number"),
-    ("accounts_receivable", "rewards_account_id"),
-    *_columns("rewards", ("id", "life_cycle_state")),
-)
-_REWARDS_ACCOUNT: Final = _columns("rewards_account", _ACCOUNT)
 _LOG: Final = {
     **{f"{done}_by_user": _columns(f"{done}_user", _USER) for done in ("created", "updated")},
     **{f"{done}_by_unit": _columns(f"{done}_unit", _UNIT) for done in ("created", "updated")},
@@ -93,18 +115,15 @@ def _part(row: Row, columns: Columns) -> dict[str, Any] | None:
     return None if part["id"] is None else part
 
 
-def _account(row: Row, columns: Columns) -> dict[str, Any] | None:
-    account = _part(row, columns)
-    if account is not None and account["account_owner"] is not None:
-        account["account_owner"] = orjson.Fragment(account["account_owner"])
-    return account
-
-
-def _rewards(row: Row) -> dict[str, Any] | None:
-    rewards = _part(row, _REWARDS)
-    if rewards is not None:
-        rewards["accounts_receivable"] = _account(row, _REWARDS_ACCOUNT)
-    return rewards
+def _rewards(row: Row, accounts: Accounts) -> dict[str, Any] | None:
+    if row["rewards_id"] is None:
+        return None
+    return {
+        "number": row["rewards_number"],
+        "accounts_receivable": accounts.get((row["organisation"], row["rewards_account_id"])),
+        "id": row["rewards_id"],
+        "life_cycle_state": row["rewards_life_cycle_state"],
+    }
 
 
 def _log(row: Row) -> dict[str, Any]:
@@ -112,10 +131,10 @@ def _log(row: Row) -> dict[str, Any]:
     return dates | {name: _part(row, columns) for name, columns in _LOG.items()}
 
 
-_NESTED: Final[Mapping[str, Callable[[Row], Any]]] = {
-    "verified_by_user": lambda row: _part(row, _VERIFIER),
-    "classification": lambda row: _part(row, _CLASSIFICATION),
-    "accounts_receivable": lambda row: _account(row, _OWN_ACCOUNT),
+_NESTED: Final[Mapping[str, Callable[[Row, Accounts], Any]]] = {
+    "verified_by_user": lambda row, _: _part(row, _VERIFIER),
+    "classification": lambda row, _: _part(row, _CLASSIFICATION),
+    "accounts_receivable": lambda row, accounts: accounts.get((row["organisation"], row["account_id"])),
     "rewards_participant": _rewards,
-    "log_information": _log,
+    "log_information": lambda row, _: _log(row),
 }

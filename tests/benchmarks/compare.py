@@ -110,5 +110,8 @@ def _judge(comparison: Comparison, report: Report) -> None:
         report.judge(f"CPU per command of a: {name}", "<= 60 µs", f"{cost:.0f} µs", met=cost <= 60)
     share = saturation(worker.rate, worker.cpu, os.cpu_count() or 1)
     report.judge("a's rate, of what the cores' CPU allows", ">= 0.85", f"{share:.2f}", met=share >= 0.85)
+    ran, queued = worker.thread
+    report.say(f"a's thread ran {ran:.0%} of the time; {queued:.0%} it could have run, and had no core")
+    report.keep("thread", {"ran": ran, "queued": queued})
     memory = max(comparison.by_subject[subject].memory for subject in (EXACTLY, AT_LEAST))
     report.judge("the worker's peak memory", f"<= {MOST_MEMORY} MiB", f"{memory:.0f} MiB", met=memory <= MOST_MEMORY)

@@ -13,7 +13,7 @@ from itertools import chain, islice, pairwise
 from typing import Any, Final
 
 from schemas.access_token import FIELD_NAMES
-from tests.benchmarks.load import Backlog, commands, make_tokens, new_run
+from tests.benchmarks.load import Backlog, commands, give_accounts, make_tokens, new_run
 from tests.benchmarks.report import Cell, Report
 from tests.benchmarks.rounds import Round, medians, play
 from tests.benchmarks.stage import Stage
@@ -138,6 +138,7 @@ async def _kinds(stage: Stage, sizes: Sizes) -> list[Point]:
         await _kind(stage, "four fields", count),
         await _kind(stage, "one field", count, fields_set="number"),
         await _kind(stage, f"all {len(FIELD_NAMES)} fields", count, fields_set=""),
+        await _kind(stage, "an account of its own each", count, own=True),
         await _kind(stage, "half of them refused", count, tokens=half, statuses=statuses),
         await _pass_codes(stage, sizes(PASS_CODES)),
     ]
@@ -150,10 +151,16 @@ async def _kind(
     *,
     tokens: int | None = None,
     statuses: Mapping[str, int] | None = None,
+    own: bool = False,
     **members: Any,
 ) -> Point:
-    """Commands in an order of chance, of which the first ``tokens`` name an access token: all, if none is said."""
+    """Commands in an order of chance, of which the first ``tokens`` name an access token: all, if none is said.
+
+    The access tokens share one account if they do not each get their ``own``.
+    """
     run = await _only(stage, count if tokens is None else tokens)
+    if own:
+        await give_accounts(stage.owner_dsn, run)
     backlog = Backlog.of(run, _shuffled(count), statuses=statuses, **members)
     return Point(label, await play(stage, EXACTLY, backlog))
 

@@ -40,6 +40,32 @@ FROM access_token, (SELECT $1::text || '-' || n AS name FROM generate_series(1, 
 WHERE organisation = 'ORG1' AND authentication_code = $3
 """
 
+_OWN: Final = (
+    """
+INSERT INTO contact (organisation, id, body)
+SELECT t.organisation, t.id, (jsonb_build_object('id', t.id) || (c.body::jsonb - 'id'))::json
+FROM access_token AS t
+JOIN accounts_receivable AS a ON (a.organisation, a.id) = (t.organisation, t.accounts_receivable)
+JOIN contact AS c ON (c.organisation, c.id) = (a.organisation, a.account_owner)
+WHERE starts_with(t.id, $1 || '-')
+""",
+    """
+INSERT INTO accounts_receivable (organisation, id, number, name, life_cycle_state, account_owner)
+SELECT t.organisation, t.id, a.number, a.name, a.life_cycle_state, t.id
+FROM access_token AS t
+JOIN accounts_receivable AS a ON (a.organisation, a.id) = (t.organisation, t.accounts_receivable)
+WHERE starts_with(t.id, $1 || '-')
+""",
+    """
+INSERT INTO rewards_participant (organisation, id, number, life_cycle_state, accounts_receivable)
+SELECT t.organisation, t.id, r.number, r.life_cycle_state, t.id
+FROM access_token AS t
+JOIN rewards_participant AS r ON (r.organisation, r.id) = (t.organisation, t.rewards_participant)
+WHERE starts_with(t.id, $1 || '-')
+""",
+    "UPDATE access_token SET accounts_receivable = id, rewards_participant = id WHERE starts_with(id, $1 || '-')",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
@@ -85,6 +111,18 @@ class Answers:
 def new_run() -> str:
     """A name that no other run has: of access tokens, and of the commands for them."""
     return f"run{uuid4().hex[:8]}"
+
+
+async def give_accounts(owner_dsn: str, run: str) -> None:
+    """Give each access token of a run an account, its owner and a rewards participant of its own: copies, too."""
+    connection = await asyncpg.connect(owner_dsn)
+    try:
+        await connection.execute("SET session_replication_role = replica")
+        for statement in _OWN:
+            await connection.execute(statement, run)
+        await connection.execute("ANALYZE access_token, contact, accounts_receivable, rewards_participant")
+    finally:
+        await connection.close()
 
 
 async def make_tokens(owner_dsn: str, run: str, count: int) -> None:

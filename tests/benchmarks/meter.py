@@ -1,8 +1,8 @@
 """What processes cost: CPU and memory as the system accounts for them (Linux, ``/proc``)."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +22,8 @@ class Usage:
 
     cpu: Mapping[str, float]
     peak_memory: Mapping[str, int]
+    queued: Mapping[str, float] = field(default_factory=dict)
+    """Seconds for which the first threads of these processes could have run and had no core."""
 
     @property
     def total(self) -> float:
@@ -35,21 +37,32 @@ class Meter:
     def __init__(self, pids: Mapping[str, Sequence[int]]) -> None:
         """Starts at once."""
         self._pids = pids
-        self._began = self._read()
+        self._queued = self._read(queued_seconds)
+        self._began = self._read(cpu_seconds)
 
     def stop(self) -> Usage:
         """What was used so far. The processes must still be there."""
-        now = self._read()
-        cpu = {name: now[name] - began for name, began in self._began.items()}
-        return Usage(cpu, {name: max(map(peak_memory, pids)) for name, pids in self._pids.items()})
+        cpu = _since(self._began, self._read(cpu_seconds))
+        queued = _since(self._queued, self._read(queued_seconds))
+        return Usage(cpu, {name: max(map(peak_memory, pids)) for name, pids in self._pids.items()}, queued)
 
-    def _read(self) -> dict[str, float]:
-        return {name: sum(map(cpu_seconds, pids)) for name, pids in self._pids.items()}
+    def _read(self, figure: Callable[[int], float]) -> dict[str, float]:
+        return {name: sum(map(figure, pids)) for name, pids in self._pids.items()}
+
+
+def _since(began: Mapping[str, float], now: Mapping[str, float]) -> dict[str, float]:
+    return {name: now[name] - former for name, former in began.items()}
 
 
 def cpu_seconds(pid: int) -> float:
     """What a process and all its children have used so far, dead ones included once their parent knows of them."""
     return sum(used(text) for each in _family(pid) if (text := _text(each, "stat")))
+
+
+def queued_seconds(pid: int) -> float:
+    """For how long the first thread of a process has waited for a core so far. Zero where the kernel does not say."""
+    words = _text(pid, "schedstat").split()
+    return int(words[1]) / 1e9 if words else 0.0
 
 
 def peak_memory(pid: int) -> int:

@@ -42,6 +42,12 @@ class Round:
         return {name: seconds / self.commands * 1e6 for name, seconds in self.usage.cpu.items()}
 
     @property
+    def thread(self) -> tuple[float, float]:
+        """Of the time: how much the worker's one busy thread ran, and how much it could have run and had no core."""
+        seconds = self.commands / self.rate
+        return self.usage.cpu["worker"] / seconds, self.usage.queued.get("worker", 0.0) / seconds
+
+    @property
     def memory(self) -> float:
         """The peak of the worker that took most, in MiB."""
         return self.usage.peak_memory["worker"] / 2**20
@@ -53,7 +59,8 @@ def medians(rounds: Sequence[Round]) -> Round:
     names = rounds[0].usage.cpu
     cpu = {name: median(each.usage.cpu[name] for each in rounds) for name in names}
     memory = {name: int(median(each.usage.peak_memory[name] for each in rounds)) for name in names}
-    return Round(rounds[0].commands, median(each.rate for each in rounds), Usage(cpu, memory))
+    queued = {name: median(each.usage.queued[name] for each in rounds) for name in rounds[0].usage.queued}
+    return Round(rounds[0].commands, median(each.rate for each in rounds), Usage(cpu, memory, queued))
 
 
 def saturation(rate: float, cpu: dict[str, float], cores: int) -> float:

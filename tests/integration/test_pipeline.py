@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from schemas.access_token import ALL_FIELDS, FIELD_NAMES, AccessToken, field_names
+from schemas.access_token import ALL_FIELDS, FIELD_NAMES, AccessToken, field_names, fields_mask
 from schemas.codes import StatusCode
 from schemas.result import Result
 from schemas.transition import TransitionEvent, verify_chain
@@ -963,6 +963,45 @@ async def test_commands_of_one_batch_see_exactly_the_fields_they_asked_for(lane:
         ["number"],
         ["id", "classification"],
         ["accounts_receivable"],
+    ]
+
+
+async def test_each_access_token_is_shown_with_its_own_account_and_its_participants(
+    j: Journey, lane: Partition
+) -> None:
+    await j.owner.execute("INSERT INTO contact (organisation, id, body) VALUES ('ORG1', 'else', '{\"id\": \"else\"}')")
+    await j.owner.execute(
+        "INSERT INTO accounts_receivable (organisation, id, name, account_owner) VALUES ('ORG1', 'else', 'E', 'else')"
+    )
+    await j.owner.execute("INSERT INTO accounts_receivable (organisation, id, name) VALUES ('ORG1', 'nobody''s', 'N')")
+    await j.owner.execute(
+        "INSERT INTO rewards_participant (organisation, id, accounts_receivable)"
+        " VALUES ('ORG1', 'theirs', 'else'), ('ORG1', 'none', NULL)"
+    )
+    for token, account, participant in ((TOKEN_ID, "nobody's", "theirs"), (OTHER_TOKEN_ID, "else", "none")):
+        await j.owner.execute(
+            "UPDATE access_token SET accounts_receivable = $2, rewards_participant = $3 WHERE id = $1",
+            *(token, account, participant),
+        )
+    fields = fields_mask(["accounts_receivable", "rewards_participant"])
+    async with j.database.connection() as connection:
+        shown = await project(
+            connection,
+            [(TokenKey("ORG1", TOKEN_ID), fields), (TokenKey("ORG1", OTHER_TOKEN_ID), fields)],
+            reveal_verification_code=False,
+        )
+
+    bare = {"number": None, "life_cycle_state": None}
+    theirs = {"name": "E", "id": "else", "account_owner": {"id": "else"}, **bare}
+    assert [json.loads(each) for each in shown.values()] == [
+        {
+            "accounts_receivable": {"name": "N", "id": "nobody's", "account_owner": None, **bare},
+            "rewards_participant": {"id": "theirs", "accounts_receivable": theirs, **bare},
+        },
+        {
+            "accounts_receivable": theirs,
+            "rewards_participant": {"id": "none", "accounts_receivable": None, **bare},
+        },
     ]
 
 

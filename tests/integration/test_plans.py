@@ -101,6 +101,7 @@ STATEMENTS: Final = (
             ("authorise", _authorise),
             ("load", lambda count: (*named("C", count), *named("I", count))),
             ("recall_by_id", lambda count: (["ORG1"] * count, [UUID(int=number + 1) for number in range(count)])),
+            ("project_accounts", lambda count: named("A", count)),
             ("apply", lambda count: (1, 1, count, bytes(32), NOW.replace(tzinfo=None))),
             ("retire_records", lambda count: (1, datetime(2100, 1, 1, tzinfo=UTC), count)),
         )

@@ -1,6 +1,9 @@
 """The arithmetic of the benchmarks: what they read from the system, and what they make of it."""
 
 import os
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -35,6 +38,23 @@ def test_a_process_that_works_uses_cpu() -> None:
     usage = meter.stop()
     assert usage.cpu["us"] == usage.total > 1.5 / TICKS
     assert usage.peak_memory["us"] > 2**20
+
+
+def test_a_thread_that_could_have_run_and_had_no_core_has_queued() -> None:
+    core = min(os.sched_getaffinity(0))
+    spinning = f"import os; os.sched_setaffinity(0, [{core}])\nwhile True: pass"
+    with (
+        subprocess.Popen([sys.executable, "-c", spinning]) as one,
+        subprocess.Popen([sys.executable, "-c", spinning]) as two,
+    ):
+        try:
+            meter = Meter({"both": [one.pid, two.pid]})
+            while cpu_seconds(one.pid) + cpu_seconds(two.pid) < 0.5:
+                time.sleep(0.01)
+            assert meter.stop().queued["both"] > 0.1
+        finally:
+            one.kill()
+            two.kill()
 
 
 def test_processes_of_one_name_are_measured_together() -> None:

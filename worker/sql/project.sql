@@ -1,5 +1,5 @@
 -- The asked-for members of access tokens as they are now. A line marked with fields is left out unless one of them is
--- asked for, so that a batch pays only for what it shows.
+-- asked for, so that a batch pays only for what it shows. Accounts are read apart (project_accounts).
 SELECT t.organisation, t.id
     , t.number -- fields: number
     , t.life_cycle_state -- fields: life_cycle_state
@@ -27,9 +27,8 @@ SELECT t.organisation, t.id
     , to_char(t.udf_date_3, 'YYYY-MM-DD"T"HH24:MI:SS') AS udf_date_3 -- fields: udf_date_3
     , to_char(t.udf_date_4, 'YYYY-MM-DD"T"HH24:MI:SS') AS udf_date_4 -- fields: udf_date_4
     , c.id AS classification_id, c.name AS classification_name, c.alternative_code AS classification_alternative_code -- fields: classification
-    , a.id AS account_id, a.number AS account_number, a.name AS account_name, a.life_cycle_state AS account_life_cycle_state, ao.body::text AS account_account_owner -- fields: accounts_receivable
-    , r.id AS rewards_id, r.number AS rewards_number, r.life_cycle_state AS rewards_life_cycle_state -- fields: rewards_participant
-    , ra.id AS rewards_account_id, ra.number AS rewards_account_number, ra.name AS rewards_account_name, ra.life_cycle_state AS rewards_account_life_cycle_state, rao.body::text AS rewards_account_account_owner -- fields: rewards_participant
+    , t.accounts_receivable AS account_id -- fields: accounts_receivable
+    , r.id AS rewards_id, r.number AS rewards_number, r.life_cycle_state AS rewards_life_cycle_state, r.accounts_receivable AS rewards_account_id -- fields: rewards_participant
     , to_char(t.created_date, 'YYYY-MM-DD"T"HH24:MI:SS') AS created_date, to_char(t.updated_date, 'YYYY-MM-DD"T"HH24:MI:SS') AS updated_date -- fields: log_information
     , cu.id AS created_user_id, cu.username AS created_user_username, cu.person_name AS created_user_person_name, cu.email AS created_user_email -- fields: log_information
     , uu.id AS updated_user_id, uu.username AS updated_user_username, uu.person_name AS updated_user_person_name, uu.email AS updated_user_email -- fields: log_information
@@ -39,11 +38,7 @@ FROM unnest($1::text[], $2::text[]) AS shown (organisation, id)
 JOIN access_token AS t USING (organisation, id)
 LEFT JOIN app_user AS v ON v.organisation = t.organisation AND v.id = t.verified_by_user -- fields: verified_by_user
 LEFT JOIN classification AS c ON c.organisation = t.organisation AND c.id = t.classification -- fields: classification
-LEFT JOIN accounts_receivable AS a ON a.organisation = t.organisation AND a.id = t.accounts_receivable -- fields: accounts_receivable
-LEFT JOIN contact AS ao ON ao.organisation = a.organisation AND ao.id = a.account_owner -- fields: accounts_receivable
 LEFT JOIN rewards_participant AS r ON r.organisation = t.organisation AND r.id = t.rewards_participant -- fields: rewards_participant
-LEFT JOIN accounts_receivable AS ra ON ra.organisation = r.organisation AND ra.id = r.accounts_receivable -- fields: rewards_participant
-LEFT JOIN contact AS rao ON rao.organisation = ra.organisation AND rao.id = ra.account_owner -- fields: rewards_participant
 LEFT JOIN app_user AS cu ON cu.organisation = t.organisation AND cu.id = t.created_by_user -- fields: log_information
 LEFT JOIN app_user AS uu ON uu.organisation = t.organisation AND uu.id = t.updated_by_user -- fields: log_information
 LEFT JOIN unit AS cn ON cn.organisation = t.organisation AND cn.id = t.created_by_unit -- fields: log_information
