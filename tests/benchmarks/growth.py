@@ -31,10 +31,14 @@ RECORDS: Final = (1_000_000, 5_000_000)
 PARTITION_COUNTS: Final = (1, 4, 8, 16, 64)
 WORKERS: Final = (1, 2, 4)
 PASS_CODES: Final = 600
+STORED: Final = len(TOKENS) + len(RECORDS) - 1
+"""The place of the most among what is stored."""
 BACKLOG_BAR: Final = 0.95
 STORED_BAR: Final = 0.85
 MEMORY_BAR: Final = 200
 """MiB."""
+OPERATORS: Final = (("wal_compression", "lz4"), ("max_wal_size", "16GB"))
+"""What whoever keeps a large Postgres may set without a restart, one after the other and then kept."""
 _PASS_CODE: Final = "2468"
 
 # Everything of earlier runs goes, what the reference data holds stays; the transitions would not let themselves be cut.
@@ -78,6 +82,15 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
+class Table:
+    """Access tokens, and the order of chance in which commands name them: in a large table each has its own page."""
+
+    run: str
+    tokens: int
+    numbers: Iterator[int]
+
+
+@dataclass(frozen=True, slots=True)
 class Sizes:
     """All of it, or a share. What is judged is measured ``again`` times, and what it is judged by before and after."""
 
@@ -94,13 +107,16 @@ QUICK: Final = Sizes(0.1, again=1)
 
 async def growth(stage: Stage, report: Report, quick: bool) -> None:
     """Ask every question, the small databases first."""
+    # The broker compiles its code as it runs: the first question would pay for it.
+    await _golden(stage, COMMANDS if not quick else COMMANDS // 10)
     sizes = QUICK if quick else WHOLE
     _tell(report, "partitions", "partitions", await _partitions(stage, sizes))
     _tell(report, "workers", "workers (on the same cores: it shows what sharing costs)", await _workers(stage, sizes))
     _tell(report, "kinds", "kinds of commands", await _kinds(stage, sizes))
     stored = await _stored(stage, report, sizes)
     _tell(report, "stored", "rows stored, access tokens and records", stored)
-    _judge(report, f"the rate at {stored[-1].label}, beside {stored[0].label}", stored[-1], stored[0], STORED_BAR)
+    judged = stored[STORED]
+    _judge(report, f"the rate at {judged.label}, beside {stored[0].label}", judged, stored[0], STORED_BAR)
     backlogs = await _backlogs(stage, sizes)
     _tell(report, "backlog", "commands waiting", backlogs)
     _, usual, most = backlogs
@@ -197,17 +213,38 @@ async def _stored(stage: Stage, report: Report, sizes: Sizes) -> list[Point]:
         await _store(stage, report, table, range(before + 1, records + 1))
         rounds = [await _random(stage, table, count) for _ in range(sizes.again)]
         points.append(Point(f"{most:,} tokens, {records:,} records", medians(rounds), most + records))
+    points += await _with_the_most(stage, table, count)
     small += [await _random(stage, await _table(stage, fewest), count) for _ in range(sizes.again)]
     return [Point(f"{fewest:,} tokens", medians(small), fewest), *points]
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
-    """Access tokens, and the order of chance in which commands name them: in a large table each has its own page."""
+async def _with_the_most(stage: Stage, table: Table, count: int) -> list[Point]:
+    """What else bears on the rate in the largest tables: another order, and what an operator sets."""
+    inserted = Table(await _more(stage, count), count, iter(range(1, count + 1)))
+    points = [Point("… named in the order in which they are stored", await _random(stage, inserted, count))]
+    label = "…"
+    try:
+        for name, value in OPERATORS:
+            await _set_up(stage, f"ALTER SYSTEM SET {name} = '{value}'")
+            label += f" {name} = {value},"
+            points.append(Point(f"{label} any order", await _random(stage, table, count)))
+    finally:
+        for name, _ in OPERATORS:
+            await _set_up(stage, f"ALTER SYSTEM RESET {name}")
+    return points
 
-    run: str
-    tokens: int
-    numbers: Iterator[int]
+
+async def _set_up(stage: Stage, setting: str) -> None:
+    async with stage.owner() as connection:
+        await connection.execute(setting)
+        await connection.execute("SELECT pg_reload_conf()")
+
+
+async def _more(stage: Stage, tokens: int) -> str:
+    """So many access tokens beside what is there."""
+    run = new_run()
+    await make_tokens(stage.owner_dsn, run, tokens)
+    return run
 
 
 async def _table(stage: Stage, tokens: int) -> Table:
@@ -252,11 +289,9 @@ def _shuffled(count: int) -> list[int]:
 
 async def _only(stage: Stage, tokens: int) -> str:
     """So many access tokens and nothing of earlier runs: the name of the new one."""
-    run = new_run()
     async with stage.owner() as connection:
         await connection.execute(_EMPTIED)
-    await make_tokens(stage.owner_dsn, run, tokens)
-    return run
+    return await _more(stage, tokens)
 
 
 # --- the report -------------------------------------------------------------------------------------------------------
