@@ -13,10 +13,10 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import inf
-from pathlib import Path
 from typing import Any, Final
 
 from schemas.json_schemas import DESCRIBED
+from schemas.older import ASYNCAPI, SCHEMA, NotAPack
 
 Schema = Any
 """An object of keywords, or ``True`` for anything and ``False`` for nothing."""
@@ -44,10 +44,6 @@ _TYPES: Final[Mapping[str, type | tuple[type, ...]]] = {
 }
 
 
-class NotAPack(ValueError):
-    """A directory holds no contract pack, or one that cannot be read."""
-
-
 @dataclass(frozen=True, slots=True, order=True)
 class Break:
     """What does harm to those who were written for the older pack. ``path`` leads to the member within ``file``."""
@@ -60,31 +56,16 @@ class Break:
         return f"{self.file}: {self.path or '(the whole)'}: {self.what}"
 
 
-def read(directory: Path) -> dict[str, Any]:
-    """The schemas and the AsyncAPI document of a pack, by file. Raises ``NotAPack``."""
-    paths = [directory / "asyncapi.json", *sorted(directory.glob("*.schema.json"))]
-    try:
-        return parsed({path.name: path.read_text(encoding="utf-8") for path in paths})
-    except (OSError, ValueError) as error:
-        raise NotAPack(f"{directory} is no contract pack: {error}") from error
-
-
-def parsed(files: Mapping[str, str]) -> dict[str, Any]:
-    """The same of a pack that is not written yet."""
-    compared = (name for name in files if name == "asyncapi.json" or name.endswith(".schema.json"))
-    return {name: json.loads(files[name]) for name in compared}
-
-
 def breaks(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Break]:
-    """Every break from the one pack to the other, as ``read`` gives them. Raises ``NotAPack``."""
+    """Every break from the one pack to the other, as ``schemas.older.read`` gives them. Raises ``NotAPack``."""
     found = set()
     for name in old:
         if name not in new:
             found.add(Break(name, "", "the file is gone"))
-        elif name == "asyncapi.json":
+        elif name == ASYNCAPI:
             found |= {Break(name, path, what) for path, what in _document_breaks(old[name], new[name])}
         else:
-            described = DESCRIBED[name.removesuffix(".schema.json")]
+            described = DESCRIBED[name.removesuffix(SCHEMA)]
             compared = _Compared(old[name], new[name], to_worker=described.to_worker)
             found |= {Break(name, path, what) for path, what in compared.breaks(old[name], new[name], "")}
     return sorted(found)
@@ -160,7 +141,7 @@ def _resolved(root: Any, schema: Any) -> Any:
     while isinstance(schema, dict) and "$ref" in schema:
         target = root
         for step in schema["$ref"].removeprefix("#/").split("/"):
-            target = target.get(step)
+            target = target.get(step) if isinstance(target, dict) else None
             if target is None:
                 raise NotAPack(f"the reference {schema['$ref']} leads nowhere")
         schema = {**target, **{name: value for name, value in schema.items() if name != "$ref"}}

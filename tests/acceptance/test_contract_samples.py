@@ -7,7 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import pytest
+from cloudevents.core.bindings.kafka import KafkaMessage, from_binary
+from cloudevents.core.formats.json import JSONFormat
 
+from schemas.headers import RESULT_TYPE, TRANSITION_TYPE
 from schemas.samples import PARTITION, SAMPLES, TOKEN, Login, Sample, document
 from schemas.samples import Record as Shown
 from tests.acceptance.clients import Outgoing, Record, read_to_end
@@ -121,6 +124,17 @@ def check_all(records: Sequence[Record], samples: Sequence[Shown]) -> None:
     for record, sample in zip(records, samples, strict=True):
         came, said = compared(record, sample)
         assert came == said
+
+
+def test_the_sdk_of_cloudevents_reads_what_the_worker_wrote(answered: list[Record], shared_scene: Scene) -> None:
+    transitions = shared_scene.transitions()
+    assert len(answered) > len(transitions) > 1
+    for record in (*answered, *transitions):
+        headers = {name: value or b"" for name, value in record.headers}
+        event = from_binary(KafkaMessage(headers, record.key, record.value or b""), JSONFormat())
+        assert event.get_id() == headers["ce_id"].decode()
+        assert event.get_type() in {RESULT_TYPE, TRANSITION_TYPE}
+        assert event.get_data() == json.loads(record.value or b"")
 
 
 def test_no_sample_holds_a_login_token() -> None:

@@ -8,7 +8,8 @@ from typing import Any, Final
 import pytest
 
 from schemas.asyncapi import Deployment
-from schemas.compatibility import NotAPack, breaks, read
+from schemas.compatibility import breaks
+from schemas.older import NotAPack, read
 from schemas.pack import pack, write
 
 RELEASED: Final = Path(__file__).parents[2] / "schemas" / "released"
@@ -351,6 +352,26 @@ def test_a_reference_that_leads_nowhere_says_so(now: Pack) -> None:
         breaks(now, changed)
 
 
-def test_what_is_no_pack_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        "no JSON",
+        "[]",
+        "{}",
+        '{"channels": {"commands": 3}, "operations": {}, "components": {"schemas": {}, "messages": {}}}',
+        '{"channels": {}, "operations": {"a": {"action": "send"}}, "components": {"schemas": {}, "messages": {}}}',
+    ],
+)
+def test_what_is_no_pack_says_so(tmp_path: Path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / "asyncapi.json").write_text(text, encoding="utf-8")
     with pytest.raises(NotAPack, match="is no contract pack"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("schema", ['{"properties": {"token": 3}}', '{"anyOf": {}}', '{"type": 7}', "[]"])
+def test_a_schema_that_is_none_says_so(tmp_path: Path, schema: str) -> None:
+    write(tmp_path, {**pack(Deployment()), "command.schema.json": schema})
+    with pytest.raises(NotAPack, match=r"command\.schema\.json: .* is not as it was written"):
         read(tmp_path)

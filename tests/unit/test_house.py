@@ -34,7 +34,7 @@ MEETS_THE_OUTSIDE: Final = {
     "contract": {"asyncapi", "pack", "page"},
     "importing": {"access_token", "base", "transition"},
     "demo": {"headers"},
-    "cli": {"compatibility", "pack"},
+    "cli": {"compatibility", "older", "pack"},
 }
 PURE: Final = ("model", "decide")
 LONGEST_FUNCTION: Final = 60

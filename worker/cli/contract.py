@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from schemas.compatibility import Break, NotAPack, breaks, parsed, read
+from schemas.compatibility import Break, breaks
+from schemas.older import NotAPack, parsed, read
 from schemas.pack import pack, write
 from worker.cli.terminal import FAILED, Json, settings_from_environment, show
 from worker.contract import deployment
