@@ -38,6 +38,8 @@ REPLAYED: Final = "replayed"
 
 LONGEST_TEXT: Final = 255
 """Characters of a CloudEvents attribute."""
+LONGEST_TOPIC: Final = 249
+"""Characters of a topic's name, a rule of Kafka's."""
 LONGEST_TRACESTATE: Final = 512
 """Characters."""
 LONGEST_CORRELATION: Final = 1024
@@ -100,28 +102,58 @@ def _no_null_character(text: str) -> str:
     return text
 
 
+# What the checks above say, for those who have only the JSON Schema.
+_RFC_3339: Final = {
+    "pattern": r"^\d{4}-\d\d-\d\d[Tt]([01]\d|2[0-3]):[0-5]\d:([0-5]\d|60)(\.\d+)?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)$"
+}
+_W3C: Final = {"pattern": rf"^(00-{_TRACE}|(?!00|ff)[0-9a-f]{{2}}-{_TRACE}(-[!-~]*)?)$"}
+_IN_UTF_8: Final = {"examples": [JSON_CONTENT, "application/json; charset=utf-8"]}
+
 _Text = Annotated[str, Field(min_length=1, max_length=LONGEST_TEXT), AfterValidator(_no_null_character)]
-_Time = Annotated[_Text, AfterValidator(_time)]
+_Time = Annotated[_Text, AfterValidator(_time), Field(json_schema_extra={**_RFC_3339})]
 _Opaque = Annotated[bytes, Field(min_length=1, max_length=LONGEST_CORRELATION)]
-_Traceparent = Annotated[str, AfterValidator(_traceparent)]
+_Topic = Annotated[str, Field(min_length=1, max_length=LONGEST_TOPIC, pattern=r"^[a-zA-Z0-9._-]+$")]
+_Partition = Annotated[bytes, Field(min_length=4, max_length=4)]
+_Traceparent = Annotated[str, AfterValidator(_traceparent), Field(max_length=LONGEST_TEXT, json_schema_extra={**_W3C})]
+_Number = Annotated[str, Field(pattern=r"^-?[0-9]+$")]
+_Content = Annotated[str, AfterValidator(_json_content), Field(json_schema_extra={**_IN_UTF_8})]
 
 
 class CommandHeaders(Schema):
     """What a command may carry, all optional. Headers that are not known are ignored; none may be repeated."""
 
-    model_config = ConfigDict(extra="ignore", populate_by_name=True)
+    model_config = ConfigDict(
+        extra="ignore", populate_by_name=True, json_schema_extra={"dependentRequired": {CE_ID: [CE_SOURCE]}}
+    )
 
     ce_specversion: Literal["1.0"] | None = None
+    """The version of CloudEvents."""
     ce_id: _Text | None = None
+    """The sender's own id of the command: what makes sending it again safe. Needs ``ce_source``."""
     ce_source: _Text | None = None
+    """Who numbers the ids. A URI reference."""
     ce_type: Literal["access_token.set_effective.v1"] | None = None
+    """What the command is."""
     ce_time: _Time | None = None
+    """When it was written. RFC 3339."""
     ce_subject: _Text | None = None
-    content_type: Annotated[str, AfterValidator(_json_content)] | None = Field(default=None, alias=CONTENT_TYPE)
+    """What it is about. Not looked at."""
+    content_type: _Content | None = Field(default=None, alias=CONTENT_TYPE)
+    """JSON in UTF-8; ``application/cloudevents+json`` where the value is a whole CloudEvent."""
     correlation_id: _Opaque | None = None
+    """Opaque bytes, returned with the answer under the same name."""
     kafka_correlation_id: _Opaque | None = Field(default=None, alias=KAFKA_CORRELATION_ID)
+    """The same, under the name that replying clients of other ecosystems use."""
+    reply_to: _Topic | None = None
+    """The topic to answer on, instead of the results topic. It must match the worker's allow-list and exist."""
+    kafka_reply_topic: _Topic | None = Field(default=None, alias=KAFKA_REPLY_TOPIC)
+    """The same, under the name that replying clients of other ecosystems use."""
+    kafka_reply_partition: _Partition | None = Field(default=None, alias=KAFKA_REPLY_PARTITION)
+    """The partition to answer on: four bytes, a big-endian signed integer."""
     traceparent: _Traceparent | None = None
+    """W3C trace context, continued into the answer."""
     tracestate: Annotated[str, Field(min_length=1, max_length=LONGEST_TRACESTATE)] | None = None
+    """W3C trace context."""
 
     @model_validator(mode="after")
     def _an_id_has_a_source(self) -> "CommandHeaders":
@@ -136,32 +168,80 @@ class ResultHeaders(Schema):
     model_config = ConfigDict(populate_by_name=True)
 
     ce_specversion: Literal["1.0"]
+    """The version of CloudEvents."""
     ce_id: str
     """The same for every answer ``OK`` to one command id."""
     ce_source: str
+    """Which worker answers."""
     ce_type: Literal["access_token.set_effective.result.v1"]
+    """What the answer is."""
     ce_time: _Time
+    """When it was decided. RFC 3339, UTC."""
     content_type: Literal["application/json"] = Field(alias=CONTENT_TYPE)
+    """JSON in UTF-8."""
     causation_id: str
     """The sender's own id as given: ``ce_id``, else ``request_unique_identifier``, else the ``rec:`` id."""
     command_id: str
+    """The worker's id of the command; it stands in the transition event too."""
     status_code: Annotated[StatusCode, Field(strict=False)]
+    """The same as in the value."""
     replayed: Literal["true", "false"]
+    """Whether this command had been applied before, and is answered once more."""
     correlation_id: _Opaque | None = None
+    """The command's."""
     kafka_correlation_id: _Opaque | None = Field(default=None, alias=KAFKA_CORRELATION_ID)
+    """The command's."""
     traceparent: _Traceparent | None = None
+    """The command's trace, continued."""
     tracestate: str | None = None
+    """The command's."""
 
 
 class TransitionHeaders(Schema):
-    """What every transition event carries. ``ce_subject`` is its key."""
+    """What every transition event carries."""
 
     model_config = ConfigDict(populate_by_name=True)
 
     ce_specversion: Literal["1.0"]
+    """The version of CloudEvents."""
     ce_id: str
+    """The same each time this event is read or written."""
     ce_source: str
+    """Which worker writes."""
     ce_type: Literal["access_token.life_cycle_state_changed.v1"]
+    """What the event is."""
     ce_time: _Time
+    """When it occurred. RFC 3339, UTC."""
     ce_subject: str
+    """The key: ``{organisation}:{access_token_id}``."""
     content_type: Literal["application/json"] = Field(alias=CONTENT_TYPE)
+    """JSON in UTF-8."""
+
+
+class DeadLetterHeaders(Schema):
+    """What every dead letter carries, beside the headers of the command that it was."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    dl_code: Literal["MALFORMED_REQUEST", "INTERNAL_ERROR"]
+    """The status that the sender was answered."""
+    dl_reason: str
+    """The message that the sender was given."""
+    dl_topic: str
+    """Where the command was read: topic."""
+    dl_partition: _Number
+    """Where the command was read: partition."""
+    dl_offset: _Number
+    """Where the command was read: offset."""
+    dl_timestamp: _Number
+    """The command's Kafka timestamp, in milliseconds since 1970."""
+    dl_consumer_group: str
+    """The worker's consumer group."""
+    dl_worker: str
+    """Which worker process gave up."""
+    dl_attempts: _Number
+    """How often it was tried."""
+    dl_failed_at: _Time
+    """When it was given up. RFC 3339, UTC."""
+    dl_truncated: Literal["true"] | None = None
+    """There if the command was too large to be kept whole."""

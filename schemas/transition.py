@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
 import orjson
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, JsonValue, model_validator
 
 from schemas.base import Schema
 from schemas.states import LifeCycleState
@@ -34,27 +34,53 @@ Count = Annotated[int, Field(ge=1, le=_LARGEST_EXACT_INTEGER)]
 State = Annotated[LifeCycleState, Field(strict=False)]
 Id = Annotated[str, Field(min_length=1)]
 
+# What the check below says, for those who have only the JSON Schema.
+_NULL: Final[JsonValue] = {"type": "null"}
+_TEXT: Final[JsonValue] = {"type": "string"}
+_CAUSES: Final[list[JsonValue]] = [
+    {
+        "properties": {
+            "cause": {"const": "API"},
+            **dict.fromkeys(("from_state", "user_id", "unit_id", "command_id"), _TEXT),
+        }
+    },
+    {"properties": {"cause": {"const": "IMPORT"}, **dict.fromkeys(("from_state", "user_id"), _NULL)}},
+]
+
 
 class TransitionEvent(Schema):
     """One applied transition. No personal data."""
 
+    model_config = ConfigDict(json_schema_extra={"oneOf": [*_CAUSES]})
+
     organisation: Id
+    """The organisation that the access token belongs to."""
     access_token_id: Id
+    """Unique within the organisation."""
     version: Count
     """Counts 1, 2, 3 … per access token."""
     from_state: State | None
+    """``null`` for the first state of an imported token."""
     to_state: State
+    """The state from now on."""
     occurred_at: EventTime
+    """RFC 3339, UTC, with microseconds."""
     user_id: Id | None
+    """Who asked for it."""
     unit_id: Id | None
+    """The unit that the user was logged in to."""
     command_id: Id | None
+    """The command that was applied, as its result names it."""
     cause: Literal["API", "IMPORT"]
+    """A command, or the import of the token."""
     lane: Id
     """The name of the one writer whose events ``sequence`` counts."""
     sequence: Count
     """Counts 1, 2, 3 … per lane."""
     previous_hash: Hash
+    """The ``hash`` of the lane's event before; 64 zeros in the first."""
     hash: Hash
+    """Lower-case hex SHA-256 of the RFC 8785 JSON of all members but this one."""
 
     @model_validator(mode="after")
     def _members_fit_the_cause(self) -> "TransitionEvent":

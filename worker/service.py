@@ -17,6 +17,7 @@ from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssigno
 
 from worker.admin import serve_admin
 from worker.authorise import Logins
+from worker.contract import Contract, deployment
 from worker.credentials import PassCodes
 from worker.database import Database
 from worker.errors import KAFKA_ERRORS, ClientStuck, DependencyAway, WorkerError
@@ -74,7 +75,9 @@ async def serve(settings: Settings, *, stop: asyncio.Event, on_ready: Callable[[
     health = Health()
     metrics = Metrics(health)
     async with AsyncExitStack() as opened:
-        port = await opened.enter_async_context(serve_admin(settings.admin.host, settings.admin.port, metrics, health))
+        contract = Contract(deployment(settings))
+        admin = serve_admin(settings.admin.host, settings.admin.port, metrics, health, contract)
+        port = await opened.enter_async_context(admin)
         log.info("admin_listening", host=settings.admin.host, port=port)
         if on_ready is not None:
             on_ready(port)

@@ -26,6 +26,7 @@ COMMANDS: Final = (
     ("check",),
     ("import",),
     ("login-token",),
+    ("contract",),
 )
 GIVEN: Final = {"WORKER_LOGIN__SECRETS": SECRET}
 
@@ -87,7 +88,14 @@ def test_the_help_of_each_command_shows_an_example(command: Sequence[str]) -> No
 
 @pytest.mark.parametrize(
     "arguments",
-    [("frobnicate",), ("import",), ("migrate", "--sideways"), ("login-token", "--organisation", "ORG1")],
+    [
+        ("frobnicate",),
+        ("import",),
+        ("migrate", "--sideways"),
+        ("login-token", "--organisation", "ORG1"),
+        ("contract",),
+        ("contract", "--check", "schemas"),
+    ],
     ids=" ".join,
 )
 def test_wrong_usage_exits_2(arguments: Sequence[str]) -> None:
@@ -205,3 +213,45 @@ def test_a_worker_that_waits_for_its_dependencies_ends_well_when_told_to(
     assert process.returncode == 0
     assert "Traceback" not in err
     assert "canary" not in err
+
+
+def test_the_contract_is_written_as_it_is_committed(tmp_path: Path) -> None:
+    done = worker("contract", str(tmp_path / "new"), "--json")
+    assert done.returncode == 0, done.stderr
+    committed = ROOT / "schemas" / "pack"
+    for name in json.loads(done.stdout)["files"]:
+        assert (tmp_path / "new" / name).read_bytes() == (committed / name).read_bytes()
+
+
+def test_the_contract_has_the_names_of_the_settings(tmp_path: Path) -> None:
+    done = worker("contract", str(tmp_path), settings={"WORKER_TOPICS__COMMANDS": "mine"})
+    assert done.returncode == 0, done.stderr
+    document = json.loads((tmp_path / "asyncapi.json").read_text(encoding="utf-8"))
+    assert document["channels"]["commands"]["address"] == "mine"
+
+
+def test_a_contract_that_breaks_nobody_exits_0() -> None:
+    done = worker("contract", "--check", "schemas/pack", "--json")
+    assert (done.returncode, json.loads(done.stdout)) == (0, {"breaks": []})
+
+
+def test_a_contract_that_breaks_someone_exits_1_and_names_every_break(tmp_path: Path) -> None:
+    assert worker("contract", str(tmp_path)).returncode == 0
+    older = tmp_path / "command.schema.json"
+    schema = json.loads(older.read_text(encoding="utf-8"))
+    schema["properties"]["token"]["maxLength"] = 8192
+    schema["properties"]["colour"] = {"type": "string"}
+    older.write_text(json.dumps(schema), encoding="utf-8")
+    done = worker("contract", "--check", str(tmp_path))
+    assert done.returncode == 1
+    assert done.stdout.splitlines() == [
+        "BREAKS  command.schema.json: colour: the member is gone",
+        "BREAKS  command.schema.json: token: maxLength is 4096 now, and was 8192",
+    ]
+
+
+def test_a_contract_that_cannot_be_written_is_one_line_and_exit_1(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = worker("contract", str(tmp_path / "file" / "below"))
+    assert done.returncode == 1
+    says_one_line(done, "cannot be written")

@@ -17,7 +17,7 @@ ROOT: Final = Path(__file__).parents[2]
 # A later one may import an earlier one, never the reverse. A package counts as one.
 ORDER: Final = (
     *("model", "decide", "errors", "sql", "database"),
-    *("settings", "kafka", "observe", "patience", "probe", "tracing", "fuse"),
+    *("settings", "kafka", "observe", "patience", "probe", "tracing", "fuse", "contract"),
     *("decode", "recall", "authorise", "credentials", "load", "apply", "record", "encode"),
     *("project", "result", "publish"),
     *("pipeline", "lane", "retention", "watchdog", "supervisor", "admin", "service"),
@@ -31,8 +31,10 @@ MEETS_THE_OUTSIDE: Final = {
     "decode": {"command", "headers", "access_token"},
     "project": {"access_token"},
     "result": {"access_token", "headers", "result", "transition"},
+    "contract": {"asyncapi", "pack", "page"},
     "importing": {"access_token", "base", "transition"},
     "demo": {"headers"},
+    "cli": {"compatibility", "older", "pack"},
 }
 PURE: Final = ("model", "decide")
 LONGEST_FUNCTION: Final = 60

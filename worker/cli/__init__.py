@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from worker.cli.check import check
+from worker.cli.contract import contract
 from worker.cli.demo import demo
 from worker.cli.import_ import import_
 from worker.cli.login_token import login_token
@@ -46,6 +47,9 @@ def application() -> typer.Typer:
             "login-token --organisation ORG1 --user mpadmin --unit 1 --ttl 30m",
         ),
     )(login_token)
+    app.command(
+        "contract", epilog=example("contract pack", "contract --check schemas/released/0.1.0", "contract pack --json")
+    )(contract)
     return app
 
 

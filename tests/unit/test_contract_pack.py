@@ -1,0 +1,210 @@
+"""The contract pack says what the code does, and its samples are what its schemas describe."""
+
+import json
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+import pytest
+from cloudevents.core.bindings.kafka import KafkaMessage, from_binary
+from cloudevents.core.formats.json import JSONFormat
+from jsonschema import Draft202012Validator
+
+from schemas.asyncapi import VERSION, Deployment, asyncapi
+from schemas.codes import StatusCode
+from schemas.json_schemas import DESCRIBED, json_schema
+from schemas.pack import pack
+from schemas.samples import SAMPLES, TOKEN, Record, Sample
+from schemas.statuses import MEANINGS
+from schemas.transition import verify_chain
+from tests.contract.bad_inputs import BAD_INPUTS, BadInput
+from tests.deliveries import delivery
+from worker.decode import decode
+from worker.model import Command
+from worker.settings import read_settings
+from worker.topics import _SETTINGS, PARTITIONS
+
+ROOT: Final = Path(__file__).parents[2]
+COMMITTED: Final = ROOT / "schemas" / "pack"
+
+
+def is_right(name: str, value: Any) -> bool:
+    return Draft202012Validator(json_schema(name)).is_valid(value)
+
+
+def committed() -> dict[str, str]:
+    paths = (path for path in COMMITTED.rglob("*") if path.is_file())
+    return {path.relative_to(COMMITTED).as_posix(): path.read_text(encoding="utf-8") for path in paths}
+
+
+def test_the_committed_pack_is_what_the_code_says() -> None:
+    assert committed() == pack(Deployment()), "write it again with: effective-worker contract schemas/pack"
+
+
+def test_its_version_is_the_package_s() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["version"] == VERSION
+
+
+def test_its_defaults_are_those_of_the_settings_and_of_the_topics() -> None:
+    settings, deployment = read_settings({}), Deployment()
+    topics = settings.topics
+    assert (deployment.commands, deployment.results) == (topics.commands, topics.results)
+    assert (deployment.transitions, deployment.dead_letters) == (topics.transitions, topics.dead_letters)
+    assert deployment.group == settings.kafka.group_id
+    assert deployment.bootstrap_servers == settings.kafka.bootstrap_servers
+    assert deployment.max_command_bytes == settings.max_command_bytes
+    assert deployment.record_retention_days == settings.record_retention_days
+    bindings = {
+        name: channel["bindings"]["kafka"]
+        for name, channel in asyncapi(deployment)["channels"].items()
+        if name != "replies"
+    }
+    assert {binding["partitions"] for binding in bindings.values()} == {PARTITIONS}
+    kept = {name: str(binding["topicConfiguration"]["retention.ms"]) for name, binding in bindings.items()}
+    assert kept == {
+        "deadLetters" if name == "dead_letters" else name: each["retention.ms"] for name, each in _SETTINGS.items()
+    }
+
+
+@pytest.mark.parametrize("name", DESCRIBED)
+def test_each_schema_is_one(name: str) -> None:
+    Draft202012Validator.check_schema(json_schema(name))
+
+
+def test_every_status_has_its_meaning_and_its_sample() -> None:
+    assert list(MEANINGS) == list(StatusCode)
+    assert {sample.status for sample in SAMPLES} == set(StatusCode)
+
+
+def parts() -> Iterator[tuple[Sample, str, Record]]:
+    for sample in SAMPLES:
+        yield sample, "command", sample.command
+        yield sample, "result", sample.result
+        if sample.transition is not None:
+            yield sample, "transition", sample.transition
+
+
+UNREADABLE: Final = {StatusCode.MALFORMED_REQUEST, StatusCode.MISSING_PARAMETER, StatusCode.INVALID_PARAMETER}
+
+
+@pytest.mark.parametrize(("sample", "name", "record"), [*parts()], ids=lambda part: getattr(part, "name", ""))
+def test_each_sample_is_as_its_schemas_say(sample: Sample, name: str, record: Record) -> None:
+    assert is_right(f"{name}-headers", dict(record.headers))
+    if record.is_json:
+        assert is_right(name, record.value) == (name != "command" or sample.status not in UNREADABLE)
+
+
+def test_dead_letters_are_as_their_schema_says() -> None:
+    letters = [sample.dead_letter for sample in SAMPLES if sample.dead_letter is not None]
+    assert len(letters) == 2
+    assert all(is_right("dead-letter-headers", dict(letter.headers)) for letter in letters)
+    assert TOKEN not in repr([letter.value for letter in letters])
+
+
+def test_the_transition_events_of_the_samples_are_a_chain() -> None:
+    events = [sample.transition.value for sample in SAMPLES if sample.transition is not None]
+    assert len(events) == 2
+    assert verify_chain(events) is None
+
+
+@pytest.mark.parametrize(("sample", "name", "record"), [*parts()], ids=lambda part: getattr(part, "name", ""))
+def test_the_sdk_of_cloudevents_reads_each_sample_with_an_id(sample: Sample, name: str, record: Record) -> None:
+    if "ce_id" not in record.headers:
+        pytest.skip("a command needs no id")
+    headers = {each: text.encode() for each, text in record.headers.items()}
+    event = from_binary(KafkaMessage(headers, record.key, json.dumps(record.value).encode()), JSONFormat())
+    assert event.get_id() == record.headers["ce_id"]
+    assert event.get_type() == record.headers["ce_type"]
+    assert event.get_source() == record.headers["ce_source"]
+    assert event.get_data() == record.value
+
+
+def test_a_result_that_is_none_is_refused_by_its_schema() -> None:
+    result = next(sample.result.value for sample in SAMPLES if sample.status is StatusCode.ACCESS_DENIED)
+    assert is_right("result", result)
+    status = result["status"]
+    assert not is_right("result", {**result, "data": {"number": "AT1"}})
+    assert not is_right("result", {**result, "status": {**status, "description": "another sentence"}})
+    assert not is_right("result", {**result, "status": {**status, "code": "PERHAPS"}})
+    assert not is_right("result", {**result, "more": 1})
+
+
+# --- the command's schema and the worker's own reading ----------------------------------------------------------------
+
+
+def read(value: bytes) -> Any:
+    try:
+        return orjson.loads(value)
+    except orjson.JSONDecodeError:
+        return None
+
+
+def json_rows() -> list[BadInput]:
+    """The bad inputs whose fault is in a JSON value of the right size."""
+    rows = (row for row in BAD_INPUTS if row.stage == "decode" and not row.headers and row.value is not None)
+    return [row for row in rows if read(row.value or b"") is not None and "larger" not in row.says]
+
+
+@pytest.mark.parametrize("row", json_rows(), ids=lambda row: row.name)
+def test_what_the_worker_refuses_is_refused_by_the_schema(row: BadInput) -> None:
+    assert not is_right("command", read(row.value or b""))
+
+
+GOOD: Final = {"token": "x", "access_token_identifier": {"authentication_code": "1"}}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"fields_set": " number , id,\tid\n"},
+        {"fields_set": "  "},
+        {"fields_set": None, "request_unique_identifier": ""},
+        {"access_token_identifier": {"authentication_code": "1", "identifier": "", "pass_code": "ignored"}},
+        {"access_token_identifier": {"authentication_code": None, "identifier": "i", "pass_code": "p"}},
+        {"access_token_identifier": {"authentication_code": "😀" * 255}},
+    ],
+)
+def test_what_the_worker_takes_is_taken_by_the_schema(changes: dict[str, Any]) -> None:
+    value = {**GOOD, **changes}
+    assert isinstance(decode(delivery(orjson.dumps(value)), max_bytes=65_536).request, Command)
+    assert is_right("command", value)
+
+
+# --- the AsyncAPI document --------------------------------------------------------------------------------------------
+
+
+def references(part: Any) -> Iterator[str]:
+    if isinstance(part, dict):
+        if isinstance(part.get("$ref"), str):
+            yield part["$ref"]
+        for each in part.values():
+            yield from references(each)
+    elif isinstance(part, list):
+        for each in part:
+            yield from references(each)
+
+
+def test_every_reference_leads_somewhere() -> None:
+    whole = asyncapi(Deployment())
+    for reference in set(references(whole)):
+        part: Any = whole
+        for step in reference.removeprefix("#/").split("/"):
+            part = part[step]
+
+
+def test_it_tells_how_to_be_let_in_and_where_the_topics_are() -> None:
+    deployment = Deployment(
+        bootstrap_servers="a:9092, b:9093",
+        security_protocol="SASL_SSL",
+        sasl_mechanism="SCRAM-SHA-512",
+        commands="mine",
+    )
+    whole = asyncapi(deployment)
+    assert [server["host"] for server in whole["servers"].values()] == ["a:9092", "b:9093"]
+    assert {server["protocol"] for server in whole["servers"].values()} == {"kafka-secure"}
+    assert whole["servers"]["broker1"]["security"] == [{"$ref": "#/components/securitySchemes/scramSha512"}]
+    assert whole["channels"]["commands"]["address"] == "mine"
