@@ -136,6 +136,7 @@ class CommandClient:
         self._outbox = Outbox(commands, options)
         self._replies = Replies(reply_to or results, options, self._hear)
         self._reading: asyncio.Task[None] | None = None
+        self._sending: set[asyncio.Task[None]] = set()
         self._lost = _Lost(ClientClosed, "the client is not open")
 
     @property
@@ -167,9 +168,10 @@ class CommandClient:
     ) -> None:
         """Calls that still wait get ``ClientClosed``."""
         self._lose(_Lost(ClientClosed, "the client was closed"))
-        if self._reading is not None:
-            self._reading.cancel()
-            await asyncio.wait({self._reading})
+        ending = {task for task in (self._reading, *self._sending) if task is not None}
+        for task in ending:
+            task.cancel()
+        await asyncio.wait(ending)
         await self._disconnect()
 
     async def set_effective(
@@ -248,8 +250,7 @@ class CommandClient:
         try:
             async with asyncio.timeout(seconds), self._slots:
                 headers = [*outgoing.headers, (CORRELATION_ID, call.correlation_id)]
-                sending = asyncio.create_task(self._outbox.send(value, headers, outgoing.key))
-                sending.add_done_callback(outbox.seen)
+                sending = self._send(value, headers, outgoing.key)
                 await _answered(sending, call)
         except TimeoutError:
             if not call.reply.done():
@@ -266,6 +267,13 @@ class CommandClient:
             if sending is not None:
                 sending.cancel()
         return _read(call.reply.result(), identity)
+
+    def _send(self, value: bytes, headers: Headers, key: bytes | None) -> "asyncio.Task[None]":
+        sending = asyncio.create_task(self._outbox.send(value, headers, key))
+        self._sending.add(sending)
+        sending.add_done_callback(self._sending.discard)
+        sending.add_done_callback(outbox.seen)
+        return sending
 
     def _identity(self, ce_id: str | None, ce_source: str | None) -> _Identity:
         if ce_id is None:

@@ -60,10 +60,7 @@ class Replies:
         """Close the connections. Safe twice, and before ``open``."""
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
-            # What is broken already need not be stopped in good order.
-            with contextlib.suppress(*_FAULTS):
-                async with asyncio.timeout(CLOSE_SECONDS):
-                    await consumer.stop()
+            await _drop(consumer)
 
     async def _read(self) -> None:
         consumer = self._consumer = self._consumer or await self._started()
@@ -100,10 +97,17 @@ class Replies:
             await consumer.start()
             await consumer._client.set_topics([self._topic])
         except BaseException:
-            with contextlib.suppress(*_FAULTS):
-                await consumer.stop()
+            await _drop(consumer)
             raise
         return consumer
+
+
+async def _drop(consumer: AIOKafkaConsumer) -> None:
+    """Stop a consumer that may be broken: its connections are closed even if it does not stop in good order."""
+    for end in (consumer.stop, consumer._client.close):
+        with contextlib.suppress(*_FAULTS):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await end()
 
 
 def _partitions(consumer: AIOKafkaConsumer, topic: str) -> set[TopicPartition]:

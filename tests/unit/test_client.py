@@ -4,23 +4,32 @@ import asyncio
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from aiokafka import ConsumerRecord
+from aiokafka.errors import TopicAuthorizationFailedError
 
 from schemas.client import (
+    NO_RETRY,
     ClientClosed,
     CommandClient,
     CommandError,
+    CommandNotTaken,
     CommandRefused,
     CommandTimeout,
     InvalidCommand,
+    LoginToken,
+    RepliesLost,
     Retry,
     SetEffective,
     UnreadableReply,
+    outbox,
 )
+from schemas.client import client as client_module
 from schemas.client.answer import read_answer
 from schemas.client.calls import Calls, Counts
 from schemas.client.outbox import Concealed
@@ -263,6 +272,121 @@ def test_a_timeout_says_how_to_ask_again() -> None:
 def test_a_policy_makes_sense(policy: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="at least one attempt"):
         Retry(**policy)
+
+
+class Script:
+    """Kafka for a client: what becomes of each sending, in order. An answer is its status, a silence is ``None``."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *story: "str | Exception | None") -> None:
+        self.story = list(story)
+        self.sent: list[tuple[bytes, dict[str, bytes]]] = []
+        self.has_sent, self.end_of_reading = asyncio.Event(), asyncio.Event()
+        self.hear: Callable[[ConsumerRecord], None]
+        script = self
+
+        class ScriptedOutbox:
+            def __init__(self, *_: object) -> None: ...
+
+            async def open(self) -> None: ...
+
+            async def close(self) -> None: ...
+
+            async def topics(self) -> set[str]:
+                return {"access-token.set-effective.commands", "access-token.set-effective.results"}
+
+            async def send(self, value: bytes, headers: list[tuple[str, bytes]], _key: bytes | None) -> None:
+                script.sent.append((value, dict(headers)))
+                script.has_sent.set()
+                next_one = script.story.pop(0)
+                if isinstance(next_one, Exception):
+                    raise next_one
+                if next_one is not None:
+                    script.hear(reply(result(next_one), headers))
+
+        class ScriptedReplies:
+            def __init__(self, _topic: str, _options: object, hear: Callable[[ConsumerRecord], None]) -> None:
+                script.hear = hear
+
+            async def open(self) -> None: ...
+
+            async def close(self) -> None: ...
+
+            async def run(self) -> None:
+                await script.end_of_reading.wait()
+                raise TopicAuthorizationFailedError
+
+        monkeypatch.setattr(client_module, "Outbox", ScriptedOutbox)
+        monkeypatch.setattr(client_module, "Replies", ScriptedReplies)
+
+
+def reply(value: bytes, headers: list[tuple[str, bytes]]) -> ConsumerRecord:
+    return ConsumerRecord("results", 0, 0, 0, 0, None, value, None, 0, 0, tuple(headers))
+
+
+async def ask(retry: Retry = NO_RETRY, token: LoginToken = "a login") -> SetEffective:
+    async with CommandClient("a stand-in", source="/shop", timeout=0.05) as client:
+        return await client.set_effective(token=token, authentication_code="1", retry=retry)
+
+
+async def test_a_retry_sends_the_same_id_with_another_correlation_and_login(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = Script(monkeypatch, None, "INTERNAL_ERROR", "OK")
+    logins = iter(["first", "second", "third"])
+
+    async def log_in() -> str:
+        return next(logins)
+
+    await ask(Retry(3, pause_seconds=0), log_in)
+
+    assert [json.loads(value)["token"] for value, _ in script.sent] == ["first", "second", "third"]
+    assert len({headers["ce_id"] for _, headers in script.sent}) == 1
+    assert len({headers["correlation_id"] for _, headers in script.sent}) == 3
+
+
+@pytest.mark.parametrize("code", [code for code in StatusCode if code not in {"OK", "INTERNAL_ERROR"}])
+async def test_what_would_be_refused_again_is_not_asked_again(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    script = Script(monkeypatch, code)
+
+    with pytest.raises(CommandRefused) as caught:
+        await ask(Retry(3, pause_seconds=0))
+
+    assert len(script.sent) == 1
+    assert not caught.value.may_be_applied
+
+
+@pytest.mark.parametrize("end", ["EXPIRED_TOKEN", outbox.Refused(), outbox.TooLarge()])
+async def test_a_refusal_says_nothing_of_an_attempt_that_was_not_answered(
+    monkeypatch: pytest.MonkeyPatch, end: str | Exception
+) -> None:
+    Script(monkeypatch, None, end)
+
+    with pytest.raises((CommandRefused, CommandNotTaken), match="may still be applied") as caught:
+        await ask(Retry(3, pause_seconds=0))
+
+    assert caught.value.may_be_applied
+
+
+async def test_the_last_attempts_silence_is_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = Script(monkeypatch, None, None)
+
+    with pytest.raises(CommandTimeout) as caught:
+        await ask(Retry(2, pause_seconds=0))
+
+    assert caught.value.taken
+    assert len(script.sent) == 2
+
+
+async def test_calls_are_told_when_replies_can_no_longer_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = Script(monkeypatch, None)
+    async with CommandClient("a stand-in") as client:
+        waiting = asyncio.create_task(client.set_effective(token="a login", authentication_code="1"))
+        await script.has_sent.wait()
+        script.end_of_reading.set()
+        with pytest.raises(RepliesLost, match="TopicAuthorizationFailedError") as of_it:
+            await waiting
+        with pytest.raises(RepliesLost) as of_the_next:
+            await client.set_effective(token="a login", authentication_code="1")
+
+    assert (of_it.value.may_be_applied, of_the_next.value.may_be_applied) == (True, False)
 
 
 # --- what it is made of -----------------------------------------------------------------------------------------------
