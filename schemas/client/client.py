@@ -249,13 +249,14 @@ class CommandClient:
         sending: asyncio.Task[None] | None = None
         try:
             async with asyncio.timeout(seconds), self._slots:
-                headers = [*outgoing.headers, (CORRELATION_ID, call.correlation_id)]
-                sending = self._send(value, headers, outgoing.key)
-                await _answered(sending, call)
+                if not call.reply.done():  # it is if the client was closed while the call waited for its turn
+                    headers = [*outgoing.headers, (CORRELATION_ID, call.correlation_id)]
+                    sending = self._send(value, headers, outgoing.key)
+                    await _answered(sending, call)
         except TimeoutError:
             if not call.reply.done():
-                taken = sending is not None and sending.done()
-                raise CommandTimeout(timeout=seconds, taken=taken, **identity.members) from None
+                sent, taken = sending is not None, sending is not None and sending.done()
+                raise CommandTimeout(timeout=seconds, sent=sent, taken=taken, **identity.members) from None
         except outbox.TooLarge as error:
             what = f"the topic takes no command of {len(value)} bytes"
             raise CommandTooLarge(what, may_be_applied=False, **identity.members) from error
@@ -266,7 +267,10 @@ class CommandClient:
             self._calls.close(call)
             if sending is not None:
                 sending.cancel()
-        return _read(call.reply.result(), identity)
+        reply = call.reply.result()
+        if isinstance(reply, _Lost):
+            raise reply.error(reply.what, may_be_applied=sending is not None, **identity.members)
+        return read_answer(reply.value, reply.headers, **identity.members)
 
     def _send(self, value: bytes, headers: Headers, key: bytes | None) -> "asyncio.Task[None]":
         sending = asyncio.create_task(self._outbox.send(value, headers, key))
@@ -322,12 +326,6 @@ async def _answered(sending: "asyncio.Task[None]", call: "Call[ConsumerRecord | 
     if not call.reply.done():
         sending.result()
         await asyncio.wait({call.reply})
-
-
-def _read(reply: "ConsumerRecord | _Lost", identity: _Identity) -> Answer:
-    if isinstance(reply, _Lost):
-        raise reply.error(reply.what, may_be_applied=True, **identity.members)
-    return read_answer(reply.value, reply.headers, **identity.members)
 
 
 def _encoded(members: Mapping[str, object], identity: _Identity) -> bytes:

@@ -7,10 +7,10 @@ error                  what happened                                            
 ``CommandTooLarge``    larger than the topic takes; the broker has refused it                    no
 ``CommandNotTaken``    the broker has refused it for another reason, a missing right for one     no
 ``CommandRefused``     answered, with another status than ``OK``                                 no
-``CommandTimeout``     not answered in time                                                      yes
+``CommandTimeout``     not answered in time, or not even sent: too many calls waited             yes, or no
 ``UnreadableReply``    answered, with something that is no result                                yes
 ``RepliesLost``        the reply topic cannot be read any more: the client is of no more use     yes
-``ClientClosed``       the client was closed while the call waited, or before it was made        yes, or no
+``ClientClosed``       the client was closed while the call waited, or before                    yes, or no
 =====================  ========================================================================  ===================
 
 :attr:`CommandError.may_be_applied` says it of the case at hand: an earlier attempt under the same id that was not
@@ -107,11 +107,10 @@ class CommandRefused(CommandError):
 class CommandTimeout(CommandError, TimeoutError):
     """No answer within ``timeout`` seconds. ``taken``: whether the broker said that it has the command."""
 
-    def __init__(self, *, timeout: float, taken: bool, ce_id: str, ce_source: str) -> None:
+    def __init__(self, *, timeout: float, sent: bool, taken: bool, ce_id: str, ce_source: str) -> None:
         by_whom = "the worker" if taken else "the broker"
-        super().__init__(
-            f"no answer of {by_whom} within {timeout:g} s", ce_id=ce_id, ce_source=ce_source, may_be_applied=True
-        )
+        what = f"no answer of {by_whom} within {timeout:g} s" if sent else f"not sent within {timeout:g} s"
+        super().__init__(what, ce_id=ce_id, ce_source=ce_source, may_be_applied=sent)
         self.timeout = timeout
         self.taken = taken
 

@@ -259,7 +259,7 @@ def test_data_shows_in_no_log() -> None:
 
 
 def test_a_timeout_says_how_to_ask_again() -> None:
-    error = CommandTimeout(timeout=2.5, taken=True, **NAMED)
+    error = CommandTimeout(timeout=2.5, sent=True, taken=True, **NAMED)
 
     assert str(error) == (
         "no answer of the worker within 2.5 s. The command may still be applied: ask again with ce_id='order-7' and"
@@ -373,6 +373,23 @@ async def test_the_last_attempts_silence_is_a_timeout(monkeypatch: pytest.Monkey
 
     assert caught.value.taken
     assert len(script.sent) == 2
+
+
+async def test_a_call_that_never_had_its_turn_was_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = Script(monkeypatch, None)
+    async with CommandClient("a stand-in", max_in_flight=1) as client:
+        first, closed = (
+            asyncio.create_task(client.set_effective(token="a login", authentication_code="1")) for _ in range(2)
+        )
+        await script.has_sent.wait()
+        with pytest.raises(CommandTimeout, match=r"^not sent within 0\.01 s$") as caught:
+            await client.set_effective(token="a login", authentication_code="1", timeout=0.01)
+    outcomes = await asyncio.gather(first, closed, return_exceptions=True)
+
+    assert not caught.value.may_be_applied
+    assert [type(outcome) for outcome in outcomes] == [ClientClosed] * 2
+    assert [getattr(outcome, "may_be_applied", None) for outcome in outcomes] == [True, False]
+    assert len(script.sent) == 1
 
 
 async def test_calls_are_told_when_replies_can_no_longer_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
