@@ -1,13 +1,14 @@
 """Read a reply topic: every partition, in no group, so that no rebalance takes a reply away."""
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka import errors as kafka
+
+from schemas.client.outbox import seen
 
 POLL_MS: Final = 500
 METADATA_MAX_AGE_MS: Final = 5_000
@@ -105,9 +106,11 @@ class Replies:
 async def _drop(consumer: AIOKafkaConsumer) -> None:
     """Stop a consumer that may be broken: its connections are closed even if it does not stop in good order."""
     for end in (consumer.stop, consumer._client.close):
-        with contextlib.suppress(*_FAULTS):
-            async with asyncio.timeout(CLOSE_SECONDS):
-                await end()
+        # In a task: of a fetch that it cancels itself, aiokafka raises the cancellation as if it were ours.
+        ending = asyncio.create_task(end())
+        ending.add_done_callback(seen)
+        await asyncio.wait({ending}, timeout=CLOSE_SECONDS)
+        ending.cancel()
 
 
 def _partitions(consumer: AIOKafkaConsumer, topic: str) -> set[TopicPartition]:
