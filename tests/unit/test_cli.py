@@ -26,6 +26,8 @@ COMMANDS: Final = (
     ("check",),
     ("import",),
     ("login-token",),
+    ("history",),
+    ("explain",),
 )
 GIVEN: Final = {"WORKER_LOGIN__SECRETS": SECRET}
 

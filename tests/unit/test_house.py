@@ -22,6 +22,7 @@ ORDER: Final = (
     *("project", "result", "publish"),
     *("pipeline", "lane", "retention", "watchdog", "supervisor", "admin", "service"),
     *("migrate", "topics", "importing", "check"),
+    *("browse", "history", "explain"),
     *("embedded", "demo", "cli", "__main__"),
 )
 # Every module speaks the vocabulary. What else stands in schemas/ is the outside's, and met where bytes enter or leave;
@@ -33,6 +34,7 @@ MEETS_THE_OUTSIDE: Final = {
     "result": {"access_token", "headers", "result", "transition"},
     "importing": {"access_token", "base", "transition"},
     "demo": {"headers"},
+    "explain": {"access_token", "headers"},
 }
 PURE: Final = ("model", "decide")
 LONGEST_FUNCTION: Final = 60

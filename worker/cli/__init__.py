@@ -8,6 +8,8 @@ import typer
 
 from worker.cli.check import check
 from worker.cli.demo import demo
+from worker.cli.explain import explain
+from worker.cli.history import history
 from worker.cli.import_ import import_
 from worker.cli.login_token import login_token
 from worker.cli.migrate import migrate
@@ -46,6 +48,11 @@ def application() -> typer.Typer:
             "login-token --organisation ORG1 --user mpadmin --unit 1 --ttl 30m",
         ),
     )(login_token)
+    app.command(
+        "history",
+        epilog=example("history 4D1F0C6E9B7A4F5C8E2B7A90D3C61F55", "history AT0000000671 --organisation ORG1 --json"),
+    )(history)
+    app.command("explain", epilog=example("explain ce:ORG1:%2Fshop:order-7", "explain order-7 --no-topics"))(explain)
     return app
 
 
