@@ -28,6 +28,9 @@ COMMANDS: Final = (
     ("login-token",),
     ("history",),
     ("explain",),
+    ("reconcile",),
+    ("contact",),
+    ("contact", "erase"),
 )
 GIVEN: Final = {"WORKER_LOGIN__SECRETS": SECRET}
 
