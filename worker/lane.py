@@ -27,7 +27,7 @@ from worker.errors import (
     Unpublished,
 )
 from worker.fuse import Fuse
-from worker.model import Answered, Coordinates, Delivery, percent_encoded
+from worker.model import Answered, Coordinates, Delivery, lane_name
 from worker.observe import Health, LaneState, Metrics
 from worker.patience import Patience, carried_out, done_before
 from worker.pipeline import Hold, Pipeline
@@ -56,7 +56,7 @@ class Site:
     def name(self) -> str:
         """The lane's name in transition events (CONTRACT 6)."""
         source = self.place.source
-        return "/".join(percent_encoded(str(part)) for part in (self.cluster, self.place.group, *source))
+        return lane_name(self.cluster, self.place.group, source.topic, source.partition)
 
 
 @dataclass(frozen=True, slots=True)

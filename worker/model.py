@@ -51,6 +51,11 @@ def percent_encoded(part: str) -> str:
     return part if _UNRESERVED.fullmatch(part) else quote(part, safe="")
 
 
+def lane_name(cluster: str, group: str, topic: str, partition: int) -> str:
+    """The name by which transition events know a lane (CONTRACT 6)."""
+    return "/".join(percent_encoded(str(part)) for part in (cluster, group, topic, partition))
+
+
 @lru_cache(maxsize=64)
 def _log_name(cluster: str, topic: str) -> str:
     return f"rec:{percent_encoded(cluster)}/{percent_encoded(topic)}"

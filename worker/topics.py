@@ -111,7 +111,7 @@ async def check_topics(admin: AIOKafkaAdminClient, settings: Settings) -> TopicP
     partitions = len(existing[names["commands"]]) if names["commands"] in existing else PARTITIONS
     replication = max(1, min(REPLICATION, brokers))
     in_sync = {"min.insync.replicas": "2" if replication >= REPLICATION else "1"}
-    found = await _configs(admin, [name for name in names.values() if name in existing])
+    found = await topic_configs(admin, [name for name in names.values() if name in existing])
     topics = []
     for role, name in names.items():
         wanted = PlannedTopic(role, name, partitions, replication, _SETTINGS[role] | in_sync, exists=name in existing)
@@ -121,7 +121,8 @@ async def check_topics(admin: AIOKafkaAdminClient, settings: Settings) -> TopicP
     return TopicPlan(tuple(topics))
 
 
-async def _configs(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, dict[str, str]]:
+async def topic_configs(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, dict[str, str]]:
+    """The settings of existing topics that CONTRACT 1 speaks of, by topic and name."""
     asked = {key: None for settings in _SETTINGS.values() for key in settings} | {"min.insync.replicas": None}
     if not names:
         return {}

@@ -27,6 +27,11 @@ COMMANDS: Final = (
     ("import",),
     ("login-token",),
     ("contract",),
+    ("history",),
+    ("explain",),
+    ("reconcile",),
+    ("contact",),
+    ("contact", "erase"),
 )
 GIVEN: Final = {"WORKER_LOGIN__SECRETS": SECRET}
 

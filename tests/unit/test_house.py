@@ -22,6 +22,7 @@ ORDER: Final = (
     *("project", "result", "publish"),
     *("pipeline", "lane", "retention", "watchdog", "supervisor", "admin", "service"),
     *("migrate", "topics", "importing", "check"),
+    *("browse", "history", "explain", "matching", "reconcile", "erasure"),
     *("embedded", "demo", "cli", "__main__"),
 )
 # Every module speaks the vocabulary. What else stands in schemas/ is the outside's, and met where bytes enter or leave;
@@ -35,6 +36,9 @@ MEETS_THE_OUTSIDE: Final = {
     "importing": {"access_token", "base", "transition"},
     "demo": {"headers"},
     "cli": {"compatibility", "older", "pack"},
+    "explain": {"access_token", "headers"},
+    "reconcile": {"headers", "transition"},
+    "erasure": {"access_token", "headers"},
 }
 PURE: Final = ("model", "decide")
 LONGEST_FUNCTION: Final = 60

@@ -7,11 +7,15 @@ from typing import Annotated
 import typer
 
 from worker.cli.check import check
+from worker.cli.contact import erase
 from worker.cli.contract import contract
 from worker.cli.demo import demo
+from worker.cli.explain import explain
+from worker.cli.history import history
 from worker.cli.import_ import import_
 from worker.cli.login_token import login_token
 from worker.cli.migrate import migrate
+from worker.cli.reconcile import reconcile
 from worker.cli.run import run
 from worker.cli.terminal import CommandGroup, complain, example
 from worker.cli.topics import apply, plan
@@ -50,6 +54,18 @@ def application() -> typer.Typer:
     app.command(
         "contract", epilog=example("contract pack", "contract --check schemas/released/0.1.0", "contract pack --json")
     )(contract)
+    app.command(
+        "history",
+        epilog=example("history 4D1F0C6E9B7A4F5C8E2B7A90D3C61F55", "history AT0000000671 --organisation ORG1 --json"),
+    )(history)
+    app.command("explain", epilog=example("explain ce:ORG1:%2Fshop:order-7", "explain order-7 --no-topics"))(explain)
+    contact = typer.Typer(
+        help="A customer's personal data.", context_settings=settings, no_args_is_help=True, rich_markup_mode=None
+    )
+    erasing = "contact erase --organisation ORG1 F038161F36C845B98CEE7361A8C92157"
+    contact.command("erase", epilog=example(erasing, f"{erasing} --yes --delete-records"))(erase)
+    app.add_typer(contact, name="contact", epilog=example(erasing))
+    app.command("reconcile", epilog=example("reconcile", "reconcile --json"))(reconcile)
     return app
 
 

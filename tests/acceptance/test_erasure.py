@@ -1,0 +1,184 @@
+"""``contact erase``: neither the database nor any topic holds what was erased, and the chains still verify."""
+
+import asyncio
+import json
+from datetime import UTC, datetime
+from typing import Final
+
+import asyncpg
+import pytest
+from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+
+from tests.acceptance.clients import Outgoing, log_ends, read_to_end
+from tests.acceptance.scene import Scene, answer, body, check_chains, event_id, history, status
+from tests.acceptance.test_history_and_explain import run
+from tests.contract.bad_inputs import IDENTIFIER, PASS_CODE
+from worker.reconcile import reconcile
+from worker.settings import read_settings
+
+pytestmark = pytest.mark.real_kafka
+
+CONTACT: Final = "F038161F36C845B98CEE7361A8C92157"
+CODE: Final = "99021047380"
+OTHER: Final = "99021047384"
+ERASED: Final = (
+    "Polina",
+    "Kestora",
+    "112233",
+    "IRAN",
+    IDENTIFIER,
+    CODE,
+    "99021047383",
+    "ACR0000000069",
+    "RP0000000010",
+)
+
+
+def erase(scene: Scene, *more: str) -> tuple[int, str, str]:
+    owner = {"POSTGRES__OWNER_DSN": scene.database.owner_dsn}
+    done = run(scene, "contact", "erase", "--organisation", "ORG1", CONTACT, *more, **owner)
+    return done.returncode, done.stdout, done.stderr
+
+
+def everything_stored(scene: Scene) -> str:
+    """Every column of every table as text, and what the planner remembers of them."""
+
+    async def read(connection: asyncpg.Connection) -> str:
+        names = await connection.fetch(
+            "SELECT format('%I.%I', schemaname, tablename) AS name FROM pg_tables"
+            " WHERE schemaname NOT IN ('pg_catalog', 'information_schema')"
+        )
+        rows = [await connection.fetch(f"SELECT t::text FROM {row['name']} AS t") for row in names]
+        rows.append(await connection.fetch("SELECT s::text FROM pg_stats AS s WHERE schemaname = 'public'"))
+        return "\n".join(row[0] for found in rows for row in found)
+
+    return scene.ask(read)
+
+
+def everything_said(scene: Scene) -> str:
+    """Key, value and headers of every record of every topic."""
+    topics = (scene.topics.commands, scene.topics.results, scene.topics.transitions, scene.topics.dead_letters)
+    return "\n".join(
+        repr((record.key, record.value, record.headers))
+        for topic in topics
+        for record in read_to_end(scene.kafka.bootstrap, topic)
+    )
+
+
+def held(text: str) -> set[str]:
+    return {value for value in ERASED if value in text}
+
+
+def a_customers_traces(scene: Scene) -> None:
+    by_identifier = {"identifier": IDENTIFIER, "pass_code": PASS_CODE}
+    wrong = {"identifier": IDENTIFIER, "pass_code": "wrong"}
+    scene.send(
+        Outgoing(body(CODE), b"a", event_id("golden"), 0),
+        Outgoing(body("", access_token_identifier=wrong), b"a", (), 1),
+        Outgoing(body("", access_token_identifier=by_identifier), b"a", event_id("by identifier"), 2),
+        Outgoing(f'{{"identifier": "{IDENTIFIER}", '.encode(), b"a", (), 3),
+        Outgoing(body(OTHER), b"b", event_id("somebody else"), 3),
+    )
+    with scene.worker():
+        scene.wait_consumed()
+
+
+def read_by_everybody(scene: Scene) -> None:
+    """Let a group have read results and dead letters to their ends."""
+    admin = scene.admin()
+    places = [
+        TopicPartition(topic, partition, end)
+        for topic in (scene.topics.results, scene.topics.dead_letters)
+        for partition, end in log_ends(scene.kafka.bootstrap, topic).items()
+    ]
+    group = ConsumerGroupTopicPartitions(f"readers-{scene.group}", places)
+    for altered in admin.alter_consumer_group_offsets([group]).values():
+        altered.result(timeout=30)
+
+
+def test_nothing_is_left_of_an_erased_customer(scene: Scene) -> None:
+    scene.execute("UPDATE access_token SET verification_code = '731999' WHERE authentication_code = $1", CODE)
+    scene.execute("ANALYZE")
+    a_customers_traces(scene)
+    before = history(scene)
+    assert held(everything_stored(scene)) == set(ERASED)
+    assert {IDENTIFIER, "Polina", CODE} <= held(everything_said(scene))
+
+    read_by_everybody(scene)
+    code, out, _ = erase(scene, "--yes", "--delete-records", "--json")
+    document = json.loads(out)
+
+    assert (code, document["done"], document["rows"]["access_token"]) == (0, True, 2)
+    assert held(everything_stored(scene)) == set()
+    assert held(everything_said(scene)) == set()
+    assert "731999" not in everything_stored(scene)
+    assert all(each["deleted"] for each in document["mentions"])
+    # What happened is still told, and still whole.
+    assert history(scene) == before
+    check_chains(before)
+    report = asyncio.run(reconcile(read_settings(scene.settings), now=datetime.now(UTC)))
+    assert report.differences == []
+
+
+def test_without_yes_it_only_shows_what_would_go(scene: Scene) -> None:
+    a_customers_traces(scene)
+    before = scene.every_table()
+    code, out, _ = erase(scene)
+
+    assert (code, scene.every_table()) == (0, before)
+    assert f"contact {CONTACT} of ORG1: would be erased, with --yes" in out
+    assert "access_token: 2" in out
+    assert f"{scene.topics.results}/0: 1 records below offset 1: retention removes them by" in out
+    assert "nobody's reading is known there" in out
+    # The worker's group has read all commands, and nobody else does.
+    assert f"{scene.topics.commands}/0: 1 records below offset 1" in out
+    assert "--delete-records deletes them" in out
+    assert held(out) == set()
+
+
+def test_what_somebody_has_not_read_is_not_deleted(scene: Scene) -> None:
+    a_customers_traces(scene)
+    code, out, _ = erase(scene, "--yes", "--delete-records", "--json")
+    deleted = {each["topic"]: each["deleted"] for each in json.loads(out)["mentions"]}
+
+    assert code == 0
+    assert deleted == {scene.topics.commands: True, scene.topics.results: False, scene.topics.dead_letters: False}
+    assert held(everything_stored(scene)) == set()
+    assert len(scene.seen(scene.topics.results)) == 5
+
+
+def test_an_erased_customer_can_no_longer_log_in_and_is_shown_as_nobody(scene: Scene) -> None:
+    a_customers_traces(scene)
+    erase(scene, "--yes")
+    scene.send(
+        Outgoing(body(CODE), b"a", event_id("golden"), 0),
+        Outgoing(body("", access_token_identifier={"identifier": IDENTIFIER, "pass_code": PASS_CODE}), b"a", (), 1),
+        Outgoing(body(OTHER), b"b", event_id("somebody else"), 3),
+    )
+    with scene.worker():
+        new = [record for record in scene.results(8) if record.offset and record.partition in {0, 1, 3}]
+
+    assert {status(record)[0] for record in new if record.partition != 3} == {
+        "ACCESS_TOKEN_NOT_FOUND",
+        "INVALID_CREDENTIALS",
+    }
+    assert ("OK", "true") in map(status, new)
+    assert all("Polina" not in json.dumps(answer(record)) for record in new)
+
+
+def test_it_may_be_run_again_and_an_unknown_contact_is_told(scene: Scene) -> None:
+    assert erase(scene, "--yes")[0] == 0
+    tables = scene.every_table()
+    assert erase(scene, "--yes")[0] == 0
+    assert scene.every_table() == tables
+
+    done = run(scene, "contact", "erase", "--organisation", "ORG2", CONTACT, "--yes")
+    assert (done.returncode, "has no contact" in done.stderr) == (1, True)
+
+
+def test_the_workers_own_role_may_not_erase(scene: Scene) -> None:
+    done = run(scene, "contact", "erase", "--organisation", "ORG1", CONTACT, "--yes")
+
+    assert done.returncode == 1
+    assert "permission denied" in done.stderr
+    assert "Polina" in everything_stored(scene)

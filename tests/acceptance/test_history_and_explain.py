@@ -1,0 +1,192 @@
+"""What an operator is told of an access token and of a command, by the commands themselves (CONTRACT 8)."""
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from tests.acceptance.clients import Outgoing, Record
+from tests.acceptance.scene import Scene, body, event_id
+from tests.acceptance.worker_process import ROOT
+
+pytestmark = pytest.mark.real_kafka
+
+
+def run(scene: Scene, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("WORKER_")}
+    environment = inherited | scene.settings | {f"WORKER_{name}": value for name, value in settings.items()}
+    done = subprocess.run(
+        [sys.executable, "-m", "worker", *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+class Told:
+    """A load that was worked off, and what the commands say of it."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+        self.code = scene.new_tokens(1)[0]
+        self.sent = scene.send(
+            Outgoing(body(self.code, fields_set="number"), b"a", event_id("order 7"), 1),
+            Outgoing(body(self.code, fields_set="number"), b"a", event_id("order 7"), 2),
+            Outgoing(body(self.code), b"a", (), 1),
+            Outgoing(b"not JSON", b"a", (), 3),
+            Outgoing(body("none", request_unique_identifier="order 8"), b"a", (), 0),
+            Outgoing(body("none"), b"a", event_id("order 9", "/a"), 0),
+            Outgoing(body("none"), b"a", event_id("order 9", "/b"), 0),
+        )
+        with scene.worker(MAX_BATCH="1"):
+            self.results: list[Record] = scene.results(7)
+
+    def explain(self, *arguments: str) -> Any:
+        return json.loads(run(self.scene, "explain", *arguments, "--json").stdout)
+
+    def id_at(self, partition: int, offset: int) -> str:
+        row = self.scene.rows(
+            "SELECT command_id FROM command_record JOIN lane ON lane.id = lane"
+            " WHERE partition = $1 AND record_offset = $2",
+            partition,
+            offset,
+        )
+        return str(row[0]["command_id"])
+
+
+@pytest.fixture(scope="module")
+def told(shared_scene: Scene) -> Told:
+    return Told(shared_scene)
+
+
+def test_an_applied_command_is_explained_with_its_replay_and_its_transition(told: Told) -> None:
+    explained = told.explain("ce:ORG1:%2Fshop:order%207")
+
+    assert (explained["state"], explained["organisation"], explained["access_token"]) == ("decided", "ORG1", told.code)
+    assert sorted((each["status"], each["replayed"]) for each in explained["readings"]) == [
+        ("OK", False),
+        ("OK", True),
+    ]
+    places = {
+        (record.partition, record.offset) for record in told.results if record.header("causation_id") == b"order 7"
+    }
+    published = [place for each in explained["readings"] for place in each["results"]]
+    assert {(place["partition"], place["offset"]) for place in published} == places
+    assert len(published) == 2
+    assert [each["fields"] for each in explained["readings"]] == [["number"]] * 2
+    assert all(each["in_topic"] for each in explained["readings"])
+    change = explained["change"]
+    assert (change["version"], change["username"], change["unit_name"]) == (1, "mpadmin", "Admin Unit")
+
+
+@pytest.mark.parametrize("asked", ["order 7", "order 8"])
+def test_a_senders_own_id_is_enough_where_it_names_one_command(told: Told, asked: str) -> None:
+    assert told.explain(asked, "--no-topics")["command_id"].endswith(asked.replace(" ", "%20"))
+
+
+def test_a_senders_own_id_of_several_commands_names_them(told: Told) -> None:
+    done = run(told.scene, "explain", "order 9")
+
+    assert done.returncode == 1
+    assert "name one of: ce:ORG1:%2Fa:order%209, ce:ORG1:%2Fb:order%209" in done.stderr
+
+
+def test_a_place_in_the_log_names_the_command_that_stood_there(told: Told) -> None:
+    plain = told.id_at(1, 1)
+    assert plain.startswith("rec:")
+    assert told.explain(plain)["readings"][0]["status"] == "INVALID_LIFE_CYCLE_STATE"
+
+    [row] = told.scene.rows(
+        "SELECT record_timestamp FROM command_record JOIN lane ON lane.id = lane"
+        " WHERE partition = 1 AND record_offset = 0"
+    )
+    place = plain.partition("/1@")[0] + f"/0@{row['record_timestamp']}"
+    assert told.explain(place, "--no-topics")["command_id"] == "ce:ORG1:%2Fshop:order%207"
+
+
+def test_a_command_that_could_not_be_read_is_explained_with_its_dead_letter(told: Told) -> None:
+    [reading] = told.explain(told.id_at(3, 0))["readings"]
+
+    assert (reading["status"], reading["organisation"]) == ("MALFORMED_REQUEST", None)
+    assert [letter["topic"] for letter in reading["dead_letters"]] == [told.scene.topics.dead_letters]
+
+
+def test_a_person_reads_it_all_and_no_secret(told: Told) -> None:
+    done = run(told.scene, "explain", "order 7")
+
+    assert done.returncode == 0
+    for words in (
+        "read again from",
+        "decided OK (replayed)",
+        "NOT_EFFECTIVE → EFFECTIVE",
+        "by",
+        "mpadmin",
+        "answered in",
+    ):
+        assert words in done.stdout
+    assert "eyJ" not in done.stdout + done.stderr
+
+
+def test_a_retired_record_is_told_from_an_unknown_one(told: Told) -> None:
+    scene = told.scene
+    kept = scene.rows("SELECT * FROM command_record")
+    old = told.id_at(1, 1)
+    scene.execute("DELETE FROM command_record")
+    try:
+        applied, plain = told.explain("ce:ORG1:%2Fshop:order%207"), told.explain(old)
+        waiting = told.explain(old.replace("/1@", "/999@"))
+        unknown = run(scene, "explain", "req:ORG1:never")
+    finally:
+        for row in kept:
+            names, values = ", ".join(row), ", ".join(f"${n}" for n in range(1, len(row) + 1))
+            scene.execute(f"INSERT INTO command_record ({names}) VALUES ({values})", *row.values())
+
+    assert (applied["state"], applied["change"]["version"]) == ("retired", 1)
+    assert "older than the retention of 30 days" in applied["note"]
+    assert plain["state"] == "retired"
+    assert waiting["state"] == "waiting"
+    assert (unknown.returncode, "never read" in unknown.stdout) == (1, True)
+
+
+def test_a_broker_that_is_away_leaves_what_the_database_knows(told: Told) -> None:
+    done = run(told.scene, "explain", "order 7", "--json", KAFKA__BOOTSTRAP_SERVERS="127.0.0.1:1")
+    explained = json.loads(done.stdout)
+
+    assert (done.returncode, explained["state"]) == (0, "decided")
+    assert explained["topics"].startswith("not looked at: kafka: ")
+
+
+def test_a_history_shows_every_transition_by_id_or_by_number(told: Told) -> None:
+    done = run(told.scene, "history", told.code, "--json")
+    whole = json.loads(done.stdout)
+    number = run(told.scene, "history", whole["number"])
+
+    assert (done.returncode, whole["organisation"], whole["state"], whole["version"]) == (0, "ORG1", "EFFECTIVE", 1)
+    [change] = whole["changes"]
+    [row] = told.scene.rows("SELECT * FROM transition WHERE access_token_id = $1", told.code)
+    assert (change["from_state"], change["to_state"], change["cause"]) == ("NOT_EFFECTIVE", "EFFECTIVE", "API")
+    assert (change["command_id"], change["sequence"], change["hash"]) == (
+        "ce:ORG1:%2Fshop:order%207",
+        row["sequence"],
+        row["hash"].hex(),
+    )
+    assert change["lane"].split("/")[-2] == told.scene.topics.commands
+    assert all(word in number.stdout for word in ("mpadmin", "Admin", "API", whole["number"]))
+
+
+def test_a_token_of_several_organisations_wants_one_named_and_an_unknown_one_is_told(told: Told) -> None:
+    both = run(told.scene, "history", "AT0000000671")
+    one = run(told.scene, "history", "AT0000000671", "--organisation", "ORG2")
+    none = run(told.scene, "history", "nobody")
+
+    assert (both.returncode, "name one of: ORG1, ORG2" in both.stderr) == (1, True)
+    assert (one.returncode, "no transition so far" in one.stdout) == (0, True)
+    assert (none.returncode, "no access token with the id or number nobody" in none.stderr) == (1, True)

@@ -1,0 +1,86 @@
+"""``effective-worker contact erase``"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+from worker import erasure
+from worker.cli.terminal import Json, run_to_end, settings_from_environment, show
+from worker.erasure import Erasure, Mentions, OnProgress
+
+
+def erase(
+    contact: Annotated[str, typer.Argument(metavar="CONTACT_ID", help="The account owner's id.")],
+    *,
+    organisation: Annotated[str, typer.Option(help="The organisation's id.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do it. Without this, only show what would be removed.")] = False,
+    delete_records: Annotated[
+        bool, typer.Option("--delete-records", help="With --yes: delete from Kafka, too, what everybody has read.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Remove a customer's personal data: contact, accounts, access tokens, digests. Transitions hold none and stay.
+
+    Kafka cannot remove one record of many: the plan shows which partitions still hold something, up to which offset,
+    and when retention removes it.
+    """
+    if delete_records and not yes:
+        raise typer.BadParameter("needs --yes", param_hint="--delete-records")
+    settings = settings_from_environment()
+    with _bar() as on_progress:
+        done = run_to_end(
+            erasure.erase(
+                settings,
+                organisation,
+                contact,
+                carry_out=yes,
+                delete_records=delete_records,
+                on_progress=on_progress,
+            )
+        )
+    document = asdict(done) | {
+        "mentions": [asdict(each) | {"deletable": each.deletable} for each in done.mentions],
+    }
+    show(document, list(_lines(done)), as_json=json)
+
+
+def _lines(done: Erasure) -> Iterator[str]:
+    yield f"contact {done.contact} of {done.organisation}: " + (
+        "erased" if done.done else "would be erased, with --yes"
+    )
+    for table, count in done.rows.items():
+        yield f"  {table}: {count}"
+    if done.topics != "looked at":
+        yield f"topics: {done.topics}; retention removes what they hold"
+    elif not done.mentions:
+        yield "topics: nothing of it in any"
+    for each in done.mentions:
+        yield f"{each.topic}/{each.partition}: {each.records} records below offset {each.up_to}: {_fate(each)}"
+
+
+def _fate(each: Mentions) -> str:
+    if each.deleted:
+        return f"deleted, with {each.others} offsets of others"
+    gone = "retention never removes them" if each.gone_by is None else f"retention removes them by {each.gone_by:%F %T}"
+    if not each.readers:
+        return f"{gone}; nobody's reading is known there, so they cannot be deleted safely"
+    if each.unread_by:
+        return f"{gone}; not read so far by {', '.join(each.unread_by)}"
+    return f"{gone}; --delete-records deletes them, with {each.others} offsets of others"
+
+
+@contextmanager
+def _bar() -> Iterator[OnProgress]:
+    columns = (TextColumn("looking through the topics"), BarColumn(), TaskProgressColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("looking", total=None)
+
+        def advance(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        yield advance

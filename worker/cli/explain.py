@@ -1,0 +1,68 @@
+"""``effective-worker explain``"""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from worker import explain as explaining
+from worker.cli.terminal import FAILED, Json, run_to_end, settings_from_environment, show
+from worker.explain import Explanation, Reading
+from worker.model import rfc3339
+
+
+def explain(
+    command_id: Annotated[str, typer.Argument(metavar="COMMAND_ID", help="As in the header command_id, or your own.")],
+    *,
+    topics: Annotated[bool, typer.Option("--topics/--no-topics", help="Look for the answer in Kafka, too.")] = True,
+    json: Json = False,
+) -> None:
+    """What happened to a command: where it was read, who asked, what was decided and why, where the answer is.
+
+    Takes the whole id (`ce:…`, `req:…`, `rec:…`), or the ce_id or request_unique_identifier alone. Exit 1 if nothing is
+    known of it.
+    """
+    explained = run_to_end(explaining.explain(settings_from_environment(), command_id, topics=topics))
+    show(asdict(explained), list(_whole(explained)), as_json=json)
+    raise typer.Exit(FAILED if explained.state in {"unknown", "waiting"} else 0)
+
+
+def _whole(explained: Explanation) -> Iterator[str]:
+    """What a person reads of it."""
+    yield f"command {explained.command_id}"
+    if explained.note:
+        yield f"  {explained.state}: {explained.note}"
+    for number, each in enumerate(explained.readings):
+        yield from _lines(each, "read" if number == 0 else "read again", looked=explained.topics == "looked at")
+    if explained.change is not None:
+        change = explained.change
+        yield f"transition of the access token {explained.access_token} of {explained.organisation}"
+        yield f"  version {change.version}, {change.from_state} → {change.to_state}, at {rfc3339(change.occurred_at)}"
+        yield f"  by {_named(change.user, change.username)}, in unit {_named(change.unit, change.unit_name)}"
+        yield f"  event {change.sequence} of the lane {change.lane}"
+    if explained.readings:
+        yield f"topics: {explained.topics}"
+
+
+def _lines(reading: Reading, how: str, *, looked: bool) -> Iterator[str]:
+    where = reading.read
+    at = f"{where.topic}/{where.partition} offset {where.offset}, stamped {where.timestamp.isoformat()}"
+    yield f"{how} from {at} (cluster {reading.cluster}, group {reading.group})"
+    yield f"  asked by {reading.organisation or 'somebody who could not be verified'}"
+    kind, why = " (replayed)" if reading.replayed else "", f": {reading.message}" if reading.message else ""
+    yield f"  decided {reading.status}{kind} at {rfc3339(reading.decided_at)}{why}"
+    if reading.access_token is not None:
+        yield f"  of the access token {reading.access_token}, fields asked for: {', '.join(reading.fields)}"
+    if looked:
+        answers = ", ".join(f"{each.topic}/{each.partition} offset {each.offset}" for each in reading.results)
+        elsewhere = f" (the sender named {reading.reply_to})" if reading.reply_to else ""
+        yield f"  answered in {answers or 'no topic that still has it'}{elsewhere}"
+        for letter in reading.dead_letters:
+            yield f"  dead letter in {letter.topic}/{letter.partition} offset {letter.offset}"
+        if not reading.in_topic:
+            yield "  the command itself is no longer in its topic"
+
+
+def _named(identity: str | None, name: str | None) -> str:
+    return f"{identity} ({name})" if name else str(identity)

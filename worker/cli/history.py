@@ -1,0 +1,56 @@
+"""``effective-worker history``"""
+
+import sys
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from worker.cli.terminal import Json, run_to_end, settings_from_environment, show
+from worker.history import History
+from worker.history import history as read_history
+from worker.model import rfc3339
+
+
+def history(
+    access_token: Annotated[str, typer.Argument(metavar="ACCESS_TOKEN", help="The access token's id, or its number.")],
+    *,
+    organisation: Annotated[str | None, typer.Option(help="Where several organisations have one of that id.")] = None,
+    json: Json = False,
+) -> None:
+    """Every transition of an access token: when, from what to what, by whom, by which command.
+
+    Exit 1 if it is unknown.
+    """
+    dsn = settings_from_environment().postgres.dsn.get_secret_value()
+    found = run_to_end(read_history(dsn, access_token, organisation))
+    if json:
+        show(asdict(found), [], as_json=True)
+        return
+    number = "no longer there" if found.number is None else f"{found.number}, {found.state}, version {found.version}"
+    show({}, [f"access token {found.access_token} of {found.organisation}: {number}"], as_json=False)
+    if found.changes:
+        Console(file=sys.stdout).print(_table(found))
+    else:
+        show({}, ["no transition so far"], as_json=False)
+
+
+def _table(found: History) -> Table:
+    table = Table()
+    for column in ("version", "from → to", "when", "by", "command", "cause", "lane and sequence"):
+        table.add_column(column, overflow="fold")
+    for each in found.changes:
+        user = each.username or each.user or "-"
+        unit = each.unit_name or each.unit
+        table.add_row(
+            str(each.version),
+            f"{each.from_state or '-'} → {each.to_state}",
+            rfc3339(each.occurred_at),
+            f"{user} in {unit}" if unit else user,
+            each.command_id or "-",
+            each.cause,
+            f"{each.lane or '-'} #{each.sequence}",
+        )
+    return table

@@ -1,0 +1,72 @@
+"""``effective-worker reconcile``"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from worker import reconcile as reconciling
+from worker.cli.terminal import FAILED, Json, run_to_end, settings_from_environment, show
+from worker.reconcile import OnProgress, Reconciliation
+
+
+def reconcile(json: Json = False) -> None:
+    """Compare the commands topic with records, states, transitions and what was published; name every difference.
+
+    Workers may run meanwhile: only what lies below the committed offsets is compared. Changes nothing. Exit 1 if
+    anything differs.
+    """
+    settings = settings_from_environment()
+    now = datetime.fromtimestamp(time.time(), UTC)
+    with _bar() as on_progress:
+        report = run_to_end(reconciling.reconcile(settings, now=now, on_progress=on_progress))
+    document = asdict(report) | {
+        "clean": report.clean,
+        "compared": [
+            {"partition": partition, "from": begin, "below": end}
+            for partition, (begin, end) in sorted(report.compared.items())
+        ],
+        "counts": {str(kind): count for kind, count in report.counts.items()},
+    }
+    show(document, list(_lines(report)), as_json=json)
+    raise typer.Exit(0 if report.clean else FAILED)
+
+
+@contextmanager
+def _bar() -> Iterator[OnProgress]:
+    columns = (TextColumn("comparing"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("comparing", total=None)
+
+        def advance(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        yield advance
+
+
+def _lines(report: Reconciliation) -> Iterator[str]:
+    for each in report.differences:
+        yield f"{each.kind}: {each.where}: {each.what}"
+    for kind, count in report.counts.items():
+        more = count - sum(each.kind is kind for each in report.differences)
+        if more:
+            yield f"{kind}: {more} more"
+    read = f"{report.commands} commands, {report.results} results, {report.transitions} transitions"
+    yield f"{read} and {report.dead_letters} dead letters compared: {report.counts.total() or 'no'} differences"
+    for partition, (begin, end) in sorted(report.compared.items()):
+        if begin and end > begin:
+            yield f"  partition {partition}: from offset {begin} on; what came before is gone or retired"
+    for count, what in (
+        (report.redirected, "answered in a topic of the sender's choice"),
+        (report.retired, "older than the retention of the record"),
+        (report.not_comparable, "older than what is left of a topic"),
+        (report.repeated, "published twice, as at_least_once may"),
+        (report.others, "of other groups or of imports"),
+    ):
+        if count:
+            yield f"  {count} {what}"

@@ -1,0 +1,251 @@
+"""What happened to a command: where it was read, what was decided and why, and where its answer went."""
+
+import re
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Literal
+from urllib.parse import unquote
+
+import asyncpg
+
+from schemas import headers as h
+from schemas.access_token import field_names
+from worker.browse import Browser, browser, header
+from worker.database import Row
+from worker.errors import WorkerError
+from worker.history import Change, history
+from worker.migrate import owner_connection
+from worker.model import command_key, percent_encoded, rfc3339
+from worker.result import DEAD_LETTERED
+from worker.settings import Settings
+from worker.sql import statement
+
+_REC: Final = re.compile(r"rec:([^/]+)/([^/]+)/(\d{1,9})/(\d{1,18})@(-?\d{1,18})")
+_CLOCKS: Final = timedelta(minutes=1)
+"""How far the clocks of workers and brokers may lie apart: an answer is looked for from so long before its decision."""
+
+
+class AmbiguousId(WorkerError):
+    """A sender's own id, under which several commands are known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A record in Kafka. ``timestamp`` is in UTC."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One delivery of the command: where it was read, what was decided, and where that was said."""
+
+    cluster: str
+    group: str
+    read: Place
+    organisation: str | None
+    """The verified one of who asked; ``None`` for who could not be verified."""
+    status: str
+    message: str
+    replayed: bool
+    fields: tuple[str, ...]
+    access_token: str | None
+    version: int | None
+    """What the access token reached by this very delivery."""
+    decided_at: datetime
+    in_topic: bool | None = None
+    """Whether the command still stands in its topic; ``None`` if that was not looked at."""
+    results: tuple[Place, ...] = ()
+    dead_letters: tuple[Place, ...] = ()
+    reply_to: str | None = None
+    """The topic to which the sender asked the answer to be sent, as far as the command still says so."""
+
+
+State = Literal["decided", "retired", "waiting", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """``readings`` are all deliveries of the id, the first one first; ``change`` is what came of them.
+
+    ``state`` is ``retired`` where only the transition is left, or where the offset is known to be decided; ``note``
+    says so. ``topics`` says whether the topics were looked at, or why not.
+    """
+
+    command_id: str
+    state: State
+    note: str
+    readings: tuple[Reading, ...]
+    organisation: str | None
+    access_token: str | None
+    change: Change | None
+    topics: str
+
+
+async def explain(settings: Settings, asked: str, *, topics: bool = True) -> Explanation:
+    """Explain a command by its id (CONTRACT 2), or by the sender's own part of it.
+
+    Raises ``AmbiguousId`` if that part belongs to several, and ``DependencyAway`` for Postgres; a broker that is away
+    is only noted.
+    """
+    dsn = settings.postgres.dsn.get_secret_value()
+    async with owner_connection(dsn) as connection:
+        command_id = await _known_id(connection, asked)
+        rows = await connection.fetch(statement("explain"), command_id, command_key(command_id))
+        change = await connection.fetchrow(statement("explain_transition"), command_id, _organisation(command_id))
+        absence = None if rows else await _absent(connection, command_id, settings, changed=change is not None)
+    owner, token = (None, None) if change is None else (change["organisation"], change["access_token_id"])
+    whole = None if change is None else await history(dsn, change["access_token_id"], change["organisation"])
+    readings, looked = tuple(map(_reading, rows)), "not looked at"
+    if topics and readings:
+        try:
+            async with browser(settings) as kafka:
+                readings, looked = await _with_places(kafka, settings, command_id, readings), "looked at"
+        except WorkerError as error:
+            looked = f"not looked at: {error}"
+    return Explanation(
+        command_id,
+        *(absence or ("decided", "")),
+        readings,
+        next((each.organisation for each in readings if each.organisation), owner),
+        next((each.access_token for each in readings if each.access_token), token),
+        None if whole is None or change is None else _of_version(whole.changes, change["version"]),
+        looked,
+    )
+
+
+async def _known_id(connection: asyncpg.Connection, asked: str) -> str:
+    """The whole id of what was asked for, which may also be a place in the log or a sender's own id."""
+    rec = _REC.fullmatch(asked)
+    place = (None,) * 5 if rec is None else (unquote(rec[1]), unquote(rec[2]), *map(int, rec.group(3, 4, 5)))
+    found = await connection.fetch(statement("explain_ids"), command_key(asked), *place)
+    if not found:
+        found = await connection.fetch(statement("explain_bare_id"), percent_encoded(asked))
+    ids = [row["command_id"] for row in found]
+    if len(ids) > 1:
+        raise AmbiguousId(f"{len(ids)} commands are called {asked}; name one of: {', '.join(ids)}")
+    return ids[0] if ids else asked
+
+
+def _organisation(command_id: str) -> str | None:
+    kind, *parts = command_id.split(":")
+    return unquote(parts[0]) if kind in {"ce", "req"} and len(parts) > 1 else None
+
+
+def _of_version(changes: Sequence[Change], version: int) -> Change | None:
+    return next((each for each in changes if each.version == version), None)
+
+
+async def _absent(
+    connection: asyncpg.Connection, command_id: str, settings: Settings, *, changed: bool
+) -> tuple[State, str]:
+    """Why there is no record of a command."""
+    days = settings.record_retention_days
+    retired = f"its record is older than the retention of {days} days and was removed"
+    if changed:
+        return "retired", f"{retired}; the transition remains"
+    rec = _REC.fullmatch(command_id)
+    if rec is None:
+        why = f"it was never read, or not under this id, or {retired}"
+        return "unknown", f"nothing is recorded under this id: {why}"
+    offset = int(rec[4])
+    lanes = await connection.fetch(statement("explain_lanes"), unquote(rec[1]), unquote(rec[2]), int(rec[3]))
+    for lane in lanes:
+        if lane["next_offset"] is not None and offset < lane["next_offset"]:
+            text = f"the group {lane['consumer_group']} has decided up to offset {lane['next_offset']}"
+            return "retired", f"{text}: {retired}, or no command stands there with this timestamp"
+    if lanes:
+        return "waiting", "no worker has decided upon it yet"
+    return "unknown", "no worker has ever read that partition"
+
+
+def _reading(row: Row) -> Reading:
+    place = Place(row["topic"], row["partition"], row["record_offset"], _moment(row["record_timestamp"]))
+    return Reading(
+        cluster=row["cluster"],
+        group=row["consumer_group"],
+        read=place,
+        organisation=row["organisation"],
+        status=row["status"],
+        message=row["message"],
+        replayed=row["replayed"],
+        fields=field_names(row["fields"]),
+        access_token=row["access_token_id"],
+        version=row["version"],
+        decided_at=row["decided_at"],
+    )
+
+
+def _moment(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+# --- in the topics ----------------------------------------------------------------------------------------------------
+
+
+async def _with_places(
+    kafka: Browser, settings: Settings, command_id: str, readings: Sequence[Reading]
+) -> tuple[Reading, ...]:
+    read = [await _still_there(kafka, each) for each in readings]
+    named = {settings.topics.results, *(each.reply_to for each in read if each.reply_to)}
+    since = int((min(each.decided_at for each in read) - _CLOCKS).timestamp() * 1000)
+    answers = [record async for record in _found(kafka, named, since, (h.COMMAND_ID, command_id), enough=len(read))]
+    placed = []
+    for each in read:
+        moment = rfc3339(each.decided_at)
+        results = tuple(_place(record) for record in answers if header(record, h.CE_TIME) == moment)
+        placed.append(replace(each, results=results, dead_letters=await _buried(kafka, settings, each)))
+    return tuple(placed)
+
+
+async def _still_there(kafka: Browser, reading: Reading) -> Reading:
+    """With what the command itself still says."""
+    where = reading.read
+    for span in (await kafka.spans(where.topic)).get(where.topic, []):
+        if span.source.partition == where.partition and span.begin <= where.offset < span.end:
+            one = span.since(where.offset).until(where.offset + 1)
+            kafka.open([one])
+            async for record in kafka.read(one):
+                if _moment(record.timestamp) == where.timestamp:
+                    to = header(record, h.REPLY_TO) or header(record, h.KAFKA_REPLY_TOPIC)
+                    return replace(reading, in_topic=True, reply_to=to or None)
+    return replace(reading, in_topic=False)
+
+
+async def _found(
+    kafka: Browser, topics: set[str], since: int, wanted: tuple[str, str], *, enough: int
+) -> AsyncIterator[Any]:
+    """The records of the topics that carry the ``wanted`` header, written since then, until ``enough`` came."""
+    spans = [span for found in (await kafka.spans(*sorted(topics))).values() for span in found]
+    spans = await kafka.since(spans, since)
+    kafka.open(spans)
+    for span in spans:
+        async for record in kafka.read(span):
+            if header(record, wanted[0]) == wanted[1]:
+                yield record
+                enough -= 1
+                if not enough:
+                    return
+
+
+async def _buried(kafka: Browser, settings: Settings, reading: Reading) -> tuple[Place, ...]:
+    if reading.status not in DEAD_LETTERED:
+        return ()
+    since = int((reading.decided_at - _CLOCKS).timestamp() * 1000)
+    letters = _found(kafka, {settings.topics.dead_letters}, since, ("dl_offset", str(reading.read.offset)), enough=-1)
+    where = (reading.read.topic, str(reading.read.partition), reading.group)
+    return tuple(
+        [
+            _place(record)
+            async for record in letters
+            if tuple(header(record, name) for name in ("dl_topic", "dl_partition", "dl_consumer_group")) == where
+        ]
+    )
+
+
+def _place(record: Any) -> Place:
+    return Place(record.topic, record.partition, record.offset, _moment(record.timestamp))

@@ -1,0 +1,475 @@
+"""Compare the commands topic with the record of commands, states, transitions and all that was published.
+
+Workers may go on meanwhile: everything is compared below the offsets that the group had committed when it began, and
+what lies above may be there or not. The order of the looks makes it so: lanes, committed offsets, ends of the topics,
+and then one snapshot of Postgres, which is always ahead of Kafka (DESIGN 2).
+"""
+
+import math
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any, Final
+
+import asyncpg
+import orjson
+from aiokafka import TopicPartition
+
+from schemas import headers as h
+from schemas.transition import event_hash
+from worker.browse import Browser, Span, browser, header
+from worker.database import Row
+from worker.errors import DependencyAway, WorkerError
+from worker.matching import Due, Matching, Seen, Unmatched, in_order
+from worker.migrate import owner_connection
+from worker.model import command_key, rfc3339
+from worker.result import DEAD_LETTERED
+from worker.settings import Settings
+from worker.sql import statement
+from worker.topics import admin_client
+
+MOST_NAMED: Final = 10_000
+"""Of each kind. The rest is counted."""
+_LOOKED_UP: Final = 500
+_PREFETCH: Final = 500
+_RESULTS, _LETTERS, _EVENTS = "results", "dead letters", "events"
+_MEMBERS: Final = (
+    *("from_state", "to_state", "occurred_at", "user_id", "unit_id", "command_id", "cause", "sequence"),
+    *("previous_hash", "hash"),
+)
+
+
+class NothingToCompare(WorkerError):
+    """A topic is missing, or the group has not read anything."""
+
+
+class Kind(StrEnum):
+    """What can differ."""
+
+    NO_RECORD = "a command without a record"
+    NO_COMMAND = "a record without a command"
+    NO_RESULT = "a command without a result"
+    TWO_RESULTS = "a second result"
+    UNASKED_RESULT = "a result without a command"
+    OTHER_RESULT = "a result that differs from the record"
+    NO_TRANSITION = "an applied command without a transition"
+    NO_APPLIED = "a transition without an applied command"
+    NO_EVENT = "a transition without an event"
+    TWO_EVENTS = "a second event"
+    UNKNOWN_EVENT = "an event without a transition"
+    OTHER_EVENT = "an event that differs from the transition"
+    OTHER_STATE = "an access token that differs from its last transition"
+    NO_DEAD_LETTER = "a command without its dead letter"
+    SPARE_DEAD_LETTER = "a dead letter without a reason"
+    OTHER_DEAD_LETTER = "a dead letter that differs from the record"
+    LANE = "a lane that differs from the committed offset"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """``where`` names the record, row or access token; ``what`` says how it differs."""
+
+    kind: Kind
+    where: str
+    what: str
+
+
+@dataclass(slots=True)
+class Reconciliation:
+    """What was compared, what could not be, and every difference (of each kind the first ten thousand)."""
+
+    commands: int = 0
+    results: int = 0
+    transitions: int = 0
+    dead_letters: int = 0
+    redirected: int = 0
+    """Answers that went to a topic of the sender's choice, and were not looked for there."""
+    retired: int = 0
+    """Commands, results and dead letters whose record is older than the retention."""
+    not_comparable: int = 0
+    """Records and transitions of which the topic no longer has what was published."""
+    repeated: int = 0
+    """Messages that came twice where the delivery allows it."""
+    others: int = 0
+    """Messages of other groups, and events of imports."""
+    compared: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """By partition: the offsets of the commands from which on, and below which, they could be compared."""
+    counts: Counter[Kind] = field(default_factory=Counter)
+    differences: list[Difference] = field(default_factory=list)
+
+    @property
+    def clean(self) -> bool:
+        return not self.counts
+
+    def differs(self, kind: Kind, where: str, what: str) -> None:
+        self.counts[kind] += 1
+        if self.counts[kind] <= MOST_NAMED:
+            self.differences.append(Difference(kind, where, what))
+
+
+OnProgress = Callable[[int, int], None]
+
+
+async def reconcile(
+    settings: Settings, *, now: datetime, on_progress: OnProgress = lambda _done, _total: None
+) -> Reconciliation:
+    """Compare everything. ``on_progress`` gets how many records of how many were read.
+
+    Raises ``NothingToCompare`` and ``DependencyAway``.
+    """
+    dsn, topic = settings.postgres.dsn.get_secret_value(), settings.topics.commands
+    async with browser(settings) as kafka:
+        cluster, partitions = await _cluster(settings), (await kafka.spans(topic)).get(topic, [])
+        at = (cluster, settings.kafka.group_id, topic)
+        async with owner_connection(dsn) as connection:
+            before = await connection.fetch(statement("reconcile_lanes"), *at)
+            committed = await _committed(settings, [each.source for each in partitions])
+            names = (topic, settings.topics.results, settings.topics.transitions, settings.topics.dead_letters)
+            spans = await kafka.spans(*names)
+            for name in names:
+                if name not in spans:
+                    raise NothingToCompare(f"there is no topic {name}")
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
+                lanes = await connection.fetch(statement("reconcile_lanes"), *at)
+                work = _Work(
+                    settings=settings,
+                    kafka=kafka,
+                    connection=connection,
+                    spans=spans,
+                    committed=committed,
+                    lanes={row["partition"]: row["id"] for row in lanes},
+                    kept_since=now - timedelta(days=settings.record_retention_days),
+                    on_progress=on_progress,
+                )
+                _compare_lanes(work.report, committed, before, lanes)
+                await work.commands()
+                await work.transitions()
+                await work.states()
+    return work.report
+
+
+async def _cluster(settings: Settings) -> str:
+    async with admin_client(settings) as admin:
+        return str((await admin.describe_cluster())["cluster_id"])
+
+
+async def _committed(settings: Settings, sources: Sequence[TopicPartition]) -> dict[int, int]:
+    """The group's committed offset of each partition that has one."""
+    if not sources:
+        return {}
+    async with admin_client(settings) as admin:
+        found = await admin.list_consumer_group_offsets(settings.kafka.group_id, partitions=list(sources))
+    if found.keys() < set(sources):
+        raise DependencyAway("kafka", f"the offsets of the group {settings.kafka.group_id} are not told")
+    return {source.partition: each.offset for source, each in found.items() if each.offset >= 0}
+
+
+def _compare_lanes(
+    report: Reconciliation, committed: Mapping[int, int], before: Sequence[Row], lanes: Sequence[Row]
+) -> None:
+    """``before`` was read before the committed offsets, ``lanes`` after: so a worker at work makes no difference."""
+    earlier, later = ({row["partition"]: row for row in rows} for rows in (before, lanes))
+    for partition, offset in sorted(committed.items()):
+        where, lane = f"partition {partition}", later.get(partition)
+        if lane is None or lane["next_offset"] is None:
+            if offset:
+                report.differs(Kind.LANE, where, f"the committed offset is {offset}, and there is no lane")
+            continue
+        if offset > lane["next_offset"]:
+            what = f"the committed offset is {offset}, but commands were decided up to {lane['next_offset']} only"
+            report.differs(Kind.LANE, where, what)
+        first = earlier[partition]["first_offset"] if partition in earlier else None
+        if first is not None and offset < first:
+            report.differs(Kind.LANE, where, f"the committed offset is {offset}, and was {first} or more: set back")
+
+
+@dataclass(slots=True, kw_only=True)
+class _Work:
+    """One reconciliation under way."""
+
+    settings: Settings
+    kafka: Browser
+    connection: asyncpg.Connection
+    spans: Mapping[str, list[Span]]
+    committed: Mapping[int, int]
+    lanes: Mapping[int, int]
+    """The rows of the lanes by partition."""
+    kept_since: datetime
+    on_progress: OnProgress
+    report: Reconciliation = field(default_factory=Reconciliation)
+    done: int = 0
+    begins: dict[tuple[str, int], datetime] = field(default_factory=dict)
+    """By topic and partition: the first moment that is left, where the beginning was removed."""
+    matchings: dict[str, Matching] = field(
+        default_factory=lambda: {book: Matching() for book in (_RESULTS, _LETTERS, _EVENTS)}
+    )
+    spare: list[Seen] = field(default_factory=list)
+
+    async def commands(self) -> None:
+        """Commands with their records, and these with results and dead letters."""
+        names = self.settings.topics
+        commands = [span.until(self.committed.get(span.source.partition, 0)) for span in self.spans[names.commands]]
+        self.kafka.open([*commands, *self.spans[names.results], *self.spans[names.dead_letters]])
+        streams = [self._lane(span) for span in commands]
+        streams += [self._published(span, _result) for span in self.spans[names.results]]
+        streams += [self._published(span, self._letter) for span in self.spans[names.dead_letters]]
+        await self._compare(streams, (_RESULTS, _LETTERS))
+        self.report.results = self.matchings[_RESULTS].matched
+        self.report.dead_letters = self.matchings[_LETTERS].matched
+
+    async def transitions(self) -> None:
+        """Transitions with their applied commands, and with their events."""
+        events = self.spans[self.settings.topics.transitions]
+        self.kafka.open(events)
+        streams = [self._chain(partition, lane) for partition, lane in self.lanes.items()]
+        streams += [self._published(span, self._event) for span in events]
+        await self._compare(streams, (_EVENTS,))
+        self.report.transitions = self.matchings[_EVENTS].matched
+
+    async def states(self) -> None:
+        """Access tokens with their last transitions."""
+        async for row in self.connection.cursor(statement("reconcile_states"), prefetch=_PREFETCH):
+            now = f"{row['life_cycle_state']}, version {row['version']}"
+            last = "none" if row["last_version"] is None else f"{row['to_state']}, version {row['last_version']}"
+            where = f"access token {row['id']} of {row['organisation']}"
+            self.report.differs(Kind.OTHER_STATE, where, f"is {now}; its last transition: {last}")
+
+    async def _compare(self, streams: Iterable[AsyncIterator[Due | Seen]], books: Sequence[str]) -> None:
+        async for item in in_order(streams):
+            for each in self.matchings[item.book].take(item):
+                await self._unmatched(each)
+        for book in books:
+            for each in self.matchings[book].rest():
+                await self._unmatched(each)
+        await self._look_up()
+
+    # --- what is due --------------------------------------------------------------------------------------------------
+
+    async def _lane(self, span: Span) -> AsyncIterator[Due | Seen]:
+        """The merge of a partition's commands with its lane's records, both in the order of the log."""
+        partition = span.source.partition
+        commands = self.kafka.read(span)
+        records = aiter(self._rows(statement("reconcile_records"), self.lanes.get(partition)))
+        command, record = await anext(commands, None), await anext(records, None)
+        self.report.compared[partition] = (span.begin, span.end)
+        begun = False
+        while command is not None or record is not None:
+            mine = (math.inf, 0) if command is None else (command.offset, command.timestamp)
+            its = (math.inf, 0) if record is None else (record["record_offset"], record["record_timestamp"])
+            if command is not None and mine <= its:
+                self._progressed()
+                self.report.commands += 1
+            if record is None or mine < its:
+                self._unrecorded(command, span, retired=not begun)
+                command = await anext(commands, None)
+                continue
+            begun = True
+            for due in self._of_record(record, span, command if mine == its else None):
+                yield due
+            if mine == its:
+                command = await anext(commands, None)
+            record = await anext(records, None)
+
+    def _unrecorded(self, command: Any, span: Span, *, retired: bool) -> None:
+        """Records are retired from the beginning of a lane, by their age."""
+        stamped = datetime.fromtimestamp(command.timestamp / 1000, UTC)
+        if retired and stamped < self.kept_since:
+            self.report.retired += 1
+            self.report.compared[span.source.partition] = (command.offset + 1, span.end)
+        else:
+            self.report.differs(Kind.NO_RECORD, _where(command), "lies below the committed offset, and was not decided")
+
+    def _of_record(self, record: Row, span: Span, command: Any) -> Iterator[Due]:
+        """What a record says should have been published. ``command`` is the command itself, if it is still there."""
+        partition, offset = span.source.partition, record["record_offset"]
+        where = f"{span.source.topic}/{partition} offset {offset}"
+        if command is None and span.begin <= offset < span.end:
+            what = f"{record['command_id']} was decided there at {rfc3339(record['decided_at'])}"
+            self.report.differs(Kind.NO_COMMAND, where, what)
+        if record["version"] is not None and record["transition_of"] != record["command_id"]:
+            token = f"access token {record['access_token_id']} of {record['organisation']}"
+            found = "there is none" if record["transition_of"] is None else f"that is of {record['transition_of']}"
+            what = f"{record['command_id']} gave the {token} its version {record['version']}, but {found}"
+            self.report.differs(Kind.NO_TRANSITION, where, what)
+        moment = record["decided_at"]
+        key = (record["command_id"], rfc3339(moment))
+        redirected = command is not None and bool(header(command, h.REPLY_TO) or header(command, h.KAFKA_REPLY_TOPIC))
+        replayed = "true" if record["replayed"] else "false"
+        there = command is not None
+        yield Due(_RESULTS, key, moment, (record["status"], replayed), where, partition, there, elsewhere=redirected)
+        if record["status"] in DEAD_LETTERED:
+            place = (str(partition), str(offset), str(record["record_timestamp"]))
+            yield Due(_LETTERS, place, moment, (record["status"],), where, partition, there)
+
+    async def _chain(self, partition: int, lane: int) -> AsyncIterator[Due | Seen]:
+        settled = self.committed.get(partition, 0)
+        async for row in self._rows(statement("reconcile_transitions"), lane):
+            organisation, token, version = row["organisation"], row["access_token_id"], row["version"]
+            where = f"version {version} of the access token {token} of {organisation}"
+            if row["record_offset"] is None and row["cause"] == "API" and row["occurred_at"] >= self.kept_since:
+                what = f"no applied command is recorded as {row['command_id']}"
+                self.report.differs(Kind.NO_APPLIED, where, what)
+            certain = row["record_offset"] is None or row["record_offset"] < settled
+            members = dict(row) | {
+                "occurred_at": rfc3339(row["occurred_at"]),
+                "previous_hash": row["previous_hash"].hex(),
+                "hash": row["hash"].hex(),
+            }
+            says = tuple(members[name] for name in _MEMBERS)
+            yield Due(_EVENTS, (organisation, token, version), row["occurred_at"], says, where, partition, certain)
+
+    async def _rows(self, query: str, lane: int | None) -> AsyncIterator[Row]:
+        if lane is not None:
+            async for row in self.connection.cursor(query, lane, prefetch=_PREFETCH):
+                yield row
+
+    # --- what is seen -------------------------------------------------------------------------------------------------
+
+    async def _published(self, span: Span, read: Callable[[Any], Seen | None]) -> AsyncIterator[Due | Seen]:
+        """What stands in a partition; and from which moment on, if its beginning was removed."""
+        place = (span.source.topic, span.source.partition)
+        if span.begin:
+            self.begins[place] = datetime.max.replace(tzinfo=UTC)
+        async for record in self.kafka.read(span):
+            self._progressed()
+            seen = read(record)
+            if seen is not None:
+                if span.begin:
+                    self.begins[place] = min(self.begins[place], seen.moment)
+                yield seen
+
+    def _letter(self, record: Any) -> Seen | None:
+        if header(record, "dl_topic") != self.settings.topics.commands:
+            return None
+        if header(record, "dl_consumer_group") != self.settings.kafka.group_id:
+            return None
+        key = tuple(header(record, name) for name in ("dl_partition", "dl_offset", "dl_timestamp"))
+        moment = _moment(header(record, "dl_failed_at"), record)
+        return Seen(_LETTERS, key, moment, (header(record, "dl_code"),), _where(record))
+
+    def _event(self, record: Any) -> Seen | None:
+        try:
+            event = orjson.loads(record.value or b"")
+            key = (event["organisation"], event["access_token_id"], event["version"])
+            says = tuple(event[name] for name in _MEMBERS)
+            moment = _moment(event["occurred_at"], record)
+            whole = event_hash(event) == event["hash"]
+            if tuple(map(type, key)) != (str, str, int):
+                raise TypeError
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            self.report.differs(Kind.OTHER_EVENT, _where(record), "is no transition event")
+            return None
+        if not whole:
+            self.report.differs(Kind.OTHER_EVENT, _where(record), "its hash is not that of its members")
+        return Seen(_EVENTS, key, moment, says, _where(record))
+
+    def _progressed(self) -> None:
+        self.done += 1
+        if self.done % 1000 == 0:
+            self.on_progress(self.done, sum(span.end - span.begin for found in self.spans.values() for span in found))
+
+    # --- what does not match ------------------------------------------------------------------------------------------
+
+    async def _unmatched(self, each: Unmatched) -> None:
+        due, seen = each.due, each.seen
+        if due is not None and seen is not None:
+            kind = {_RESULTS: Kind.OTHER_RESULT, _LETTERS: Kind.OTHER_DEAD_LETTER, _EVENTS: Kind.OTHER_EVENT}[due.book]
+            self.report.differs(kind, seen.where, f"{_said(seen, due)}: {due.where}")
+        elif due is not None:
+            self._missing(due)
+        elif seen is not None:
+            self.spare.append(seen)
+            if len(self.spare) == _LOOKED_UP:
+                await self._look_up()
+
+    def _missing(self, due: Due) -> None:
+        if due.elsewhere:
+            self.report.redirected += 1
+        elif due.moment < self._begin_of(due):
+            self.report.not_comparable += 1
+        elif due.certain:
+            kind = {_RESULTS: Kind.NO_RESULT, _LETTERS: Kind.NO_DEAD_LETTER, _EVENTS: Kind.NO_EVENT}[due.book]
+            self.report.differs(
+                kind, due.where, f"due since {rfc3339(due.moment)}: {', '.join(map(str, due.says[:2]))}"
+            )
+
+    def _begin_of(self, due: Due) -> datetime:
+        """The moment before which its counterpart may have been removed with the beginning of its topic."""
+        names = self.settings.topics
+        topic = {_RESULTS: names.results, _LETTERS: names.dead_letters, _EVENTS: names.transitions}[due.book]
+        never = datetime.min.replace(tzinfo=UTC)
+        if len(self.spans[topic]) == len(self.spans[names.commands]):
+            return self.begins.get((topic, due.partition), never)
+        return max((moment for (name, _), moment in self.begins.items() if name == topic), default=never)
+
+    async def _look_up(self) -> None:
+        """Say of what is published and was not due here, whether it is anybody's."""
+        spare, self.spare = self.spare, []
+        known = await self._known(spare)
+        for seen in spare:
+            ours = known.get(seen.key)
+            if ours is False or (seen.book == _EVENTS and "IMPORT" in seen.says):
+                self.report.others += 1
+            elif ours and self.settings.delivery == "at_least_once":
+                self.report.repeated += 1
+            elif ours is None and seen.book != _EVENTS and seen.moment < self.kept_since:
+                self.report.retired += 1
+            else:
+                kinds = {
+                    _RESULTS: Kind.TWO_RESULTS if ours else Kind.UNASKED_RESULT,
+                    _LETTERS: Kind.SPARE_DEAD_LETTER,
+                    _EVENTS: Kind.TWO_EVENTS if ours else Kind.UNKNOWN_EVENT,
+                }
+                self.report.differs(kinds[seen.book], seen.where, _named(seen))
+
+    async def _known(self, spare: Sequence[Seen]) -> dict[object, bool]:
+        """By key: whether there is such a command or transition in a lane of ours (or, ``False``, of others)."""
+        ours = list(self.lanes.values())
+        ids = {seen.key[0] for seen in spare if seen.book == _RESULTS and isinstance(seen.key, tuple)}
+        commands = await self.connection.fetch(
+            statement("reconcile_known_commands"), list(ids), [command_key(each) for each in ids], ours
+        )
+        by_id = {row["command_id"]: row["ours"] for row in commands}
+        found: dict[object, bool] = {
+            seen.key: by_id[seen.key[0]]
+            for seen in spare
+            if seen.book == _RESULTS and isinstance(seen.key, tuple) and seen.key[0] in by_id
+        }
+        events = [seen.key for seen in spare if seen.book == _EVENTS and isinstance(seen.key, tuple)]
+        columns = [[key[place] for key in events] for place in range(3)]
+        for row in await self.connection.fetch(statement("reconcile_known_transitions"), *columns, ours):
+            found[row["organisation"], row["access_token_id"], row["version"]] = row["ours"]
+        return found
+
+
+def _result(record: Any) -> Seen:
+    moment = header(record, h.CE_TIME)
+    says = (header(record, h.STATUS_CODE), header(record, h.REPLAYED))
+    return Seen(_RESULTS, (header(record, h.COMMAND_ID), moment), _moment(moment, record), says, _where(record))
+
+
+def _moment(text: str, record: Any) -> datetime:
+    """What a message says of its moment; the record's own where it says nothing of use."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = datetime.fromtimestamp(record.timestamp / 1000, UTC)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _where(record: Any) -> str:
+    return f"{record.topic}/{record.partition} offset {record.offset}"
+
+
+def _named(seen: Seen) -> str:
+    parts = seen.key if isinstance(seen.key, tuple) else (seen.key,)
+    return ", ".join(str(part) for part in (*parts, *seen.says[:2]))
+
+
+def _said(seen: Seen, due: Due) -> str:
+    """How the two differ, by the names of an event's members, or by all that they say."""
+    names = _MEMBERS if seen.book == _EVENTS else ("status", "replayed")
+    pairs = zip(names, seen.says, due.says, strict=False)
+    return "; ".join(f"{name} {found}, not {wanted}" for name, found, wanted in pairs if found != wanted)

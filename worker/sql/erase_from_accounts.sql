@@ -1,0 +1,1 @@
+UPDATE accounts_receivable SET number = NULL, name = NULL WHERE organisation = $1 AND id = ANY ($2::text[])

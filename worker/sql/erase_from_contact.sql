@@ -1,0 +1,1 @@
+UPDATE contact SET body = $3 WHERE organisation = $1 AND id = $2

@@ -1,0 +1,9 @@
+-- Every transition of one access token, with the names that are known of who and where.
+SELECT t.version, t.from_state, t.to_state, t.occurred_at, t.user_id, u.username, t.unit_id, n.name AS unit_name,
+    t.command_id, t.cause, t.sequence, t.hash, l.cluster, l.consumer_group, l.topic, l.partition
+FROM transition AS t
+LEFT JOIN lane AS l ON l.id = t.lane
+LEFT JOIN app_user AS u ON u.organisation = t.organisation AND u.id = t.user_id
+LEFT JOIN unit AS n ON n.organisation = t.organisation AND n.id = t.unit_id
+WHERE t.organisation = $1 AND t.access_token_id = $2
+ORDER BY t.version
