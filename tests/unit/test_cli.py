@@ -30,6 +30,9 @@ COMMANDS: Final = (
     ("history",),
     ("explain",),
     ("reconcile",),
+    ("audit",),
+    ("audit", "verify"),
+    ("audit", "anchor"),
     ("contact",),
     ("contact", "erase"),
 )

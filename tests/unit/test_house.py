@@ -22,7 +22,7 @@ ORDER: Final = (
     *("project", "result", "publish"),
     *("pipeline", "lane", "retention", "watchdog", "supervisor", "admin", "service"),
     *("migrate", "topics", "importing", "check"),
-    *("browse", "history", "explain", "matching", "reconcile", "erasure"),
+    *("browse", "history", "explain", "matching", "reconcile", "audit", "erasure"),
     *("embedded", "demo", "cli", "__main__"),
 )
 # Every module speaks the vocabulary. What else stands in schemas/ is the outside's, and met where bytes enter or leave;
@@ -38,6 +38,7 @@ MEETS_THE_OUTSIDE: Final = {
     "cli": {"compatibility", "older", "pack"},
     "explain": {"access_token", "headers"},
     "reconcile": {"headers", "transition"},
+    "audit": {"transition"},
     "erasure": {"access_token", "headers"},
 }
 PURE: Final = ("model", "decide")

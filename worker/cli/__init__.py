@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from worker.cli.audit import anchor, verify
 from worker.cli.check import check
 from worker.cli.contact import erase
 from worker.cli.contract import contract
@@ -65,6 +66,13 @@ def application() -> typer.Typer:
     erasing = "contact erase --organisation ORG1 F038161F36C845B98CEE7361A8C92157"
     contact.command("erase", epilog=example(erasing, f"{erasing} --yes --delete-records"))(erase)
     app.add_typer(contact, name="contact", epilog=example(erasing))
+    audit = typer.Typer(
+        help="What an auditor asks.", context_settings=settings, no_args_is_help=True, rich_markup_mode=None
+    )
+    verifying = ("audit verify", "audit verify --anchor monday.json --json", "audit verify --no-topic")
+    audit.command("verify", epilog=example(*verifying))(verify)
+    audit.command("anchor", epilog=example("audit anchor > monday.json"))(anchor)
+    app.add_typer(audit, name="audit", epilog=example(*verifying))
     app.command("reconcile", epilog=example("reconcile", "reconcile --json"))(reconcile)
     return app
 

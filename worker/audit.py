@@ -1,0 +1,403 @@
+"""Verify the history: every lane's hash chain, every access token's state, the topic, and anchors (CONTRACT 6).
+
+Everything in Postgres is read in one snapshot and in the order of the chains, so that workers may go on meanwhile and
+ten million transitions take no more memory than ten.
+"""
+
+import hashlib
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final
+
+import asyncpg
+import msgspec
+import orjson
+
+from schemas.transition import event_hash
+from worker.apply import Chain
+from worker.browse import Browser, Span
+from worker.database import Row
+from worker.errors import WorkerError
+from worker.model import Fact, lane_name, rfc3339
+from worker.sql import statement
+
+MOST_NAMED: Final = 1_000
+"""Of each kind. The rest is counted."""
+_CHUNK: Final = 5_000
+"""Rows that are held at once."""
+_FIRST: Final = Chain(0, bytes(32))
+
+
+class Kind(StrEnum):
+    """What can be found wrong."""
+
+    CHANGED = "a transition that does not hash to its hash"
+    UNLINKED = "a transition that is not linked to the one before"
+    MISSING = "transitions that are missing"
+    HEAD = "a chain that does not end at its lane's head"
+    NO_LANE = "transitions of a lane that is gone"
+    HISTORY = "an access token's history that is not whole"
+    STATE = "an access token that is not as its history left it"
+    ANCHOR = "a chain that does not hold what was anchored"
+    NO_EVENT = "transitions that were not published"
+    OTHER_EVENT = "an event that differs from the transition"
+    UNKNOWN_EVENT = "an event without a transition"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """``where`` names the place, ``what`` what was expected there."""
+
+    kind: Kind
+    where: str
+    what: str
+
+
+@dataclass(slots=True)
+class Audit:
+    """What was looked at, and everything that is wrong with it (of each kind the first thousand)."""
+
+    lanes: int = 0
+    transitions: int = 0
+    events: int | None = None
+    """``None`` if the topic was left out."""
+    anchored: int | None = None
+    """Chain heads of the anchor that were found again; ``None`` without one."""
+    unpublished: int = 0
+    """Transitions of batches whose publication was not seen and may still be under way."""
+    counts: Counter[Kind] = field(default_factory=Counter)
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def holds(self) -> bool:
+        return not self.counts
+
+    def found(self, kind: Kind, where: str, what: str) -> None:
+        self.counts[kind] += 1
+        if self.counts[kind] <= MOST_NAMED:
+            self.findings.append(Finding(kind, where, what))
+
+
+OnProgress = Callable[[int, int], None]
+
+
+# --- anchors ----------------------------------------------------------------------------------------------------------
+
+
+class AnchorError(WorkerError):
+    """The text is no anchor, or is not as it was printed."""
+
+
+class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a chain ended. ``hash`` is lower-case hex."""
+
+    lane: str
+    sequence: int
+    hash: str
+
+
+class Anchor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All chain heads at one moment, with a digest of them: kept elsewhere, it tells later what was there."""
+
+    taken_at: str
+    heads: tuple[Head, ...]
+    digest: str
+    """Lower-case hex SHA-256 of the compact JSON of ``taken_at`` and ``heads``."""
+    format: int = 1
+
+
+async def take_anchor(connection: asyncpg.Connection, *, now: datetime) -> Anchor:
+    """The heads of all chains that have begun."""
+    rows = await connection.fetch(statement("audit_lanes"))
+    heads = tuple(Head(_name(row), row["chain_sequence"], row["chain_hash"].hex()) for row in rows)
+    begun = tuple(head for head in heads if head.sequence)
+    return Anchor(rfc3339(now), begun, _digest(rfc3339(now), begun))
+
+
+def read_anchor(text: bytes) -> Anchor:
+    """What :func:`take_anchor` gave, from its JSON. Raises ``AnchorError``."""
+    try:
+        anchor = msgspec.json.decode(text, type=Anchor)
+    except msgspec.MsgspecError as error:
+        raise AnchorError(f"this is no anchor: {error}") from None
+    if anchor.format != 1:
+        raise AnchorError(f"the anchor is of format {anchor.format}, and only 1 is known")
+    if _digest(anchor.taken_at, anchor.heads) != anchor.digest:
+        raise AnchorError("the anchor's digest is not that of its heads: it was changed")
+    return anchor
+
+
+def _digest(taken_at: str, heads: Sequence[Head]) -> str:
+    return hashlib.sha256(msgspec.json.encode([taken_at, heads])).hexdigest()
+
+
+# --- the audit --------------------------------------------------------------------------------------------------------
+
+
+async def verify(
+    connection: asyncpg.Connection,
+    *,
+    topic: tuple[Browser, str] | None = None,
+    anchor: Anchor | None = None,
+    on_progress: OnProgress = lambda _done, _total: None,
+) -> Audit:
+    """Look at everything. ``topic``: who reads the transitions topic, and its name; without, it is left out.
+
+    ``on_progress`` gets how many transitions and events of how many were read. Raises ``DependencyAway``.
+    """
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        lanes = {row["id"]: row for row in await connection.fetch(statement("audit_lanes"))}
+        work = _Work(connection, lanes, _anchored(anchor), on_progress)
+        work.total = sum(row["chain_sequence"] for row in lanes.values())
+        await work.chains()
+        await work.states()
+    if topic is not None:
+        await work.published(*topic)
+    work.report.lanes = len(lanes)
+    return work.report
+
+
+def _anchored(anchor: Anchor | None) -> dict[str, Head] | None:
+    return None if anchor is None else {head.lane: head for head in anchor.heads}
+
+
+@dataclass(slots=True)
+class _Work:
+    """One audit under way."""
+
+    connection: asyncpg.Connection
+    lanes: Mapping[int, Row]
+    anchored: dict[str, Head] | None
+    on_progress: OnProgress
+    report: Audit = field(default_factory=Audit)
+    done: int = 0
+    total: int = 0
+
+    # --- chains -------------------------------------------------------------------------------------------------------
+
+    async def chains(self) -> None:
+        """Every chain from its first transition to its lane's head."""
+        unseen = dict(self.lanes)
+        lane, name, chain = None, "", _FIRST
+        if self.anchored is not None:
+            self.report.anchored = 0
+        async for row in self._rows(statement("audit_transitions")):
+            if row["lane"] != lane:
+                self._end(lane, name, chain)
+                lane, chain = row["lane"], _FIRST
+                name = _name(unseen.pop(lane)) if lane in unseen else self._unknown(lane)
+            chain = self._link(name, chain, row)
+        self._end(lane, name, chain)
+        for lane, row in unseen.items():
+            self._end(lane, _name(row), _FIRST)
+        for head in (self.anchored or {}).values():
+            what = f"sequence {head.sequence} with hash {head.hash} was anchored, and is not there"
+            self.report.found(Kind.ANCHOR, f"lane {head.lane}", what)
+
+    def _link(self, name: str, chain: Chain, row: Row) -> Chain:
+        """Look at one transition, and go on from it as it stands: what comes after it is judged for itself."""
+        sequence, found = row["sequence"], row["hash"]
+        where = f"lane {name} sequence {sequence}"
+        if sequence != chain.sequence + 1:
+            self.report.found(Kind.MISSING, f"lane {name}", f"sequence {_range(chain.sequence + 1, sequence - 1)}")
+        elif row["previous_hash"] != chain.hash:
+            what = f"previous_hash should be {chain.hash.hex()}, and is {row['previous_hash'].hex()}"
+            self.report.found(Kind.UNLINKED, where, what)
+        due = hashlib.sha256(_fact(row, name).canonical()).digest()
+        if due != found:
+            whose = f"version {row['version']} of the access token {row['access_token_id']} of {row['organisation']}"
+            self.report.found(Kind.CHANGED, where, f"{whose}: should hash to {found.hex()}, and hashes to {due.hex()}")
+        if self.anchored is not None:
+            head = self.anchored.get(name)
+            if head is not None and head.sequence == sequence and head.hash == found.hex():
+                del self.anchored[name]
+                self.report.anchored = (self.report.anchored or 0) + 1
+        self.report.transitions += 1
+        return Chain(sequence, found)
+
+    def _end(self, lane: int | None, name: str, chain: Chain) -> None:
+        row = None if lane is None else self.lanes.get(lane)
+        if row is None:
+            return
+        head = Chain(row["chain_sequence"], row["chain_hash"])
+        if head != chain:
+            what = f"its head is sequence {head.sequence}, {head.hash.hex()}; the last transition is "
+            last = f"sequence {chain.sequence}, {chain.hash.hex()}" if chain.sequence else "none"
+            self.report.found(Kind.HEAD, f"lane {name}", what + last)
+
+    def _unknown(self, lane: int) -> str:
+        self.report.found(
+            Kind.NO_LANE, f"lane with the id {lane}", "its row is gone: its name, and so no hash, is known"
+        )
+        return f"(id {lane})"
+
+    # --- states -------------------------------------------------------------------------------------------------------
+
+    async def states(self) -> None:
+        """Every access token against its history."""
+        async for row in self._rows(statement("audit_states"), counted=False):
+            where = f"access token {row['id']} of {row['organisation']}"
+            if row["is_gap"]:
+                self.report.found(Kind.HISTORY, where, "its versions do not count 1, 2, 3 …")
+            if row["is_elsewhere"]:
+                self.report.found(Kind.HISTORY, where, "a transition does not begin where the one before has ended")
+            now, told = _state(row["life_cycle_state"], row["version"]), _state(row["told_state"], row["told_version"])
+            if row["version"] is not None and now != told:
+                self.report.found(Kind.STATE, where, f"is {now}; its last transition: {told}")
+
+    # --- what was published -------------------------------------------------------------------------------------------
+
+    async def published(self, kafka: Browser, topic: str) -> None:
+        """Every event against its transition, and every transition of the snapshot against the events."""
+        spans = (await kafka.spans(topic)).get(topic, [])
+        self.report.events = 0
+        self.total += sum(span.end - span.begin for span in spans)
+        kafka.open(spans)
+        ids = {_name(row): lane for lane, row in self.lanes.items()}
+        seen: dict[int, Numbers] = {lane: Numbers() for lane in self.lanes}
+        for span in spans:
+            events: list[tuple[str, dict[str, Any]]] = []
+            async for record in kafka.read(span):
+                events += self._event(record)
+                self._progressed()
+                if len(events) >= _CHUNK:
+                    await self._compare(events, ids, seen)
+                    events = []
+            await self._compare(events, ids, seen)
+        self._unpublished(spans, seen)
+
+    def _event(self, record: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+        where = f"{record.topic}/{record.partition} offset {record.offset}"
+        self.report.events = (self.report.events or 0) + 1
+        try:
+            event = orjson.loads(record.value or b"")
+            if (type(event["lane"]), type(event["sequence"]), type(event["hash"])) != (str, int, str):
+                raise TypeError
+            whole = event_hash(event) == event["hash"]
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            self.report.found(Kind.OTHER_EVENT, where, "is no transition event")
+            return
+        if whole:
+            yield where, event
+        else:
+            self.report.found(Kind.OTHER_EVENT, where, "its hash is not that of its members")
+
+    async def _compare(
+        self,
+        events: Sequence[tuple[str, dict[str, Any]]],
+        ids: Mapping[str, int],
+        seen: Mapping[int, "Numbers"],
+    ) -> None:
+        """Postgres commits first: whatever is published stands there, if not in the snapshot then since."""
+        known = [(ids.get(event["lane"], 0), event["sequence"]) for _, event in events]
+        lanes, numbers = [lane for lane, _ in known], [number for _, number in known]
+        rows = await self.connection.fetch(statement("audit_facts"), lanes, numbers)
+        hashes = {(row["lane"], row["sequence"]): row["hash"].hex() for row in rows}
+        for (where, event), key in zip(events, known, strict=True):
+            due = hashes.get(key)
+            if due is None:
+                what = f"{where}: there is no sequence {event['sequence']}"
+                self.report.found(Kind.UNKNOWN_EVENT, f"lane {event['lane']}", what)
+            elif due != event["hash"]:
+                what = f"its hash is {event['hash']}, the transition's {due}"
+                self.report.found(Kind.OTHER_EVENT, f"{where}, lane {event['lane']} sequence {event['sequence']}", what)
+            if key in hashes:
+                seen[key[0]].add(key[1])
+
+    def _unpublished(self, spans: Sequence[Span], seen: Mapping[int, "Numbers"]) -> None:
+        is_cut = any(span.begin for span in spans)
+        for lane, row in self.lanes.items():
+            last, certain = row["chain_sequence"], row["chain_sequence"] - row["unpublished"]
+            for first, end in seen[lane].missing(last):
+                if first > certain:
+                    self.report.unpublished += end - first + 1
+                    continue
+                self.report.unpublished += max(0, end - certain)
+                more = ", or were removed with the beginning of the topic" if is_cut and first == 1 else ""
+                what = f"sequence {_range(first, min(end, certain))} have no event{more}"
+                self.report.found(Kind.NO_EVENT, f"lane {_name(row)}", what)
+
+    # --- both ---------------------------------------------------------------------------------------------------------
+
+    async def _rows(self, query: str, *, counted: bool = True) -> AsyncIterator[Row]:
+        cursor = await self.connection.cursor(query)
+        while rows := await cursor.fetch(_CHUNK):
+            for row in rows:
+                yield row
+            if counted:
+                self._progressed(len(rows))
+
+    def _progressed(self, count: int = 1) -> None:
+        before, self.done = self.done, self.done + count
+        if before // 1000 != self.done // 1000:
+            self.on_progress(self.done, self.total)
+
+
+class Numbers:
+    """Numbers from 1 on that were seen, as runs: they come nearly in order."""
+
+    def __init__(self) -> None:
+        self._runs: list[list[int]] = []
+
+    def add(self, number: int) -> None:
+        place = bisect_right(self._runs, number, key=lambda run: run[0])
+        before = self._runs[place - 1] if place else None
+        after = self._runs[place] if place < len(self._runs) else None
+        if before is not None and number <= before[1]:
+            return
+        joins_before = before is not None and before[1] + 1 == number
+        if after is not None and number + 1 == after[0]:
+            after[0] = number
+            if before is not None and joins_before:
+                after[0] = before[0]
+                del self._runs[place - 1]
+        elif before is not None and joins_before:
+            before[1] = number
+        else:
+            self._runs.insert(place, [number, number])
+
+    def missing(self, last: int) -> Iterator[tuple[int, int]]:
+        """The runs of numbers up to ``last`` that were not seen: first and last of each."""
+        due = 1
+        for first, end in self._runs:
+            if first > last:
+                break
+            if due < first:
+                yield due, first - 1
+            due = end + 1
+        if due <= last:
+            yield due, last
+
+
+def _name(lane: Row) -> str:
+    return lane_name(lane["cluster"], lane["consumer_group"], lane["topic"], lane["partition"])
+
+
+def _fact(row: Row, lane: str) -> Fact:
+    return Fact(
+        organisation=row["organisation"],
+        token=row["access_token_id"],
+        version=row["version"],
+        from_state=row["from_state"],
+        to_state=row["to_state"],
+        occurred_at=row["occurred_at"],
+        user=row["user_id"],
+        unit=row["unit_id"],
+        command_id=row["command_id"],
+        cause=row["cause"],
+        lane=lane,
+        sequence=row["sequence"],
+        previous_hash=row["previous_hash"],
+    )
+
+
+def _state(state: str | None, version: int | None) -> str:
+    return "none" if state is None else f"{state}, version {version}"
+
+
+def _range(first: int, last: int) -> str:
+    return f"{first}" if first == last else f"{first} to {last}"

@@ -1,0 +1,105 @@
+"""``effective-worker audit verify`` and ``effective-worker audit anchor``"""
+
+import time
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from worker import audit
+from worker.audit import Anchor, AnchorError, Audit, OnProgress
+from worker.browse import browser
+from worker.cli.terminal import FAILED, Json, run_to_end, settings_from_environment, show
+from worker.migrate import owner_connection
+from worker.settings import Settings
+
+NoTopic = Annotated[bool, typer.Option("--no-topic", help="Leave the transitions topic out: no broker is needed.")]
+AnchorFile = Annotated[
+    Path | None,
+    typer.Option("--anchor", metavar="FILE", help="What `audit anchor` printed: the chains must still hold it."),
+]
+
+
+def verify(anchor: AnchorFile = None, no_topic: NoTopic = False, json: Json = False) -> None:
+    """Recompute every chain, compare states with histories and the transitions topic with both; name what is wrong.
+
+    Workers may run meanwhile. Changes nothing. Exit 1 if anything is wrong.
+    """
+    settings = settings_from_environment()
+    earlier = None if anchor is None else _read(anchor)
+    with _bar() as on_progress:
+        report = run_to_end(_verify(settings, earlier, on_progress, is_topic_read=not no_topic))
+    document = asdict(report) | {
+        "holds": report.holds,
+        "counts": {str(kind): count for kind, count in report.counts.items()},
+    }
+    show(document, list(_lines(report)), as_json=json)
+    raise typer.Exit(0 if report.holds else FAILED)
+
+
+def anchor() -> None:
+    """Print the heads of all chains and a digest of them, as one JSON document to be stored elsewhere.
+
+    What is removed or replaced later below these heads, the heads with it, `audit verify --anchor` finds.
+    """
+    settings = settings_from_environment()
+    taken = run_to_end(_anchor(settings))
+    show(msgspec.to_builtins(taken), (), as_json=True)
+
+
+def _read(path: Path) -> Anchor:
+    try:
+        return audit.read_anchor(path.read_bytes())
+    except OSError as error:
+        raise typer.BadParameter(f"{path} cannot be read: {error.strerror}") from None
+    except AnchorError as error:
+        raise typer.BadParameter(f"{path}: {error}") from None
+
+
+async def _verify(settings: Settings, anchor: Anchor | None, on_progress: OnProgress, *, is_topic_read: bool) -> Audit:
+    async with AsyncExitStack() as opened:
+        connection = await opened.enter_async_context(owner_connection(settings.postgres.dsn.get_secret_value()))
+        topic = None
+        if is_topic_read:
+            topic = (await opened.enter_async_context(browser(settings)), settings.topics.transitions)
+        return await audit.verify(connection, topic=topic, anchor=anchor, on_progress=on_progress)
+
+
+async def _anchor(settings: Settings) -> Anchor:
+    now = datetime.fromtimestamp(time.time(), UTC)
+    async with owner_connection(settings.postgres.dsn.get_secret_value()) as connection:
+        return await audit.take_anchor(connection, now=now)
+
+
+@contextmanager
+def _bar() -> Iterator[OnProgress]:
+    columns = (TextColumn("verifying"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("verifying", total=None)
+
+        def advance(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        yield advance
+
+
+def _lines(report: Audit) -> Iterator[str]:
+    for each in report.findings:
+        yield f"{each.kind}: {each.where}: {each.what}"
+    for kind, count in report.counts.items():
+        more = count - sum(each.kind is kind for each in report.findings)
+        if more:
+            yield f"{kind}: {more} more"
+    events = "" if report.events is None else f", {report.events} events"
+    anchored = "" if report.anchored is None else f", {report.anchored} anchored heads"
+    what = f"{report.counts.total()} findings" if report.counts else "everything holds"
+    yield f"{report.transitions} transitions in {report.lanes} lanes{events}{anchored}: {what}"
+    if report.unpublished:
+        yield f"  {report.unpublished} transitions of the last batches were not published yet"
