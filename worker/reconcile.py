@@ -412,10 +412,10 @@ class _Work:
             ours = known.get(seen.key)
             if ours is False or (seen.book == _EVENTS and "IMPORT" in seen.says):
                 self.report.others += 1
+            elif seen.book != _EVENTS and seen.moment < self.kept_since:
+                self.report.retired += 1
             elif ours and self.settings.delivery == "at_least_once":
                 self.report.repeated += 1
-            elif ours is None and seen.book != _EVENTS and seen.moment < self.kept_since:
-                self.report.retired += 1
             else:
                 kinds = {
                     _RESULTS: Kind.TWO_RESULTS if ours else Kind.UNASKED_RESULT,

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.real_kafka
 CONTACT: Final = "F038161F36C845B98CEE7361A8C92157"
 CODE: Final = "99021047380"
 OTHER: Final = "99021047384"
+OTHER_ID: Final = "9BE34643165555219ACA29F33D3D84C6"
 ERASED: Final = (
     "Polina",
     "Kestora",
@@ -70,6 +71,8 @@ def held(text: str) -> set[str]:
 
 
 def a_customers_traces(scene: Scene) -> None:
+    # The fixture has the same code in another organisation, where it is somebody else's.
+    scene.execute("UPDATE access_token SET authentication_code = 'another' WHERE organisation = 'ORG2'")
     by_identifier = {"identifier": IDENTIFIER, "pass_code": PASS_CODE}
     wrong = {"identifier": IDENTIFIER, "pass_code": "wrong"}
     scene.send(
@@ -97,7 +100,10 @@ def read_by_everybody(scene: Scene) -> None:
 
 
 def test_nothing_is_left_of_an_erased_customer(scene: Scene) -> None:
-    scene.execute("UPDATE access_token SET verification_code = '731999' WHERE authentication_code = $1", CODE)
+    scene.execute(
+        "UPDATE access_token SET verification_code = '731999' WHERE authentication_code = $1 AND organisation = 'ORG1'",
+        CODE,
+    )
     scene.execute("ANALYZE")
     a_customers_traces(scene)
     before = history(scene)
@@ -113,6 +119,8 @@ def test_nothing_is_left_of_an_erased_customer(scene: Scene) -> None:
     assert held(everything_said(scene)) == set()
     assert "731999" not in everything_stored(scene)
     assert all(each["deleted"] for each in document["mentions"])
+    digests = scene.rows("SELECT DISTINCT digest FROM command_record WHERE access_token_id <> $1", OTHER_ID)
+    assert digests == [{"digest": bytes(32)}]
     # What happened is still told, and still whole.
     assert history(scene) == before
     check_chains(before)
