@@ -1,0 +1,152 @@
+"""``audit`` beside a real broker: what was published is what is stored, also while workers are at work."""
+
+import json
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from confluent_kafka import TopicPartition
+
+from tests.acceptance.clients import Outgoing, send
+from tests.acceptance.scene import Load, Scene, history
+from tests.acceptance.test_history_and_explain import run
+from tests.faults.worker import faulty
+from worker.audit import Kind
+
+pytestmark = pytest.mark.real_kafka
+
+TOKENS: Final = 200
+
+
+@pytest.fixture(scope="module")
+def honest(shared_scene: Scene) -> Scene:
+    """A world in which a worker has worked off a load."""
+    Load(shared_scene, shared_scene.new_tokens(TOKENS)).send(1, TOKENS)
+    with shared_scene.worker(MAX_BATCH="20"):
+        shared_scene.wait_consumed()
+    return shared_scene
+
+
+def verified(scene: Scene, *options: str) -> dict[str, Any]:
+    done = run(scene, "audit", "verify", "--json", *options)
+    report: dict[str, Any] = json.loads(done.stdout)
+    assert done.returncode == (0 if report["holds"] else 1), done.stderr
+    return report
+
+
+def published(scene: Scene, *events: dict[str, Any]) -> None:
+    """Events of somebody who may write to the topic and should not."""
+    records = [Outgoing(json.dumps(event).encode(), b"key", (), 0) for event in events]
+    send(scene.kafka.bootstrap, scene.topics.transitions, records)
+
+
+def found(report: dict[str, Any], kind: Kind) -> list[str]:
+    return [finding["what"] for finding in report["findings"] if finding["kind"] == kind]
+
+
+def test_what_was_published_is_what_is_stored(honest: Scene, tmp_path: Path) -> None:
+    printed = run(honest, "audit", "anchor")
+    assert printed.returncode == 0
+    anchor = tmp_path / "anchor.json"
+    anchor.write_text(printed.stdout)
+
+    report = verified(honest, "--anchor", str(anchor))
+
+    counted = {name: report[name] for name in ("holds", "transitions", "events", "anchored", "unpublished")}
+    assert counted == {"holds": True, "transitions": TOKENS, "events": TOKENS, "anchored": 4, "unpublished": 0}
+    told = run(honest, "audit", "verify", "--anchor", str(anchor))
+    assert told.stdout == f"{TOKENS} transitions in 4 lanes, {TOKENS} events, 4 anchored heads: everything holds\n"
+
+
+def test_an_anchor_that_is_none_is_a_wrong_usage(honest: Scene, tmp_path: Path) -> None:
+    (tmp_path / "anchor.json").write_text("{}")
+
+    for name in ("anchor.json", "nowhere.json"):
+        done = run(honest, "audit", "verify", "--no-topic", "--anchor", str(tmp_path / name))
+        assert (done.returncode, done.stdout) == (2, "")
+        assert name in done.stderr
+
+
+def test_events_that_nobody_decided_are_named(scene: Scene) -> None:
+    Load(scene, scene.new_tokens(8)).send(1, 8)
+    with scene.worker():
+        scene.wait_consumed()
+    event = history(scene)[0]
+    published(scene, event | {"user_id": "somebody else"}, event | {"sequence": 99}, {"no": "event"}, event)
+
+    report = verified(scene)
+
+    assert report["events"] == 12
+    assert [Kind(kind) for kind in report["counts"]] == [Kind.OTHER_EVENT]
+    assert report["counts"][Kind.OTHER_EVENT] == 3
+
+
+def test_a_history_that_was_made_anew_differs_from_what_was_published(scene: Scene) -> None:
+    """Chains, heads and states all fit: only who read the events before knows better, and the topic."""
+    Load(scene, scene.new_tokens(8)).send(1, 8)
+    with scene.worker():
+        scene.wait_consumed()
+    for table in ("transition", "access_token"):
+        scene.execute(f"ALTER TABLE {table} DISABLE TRIGGER ALL")
+    scene.execute("UPDATE lane SET chain_sequence = 0, chain_hash = $1 WHERE partition = 0", bytes(32))
+    gone = scene.rows(
+        "DELETE FROM transition USING lane WHERE lane.id = transition.lane AND lane.partition = 0"
+        " RETURNING access_token_id"
+    )
+    scene.execute(
+        "UPDATE access_token SET life_cycle_state = 'NOT_EFFECTIVE', version = 0 WHERE id = ANY ($1)",
+        [row["access_token_id"] for row in gone],
+    )
+
+    assert verified(scene, "--no-topic")["holds"]
+    assert verified(scene)["counts"] == {Kind.UNKNOWN_EVENT: len(gone)}
+
+
+def test_transitions_whose_events_are_gone_are_named(scene: Scene) -> None:
+    Load(scene, scene.new_tokens(8)).send(1, 8)
+    with scene.worker(MAX_BATCH="1"):
+        scene.wait_consumed()
+    admin = scene.admin()
+    for deleted in admin.delete_records([TopicPartition(scene.topics.transitions, 0, 1)]).values():
+        deleted.result(timeout=30)
+
+    what = found(verified(scene), Kind.NO_EVENT)
+
+    assert what == ["sequence 1 have no event, or were removed with the beginning of the topic"]
+
+
+def test_it_holds_while_workers_are_at_work(scene: Scene) -> None:
+    count = 3000
+    load = Load(scene, scene.new_tokens(count))
+    looks: list[dict[str, Any]] = []
+    with scene.worker(MAX_BATCH="10"), working_off(load, count):
+        while not looks or looks[-1]["transitions"] < count:
+            looks.append(verified(scene))
+
+    assert all(report["holds"] for report in looks), looks
+
+
+@contextmanager
+def working_off(load: Load, count: int) -> Iterator[None]:
+    load.send(1, count)
+    yield
+    load.scene.wait_consumed()
+
+
+def test_what_was_decided_and_not_yet_published_is_no_fault(scene: Scene) -> None:
+    load = Load(scene, scene.new_tokens(80))
+    load.send(1, 80)
+    dying = scene.worker(command=faulty("between_the_commits:3:SIGKILL"), MAX_BATCH="5")
+    try:
+        assert dying.start().wait_end() == -signal.SIGKILL
+    finally:
+        dying.kill()
+
+    report = verified(scene)
+
+    assert report["holds"], report["findings"]
+    assert report["unpublished"] > 0
+    assert report["transitions"] == report["events"] + report["unpublished"]
