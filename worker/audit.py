@@ -27,7 +27,7 @@ from worker.sql import statement
 
 MOST_NAMED: Final = 1_000
 """Of each kind. The rest is counted."""
-_CHUNK: Final = 5_000
+_CHUNK: Final = 1_000
 """Rows that are held at once."""
 _FIRST: Final = Chain(0, bytes(32))
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from tests.benchmarks.auditing import auditing
 from tests.benchmarks.capacity import capacity
 from tests.benchmarks.compare import ROUNDS, compare
 from tests.benchmarks.growth import growth
@@ -18,7 +19,7 @@ from tests.benchmarks.report import Report
 from tests.benchmarks.stage import open_stage
 from tests.providers import Unavailable
 
-SECTIONS: Final = ("compare", "latency", "capacity", "growth")
+SECTIONS: Final = ("compare", "latency", "capacity", "growth", "audit")
 
 
 async def run(options: argparse.Namespace) -> None:
@@ -39,6 +40,8 @@ async def run(options: argparse.Namespace) -> None:
             await capacity(stage, report, options.quick)
         if "growth" in options.only:
             await growth(stage, report, options.quick)
+        if "audit" in options.only:
+            await auditing(stage, report, options.quick)
         report.keep("commit latency at the end, ms", await stage.commit_latency() * 1000)
     report.write()
 

@@ -140,7 +140,7 @@ async def _workers(stage: Stage, sizes: Sizes) -> list[Point]:
 
 async def _golden(stage: Stage, count: int, *, partitions: int = PARTITIONS, workers: int = 1) -> Round:
     """Golden commands for all the access tokens there are."""
-    run = await _only(stage, count)
+    run = await only_tokens(stage, count)
     backlog = Backlog.of(run, range(1, count + 1))
     return await play(stage, EXACTLY, backlog, partitions=partitions, workers=workers)
 
@@ -174,7 +174,7 @@ async def _kind(
 
     The access tokens share one account if they do not each get their ``own``.
     """
-    run = await _only(stage, count if tokens is None else tokens)
+    run = await only_tokens(stage, count if tokens is None else tokens)
     if own:
         await give_accounts(stage.owner_dsn, run)
     backlog = Backlog.of(run, _shuffled(count), statuses=statuses, **members)
@@ -183,7 +183,7 @@ async def _kind(
 
 async def _pass_codes(stage: Stage, count: int) -> Point:
     """Each command brings an identifier and its pass code, which costs an Argon2id by design."""
-    run = await _only(stage, count)
+    run = await only_tokens(stage, count)
     async with stage.owner() as connection:
         await connection.execute(
             "UPDATE access_token SET identifier = id, pass_code_hash = $2 WHERE starts_with(id, $1 || '-')",
@@ -249,7 +249,7 @@ async def _more(stage: Stage, tokens: int) -> str:
 
 async def _table(stage: Stage, tokens: int) -> Table:
     """Nothing else is stored."""
-    return Table(await _only(stage, tokens), tokens, iter(_shuffled(tokens)))
+    return Table(await only_tokens(stage, tokens), tokens, iter(_shuffled(tokens)))
 
 
 async def _random(stage: Stage, table: Table, count: int) -> Round:
@@ -274,7 +274,7 @@ async def _backlogs(stage: Stage, sizes: Sizes) -> list[Point]:
     """
     few, usual, most = map(sizes, BACKLOGS)
     planned = [few, *[usual] * sizes.again, most, *[usual] * sizes.again]
-    run, first = await _only(stage, sum(planned)), 1
+    run, first = await only_tokens(stage, sum(planned)), 1
     rounds: dict[int, list[Round]] = {few: [], usual: [], most: []}
     for count in planned:
         rounds[count].append(await play(stage, EXACTLY, Backlog.of(run, range(first, first + count))))
@@ -287,7 +287,7 @@ def _shuffled(count: int) -> list[int]:
     return random.Random(count).sample(range(1, count + 1), count)
 
 
-async def _only(stage: Stage, tokens: int) -> str:
+async def only_tokens(stage: Stage, tokens: int) -> str:
     """So many access tokens and nothing of earlier runs: the name of the new one."""
     async with stage.owner() as connection:
         await connection.execute(_EMPTIED)

@@ -1,0 +1,147 @@
+"""What it takes to verify a history: time and memory of ``audit verify``, without the topic and with it."""
+
+import asyncio
+import hashlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+import asyncpg
+from confluent_kafka import Producer
+from msgspec.structs import replace
+
+from schemas.states import LifeCycleState
+from tests.acceptance.worker_process import worker_settings
+from tests.benchmarks.growth import only_tokens
+from tests.benchmarks.report import Report
+from tests.benchmarks.stage import Stage
+from tests.providers.kafka import TopicNames
+from worker.model import Fact, lane_name
+from worker.result import Post, transition_message
+from worker.topics import PARTITIONS
+
+TRANSITIONS: Final = 1_000_000
+MEMORY_BAR: Final = 150
+"""MiB."""
+_CHUNK: Final = 10_000
+_NOW: Final = datetime(2026, 3, 4, 5, 6, 7, 89, tzinfo=UTC)
+_PLACE: Final = ("bench", "audited", "commands")
+_COLUMNS: Final = (
+    *("organisation", "access_token_id", "version", "from_state", "to_state", "occurred_at", "user_id", "unit_id"),
+    *("command_id", "cause", "lane", "sequence", "previous_hash", "hash"),
+)
+_LANE: Final = """
+INSERT INTO lane (cluster, consumer_group, topic, partition, owner, owned_since, first_offset, next_offset)
+VALUES ($1, $2, $3, $4, gen_random_uuid(), now(), $5, $5) RETURNING id
+"""
+
+
+async def auditing(stage: Stage, report: Report, quick: bool) -> None:
+    """A history of as many access tokens, dealt over the lanes, stored and published; then it is verified."""
+    count = TRANSITIONS // (10 if quick else 1)
+    topics = await stage.new_topics(PARTITIONS)
+    run = await only_tokens(stage, count)
+    began = time.monotonic()
+    async with stage.owner() as connection:
+        await connection.execute("SET session_replication_role = replica")
+        await connection.execute(
+            "UPDATE access_token SET life_cycle_state = 'EFFECTIVE', version = 1 WHERE starts_with(id, $1 || '-')", run
+        )
+        for partition in range(PARTITIONS):
+            names = [f"{run}-{number}" for number in range(1 + partition, count + 1, PARTITIONS)]
+            await _chain(connection, stage, topics, partition, names)
+        await connection.execute("VACUUM ANALYZE")
+    report.say(f"{count:,} transitions were stored and published in {time.monotonic() - began:.0f} s")
+    rows = [
+        await asyncio.to_thread(_verify, stage, topics, label, count, options)
+        for label, options in (("without the topic", ("--no-topic",)), ("with the topic", ()))
+    ]
+    columns = ("audit verify", "transitions", "s", "µs a transition", "peak MiB")
+    report.table("What it takes to verify a history", columns, rows)
+    memory = max(float(row[-1]) for row in rows)
+    report.judge("memory to verify", f"<= {MEMORY_BAR} MiB", f"{memory:.0f} MiB", met=memory <= MEMORY_BAR)
+    await stage.drop_topics(topics)
+
+
+async def _chain(
+    connection: asyncpg.Connection, stage: Stage, topics: TopicNames, partition: int, names: Sequence[str]
+) -> None:
+    """A lane, with one transition of each access token, as a worker would have left it."""
+    lane = await connection.fetchval(_LANE, *_PLACE, partition, len(names))
+    producer = Producer({"bootstrap.servers": stage.bootstrap, "linger.ms": 20})
+    post = Post(topics.results, topics.transitions, topics.dead_letters, "audited", "bench")
+    rows: list[tuple[object, ...]] = []
+    for fact in _facts(partition, names):
+        rows.append(
+            (
+                *(fact.organisation, fact.token, fact.version, fact.from_state, fact.to_state, fact.occurred_at),
+                *(
+                    fact.user,
+                    fact.unit,
+                    fact.command_id,
+                    fact.cause,
+                    lane,
+                    fact.sequence,
+                    fact.previous_hash,
+                    fact.hash,
+                ),
+            )
+        )
+        message = transition_message(fact, post)
+        producer.produce(topics.transitions, message.value, message.key, partition, headers=list(message.headers))
+        if len(rows) == _CHUNK or fact.sequence == len(names):
+            await connection.copy_records_to_table("transition", columns=_COLUMNS, records=rows)
+            producer.flush()
+            rows = []
+    await connection.execute(
+        "UPDATE lane SET chain_sequence = $2, chain_hash = $3 WHERE id = $1", lane, fact.sequence, fact.hash
+    )
+
+
+def _facts(partition: int, names: Sequence[str]) -> Iterator[Fact]:
+    before, name = bytes(32), lane_name(*_PLACE, partition)
+    for sequence, token in enumerate(names, 1):
+        fact = Fact(
+            organisation="ORG1",
+            token=token,
+            version=1,
+            from_state=LifeCycleState.NOT_EFFECTIVE,
+            to_state=LifeCycleState.EFFECTIVE,
+            occurred_at=_NOW,
+            user="6E0B9E9C5C7E4B0F9C7A5D3C2B1A0F01",
+            unit="1",
+            command_id=f"ce:ORG1:%2Fbench:{token}",
+            cause="API",
+            lane=name,
+            sequence=sequence,
+            previous_hash=before,
+        )
+        text = fact.canonical()
+        before = hashlib.sha256(text).digest()
+        yield replace(fact, text=text, hash=before)
+
+
+def _verify(
+    stage: Stage, topics: TopicNames, label: str, count: int, options: Sequence[str]
+) -> tuple[str, int, float, float, float]:
+    settings = worker_settings(stage.bootstrap, topics, stage.dsn)
+    began = time.monotonic()
+    with subprocess.Popen(
+        [sys.executable, "-m", "worker", "audit", "verify", *options],
+        env={**os.environ, **settings},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        told = process.stdout.read()
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    seconds = time.monotonic() - began
+    assert process.returncode == 0, told
+    assert told.startswith(f"{count} transitions"), told
+    return label, count, seconds, seconds / count * 1e6, used.ru_maxrss / 1024
