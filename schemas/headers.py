@@ -14,8 +14,10 @@ COMMAND_TYPE: Final = "access_token.set_effective.v1"
 RESULT_TYPE: Final = "access_token.set_effective.result.v1"
 TRANSITION_TYPE: Final = "access_token.life_cycle_state_changed.v1"
 JSON_CONTENT: Final = "application/json"
-STRUCTURED_CONTENT: Final = "application/cloudevents"
+CLOUD_EVENT_CONTENT: Final = "application/cloudevents"
 """How the content type of a CloudEvent in structured or batched mode begins."""
+STRUCTURED_CONTENT: Final = f"{CLOUD_EVENT_CONTENT}+json"
+BATCH_CONTENT: Final = f"{CLOUD_EVENT_CONTENT}-batch"
 
 CE_SPEC_VERSION: Final = "ce_specversion"
 CE_ID: Final = "ce_id"
@@ -44,13 +46,16 @@ LONGEST_TRACESTATE: Final = 512
 """Characters."""
 LONGEST_CORRELATION: Final = 1024
 """Bytes."""
+PARTITION_BYTES: Final = 4
+"""Of ``kafka_replyPartition``, big-endian."""
 
 # Version 00 has exactly four parts; a later one may have more, and "ff" is none.
 _TRACE: Final = r"(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
 _TRACEPARENT: Final = re.compile(rf"00-{_TRACE}|(?!00|ff)[0-9a-f]{{2}}-{_TRACE}(-[!-~]*)?")
-_JSON_CONTENT: Final = re.compile(
-    r'application/json[ \t]*(;[ \t]*charset=("utf-8"|utf-8)[ \t]*)?', re.IGNORECASE | re.ASCII
-)
+_IN_UTF_8: Final = r'[ \t]*(;[ \t]*charset=("utf-8"|utf-8)[ \t]*)?'
+_JSON_CONTENT: Final = re.compile(rf"application/json{_IN_UTF_8}", re.IGNORECASE | re.ASCII)
+_STRUCTURED_CONTENT: Final = re.compile(rf"application/cloudevents\+json{_IN_UTF_8}", re.IGNORECASE | re.ASCII)
+_TOPIC: Final = re.compile(r"(?!\.{1,2}$)[a-zA-Z0-9._-]{1,249}")
 _TIME: Final = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)[Tt]([01]\d|2[0-3]):[0-5]\d:([0-5]\d|60)(\.\d+)?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)", re.ASCII
 )
@@ -64,6 +69,16 @@ def is_traceparent(text: str) -> bool:
 def is_json_content(text: str) -> bool:
     """Whether this content type is JSON, in UTF-8 if it says so."""
     return _JSON_CONTENT.fullmatch(text) is not None
+
+
+def is_structured_content(text: str) -> bool:
+    """Whether this content type is a whole CloudEvent as JSON, in UTF-8 if it says so."""
+    return _STRUCTURED_CONTENT.fullmatch(text) is not None
+
+
+def is_topic(text: str) -> bool:
+    """Whether a topic can have this name."""
+    return _TOPIC.fullmatch(text) is not None
 
 
 def is_time(text: str) -> bool:
@@ -90,6 +105,12 @@ def _json_content(text: str) -> str:
     return text
 
 
+def _topic(text: str) -> str:
+    if not is_topic(text):
+        raise ValueError("not the name of a topic")
+    return text
+
+
 def _time(text: str) -> str:
     if not is_time(text):
         raise ValueError("not an RFC 3339 time")
@@ -107,16 +128,18 @@ _RFC_3339: Final = {
     "pattern": r"^\d{4}-\d\d-\d\d[Tt]([01]\d|2[0-3]):[0-5]\d:([0-5]\d|60)(\.\d+)?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)$"
 }
 _W3C: Final = {"pattern": rf"^(00-{_TRACE}|(?!00|ff)[0-9a-f]{{2}}-{_TRACE}(-[!-~]*)?)$"}
-_IN_UTF_8: Final = {"examples": [JSON_CONTENT, "application/json; charset=utf-8"]}
+_CONTENTS: Final = {"examples": [JSON_CONTENT, "application/json; charset=utf-8"]}
 
 _Text = Annotated[str, Field(min_length=1, max_length=LONGEST_TEXT), AfterValidator(_no_null_character)]
 _Time = Annotated[_Text, AfterValidator(_time), Field(json_schema_extra={**_RFC_3339})]
 _Opaque = Annotated[bytes, Field(min_length=1, max_length=LONGEST_CORRELATION)]
-_Topic = Annotated[str, Field(min_length=1, max_length=LONGEST_TOPIC, pattern=r"^[a-zA-Z0-9._-]+$")]
-_Partition = Annotated[bytes, Field(min_length=4, max_length=4)]
+_Topic = Annotated[
+    str, Field(min_length=1, max_length=LONGEST_TOPIC, pattern=r"^[a-zA-Z0-9._-]+$"), AfterValidator(_topic)
+]
+_Partition = Annotated[bytes, Field(min_length=PARTITION_BYTES, max_length=PARTITION_BYTES)]
 _Traceparent = Annotated[str, AfterValidator(_traceparent), Field(max_length=LONGEST_TEXT, json_schema_extra={**_W3C})]
 _Number = Annotated[str, Field(pattern=r"^-?[0-9]+$")]
-_Content = Annotated[str, AfterValidator(_json_content), Field(json_schema_extra={**_IN_UTF_8})]
+_Content = Annotated[str, AfterValidator(_json_content), Field(json_schema_extra={**_CONTENTS})]
 
 
 class CommandHeaders(Schema):
@@ -159,6 +182,17 @@ class CommandHeaders(Schema):
     def _an_id_has_a_source(self) -> "CommandHeaders":
         if self.ce_id is not None and self.ce_source is None:
             raise ValueError("ce_id needs ce_source")
+        return self
+
+    @model_validator(mode="after")
+    def _a_reply_goes_to_one_place(self) -> "CommandHeaders":
+        topics = {self.reply_to, self.kafka_reply_topic} - {None}
+        if len(topics) > 1:
+            raise ValueError("kafka_replyTopic names another topic than reply_to")
+        if self.kafka_reply_partition is not None and not topics:
+            raise ValueError("kafka_replyPartition needs reply_to or kafka_replyTopic")
+        if self.kafka_reply_partition is not None and self.kafka_reply_partition[0] & 0x80:
+            raise ValueError("kafka_replyPartition is negative")
         return self
 
 

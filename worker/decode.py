@@ -2,6 +2,7 @@
 
 import json
 import re
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Annotated, Any, Final
@@ -14,7 +15,7 @@ from schemas import headers as h
 from schemas.access_token import UnknownField
 from schemas.codes import StatusCode
 from schemas.command import LONGEST_FIELDS_SET, LONGEST_NAME, LONGEST_TOKEN, asked_fields
-from worker.model import Command, Decoded, Delivery, Envelope, Header, Refused, Value
+from worker.model import Command, Decoded, Delivery, Envelope, Header, Refused, ReplyTo, Value
 
 LONGEST_QUOTE: Final = 64
 """Characters of what a sender wrote that a message may repeat (CONTRACT 3)."""
@@ -49,14 +50,20 @@ def decode(delivery: Delivery, *, max_bytes: int) -> Decoded:
     """
     read = _read_headers(delivery.headers)
     request: Command | Refused
-    right = _right_body(delivery.value, max_bytes) if read.structured is None else None
+    right = _right_body(delivery.value, max_bytes) if read.structured is False else None
     if right is not None:
         request, request_id = right
     else:
-        body = _parse(delivery.value, max_bytes)
+        body: dict[str, Any] | Refused
+        if isinstance(read.structured, Refused):
+            body = read.structured
+        elif read.structured:
+            read, body = _read_event(delivery, read, max_bytes)
+        else:
+            body = _parse(delivery.value, max_bytes)
         if isinstance(body, Refused):
             return Decoded(delivery, read.envelope, body)
-        request, request_id = read.structured or _judge(body), _request_id(body)
+        request, request_id = _judge(body), _request_id(body)
     envelope = read.envelope if request_id is None else replace(read.envelope, request_id=request_id)
     if read.fault is not None and isinstance(request, Command):
         request = read.fault
@@ -241,11 +248,12 @@ class _Headers(Value, frozen=True):
     envelope: Envelope
     fault: Refused | None
     """The first wrong header; it counts only where the body is right."""
-    structured: Refused | None
-    """Set if the body is said to be a whole CloudEvent: then its members are not those of a command."""
+    structured: bool | Refused = False
+    """Whether the body is said to be a whole CloudEvent: then its members are not those of a command. A refusal if it
+    is said to be one in a form that is not read."""
 
 
-_NO_HEADERS: Final = _Headers(Envelope(), None, None)
+_NO_HEADERS: Final = _Headers(Envelope(), None)
 _CORRELATIONS: Final = (h.CORRELATION_ID, h.KAFKA_CORRELATION_ID)
 
 
@@ -266,6 +274,8 @@ def _time_fault(text: str) -> str | None:
 
 
 def _content_fault(text: str) -> str | None:
+    if h.is_structured_content(text):
+        return None
     return None if h.is_json_content(text) else f'must be "{h.JSON_CONTENT}" in UTF-8, not "{quoted(text)}"'
 
 
@@ -273,8 +283,14 @@ def _traceparent_fault(text: str) -> str | None:
     return None if h.is_traceparent(text) else "is not a W3C trace context"
 
 
-def _redirection_fault(_: str) -> str | None:
-    return "is not supported: answers go to the results topic only"
+def _topic_fault(text: str) -> str | None:
+    return None if h.is_topic(text) else f'is not the name of a topic: "{quoted(text)}"'
+
+
+def _partition_fault(value: bytes) -> str | None:
+    if len(value) != h.PARTITION_BYTES:
+        return f"must be a number of {h.PARTITION_BYTES} bytes, big-endian, not of {len(value)}"
+    return "must not be negative" if value[0] & 0x80 else None
 
 
 _TEXT_HEADERS: Final[Mapping[str, Callable[[str], str | None]]] = {
@@ -287,10 +303,18 @@ _TEXT_HEADERS: Final[Mapping[str, Callable[[str], str | None]]] = {
     h.CONTENT_TYPE: _content_fault,
     h.TRACEPARENT: _traceparent_fault,
     h.TRACESTATE: _tracestate_fault,
+    h.REPLY_TO: _topic_fault,
+    h.KAFKA_REPLY_TOPIC: _topic_fault,
 }
-_KNOWN: Final = frozenset((*_TEXT_HEADERS, *_CORRELATIONS, h.REPLY_TO, h.KAFKA_REPLY_TOPIC, h.KAFKA_REPLY_PARTITION))
-_REPEATED: Final = frozenset((h.CE_SPEC_VERSION, h.CE_TYPE, h.CE_SOURCE, h.CONTENT_TYPE))
+_REPLIES: Final = frozenset((h.REPLY_TO, h.KAFKA_REPLY_TOPIC, h.KAFKA_REPLY_PARTITION))
+_KNOWN: Final = frozenset((*_TEXT_HEADERS, *_CORRELATIONS, *_REPLIES))
+_REPEATED: Final = frozenset(
+    (h.CE_SPEC_VERSION, h.CE_TYPE, h.CE_SOURCE, h.CONTENT_TYPE, h.REPLY_TO, h.KAFKA_REPLY_TOPIC)
+)
 """What a sender says alike in every command."""
+
+
+_TWICE: Final = "is given more than once"
 
 
 def _read_headers(headers: Sequence[Header]) -> _Headers:
@@ -301,10 +325,14 @@ def _read_headers(headers: Sequence[Header]) -> _Headers:
         if not value or name not in _KNOWN:
             continue
         if name in given:
-            wrong[name] = "is given more than once"
+            wrong[name] = _TWICE
         elif name in _CORRELATIONS:
             if len(value) > h.LONGEST_CORRELATION:
                 wrong[name] = f"is longer than {h.LONGEST_CORRELATION} bytes"
+        elif name == h.KAFKA_REPLY_PARTITION:
+            what = _partition_fault(value)
+            if what is not None:
+                wrong[name] = what
         else:
             repeated = name in _REPEATED and len(value) <= h.LONGEST_TEXT
             text, what = (_read_repeated if repeated else _read)(name, value)
@@ -317,28 +345,45 @@ def _read_headers(headers: Sequence[Header]) -> _Headers:
         return _NO_HEADERS
     if h.CE_ID in given and h.CE_SOURCE not in given:
         wrong[h.CE_ID] = f"needs {h.CE_SOURCE}"
+    reply = None if _REPLIES.isdisjoint(given) else _reply(given, right, wrong)
     fault = _invalid(_first_fault(given, wrong)) if wrong else None
-    return _Headers(_envelope(given, right, wrong), fault, _structured(given))
+    structured = h.CONTENT_TYPE in given and _structured(given[h.CONTENT_TYPE], wrong.get(h.CONTENT_TYPE))
+    return _Headers(_envelope(given, right, wrong, reply), fault, structured)
 
 
 def _first_fault(given: Mapping[str, bytes], wrong: Mapping[str, str]) -> str:
     return next(f"the header {name} {wrong[name]}" for name in given if name in wrong)
 
 
+def _reply(given: Mapping[str, bytes], right: Mapping[str, str], wrong: dict[str, str]) -> ReplyTo | None:
+    """Where the sender wants its answer. If anything about that is wrong it is noted, and there is no such place."""
+    named = {name: right[name] for name in (h.REPLY_TO, h.KAFKA_REPLY_TOPIC) if name in right}
+    if len(set(named.values())) > 1:
+        wrong.setdefault(h.KAFKA_REPLY_TOPIC, f"names another topic than {h.REPLY_TO}")
+    if h.REPLY_TO not in given and h.KAFKA_REPLY_TOPIC not in given:
+        wrong.setdefault(h.KAFKA_REPLY_PARTITION, f"needs {h.REPLY_TO} or {h.KAFKA_REPLY_TOPIC}")
+    if not _REPLIES.isdisjoint(wrong):
+        return None
+    header, topic = next(iter(named.items()))
+    partition = given.get(h.KAFKA_REPLY_PARTITION)
+    return ReplyTo(header, topic, None if partition is None else int.from_bytes(partition, "big"))
+
+
 def _read(name: str, value: bytes) -> tuple[str, str | None]:
     """The text of a header, and what is wrong with it."""
-    check = _TEXT_HEADERS.get(name, _redirection_fault)
     try:
         text = value.decode()
     except UnicodeDecodeError:
         return "", "is not UTF-8"
-    return text, check(text)
+    return text, _TEXT_HEADERS[name](text)
 
 
 _read_repeated: Final = lru_cache(maxsize=256)(_read)
 
 
-def _envelope(given: Mapping[str, bytes], right: Mapping[str, str], wrong: Mapping[str, str]) -> Envelope:
+def _envelope(
+    given: Mapping[str, bytes], right: Mapping[str, str], wrong: Mapping[str, str], reply: ReplyTo | None
+) -> Envelope:
     if wrong:
         right = {name: text for name, text in right.items() if name not in wrong}
     identity, source = right.get(h.CE_ID), right.get(h.CE_SOURCE)
@@ -350,25 +395,84 @@ def _envelope(given: Mapping[str, bytes], right: Mapping[str, str], wrong: Mappi
         correlation=tuple([(name, given[name]) for name in _CORRELATIONS if name in given and name not in wrong]),
         traceparent=right.get(h.TRACEPARENT),
         tracestate=right.get(h.TRACESTATE),
+        reply=reply,
     )
 
 
-def _structured(given: Mapping[str, bytes]) -> Refused | None:
-    content = given.get(h.CONTENT_TYPE)
-    if content is None or not content.lower().startswith(h.STRUCTURED_CONTENT.encode()):
-        return None
-    return _invalid("a CloudEvent in structured mode is not supported: send its attributes as headers")
+# --- a whole CloudEvent -----------------------------------------------------------------------------------------------
+
+_ATTRIBUTES: Final[Mapping[str, str]] = {
+    "specversion": h.CE_SPEC_VERSION,
+    "id": h.CE_ID,
+    "source": h.CE_SOURCE,
+    "type": h.CE_TYPE,
+    "time": h.CE_TIME,
+    "subject": h.CE_SUBJECT,
+    "datacontenttype": h.CONTENT_TYPE,
+    "traceparent": h.TRACEPARENT,
+    "tracestate": h.TRACESTATE,
+}
+"""The attributes that mean something here, and the headers that say the same in binary mode."""
+_TRACE: Final = frozenset((h.TRACEPARENT, h.TRACESTATE))
+
+
+def _structured(content: bytes, fault: str | None) -> bool | Refused:
+    if not content.lower().startswith(h.CLOUD_EVENT_CONTENT.encode()):
+        return False
+    if content.lower().startswith(h.BATCH_CONTENT.encode()):
+        return _invalid(f"the header {h.CONTENT_TYPE} announces a batch of CloudEvents: send one event in each message")
+    return True if fault is None else _invalid(f"the header {h.CONTENT_TYPE} {fault}")
+
+
+def _read_event(delivery: Delivery, read: _Headers, max_bytes: int) -> tuple[_Headers, dict[str, Any] | Refused]:
+    """A CloudEvent in structured mode: its attributes count as the headers of their names, its data is the command.
+
+    Headers of the same names are a copy of the attributes by the rules of CloudEvents, and not looked at; but the trace
+    of the message itself, where there is one, is nearer than the one that the event was made in.
+    """
+    event = _parse(delivery.value, max_bytes)
+    if isinstance(event, Refused):
+        return read, event
+    traced = any(name == h.TRACEPARENT and value for name, value in delivery.headers)
+    names = {attribute: name for attribute, name in _ATTRIBUTES.items() if not (traced and name in _TRACE)}
+    given = {attribute: event[attribute] for attribute in names if event.get(attribute) not in (None, "")}
+    headers = [header for header in delivery.headers if header[0] not in names.values()]
+    headers += [(names[attribute], text.encode()) for attribute, text in given.items() if type(text) is str]
+    read = _read_headers(headers)
+    wrong = next((attribute for attribute, value in given.items() if type(value) is not str), None)
+    if wrong is not None:
+        fault = _invalid(f"the attribute {wrong} must be a string, not {_kind(given[wrong])}")
+        read = replace(read, fault=fault)
+    return read, _data(event, max_bytes)
+
+
+def _data(event: Mapping[str, Any], max_bytes: int) -> dict[str, Any] | Refused:
+    data, encoded = event.get("data"), event.get("data_base64")
+    if encoded is None:
+        return data if type(data) is dict else _malformed(f"data must be an object, not {_kind(data)}")
+    if data is not None:
+        return _malformed("data and data_base64 are both given")
+    if type(encoded) is not str:
+        return _malformed(f"data_base64 must be a string, not {_kind(encoded)}")
+    try:
+        return _parse(b64decode(encoded, validate=True), max_bytes)
+    except ValueError:
+        return _malformed("data_base64 is not base64")
 
 
 # --- secrets ----------------------------------------------------------------------------------------------------------
 
 _SECRETS: Final = frozenset((b"token", b"pass_code"))
+_TEXT: Final = b"data"
+_ENCODED: Final = b"data_base64"
+"""The members of a CloudEvent that may hold a whole command, by a sender's mistake as text."""
 _MASK: Final = b'"***"'
 # A string (perhaps one without an end), a sign, or a run of anything else.
 _PIECE: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[{}\[\]:,]|[^\s"{}\[\]:,]++', re.DOTALL)
 # Where quotes do not pair up, whatever follows a secret's name and a colon or an equals sign.
 _LOOSE: Final = re.compile(
-    rb"""((?:token|pass_code)[\\"']*+\s*+[:=]\s*+)(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"?|'[^']*+'?|[^,}\r\n]++)""", re.DOTALL
+    rb"""((?:token|pass_code|data_base64)[\\"']*+\s*+[:=]\s*+)(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"?|'[^']*+'?|[^,}\r\n]++)""",
+    re.DOTALL,
 )
 
 
@@ -378,6 +482,7 @@ def masked(value: bytes | None) -> bytes | None:
     They are replaced at any depth, whatever their value, and everything between them stays byte for byte. A sender's
     mistake (a cut-off object, an array of commands, a command written as a string) holds the same secrets as a command,
     so what is no object is searched as well, loosely where it is no JSON; without secrets in it, it stays as it came.
+    What a CloudEvent holds as ``data_base64``, or as text in ``data``, is looked into and written again.
     """
     if value is None:
         return None
@@ -402,10 +507,15 @@ def _without_secrets(text: bytes) -> bytes:
     previous = b""
     pieces = _PIECE.finditer(text)
     for piece in pieces:
-        if piece[0] == b":" and _names_secret(previous):
-            start, end = _span_of_value(pieces, len(text))
-            kept += (text[copied:start], _MASK)
-            copied = end
+        if piece[0] == b":":
+            name = _named(previous)
+            if name in _SECRETS or name == _ENCODED:
+                start, end = _span_of_value(pieces, len(text))
+                kept += (text[copied:start], _MASK if name in _SECRETS else _encoded_without_secrets(text[start:end]))
+                copied = end
+            elif name == _TEXT and (piece := next(pieces, piece))[0][:1] == b'"':
+                kept += (text[copied : piece.start()], _text_without_secrets(piece[0]))
+                copied = piece.end()
         previous = piece[0]
     return b"".join((*kept, text[copied:]))
 
@@ -424,13 +534,36 @@ def _span_of_value(pieces: Iterator[re.Match[bytes]], end: int) -> tuple[int, in
     return start, end
 
 
-def _names_secret(piece: bytes) -> bool:
+def _named(piece: bytes) -> bytes:
+    """The name that a piece before a colon is, its escapes resolved."""
     if b"\\" in piece:
         try:
-            return orjson.loads(piece).encode() in _SECRETS
+            return bytes(orjson.loads(piece).encode())
         except ValueError:
-            return False
-    return piece.strip(b'"') in _SECRETS
+            return b""
+    return piece.strip(b'"')
+
+
+def _text_without_secrets(piece: bytes) -> bytes:
+    """A piece that is a string, in which there may be a command."""
+    try:
+        data = orjson.loads(piece).encode()
+    except ValueError:
+        return _MASK
+    hidden = masked(data) or b""
+    return piece if hidden == data else orjson.dumps(hidden.decode("utf-8", "replace"))
+
+
+def _encoded_without_secrets(piece: bytes) -> bytes:
+    """The value of ``data_base64``, as JSON: what cannot be looked into is not shown."""
+    if piece == b"null":
+        return piece
+    try:
+        data = b64decode(orjson.loads(piece), validate=True)
+    except (ValueError, TypeError):
+        return _MASK
+    hidden = masked(data)
+    return piece if hidden == data or hidden is None else b'"' + b64encode(hidden) + b'"'
 
 
 def _wide_without_secrets(value: bytes) -> bytes:

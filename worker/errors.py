@@ -60,11 +60,15 @@ class LaneBlocked(WorkerError):
 
 
 class Unpublished(WorkerError):
-    """A Kafka transaction failed or its outcome is unknown: the producer must be replaced and the offset read."""
+    """A Kafka transaction failed or its outcome is unknown: the producer must be replaced and the offset read.
 
-    def __init__(self, reason: str) -> None:
+    ``to_blame`` are topics that alone did not take what they were sent, or that may not be written to.
+    """
+
+    def __init__(self, reason: str, to_blame: frozenset[str] = frozenset()) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.to_blame = to_blame
 
 
 class AnswerRefused(Unpublished):
@@ -135,7 +139,7 @@ _TOO_LARGE = (kafka.MessageSizeTooLargeError, kafka.RecordListTooLargeError)
 _FENCED = (kafka.ProducerFenced, kafka.InvalidProducerEpoch)
 
 
-def from_kafka(error: BaseException) -> WorkerError:
+def from_kafka(error: BaseException, to_blame: frozenset[str] = frozenset()) -> WorkerError:
     """Map what a publication raised. Whatever it was, the producer is not used again."""
     if isinstance(error, WorkerError):
         return error
@@ -143,7 +147,15 @@ def from_kafka(error: BaseException) -> WorkerError:
         return AnswerRefused(type(error).__name__)
     if isinstance(error, _FENCED):
         return Fenced(type(error).__name__)
-    return Unpublished(f"{type(error).__name__}: {error}")
+    if isinstance(error, kafka.TopicAuthorizationFailedError):
+        to_blame |= _named_by(error)
+    return Unpublished(f"{type(error).__name__}: {error}", to_blame)
+
+
+def _named_by(error: kafka.TopicAuthorizationFailedError) -> frozenset[str]:
+    """The topics that may not be written to: aiokafka names one, or a set of them."""
+    names = error.args[0] if error.args else ()
+    return frozenset({names} if isinstance(names, str) else names)
 
 
 # aiokafka checks its own state with assertions and with two errors outside its tree, and a closed transport surfaces as

@@ -1,19 +1,27 @@
 """What every Kafka client of this package is made with."""
 
+import asyncio
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka import errors as kafka_errors
+from aiokafka.client import AIOKafkaClient
 from aiokafka.helpers import create_ssl_context
+from aiokafka.partitioner import murmur2
 from aiokafka.protocol.commit import OffsetFetchRequest
+from aiokafka.protocol.metadata import MetadataRequest
 
+from worker.errors import KAFKA_ERRORS, DependencyAway
 from worker.settings import PREFIX, KafkaSettings, SettingsError
 
 CLIENT_ID: Final = "effective-worker"
 # Less than the default of 100: every transaction that meets the one before it waits for as long (DESIGN 6).
 RETRY_BACKOFF_MS: Final = 30
+LOOK_SECONDS: Final = 5.0
+MOST_NAMES: Final = 500
+"""Of topics that one request asks for."""
 
 
 def client_options(kafka: KafkaSettings) -> dict[str, Any]:
@@ -37,6 +45,58 @@ def client_options(kafka: KafkaSettings) -> dict[str, Any]:
             "sasl_plain_password": kafka.sasl_password.get_secret_value() if kafka.sasl_password else None,
         }
     return options
+
+
+def keyed(key: bytes, count: int) -> int:
+    """Which of so many partitions every other Kafka client would choose for this key."""
+    return int((murmur2(key) & 0x7FFFFFFF) % count)
+
+
+class TopicLook:
+    """Looks topics up by their names without creating any, which asking the usual way may do (DESIGN 6).
+
+    It has a connection of its own, made when first needed: an answer of the consumer's waits behind a long poll.
+    """
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        """``options`` are the connection settings (``client_options``)."""
+        self._options = options
+        self._client: AIOKafkaClient | None = None
+
+    async def partitions(self, topics: Sequence[str]) -> dict[str, int]:
+        """How many partitions each has of those that exist, are not Kafka's own and may be seen.
+
+        Raises ``DependencyAway``.
+        """
+        found: dict[str, int] = {}
+        try:
+            async with asyncio.timeout(LOOK_SECONDS):
+                for first in range(0, len(topics), MOST_NAMES):
+                    found |= await self._asked(list(topics[first : first + MOST_NAMES]))
+        except KAFKA_ERRORS as error:
+            await self.close()
+            raise DependencyAway("kafka", f"{type(error).__name__} while topics were looked up: {error}") from error
+        return found
+
+    async def _asked(self, topics: list[str]) -> dict[str, int]:
+        if self._client is None:
+            self._client = AIOKafkaClient(**self._options)
+            await self._client.bootstrap()
+            # Or it would go on to ask for all topics every few minutes.
+            self._client._topics = set(topics[:1])
+        request = MetadataRequest(topics, allow_auto_topic_creation=False)
+        answer = await self._client.send(self._client.get_random_node(), request)
+        return {
+            topic["topic"]: len(topic["partitions"])
+            for topic in answer.to_object()["topics"]
+            if not topic["error_code"] and not topic["is_internal"]
+        }
+
+    async def close(self) -> None:
+        """Safe twice, and before the first look."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
 
 
 def hear_offset_errors(consumer: AIOKafkaConsumer) -> None:

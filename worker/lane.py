@@ -32,6 +32,7 @@ from worker.observe import Health, LaneState, Metrics
 from worker.patience import Patience, carried_out, done_before
 from worker.pipeline import Hold, Pipeline
 from worker.publish import Place, Publisher
+from worker.replies import Replies
 from worker.result import DEAD_LETTERED, Message, Post, messages
 from worker.sql import statement
 from worker.tracing import batch_span, link, step_span
@@ -74,6 +75,7 @@ class Tools:
     max_batch: int
     confirmed: Callable[[], Awaitable[None]]
     """Returns once the group has confirmed, within a session, that the worker is a member; see ``Membership``."""
+    replies: Replies = field(default_factory=Replies)
     looks: dict[TopicPartition, "asyncio.Future[Any]"] = field(default_factory=dict)
     """The last look for records on each partition: it may outlive its lane."""
 
@@ -251,15 +253,17 @@ class Lane:
 
     async def _decide(self, hold: Hold, batch: Sequence[Delivery]) -> tuple[list[Answered], Hold]:
         """Wait out a Postgres that is away; a drain ends the wait, and the batch is dropped as if never taken."""
+        missed = "postgres"
         while not self._drain.is_set():
             try:
                 answered, hold = await self._tools.pipeline.run(hold, batch, self._position)
             except DependencyAway as away:
+                missed = away.dependency
                 await self._wait_out(away)
             except FuseBlown as blown:
                 await self._pause(blown)
             else:
-                self._over(away="postgres")
+                self._over(away=missed)
                 return answered, hold
         return [], hold
 
@@ -272,26 +276,44 @@ class Lane:
     async def _publish(self, answered: Sequence[Answered], following: int) -> None:
         """Publish a decided batch; if the broker refuses an answer for good, in halves until it stands alone."""
         try:
-            await self._until_published(self._messages(answered), following)
+            await self._until_published(answered, following)
         except AnswerRefused as refusal:
             if len(answered) == 1:
-                self._log.warning("answer_shortened", offset=self._position, reason=refusal.reason)
-                await self._until_published(self._messages(answered, whole=False), following)
+                await self._publish_shortened(answered, following, refusal)
                 return
             middle = len(answered) // 2
             boundary = answered[middle].decoded.delivery.coordinates.offset
             await self._publish(answered[:middle], boundary)
             await self._publish(answered[middle:], following)
 
-    def _messages(self, answered: Sequence[Answered], *, whole: bool = True) -> list[Message]:
-        return [message for each in answered for message in messages(each, self._tools.post, whole=whole)]
+    async def _publish_shortened(self, alone: Sequence[Answered], following: int, refusal: AnswerRefused) -> None:
+        """Publish a lone answer that is too large, where its sender waits if that topic takes it at all."""
+        self._log.warning("answer_shortened", offset=self._position, reason=refusal.reason)
+        try:
+            await self._until_published(alone, following, whole=False)
+        except AnswerRefused:
+            if alone[0].decoded.envelope.reply is None:
+                raise
+            await self._until_published(alone, following, whole=False, redirected=False)
 
-    async def _until_published(self, written: Sequence[Message], following: int) -> None:
+    def _messages(self, answered: Sequence[Answered], *, whole: bool, redirected: bool) -> list[Message]:
+        tools = self._tools
+        written = []
+        for each in answered:
+            reply = each.decoded.envelope.reply
+            there = reply is not None and redirected and tools.replies.reachable(reply)
+            written += messages(each, tools.post, whole=whole, redirected=there)
+        return written
+
+    async def _until_published(
+        self, answered: Sequence[Answered], following: int, *, whole: bool = True, redirected: bool = True
+    ) -> None:
         """Publish once. Where the outcome is unknown, a new producer settles it and the committed offset tells it.
 
         Raises ``AnswerRefused`` when nothing was published and the producer stands ready for another try.
         """
         while True:
+            written = self._messages(answered, whole=whole, redirected=redirected)
             try:
                 await self._publisher.publish(written, following)
             except Fenced as fenced:
@@ -301,10 +323,17 @@ class Lane:
                     break
                 if isinstance(unknown, AnswerRefused):
                     raise
+                await self._avoid(answered, unknown)
             else:
                 break
         self._committed = self._position = following
         self._over(away="kafka")
+
+    async def _avoid(self, answered: Sequence[Answered], failure: Unpublished) -> None:
+        """Somebody else's topic must not stop the lane: what it does not take goes to the results topic."""
+        replies = {reply for each in answered if (reply := each.decoded.envelope.reply) is not None}
+        if replies:
+            await self._tools.replies.failed(replies, failure.to_blame)
 
     async def _settled(self, unknown: Unpublished, following: int) -> bool:
         """Whether the transaction was committed after all. Raises ``LaneLost`` if the offset is anywhere else."""

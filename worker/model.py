@@ -102,6 +102,16 @@ class Refused(Value, frozen=True):
     message: str
 
 
+class ReplyTo(Value, frozen=True):
+    """Where a sender wants its answer instead of the results topic (CONTRACT 2)."""
+
+    header: str
+    """By which it said so: ``reply_to`` or ``kafka_replyTopic``."""
+    topic: str
+    partition: int | None
+    """``None``: by the answer's key. Once the place has been judged it is always a number (``worker.replies``)."""
+
+
 class Envelope(Value, frozen=True):
     """What the answer needs of the headers. Only headers that were right stand here; a wrong one is never echoed."""
 
@@ -113,6 +123,7 @@ class Envelope(Value, frozen=True):
     tracestate: str | None = None
     request_id: str | None = None
     """``request_unique_identifier`` of the body, as far as the body could be read."""
+    reply: ReplyTo | None = None
 
 
 class Command(Value, frozen=True):

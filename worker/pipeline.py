@@ -2,7 +2,7 @@
 
 ::
 
-    bytes -decode-> Command -recall-> -verify logins and pass codes->
+    bytes -decode-> Command -judge replies-> -recall-> -verify logins and pass codes->
         -authorise-> Caller -load-> Locked -present-> Presented -recall-> -decide-> Decision
         -apply-> Fact -record-> -project-> Answered                    one Postgres transaction
         -publish-> results, transition events, dead letters, offset    one Kafka transaction (``worker.lane``)
@@ -52,6 +52,7 @@ from worker.model import (
 from worker.project import project
 from worker.recall import recall_by_coordinates, recall_by_id
 from worker.record import record
+from worker.replies import Replies
 from worker.sql import statement
 
 GONE: Final = "the access token that this command has set effective is gone"
@@ -91,8 +92,12 @@ class Pipeline:
         policy: Policy,
         fuse: Fuse,
         beat: Callable[[], None],
+        replies: Replies | None = None,
     ) -> None:
-        """``clock`` gives seconds since the epoch; ``beat`` is told of every try, since halving may take minutes."""
+        """``clock`` gives seconds since the epoch; ``beat`` is told of every try, since halving may take minutes.
+
+        Without ``replies`` no sender may have its answers elsewhere than in the results topic.
+        """
         self._beat = beat
         self._fuse = fuse
         self._database = database
@@ -100,6 +105,7 @@ class Pipeline:
         self._pass_codes = pass_codes
         self._clock = clock
         self._policy = policy
+        self._replies = replies or Replies()
 
     async def run(self, hold: Hold, batch: Sequence[Delivery], first: int) -> tuple[list[Answered], Hold]:
         """Decide a batch and commit it. Returns its answers in order, and the lane as it now stands.
@@ -108,7 +114,7 @@ class Pipeline:
         Raises ``LaneLost``, ``FuseBlown`` and ``DependencyAway``: the next try recalls what was committed before.
         """
         decoded = [decode(delivery, max_bytes=self._policy.max_command_bytes) for delivery in batch]
-        return await self._in_pieces(hold, decoded, first)
+        return await self._in_pieces(hold, await self._replies.judged(decoded), first)
 
     async def _in_pieces(self, hold: Hold, batch: Sequence[Decoded], first: int) -> tuple[list[Answered], Hold]:
         """Halve a batch that Postgres refuses until the bad command stands alone; its neighbours go on (DESIGN 3)."""

@@ -13,9 +13,9 @@ from typing import Any, Final, Protocol
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka import errors as kafka
-from aiokafka.partitioner import murmur2
 
 from worker.errors import KAFKA_ERRORS, DependencyAway, LaneLost, Unpublished, from_kafka
+from worker.kafka import keyed
 from worker.result import Message
 
 BATCH_BYTES: Final = 512 * 1024
@@ -76,17 +76,18 @@ class Exactly:
     async def publish(self, messages: Sequence[Message], offset: int) -> None:
         watched = _opened(self._producer)
         producer = watched.producer
+        sent = Sent()
         try:
             async with asyncio.timeout(self._deadline):
                 await producer.begin_transaction()
-                sent = await send(producer, messages, self._place.source, self._partitions())
+                handed = await send(producer, messages, self._place.source, self._partitions(), sent)
                 # A commit would succeed even over a refused batch, so every single answer is awaited first.
                 await asyncio.gather(
-                    *sent, producer.send_offsets_to_transaction({self._place.source: offset}, self._place.group)
+                    *handed, producer.send_offsets_to_transaction({self._place.source: offset}, self._place.group)
                 )
                 await producer.commit_transaction()
         except KAFKA_ERRORS as error:
-            raise from_kafka(error) from error
+            raise from_kafka(error, sent.to_blame(messages)) from error
         if watched.tainted:
             raise Unpublished("a request was retried under the surface")
 
@@ -172,15 +173,16 @@ class AtLeast:
 
     async def publish(self, messages: Sequence[Message], offset: int) -> None:
         producer = _opened(self._producer).producer
+        sent = Sent()
         try:
             async with asyncio.timeout(self._deadline):
-                sent = await send(producer, messages, self._place.source, self._partitions())
-                await asyncio.gather(*sent)
+                handed = await send(producer, messages, self._place.source, self._partitions(), sent)
+                await asyncio.gather(*handed)
                 await self._commits.commit(self._place.source, offset)
         except (kafka.CommitFailedError, kafka.IllegalStateError) as error:
             raise LaneLost(f"kafka: the group has moved on ({type(error).__name__})") from error
         except KAFKA_ERRORS as error:
-            raise from_kafka(error) from error
+            raise from_kafka(error, sent.to_blame(messages)) from error
 
     async def close(self) -> None:
         producer, self._producer = self._producer, None
@@ -266,38 +268,73 @@ async def started(options: Mapping[str, Any], deadline: float) -> WatchedProduce
     return watched
 
 
+class Sent:
+    """The batches of one publication: what became of them, and of which topic each is."""
+
+    def __init__(self) -> None:
+        self.futures: list[asyncio.Future[Any]] = []
+        self._topics: list[str] = []
+
+    def add(self, topic: str, future: "asyncio.Future[Any]") -> None:
+        self.futures.append(future)
+        self._topics.append(topic)
+
+    def to_blame(self, messages: Sequence[Message]) -> frozenset[str]:
+        """The topics of redirected answers that took them not, or not in time, if our own topics took everything."""
+        redirected = {message.topic for message in messages if message.partition is not None}
+        if not redirected:
+            return frozenset()
+        refused = {topic for topic, future in zip(self._topics, self.futures, strict=True) if not _delivered(future)}
+        # A batch for a topic that has vanished is not even handed over.
+        refused |= redirected.difference(self._topics)
+        return frozenset(refused) if refused <= redirected else frozenset()
+
+
+def _delivered(future: "asyncio.Future[Any]") -> bool:
+    return future.done() and not future.cancelled() and future.exception() is None
+
+
 async def send(
-    producer: AIOKafkaProducer, messages: Sequence[Message], source: TopicPartition, partitions: int
+    producer: AIOKafkaProducer,
+    messages: Sequence[Message],
+    source: TopicPartition,
+    partitions: int,
+    sent: Sent | None = None,
 ) -> list["asyncio.Future[Any]"]:
-    """Hand all messages over, and return the futures of their batches. Order is kept within each partition."""
-    counts = {topic: len(await producer.partitions_for(topic)) for topic in {message.topic for message in messages}}
+    """Hand all messages over, and return the futures of their batches. Order is kept within each partition.
+
+    What has been handed over stands in ``sent``, also where the rest could not be.
+    """
+    sent = Sent() if sent is None else sent
+    topics = {message.topic for message in messages if message.partition is None}
+    counts = {topic: len(await producer.partitions_for(topic)) for topic in topics}
     grouped: dict[tuple[str, int], list[Message]] = defaultdict(list)
     for message in messages:
-        topic = message.topic
-        grouped[topic, own_or_keyed(message.key, source.partition, partitions, counts[topic])].append(message)
-    sent = await asyncio.gather(*(_send_to(producer, *target, group) for target, group in grouped.items()))
-    return [future for futures in sent for future in futures]
+        topic, partition = message.topic, message.partition
+        if partition is None:
+            partition = own_or_keyed(message.key, source.partition, partitions, counts[topic])
+        grouped[topic, partition].append(message)
+    await asyncio.gather(*(_send_to(producer, *target, group, sent) for target, group in grouped.items()))
+    return sent.futures
 
 
 def own_or_keyed(key: bytes | None, own: int, own_count: int, count: int) -> int:
     """A lane writes to the partition with its own number while the counts are equal, otherwise by key (CONTRACT 1)."""
     if own_count == count or key is None:
         return own % count
-    return int((murmur2(key) & 0x7FFFFFFF) % count)
+    return keyed(key, count)
 
 
 async def _send_to(
-    producer: AIOKafkaProducer, topic: str, partition: int, messages: Sequence[Message]
-) -> list["asyncio.Future[Any]"]:
-    futures = []
+    producer: AIOKafkaProducer, topic: str, partition: int, messages: Sequence[Message], sent: Sent
+) -> None:
     batch = producer.create_batch()
     for message in messages:
         if not _appended(batch, message):
-            futures.append(await producer.send_batch(batch, topic, partition=partition))
+            sent.add(topic, await producer.send_batch(batch, topic, partition=partition))
             batch = producer.create_batch()
             _appended(batch, message)  # an empty batch takes any first message; the broker judges its size
-    futures.append(await producer.send_batch(batch, topic, partition=partition))
-    return futures
+    sent.add(topic, await producer.send_batch(batch, topic, partition=partition))
 
 
 def _appended(batch: Any, message: Message) -> bool:

@@ -27,6 +27,8 @@ class Message(Value, frozen=True):
     key: bytes | None
     value: bytes | None
     headers: tuple[Header, ...]
+    partition: int | None = None
+    """Where a sender has redirected it to; ``None`` leaves that to the publisher."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +44,23 @@ class Post:
     """``ce_source`` of everything the worker writes."""
 
 
-def result_message(answered: Answered, post: Post, *, whole: bool = True) -> Message:
-    """The one answer of a command, under the command's own key.
+def result_message(answered: Answered, post: Post, *, whole: bool = True, redirected: bool = True) -> Message:
+    """The one answer of a command, under the command's own key, where its sender wants it.
 
     ``whole=False`` leaves the data out and says so, for a broker that will not take it whole; the status stays.
+    ``redirected=False`` sends it to the results topic whatever its sender wants.
     """
     decoded, answer, data = answered.decoded, answered.answer, answered.data
     key = decoded.delivery.key
     message = answer.message
     if not whole:
         key, data = key and key[:CUT_AT], None
-        message = message or "the data is too large for the results topic"
-    return Message(post.results, key, _result_value(answer.code, message, data), _result_headers(decoded, answer, post))
+        message = message or "the data is too large for the topic"
+    value, headers = _result_value(answer.code, message, data), _result_headers(decoded, answer, post)
+    reply = decoded.envelope.reply
+    if reply is not None and redirected:
+        return Message(reply.topic, key, value, headers, reply.partition)
+    return Message(post.results, key, value, headers)
 
 
 def _result_value(code: StatusCode, message: str, data: bytes | None) -> bytes:
@@ -152,12 +159,12 @@ def _event_id(identity: str) -> bytes:
     return hashlib.sha256(identity.encode()).hexdigest()[:32].encode()
 
 
-def messages(answered: Answered, post: Post, *, whole: bool = True) -> list[Message]:
+def messages(answered: Answered, post: Post, *, whole: bool = True, redirected: bool = True) -> list[Message]:
     """Everything to publish for one command: its result, and what came of it.
 
-    ``whole=False`` makes them small enough for any broker.
+    ``whole=False`` makes them small enough for any broker; ``redirected=False`` keeps the result to our own topics.
     """
-    written = [result_message(answered, post, whole=whole)]
+    written = [result_message(answered, post, whole=whole, redirected=redirected)]
     if answered.fact is not None:
         written.append(transition_message(answered.fact, post))
     if answered.answer.code in DEAD_LETTERED:

@@ -22,13 +22,14 @@ from worker.credentials import PassCodes
 from worker.database import Database
 from worker.errors import KAFKA_ERRORS, ClientStuck, DependencyAway, WorkerError
 from worker.fuse import Fuse
-from worker.kafka import client_options, hear_offset_errors
+from worker.kafka import TopicLook, client_options, hear_offset_errors
 from worker.lane import Lane, Site, Tools
 from worker.observe import Health, Metrics
 from worker.patience import Patience, done_before
 from worker.pipeline import Pipeline, Policy
 from worker.probe import Probe
 from worker.publish import AtLeast, Commits, Exactly, Place, Publisher
+from worker.replies import Replies
 from worker.result import Post
 from worker.retention import Retention
 from worker.settings import Settings
@@ -94,7 +95,12 @@ async def serve(settings: Settings, *, stop: asyncio.Event, on_ready: Callable[[
         retention = Retention(database, days=settings.record_retention_days, clock=time.time, metrics=metrics)
         await opened.enter_async_context(_beside(retention.run(stop), stop))
         membership = Membership(consumer, settings.kafka.session_timeout_ms / 1000)
-        tools = _tools(settings, consumer, database, membership, pass_codes=pass_codes, health=health, metrics=metrics)
+        look = TopicLook(client_options(settings.kafka))
+        opened.push_async_callback(look.close)
+        replies = _replies(settings, look)
+        tools = _tools(
+            *(settings, consumer, database, membership, replies), pass_codes=pass_codes, health=health, metrics=metrics
+        )
         return await _work(settings, stop, cluster, tools, membership)
 
 
@@ -103,6 +109,7 @@ def _tools(
     consumer: AIOKafkaConsumer,
     database: Database,
     membership: Membership,
+    replies: Replies,
     *,
     pass_codes: PassCodes,
     health: Health,
@@ -121,7 +128,12 @@ def _tools(
         database=database,
         consumer=consumer,
         pipeline=Pipeline(
-            database, logins, pass_codes, clock=time.time, policy=policy, fuse=fuse, beat=health.progress
+            *(database, logins, pass_codes),
+            clock=time.time,
+            policy=policy,
+            fuse=fuse,
+            beat=health.progress,
+            replies=replies,
         ),
         fuse=fuse,
         post=Post(topics.results, topics.transitions, topics.dead_letters, settings.kafka.group_id, writer),
@@ -130,7 +142,14 @@ def _tools(
         clock=time.time,
         max_batch=settings.max_batch,
         confirmed=membership.confirmed,
+        replies=replies,
     )
+
+
+def _replies(settings: Settings, look: TopicLook) -> Replies:
+    topics = settings.topics
+    own = (topics.commands, topics.results, topics.transitions, topics.dead_letters)
+    return Replies(topics.reply_to_allowed, own=own, look=look.partitions)
 
 
 async def _work(settings: Settings, stop: asyncio.Event, cluster: str, tools: Tools, membership: Membership) -> int:

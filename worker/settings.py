@@ -91,6 +91,10 @@ def _patterns(patterns: tuple[str, ...]) -> tuple[str, ...]:
     trimmed = tuple(pattern.strip() for pattern in patterns)
     if not all(trimmed):
         raise ValueError("one of the patterns is empty")
+    if not all(re.fullmatch(r"[a-zA-Z0-9._*?\[\]!-]+", pattern) for pattern in trimmed):
+        raise ValueError(
+            "one of the patterns can match no topic: give names, with *, ? and [...] as a shell reads them"
+        )
     return trimmed
 
 
@@ -128,7 +132,10 @@ class KafkaSettings(_Section):
 
 
 class TopicSettings(_Section):
-    """The four topics of CONTRACT 1, and the patterns of topics to which a sender may redirect its answers."""
+    """The four topics of CONTRACT 1, and the topics to which a sender may redirect its answers.
+
+    ``reply_to_allowed`` are patterns as a shell reads them: ``*`` any characters, ``?`` one, ``[ab]`` one of these.
+    """
 
     commands: Topic = "access-token.set-effective.commands"
     results: Topic = "access-token.set-effective.results"

@@ -273,6 +273,27 @@ def _header(name: str, *headers: Header, says: str) -> BadInput:
     return BadInput(name, StatusCode.INVALID_PARAMETER, body(), headers, says=says)
 
 
+_GOOD: Final = {"token": CANARY_TOKEN, "access_token_identifier": {"identifier": "i", "pass_code": CANARY_PASS_CODE}}
+
+
+def _event(
+    name: str, changes: dict[str, Any], *, says: str, status: StatusCode = StatusCode.INVALID_PARAMETER
+) -> BadInput:
+    """A good CloudEvent in structured mode, with these members changed."""
+    event = {"specversion": "1.0", "id": "1", "source": "/shop", "type": "access_token.set_effective.v1", "data": _GOOD}
+    written = orjson.dumps(_members(event, changes))
+    return BadInput(name, status, written, (("content-type", b"application/cloudevents+json"),), says=says)
+
+
+def _malformed_event(name: str, changes: dict[str, Any], says: str) -> BadInput:
+    return _event(name, changes, says=says, status=StatusCode.MALFORMED_REQUEST)
+
+
+def _encoded(value: bytes) -> dict[str, Any]:
+    """Changes an event's data into this, in base64."""
+    return {"data": _ABSENT, "data_base64": base64.b64encode(value).decode()}
+
+
 _HEADERS: Final = [
     _header("another ce_specversion", ("ce_specversion", b"0.3"), says="ce_specversion"),
     _header("ce_specversion with a blank", ("ce_specversion", b"1.0 "), says="ce_specversion"),
@@ -297,32 +318,55 @@ _HEADERS: Final = [
     _header("ce_subject is not UTF-8", ("ce_subject", b"\xc3\x28"), says="ce_subject"),
     _header("XML", ("content-type", b"text/xml"), says="content-type"),
     _header("JSON in Latin-1", ("content-type", b"application/json; charset=iso-8859-1"), says="content-type"),
-    _header("a structured CloudEvent", ("content-type", b"application/cloudevents+json"), says="structured mode"),
+    _malformed_event("an event without data", {"data": _ABSENT}, "data must be an object, not null"),
+    _malformed_event("an event whose data is text", {"data": orjson.dumps(_GOOD).decode()}, "data must be an object"),
+    _malformed_event("an event with data twice", {**_encoded(body()), "data": _GOOD}, "both given"),
+    _malformed_event("an event with data in base64 that is none", {**_encoded(b""), "data_base64": "!"}, "not base64"),
+    _malformed_event("an event with data in base64 that is a number", {**_encoded(b""), "data_base64": 7}, "a string"),
+    _malformed_event("an event with data in base64 that is cut off", _encoded(body()[:-1]), "not JSON"),
+    _malformed_event("an event with data in base64 that is an array", _encoded(b"[" + body() + b"]"), "an object"),
+    _malformed_event("an event with a token that is a number", {"data": {**_GOOD, "token": 1}}, "token must be"),
+    _event("an event of another type", {"type": "something.else"}, says="ce_type"),
+    _event("an event of another version", {"specversion": "0.3"}, says="ce_specversion"),
+    _event("an event with an id and no source", {"source": None}, says="ce_id needs ce_source"),
+    _event("an event whose id is a number", {"id": 7}, says="the attribute id must be a string, not a number"),
+    _event("an event whose id is nought", {"id": 0}, says="the attribute id must be a string, not a number"),
+    _event("an event at no time", {"time": "noon"}, says="ce_time"),
+    _event("an event with a trace that is none", {"traceparent": "00-1"}, says="traceparent"),
+    _event("an event with data in XML", {"datacontenttype": "text/xml"}, says="content-type"),
+    _event("an event with a mistaken member in its data", {"data": {**_GOOD, "colour": "red"}}, says="colour"),
     _header(
-        "a structured CloudEvent with a charset",
-        ("content-type", b"Application/CloudEvents+JSON; charset=UTF-8"),
-        says="structured mode",
+        "a batch of CloudEvents", ("content-type", b"application/cloudevents-batch+json"), says="one event in each"
     ),
-    BadInput(
-        "a whole structured CloudEvent",
-        StatusCode.INVALID_PARAMETER,
-        orjson.dumps(
-            {
-                "specversion": "1.0",
-                "id": "1",
-                "source": "/shop",
-                "type": "access_token.set_effective.v1",
-                "data": orjson.Fragment(body()),
-            }
-        ),
-        (("content-type", b"application/cloudevents+json"),),
-        says="structured mode",
+    _header("an event in XML", ("content-type", b"application/cloudevents+xml"), says="content-type"),
+    _header(
+        "an event in Latin-1", ("content-type", b"application/cloudevents+json; charset=latin-1"), says="content-type"
     ),
-    _header("a batch of CloudEvents", ("content-type", b"application/cloudevents-batch+json"), says="structured mode"),
-    _header("reply_to", ("reply_to", b"elsewhere"), says="reply_to is not supported"),
-    _header("kafka_replyTopic", ("kafka_replyTopic", b"elsewhere"), says="kafka_replyTopic is not supported"),
-    _header("kafka_replyPartition", ("kafka_replyPartition", b"\0\0\0\1"), says="kafka_replyPartition"),
-    _header("kafka_replyPartition that is text", ("kafka_replyPartition", b"\xff\xff"), says="kafka_replyPartition"),
+    _header(
+        "content-type of an event, twice",
+        ("content-type", b"application/cloudevents+json"),
+        ("content-type", b"application/cloudevents+json"),
+        says="content-type is given more than once",
+    ),
+    _header("reply_to is no topic", ("reply_to", b"a topic"), says="reply_to is not the name of a topic"),
+    _header("reply_to is a directory", ("reply_to", b".."), says="reply_to is not the name of a topic"),
+    _header("reply_to is not UTF-8", ("reply_to", b"\xff"), says="reply_to is not UTF-8"),
+    _header("reply_to twice", ("reply_to", b"a"), ("reply_to", b"a"), says="reply_to is given more than once"),
+    _header("kafka_replyTopic is too long", ("kafka_replyTopic", b"t" * 250), says="kafka_replyTopic is not the name"),
+    _header("two reply topics", ("reply_to", b"a"), ("kafka_replyTopic", b"b"), says="another topic than reply_to"),
+    _header("kafka_replyPartition alone", ("kafka_replyPartition", b"\0\0\0\1"), says="needs reply_to or"),
+    _header(
+        "kafka_replyPartition that is text",
+        ("reply_to", b"elsewhere"),
+        ("kafka_replyPartition", b"17"),
+        says="kafka_replyPartition must be a number of 4 bytes",
+    ),
+    _header(
+        "kafka_replyPartition below nought",
+        ("reply_to", b"elsewhere"),
+        ("kafka_replyPartition", b"\xff\xff\xff\xff"),
+        says="kafka_replyPartition must not be negative",
+    ),
     _header("correlation_id is too long", ("correlation_id", b"c" * 1025), says="correlation_id is longer"),
     _header("correlation_id twice", ("correlation_id", b"a"), ("correlation_id", b"b"), says="correlation_id is given"),
     _header("kafka_correlationId is too long", ("kafka_correlationId", b"\0" * 1025), says="kafka_correlationId"),

@@ -1,6 +1,9 @@
 """Decoding: from bytes to a command or its refusal, and what an answer and a dead letter may show."""
 
 import json
+import re
+from base64 import b64decode, b64encode
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -15,7 +18,7 @@ from schemas.codes import StatusCode
 from schemas.command import SetEffectiveCommand
 from tests.deliveries import delivery
 from worker.decode import decode, masked, quoted
-from worker.model import Command, Decoded, Envelope, Header, Refused
+from worker.model import Command, Decoded, Envelope, Header, Refused, ReplyTo
 
 MAX_BYTES = 65_536
 TRACE = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -36,6 +39,23 @@ def the_refusal(value: object, *headers: Header) -> Refused:
     request = decoded(value, *headers).request
     assert isinstance(request, Refused)
     return request
+
+
+REFUSALS = {StatusCode.MALFORMED_REQUEST, StatusCode.MISSING_PARAMETER, StatusCode.INVALID_PARAMETER}
+NAMES = ["token", "access_token_identifier", "authentication_code", "identifier", "pass_code", "fields_set", "ce_id"]
+TEXTS = st.sampled_from(["", "x", "number", "number,id", " ", ",", "\0", "é" * 255, "x" * 256, "x" * 4097])
+VALUES = st.none() | st.booleans() | st.integers(-9, 9) | TEXTS | st.lists(TEXTS, max_size=2)
+IDENTIFIERS = st.dictionaries(st.sampled_from(["authentication_code", "identifier", "pass_code", "x"]), TEXTS | VALUES)
+BODIES = st.fixed_dictionaries(
+    {},
+    optional={
+        "token": TEXTS | VALUES,
+        "access_token_identifier": IDENTIFIERS | VALUES,
+        "fields_set": TEXTS | VALUES,
+        "request_unique_identifier": TEXTS | VALUES,
+        "colour": VALUES,
+    },
+)
 
 
 # --- commands -----------------------------------------------------------------------------------------------------
@@ -252,23 +272,126 @@ def test_a_wrong_request_id_is_not_repeated(wrong: object) -> None:
     assert decoded({**GOOD, "request_unique_identifier": wrong}).envelope.request_id is None
 
 
-# --- anything at all ----------------------------------------------------------------------------------------------
+# --- where the answer goes ----------------------------------------------------------------------------------------
 
-REFUSALS = {StatusCode.MALFORMED_REQUEST, StatusCode.MISSING_PARAMETER, StatusCode.INVALID_PARAMETER}
-NAMES = ["token", "access_token_identifier", "authentication_code", "identifier", "pass_code", "fields_set", "ce_id"]
-TEXTS = st.sampled_from(["", "x", "number", "number,id", " ", ",", "\0", "é" * 255, "x" * 256, "x" * 4097])
-VALUES = st.none() | st.booleans() | st.integers(-9, 9) | TEXTS | st.lists(TEXTS, max_size=2)
-IDENTIFIERS = st.dictionaries(st.sampled_from(["authentication_code", "identifier", "pass_code", "x"]), TEXTS | VALUES)
-BODIES = st.fixed_dictionaries(
-    {},
-    optional={
-        "token": TEXTS | VALUES,
-        "access_token_identifier": IDENTIFIERS | VALUES,
-        "fields_set": TEXTS | VALUES,
-        "request_unique_identifier": TEXTS | VALUES,
-        "colour": VALUES,
-    },
+
+@pytest.mark.parametrize("header", ["reply_to", "kafka_replyTopic"])
+def test_a_sender_may_name_a_topic_for_its_answer_and_a_partition(header: str) -> None:
+    place = (header, b"replies.shop")
+
+    assert decoded(GOOD, place).envelope.reply == ReplyTo(header, "replies.shop", None)
+    numbered = decoded(GOOD, place, ("kafka_replyPartition", b"\0\0\1\2"))
+    assert numbered.envelope.reply == ReplyTo(header, "replies.shop", 258)
+    assert isinstance(numbered.request, Command)
+
+
+def test_a_sender_may_name_the_same_topic_twice_over() -> None:
+    twice = decoded(GOOD, ("kafka_replyTopic", b"replies"), ("reply_to", b"replies"))
+
+    assert isinstance(twice.request, Command)
+    assert twice.envelope.reply == ReplyTo("reply_to", "replies", None)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        (("reply_to", b"a topic"),),
+        (("reply_to", b"one"), ("kafka_replyTopic", b"other")),
+        (("reply_to", b"one"), ("kafka_replyTopic", b"\xff")),
+        (("reply_to", b"one"), ("reply_to", b"one")),
+        (("reply_to", b"one"), ("kafka_replyPartition", b"1")),
+        (("reply_to", b"one"), ("kafka_replyPartition", b"\xff\0\0\0")),
+        (("kafka_replyPartition", b"\0\0\0\1"),),
+    ],
 )
+def test_a_place_that_is_wrong_in_any_way_is_no_place(headers: tuple[Header, ...]) -> None:
+    answer = decoded(GOOD, *headers)
+
+    assert answer.envelope.reply is None
+    assert isinstance(answer.request, Refused)
+    assert answer.request.code is StatusCode.INVALID_PARAMETER
+
+
+@pytest.mark.parametrize("value", [None, b"not JSON", b"{}"])
+def test_a_refused_body_is_answered_where_its_sender_waits(value: bytes | None) -> None:
+    answer = decode(delivery(value, (("reply_to", b"replies"), ("ce_type", b"wrong"))), max_bytes=MAX_BYTES)
+
+    assert answer.envelope.reply == ReplyTo("reply_to", "replies", None)
+
+
+# --- CloudEvents in structured mode -------------------------------------------------------------------------------
+
+EVENT: dict[str, Any] = {
+    "specversion": "1.0",
+    "id": "1",
+    "source": "/shop",
+    "type": "access_token.set_effective.v1",
+    "time": "2026-01-01T00:00:00Z",
+    "subject": "anything",
+    "datacontenttype": "application/json",
+    "extension": 7,
+    "data": GOOD,
+}
+STRUCTURED = ("content-type", b"application/cloudevents+json; charset=utf-8")
+
+
+def test_a_whole_event_is_the_command_in_its_data() -> None:
+    answer = decoded(EVENT, STRUCTURED, ("correlation_id", b"c"), ("reply_to", b"replies"))
+
+    assert answer.request == the_command(GOOD)
+    assert answer.envelope == Envelope(
+        "1", "/shop", (("correlation_id", b"c"),), reply=ReplyTo("reply_to", "replies", None)
+    )
+
+
+def test_an_event_may_hold_its_data_in_base64() -> None:
+    data = b64encode(orjson.dumps({**GOOD, "request_unique_identifier": "r"})).decode()
+    event = {name: value for name, value in EVENT.items() if name not in {"data", "datacontenttype"}}
+
+    answer = decoded({**event, "data_base64": data}, STRUCTURED)
+
+    assert answer.request == the_command(GOOD)
+    assert answer.envelope.request_id == "r"
+
+
+def test_an_events_own_attributes_count_and_not_their_copies_in_headers() -> None:
+    copies = (("ce_id", b"2"), ("ce_source", b"/copy"), ("ce_type", b"copy"), ("ce_id", b"3"))
+
+    answer = decoded(EVENT, STRUCTURED, *copies)
+
+    assert isinstance(answer.request, Command)
+    assert (answer.envelope.ce_id, answer.envelope.ce_source) == ("1", "/shop")
+
+
+def test_the_trace_of_the_message_is_nearer_than_the_one_of_the_event() -> None:
+    other = TRACE.replace(b"-01", b"-00").decode()
+    event = {**EVENT, "traceparent": other, "tracestate": "event=1"}
+
+    assert decoded(event, STRUCTURED).envelope.traceparent == other
+    assert decoded(event, STRUCTURED).envelope.tracestate == "event=1"
+    assert decoded(event, STRUCTURED, ("traceparent", TRACE)).envelope.traceparent == TRACE.decode()
+    assert decoded(event, STRUCTURED, ("traceparent", TRACE)).envelope.tracestate is None
+
+
+@pytest.mark.parametrize("nothing", [None, ""])
+def test_attributes_without_a_value_count_as_not_given(nothing: str | None) -> None:
+    answer = decoded({**dict.fromkeys(EVENT, nothing), "data": GOOD}, STRUCTURED)
+
+    assert isinstance(answer.request, Command)
+    assert answer.envelope == Envelope()
+
+
+@given(BODIES | BODIES.map(lambda body: body | GOOD), st.booleans())
+def test_an_events_data_is_judged_like_a_body_of_its_own(body: dict[str, Any], encoded: bool) -> None:
+    data = {"data_base64": b64encode(orjson.dumps(body)).decode()} if encoded else {"data": body}
+    alone = decoded(body, ("ce_id", b"1"), ("ce_source", b"/shop"))
+
+    answer = decoded({"id": "1", "source": "/shop", **data}, STRUCTURED)
+
+    assert (answer.request, answer.envelope) == (alone.request, alone.envelope)
+
+
+# --- anything at all ----------------------------------------------------------------------------------------------
 
 
 @given(st.binary(max_size=200), st.lists(st.tuples(st.sampled_from([*NAMES, "traceparent"]), st.binary(max_size=40))))
@@ -409,3 +532,64 @@ def test_a_secret_does_not_outlive_a_senders_mistake(value: bytes) -> None:
 def test_masking_takes_any_bytes(value: bytes) -> None:
     masked(value)
     masked(b'{"token":' + value)
+
+
+def test_a_secret_within_an_events_data_is_hidden_and_the_rest_stays() -> None:
+    event = {"id": "1", "data": {"token": "the-secret", "fields_set": "id"}}
+
+    assert orjson.loads(masked(orjson.dumps(event)) or b"") == {"id": "1", "data": {"token": "***", "fields_set": "id"}}
+
+
+def test_a_secret_within_an_events_encoded_data_is_hidden_and_the_rest_can_be_sent_again() -> None:
+    event = {"id": "1", "data_base64": b64encode(b'{"token": "the-secret", "fields_set":"id"}').decode()}
+
+    shown = orjson.loads(masked(orjson.dumps(event)) or b"")
+
+    assert shown["id"] == "1"
+    assert b64decode(shown["data_base64"]) == b'{"token": "***", "fields_set":"id"}'
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b'{"data_base64": "%s"' % b64encode(b'{"token": "the-secret"}'),
+        b'{"data_base64": "%s!"}' % b64encode(b'{"token": "the-secret"}'),
+        b'{"data_base64": ["%s"]}' % b64encode(b'{"token": "the-secret"}'),
+        b"{data_base64: %s}" % b64encode(b'{"token": "the-secret"}'),
+        b'{"data_base64": "%s"}' % b64encode(b'{"data_base64": "%s"}' % b64encode(b"token=the-secret")),
+        b'[{"data\\u005fbase64": "%s"}]' % b64encode(b'{"token": "the-secret"}'),
+    ],
+)
+def test_a_secret_in_base64_does_not_outlive_a_senders_mistake(value: bytes) -> None:
+    shown = masked(value) or b""
+
+    for encoded in re.findall(rb"[A-Za-z0-9+/=]{8,}", shown):
+        with suppress(ValueError):
+            assert b"secret" not in b64decode(encoded)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_a_command_written_as_text_within_an_event_holds_its_secrets_no_longer(depth: int) -> None:
+    text = '{"token": "the-secret", "é": 1}'
+    for _ in range(depth):
+        text = json.dumps({"data": text, "x": [1]})
+
+    shown = json.loads(masked(text.encode()) or b"")
+
+    assert "secret" not in str(shown)
+    assert shown["x"] == [1]
+    for _ in range(depth):
+        shown = json.loads(shown["data"])
+    assert shown == {"token": "***", "é": 1}
+
+
+def test_data_within_data_is_looked_into_however_deep() -> None:
+    deep = b'{"data":' * 5000 + b'{"data":"x","token":"the-secret"}' + b"}" * 5000
+
+    assert masked(deep) == deep.replace(b"the-secret", b"***")
+
+
+def test_encoded_data_without_secrets_is_shown_as_it_came() -> None:
+    value = b'{"data_base64": "%s", "x": {"data_base64": null}}' % b64encode(b"nothing")
+
+    assert masked(value) == value

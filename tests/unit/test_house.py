@@ -18,7 +18,7 @@ ROOT: Final = Path(__file__).parents[2]
 ORDER: Final = (
     *("model", "decide", "errors", "sql", "database"),
     *("settings", "kafka", "observe", "patience", "probe", "tracing", "fuse", "contract"),
-    *("decode", "recall", "authorise", "credentials", "load", "apply", "record", "encode"),
+    *("decode", "replies", "recall", "authorise", "credentials", "load", "apply", "record", "encode"),
     *("project", "result", "publish"),
     *("pipeline", "lane", "retention", "watchdog", "supervisor", "admin", "service"),
     *("migrate", "topics", "importing", "check"),

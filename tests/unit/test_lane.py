@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,10 +20,11 @@ from worker.embedded.processes import until
 from worker.errors import AnswerRefused, DependencyAway, Fenced, FuseBlown, LaneBlocked, LaneLost, Unpublished
 from worker.fuse import FAILURES, Fuse
 from worker.lane import Lane, Site, Tools
-from worker.model import Answer, Answered, Decoded, Delivery, Envelope, Refused
+from worker.model import Answer, Answered, Decoded, Delivery, Envelope, Refused, ReplyTo
 from worker.observe import Health, Metrics
 from worker.pipeline import Hold, Pipeline
 from worker.publish import Place
+from worker.replies import Replies
 from worker.result import Message, Post
 
 SOURCE: Final = TopicPartition("commands", 0)
@@ -126,6 +127,8 @@ class Decides:
     row: Row
     trouble: list[Exception] = field(default_factory=list)
     tried: int = 0
+    reply: ReplyTo | None = None
+    """Where every sender wants its answer."""
 
     async def run(self, hold: Hold, batch: Sequence[Delivery], first: int) -> tuple[list[Answered], Hold]:
         self.tried += 1
@@ -136,7 +139,7 @@ class Decides:
         refusal = Refused(StatusCode.ACCESS_DENIED, "no")
         answered = [
             Answered(
-                Decoded(each, Envelope(), refusal),
+                Decoded(each, Envelope(reply=self.reply), refusal),
                 Answer(each.coordinates.command_id, refusal.code, refusal.message, datetime(2026, 1, 1, tzinfo=UTC)),
                 None,
             )
@@ -212,8 +215,14 @@ class World:
             clock=time.time,
             max_batch=max_batch,
             confirmed=self.group.confirmed,
+            replies=Replies(["*"], look=self.look),
         )
         self.drains: list[asyncio.Event] = []
+        self.others: dict[str, int] = {}
+
+    async def look(self, _: Sequence[str]) -> Mapping[str, int]:
+        """Somebody else's topics."""
+        return self.others
 
     def start(self) -> "tuple[asyncio.Task[None], asyncio.Event]":
         lane, drain = (
@@ -600,3 +609,84 @@ async def test_a_lane_owns_its_row_and_fences_before_it_reads_the_offset(monkeyp
     await world.run_until(lambda: world.log.committed_offset == 1)
 
     assert steps[:3] == ["fetchrow", "open", "committed"]
+
+
+# --- answers that go elsewhere ----------------------------------------------------------------------------------------
+
+ELSEWHERE: Final = ReplyTo("reply_to", "replies", 3)
+
+
+def redirected(*values: bytes) -> World:
+    world = World(*values)
+    world.decides.reply = ELSEWHERE
+    world.others = {"replies": 4}
+    return world
+
+
+def places(world: World) -> list[tuple[str, int | None]]:
+    return [(message.topic, message.partition) for _, written in world.publishes.published for message in written]
+
+
+async def test_an_answer_goes_where_its_sender_wants_it_and_nowhere_else() -> None:
+    world = redirected(b"a", b"b")
+
+    await world.run_until(lambda: world.log.committed_offset == 2)
+
+    assert places(world) == [("replies", 3)] * 2
+
+
+async def test_a_reply_topic_to_blame_loses_its_answers_to_the_results_topic() -> None:
+    world = redirected(b"a", b"b")
+    world.publishes.faults = [lambda *_: Unpublished("forbidden", frozenset({"replies"}))]
+
+    await world.run_until(lambda: world.log.committed_offset == 2)
+
+    assert places(world) == [("results", None)] * 2
+
+
+async def test_a_reply_topic_that_is_gone_loses_its_answers_to_the_results_topic() -> None:
+    world = redirected(b"a")
+    world.others = {}
+    world.publishes.faults = [lambda *_: Unpublished("no answer")]
+
+    await world.run_until(lambda: world.log.committed_offset == 1)
+
+    assert places(world) == [("results", None)]
+
+
+async def test_a_failure_that_is_not_the_reply_topics_leaves_the_answers_to_it() -> None:
+    world = redirected(b"a")
+    world.publishes.faults = [lambda *_: Unpublished("lost"), lambda *_: Unpublished("lost")]
+
+    await world.run_until(lambda: world.log.committed_offset == 1)
+
+    assert places(world) == [("replies", 3)]
+
+
+async def test_an_answer_too_large_is_shortened_where_its_sender_waits() -> None:
+    world = redirected(b"a")
+    world.publishes.faults = [lambda *_: AnswerRefused("too large")]
+
+    await world.run_until(lambda: world.log.committed_offset == 1)
+
+    assert places(world) == [("replies", 3)]
+
+
+async def test_a_reply_topic_that_takes_not_even_a_short_answer_does_not_stop_the_lane() -> None:
+    world = redirected(b"a", b"b")
+    small = [lambda *_: AnswerRefused("too large")] * 3
+    world.publishes.faults = [*small]
+
+    await world.run_until(lambda: world.log.committed_offset == 2)
+
+    assert places(world) == [("results", None), ("replies", 3)]
+    assert world.publishes.commands == ["0", "1"]
+
+
+async def test_a_broker_that_does_not_tell_of_a_topic_is_waited_for_and_is_back_when_it_does() -> None:
+    world = World(b"a")
+    world.decides.trouble = [DependencyAway("kafka", "no answer while topics were looked up")]
+
+    await world.run_until(lambda: world.log.committed_offset == 1)
+
+    assert world.health.dependencies_away() == {}

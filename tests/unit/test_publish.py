@@ -12,7 +12,7 @@ from aiokafka.partitioner import murmur2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.publish import Commits, Place, WatchedProducer, own_or_keyed, send, transactional_id
+from worker.publish import Commits, Place, Sent, WatchedProducer, own_or_keyed, send, transactional_id
 from worker.result import Message
 
 SOURCE: Final = TopicPartition("commands", 2)
@@ -138,6 +138,51 @@ async def test_a_topic_with_another_count_is_written_by_key() -> None:
         ("results", 2),
         ("transitions", 479470107 % 7),
     }
+
+
+async def test_a_redirected_answer_goes_to_its_partition_and_nobody_asks_how_many_there_are() -> None:
+    producer = Producer(9, results=4)
+
+    await send(producer, [message("results", 1), Message("replies", b"key", b"2", (), 6)], SOURCE, 4)
+
+    assert {(topic, partition) for topic, partition, _ in producer.sent} == {("results", 2), ("replies", 6)}
+
+
+# --- whose fault it was -----------------------------------------------------------------------------------------------
+
+REDIRECTED: Final = (message("results", 1), Message("replies", None, None, (), 0), Message("others", None, None, (), 0))
+
+
+def sent(**outcomes: bool | None) -> Sent:
+    """A publication in which these topics took what they got, refused it, or have not answered yet."""
+    batches = Sent()
+    for topic, outcome in outcomes.items():
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if outcome:
+            future.set_result(None)
+        elif outcome is not None:
+            future.set_exception(kafka.KafkaError())
+            future.exception()
+        batches.add(topic, future)
+    return batches
+
+
+@pytest.mark.parametrize("outcome", [None, False])
+async def test_a_reply_topic_is_to_blame_if_our_own_took_everything(outcome: bool | None) -> None:
+    assert sent(results=True, replies=outcome, others=True).to_blame(REDIRECTED) == {"replies"}
+
+
+async def test_a_reply_topic_that_nothing_could_be_handed_over_to_is_to_blame() -> None:
+    assert sent(results=True, others=True).to_blame(REDIRECTED) == {"replies"}
+
+
+@pytest.mark.parametrize("outcome", [None, False])
+async def test_nobody_is_to_blame_if_our_own_topics_did_not_take_theirs(outcome: bool | None) -> None:
+    assert sent(results=outcome, replies=None, others=None).to_blame(REDIRECTED) == frozenset()
+
+
+async def test_without_a_redirected_answer_nobody_is_to_blame() -> None:
+    assert sent(results=False).to_blame([message("results", 1)]) == frozenset()
 
 
 # --- what happens under the surface -----------------------------------------------------------------------------------
