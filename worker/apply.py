@@ -48,6 +48,11 @@ def _link(decision: Applied, chain: Chain, lane_name: str, now: datetime) -> Fac
         sequence=chain.sequence + 1,
         previous_hash=chain.hash,
     )
+    return sealed(fact)
+
+
+def sealed(fact: Fact) -> Fact:
+    """A fact that has its place in a chain, with its hash."""
     text = fact.canonical()
     return replace(fact, text=text, hash=hashlib.sha256(text).digest())
 
@@ -65,15 +70,20 @@ async def apply(connection: Connection, facts: Sequence[Fact], lane: int) -> Non
     """
     if not facts:
         return
-    await connection.copy_records_to_table(
-        "transition", columns=_COLUMNS, records=[_record(fact, lane) for fact in facts]
-    )
+    await write_facts(connection, facts, lane)
     first, last = facts[0], facts[-1]
     # Dates are shown to the second; Postgres would round half a second up, into the future.
     updated = first.occurred_at.replace(tzinfo=None, microsecond=0)
     changed = await connection.execute(statement("apply"), lane, first.sequence, last.sequence, last.hash, updated)
     if changed != f"UPDATE {len(facts)}":
         raise RuntimeError(f"{len(facts)} transitions were decided under a lock, but Postgres says {changed}")
+
+
+async def write_facts(connection: Connection, facts: Sequence[Fact], lane: int) -> None:
+    """Write facts of the lane with this id, and nothing but them."""
+    await connection.copy_records_to_table(
+        "transition", columns=_COLUMNS, records=[_record(fact, lane) for fact in facts]
+    )
 
 
 def _record(fact: Fact, lane: int) -> tuple[object, ...]:

@@ -7,9 +7,11 @@ neighbours. Lines are read twice rather than held.
 import asyncio
 import os
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from types import NoneType
@@ -21,6 +23,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from schemas.access_token import AccessToken, AccountsReceivable, Classification, RewardsParticipant, Unit, User
+from worker.announce import hold_import_lane, write_first_states
 from worker.credentials import HASHER
 from worker.decode import quoted
 from worker.errors import BatchRefused, WorkerError, from_postgres
@@ -249,6 +252,7 @@ class _Run:
 
     files: Sequence[Path]
     on_progress: OnProgress
+    clock: Callable[[], float]
     bytes_total: int
     bytes_done: int = 0
     read: int = 0
@@ -274,18 +278,25 @@ class _Run:
 
 
 async def import_files(
-    owner_dsn: str, files: Sequence[Path | str], *, on_progress: OnProgress = lambda _: None
+    owner_dsn: str,
+    files: Sequence[Path | str],
+    *,
+    on_progress: OnProgress = lambda _: None,
+    clock: Callable[[], float] = time.time,
 ) -> ImportReport:
     """Upsert the lines of ``files`` (NDJSON); bad ones are reported and skipped. Running it again loads the same.
 
+    The first state of every new access token is an event, which ``worker.announce`` publishes. ``clock`` gives seconds
+    since the epoch.
     Raises ``ImportingError`` if a file cannot be read or the schema is not there, ``DependencyAway`` for Postgres.
     """
     paths = [Path(file) for file in files]
-    run = _Run(paths, on_progress, 2 * sum(_size(path) for path in paths))
+    run = _Run(paths, on_progress, clock, 2 * sum(_size(path) for path in paths))
     async with owner_connection(owner_dsn) as connection:
         if await connection.fetchval("SELECT to_regclass('access_token') IS NULL"):
             raise ImportingError("the database has no schema yet: run `effective-worker migrate` first")
         await connection.execute(statement("import_new_tokens"))
+        await connection.execute(statement("import_open_lane"))
         await _load_organisations(connection, run)
         await _load_the_rest(connection, run)
         # A worker that comes before autovacuum would have plans for tables that nobody has looked at: seconds a batch.
@@ -396,7 +407,7 @@ async def _load(connection: asyncpg.Connection, run: _Run, chunk: Sequence[_Good
     if not chunk:
         return
     try:
-        await _load_at_once(connection, chunk)
+        await _load_at_once(connection, chunk, datetime.fromtimestamp(run.clock(), UTC))
     except BatchRefused as error:
         if len(chunk) == 1:
             constraint = getattr(error.__cause__, "constraint_name", None)
@@ -418,7 +429,7 @@ _CONSTRAINTS: Final[Mapping[str | None, str]] = {
 }
 
 
-async def _load_at_once(connection: asyncpg.Connection, chunk: Sequence[_Good]) -> None:
+async def _load_at_once(connection: asyncpg.Connection, chunk: Sequence[_Good], now: datetime) -> None:
     tables: _Tables = {table: {} for table in _TABLES}
     for good in chunk:
         for table, key, row in _rows(good):
@@ -428,8 +439,7 @@ async def _load_at_once(connection: asyncpg.Connection, chunk: Sequence[_Good]) 
     for attempt in range(1, _DEADLOCK_RETRIES + 1):
         try:
             async with connection.transaction():
-                for table, rows in tables.items():
-                    await _upsert(connection, table, rows)
+                await _write(connection, dict(tables), now)
             return
         except asyncpg.DeadlockDetectedError as error:
             if attempt == _DEADLOCK_RETRIES:
@@ -438,13 +448,18 @@ async def _load_at_once(connection: asyncpg.Connection, chunk: Sequence[_Good]) 
             raise from_postgres(error) from error
 
 
-async def _upsert(connection: asyncpg.Connection, table: str, rows: Mapping[tuple[str, ...], _Row]) -> None:
-    if not rows:
-        return
-    if table == "access_token":
-        for replaced in await connection.fetch(statement("import_replaced_token"), _json(rows)):
-            _keep(rows[replaced["organisation"], replaced["id"]], dict(replaced))
-    await connection.execute(statement(f"import_{table}"), _json(rows))
+async def _write(connection: asyncpg.Connection, tables: _Tables, now: datetime) -> None:
+    tokens = tables.pop("access_token")
+    # Before all other rows, as in a worker's transaction.
+    lane = await hold_import_lane(connection) if tokens else None
+    for table, rows in tables.items():
+        if rows:
+            await connection.execute(statement(f"import_{table}"), _json(rows))
+    if lane is not None:
+        for replaced in await connection.fetch(statement("import_replaced_token"), _json(tokens)):
+            _keep(tokens[replaced["organisation"], replaced["id"]], dict(replaced))
+        made = await connection.fetch(statement("import_access_token"), _json(tokens))
+        await write_first_states(connection, lane, made, now)
 
 
 # The statement keeps these as well, where the access token is in the database already.

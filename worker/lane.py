@@ -56,8 +56,7 @@ class Site:
     @property
     def name(self) -> str:
         """The lane's name in transition events (CONTRACT 6)."""
-        source = self.place.source
-        return lane_name(self.cluster, self.place.group, source.topic, source.partition)
+        return lane_name(self.cluster, self.place.group, *self.place.source)
 
 
 @dataclass(frozen=True, slots=True)

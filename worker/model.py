@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import lru_cache
-from typing import ClassVar, TypeVar
+from typing import ClassVar, Final, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -51,9 +51,16 @@ def percent_encoded(part: str) -> str:
     return part if _UNRESERVED.fullmatch(part) else quote(part, safe="")
 
 
+IMPORT_LANE: Final = "import"
+"""The lane in which imports count their events (CONTRACT 6). No other lane has a name without slashes."""
+
+
 def lane_name(cluster: str, group: str, topic: str, partition: int) -> str:
-    """The name by which transition events know a lane (CONTRACT 6)."""
-    return "/".join(percent_encoded(str(part)) for part in (cluster, group, topic, partition))
+    """The name by which transition events know a lane (CONTRACT 6).
+
+    ``{cluster}/{group}/{topic}/{partition}``, its parts percent-encoded; the lane of imports has no cluster.
+    """
+    return "/".join(map(percent_encoded, (cluster, group, topic, str(partition)))) if cluster else IMPORT_LANE
 
 
 @lru_cache(maxsize=64)
@@ -257,15 +264,16 @@ class Fact(Value, frozen=True):
     organisation: str
     token: str
     version: int
-    from_state: LifeCycleState
+    from_state: LifeCycleState | None
+    """``None`` for the first state of an imported access token, which no user, unit or command brought about."""
     to_state: LifeCycleState
     occurred_at: datetime
-    user: str
-    unit: str
-    command_id: str
+    user: str | None
+    unit: str | None
+    command_id: str | None
     cause: str
     lane: str
-    """The lane's name: ``{cluster}/{group}/{topic}/{partition}``, its parts percent-encoded."""
+    """The lane's name (:func:`lane_name`)."""
     sequence: int
     previous_hash: bytes
     hash: bytes = b""
@@ -276,7 +284,7 @@ class Fact(Value, frozen=True):
         """The RFC 8785 JSON of the event without its ``hash`` (CONTRACT 6); ``schemas.transition`` says why."""
         return msgspec.json.encode(self.members(), order="sorted")
 
-    def members(self) -> dict[str, str | int]:
+    def members(self) -> dict[str, str | int | None]:
         """The transition event without its ``hash``: what the hash is taken of (CONTRACT 6)."""
         return {
             "organisation": self.organisation,

@@ -47,7 +47,7 @@ async def test_missing_topics_are_named(settings: Settings) -> None:
 
 async def test_a_pending_migration_fails(settings: Settings, database: DatabaseUnderTest) -> None:
     async with owner_connection(database.owner_dsn) as connection:
-        await connection.execute("DELETE FROM _pogo_migration")
+        await connection.execute("DELETE FROM _pogo_migration WHERE migration_id LIKE '0001%'")
     line = (await checked(settings))["schema"]
     assert (line.state, line.detail.split(";")[0]) == ("failed", "pending: 0001_the_journey")
 

@@ -387,13 +387,14 @@ async def test_a_transition_by_a_command_is_whole_and_follows_the_rule(owner: Se
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"from_state": "NOT_EFFECTIVE"}, {"user_id": "u"}, {"version": 2}, {"to_state": None}], ids=str
+    "wrong", [{"from_state": "NOT_EFFECTIVE"}, {"user_id": "u"}, {"version": 0}, {"to_state": None}], ids=str
 )
 async def test_the_first_state_of_an_imported_token_has_none_before_it(owner: Session, wrong: dict[str, Any]) -> None:
     with pytest.raises((asyncpg.CheckViolationError, asyncpg.NotNullViolationError)):
         await owner.insert("transition", imported(**wrong))
 
     await owner.insert("transition", imported())
+    await owner.insert("transition", imported(version=2, sequence=2))
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,8 @@ async def stored(database: DatabaseUnderTest, columns: str) -> list[tuple[Any, .
 async def test_the_fixture_loads_whole_and_again(database: DatabaseUnderTest) -> None:
     for _ in range(2):
         assert await import_files(database.owner_dsn, [FIXTURE]) == ImportReport(15, 15, ())
+    # They were there before, from a release that wrote no first states.
+    assert await rows(database, "SELECT FROM transition") == []
     tokens = await rows(
         database, "SELECT number, life_cycle_state, version FROM access_token ORDER BY organisation, id"
     )
@@ -154,13 +156,17 @@ async def test_state_version_and_last_transition_of_a_token_that_exists_stay(
     await load(database, tmp_path, [ORGANISATION, token()])
     async with owner_connection(database.owner_dsn) as connection:
         await connection.execute(
-            "UPDATE access_token SET life_cycle_state = 'EFFECTIVE', version = 1, updated_by_user = 'U1',"
+            "UPDATE access_token SET life_cycle_state = 'EFFECTIVE', version = 2, updated_by_user = 'U1',"
             " updated_date = '2026-01-01' WHERE organisation = 'NEW'"
+        )
+        await connection.execute(
+            "INSERT INTO transition SELECT organisation, id, 2, 'NOT_EFFECTIVE', 'EFFECTIVE', now(), 'U1', 'B1',"
+            " 'req:x', 'API', 77, 1, sha256(''), sha256('') FROM access_token WHERE organisation = 'NEW'"
         )
     log = {"updated_date": "2016-10-05T13:19:56", "updated_by_user": "U2"}
     await load(database, tmp_path, [token(udf_string_1="new", log_information=log)])
     columns = "life_cycle_state, version, updated_by_user, updated_date::text, udf_string_1"
-    assert await stored(database, columns) == [("EFFECTIVE", 1, "U1", "2026-01-01 00:00:00", "new")]
+    assert await stored(database, columns) == [("EFFECTIVE", 2, "U1", "2026-01-01 00:00:00", "new")]
 
 
 async def test_a_token_that_existed_before_keeps_its_state_though_no_command_changed_it(
@@ -170,7 +176,45 @@ async def test_a_token_that_existed_before_keeps_its_state_though_no_command_cha
     await load(
         database, tmp_path, [token(life_cycle_state="EFFECTIVE"), token(life_cycle_state="PENDING_VERIFICATION")]
     )
-    assert await stored(database, "life_cycle_state") == [("NOT_EFFECTIVE",)]
+    assert await stored(database, "life_cycle_state, version") == [("NOT_EFFECTIVE", 1)]
+
+
+EVENTS: Final = (
+    "SELECT access_token_id, version, from_state, to_state, user_id, unit_id, command_id, cause, sequence"
+    " FROM transition WHERE organisation = 'NEW' ORDER BY sequence"
+)
+
+
+def first_state(token: str, state: str, sequence: int, version: int = 1) -> tuple[Any, ...]:
+    return (token, version, None, state, None, None, None, "IMPORT", sequence)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 1000])
+async def test_the_first_state_of_each_new_token_is_an_event_and_nothing_else_is(
+    database: DatabaseUnderTest, tmp_path: Path, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importing, "CHUNK", chunk)
+    await load(database, tmp_path, [ORGANISATION, token(1), token(2, life_cycle_state="EFFECTIVE")])
+    await load(database, tmp_path, [token(1), token(2), token(3, number="N1"), token(4)])
+    assert await rows(database, EVENTS) == [
+        first_state("T1", "NOT_EFFECTIVE", 1),
+        first_state("T2", "EFFECTIVE", 2),
+        first_state("T4", "NOT_EFFECTIVE", 3),
+    ]
+    (lane,) = await rows(database, "SELECT cluster, topic, first_offset, next_offset, chain_sequence FROM lane")
+    assert lane == ("", "import", 0, 3, 3)
+
+
+async def test_a_token_that_a_later_chunk_makes_in_another_state_goes_on_with_its_history(
+    database: DatabaseUnderTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importing, "CHUNK", 1)
+    await load(database, tmp_path, [ORGANISATION, token(1), token(1, life_cycle_state="EFFECTIVE")])
+    assert await rows(database, EVENTS) == [
+        first_state("T1", "NOT_EFFECTIVE", 1),
+        first_state("T1", "EFFECTIVE", 2, version=2),
+    ]
+    assert await stored(database, "life_cycle_state, version") == [("EFFECTIVE", 2)]
 
 
 BAD: Final = [

@@ -21,7 +21,7 @@ ORDER: Final = (
     *("decode", "replies", "recall", "authorise", "credentials", "load", "apply", "record", "encode"),
     *("project", "result", "publish"),
     *("pipeline", "lane", "retention", "watchdog", "supervisor", "admin", "service"),
-    *("migrate", "topics", "importing", "check"),
+    *("migrate", "topics", "announce", "importing", "check"),
     *("browse", "history", "explain", "matching", "reconcile", "audit", "erasure"),
     *("embedded", "demo", "cli", "__main__"),
 )

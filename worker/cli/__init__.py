@@ -44,7 +44,7 @@ def application() -> typer.Typer:
     topics.command("apply", epilog=example("topics apply"))(apply)
     app.add_typer(topics, name="topics", epilog=example("topics plan", "topics apply"))
     app.command("check", epilog=example("check", "check --json"))(check)
-    app.command("import", epilog=example("import fixture.ndjson"))(import_)
+    app.command("import", epilog=example("import fixture.ndjson", "import --announce"))(import_)
     app.command(
         "login-token",
         epilog=example(

@@ -10,31 +10,65 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from worker.announce import Announced, announce
 from worker.cli.terminal import FAILED, Json, run_to_end, settings_from_environment, show
-from worker.importing import ImportProgress, OnProgress, import_files
+from worker.importing import ImportProgress, ImportReport, OnProgress, import_files
+from worker.settings import Settings
 
 
 def import_(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", show_default=False, help="NDJSON files.")],
+    files: Annotated[
+        list[Path] | None, typer.Argument(metavar="FILE...", show_default=False, help="NDJSON files.")
+    ] = None,
+    announce_only: Annotated[
+        bool, typer.Option("--announce", help="Load nothing: publish the events that earlier imports have left.")
+    ] = False,
+    no_events: Annotated[bool, typer.Option("--no-events", help="Publish no events now: they wait.")] = False,
     json: Json = False,
 ) -> None:
     """Load organisations, units, users, revoked logins and access tokens. Bad lines are reported, skipped, and exit 1.
 
     Lines may come in any order, and the last line for an id wins. The state of an access token that exists is never
-    changed.
+    changed. The first state of a new one is an event: if the broker does not take it now, it waits for the next import,
+    or for `import --announce`, which exits 1 if it has to wait on.
     """
-    owner = settings_from_environment().postgres.owner.get_secret_value()
+    if bool(files) == announce_only or (announce_only and no_events):
+        raise typer.BadParameter("files to load, or --announce and nothing else", param_hint="FILE...")
+    settings = settings_from_environment()
+    report = _load(settings, files) if files else ImportReport(0, 0, ())
+    announced = Announced(0, 0) if no_events else run_to_end(announce(settings))
+    lines = []
+    if files:
+        lines.append(f"{report.read} lines read, {report.loaded} loaded, {len(report.bad)} bad")
+    if announced.published or announce_only:
+        lines.append(f"{announced.published} first states announced")
+    if announced.waiting:
+        sys.stderr.write(
+            f"warning: {announced.waiting} first states are loaded but not announced yet: {announced.reason}; "
+            "announce them with: effective-worker import --announce\n"
+        )
+    show(_document(report, None if no_events else announced), lines, as_json=json)
+    raise typer.Exit(FAILED if report.bad or (announce_only and announced.waiting) else 0)
+
+
+def _load(settings: Settings, files: list[Path]) -> ImportReport:
+    owner = settings.postgres.owner.get_secret_value()
     with _bar() as on_progress:
         report = run_to_end(import_files(owner, files, on_progress=on_progress))
     for bad in report.bad:
         sys.stderr.write(f"{bad.file}:{bad.line}: {bad.what}\n")
-    document = {
+    return report
+
+
+def _document(report: ImportReport, announced: Announced | None) -> dict[str, object]:
+    return {
         "read": report.read,
         "loaded": report.loaded,
         "bad": [{"file": bad.file, "line": bad.line, "what": bad.what} for bad in report.bad],
+        "events": None
+        if announced is None
+        else {"published": announced.published, "waiting": announced.waiting, "reason": announced.reason},
     }
-    show(document, [f"{report.read} lines read, {report.loaded} loaded, {len(report.bad)} bad"], as_json=json)
-    raise typer.Exit(FAILED if report.bad else 0)
 
 
 @contextmanager

@@ -1,8 +1,9 @@
--- State and version of an access token that exists are never touched, nor is what its last transition logged.
--- A pass code or a log that a line does not give stays as it is.
+-- State and version of an access token that exists are never touched, nor is what a command logged last.
+-- A pass code or a log that a line does not give stays as it is. Returned are the new ones, whose first state is an event:
+-- one that was there before and was removed goes on with its history.
 WITH loaded AS (
     INSERT INTO access_token AS t (
-        organisation, id, life_cycle_state, pass_code_hash, number, authentication_code, identifier,
+        organisation, id, life_cycle_state, version, pass_code_hash, number, authentication_code, identifier,
         card_masked_number, card_last_4_digits, verification_code, verified_date, verified_by_user, udf_string_1,
         udf_string_2, udf_string_3, udf_string_4, udf_string_5, udf_string_6, udf_string_7, udf_string_8, udf_float_1,
         udf_float_2, udf_float_3, udf_float_4, udf_date_1, udf_date_2, udf_date_3, udf_date_4, classification,
@@ -10,13 +11,18 @@ WITH loaded AS (
         updated_by_user, updated_by_unit
     )
     SELECT
-        organisation, id, life_cycle_state, pass_code_hash, number, authentication_code, identifier,
+        organisation, id, life_cycle_state,
+        1 + coalesce((
+            SELECT max(f.version) FROM transition AS f
+            WHERE f.organisation = line.organisation AND f.access_token_id = line.id
+        ), 0),
+        pass_code_hash, number, authentication_code, identifier,
         card_masked_number, card_last_4_digits, verification_code, verified_date, verified_by_user, udf_string_1,
         udf_string_2, udf_string_3, udf_string_4, udf_string_5, udf_string_6, udf_string_7, udf_string_8, udf_float_1,
         udf_float_2, udf_float_3, udf_float_4, udf_date_1, udf_date_2, udf_date_3, udf_date_4, classification,
         accounts_receivable, rewards_participant, created_date, created_by_user, created_by_unit, updated_date,
         updated_by_user, updated_by_unit
-    FROM json_populate_recordset(NULL::access_token, $1::text::json)
+    FROM json_populate_recordset(NULL::access_token, $1::text::json) AS line
     ON CONFLICT (organisation, id) DO UPDATE SET
         number = excluded.number, authentication_code = excluded.authentication_code,
         identifier = excluded.identifier, card_masked_number = excluded.card_masked_number,
@@ -34,9 +40,20 @@ WITH loaded AS (
         created_date = coalesce(excluded.created_date, t.created_date),
         created_by_user = coalesce(excluded.created_by_user, t.created_by_user),
         created_by_unit = coalesce(excluded.created_by_unit, t.created_by_unit),
-        updated_date = CASE WHEN t.version = 0 THEN coalesce(excluded.updated_date, t.updated_date) ELSE t.updated_date END,
-        updated_by_user = CASE WHEN t.version = 0 THEN coalesce(excluded.updated_by_user, t.updated_by_user) ELSE t.updated_by_user END,
-        updated_by_unit = CASE WHEN t.version = 0 THEN coalesce(excluded.updated_by_unit, t.updated_by_unit) ELSE t.updated_by_unit END
-    RETURNING t.organisation, t.id, t.xmax = 0 AS made
+        (updated_date, updated_by_user, updated_by_unit) = (
+            SELECT CASE WHEN by_command THEN t.updated_date ELSE coalesce(excluded.updated_date, t.updated_date) END,
+                CASE WHEN by_command THEN t.updated_by_user ELSE coalesce(excluded.updated_by_user, t.updated_by_user) END,
+                CASE WHEN by_command THEN t.updated_by_unit ELSE coalesce(excluded.updated_by_unit, t.updated_by_unit) END
+            FROM (
+                SELECT EXISTS (
+                    SELECT FROM transition AS f
+                    WHERE f.organisation = t.organisation AND f.access_token_id = t.id AND f.version = t.version
+                        AND f.cause = 'API'
+                ) AS by_command
+            ) AS last
+        )
+    RETURNING t.organisation, t.id, t.version, t.life_cycle_state, t.xmax = 0 AS made
+), noted AS (
+    INSERT INTO pg_temp.new_token SELECT organisation, id FROM loaded WHERE made ON CONFLICT DO NOTHING
 )
-INSERT INTO pg_temp.new_token SELECT organisation, id FROM loaded WHERE made ON CONFLICT DO NOTHING
+SELECT organisation, id, version, life_cycle_state FROM loaded WHERE made ORDER BY organisation, id

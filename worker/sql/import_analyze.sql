@@ -1,2 +1,2 @@
 ANALYZE organisation, unit, app_user, revoked_login, contact, accounts_receivable, rewards_participant, classification,
-    access_token
+    access_token, transition

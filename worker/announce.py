@@ -1,0 +1,166 @@
+"""The first states of imported access tokens as events (CONTRACT 6): written with their rows, published afterwards.
+
+Imports have a lane of their own. Its row counts events where others count offsets: up to ``first_offset`` they are
+published, up to ``next_offset`` written. So whatever stops an import or a publication, the next one goes on from there.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import asyncpg
+from aiokafka import TopicPartition
+from msgspec.structs import replace
+
+from schemas.states import LifeCycleState
+from worker.apply import Chain, sealed, write_facts
+from worker.database import Row
+from worker.errors import KAFKA_ERRORS, WorkerError, from_kafka
+from worker.kafka import client_options
+from worker.migrate import owner_connection
+from worker.model import IMPORT_LANE, Fact, Value
+from worker.publish import WatchedProducer, send, started
+from worker.result import Post, transition_message
+from worker.settings import Settings
+from worker.sql import statement
+from worker.topics import admin_client
+
+PAGE: Final = 1000
+_KEYED: Final = 0
+"""As the count of a lane's own partitions: an import has none, so events go by their keys."""
+
+
+class NoLane(WorkerError):
+    """Somebody removed the lane of imports, and with it the head of its chain: ``audit verify`` says more."""
+
+
+class NoTopic(WorkerError):
+    """The topic of transition events is not there."""
+
+
+class ImportLane(Value, frozen=True):
+    """The lane of imports, locked: its id, and the head of its chain."""
+
+    id: int
+    chain: Chain
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """How many events were published now, how many are still waiting, and what they wait for (``None`` for nothing)."""
+
+    published: int
+    waiting: int
+    reason: str | None = None
+
+
+# --- written ----------------------------------------------------------------------------------------------------------
+
+
+async def hold_import_lane(connection: asyncpg.Connection) -> ImportLane:
+    """Lock the lane of imports until the transaction ends. Raises ``NoLane``."""
+    row = await connection.fetchrow(statement("import_hold_lane"))
+    if row is None:
+        raise NoLane("the row of the lane of imports is gone")
+    return ImportLane(row["id"], Chain(row["chain_sequence"], row["chain_hash"]))
+
+
+async def write_first_states(
+    connection: asyncpg.Connection, lane: ImportLane, made: Sequence[Row], now: datetime
+) -> None:
+    """Write the events of the access tokens that were made in this transaction, in their order."""
+    if not made:
+        return
+    facts, chain = [], lane.chain
+    for row in made:
+        fact = _first_state(row, now, chain.sequence + 1, chain.hash)
+        facts.append(fact)
+        chain = Chain(fact.sequence, fact.hash)
+    await write_facts(connection, facts, lane.id)
+    await connection.execute(statement("import_move_lane"), lane.id, chain.sequence, chain.hash)
+
+
+def _first_state(row: Row, now: datetime, sequence: int, previous_hash: bytes) -> Fact:
+    return sealed(
+        Fact(
+            organisation=row["organisation"],
+            token=row["id"],
+            version=row["version"],
+            from_state=None,
+            to_state=LifeCycleState(row["life_cycle_state"]),
+            occurred_at=now,
+            user=None,
+            unit=None,
+            command_id=None,
+            cause="IMPORT",
+            lane=IMPORT_LANE,
+            sequence=sequence,
+            previous_hash=previous_hash,
+        )
+    )
+
+
+def _stored(row: Row) -> Fact:
+    """The event as it stands, with the hash that stands there: what was tampered with shall not look whole."""
+    fact = _first_state(row, row["occurred_at"], row["sequence"], row["previous_hash"])
+    return replace(fact, hash=row["hash"])
+
+
+# --- published --------------------------------------------------------------------------------------------------------
+
+
+async def announce(settings: Settings) -> Announced:
+    """Publish the events of this import and earlier ones that are not published yet, at least once each.
+
+    Where the broker cannot be reached or has no such topic, they wait, and the report says for what. Raises
+    ``DependencyAway`` for Postgres.
+    """
+    async with owner_connection(settings.postgres.owner.get_secret_value()) as connection:
+        row = await connection.fetchrow(statement("import_lane"))
+        if row is None or row["published"] == row["written"]:
+            return Announced(0, 0)
+        position, done = row["published"], 0
+        try:
+            producer = await _producer(settings)
+            try:
+                while page := await connection.fetch(statement("import_events"), row["id"], position, PAGE):
+                    await _publish(producer, settings, page)
+                    position = page[-1]["sequence"]
+                    await connection.execute(statement("import_announced"), row["id"], position)
+                    done += len(page)
+            finally:
+                await producer.drop()
+        except _Waits as waits:
+            return Announced(done, row["written"] - position, str(waits.__cause__))
+        return Announced(done, 0)
+
+
+class _Waits(Exception):
+    """Its cause says why the broker does not take the events now."""
+
+
+async def _producer(settings: Settings) -> WatchedProducer:
+    topic = settings.topics.transitions
+    try:
+        async with admin_client(settings) as admin:
+            # All topics are asked for: asking for one by its name may create it.
+            if topic not in {each["topic"] for each in await admin.describe_topics()}:
+                raise NoTopic(f"there is no topic {topic}; create it with: effective-worker topics apply")
+        options = {**client_options(settings.kafka), "enable_idempotence": True}
+        return await started(options, settings.kafka.request_timeout_ms / 1000)
+    except WorkerError as error:
+        raise _Waits from error
+
+
+async def _publish(watched: WatchedProducer, settings: Settings, page: Sequence[Row]) -> None:
+    topics = settings.topics
+    post = Post(topics.results, topics.transitions, topics.dead_letters, settings.kafka.group_id, IMPORT_LANE)
+    messages = [transition_message(_stored(row), post) for row in page]
+    try:
+        async with asyncio.timeout(2 * settings.kafka.request_timeout_ms / 1000):
+            sent = await send(watched.producer, messages, TopicPartition(topics.transitions, 0), _KEYED)
+            await asyncio.gather(*sent)
+    except KAFKA_ERRORS as error:
+        raise _Waits from from_kafka(error)

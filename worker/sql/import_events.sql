@@ -1,0 +1,5 @@
+SELECT organisation, access_token_id AS id, version, to_state AS life_cycle_state, occurred_at, sequence, previous_hash, hash
+FROM transition
+WHERE lane = $1 AND sequence > $2
+ORDER BY sequence
+LIMIT $3
