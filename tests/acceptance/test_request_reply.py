@@ -11,7 +11,8 @@ from typing import Any, Final
 from uuid import uuid4
 
 import pytest
-from confluent_kafka.admin import AclBinding, AclOperation, AclPermissionType, ResourcePatternType, ResourceType
+from confluent_kafka.admin._acl import AclBinding, AclOperation, AclPermissionType
+from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
 
 from tests.acceptance.clients import Outgoing, Record, read_committed
 from tests.acceptance.scene import PARTITIONS, Scene, answer, body, event_id, history, status
