@@ -14,6 +14,7 @@ from uuid import UUID
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from opentelemetry.trace import Span
 
 from worker.database import Database
 from worker.errors import (
@@ -35,7 +36,7 @@ from worker.publish import Place, Publisher
 from worker.replies import Replies
 from worker.result import DEAD_LETTERED, Message, Post, messages
 from worker.sql import statement
-from worker.tracing import batch_span, link, step_span
+from worker.tracing import batch_span, command_span, exported, link, step_span
 
 IDLE_SECONDS: Final = 0.5
 """How long one look for new records waits: a lane that is told to drain ends within this."""
@@ -248,6 +249,8 @@ class Lane:
                     await self._publish(answered, batch[-1].coordinates.offset + 1)
                 self._tools.metrics.batch(len(batch), decided - began, self._tools.clock() - decided)
                 self._count(answered)
+                if exported(span):
+                    _export(span, answered, began)
         return hold
 
     async def _decide(self, hold: Hold, batch: Sequence[Delivery]) -> tuple[list[Answered], Hold]:
@@ -396,6 +399,22 @@ class Lane:
             sum(each.fact is not None for each in answered),
             sum(each.answer.code in DEAD_LETTERED for each in answered),
         )
+
+
+def _export(batch: Span, answered: Sequence[Answered], began: float) -> None:
+    """A span for each command in its sender's trace. Holds what logs may hold: ids and codes."""
+    for each in answered:
+        where, traceparent = each.decoded.delivery.coordinates, each.decoded.envelope.traceparent
+        if traceparent is None:
+            continue
+        attributes = {
+            "messaging.destination.name": where.topic,
+            "messaging.destination.partition.id": str(where.partition),
+            "messaging.kafka.offset": str(where.offset),
+            "command_id": each.answer.command_id,
+            "status_code": each.answer.code.value,
+        }
+        command_span(batch, traceparent, where.command_id.encode(), began=began, attributes=attributes)
 
 
 def _delivery(cluster: str, record: Any) -> Delivery:

@@ -11,7 +11,8 @@ Everything is set-based: a batch is one command or five hundred. A command's fai
 neighbours; an exception is about the whole batch (``worker.errors``).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import cache, lru_cache
 from typing import Final
@@ -54,6 +55,7 @@ from worker.recall import recall_by_coordinates, recall_by_id
 from worker.record import record
 from worker.replies import Replies
 from worker.sql import statement
+from worker.tracing import transaction_span
 
 GONE: Final = "the access token that this command has set effective is gone"
 UNSHOWN: Final = "the access token that this command has set effective cannot be shown"
@@ -170,7 +172,7 @@ class Pipeline:
         checks = await self._compare_pass_codes(requests, logins)
         now = datetime.fromtimestamp(self._clock(), UTC)
 
-        async with self._database.transaction() as transaction:
+        async with self._transaction() as transaction:
             chain, hold = await _hold(transaction, hold, batch, first)
             standings = await authorise(transaction, logins, [self._judged_at(item, now) for item in fresh])
             ids = [_command_id(item, standing) for item, standing in zip(fresh, standings, strict=True)]
@@ -191,6 +193,12 @@ class Pipeline:
             )
         self._fuse.passed(len(fresh))
         return [_answered(item, outcome, shown) for item, outcome in zip(batch, outcomes, strict=True)], hold
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[Connection]:
+        with transaction_span():
+            async with self._database.transaction() as transaction:
+                yield transaction
 
     async def _recall(self, hold: Hold, batch: Sequence[Decoded]) -> dict[tuple[int, int], Outcome]:
         """What was decided before, which can only be below ``next_offset``: in normal running this costs nothing.

@@ -1,15 +1,20 @@
-"""Traces: a sender's goes on into its answer (W3C Trace Context), and every batch is a span of our own."""
+"""Traces: a sender's goes on into its answer (W3C Trace Context), and every batch is a span of our own.
+
+Where spans are exported, each command is a span in its sender's trace as well: the very one that its answer names as
+its parent. It links to the batch that it was decided in, and so to the Postgres transaction.
+"""
 
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib.util import find_spec
-from typing import Final
+from typing import Any, Final
 
 from opentelemetry import trace
-from opentelemetry.trace import Span, SpanContext, SpanKind, StatusCode, TraceFlags
+from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, StatusCode, TraceFlags
 
 MOST_LINKS: Final = 100
 """Of one span: what most collectors keep."""
@@ -52,14 +57,33 @@ def configure_tracing() -> None:
     asked = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
     if not asked or find_spec("opentelemetry.sdk") is None:
         return
+    trace.set_tracer_provider(_exporting())
+
+
+def _exporting() -> trace.TracerProvider:
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415 - an extra
     from opentelemetry.sdk.resources import Resource  # noqa: PLC0415 - an extra
     from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 - an extra
     from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415 - an extra
 
-    provider = TracerProvider(resource=Resource.create({"service.name": "effective-worker"}))
+    resource = Resource.create({"service.name": "effective-worker"})
+    provider = TracerProvider(resource=resource, id_generator=id_generator())
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    trace.set_tracer_provider(provider)
+    return provider
+
+
+_chosen: ContextVar[int | None] = ContextVar("_chosen", default=None)
+
+
+def id_generator() -> Any:
+    """The SDK's own, but for the span of a command: its id stands in the answer already (``continued``)."""
+    from opentelemetry.sdk.trace.id_generator import RandomIdGenerator  # noqa: PLC0415 - an extra
+
+    class ChosenIds(RandomIdGenerator):
+        def generate_span_id(self) -> int:
+            return _chosen.get() or super().generate_span_id()
+
+    return ChosenIds()
 
 
 @contextmanager
@@ -88,10 +112,55 @@ def batch_span(topic: str, partition: int, group: str, commands: int) -> Iterato
 
 
 @contextmanager
-def step_span(name: str) -> Iterator[None]:
+def step_span(name: str, attributes: Mapping[str, str] | None = None) -> Iterator[None]:
     """A part of the current batch."""
-    with _TRACER.start_as_current_span(name, record_exception=False, set_status_on_exception=False):
+    with _TRACER.start_as_current_span(
+        name, attributes=attributes, record_exception=False, set_status_on_exception=False
+    ):
         yield
+
+
+@contextmanager
+def transaction_span() -> Iterator[None]:
+    """The batch's transaction in Postgres."""
+    with step_span("postgres transaction", {"db.system.name": "postgresql", "db.operation.name": "COMMIT"}):
+        yield
+
+
+def exported(span: Span) -> bool:
+    """Whether there is anybody to see a span: what is done for them only need not be done otherwise."""
+    return span.get_span_context().is_valid
+
+
+def command_span(batch: Span, traceparent: str, seed: bytes, *, began: float, attributes: Mapping[str, str]) -> None:
+    """The span of one command that has been answered, in its sender's trace; ``seed`` as for its answer.
+
+    It lasted from ``began``, in seconds since the epoch, until now. If the sender's trace is not sampled, nor is this.
+    """
+    sender, own = _context(traceparent), continued(traceparent, seed)
+    if sender is None or own is None:
+        return
+    chosen = _chosen.set(int(own.split("-")[2], 16))
+    try:
+        span = _TRACER.start_span(
+            "set effective",
+            trace.set_span_in_context(NonRecordingSpan(sender)),
+            kind=SpanKind.CONSUMER,
+            attributes={"messaging.system": "kafka", "messaging.operation.name": "process", **attributes},
+            links=[Link(batch.get_span_context())],
+            start_time=int(began * 1e9),
+        )
+    finally:
+        _chosen.reset(chosen)
+    span.end()
+
+
+def _context(traceparent: str) -> SpanContext | None:
+    parts = _TRACEPARENT.fullmatch(traceparent)
+    if parts is None:
+        return None
+    _, trace_id, parent, flags, _ = parts.groups()
+    return SpanContext(int(trace_id, 16), int(parent, 16), is_remote=True, trace_flags=TraceFlags(int(flags, 16)))
 
 
 def link(span: Span, traceparents: Iterable[str | None]) -> None:
@@ -100,8 +169,6 @@ def link(span: Span, traceparents: Iterable[str | None]) -> None:
         return
     given = [traceparent for traceparent in traceparents if traceparent is not None]
     for traceparent in given[:MOST_LINKS]:
-        parts = _TRACEPARENT.fullmatch(traceparent)
-        if parts is not None:
-            _, trace_id, parent, flags, _ = parts.groups()
-            sender = TraceFlags(int(flags, 16))
-            span.add_link(SpanContext(int(trace_id, 16), int(parent, 16), is_remote=True, trace_flags=sender))
+        sender = _context(traceparent)
+        if sender is not None:
+            span.add_link(sender)

@@ -30,6 +30,7 @@ from worker.embedded.processes import EmbeddedFailed, EmbeddedUnavailable, Serve
 
 VERSION: Final = "4.1.1"
 LOG4J_VERSION: Final = "2.24.3"
+SPRING_VERSION: Final = "4.0.0"
 PARTITIONS: Final = 4
 START_SECONDS: Final = 120.0
 HEAP: Final = "512m"
@@ -292,7 +293,7 @@ async def choose(*, real_only: bool) -> Chosen:
 
 @dataclass(frozen=True, slots=True)
 class BrokerProgram:
-    """What runs a broker: the java program, and the directory with Kafka's jars."""
+    """What runs a broker, or a client: the java program, and the directory with the jars."""
 
     java: str
     jars: Path
@@ -300,7 +301,13 @@ class BrokerProgram:
 
 def broker_program() -> BrokerProgram:
     """Find both, the jars fetched if need be. Raises ``Unavailable``."""
-    return BrokerProgram(_java(), _jars())
+    return BrokerProgram(_java(), _jars(_kept_jars(), _JARS))
+
+
+def spring_program() -> BrokerProgram:
+    """The same with the jars of Spring's Kafka client, which bring no broker. Raises ``Unavailable``."""
+    jars = (("org.springframework.kafka", "spring-kafka", SPRING_VERSION),)
+    return BrokerProgram(_java(), _jars(_kept_jars().parent / f"spring-kafka-{SPRING_VERSION}", jars))
 
 
 def format_node(directory: Path, program: BrokerProgram, settings: Mapping[str, str], cluster: str) -> None:
@@ -402,9 +409,8 @@ def _java() -> str:
     return java
 
 
-def _jars() -> Path:
-    """The directory with Kafka's jars, kept between runs and filled by Maven when it is not there."""
-    kept = _kept_jars()
+def _jars(kept: Path, wanted: Sequence[tuple[str, str, str]]) -> Path:
+    """The directory with these jars and theirs, kept between runs and filled by Maven when it is not there."""
     if kept.is_dir():
         return kept
     maven = shutil.which("mvn")
@@ -412,16 +418,16 @@ def _jars() -> Path:
         raise Unavailable("Apache Kafka's jars are not cached, and Maven (mvn), which fetches them, is not installed")
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
-        _fetch(maven, kept)
+        _fetch(maven, kept, wanted)
     except OSError as error:
         raise Unavailable(f"the jars of Apache Kafka cannot be kept in {kept.parent}: {error.strerror}") from error
     return kept
 
 
-def _fetch(maven: str, kept: Path) -> None:
+def _fetch(maven: str, kept: Path, wanted: Sequence[tuple[str, str, str]]) -> None:
     with tempfile.TemporaryDirectory(dir=kept.parent) as fetching:
         pom = Path(fetching) / "pom.xml"
-        pom.write_text(_POM.format(dependencies="\n".join(map(_dependency, _JARS))), encoding="utf-8")
+        pom.write_text(_POM.format(dependencies="\n".join(map(_dependency, wanted))), encoding="utf-8")
         jars = Path(fetching) / "jars"
         goal = "dependency:copy-dependencies"
         _run(

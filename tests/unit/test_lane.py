@@ -13,6 +13,9 @@ from uuid import UUID, uuid4
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from msgspec.structs import replace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from schemas.codes import StatusCode
 from worker.database import Database
@@ -26,6 +29,7 @@ from worker.pipeline import Hold, Pipeline
 from worker.publish import Place
 from worker.replies import Replies
 from worker.result import Message, Post
+from worker.tracing import id_generator
 
 SOURCE: Final = TopicPartition("commands", 0)
 POST: Final = Post("results", "transitions", "dead-letters", "group", "worker")
@@ -129,6 +133,8 @@ class Decides:
     tried: int = 0
     reply: ReplyTo | None = None
     """Where every sender wants its answer."""
+    traceparent: str | None = None
+    """Of every sender."""
 
     async def run(self, hold: Hold, batch: Sequence[Delivery], first: int) -> tuple[list[Answered], Hold]:
         self.tried += 1
@@ -139,7 +145,7 @@ class Decides:
         refusal = Refused(StatusCode.ACCESS_DENIED, "no")
         answered = [
             Answered(
-                Decoded(each, Envelope(reply=self.reply), refusal),
+                Decoded(each, Envelope(reply=self.reply, traceparent=self.traceparent), refusal),
                 Answer(each.coordinates.command_id, refusal.code, refusal.message, datetime(2026, 1, 1, tzinfo=UTC)),
                 None,
             )
@@ -690,3 +696,25 @@ async def test_a_broker_that_does_not_tell_of_a_topic_is_waited_for_and_is_back_
     await world.run_until(lambda: world.log.committed_offset == 1)
 
     assert world.health.dependencies_away() == {}
+
+
+# --- traces -----------------------------------------------------------------------------------------------------------
+
+
+async def test_each_command_is_a_span_in_its_senders_trace_that_its_answer_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spans = InMemorySpanExporter()
+    provider = TracerProvider(id_generator=id_generator())
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    monkeypatch.setattr("worker.tracing._TRACER", provider.get_tracer("test"))
+    world = World(b"a", b"b")
+    world.decides.traceparent = f"00-{'a' * 32}-{'b' * 16}-01"
+
+    await world.run_until(lambda: len(spans.get_finished_spans()) >= 5)
+
+    commands = [span for span in spans.get_finished_spans() if span.name == "set effective"]
+    assert [f"{span.context.trace_id:x}" for span in commands] == ["a" * 32] * 2
+    named = [dict(message.headers)["traceparent"] for _, written in world.publishes.published for message in written]
+    assert [f"00-{'a' * 32}-{span.context.span_id:016x}-01".encode() for span in commands] == named
+    assert [dict(span.attributes or {})["status_code"] for span in commands] == ["ACCESS_DENIED"] * 2

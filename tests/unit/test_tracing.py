@@ -7,7 +7,17 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
-from worker.tracing import MOST_LINKS, batch_span, continued, link, step_span
+from worker.tracing import (
+    MOST_LINKS,
+    batch_span,
+    command_span,
+    continued,
+    exported,
+    id_generator,
+    link,
+    step_span,
+    transaction_span,
+)
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 SENT = f"00-{TRACE}-00f067aa0ba902b7-01"
@@ -51,6 +61,10 @@ def test_what_is_no_trace_context_is_not_continued(traceparent: str) -> None:
     assert continued(traceparent, b"1") is None
 
 
+def test_without_an_exporter_there_is_nobody_to_see_a_span() -> None:
+    assert not exported(trace.NoOpTracerProvider().get_tracer("none").start_span("none"))
+
+
 # --- spans ------------------------------------------------------------------------------------------------------------
 
 
@@ -58,7 +72,7 @@ def test_what_is_no_trace_context_is_not_continued(traceparent: str) -> None:
 def spans() -> InMemorySpanExporter:
     """What the SDK exports. A provider can be set once per process, so all tests of this module share it."""
     exporter = InMemorySpanExporter()
-    provider = TracerProvider()
+    provider = TracerProvider(id_generator=id_generator())
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     trace.set_tracer_provider(provider)
     return exporter
@@ -91,3 +105,42 @@ def test_a_span_holds_no_more_links_than_collectors_keep(spans: InMemorySpanExpo
     with batch_span("commands", 0, "group", 500) as span:
         link(span, [f"00-{'a' * 32}-{'b' * 16}-01"] * 500)
     assert len(spans.get_finished_spans()[-1].links) == MOST_LINKS
+
+
+def test_a_command_can_be_followed_from_its_sender_through_postgres_to_the_reader(spans: InMemorySpanExporter) -> None:
+    spans.clear()
+    with batch_span("commands", 0, "group", 1) as batch, step_span("decide"), transaction_span():
+        pass
+    assert exported(batch)
+    command_span(batch, SENT, b"command 1", began=1.0, attributes={"status_code": "OK"})
+
+    by_name = {span.name: span for span in spans.get_finished_spans()}
+    command, postgres = by_name["set effective"], by_name["postgres transaction"]
+    assert command.parent is not None
+    assert (f"{command.context.trace_id:x}", f"{command.parent.span_id:016x}") == (TRACE, "00f067aa0ba902b7")
+    # The answer names this very span as what comes before the reader's.
+    assert continued(SENT, b"command 1") == f"00-{TRACE}-{command.context.span_id:016x}-01"
+    assert [each.context.span_id for each in command.links] == [batch.get_span_context().span_id]
+    assert postgres.context.trace_id == batch.get_span_context().trace_id
+    assert postgres.attributes is not None
+    assert postgres.attributes["db.system.name"] == "postgresql"
+    assert command.start_time == 1_000_000_000
+
+
+def test_the_next_span_has_an_id_of_its_own_again(spans: InMemorySpanExporter) -> None:
+    spans.clear()
+    with batch_span("commands", 0, "group", 1) as batch:
+        command_span(batch, SENT, b"command 1", began=1.0, attributes={})
+        with step_span("publish"):
+            pass
+
+    assert len({span.context.span_id for span in spans.get_finished_spans()}) == 3
+
+
+@pytest.mark.parametrize("traceparent", [SENT.removesuffix("1") + "0", "no trace"])
+def test_a_command_whose_trace_is_not_sampled_has_no_span(spans: InMemorySpanExporter, traceparent: str) -> None:
+    spans.clear()
+    with batch_span("commands", 0, "group", 1) as batch:
+        command_span(batch, traceparent, b"command 1", began=1.0, attributes={})
+
+    assert [span.name for span in spans.get_finished_spans()] == ["process set effective"]
