@@ -278,6 +278,25 @@ def test_replies_to_a_topic_of_ones_own(scene: Scene) -> None:
     delete_topics(scene.kafka.bootstrap, own)
 
 
+def test_a_reply_topic_of_ones_own_gets_every_answer_and_the_shared_one_none(scene: Scene) -> None:
+    codes, own = scene.new_tokens(50), f"own-{uuid4().hex[:12]}"
+    create_topics(scene.kafka.bootstrap, own)
+
+    async def story() -> None:
+        allowing = scene.worker(TOPICS__REPLY_TO_ALLOWED="own-*")
+        async with running(allowing), client_of(scene, reply_to=own) as client:
+            answers = await asyncio.gather(*(ask(client, code) for code in codes))
+            assert [answer.data for answer in answers] == [shown(code) for code in codes]
+            with pytest.raises(CommandRefused) as refused:
+                await ask(client, "nobody's")
+            assert refused.value.code == "ACCESS_TOKEN_NOT_FOUND"
+
+    asyncio.run(story())
+    assert scene.seen(scene.topics.results) == []
+    assert len(scene.seen(own)) == len(codes) + 1
+    delete_topics(scene.kafka.bootstrap, own)
+
+
 def test_a_command_too_large_for_the_topic_takes_none_with_it(scene: Scene) -> None:
     codes = scene.new_tokens(20)
     scene.set_up(scene.topics.commands, "max.message.bytes", "2000")
