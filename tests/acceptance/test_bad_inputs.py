@@ -180,7 +180,8 @@ def test_what_is_malformed_has_a_dead_letter_and_nothing_else_has(aftermath: Aft
         assert len(headers) == len(letter.headers)
         assert MOMENT.fullmatch(headers.pop("dl_failed_at"))
         assert headers.pop("dl_worker")
-        assert headers == {
+        own = {name: (value or b"").decode() for name, value in command.headers}
+        assert headers == own | {
             "dl_code": "MALFORMED_REQUEST",
             "dl_reason": answer(each.result)["status"]["message"],
             "dl_topic": aftermath.scene.topics.commands,
@@ -197,8 +198,11 @@ def check_value(name: str, sent: bytes | None, kept: bytes | None) -> None:
     """The original bytes, or the same object without its secrets (CONTRACT 7)."""
     if sent is None or not any(secret in sent.replace(b"\0", b"") for secret in (b"token", b"pass_code")):
         assert kept == sent, name
-    elif without_secrets(sent) is not None:
-        assert json.loads(kept or b"") == without_secrets(sent), name
+    elif (expected := without_secrets(sent)) is not None:
+        shown = json.loads(kept or b"")
+        if "specversion" in expected:  # of an event's data, tests of the decoder say what may be shown
+            expected, shown = ({**whole, "data": None, "data_base64": None} for whole in (expected, shown))
+        assert shown == expected, name
 
 
 def without_secrets(value: bytes | None) -> Any:
