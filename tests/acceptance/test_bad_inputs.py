@@ -217,6 +217,11 @@ def without_secrets(value: bytes | None) -> Any:
     masked = {name: "***" if name == "token" else member for name, member in body.items()}
     if isinstance(named, dict) and "pass_code" in named:
         masked["access_token_identifier"] = {**named, "pass_code": "***"}
+    data = body.get("data")
+    if isinstance(data, dict):
+        masked["data"] = without_secrets(json.dumps(data).encode())
+    elif isinstance(data, str):
+        masked["data"] = json.dumps(without_secrets(data.encode()), separators=(",", ":"))
     return masked
 
 

@@ -3,6 +3,8 @@
 import asyncio
 import base64
 import json
+import os
+import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -255,4 +257,52 @@ def test_springs_replying_template_gets_every_reply(scene: Scene, replies: str, 
     assert [json.loads(value)["data"] for *_, value in lines[:20]] == [{"number": code} for code in codes]
     partitions = {int(partition) for _, partition, *_ in lines}
     assert partitions == ({1} if place == "1" else set(range(PARTITIONS - 1)))
+    assert scene.seen(scene.topics.results) == []
+
+
+# --- Go ---------------------------------------------------------------------------------------------------------------
+
+
+def built(directory: Path) -> Path:
+    """The Go program, built; skips where there is no Go, or not what the program needs."""
+    if shutil.which("go") is None:
+        pytest.skip("go is not installed")
+    program = directory / "replying"
+    fetched = go("mod", "download")
+    if fetched.returncode:
+        pytest.skip(f"the modules of the client in Go cannot be had: {fetched.stderr.strip()[-200:]}")
+    made = go("build", "-o", str(program), ".")
+    assert made.returncode == 0, made.stderr
+    return program
+
+
+def go(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        ["go", *arguments],
+        cwd=CLIENTS / "replying",
+        env={**os.environ, "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+def test_a_client_in_go_gets_every_reply(scene: Scene, replies: str) -> None:
+    program = built(scene.directory)
+    codes = scene.new_tokens(20)
+    commands = [*(body(code, fields_set="number") for code in codes), b"not JSON"]
+    with allowing(scene, replies):
+        done = subprocess.run(
+            [str(program), scene.kafka.bootstrap, scene.topics.commands, replies],
+            input=b"\n".join(commands),
+            capture_output=True,
+            check=False,
+            timeout=120,
+        )
+    assert done.returncode == 0, done.stderr.decode()
+
+    lines = sorted((line.split("\t") for line in done.stdout.decode().splitlines()), key=lambda line: int(line[0]))
+    assert [code for _, _, code, _ in lines] == ["OK"] * 20 + ["MALFORMED_REQUEST"]
+    assert [json.loads(value)["data"] for *_, value in lines[:20]] == [{"number": code} for code in codes]
     assert scene.seen(scene.topics.results) == []

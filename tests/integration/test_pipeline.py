@@ -48,9 +48,10 @@ from worker.database import SERVER_SETTINGS
 from worker.embedded.processes import until
 from worker.errors import DependencyAway, FuseBlown, LaneLost
 from worker.fuse import FAILURES, Fuse
-from worker.model import Answered, TokenKey, command_key
+from worker.model import Answered, ReplyTo, TokenKey, command_key
 from worker.pipeline import GONE
 from worker.project import project
+from worker.replies import Replies
 
 SEED: Final = Path(__file__).parents[1] / "seed"
 S = StatusCode
@@ -538,6 +539,25 @@ async def test_a_recorded_outcome_comes_before_any_check(j: Journey, lane: Parti
     await j.owner.execute("UPDATE access_token SET pass_code_hash = NULL")
 
     assert await (await lane.taken_over()).take(lane.log) == first
+
+
+async def test_a_recorded_outcome_whose_reply_topic_has_vanished_goes_to_the_results_topic(
+    j: Journey, lane: Partition
+) -> None:
+    topics = {"replies": 1}
+
+    async def look(asked: Sequence[str]) -> dict[str, int]:
+        return {topic: topics[topic] for topic in asked if topic in topics}
+
+    j.pipeline._replies = Replies(["*"], look=look)
+    [first] = await lane.run(Sent(by_code().value, (("reply_to", b"replies"),)))
+    topics.clear()
+    j.pipeline._replies = Replies(["*"], look=look)
+    [again] = await (await lane.taken_over()).take(lane.log)
+
+    assert (first.decoded.envelope.reply, again.decoded.envelope.reply) == (ReplyTo("reply_to", "replies", 0), None)
+    assert (again.answer, again.fact) == (first.answer, first.fact)
+    assert again.answer.code is S.OK
 
 
 async def test_a_recorded_ok_whose_token_is_gone_says_so(j: Journey, lane: Partition) -> None:
