@@ -22,7 +22,7 @@ from worker.apply import Chain
 from worker.browse import Browser, Span
 from worker.database import Row
 from worker.errors import WorkerError
-from worker.model import Fact, lane_name, rfc3339
+from worker.model import lane_name, rfc3339
 from worker.sql import statement
 
 MOST_NAMED: Final = 1_000
@@ -30,6 +30,11 @@ MOST_NAMED: Final = 1_000
 _CHUNK: Final = 1_000
 """Rows that are held at once."""
 _FIRST: Final = Chain(0, bytes(32))
+_TOLD: Final = (
+    *("organisation", "access_token_id", "version", "from_state", "to_state", "occurred_at", "user_id", "unit_id"),
+    *("command_id", "cause", "sequence"),
+)
+_LARGEST_SEQUENCE: Final = 2**63 - 1
 
 
 class Kind(StrEnum):
@@ -111,11 +116,16 @@ class Anchor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 async def take_anchor(connection: asyncpg.Connection, *, now: datetime) -> Anchor:
-    """The heads of all chains that have begun."""
-    rows = await connection.fetch(statement("audit_lanes"))
+    """The heads of all chains that have begun. Raises ``AnchorError`` if a chain does not end at its lane's head."""
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        rows = [row for row in await connection.fetch(statement("audit_lanes")) if row["chain_sequence"]]
+        lanes, numbers = [row["id"] for row in rows], [row["chain_sequence"] for row in rows]
+        ends = {row["lane"]: row["hash"] for row in await connection.fetch(statement("audit_facts"), lanes, numbers)}
+    for row in rows:
+        if ends.get(row["id"]) != row["chain_hash"]:
+            raise AnchorError(f"the head of lane {_name(row)} is not in its chain: see audit verify")
     heads = tuple(Head(_name(row), row["chain_sequence"], row["chain_hash"].hex()) for row in rows)
-    begun = tuple(head for head in heads if head.sequence)
-    return Anchor(rfc3339(now), begun, _digest(rfc3339(now), begun))
+    return Anchor(rfc3339(now), heads, _digest(rfc3339(now), heads))
 
 
 def read_anchor(text: bytes) -> Anchor:
@@ -207,7 +217,7 @@ class _Work:
         elif row["previous_hash"] != chain.hash:
             what = f"previous_hash should be {chain.hash.hex()}, and is {row['previous_hash'].hex()}"
             self.report.found(Kind.UNLINKED, where, what)
-        due = hashlib.sha256(_fact(row, name).canonical()).digest()
+        due = _hash(row, name)
         if due != found:
             whose = f"version {row['version']} of the access token {row['access_token_id']} of {row['organisation']}"
             self.report.found(Kind.CHANGED, where, f"{whose}: should hash to {found.hex()}, and hashes to {due.hex()}")
@@ -278,9 +288,12 @@ class _Work:
             if (type(event["lane"]), type(event["sequence"]), type(event["hash"])) != (str, int, str):
                 raise TypeError
             whole = event_hash(event) == event["hash"]
+            key = f"{event['organisation']}:{event['access_token_id']}".encode()
         except (orjson.JSONDecodeError, KeyError, TypeError):
             self.report.found(Kind.OTHER_EVENT, where, "is no transition event")
             return
+        if record.key != key:
+            self.report.found(Kind.OTHER_EVENT, where, "its key is not that of its access token")
         if whole:
             yield where, event
         else:
@@ -294,7 +307,8 @@ class _Work:
     ) -> None:
         """Postgres commits first: whatever is published stands there, if not in the snapshot then since."""
         known = [(ids.get(event["lane"], 0), event["sequence"]) for _, event in events]
-        lanes, numbers = [lane for lane, _ in known], [number for _, number in known]
+        possible = [(lane, number) for lane, number in known if 0 < number <= _LARGEST_SEQUENCE]
+        lanes, numbers = [lane for lane, _ in possible], [number for _, number in possible]
         rows = await self.connection.fetch(statement("audit_facts"), lanes, numbers)
         hashes = {(row["lane"], row["sequence"]): row["hash"].hex() for row in rows}
         for (where, event), key in zip(events, known, strict=True):
@@ -377,22 +391,10 @@ def _name(lane: Row) -> str:
     return lane_name(lane["cluster"], lane["consumer_group"], lane["topic"], lane["partition"])
 
 
-def _fact(row: Row, lane: str) -> Fact:
-    return Fact(
-        organisation=row["organisation"],
-        token=row["access_token_id"],
-        version=row["version"],
-        from_state=row["from_state"],
-        to_state=row["to_state"],
-        occurred_at=row["occurred_at"],
-        user=row["user_id"],
-        unit=row["unit_id"],
-        command_id=row["command_id"],
-        cause=row["cause"],
-        lane=lane,
-        sequence=row["sequence"],
-        previous_hash=row["previous_hash"],
-    )
+def _hash(row: Row, lane: str) -> bytes:
+    """What a transition should hash to (CONTRACT 6), whatever was made of its columns."""
+    members = {name: row[name] for name in _TOLD} | {"lane": lane, "previous_hash": row["previous_hash"].hex()}
+    return hashlib.sha256(msgspec.json.encode(members, order="sorted")).digest()
 
 
 def _state(state: str | None, version: int | None) -> str:

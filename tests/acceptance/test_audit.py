@@ -10,6 +10,7 @@ from typing import Any, Final
 import pytest
 from confluent_kafka import TopicPartition
 
+from schemas.transition import event_hash
 from tests.acceptance.clients import Outgoing, send
 from tests.acceptance.scene import Load, Scene, history
 from tests.acceptance.test_history_and_explain import run
@@ -75,13 +76,18 @@ def test_events_that_nobody_decided_are_named(scene: Scene) -> None:
     with scene.worker():
         scene.wait_consumed()
     event = history(scene)[0]
-    published(scene, event | {"user_id": "somebody else"}, event | {"sequence": 99}, {"no": "event"}, event)
+    beyond = event | {"sequence": 2**63}
+    published(
+        scene,
+        *(event | {"user_id": "somebody else"}, event | {"sequence": 99}, {"no": "event"}, event),
+        beyond | {"hash": event_hash(beyond)},
+    )
 
     report = verified(scene)
 
-    assert report["events"] == 12
-    assert [Kind(kind) for kind in report["counts"]] == [Kind.OTHER_EVENT]
-    assert report["counts"][Kind.OTHER_EVENT] == 3
+    # The events that are whole bear another's key.
+    assert report["events"] == 13
+    assert report["counts"] == {Kind.OTHER_EVENT: 3 + 4, Kind.UNKNOWN_EVENT: 1}
 
 
 def test_a_history_that_was_made_anew_differs_from_what_was_published(scene: Scene) -> None:

@@ -111,6 +111,16 @@ async def test_every_column_is_changed_by_some_test(j: Journey) -> None:
     assert {row["attname"] for row in columns} == {*CHANGES, "lane", "sequence"}
 
 
+@pytest.mark.parametrize("moment", ["99999-01-01", "0044-03-15 BC", "infinity", "-infinity"])
+async def test_a_moment_beyond_every_calendar_hides_nothing(j: Journey, moment: str) -> None:
+    await j.owner.execute(
+        "UPDATE transition SET occurred_at = $1::text::timestamptz WHERE access_token_id = 'T2'", moment
+    )
+    await j.owner.execute("UPDATE transition SET user_id = 'else' WHERE access_token_id = 'T5'")
+
+    assert named(await audited(j)) == {(Kind.CHANGED, at(2)), (Kind.CHANGED, at(5))}
+
+
 async def test_a_row_that_was_given_the_hash_of_what_it_says_now_breaks_the_link_after_it(j: Journey) -> None:
     await forge(j, 3, lambda fact: replace(fact, user="somebody else"))
 
@@ -201,9 +211,13 @@ async def test_a_history_that_is_not_whole_is_named(j: Journey) -> None:
     await j.owner.execute("UPDATE access_token SET version = 3 WHERE id = 'T5'")
     await j.owner.execute("UPDATE transition SET access_token_id = 'T1', version = 2 WHERE access_token_id = 'T2'")
 
+    await j.owner.execute(
+        "UPDATE transition SET access_token_id = 'T3', version = 2, from_state = NULL WHERE access_token_id = 'T4'"
+    )
+
     report = await audited(j)
 
-    assert {(Kind.HISTORY, token("T5")), (Kind.HISTORY, token("T1"))} <= named(report)
+    assert {(Kind.HISTORY, token(name)) for name in ("T1", "T3", "T5")} <= named(report)
 
 
 async def test_the_history_of_an_access_token_that_is_gone_is_no_fault(j: Journey) -> None:
@@ -251,6 +265,13 @@ async def test_an_anchored_lane_that_is_gone_is_named(j: Journey) -> None:
     await j.owner.execute("DELETE FROM lane WHERE id = 2")
 
     assert (Kind.ANCHOR, "lane cluster/group/commands/1") in named(await audited(j, anchor))
+
+
+async def test_no_anchor_is_taken_of_a_head_that_its_chain_does_not_hold(j: Journey) -> None:
+    await j.owner.execute("DELETE FROM transition WHERE access_token_id = 'T6'")
+
+    with pytest.raises(AnchorError, match=f"lane {LANE}"):
+        await take_anchor(j.owner, now=NOW)
 
 
 async def test_what_comes_after_an_anchor_is_no_fault(j: Journey) -> None:

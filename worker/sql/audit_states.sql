@@ -1,9 +1,10 @@
 -- The access tokens whose state and version are not those that their histories lead to, and the histories that are not
--- whole: versions count from 1, each transition begins where the one before has ended. One without a history has
--- version 0; a history outlives its access token.
+-- whole: versions count from 1, each transition by a command begins where the one before has ended. One without a history
+-- has version 0; a history outlives its access token.
 WITH step AS (
     SELECT organisation, access_token_id AS id, version, to_state
-        , from_state <> lag(to_state) OVER history AS is_elsewhere
+        , cause <> 'IMPORT' AND lag(version) OVER history IS NOT NULL
+            AND from_state IS DISTINCT FROM lag(to_state) OVER history AS is_elsewhere
         , version - lag(version, 1, 0) OVER history <> 1 AS is_gap
         , lead(version) OVER history IS NULL AS is_last
     FROM transition
