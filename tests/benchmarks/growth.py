@@ -37,7 +37,7 @@ BACKLOG_BAR: Final = 0.95
 STORED_BAR: Final = 0.85
 MEMORY_BAR: Final = 200
 """MiB."""
-OPERATORS: Final = (("wal_compression", "lz4"), ("max_wal_size", "16GB"))
+OPERATORS: Final = (("wal_compression", "on"), ("max_wal_size", "16GB"))
 """What whoever keeps a large Postgres may set without a restart, one after the other and then kept."""
 _PASS_CODE: Final = "2468"
 
