@@ -1,7 +1,6 @@
 """What it takes to verify a history: time and memory of ``audit verify``, without the topic and with it."""
 
 import asyncio
-import hashlib
 import os
 import subprocess
 import sys
@@ -12,7 +11,6 @@ from typing import Final
 
 import asyncpg
 from confluent_kafka import Producer
-from msgspec.structs import replace
 
 from schemas.states import LifeCycleState
 from tests.acceptance.worker_process import worker_settings
@@ -21,6 +19,7 @@ from tests.benchmarks.meter import PROC, status_bytes
 from tests.benchmarks.report import Report
 from tests.benchmarks.stage import Stage
 from tests.providers.kafka import TopicNames
+from worker.apply import sealed, write_facts
 from worker.model import Fact, lane_name
 from worker.result import Post, transition_message
 from worker.topics import PARTITIONS
@@ -32,10 +31,6 @@ POLL_SECONDS: Final = 0.05
 _CHUNK: Final = 10_000
 _NOW: Final = datetime(2026, 3, 4, 5, 6, 7, 89, tzinfo=UTC)
 _PLACE: Final = ("bench", "audited", "commands")
-_COLUMNS: Final = (
-    *("organisation", "access_token_id", "version", "from_state", "to_state", "occurred_at", "user_id", "unit_id"),
-    *("command_id", "cause", "lane", "sequence", "previous_hash", "hash"),
-)
 _LANE: Final = """
 INSERT INTO lane (cluster, consumer_group, topic, partition, owner, owned_since, first_offset, next_offset)
 VALUES ($1, $2, $3, $4, gen_random_uuid(), now(), $5, $5) RETURNING id
@@ -76,29 +71,15 @@ async def _chain(
     lane = await connection.fetchval(_LANE, *_PLACE, partition, len(names))
     producer = Producer({"bootstrap.servers": stage.bootstrap, "linger.ms": 20})
     post = Post(topics.results, topics.transitions, topics.dead_letters, "audited", "bench")
-    rows: list[tuple[object, ...]] = []
+    held: list[Fact] = []
     for fact in _facts(partition, names):
-        rows.append(
-            (
-                *(fact.organisation, fact.token, fact.version, fact.from_state, fact.to_state, fact.occurred_at),
-                *(
-                    fact.user,
-                    fact.unit,
-                    fact.command_id,
-                    fact.cause,
-                    lane,
-                    fact.sequence,
-                    fact.previous_hash,
-                    fact.hash,
-                ),
-            )
-        )
+        held.append(fact)
         message = transition_message(fact, post)
         producer.produce(topics.transitions, message.value, message.key, partition, headers=list(message.headers))
-        if len(rows) == _CHUNK or fact.sequence == len(names):
-            await connection.copy_records_to_table("transition", columns=_COLUMNS, records=rows)
+        if len(held) == _CHUNK or fact.sequence == len(names):
+            await write_facts(connection, held, lane)
             producer.flush()
-            rows = []
+            held = []
     await connection.execute(
         "UPDATE lane SET chain_sequence = $2, chain_hash = $3 WHERE id = $1", lane, fact.sequence, fact.hash
     )
@@ -107,7 +88,7 @@ async def _chain(
 def _facts(partition: int, names: Sequence[str]) -> Iterator[Fact]:
     before, name = bytes(32), lane_name(*_PLACE, partition)
     for sequence, token in enumerate(names, 1):
-        fact = Fact(
+        unsealed = Fact(
             organisation="ORG1",
             token=token,
             version=1,
@@ -122,9 +103,9 @@ def _facts(partition: int, names: Sequence[str]) -> Iterator[Fact]:
             sequence=sequence,
             previous_hash=before,
         )
-        text = fact.canonical()
-        before = hashlib.sha256(text).digest()
-        yield replace(fact, text=text, hash=before)
+        fact = sealed(unsealed)
+        before = fact.hash
+        yield fact
 
 
 def _verify(

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,13 +10,11 @@ from typing import Annotated
 
 import msgspec
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from worker import audit
 from worker.audit import Anchor, AnchorError, Audit, OnProgress
 from worker.browse import browser
-from worker.cli.terminal import FAILED, Json, run_to_end, settings_from_environment, show
+from worker.cli.terminal import FAILED, Json, progress_bar, run_to_end, settings_from_environment, show
 from worker.migrate import owner_connection
 from worker.settings import Settings
 
@@ -34,7 +32,7 @@ def verify(anchor: AnchorFile = None, no_topic: NoTopic = False, json: Json = Fa
     """
     settings = settings_from_environment()
     earlier = None if anchor is None else _read(anchor)
-    with _bar() as on_progress:
+    with progress_bar("verifying") as on_progress:
         report = run_to_end(_verify(settings, earlier, on_progress, is_topic_read=not no_topic))
     document = asdict(report) | {
         "holds": report.holds,
@@ -76,18 +74,6 @@ async def _anchor(settings: Settings) -> Anchor:
     now = datetime.fromtimestamp(time.time(), UTC)
     async with owner_connection(settings.postgres.dsn.get_secret_value()) as connection:
         return await audit.take_anchor(connection, now=now)
-
-
-@contextmanager
-def _bar() -> Iterator[OnProgress]:
-    columns = (TextColumn("verifying"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("verifying", total=None)
-
-        def advance(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total)
-
-        yield advance
 
 
 def _lines(report: Audit) -> Iterator[str]:

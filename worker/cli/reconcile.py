@@ -2,17 +2,14 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from worker import reconcile as reconciling
-from worker.cli.terminal import FAILED, Json, run_to_end, settings_from_environment, show
-from worker.reconcile import OnProgress, Reconciliation
+from worker.cli.terminal import FAILED, Json, progress_bar, run_to_end, settings_from_environment, show
+from worker.reconcile import Reconciliation
 
 
 def reconcile(json: Json = False) -> None:
@@ -23,7 +20,7 @@ def reconcile(json: Json = False) -> None:
     """
     settings = settings_from_environment()
     now = datetime.fromtimestamp(time.time(), UTC)
-    with _bar() as on_progress:
+    with progress_bar("comparing") as on_progress:
         report = run_to_end(reconciling.reconcile(settings, now=now, on_progress=on_progress))
     document = asdict(report) | {
         "clean": report.clean,
@@ -35,18 +32,6 @@ def reconcile(json: Json = False) -> None:
     }
     show(document, list(_lines(report)), as_json=json)
     raise typer.Exit(0 if report.clean else FAILED)
-
-
-@contextmanager
-def _bar() -> Iterator[OnProgress]:
-    columns = (TextColumn("comparing"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("comparing", total=None)
-
-        def advance(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total)
-
-        yield advance
 
 
 def _lines(report: Reconciliation) -> Iterator[str]:

@@ -2,12 +2,15 @@
 
 import os
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any, Final, TypeVar
 
 import orjson
 import typer
 import uvloop
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from typer.core import TyperGroup
 
 from worker.errors import WorkerError
@@ -63,6 +66,19 @@ def show(document: Any, lines: Sequence[str], *, as_json: bool) -> None:
     else:
         sys.stdout.writelines(f"{line}\n" for line in lines)
     sys.stdout.flush()
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr while the block runs. It is told how much of how much is done."""
+    columns = (TextColumn(what), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(what, total=None)
+
+        def advance(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        yield advance
 
 
 def example(*commands: str) -> str:
