@@ -29,6 +29,7 @@ class Deployment:
     client_certificate: bool = False
     group: str = "effective-worker"
     commands: str = "access-token.set-effective.commands"
+    bulk_commands: str | None = None
     results: str = "access-token.set-effective.results"
     transitions: str = "access-token.transitions"
     dead_letters: str = "access-token.set-effective.dead-letters"
@@ -117,14 +118,23 @@ def _servers(deployment: Deployment) -> Iterator[tuple[str, Document]]:
 
 
 def _channels(deployment: Deployment) -> Document:
-    return {
+    taken, kept = ("command", "structuredCommand"), _topic(7 * _DAY_MS)
+    commands = {
         "commands": _channel(
             deployment.commands,
             "Commands. The sender chooses the key: an opaque, stable id of the access token, never a code or an "
             "identifier, because keys are copied on.",
-            ("command", "structuredCommand"),
-            _topic(7 * _DAY_MS),
-        ),
+            *(taken, kept),
+        )
+    }
+    if deployment.bulk_commands is not None:
+        commands["bulkCommands"] = _channel(
+            deployment.bulk_commands,
+            "The same commands, many of them and none in a hurry: they give way to those of the other topic.",
+            *(taken, kept),
+        )
+    return {
+        **commands,
         "results": _channel(
             deployment.results,
             "Answers to commands that name no other topic. They hold personal data.",
@@ -171,22 +181,11 @@ def _topic(retention_ms: int) -> Document:
 
 
 def _operations(deployment: Deployment) -> Document:
+    receive = {"setEffective": _receive(deployment, "commands", "Set an access token effective.")}
+    if deployment.bulk_commands is not None:
+        receive["setEffectiveInBulk"] = _receive(deployment, "bulkCommands", "Set many access tokens effective.")
     return {
-        "setEffective": {
-            "action": "receive",
-            "channel": {"$ref": "#/channels/commands"},
-            "summary": "Set an access token effective.",
-            "description": "Answered exactly once, whatever the status. Sending it again under its id is safe.",
-            "messages": _of("commands", "command", "structuredCommand"),
-            "bindings": {
-                "kafka": {"groupId": {"type": "string", "const": deployment.group}, "bindingVersion": "0.5.0"}
-            },
-            "reply": {
-                "address": _ref("replyAddresses", "replyTo"),
-                "channel": {"$ref": "#/channels/replies"},
-                "messages": _of("replies", "result"),
-            },
-        },
+        **receive,
         "answer": {
             "action": "send",
             "channel": {"$ref": "#/channels/results"},
@@ -204,6 +203,22 @@ def _operations(deployment: Deployment) -> Document:
             "channel": {"$ref": "#/channels/deadLetters"},
             "summary": "Keep a command that could not be read or processed.",
             "messages": _of("deadLetters", "deadLetter"),
+        },
+    }
+
+
+def _receive(deployment: Deployment, channel: str, summary: str) -> Document:
+    return {
+        "action": "receive",
+        "channel": {"$ref": f"#/channels/{channel}"},
+        "summary": summary,
+        "description": "Answered exactly once, whatever the status. Sending it again under its id is safe.",
+        "messages": _of(channel, "command", "structuredCommand"),
+        "bindings": {"kafka": {"groupId": {"type": "string", "const": deployment.group}, "bindingVersion": "0.5.0"}},
+        "reply": {
+            "address": _ref("replyAddresses", "replyTo"),
+            "channel": {"$ref": "#/channels/replies"},
+            "messages": _of("replies", "result"),
         },
     }
 

@@ -31,12 +31,17 @@ KAFKA_CORRELATION_ID: Final = "kafka_correlationId"
 REPLY_TO: Final = "reply_to"
 KAFKA_REPLY_TOPIC: Final = "kafka_replyTopic"
 KAFKA_REPLY_PARTITION: Final = "kafka_replyPartition"
+DRY_RUN: Final = "dry_run"
 TRACEPARENT: Final = "traceparent"
 TRACESTATE: Final = "tracestate"
 CAUSATION_ID: Final = "causation_id"
 COMMAND_ID: Final = "command_id"
 STATUS_CODE: Final = "status_code"
 REPLAYED: Final = "replayed"
+
+TRUE: Final = "true"
+FALSE: Final = "false"
+"""How ``dry_run`` and ``replayed`` say it."""
 
 LONGEST_TEXT: Final = 255
 """Characters of a CloudEvents attribute."""
@@ -173,6 +178,8 @@ class CommandHeaders(Schema):
     """The same, under the name that replying clients of other ecosystems use."""
     kafka_reply_partition: _Partition | None = Field(default=None, alias=KAFKA_REPLY_PARTITION)
     """The partition to answer on: four bytes, a big-endian signed integer."""
+    dry_run: Literal["true", "false"] | None = None
+    """``true``: the whole journey, and the answer as it would be, but nothing is changed, recorded or published."""
     traceparent: _Traceparent | None = None
     """W3C trace context, continued into the answer."""
     tracestate: Annotated[str, Field(min_length=1, max_length=LONGEST_TRACESTATE)] | None = None
@@ -204,7 +211,7 @@ class ResultHeaders(Schema):
     ce_specversion: Literal["1.0"]
     """The version of CloudEvents."""
     ce_id: str
-    """The same for every answer ``OK`` to one command id."""
+    """The same for every answer ``OK`` to one command id, dry runs left out."""
     ce_source: str
     """Which worker answers."""
     ce_type: Literal["access_token.set_effective.result.v1"]
@@ -221,6 +228,10 @@ class ResultHeaders(Schema):
     """The same as in the value."""
     replayed: Literal["true", "false"]
     """Whether this command had been applied before, and is answered once more."""
+    dry_run: Literal["true"] | None = None
+    """There if the command was a dry run: this is what it would be answered, and nothing has changed."""
+    ce_subject: str | None = None
+    """Of a dry run: the ``rec:`` id of the command, which nothing else keeps."""
     correlation_id: _Opaque | None = None
     """The command's."""
     kafka_correlation_id: _Opaque | None = Field(default=None, alias=KAFKA_CORRELATION_ID)
@@ -277,5 +288,7 @@ class DeadLetterHeaders(Schema):
     """How often it was tried."""
     dl_failed_at: _Time
     """When it was given up. RFC 3339, UTC."""
+    dl_organisation: str | None = None
+    """Whose login the command brought, if its signature is good."""
     dl_truncated: Literal["true"] | None = None
     """There if the command was too large to be kept whole."""

@@ -219,7 +219,8 @@ def _result(
 ) -> Record:
     sent = command.headers
     own = command.value.get("request_unique_identifier") if command.is_json else None
-    headers = _event(h.RESULT_TYPE, command_id if status is S.OK else _place(offset)) | {
+    is_applied = status is S.OK and h.DRY_RUN not in sent
+    headers = _event(h.RESULT_TYPE, command_id if is_applied else _place(offset)) | {
         h.CAUSATION_ID: sent.get(h.CE_ID) or own or _place(offset),
         h.COMMAND_ID: command_id,
         h.STATUS_CODE: status.value,
@@ -227,6 +228,8 @@ def _result(
     }
     if h.CORRELATION_ID in sent:
         headers[h.CORRELATION_ID] = sent[h.CORRELATION_ID]
+    if h.DRY_RUN in sent:
+        headers |= {h.DRY_RUN: h.TRUE, h.CE_SUBJECT: _place(offset)}
     if h.TRACEPARENT in sent:
         headers[h.TRACEPARENT] = f"{_TRACE}-{_id(command_id)[:16]}-01"
     value = {
@@ -271,6 +274,8 @@ def _dead_letter(command: Record, status: StatusCode, message: str, offset: int)
         "dl_attempts": "1",
         "dl_failed_at": MOMENT,
     }
+    if status is StatusCode.INTERNAL_ERROR:
+        headers["dl_organisation"] = "ORG1"
     return Record(command.key, headers, {**command.value, "token": _MASKED} if command.is_json else command.value)
 
 
@@ -414,7 +419,16 @@ _FIRST_ID: Final = "ce:ORG1:%2Fshop:order-8"
 
 
 def _answered() -> Iterator[Sample]:
-    """What becomes effective."""
+    """What becomes effective, the first one after a rehearsal."""
+    rehearsed = _sent(_command(_code("99021047380"), ",".join(_GOLDEN_DATA)), **_TRACED, dry_run=h.TRUE)
+    yield Sample(
+        "dry-run",
+        "The next command as a dry run, under the same id: answered as it will be, and nothing changes.",
+        S.OK,
+        rehearsed,
+        _result(rehearsed, S.OK, _FIRST_ID, 8, data=_GOLDEN_DATA),
+        login=Login(),
+    )
     first = _sent(_command(_code("99021047380"), ",".join(_GOLDEN_DATA)), **_TRACED)
     first_change = _transition(_FIRST, _FIRST_ID, 1, FIRST_PREVIOUS_HASH)
     yield Sample(
@@ -422,7 +436,7 @@ def _answered() -> Iterator[Sample]:
         "An access token by its authentication code.",
         S.OK,
         first,
-        _result(first, S.OK, _FIRST_ID, 8, data=_GOLDEN_DATA),
+        _result(first, S.OK, _FIRST_ID, 9, data=_GOLDEN_DATA),
         login=Login(),
         transition=first_change,
     )
@@ -434,7 +448,7 @@ def _answered() -> Iterator[Sample]:
         "By identifier and pass code, without a header, and the whole access token in the answer.",
         S.OK,
         second,
-        _result(second, S.OK, second_id, 9, data=_WHOLE_DATA),
+        _result(second, S.OK, second_id, 10, data=_WHOLE_DATA),
         login=Login(),
         transition=_transition(_SECOND_ID, second_id, 2, first_change.value["hash"]),
     )
@@ -448,11 +462,11 @@ def _answered_again() -> Iterator[Sample]:
         "The first one sent again, with a fresh login token: the same answer, and nothing changes.",
         S.OK,
         traced,
-        _result(traced, S.OK, _FIRST_ID, 10, data=_GOLDEN_DATA, replayed=True),
+        _result(traced, S.OK, _FIRST_ID, 11, data=_GOLDEN_DATA, replayed=True),
         login=Login(),
     )
     yield _refused(
-        11,
+        12,
         "duplicate-request",
         "Another request under an id that was applied.",
         _sent(_command(_code("99021047384")), **_named("order-8")),
@@ -462,7 +476,7 @@ def _answered_again() -> Iterator[Sample]:
         known=True,
     )
     yield _refused(
-        12,
+        13,
         "invalid-life-cycle-state",
         "An access token that is effective already.",
         _sent(_command(_code("99021047381")), **_named("order-12")),
@@ -472,7 +486,7 @@ def _answered_again() -> Iterator[Sample]:
         known=True,
     )
     yield _refused(
-        13,
+        14,
         "internal-error",
         "A row that the database refuses for a reason of its own.",
         _sent(_command(_code("99021047384")), **_named("order-13")),

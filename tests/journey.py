@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import uuid4
@@ -91,6 +91,11 @@ def _sent(
     return Sent(json.dumps(body).encode(), headers)
 
 
+def dry_run(sent: Sent) -> Sent:
+    """The same command as a dry run."""
+    return replace(sent, headers=(*sent.headers, ("dry_run", b"true")))
+
+
 @dataclass
 class Partition:
     """A lane and the records of its partition so far."""
@@ -165,6 +170,16 @@ class Journey:
         )
         assert row is not None
         return row
+
+    async def every_table(self) -> dict[str, list[str]]:
+        """Every row of every table as text, sorted."""
+        tables = await self.owner.fetch(
+            "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public' ORDER BY 1"
+        )
+        return {
+            name: [row for (row,) in await self.owner.fetch(f'SELECT whole::text FROM "{name}" AS whole ORDER BY 1')]
+            for (name,) in tables
+        }
 
     async def count(self, table: str) -> int:
         return int(await self.owner.fetchval(f"SELECT count(*) FROM {table}"))

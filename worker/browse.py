@@ -1,13 +1,14 @@
 """Read parts of topics as a ``read_committed`` reader in no group: nothing is committed and nobody is disturbed."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from schemas.headers import DRY_RUN, TRUE
 from worker.errors import KAFKA_ERRORS, DependencyAway
 from worker.kafka import client_options
 from worker.settings import Settings
@@ -43,12 +44,13 @@ class Browser:
 
     async def spans(self, *topics: str) -> dict[str, list[Span]]:
         """Every partition of each topic, from what is left of it to its present end; no entry for an unknown topic."""
-        cluster = await self._whole._client.fetch_all_metadata()
-        known = {name: sorted(cluster.partitions_for_topic(name) or ()) for name in topics}
-        sources = [TopicPartition(name, number) for name, numbers in known.items() for number in numbers]
-        if not sources:
-            return {}
-        begins, ends = await self._whole.beginning_offsets(sources), await self._whole.end_offsets(sources)
+        with _asked():
+            cluster = await self._whole._client.fetch_all_metadata()
+            known = {name: sorted(cluster.partitions_for_topic(name) or ()) for name in topics}
+            sources = [TopicPartition(name, number) for name, numbers in known.items() for number in numbers]
+            if not sources:
+                return {}
+            begins, ends = await self._whole.beginning_offsets(sources), await self._whole.end_offsets(sources)
         return {
             name: [Span(each, begins[each], ends[each]) for each in sources if each.topic == name]
             for name, numbers in known.items()
@@ -60,7 +62,8 @@ class Browser:
         every = list(spans)
         if not every:
             return []
-        found = await self._whole.offsets_for_times({each.source: milliseconds for each in every})
+        with _asked():
+            found = await self._whole.offsets_for_times({each.source: milliseconds for each in every})
         return [each.since(each.end if (at := found[each.source]) is None else at.offset) for each in every]
 
     def open(self, spans: Iterable[Span]) -> None:
@@ -78,11 +81,14 @@ class Browser:
         loop = asyncio.get_running_loop()
         moved, position = loop.time(), span.begin
         while position < span.end:
-            for record in (await self._stable.getmany(span.source, timeout_ms=_LOOK_MS)).get(span.source, []):
+            with _asked():
+                records = (await self._stable.getmany(span.source, timeout_ms=_LOOK_MS)).get(span.source, [])
+            for record in records:
                 if record.offset >= span.end:
                     return
                 yield record
-            before, position = position, await self._stable.position(span.source)
+            with _asked():
+                before, position = position, await self._stable.position(span.source)
             if position > before:
                 moved = loop.time()
             elif loop.time() - moved > STALLED_SECONDS:
@@ -92,19 +98,32 @@ class Browser:
 
 @asynccontextmanager
 async def browser(settings: Settings) -> AsyncIterator[Browser]:
-    """A started browser. What the client cannot do comes out as ``DependencyAway``."""
+    """A started browser. What its clients cannot do comes out as ``DependencyAway``, and nothing else does."""
     options = client_options(settings.kafka) | {"auto_offset_reset": "earliest", "fetch_max_wait_ms": 100}
     stable = AIOKafkaConsumer(**options, isolation_level="read_committed")
     whole = AIOKafkaConsumer(**options)
     try:
-        await whole.start()
-        await stable.start()
+        with _asked():
+            await whole.start()
+            await stable.start()
         yield Browser(stable, whole)
-    except KAFKA_ERRORS as error:
-        raise DependencyAway("kafka", f"{type(error).__name__}: {error}") from error
     finally:
         await stable.stop()
         await whole.stop()
+
+
+@contextmanager
+def _asked() -> Iterator[None]:
+    """Around the client's work alone: an error of a file that somebody writes meanwhile is no fault of Kafka's."""
+    try:
+        yield
+    except KAFKA_ERRORS as error:
+        raise DependencyAway("kafka", f"{type(error).__name__}: {error}") from error
+
+
+def is_dry_run(record: Any) -> bool:
+    """Whether a command is a dry run, or a result that of one (CONTRACT 2 and 3)."""
+    return [value for name, value in record.headers if name == DRY_RUN and value] == [TRUE.encode()]
 
 
 def header(record: Any, name: str) -> str:

@@ -103,7 +103,7 @@ def _topics(plan: TopicPlan) -> Check:
         return Check("topics", "failed", f"{'; '.join(differences)}; see: effective-worker topics plan")
     if differences:
         return Check("topics", "warning", "; ".join(differences))
-    return Check("topics", "ok", f"all four, {plan.topics[0].partitions} partitions each")
+    return Check("topics", "ok", f"all {len(plan.topics)}, {plan.topics[0].partitions} partitions each")
 
 
 # --- Postgres ---------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ def deployment(settings: Settings) -> Deployment:
         client_certificate=kafka.ssl_certfile is not None,
         group=kafka.group_id,
         commands=topics.commands,
+        bulk_commands=topics.bulk_commands,
         results=topics.results,
         transitions=topics.transitions,
         dead_letters=topics.dead_letters,

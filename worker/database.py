@@ -11,6 +11,7 @@ from typing import Any
 import asyncpg
 
 from worker.errors import POSTGRES_ERRORS, from_postgres, is_read_only
+from worker.sql import statement
 
 Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 Row = asyncpg.Record
@@ -86,6 +87,21 @@ class Database:
         """Raises ``DependencyAway`` if Postgres does not answer."""
         async with self.connection() as connection:
             await connection.fetchval("SELECT 1")
+
+
+@asynccontextmanager
+async def rolled_back(transaction: Connection) -> AsyncIterator[None]:
+    """A part of a transaction that leaves nothing behind, neither rows nor locks, however it ends.
+
+    What would be checked at the commit only is checked at the end of the block.
+    """
+    savepoint = transaction.transaction()
+    await savepoint.start()
+    try:
+        yield
+        await transaction.execute(statement("constraints_now"))
+    finally:
+        await savepoint.rollback()
 
 
 async def _bound_transactions(connection: asyncpg.Connection) -> None:

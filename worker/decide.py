@@ -64,6 +64,32 @@ def decide(
     return decisions, State(tokens, bound)
 
 
+def rehearse(
+    asked: Sequence[Presented | Refused], state: State, transition: Transition = SET_EFFECTIVE
+) -> list[Decision]:
+    """Decide each command as if it alone came now, which is what a dry run is answered (CONTRACT 2)."""
+    return [_decide_one(command, state.tokens, state.bound, transition) for command in asked]
+
+
+def rounds(decisions: Sequence[Decision]) -> list[list[int]]:
+    """Deal rehearsed decisions into rounds, by their positions: each round could come true at once.
+
+    No access token and no id stands in one round twice. A refusal changes nothing and stands in the first.
+    """
+    dealt: list[list[int]] = []
+    following: dict[TokenKey | str, int] = {}
+    for position, decision in enumerate(decisions):
+        names: tuple[TokenKey | str, ...] = ()
+        if not isinstance(decision, Refused):
+            names = (decision.presented.token, decision.presented.command_id)
+        place = max((following.get(name, 0) for name in names), default=0)
+        following |= dict.fromkeys(names, place + 1)
+        if place == len(dealt):
+            dealt.append([])
+        dealt[place].append(position)
+    return dealt
+
+
 def doubtful(
     asked: Sequence[Presented | Refused], tokens: Mapping[TokenKey, LockedToken], transition: Transition = SET_EFFECTIVE
 ) -> list[Presented]:

@@ -70,10 +70,28 @@ def decode(delivery: Delivery, *, max_bytes: int) -> Decoded:
     return Decoded(delivery, envelope, request)
 
 
+def read_command(value: bytes, *, max_bytes: int) -> Command | Refused:
+    """What ``decode`` makes of a record with this value, when nothing is wrong with its headers."""
+    right = _right_body(value, max_bytes)
+    if right is not None:
+        return right[0]
+    body = _parse(value, max_bytes)
+    return body if isinstance(body, Refused) else _judge(body)
+
+
 def quoted(text: str) -> str:
     """At most 64 printable characters of what a sender wrote, for a message."""
     shown = text if len(text) <= LONGEST_QUOTE else text[: LONGEST_QUOTE - 1] + "…"
     return shown if shown.isprintable() else "".join(c if c.isprintable() else "?" for c in shown)
+
+
+def texts_of(value: object) -> Iterator[str]:
+    """Every string in a JSON value, at any depth; the names of members are none."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from texts_of(inner)
 
 
 # --- the body ---------------------------------------------------------------------------------------------------------
@@ -94,13 +112,14 @@ class _RightBody(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=Tr
     request_unique_identifier: _Name | None = None
 
 
+_BACKSLASH: Final = ord("\\")
 _read_right: Final = msgspec.json.Decoder(_RightBody).decode
 
 
 def _right_body(value: bytes | None, max_bytes: int) -> tuple[Command, str | None] | None:
     """The command and the sender's id for it, if all is well; a third of the time of finding out what is not."""
-    # What is escaped may be what no text here may hold.
-    if value is None or len(value) > max_bytes or b"\\u" in value:
+    # What is escaped may be what no text here may hold. To look for one byte is a tenth of the time of looking for two.
+    if value is None or len(value) > max_bytes or (_BACKSLASH in value and b"\\u" in value):
         return None
     try:
         body = _read_right(value)
@@ -287,6 +306,10 @@ def _topic_fault(text: str) -> str | None:
     return None if h.is_topic(text) else f'is not the name of a topic: "{quoted(text)}"'
 
 
+def _dry_run_fault(text: str) -> str | None:
+    return None if text in {h.TRUE, h.FALSE} else f'must be "{h.TRUE}" or "{h.FALSE}", not "{quoted(text)}"'
+
+
 def _partition_fault(value: bytes) -> str | None:
     if len(value) != h.PARTITION_BYTES:
         return f"must be a number of {h.PARTITION_BYTES} bytes, big-endian, not of {len(value)}"
@@ -305,11 +328,12 @@ _TEXT_HEADERS: Final[Mapping[str, Callable[[str], str | None]]] = {
     h.TRACESTATE: _tracestate_fault,
     h.REPLY_TO: _topic_fault,
     h.KAFKA_REPLY_TOPIC: _topic_fault,
+    h.DRY_RUN: _dry_run_fault,
 }
 _REPLIES: Final = frozenset((h.REPLY_TO, h.KAFKA_REPLY_TOPIC, h.KAFKA_REPLY_PARTITION))
 _KNOWN: Final = frozenset((*_TEXT_HEADERS, *_CORRELATIONS, *_REPLIES))
 _REPEATED: Final = frozenset(
-    (h.CE_SPEC_VERSION, h.CE_TYPE, h.CE_SOURCE, h.CONTENT_TYPE, h.REPLY_TO, h.KAFKA_REPLY_TOPIC)
+    (h.CE_SPEC_VERSION, h.CE_TYPE, h.CE_SOURCE, h.CONTENT_TYPE, h.REPLY_TO, h.KAFKA_REPLY_TOPIC, h.DRY_RUN)
 )
 """What a sender says alike in every command."""
 
@@ -396,6 +420,7 @@ def _envelope(
         traceparent=right.get(h.TRACEPARENT),
         tracestate=right.get(h.TRACESTATE),
         reply=reply,
+        dry_run=right.get(h.DRY_RUN) == h.TRUE,
     )
 
 

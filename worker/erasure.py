@@ -4,7 +4,7 @@ What stays is what history needs and what says nothing of a person by itself: id
 transitions. No transition holds personal data (CONTRACT 6), so every chain still verifies.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -18,6 +18,7 @@ from aiokafka.admin.records_to_delete import RecordsToDelete
 from schemas import headers as h
 from schemas.access_token import AccountOwner
 from worker.browse import Browser, Span, browser, header
+from worker.decode import texts_of
 from worker.errors import WorkerError
 from worker.migrate import owner_connection
 from worker.settings import Settings
@@ -160,7 +161,7 @@ async def _erased(connection: asyncpg.Connection, organisation: str, contact: st
 async def _in_topics(
     settings: Settings, scope: _Scope, *, delete: bool, on_progress: OnProgress
 ) -> tuple[tuple[Mentions, ...], str]:
-    names = (settings.topics.commands, settings.topics.results, settings.topics.dead_letters)
+    names = (*settings.topics.read, settings.topics.results, settings.topics.dead_letters)
     try:
         async with browser(settings) as kafka, admin_client(settings) as admin:
             spans = [span for found in (await kafka.spans(*names)).values() for span in found]
@@ -236,12 +237,4 @@ def _mentioned(record: Any, scope: _Scope) -> bool:
     except orjson.JSONDecodeError:
         text = value.decode(errors="replace")
         return any(needle in text for needle in scope.needles)
-    return any(text in scope.needles for text in _texts(whole))
-
-
-def _texts(value: object) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from _texts(inner)
+    return any(text in scope.needles for text in texts_of(whole))

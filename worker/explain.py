@@ -1,7 +1,6 @@
 """What happened to a command: where it was read, what was decided and why, and where its answer went."""
 
-import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal
@@ -11,17 +10,16 @@ import asyncpg
 
 from schemas import headers as h
 from schemas.access_token import field_names
-from worker.browse import Browser, browser, header
+from worker.browse import Browser, browser, header, is_dry_run
 from worker.database import Row
 from worker.errors import WorkerError
 from worker.history import Change, history
 from worker.migrate import owner_connection
-from worker.model import command_key, percent_encoded, rfc3339
+from worker.model import command_key, coordinates_of, percent_encoded, rfc3339
 from worker.result import DEAD_LETTERED
 from worker.settings import Settings
 from worker.sql import statement
 
-_REC: Final = re.compile(r"rec:([^/]+)/([^/]+)/(\d{1,9})/(\d{1,18})@(-?\d{1,18})")
 _CLOCKS: Final = timedelta(minutes=1)
 """How far the clocks of workers and brokers may lie apart: an answer is looked for from so long before its decision."""
 
@@ -65,7 +63,17 @@ class Reading:
     """The topic to which the sender asked the answer to be sent, as far as the command still says so."""
 
 
-State = Literal["decided", "retired", "waiting", "unknown"]
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """What the command was answered as a dry run, and where; nothing else is left of it."""
+
+    command_id: str
+    answer: Place
+    status: str
+    replayed: bool
+
+
+State = Literal["decided", "dry_run", "retired", "waiting", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +81,8 @@ class Explanation:
     """``readings`` are all deliveries of the id, the first one first; ``change`` is what came of them.
 
     ``state`` is ``retired`` where only the transition is left, or where the offset is known to be decided; ``note``
-    says so. ``topics`` says whether the topics were looked at, or why not.
+    says so. ``dry_runs`` are looked for where nothing else is known. ``topics`` says whether the topics were looked at,
+    or why not.
     """
 
     command_id: str
@@ -84,6 +93,7 @@ class Explanation:
     access_token: str | None
     change: Change | None
     topics: str
+    dry_runs: tuple[DryRun, ...] = ()
 
 
 async def explain(settings: Settings, asked: str, *, topics: bool = True) -> Explanation:
@@ -100,13 +110,19 @@ async def explain(settings: Settings, asked: str, *, topics: bool = True) -> Exp
         absence = None if rows else await _absent(connection, command_id, settings, changed=change is not None)
     owner, token = (None, None) if change is None else (change["organisation"], change["access_token_id"])
     whole = None if change is None else await history(dsn, change["access_token_id"], change["organisation"])
-    readings, looked = tuple(map(_reading, rows)), "not looked at"
-    if topics and readings:
+    readings, dry_runs, looked = tuple(map(_reading, rows)), None, "not looked at"
+    if topics and (readings or change is None):
         try:
             async with browser(settings) as kafka:
-                readings, looked = await _with_places(kafka, settings, command_id, readings), "looked at"
+                if readings:
+                    readings = await _with_places(kafka, settings, command_id, readings)
+                else:
+                    dry_runs = await _dry_runs(kafka, settings, command_id)
+            looked = "looked at"
         except WorkerError as error:
             looked = f"not looked at: {error}"
+    if dry_runs or (dry_runs is not None and absence is not None and absence[0] == "retired"):
+        absence = "dry_run", "a dry run: nothing came of it, and nothing is recorded of it"
     return Explanation(
         command_id,
         *(absence or ("decided", "")),
@@ -115,13 +131,14 @@ async def explain(settings: Settings, asked: str, *, topics: bool = True) -> Exp
         next((each.access_token for each in readings if each.access_token), token),
         None if whole is None or change is None else _of_version(whole.changes, change["version"]),
         looked,
+        dry_runs or (),
     )
 
 
 async def _known_id(connection: asyncpg.Connection, asked: str) -> str:
     """The whole id of what was asked for, which may also be a place in the log or a sender's own id."""
-    rec = _REC.fullmatch(asked)
-    place = (None,) * 5 if rec is None else (unquote(rec[1]), unquote(rec[2]), *map(int, rec.group(3, 4, 5)))
+    at = coordinates_of(asked)
+    place = (None,) * 5 if at is None else (at.cluster, at.topic, at.partition, at.offset, at.timestamp)
     found = await connection.fetch(statement("explain_ids"), command_key(asked), *place)
     if not found:
         found = await connection.fetch(statement("explain_bare_id"), percent_encoded(asked))
@@ -148,14 +165,13 @@ async def _absent(
     retired = f"its record is older than the retention of {days} days and was removed"
     if changed:
         return "retired", f"{retired}; the transition remains"
-    rec = _REC.fullmatch(command_id)
-    if rec is None:
+    at = coordinates_of(command_id)
+    if at is None:
         why = f"it was never read, or not under this id, or {retired}"
         return "unknown", f"nothing is recorded under this id: {why}"
-    offset = int(rec[4])
-    lanes = await connection.fetch(statement("explain_lanes"), unquote(rec[1]), unquote(rec[2]), int(rec[3]))
+    lanes = await connection.fetch(statement("explain_lanes"), at.cluster, at.topic, at.partition)
     for lane in lanes:
-        if lane["next_offset"] is not None and offset < lane["next_offset"]:
+        if lane["next_offset"] is not None and at.offset < lane["next_offset"]:
             text = f"the group {lane['consumer_group']} has decided up to offset {lane['next_offset']}"
             return "retired", f"{text}: {retired}, or no command stands there with this timestamp"
     if lanes:
@@ -193,7 +209,11 @@ async def _with_places(
     read = [await _still_there(kafka, each) for each in readings]
     named = {settings.topics.results, *(each.reply_to for each in read if each.reply_to)}
     since = int((min(each.decided_at for each in read) - _CLOCKS).timestamp() * 1000)
-    answers = [record async for record in _found(kafka, named, since, (h.COMMAND_ID, command_id), enough=len(read))]
+
+    def answers_it(record: Any) -> bool:
+        return header(record, h.COMMAND_ID) == command_id and not is_dry_run(record)
+
+    answers = [record async for record in _found(kafka, named, since, answers_it, enough=len(read))]
     placed = []
     for each in read:
         moment = rfc3339(each.decided_at)
@@ -202,30 +222,63 @@ async def _with_places(
     return tuple(placed)
 
 
+async def _dry_runs(kafka: Browser, settings: Settings, command_id: str) -> tuple[DryRun, ...] | None:
+    """The answers to dry runs of a command, also by its sender's own id; ``None`` if the topics say of none."""
+    at, named, since, enough = coordinates_of(command_id), {settings.topics.results}, 0, -1
+    if at is not None:
+        command = await _at(kafka, at.topic, at.partition, at.offset)
+        if command is None or command.timestamp != at.timestamp or not is_dry_run(command):
+            return None
+        named |= {to} if (to := _reply_to(command)) else set()
+        since, enough = at.timestamp - int(_CLOCKS.total_seconds() * 1000), 1
+    names = (h.COMMAND_ID, h.CAUSATION_ID) if at is None else (h.CE_SUBJECT,)
+
+    def answers_it(record: Any) -> bool:
+        return is_dry_run(record) and command_id in {header(record, name) for name in names}
+
+    found = tuple([_dry_run(record) async for record in _found(kafka, named, since, answers_it, enough=enough)])
+    return found if found or at is not None else None
+
+
+def _dry_run(record: Any) -> DryRun:
+    status, replayed = header(record, h.STATUS_CODE), header(record, h.REPLAYED) == h.TRUE
+    return DryRun(header(record, h.COMMAND_ID), _place(record), status, replayed)
+
+
+def _reply_to(command: Any) -> str | None:
+    return header(command, h.REPLY_TO) or header(command, h.KAFKA_REPLY_TOPIC) or None
+
+
 async def _still_there(kafka: Browser, reading: Reading) -> Reading:
     """With what the command itself still says."""
     where = reading.read
-    for span in (await kafka.spans(where.topic)).get(where.topic, []):
-        if span.source.partition == where.partition and span.begin <= where.offset < span.end:
-            one = span.since(where.offset).until(where.offset + 1)
+    command = await _at(kafka, where.topic, where.partition, where.offset)
+    if command is None or _moment(command.timestamp) != where.timestamp:
+        return replace(reading, in_topic=False)
+    return replace(reading, in_topic=True, reply_to=_reply_to(command))
+
+
+async def _at(kafka: Browser, topic: str, partition: int, offset: int) -> Any:
+    """The record that stands there now; ``None`` if there is none."""
+    for span in (await kafka.spans(topic)).get(topic, []):
+        if span.source.partition == partition and span.begin <= offset < span.end:
+            one = span.since(offset).until(offset + 1)
             kafka.open([one])
             async for record in kafka.read(one):
-                if _moment(record.timestamp) == where.timestamp:
-                    to = header(record, h.REPLY_TO) or header(record, h.KAFKA_REPLY_TOPIC)
-                    return replace(reading, in_topic=True, reply_to=to or None)
-    return replace(reading, in_topic=False)
+                return record
+    return None
 
 
 async def _found(
-    kafka: Browser, topics: set[str], since: int, wanted: tuple[str, str], *, enough: int
+    kafka: Browser, topics: set[str], since: int, wanted: Callable[[Any], bool], *, enough: int
 ) -> AsyncIterator[Any]:
-    """The records of the topics that carry the ``wanted`` header, written since then, until ``enough`` came."""
+    """The ``wanted`` records of the topics that were written since then, until ``enough`` came."""
     spans = [span for found in (await kafka.spans(*sorted(topics))).values() for span in found]
     spans = await kafka.since(spans, since)
     kafka.open(spans)
     for span in spans:
         async for record in kafka.read(span):
-            if header(record, wanted[0]) == wanted[1]:
+            if wanted(record):
                 yield record
                 enough -= 1
                 if not enough:
@@ -236,15 +289,14 @@ async def _buried(kafka: Browser, settings: Settings, reading: Reading) -> tuple
     if reading.status not in DEAD_LETTERED:
         return ()
     since = int((reading.decided_at - _CLOCKS).timestamp() * 1000)
-    letters = _found(kafka, {settings.topics.dead_letters}, since, ("dl_offset", str(reading.read.offset)), enough=-1)
-    where = (reading.read.topic, str(reading.read.partition), reading.group)
-    return tuple(
-        [
-            _place(record)
-            async for record in letters
-            if tuple(header(record, name) for name in ("dl_topic", "dl_partition", "dl_consumer_group")) == where
-        ]
-    )
+    where = (str(reading.read.offset), reading.read.topic, str(reading.read.partition), reading.group)
+    names = ("dl_offset", "dl_topic", "dl_partition", "dl_consumer_group")
+
+    def is_of_it(record: Any) -> bool:
+        return tuple(header(record, name) for name in names) == where
+
+    letters = _found(kafka, {settings.topics.dead_letters}, since, is_of_it, enough=-1)
+    return tuple([_place(record) async for record in letters])
 
 
 def _place(record: Any) -> Place:

@@ -1,39 +1,57 @@
 """Load fixture lines (CONTRACT 8, ``import``): organisations first, then all else in chunks, each chunk set-based.
 
-A chunk that Postgres refuses because of a row in it is halved until the bad line stands alone, so no line costs its
-neighbours. Lines are read twice rather than held.
+A chunk is copied to where Postgres can see it whole, and loaded from there table by table, while the next one is read.
+One that Postgres refuses because of a row in it is cut up until the bad line stands alone, so no line costs its
+neighbours. How far the import has come is written with each chunk: whatever stops it, the next one of the same files
+goes on from there. Lines are read twice rather than held.
 """
 
 import asyncio
+import hashlib
 import os
-import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from functools import cache
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
-from types import NoneType
-from typing import IO, Annotated, Any, Final, Literal, Protocol, get_args
+from typing import IO, Final
 
-import argon2
 import asyncpg
-import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from msgspec.structs import replace
 
-from schemas.access_token import AccessToken, AccountsReceivable, Classification, RewardsParticipant, Unit, User
 from worker.announce import hold_import_lane, write_first_states
 from worker.credentials import HASHER
-from worker.decode import quoted
 from worker.errors import BatchRefused, WorkerError, from_postgres
+from worker.import_lines import AccessTokenLine, Bad, Line, OrganisationLine, may_be_organisation, parsed
+from worker.import_rows import COLUMNS, Row, tables_of
 from worker.migrate import owner_connection
+from worker.model import Value
 from worker.sql import statement
 
-CHUNK: Final = 1000
+CHUNK: Final = 5000
+CHUNK_BYTES: Final = 8 * 2**20
+"""The lines of a chunk stand in memory, those of the next one too."""
+LONGEST_LINE: Final = 2**20
+"""Bytes. A longer one is bad, whatever it says."""
+BAD_HELD: Final = 1000
+"""Bad lines that a report names; ``on_bad`` is told of all."""
+FORGOTTEN_DAYS: Final = 7
+"""An import that did not end is forgotten then, by the next one of whatever files."""
+HELD_SECONDS: Final = 10
+"""For so long the session of an import that was killed may be at its last statement."""
 _HASHED_AT_ONCE: Final = 100
 """Pass codes per chunk: each takes some 15 ms of a core, and a person watches the bar."""
+_LINES_AT_ONCE: Final = 16
+"""Lines that are parsed between two looks at what Postgres says: some half a millisecond."""
+_PIECES: Final = 8
+"""Of a chunk that Postgres refuses. With two of them, the lines beside a bad one would be tried twice as often."""
 _DEADLOCK_RETRIES: Final = 5
+_NO_SCHEMA: Final = "SELECT to_regclass('access_token') IS NULL OR to_regclass('import_run') IS NULL"
+_BAD_PAGE: Final = 1000
 
 
 class ImportingError(WorkerError):
@@ -51,11 +69,17 @@ class BadLine:
 
 @dataclass(frozen=True, slots=True)
 class ImportReport:
-    """``read`` counts the lines that are not blank, ``loaded`` the good ones; the rest are ``bad``, in order."""
+    """``read`` counts the lines that are not blank, ``loaded`` the good ones; the rest are ``bad``, in order, of which
+    the first ``BAD_HELD`` stand here."""
 
     read: int
     loaded: int
     bad: tuple[BadLine, ...]
+
+    @property
+    def bad_count(self) -> int:
+        """All of them."""
+        return self.read - self.loaded
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,213 +92,76 @@ class ImportProgress:
 
 
 OnProgress = Callable[[ImportProgress], None]
-
-
-# --- what a line may say ----------------------------------------------------------------------------------------------
-
-# Nothing longer could be sent in a command or a login token.
-Name = Annotated[str, Field(min_length=1, max_length=255)]
-
-
-class _Line(BaseModel):
-    """Strict, and no error repeats what a line says: it may be a secret."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
-
-
-class _OrganisationLine(_Line):
-    kind: Literal["organisation"]
-    id: Name
-    name: str
-    active: bool = True
-
-
-class _UnitLine(Unit):
-    kind: Literal["unit"]
-    organisation: Name
-    id: Name
-    active: bool = True
-
-
-class _UserLine(User):
-    kind: Literal["user"]
-    organisation: Name
-    id: Name
-    username: Name
-    unit: Name | None
-    active: bool = True
-    rights: list[Name] = Field(default=[])
-
-
-class _RevokedLoginLine(_Line):
-    kind: Literal["revoked_login"]
-    organisation: Name
-    jti: Name
-
-
-class _AccessTokenLine(AccessToken):
-    kind: Literal["access_token"]
-    organisation: Name
-    id: Name
-    number: Name
-    authentication_code: Name | None
-    identifier: Name | None
-    pass_code: Name | None = Field(repr=False)
-    pass_code_hash: str | None = Field(repr=False)
-
-
-_AnyLine = _OrganisationLine | _UnitLine | _UserLine | _RevokedLoginLine | _AccessTokenLine
-
-_KINDS: Final[Mapping[str, type[_AnyLine]]] = {
-    "organisation": _OrganisationLine,
-    "unit": _UnitLine,
-    "user": _UserLine,
-    "revoked_login": _RevokedLoginLine,
-    "access_token": _AccessTokenLine,
-}
-
-
-class _Bad(Exception):
-    """What is wrong with a line, without what it says."""
-
-
-def _parsed(raw: bytes) -> _AnyLine:
-    try:
-        value = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise _Bad(f"not JSON: {error.msg}") from None
-    kind = value.get("kind") if isinstance(value, dict) else None
-    if not isinstance(kind, str) or kind not in _KINDS:
-        raise _Bad(f"not a JSON object whose kind is one of {', '.join(_KINDS)}")
-    if b"\\u0000" in raw and any("\0" in text for text in _texts(value)):
-        raise _Bad("U+0000 in a string")
-    try:
-        line: _AnyLine = _KINDS[kind].model_validate(_completed(_KINDS[kind], value))
-    except ValidationError as error:
-        raise _Bad(_what(error)) from None
-    if isinstance(line, _AccessTokenLine):
-        _check_pass_code(line)
-    return line
-
-
-def _texts(value: object) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from _texts(inner)
-
-
-def _completed(model: type[BaseModel], value: object) -> object:
-    """``value`` with the members that a line may leave out: ``null``, or an object of nulls where one always stands.
-
-    A user or a unit may be named by its id alone.
-    """
-    if isinstance(value, str) and model in {User, Unit}:
-        value = {"id": value}
-    if not isinstance(value, dict):
-        return value
-    whole = dict(value)
-    for name, inner, optional in _members(model):
-        if optional:
-            whole.setdefault(name, None)
-        elif inner is not None:
-            whole.setdefault(name, {})
-        if inner is not None:
-            whole[name] = _completed(inner, whole[name])
-    return whole
-
-
-@cache
-def _members(model: type[BaseModel]) -> tuple[tuple[str, type[BaseModel] | None, bool], ...]:
-    """The members that may be ``null`` or are objects: name, model, and whether it may be ``null``."""
-    members = []
-    for name, member in model.model_fields.items():
-        kinds = get_args(member.annotation) or (member.annotation,)
-        inner = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
-        optional = NoneType in kinds
-        if member.is_required() and (optional or inner is not None):
-            members.append((name, inner, optional))
-    return tuple(members)
-
-
-def _what(error: ValidationError) -> str:
-    faults = error.errors(include_input=False, include_url=False)
-    texts = [f"{_member(fault['loc'])}: {_REASONS.get(fault['type']) or fault['msg']}" for fault in faults[:3]]
-    return "; ".join(texts) + (f"; and {len(faults) - 3} more" if len(faults) > 3 else "")
-
-
-_REASONS: Final = {
-    "extra_forbidden": "unknown member",
-    "missing": "missing",
-    "string_pattern_mismatch": "not a date YYYY-MM-DDThh:mm:ss",
-    "value_error": "no such date",
-}
-
-
-def _member(location: tuple[int | str, ...]) -> str:
-    # A mistyped line may hold anything in the place of a name.
-    return quoted(".".join(str(part) for part in location))
-
-
-def _check_pass_code(line: _AccessTokenLine) -> None:
-    if line.pass_code_hash is None:
-        return
-    if line.pass_code is not None:
-        raise _Bad("pass_code and pass_code_hash: one of them, not both")
-    try:
-        kind = argon2.extract_parameters(line.pass_code_hash).type
-    except argon2.exceptions.InvalidHashError:
-        raise _Bad("pass_code_hash: not an Argon2id hash ($argon2id$...)") from None
-    if kind is not argon2.Type.ID:
-        raise _Bad("pass_code_hash: not an Argon2id hash ($argon2id$...)")
+OnResumed = Callable[[str, int], None]
+"""Is told the file and the line after which an import goes on that was stopped."""
+OnBad = Callable[[BadLine], None]
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Source:
-    file: int
-    line: int
+class _Place(Value, frozen=True):
+    """The end of a line: in which file (from 0), its number, and the byte after it."""
+
+    file: int = 0
+    line: int = 0
+    position: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Good:
-    source: _Source
-    line: _AnyLine
-    pass_code_hash: str | None = field(default=None, repr=False)
+class _Entry(Value, frozen=True):
+    """A line that is not blank: what it says, with the hash of its pass code, or what is wrong with it."""
+
+    hidden = frozenset({"line", "pass_code_hash"})
+
+    place: _Place
+    line: Line | None
+    what: str = ""
+    pass_code_hash: str | None = None
 
 
 @dataclass(slots=True)
 class _Run:
-    """One import under way."""
+    """One import under way. ``done`` is how far the second reading is loaded."""
 
     files: Sequence[Path]
     on_progress: OnProgress
     clock: Callable[[], float]
-    bytes_total: int
+    sizes: Sequence[int]
+    digest: bytes = b""
+    done: _Place = field(default_factory=_Place)
     bytes_done: int = 0
     read: int = 0
     loaded: int = 0
-    bad: dict[_Source, str] = field(default_factory=dict)
 
-    def lines(self) -> Iterator[tuple[_Source, bytes]]:
-        """Every line that is not blank, in order."""
-        for index, path in enumerate(self.files):
-            with _opened(path) as file:
-                for number, raw in enumerate(file, start=1):
-                    self.bytes_done += len(raw)
-                    if not raw.isspace():
-                        yield _Source(index, number), raw
+    def lines(self, first: _Place, on_bytes: Callable[[bytes], None]) -> Iterator[tuple[_Place, bytes | None]]:
+        """Every line after ``first`` that is not blank, in order; ``None`` for one that is too long.
 
-    def report(self) -> ImportReport:
-        places = sorted(self.bad, key=lambda source: (source.file, source.line))
-        bad = tuple(BadLine(str(self.files[place.file]), place.line, self.bad[place]) for place in places)
-        return ImportReport(self.read, self.loaded, bad)
+        ``on_bytes`` is given every byte that is read.
+        """
+        for index in range(first.file, len(self.files)):
+            number, position = (first.line, first.position) if index == first.file else (0, 0)
+            with _opened(self.files[index]) as file:
+                file.seek(position)
+                while raw := file.readline(LONGEST_LINE + 1):
+                    on_bytes(raw)
+                    number += 1
+                    position += len(raw)
+                    too_long = len(raw) > LONGEST_LINE and not raw.endswith(b"\n")
+                    while len(raw) > LONGEST_LINE and not raw.endswith(b"\n"):
+                        raw = file.readline(LONGEST_LINE + 1)
+                        on_bytes(raw)
+                        position += len(raw)
+                    if too_long or not raw.isspace():
+                        yield _Place(index, number, position), None if too_long else raw
+
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(self.clock(), UTC)
 
     def progressed(self) -> None:
-        self.on_progress(ImportProgress(self.bytes_done, self.bytes_total, self.loaded))
+        self.on_progress(ImportProgress(self.bytes_done, 2 * sum(self.sizes), self.loaded))
+
+    def count(self, raw: bytes) -> None:
+        self.bytes_done += len(raw)
 
 
 async def import_files(
@@ -282,26 +169,39 @@ async def import_files(
     files: Sequence[Path | str],
     *,
     on_progress: OnProgress = lambda _: None,
+    on_resumed: OnResumed = lambda _file, _line: None,
+    on_bad: OnBad = lambda _: None,
+    from_start: bool = False,
     clock: Callable[[], float] = time.time,
 ) -> ImportReport:
     """Upsert the lines of ``files`` (NDJSON); bad ones are reported and skipped. Running it again loads the same.
 
-    The first state of every new access token is an event, which ``worker.announce`` publishes. ``clock`` gives seconds
-    since the epoch.
-    Raises ``ImportingError`` if a file cannot be read or the schema is not there, ``DependencyAway`` for Postgres.
+    If an import of the same files did not end, this one goes on where that was, unless it is to begin ``from_start``;
+    the report is of both. ``on_bad`` is told of every bad line at the end, in order. The first state of every new
+    access token is an event, which ``worker.announce`` publishes. ``clock`` gives seconds since the epoch.
+    Raises ``ImportingError`` if a file cannot be read, the schema is not there, or somebody is importing the same files
+    at this moment; ``DependencyAway`` for Postgres.
     """
     paths = [Path(file) for file in files]
-    run = _Run(paths, on_progress, clock, 2 * sum(_size(path) for path in paths))
+    run = _Run(paths, on_progress, clock, [_size(path) for path in paths])
     async with owner_connection(owner_dsn) as connection:
-        if await connection.fetchval("SELECT to_regclass('access_token') IS NULL"):
-            raise ImportingError("the database has no schema yet: run `effective-worker migrate` first")
-        await connection.execute(statement("import_new_tokens"))
+        if await connection.fetchval(_NO_SCHEMA):
+            raise ImportingError(
+                "the database has no schema yet, or an older one: run `effective-worker migrate` first"
+            )
+        await connection.fetchval(statement("import_session"))
+        await connection.execute(statement("import_stage"))
         await connection.execute(statement("import_open_lane"))
-        await _load_organisations(connection, run)
-        await _load_the_rest(connection, run)
+        run.digest = await _load_organisations(connection, run)
+        await _open_run(connection, run, from_start=from_start)
+        if run.read:
+            on_resumed(str(run.files[run.done.file]), run.done.line)
+        await _load_everything(connection, run)
         # A worker that comes before autovacuum would have plans for tables that nobody has looked at: seconds a batch.
         await connection.execute(statement("import_analyze"))
-    return run.report()
+        bad = await _tell_bad_lines(connection, run, on_bad)
+        await connection.execute(statement("import_close_run"), run.digest)
+    return ImportReport(run.read, run.loaded, bad)
 
 
 def _size(path: Path) -> int:
@@ -318,107 +218,185 @@ def _opened(path: Path) -> IO[bytes]:
         raise ImportingError(f"{path} cannot be read: {error.strerror}") from error
 
 
-async def _load_organisations(connection: asyncpg.Connection, run: _Run) -> None:
-    chunk: list[_Good] = []
-    for source, raw in run.lines():
-        run.read += 1
-        try:
-            line = _parsed(raw) if _may_be_organisation(raw) else None
-        except _Bad:
-            continue  # the second reading says so
-        if isinstance(line, _OrganisationLine):
-            chunk.append(_Good(source, line))
-        if len(chunk) == CHUNK:
-            await _load(connection, run, chunk)
+async def _load_organisations(connection: asyncpg.Connection, run: _Run) -> bytes:
+    """The first reading, which returns the digest of the files. Bad lines are left to the second, as all lines are."""
+    digest = hashlib.sha256(repr(run.sizes).encode())
+
+    def read(raw: bytes) -> None:
+        digest.update(raw)
+        run.count(raw)
+
+    chunk: list[Line] = []
+    for count, (_, raw) in enumerate(run.lines(_Place(), read), start=1):
+        if raw is not None and may_be_organisation(raw):
+            with suppress(Bad):
+                line = parsed(raw)
+                chunk += [line] if isinstance(line, OrganisationLine) else []
+        if len(chunk) >= CHUNK:
+            await _load_each(connection, chunk)
             chunk = []
-        if run.read % CHUNK == 0:
+        if count % CHUNK == 0:
             run.progressed()
-    await _load(connection, run, chunk)
+            await asyncio.sleep(0)
+    await _load_each(connection, chunk)
+    return digest.digest()
 
 
-def _may_be_organisation(raw: bytes) -> bool:
-    """Spares the first reading most of its parsing: the kind is written out, or (which nobody does) in escapes."""
-    return re.search(rb'"organisation"\s*[,}]', raw) is not None or b"\\u" in raw
+async def _load_each(connection: asyncpg.Connection, organisations: Sequence[Line]) -> None:
+    """All that Postgres does not refuse: the second reading says which those are."""
+    if not organisations:
+        return
+    tables = tables_of((line, None) for line in organisations)
+    try:
+        await _committed(connection, partial(_load_rows, connection, tables))
+    except BatchRefused:
+        half = len(organisations) // 2
+        if half:
+            await _load_each(connection, organisations[:half])
+            await _load_each(connection, organisations[half:])
 
 
-async def _load_the_rest(connection: asyncpg.Connection, run: _Run) -> None:
+async def _open_run(connection: asyncpg.Connection, run: _Run, *, from_start: bool) -> None:
+    now = run.now()
+    await connection.execute(statement("import_forget_runs"), now - timedelta(days=FORGOTTEN_DAYS))
+    await connection.fetchval(statement("import_lock_timeout"), f"{HELD_SECONDS}s")
+    try:
+        await connection.fetchval(statement("import_hold_run"), int.from_bytes(run.digest[:8], signed=True))
+    except asyncpg.LockNotAvailableError as error:
+        raise ImportingError("somebody is importing the same files at this moment") from error
+    await connection.fetchval(statement("import_lock_timeout"), "0")
+    if from_start:
+        await connection.execute(statement("import_close_run"), run.digest)
+    row = await connection.fetchrow(statement("import_open_run"), run.digest, now)
+    assert row is not None, "an upsert returns its row"
+    run.done = _Place(row["file"], row["line"], row["position"])
+    run.read, run.loaded = row["read"], row["loaded"]
+    run.bytes_done += sum(run.sizes[: run.done.file]) + run.done.position
+
+
+async def _tell_bad_lines(connection: asyncpg.Connection, run: _Run, on_bad: OnBad) -> tuple[BadLine, ...]:
+    held: list[BadLine] = []
+    after = (0, 0)
+    while page := await connection.fetch(statement("import_bad_lines"), run.digest, *after, _BAD_PAGE):
+        for row in page:
+            bad = BadLine(str(run.files[row["file"]]), row["line"], row["what"])
+            on_bad(bad)
+            held += [bad] if len(held) < BAD_HELD else []
+        after = (page[-1]["file"], page[-1]["line"])
+    return tuple(held)
+
+
+# --- chunks -----------------------------------------------------------------------------------------------------------
+
+
+class _Chunk(Value, frozen=True):
+    """Lines that are loaded in one transaction: some, good and bad, in order, and the rows of the good ones."""
+
+    hidden = frozenset({"entries", "tables"})
+
+    entries: Sequence[_Entry]
+    tables: Mapping[str, list[Row]]
+
+    @classmethod
+    def of(cls, entries: Sequence[_Entry]) -> "_Chunk":
+        return cls(entries, tables_of((each.line, each.pass_code_hash) for each in entries if each.line is not None))
+
+    def good(self) -> list[int]:
+        """Where the good lines are among the entries."""
+        return [place for place, entry in enumerate(self.entries) if entry.line is not None]
+
+
+async def _load_everything(connection: asyncpg.Connection, run: _Run) -> None:
+    """The second reading: a chunk is read while the one before it is loaded."""
     known = {row["id"] for row in await connection.fetch("SELECT id FROM organisation")}
-    chunk: list[_Good] = []
-    to_hash = 0
+    lines = run.lines(run.done, run.count)
     with ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="argon2") as threads:
-        for source, raw in run.lines():
-            try:
-                line = _parsed(raw)
-                if isinstance(line, _OrganisationLine):
-                    continue
-                if line.organisation not in known:
-                    raise _Bad("organisation: not known")
-            except _Bad as error:
-                run.bad[source] = str(error)
-                continue
-            chunk.append(_Good(source, line))
-            to_hash += isinstance(line, _AccessTokenLine) and line.pass_code is not None
-            if len(chunk) == CHUNK or to_hash == _HASHED_AT_ONCE:
-                await _load(connection, run, await _hashed(chunk, threads))
-                chunk, to_hash = [], 0
-        await _load(connection, run, await _hashed(chunk, threads))
+        read = partial(_next_chunk, lines, known, threads)
+        async with _under_way(read()) as coming:
+            while chunk := await coming.pop():
+                coming.append(asyncio.ensure_future(read()))
+                await _load(connection, run, chunk)
 
 
-async def _hashed(chunk: Sequence[_Good], threads: ThreadPoolExecutor) -> list[_Good]:
-    loop = asyncio.get_running_loop()
+@asynccontextmanager
+async def _under_way(first: Awaitable["_Chunk | None"]) -> "AsyncIterator[list[asyncio.Future[_Chunk | None]]]":
+    """What is being read: nobody waits for it any more once the block has ended."""
+    coming: list[asyncio.Future[_Chunk | None]] = [asyncio.ensure_future(first)]
+    try:
+        yield coming
+    finally:
+        for each in coming:
+            each.cancel()
+        await asyncio.gather(*coming, return_exceptions=True)
 
-    async def with_hash(good: _Good) -> _Good:
-        line = good.line
-        if not isinstance(line, _AccessTokenLine):
-            return good
-        if line.pass_code is None:
-            return replace(good, pass_code_hash=line.pass_code_hash)
-        return replace(good, pass_code_hash=await loop.run_in_executor(threads, HASHER.hash, line.pass_code))
 
-    return list(await asyncio.gather(*map(with_hash, chunk)))
+async def _next_chunk(
+    lines: Iterator[tuple[_Place, bytes | None]], known: frozenset[str] | set[str], threads: ThreadPoolExecutor
+) -> _Chunk | None:
+    """``None`` at the end. Pass codes are hashed on all cores meanwhile."""
+    entries: list[_Entry] = []
+    hashes: dict[int, asyncio.Future[str]] = {}
+    loop, size = asyncio.get_running_loop(), 0
+    for place, raw in lines:
+        entry = _entry(place, raw, known)
+        line = entry.line
+        if isinstance(line, AccessTokenLine) and line.pass_code is not None:
+            hashes[len(entries)] = loop.run_in_executor(threads, HASHER.hash, line.pass_code)
+        entries.append(entry)
+        size += len(raw or b"")
+        if len(entries) >= CHUNK or size >= CHUNK_BYTES or len(hashes) == _HASHED_AT_ONCE:
+            break
+        if len(entries) % _LINES_AT_ONCE == 0:
+            await asyncio.sleep(0)
+    for number, hashed in hashes.items():
+        entries[number] = replace(entries[number], pass_code_hash=await hashed)
+    return _Chunk.of(entries) if entries else None
+
+
+def _entry(place: _Place, raw: bytes | None, known: frozenset[str] | set[str]) -> _Entry:
+    try:
+        if raw is None:
+            raise Bad(f"longer than {LONGEST_LINE} bytes")
+        line = parsed(raw)
+        if not isinstance(line, OrganisationLine) and line.organisation not in known:
+            raise Bad("organisation: not known")
+    except Bad as bad:
+        return _Entry(place, None, str(bad))
+    return _Entry(place, line, pass_code_hash=getattr(line, "pass_code_hash", None))
 
 
 # --- loading ----------------------------------------------------------------------------------------------------------
 
-_Row = dict[str, Any]
-_TableRow = tuple[str, tuple[str, ...], _Row]
-"""A row: its table, its primary key, its columns."""
-_Referred = AccountsReceivable | Classification | RewardsParticipant | Unit | User
-_Tables = dict[str, dict[tuple[str, ...], _Row]]
 
-# In the order of their foreign keys; a line of its own comes after a mention.
-_TABLES: Final = (
-    "organisation",
-    "mentioned_unit",
-    "unit",
-    "mentioned_user",
-    "app_user",
-    "revoked_login",
-    "contact",
-    "accounts_receivable",
-    "rewards_participant",
-    "classification",
-    "access_token",
-)
-
-
-async def _load(connection: asyncpg.Connection, run: _Run, chunk: Sequence[_Good]) -> None:
-    """Load a chunk; halve it where Postgres refuses a row, left before right, so that the last good line still wins."""
-    if not chunk:
-        return
+async def _load(connection: asyncpg.Connection, run: _Run, chunk: _Chunk) -> None:
+    """Load a chunk; cut it where Postgres refuses a row, left before right, so that the last good line still wins."""
+    good, entries = chunk.good(), chunk.entries
     try:
-        await _load_at_once(connection, chunk, datetime.fromtimestamp(run.clock(), UTC))
+        await _committed(connection, partial(_write, connection, run, chunk))
     except BatchRefused as error:
-        if len(chunk) == 1:
-            constraint = getattr(error.__cause__, "constraint_name", None)
-            run.bad[chunk[0].source] = _CONSTRAINTS.get(constraint) or f"Postgres refuses it: {error.reason}"
-            return
-        half = len(chunk) // 2
-        await _load(connection, run, chunk[:half])
-        await _load(connection, run, chunk[half:])
+        if not good:
+            raise
+        for piece in _pieces(entries, good) if len(good) > 1 else [_without(entries, good[0], error)]:
+            await _load(connection, run, _Chunk.of(piece))
         return
-    run.loaded += len(chunk)
+    run.done = entries[-1].place
+    run.read += len(entries)
+    run.loaded += len(good)
     run.progressed()
+
+
+def _pieces(entries: Sequence[_Entry], good: Sequence[int]) -> list[Sequence[_Entry]]:
+    """Pieces with as many good lines each, as far as there are so many."""
+    count = min(_PIECES, len(good))
+    cuts = [0, *(good[len(good) * number // count] for number in range(1, count)), len(entries)]
+    return [entries[first:last] for first, last in pairwise(cuts)]
+
+
+def _without(entries: Sequence[_Entry], alone: int, error: BatchRefused) -> list[_Entry]:
+    """The same with its only good line as a bad one."""
+    constraint = getattr(error.__cause__, "constraint_name", None)
+    what = _CONSTRAINTS.get(constraint) or f"Postgres refuses it: {error.reason}"
+    return [*entries[:alone], replace(entries[alone], line=None, what=what), *entries[alone + 1 :]]
 
 
 _CONSTRAINTS: Final[Mapping[str | None, str]] = {
@@ -429,17 +407,12 @@ _CONSTRAINTS: Final[Mapping[str | None, str]] = {
 }
 
 
-async def _load_at_once(connection: asyncpg.Connection, chunk: Sequence[_Good], now: datetime) -> None:
-    tables: _Tables = {table: {} for table in _TABLES}
-    for good in chunk:
-        for table, key, row in _rows(good):
-            if table == "access_token" and key in tables[table]:
-                _keep(row, tables[table][key])
-            tables[table][key] = row
+async def _committed(connection: asyncpg.Connection, write: Callable[[], Awaitable[None]]) -> None:
+    """Write in one transaction, again after a deadlock. Raises ``BatchRefused``, ``DependencyAway``."""
     for attempt in range(1, _DEADLOCK_RETRIES + 1):
         try:
             async with connection.transaction():
-                await _write(connection, dict(tables), now)
+                await write()
             return
         except asyncpg.DeadlockDetectedError as error:
             if attempt == _DEADLOCK_RETRIES:
@@ -448,117 +421,34 @@ async def _load_at_once(connection: asyncpg.Connection, chunk: Sequence[_Good], 
             raise from_postgres(error) from error
 
 
-async def _write(connection: asyncpg.Connection, tables: _Tables, now: datetime) -> None:
-    tokens = tables.pop("access_token")
+async def _write(connection: asyncpg.Connection, run: _Run, chunk: _Chunk) -> None:
+    """A chunk, and that it is loaded."""
+    now, tables = run.now(), dict(chunk.tables)
+    tokens = tables.pop("access_token", None)
     # Before all other rows, as in a worker's transaction.
     lane = await hold_import_lane(connection) if tokens else None
+    await _load_rows(connection, tables)
+    made = (1, 0)
+    if tokens and lane is not None:
+        await _stage(connection, "access_token", tokens)
+        await connection.execute(statement("import_replaced_token"), lane.id, run.digest)
+        first_states = await connection.fetch(statement("import_access_token"))
+        await write_first_states(connection, lane, first_states, now)
+        made = (lane.chain.sequence + 1, lane.chain.sequence + len(first_states))
+    bad = [(run.digest, each.place.file, each.place.line, each.what) for each in chunk.entries if each.line is None]
+    if bad:
+        await connection.copy_records_to_table("import_bad_line", records=bad)
+    end, counts = chunk.entries[-1].place, (len(chunk.entries), len(chunk.entries) - len(bad))
+    place = (end.file, end.line, end.position)
+    await connection.execute(statement("import_move_run"), run.digest, now, *place, *counts, *made)
+
+
+async def _load_rows(connection: asyncpg.Connection, tables: Mapping[str, list[Row]]) -> None:
+    """Rows without a history, in the order of their foreign keys."""
     for table, rows in tables.items():
-        if rows:
-            await connection.execute(statement(f"import_{table}"), _json(rows))
-    if lane is not None:
-        for replaced in await connection.fetch(statement("import_replaced_token"), _json(tokens)):
-            _keep(tokens[replaced["organisation"], replaced["id"]], dict(replaced))
-        made = await connection.fetch(statement("import_access_token"), _json(tokens))
-        await write_first_states(connection, lane, made, now)
+        await _stage(connection, table, rows)
+        await connection.execute(statement(f"import_{table}"))
 
 
-# The statement keeps these as well, where the access token is in the database already.
-_KEPT: Final = (
-    *("pass_code_hash", "created_date", "created_by_user", "created_by_unit"),
-    *("updated_date", "updated_by_user", "updated_by_unit"),
-)
-
-
-def _keep(row: _Row, former: Mapping[str, Any]) -> None:
-    """Take over from an earlier line of the access token what ``row`` does not give: its pass code and its log."""
-    for column in _KEPT:
-        if row[column] is None:
-            row[column] = former[column]
-
-
-def _json(rows: Mapping[tuple[str, ...], _Row]) -> str:
-    # Sorted, so that two imports, or an import and a lane, take their locks in one order.
-    return orjson.dumps([rows[key] for key in sorted(rows)]).decode()
-
-
-def _rows(good: _Good) -> Iterator[_TableRow]:
-    """The rows that a line stands for."""
-    line = good.line
-    if isinstance(line, _AccessTokenLine):
-        yield from _access_token_rows(line, good.pass_code_hash)
-        return
-    row = line.model_dump(exclude={"kind"})
-    if isinstance(line, _OrganisationLine):
-        yield "organisation", (line.id,), row
-    elif isinstance(line, _RevokedLoginLine):
-        yield "revoked_login", (line.organisation, line.jti), row
-    else:
-        yield "unit" if isinstance(line, _UnitLine) else "app_user", (line.organisation, line.id), row
-
-
-_OF_ITS_OWN: Final = {
-    "kind",
-    "pass_code",
-    "pass_code_hash",
-    "verified_by_user",
-    "classification",
-    "accounts_receivable",
-    "rewards_participant",
-    "log_information",
-}
-
-
-def _access_token_rows(line: _AccessTokenLine, pass_code_hash: str | None) -> Iterator[_TableRow]:
-    organisation, rewards, log = line.organisation, line.rewards_participant, line.log_information
-    if line.classification is not None:
-        yield _row("classification", organisation, line.classification)
-    if rewards is not None:
-        yield from _account_rows(organisation, rewards.accounts_receivable)
-        yield _row("rewards_participant", organisation, rewards, accounts_receivable=_id(rewards.accounts_receivable))
-    yield from _account_rows(organisation, line.accounts_receivable)
-    for user in (line.verified_by_user, log.created_by_user, log.updated_by_user):
-        if user is not None and user.username is not None:
-            yield _row("mentioned_user", organisation, user)
-    for unit in (log.created_by_unit, log.updated_by_unit):
-        if unit is not None and unit.name is not None:
-            yield _row("mentioned_unit", organisation, unit)
-    row = line.model_dump(exclude=_OF_ITS_OWN)
-    row |= {
-        "pass_code_hash": pass_code_hash,
-        "verified_by_user": _id(line.verified_by_user),
-        "classification": _id(line.classification),
-        "accounts_receivable": _id(line.accounts_receivable),
-        "rewards_participant": _id(rewards),
-        "created_date": log.created_date,
-        "updated_date": log.updated_date,
-        "created_by_user": _id(log.created_by_user),
-        "updated_by_user": _id(log.updated_by_user),
-        "created_by_unit": _id(log.created_by_unit),
-        "updated_by_unit": _id(log.updated_by_unit),
-    }
-    yield "access_token", (organisation, line.id), row
-
-
-def _account_rows(organisation: str, account: AccountsReceivable | None) -> Iterator[_TableRow]:
-    if account is None:
-        return
-    owner = account.account_owner
-    if owner is not None:
-        row = {"organisation": organisation, "id": owner.id, "body": owner.model_dump()}
-        yield "contact", (organisation, owner.id), row
-    yield _row("accounts_receivable", organisation, account, account_owner=_id(owner))
-
-
-class _Identified(Protocol):
-    @property
-    def id(self) -> str: ...
-
-
-def _id(referred: _Identified | None) -> str | None:
-    return None if referred is None else referred.id
-
-
-def _row(table: str, organisation: str, value: _Referred, **references: str | None) -> _TableRow:
-    """The row of an object that has one; ``references`` are the ids in the place of the objects inside it."""
-    columns = value.model_dump(exclude=set(references))
-    return table, (organisation, value.id), {"organisation": organisation, **columns, **references}
+async def _stage(connection: asyncpg.Connection, table: str, rows: list[Row]) -> None:
+    await connection.copy_records_to_table(f"staged_{table}", columns=COLUMNS[table], records=rows)

@@ -120,6 +120,14 @@ def hear_offset_errors(consumer: AIOKafkaConsumer) -> None:
     coordinator._send_req = heard
 
 
+def fetch_past(consumer: AIOKafkaConsumer, seconds: float) -> None:
+    """Let records that no lane has taken yet hold up the next fetch from their broker for no longer than this.
+
+    aiokafka waits a tenth of a second for them, and a lane that gives way leaves its records for longer (DESIGN 6).
+    """
+    consumer._fetcher._prefetch_backoff = seconds
+
+
 class OffsetsNotTold(kafka_errors.KafkaError):  # type: ignore[misc] # aiokafka carries no types
     """The group's coordinator answered with an error that aiokafka does not know, or would not try again upon."""
 

@@ -16,6 +16,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from opentelemetry.trace import Span
 
+from worker.courtesy import Courtesy, Turn
 from worker.database import Database
 from worker.errors import (
     KAFKA_ERRORS,
@@ -34,7 +35,7 @@ from worker.patience import Patience, carried_out, done_before
 from worker.pipeline import Hold, Pipeline
 from worker.publish import Place, Publisher
 from worker.replies import Replies
-from worker.result import DEAD_LETTERED, Message, Post, messages
+from worker.result import Message, Post, is_dead_lettered, messages
 from worker.sql import statement
 from worker.tracing import batch_span, command_span, exported, link, step_span
 
@@ -42,6 +43,8 @@ IDLE_SECONDS: Final = 0.5
 """How long one look for new records waits: a lane that is told to drain ends within this."""
 BROKER_SECONDS: Final = 15.0
 """The deadline of a request to the broker that is not part of a publication."""
+
+_WAYS_OUT: Final = "The ways out: effective-worker lanes mend"
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -73,6 +76,7 @@ class Tools:
     health: Health
     clock: Callable[[], float]
     max_batch: int
+    courtesy: Courtesy
     confirmed: Callable[[], Awaitable[None]]
     """Returns once the group has confirmed, within a session, that the worker is a member; see ``Membership``."""
     replies: Replies = field(default_factory=Replies)
@@ -100,14 +104,14 @@ def where_to_start(
     if log_end < following:
         raise LaneBlocked(
             f"the log ends at offset {log_end}, but commands up to {following} were decided: the topic was cut or"
-            f" re-created. Use another group id for a new topic, or restore the old one"
+            f" re-created. {_WAYS_OUT}"
         )
     if committed is None:
         return Start(max(first, log_start))
     if committed > following:
         raise LaneBlocked(
             f"the committed offset is {committed}, but commands were decided up to {following} only: Postgres has lost"
-            f" commits, or the offset was set forward by hand. Set the group's offset back to {following}"
+            f" commits, or the offset was set forward by hand. {_WAYS_OUT}"
         )
     return Start(max(committed, log_start), set_back=committed < first)
 
@@ -115,19 +119,23 @@ def where_to_start(
 class Lane:
     """Runs until it is drained, loses its partition, or finds that it no longer knows where it stands."""
 
-    def __init__(self, site: Site, tools: Tools, publisher: Publisher, owner: UUID) -> None:
-        """``owner`` is a fresh random id: from the moment it stands in the row, older owners' transactions fail."""
+    def __init__(self, site: Site, tools: Tools, publisher: Publisher, owner: UUID, turn: Turn) -> None:
+        """``owner`` is a fresh random id: from the moment it stands in the row, older owners' transactions fail.
+
+        ``turn`` says when the lane may work, and on how many commands; see ``Courtesy``.
+        """
         self._site = site
         self._tools = tools
         self._publisher = publisher
         self._owner = owner
+        self._turn = turn
         self._source = site.place.source
         self._row = 0
         self._committed: int | None = None
         self._position = 0
         self._drain = asyncio.Event()
         self._patience = Patience()
-        self._log = log.bind(partition=self._source.partition)
+        self._log = log.bind(topic=self._source.topic, partition=self._source.partition)
 
     async def run(self, drain: asyncio.Event) -> None:
         """Start, then take batch after batch until ``drain`` is set; the batch in hand is finished.
@@ -141,21 +149,24 @@ class Lane:
             self._tools.health.back("kafka")
             self._say("working")
             while not drain.is_set():
-                batch = await self._take()
-                if batch:
-                    hold = await self._handle(hold, batch)
+                hold = await self._work_off(hold, await self._take())
         finally:
             await self._publisher.close()
 
     # --- start --------------------------------------------------------------------------------------------------------
 
     async def _start(self) -> Hold:
-        """The three steps of DESIGN 2, in this order: own the row, fence the older producer, read the offset."""
+        """The three steps of DESIGN 2, in this order: own the row, fence the older producer, read the offset.
+
+        Where an operator has ordered an offset, it is committed before it is read.
+        """
         self._say("starting")
         await self._confirmed()
         row = await self._own()
         self._row = row["id"]
         await self._publisher.open()
+        if row["ordered_offset"] is not None:
+            await self._carry_out(row["ordered_offset"])
         self._committed = await self._read_committed()
         log_start, log_end = await self._ends()
         try:
@@ -175,6 +186,25 @@ class Lane:
         self._tools.consumer.seek(self._source, start.position)
         self._log.info("lane_started", position=start.position, committed=self._committed, next_offset=following)
         return Hold(self._row, self._site.name, self._owner, following)
+
+    async def _carry_out(self, ordered: int) -> None:
+        """Commit the offset that an operator has ordered (``worker.lanes``), and forget the order only then.
+
+        The owner is asked for first: who slept before InitProducerId may have a successor that has obeyed and gone on.
+        From here on nobody decides before the order is forgotten, so that to do it again changes nothing.
+        """
+        await self._require_owned()
+        try:
+            await self._publisher.publish((), ordered)
+        except Fenced as fenced:
+            raise LaneLost(f"kafka: {fenced.reason}") from fenced
+        except Unpublished as unknown:
+            raise DependencyAway("kafka", unknown.reason) from unknown
+        async with self._tools.database.connection() as connection:
+            if await connection.fetchval(statement("order_done"), self._row, self._owner) is None:
+                raise LaneLost("postgres: another worker has taken the lane")
+        self._log.warning("offset_ordered", position=ordered)
+        await self._publisher.open()  # settles the commit, which is told by nobody before
 
     async def _outlast_the_last_look(self) -> None:
         """A look that a drain cut short goes on, and would take this lane's records: it ends before the seek."""
@@ -235,6 +265,15 @@ class Lane:
         except KAFKA_ERRORS as error:
             raise DependencyAway("kafka", f"{type(error).__name__} while reading: {error}") from error
         return [_delivery(self._site.cluster, record) for record in records]
+
+    async def _work_off(self, hold: Hold, taken: Sequence[Delivery]) -> Hold:
+        """Handle what was taken, in as many batches as the lane's turns make of it. A drain drops the rest."""
+        while taken and not self._drain.is_set():
+            async with self._turn(self._drain) as most:
+                if most:
+                    hold = await self._handle(hold, taken[:most])
+            taken = taken[most:]
+        return hold
 
     async def _handle(self, hold: Hold, batch: Sequence[Delivery]) -> Hold:
         """Decide and commit in Postgres, then publish and commit in Kafka."""
@@ -390,15 +429,17 @@ class Lane:
             self._say("working")
 
     def _say(self, state: LaneState, reason: str = "") -> None:
-        self._tools.health.lane(self._source.partition, state, reason)
+        self._tools.health.lane(self._source, state, reason)
 
     def _count(self, answered: Sequence[Answered]) -> None:
-        for (code, replayed), count in Counter((each.answer.code, each.answer.replayed) for each in answered).items():
-            self._tools.metrics.answered(code, replayed, count)
-        self._tools.metrics.published(
-            sum(each.fact is not None for each in answered),
-            sum(each.answer.code in DEAD_LETTERED for each in answered),
-        )
+        metrics = self._tools.metrics
+        said = Counter((each.decoded.envelope.dry_run, each.answer.code, each.answer.replayed) for each in answered)
+        for (is_dry_run, code, replayed), count in said.items():
+            if is_dry_run:
+                metrics.rehearsed(code, count)
+            else:
+                metrics.answered(code, replayed, count)
+        metrics.published(sum(each.fact is not None for each in answered), sum(map(is_dead_lettered, answered)))
 
 
 def _export(batch: Span, answered: Sequence[Answered], began: float) -> None:
@@ -414,6 +455,8 @@ def _export(batch: Span, answered: Sequence[Answered], began: float) -> None:
             "command_id": each.answer.command_id,
             "status_code": each.answer.code.value,
         }
+        if each.decoded.envelope.dry_run:
+            attributes["dry_run"] = "true"
         command_span(batch, traceparent, where.command_id.encode(), began=began, attributes=attributes)
 
 

@@ -27,7 +27,8 @@ class Due:
     moment: datetime
     says: tuple[Any, ...]
     where: str
-    partition: int
+    source: tuple[str, int]
+    """The topic and partition of the command."""
     certain: bool
     elsewhere: bool = False
 

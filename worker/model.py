@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import ClassVar, Final, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import msgspec
 
@@ -86,6 +86,15 @@ class Coordinates(Value, frozen=True):
         return f"{_log_name(self.cluster, self.topic)}/{self.partition}/{self.offset}@{self.timestamp}"
 
 
+_RECORD_ID: Final = re.compile(r"rec:([^/]+)/([^/]+)/(\d{1,9})/(\d{1,18})@(-?\d{1,18})")
+
+
+def coordinates_of(command_id: str) -> Coordinates | None:
+    """The coordinates that a ``rec:`` id is made of; ``None`` for any other id."""
+    parts = _RECORD_ID.fullmatch(command_id)
+    return None if parts is None else Coordinates(unquote(parts[1]), unquote(parts[2]), *map(int, parts.group(3, 4, 5)))
+
+
 class Delivery(Value, frozen=True):
     """One record of the commands topic, untouched."""
 
@@ -131,6 +140,25 @@ class Envelope(Value, frozen=True):
     request_id: str | None = None
     """``request_unique_identifier`` of the body, as far as the body could be read."""
     reply: ReplyTo | None = None
+    dry_run: bool = False
+    """Whether the command is to be answered as it would be, and nothing is to come of it."""
+
+
+def senders_id(organisation: str, envelope: Envelope) -> str | None:
+    """The command id of CONTRACT 2 for a sender's own, ``None`` where it gave none.
+
+    ``organisation`` is the verified one.
+    """
+    if envelope.ce_id is not None:
+        return f"ce:{_sender(organisation, envelope.ce_source or '')}:{percent_encoded(envelope.ce_id)}"
+    if envelope.request_id is not None:
+        return f"req:{percent_encoded(organisation)}:{percent_encoded(envelope.request_id)}"
+    return None
+
+
+@lru_cache(maxsize=256)  # a sender sends more than one command
+def _sender(organisation: str, source: str) -> str:
+    return f"{percent_encoded(organisation)}:{percent_encoded(source)}"
 
 
 class Command(Value, frozen=True):

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 import structlog
+from aiokafka import TopicPartition
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
@@ -144,28 +145,40 @@ class Away:
 
 
 class Health:
-    """What the worker knows of its own state. ``clock`` is monotonic, ``wall`` counts from the epoch (seconds)."""
+    """What the worker knows of its own state. ``clock`` is monotonic, ``wall`` counts from the epoch (seconds).
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, *, wall: Callable[[], float] = time.time) -> None:
+    Where there is a ``bulk_topic``, ``giving_way`` says whether its lanes give way now.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        wall: Callable[[], float] = time.time,
+        bulk_topic: str | None = None,
+        giving_way: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._clock = clock
         self._wall = wall
-        self._lanes: dict[int, LaneHealth] = {}
+        self._bulk_topic = bulk_topic
+        self.giving_way = giving_way
+        self._lanes: dict[TopicPartition, LaneHealth] = {}
         self._away: dict[str, Away] = {}
         self._returned: dict[str, asyncio.Event] = {}
         self._assigned = False
         self._progressed = clock()
         self._stuck: str | None = None
 
-    def lane(self, partition: int, state: LaneState, reason: str = "") -> None:
+    def lane(self, source: TopicPartition, state: LaneState, reason: str = "") -> None:
         """Note the state of a partition's lane; the same state again keeps its ``since``."""
-        former = self._lanes.get(partition)
+        former = self._lanes.get(source)
         since = former.since if former is not None and former.state == state else self._clock()
-        self._lanes[partition] = LaneHealth(state, reason, since)
+        self._lanes[source] = LaneHealth(state, reason, since)
 
-    def lane_gone(self, partition: int) -> None:
-        self._lanes.pop(partition, None)
+    def lane_gone(self, source: TopicPartition) -> None:
+        self._lanes.pop(source, None)
 
-    def lanes(self) -> Mapping[int, LaneHealth]:
+    def lanes(self) -> Mapping[TopicPartition, LaneHealth]:
         return dict(self._lanes)
 
     def away(self, dependency: str, reason: str) -> None:
@@ -212,12 +225,11 @@ class Health:
         reasons = [f"{name} is away: {away.reason}" for name, away in sorted(self._away.items())]
         if not self._assigned:
             reasons.append("the consumer group has not assigned partitions yet")
-        for partition, lane in sorted(self._lanes.items()):
+        lanes = {self._name(source): lane for source, lane in sorted(self._lanes.items(), key=self._order)}
+        for name, lane in lanes.items():
             if lane.state in _UNFIT:
-                reasons.append(
-                    f"partition {partition} {_UNFIT[lane.state]}" + (f": {lane.reason}" if lane.reason else "")
-                )
-        return not reasons, {
+                reasons.append(f"partition {name} {_UNFIT[lane.state]}" + (f": {lane.reason}" if lane.reason else ""))
+        document = {
             "ready": not reasons,
             "reason": "; ".join(reasons) or "partitions assigned, database and broker reachable",
             "dependencies_away": {
@@ -225,10 +237,20 @@ class Health:
                 for name, away in sorted(self._away.items())
             },
             "lanes": {
-                str(partition): {"state": lane.state, "reason": lane.reason, "since": self._moment(lane.since)}
-                for partition, lane in sorted(self._lanes.items())
+                name: {"state": lane.state, "reason": lane.reason, "since": self._moment(lane.since)}
+                for name, lane in lanes.items()
             },
         }
+        if self._bulk_topic is not None:
+            document["bulk_gives_way"] = self.giving_way()
+        return not reasons, document
+
+    def _name(self, source: TopicPartition) -> str:
+        """The number of a partition; in the bulk topic, with the topic before it."""
+        return f"{source.topic}/{source.partition}" if source.topic == self._bulk_topic else str(source.partition)
+
+    def _order(self, lane: tuple[TopicPartition, LaneHealth]) -> tuple[bool, TopicPartition]:
+        return lane[0].topic == self._bulk_topic, lane[0]
 
     def _moment(self, reading: float) -> str:
         moment = datetime.fromtimestamp(self._wall() - (self._clock() - reading), UTC)
@@ -256,7 +278,9 @@ class _HealthCollector(Collector):
         away = GaugeMetricFamily(f"{_PREFIX}dependency_away", "1 while it cannot be reached", labels=["dependency"])
         for dependency in ("kafka", "postgres"):
             away.add_metric([dependency], dependency in self._health.dependencies_away())
-        return lanes, away
+        way = GaugeMetricFamily(f"{_PREFIX}bulk_gives_way", "1 while bulk lanes give way to interactive commands")
+        way.add_metric([], self._health.giving_way())
+        return lanes, away, way
 
 
 class Metrics:
@@ -275,6 +299,7 @@ class Metrics:
             return Histogram(_PREFIX + name, help_, buckets=buckets, registry=registry)
 
         self._answers = counter("answers_total", "Results published, by status code", "code", "replayed")
+        self._dry_runs = counter("dry_runs_total", "Results of dry runs published, by status code", "code")
         self._commands = histogram("batch_commands", "Commands per batch", _SIZES)
         self._deciding = histogram("decide_seconds", "From a batch's first statement to its Postgres commit", _SECONDS)
         self._publishing = histogram("publish_seconds", "The Kafka transaction of a batch", _SECONDS)
@@ -288,6 +313,10 @@ class Metrics:
 
     def answered(self, code: str, replayed: bool, count: int = 1) -> None:
         self._answers.labels(code, "true" if replayed else "false").inc(count)
+
+    def rehearsed(self, code: str, count: int = 1) -> None:
+        """Dry runs are no answers that anything came of, and are counted apart."""
+        self._dry_runs.labels(code).inc(count)
 
     def batch(self, commands: int, decide_seconds: float, publish_seconds: float) -> None:
         self._commands.observe(commands)

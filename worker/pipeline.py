@@ -9,13 +9,17 @@
 
 Everything is set-based: a batch is one command or five hundred. A command's failure is a value and never touches its
 neighbours; an exception is about the whole batch (``worker.errors``).
+
+Dry runs go the same way in batches of their own, and what came of them is rolled back (CONTRACT 2).
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache, lru_cache
-from typing import Final
+from functools import cache
+from itertools import groupby
+from typing import Final, TypeVar
 from uuid import UUID
 
 from msgspec.structs import replace
@@ -24,8 +28,8 @@ from schemas.codes import StatusCode
 from worker.apply import Chain, apply, chained
 from worker.authorise import Logins, Standing, authorise
 from worker.credentials import PassCodeCheck, PassCodes, look_up, question
-from worker.database import Connection, Database
-from worker.decide import State, decide, doubtful
+from worker.database import Connection, Database, rolled_back
+from worker.decide import State, decide, doubtful, rehearse, rounds
 from worker.decode import decode
 from worker.errors import BatchOvertaken, BatchRefused, DependencyAway, FuseBlown, LaneLost, StatementTimeout
 from worker.fuse import Fuse
@@ -42,13 +46,14 @@ from worker.model import (
     Decoded,
     Delivery,
     Fact,
+    LockedToken,
     Outcome,
     Presented,
     Refused,
     TokenKey,
     Value,
     each_unrefused,
-    percent_encoded,
+    senders_id,
 )
 from worker.project import project
 from worker.recall import recall_by_coordinates, recall_by_id
@@ -62,6 +67,8 @@ UNSHOWN: Final = "the access token that this command has set effective cannot be
 OVERTAKEN_TIMES: Final = 5
 SLOW_TIMES: Final = 3
 """How often a lone command may run into the statement timeout before it is given up."""
+
+T = TypeVar("T")
 
 
 class Policy(Value, frozen=True):
@@ -79,6 +86,38 @@ class Hold(Value, frozen=True):
     name: str
     owner: UUID
     next_offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Verified:
+    """Commands after all that is slow and needs no lock. ``now`` is the moment at which they are decided."""
+
+    items: Sequence[Decoded]
+    logins: Sequence[Claims | Refused]
+    checks: Sequence[PassCodeCheck | None]
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """Commands that may be decided upon, with their ids and who asks, and the access tokens that they name, locked."""
+
+    items: Sequence[Decoded]
+    ids: Sequence[str]
+    standings: Sequence[Standing]
+    asked: Sequence[Presented | Refused]
+    tokens: Mapping[TokenKey, LockedToken]
+    now: datetime
+
+    def only(self, positions: Sequence[int]) -> "_Ready":
+        """Some of the commands."""
+
+        def of(part: Sequence[T]) -> list[T]:
+            return [part[position] for position in positions]
+
+        return _Ready(
+            of(self.items), of(self.ids), of(self.standings), of(self.asked), tokens=self.tokens, now=self.now
+        )
 
 
 class Pipeline:
@@ -116,7 +155,11 @@ class Pipeline:
         Raises ``LaneLost``, ``FuseBlown`` and ``DependencyAway``: the next try recalls what was committed before.
         """
         decoded = [decode(delivery, max_bytes=self._policy.max_command_bytes) for delivery in batch]
-        return await self._in_pieces(hold, await self._replies.judged(decoded), first)
+        answered: list[Answered] = []
+        for _, alike in groupby(await self._replies.judged(decoded), key=_is_dry_run):
+            part, hold = await self._in_pieces(hold, list(alike), first)
+            answered += part
+        return answered, hold
 
     async def _in_pieces(self, hold: Hold, batch: Sequence[Decoded], first: int) -> tuple[list[Answered], Hold]:
         """Halve a batch that Postgres refuses until the bad command stands alone; its neighbours go on (DESIGN 3)."""
@@ -149,10 +192,17 @@ class Pipeline:
         self, hold: Hold, batch: Sequence[Decoded], first: int
     ) -> tuple[list[Answered], Hold]:
         for attempt in range(OVERTAKEN_TIMES):
+            self._beat()
             try:
+                if _is_dry_run(batch[0]):
+                    return await self._rehearse(hold, batch, first)
                 return await self._decide(hold, batch, first, trusting=attempt == 0)
             except BatchOvertaken:
                 continue
+            except BatchRefused:
+                # What a lone command's id was bound to may not have been looked up, and comes before what is refused.
+                if attempt or len(batch) > 1:
+                    raise
         raise DependencyAway("postgres", "what the batch is decided upon changes again and again")
 
     async def _decide(
@@ -163,36 +213,65 @@ class Pipeline:
         ``trusting`` looks up no id that a transition is about to bind: if it was bound before, the record of commands
         refuses it, and the batch is run again.
         """
-        self._beat()
         recalled = await self._recall(hold, batch)
         fresh = [item for item in batch if _where(item) not in recalled] if recalled else batch
-        requests = [item.request for item in fresh]
+        verified = await self._verify(fresh)
+        async with self._transaction() as transaction:
+            chain, hold = await _hold(transaction, hold, batch, first)
+            ready = await self._make_ready(transaction, verified)
+            bound = await recall_by_id(transaction, doubtful(ready.asked, ready.tokens) if trusting else ready.asked)
+            decisions, _ = decide(ready.asked, State(ready.tokens, bound))
+            answers, facts = await _carry_out(transaction, hold, chain, ready, decisions)
+            outcomes = _in_order(batch, recalled, answers, facts)
+            shown = await self._show(transaction, outcomes)
+        self._fuse.passed(len(fresh))
+        return [_answered(item, outcome, shown) for item, outcome in zip(batch, outcomes, strict=True)], hold
+
+    async def _rehearse(self, hold: Hold, batch: Sequence[Decoded], first: int) -> tuple[list[Answered], Hold]:
+        """The journey of dry runs: each is carried out as if it alone came now, and taken back. Only the lane moves on.
+
+        One that is read again is judged again: nothing was recorded, and its first answer was never visible. The fuse
+        does not count them: they burn nothing, and are there to find such trouble.
+        """
+        verified = await self._verify(batch)
+        answered: dict[int, Answered] = {}
+        async with self._transaction() as transaction:
+            chain, hold = await _hold(transaction, hold, batch, first)
+            ready = await self._make_ready(transaction, verified)
+            decisions = rehearse(ready.asked, State(ready.tokens, await recall_by_id(transaction, ready.asked)))
+            for positions in rounds(decisions):
+                part, decided = ready.only(positions), [decisions[position] for position in positions]
+                async with rolled_back(transaction):
+                    answers, _ = await _carry_out(transaction, hold, chain, part, decided)
+                    outcomes = [Outcome(answer, None) for answer in answers]
+                    shown = await self._show(transaction, outcomes)
+                for position, item, outcome in zip(positions, part.items, outcomes, strict=True):
+                    answered[position] = _answered(item, outcome, shown)
+        return [answered[position] for position in range(len(batch))], hold
+
+    async def _verify(self, items: Sequence[Decoded]) -> _Verified:
+        requests = [item.request for item in items]
         verify = cache(self._logins.verify)  # most senders of a batch send many of its commands
         logins = each_unrefused(requests, lambda command: verify(command.login_token))
         checks = await self._compare_pass_codes(requests, logins)
-        now = datetime.fromtimestamp(self._clock(), UTC)
+        return _Verified(items, logins, checks, datetime.fromtimestamp(self._clock(), UTC))
 
-        async with self._transaction() as transaction:
-            chain, hold = await _hold(transaction, hold, batch, first)
-            standings = await authorise(transaction, logins, [self._judged_at(item, now) for item in fresh])
-            ids = [_command_id(item, standing) for item, standing in zip(fresh, standings, strict=True)]
-            callers = [standing.caller for standing in standings]
-            locked = await load(transaction, requests, callers)
-            asked = [_present(*each, locked=locked) for each in zip(requests, callers, ids, checks, strict=True)]
-            bound = await recall_by_id(transaction, doubtful(asked, locked.by_key) if trusting else asked)
-            decisions, _ = decide(asked, State(locked.by_key, bound))
-            facts = chained(decisions, chain, lane_name=hold.name, now=now)
-            await apply(transaction, facts, hold.lane)
-            answers = [_answer(*each, now=now) for each in zip(decisions, ids, standings, strict=True)]
-            await record(transaction, hold.lane, list(zip(map(_coordinates, fresh), answers, strict=True)))
-            outcomes = _in_order(batch, recalled, answers, facts)
-            shown = await project(
-                transaction,
-                [(outcome.answer.token, outcome.answer.fields) for outcome in outcomes if outcome.answer.token],
-                reveal_verification_code=self._policy.reveal_verification_code,
-            )
-        self._fuse.passed(len(fresh))
-        return [_answered(item, outcome, shown) for item, outcome in zip(batch, outcomes, strict=True)], hold
+    async def _make_ready(self, transaction: Connection, verified: _Verified) -> _Ready:
+        items, now = verified.items, verified.now
+        standings = await authorise(transaction, verified.logins, [self._judged_at(item, now) for item in items])
+        ids = [_command_id(item, standing) for item, standing in zip(items, standings, strict=True)]
+        requests = [item.request for item in items]
+        callers = [standing.caller for standing in standings]
+        locked = await load(transaction, requests, callers)
+        asked = [_present(*each, locked=locked) for each in zip(requests, callers, ids, verified.checks, strict=True)]
+        return _Ready(items, ids, standings, asked, locked.by_key, now)
+
+    async def _show(self, transaction: Connection, outcomes: Sequence[Outcome]) -> Mapping[tuple[TokenKey, int], bytes]:
+        return await project(
+            transaction,
+            [(outcome.answer.token, outcome.answer.fields) for outcome in outcomes if outcome.answer.token],
+            reveal_verification_code=self._policy.reveal_verification_code,
+        )
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[Connection]:
@@ -233,20 +312,27 @@ class Pipeline:
     async def _give_up(self, hold: Hold, item: Decoded, first: int, reason: str) -> tuple[list[Answered], Hold]:
         """Answer ``INTERNAL_ERROR`` to the one command that Postgres will not take. It binds its coordinates only.
 
-        One that was decided before is answered as it was, without data.
+        One that was decided before is answered as it was, without data. Of a dry run nothing is recorded or counted.
+        Whose command it is stands in the signed login: whoever sends the dead letter again must know.
         """
         for decided in (await self._recall(hold, [item])).values():
             # Its answer stands. What could not be done is to show the access token.
             answer = replace(decided.answer, message=f"{UNSHOWN}: {reason}")
             return [Answered(item, answer, None, decided.fact)], hold
-        if not self._fuse.lets_through():
+        is_real = not _is_dry_run(item)
+        if is_real and not self._fuse.lets_through():
             raise FuseBlown
         now = datetime.fromtimestamp(self._clock(), UTC)
-        answer = Answer(_coordinates(item).command_id, StatusCode.INTERNAL_ERROR, reason, now)
+        login = None if isinstance(item.request, Refused) else self._logins.verify(item.request.login_token)
+        organisation = login.organisation if isinstance(login, Claims) else None
+        code = StatusCode.INTERNAL_ERROR
+        answer = Answer(_coordinates(item).command_id, code, reason, now, organisation=organisation)
         async with self._database.transaction() as transaction:
             _, hold = await _hold(transaction, hold, [item], first)
-            await record(transaction, hold.lane, [(_coordinates(item), answer)])
-        self._fuse.failed()
+            if is_real:
+                await record(transaction, hold.lane, [(_coordinates(item), answer)])
+        if is_real:
+            self._fuse.failed()
         return [Answered(item, answer, None)], hold
 
 
@@ -256,8 +342,24 @@ async def _hold(transaction: Connection, hold: Hold, batch: Sequence[Decoded], f
         statement("hold_lane"), hold.lane, hold.owner, first, _coordinates(batch[-1]).offset + 1, hold.next_offset
     )
     if row is None:
-        raise LaneLost("postgres: another worker has taken the lane")
+        # Further on, if a part of the batch was committed before what made this a second try.
+        raise LaneLost("postgres: another worker has taken the lane, or it is further on than this one knows")
     return Chain(row["chain_sequence"], row["chain_hash"]), replace(hold, next_offset=row["next_offset"])
+
+
+async def _carry_out(
+    transaction: Connection, hold: Hold, chain: Chain, ready: _Ready, decisions: Sequence[Decision]
+) -> tuple[list[Answer], list[Fact]]:
+    """Write what was decided: the transitions, and the records of all commands."""
+    facts = chained(decisions, chain, lane_name=hold.name, now=ready.now)
+    await apply(transaction, facts, hold.lane)
+    answers = [_answer(*each, now=ready.now) for each in zip(decisions, ready.ids, ready.standings, strict=True)]
+    await record(transaction, hold.lane, list(zip(map(_coordinates, ready.items), answers, strict=True)))
+    return answers, facts
+
+
+def _is_dry_run(item: Decoded) -> bool:
+    return item.envelope.dry_run
 
 
 def _coordinates(item: Decoded) -> Coordinates:
@@ -271,17 +373,8 @@ def _where(item: Decoded) -> tuple[int, int]:
 
 def _command_id(item: Decoded, standing: Standing) -> str:
     """The id under which a command is known everywhere (CONTRACT 2). Nothing unverified names an organisation."""
-    organisation, envelope = standing.organisation, item.envelope
-    if organisation is not None and envelope.ce_id is not None:
-        return f"ce:{_sender(organisation, envelope.ce_source or '')}:{percent_encoded(envelope.ce_id)}"
-    if organisation is not None and envelope.request_id is not None:
-        return f"req:{percent_encoded(organisation)}:{percent_encoded(envelope.request_id)}"
-    return item.delivery.coordinates.command_id
-
-
-@lru_cache(maxsize=256)  # a sender sends more than one command
-def _sender(organisation: str, source: str) -> str:
-    return f"{percent_encoded(organisation)}:{percent_encoded(source)}"
+    own = None if standing.organisation is None else senders_id(standing.organisation, item.envelope)
+    return own or item.delivery.coordinates.command_id
 
 
 def _present(

@@ -1,4 +1,4 @@
-"""Compare the commands topic with the record of commands, states, transitions and all that was published.
+"""Compare the commands topics with the record of commands, states, transitions and all that was published.
 
 Workers may go on meanwhile: everything is compared below the offsets that the group had committed when it began, and
 what lies above may be there or not. The order of the looks makes it so: lanes, committed offsets, ends of the topics,
@@ -6,7 +6,7 @@ and then one snapshot of Postgres, which is always ahead of Kafka (DESIGN 2).
 """
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -19,22 +19,27 @@ from aiokafka import TopicPartition
 
 from schemas import headers as h
 from schemas.transition import event_hash
-from worker.browse import Browser, Span, browser, header
+from worker.browse import Browser, Span, browser, header, is_dry_run
 from worker.database import Row
-from worker.errors import DependencyAway, WorkerError
+from worker.errors import WorkerError
+from worker.lanes import committed_offsets
 from worker.matching import Due, Matching, Seen, Unmatched, in_order
 from worker.migrate import owner_connection
-from worker.model import command_key, rfc3339
+from worker.model import Coordinates, command_key, coordinates_of, rfc3339
+from worker.rehearsals import Rehearsal, Rehearsals
 from worker.result import DEAD_LETTERED
 from worker.settings import Settings
 from worker.sql import statement
-from worker.topics import admin_client
+from worker.topics import admin_client, cluster_id
 
 MOST_NAMED: Final = 10_000
 """Of each kind. The rest is counted."""
 _LOOKED_UP: Final = 500
+_APART: Final = timedelta(minutes=1)
+"""Two lanes that share a partition write each in its own order: what the one decided may lie so far behind what the
+other decided before it."""
 _PREFETCH: Final = 500
-_RESULTS, _LETTERS, _EVENTS = "results", "dead letters", "events"
+_RESULTS, _LETTERS, _EVENTS, _REHEARSED = "results", "dead letters", "events", "results of dry runs"
 _MEMBERS: Final = (
     *("from_state", "to_state", "occurred_at", "user_id", "unit_id", "command_id", "cause", "sequence"),
     *("previous_hash", "hash"),
@@ -64,6 +69,8 @@ class Kind(StrEnum):
     NO_DEAD_LETTER = "a command without its dead letter"
     SPARE_DEAD_LETTER = "a dead letter without a reason"
     OTHER_DEAD_LETTER = "a dead letter that differs from the record"
+    RECORDED = "a dry run that was recorded"
+    NOT_REHEARSED = "a dry run's result without a dry run"
     LANE = "a lane that differs from the committed offset"
 
 
@@ -84,6 +91,8 @@ class Reconciliation:
     results: int = 0
     transitions: int = 0
     dead_letters: int = 0
+    dry_runs: int = 0
+    """Commands of which nothing is due but a result."""
     redirected: int = 0
     """Answers that went to a topic of the sender's choice, and were not looked for there."""
     retired: int = 0
@@ -94,8 +103,8 @@ class Reconciliation:
     """Messages that came twice where the delivery allows it."""
     others: int = 0
     """Messages of other groups, and events of imports."""
-    compared: dict[int, tuple[int, int]] = field(default_factory=dict)
-    """By partition: the offsets of the commands from which on, and below which, they could be compared."""
+    compared: dict[TopicPartition, tuple[int, int]] = field(default_factory=dict)
+    """By topic and partition: the offsets of the commands from which on, and below which, they could be compared."""
     counts: Counter[Kind] = field(default_factory=Counter)
     differences: list[Difference] = field(default_factory=list)
 
@@ -119,27 +128,27 @@ async def reconcile(
 
     Raises ``NothingToCompare`` and ``DependencyAway``.
     """
-    dsn, topic = settings.postgres.dsn.get_secret_value(), settings.topics.commands
+    dsn, topics = settings.postgres.dsn.get_secret_value(), settings.topics
     async with browser(settings) as kafka:
-        cluster, partitions = await _cluster(settings), (await kafka.spans(topic)).get(topic, [])
-        at = (cluster, settings.kafka.group_id, topic)
+        cluster, found = await _cluster(settings), await kafka.spans(*topics.read)
+        at = (cluster, settings.kafka.group_id, list(topics.read))
         async with owner_connection(dsn) as connection:
-            before = await connection.fetch(statement("reconcile_lanes"), *at)
-            committed = await _committed(settings, [each.source for each in partitions])
-            names = (topic, settings.topics.results, settings.topics.transitions, settings.topics.dead_letters)
-            spans = await kafka.spans(*names)
-            for name in names:
+            before = await connection.fetch(statement("lanes_of_group"), *at)
+            committed = await committed_offsets(settings, [each.source for spans in found.values() for each in spans])
+            spans = await kafka.spans(*topics.own)
+            for name in topics.own:
                 if name not in spans:
                     raise NothingToCompare(f"there is no topic {name}")
             async with connection.transaction(isolation="repeatable_read", readonly=True):
-                lanes = await connection.fetch(statement("reconcile_lanes"), *at)
+                lanes = await connection.fetch(statement("lanes_of_group"), *at)
                 work = _Work(
                     settings=settings,
+                    cluster=cluster,
                     kafka=kafka,
                     connection=connection,
                     spans=spans,
                     committed=committed,
-                    lanes={row["partition"]: row["id"] for row in lanes},
+                    lanes={_source(row): row["id"] for row in lanes},
                     kept_since=now - timedelta(days=settings.record_retention_days),
                     on_progress=on_progress,
                 )
@@ -152,27 +161,20 @@ async def reconcile(
 
 async def _cluster(settings: Settings) -> str:
     async with admin_client(settings) as admin:
-        return str((await admin.describe_cluster())["cluster_id"])
+        return await cluster_id(admin)
 
 
-async def _committed(settings: Settings, sources: Sequence[TopicPartition]) -> dict[int, int]:
-    """The group's committed offset of each partition that has one."""
-    if not sources:
-        return {}
-    async with admin_client(settings) as admin:
-        found = await admin.list_consumer_group_offsets(settings.kafka.group_id, partitions=list(sources))
-    if found.keys() < set(sources):
-        raise DependencyAway("kafka", f"the offsets of the group {settings.kafka.group_id} are not told")
-    return {source.partition: each.offset for source, each in found.items() if each.offset >= 0}
+def _source(lane: Row) -> TopicPartition:
+    return TopicPartition(lane["topic"], lane["partition"])
 
 
 def _compare_lanes(
-    report: Reconciliation, committed: Mapping[int, int], before: Sequence[Row], lanes: Sequence[Row]
+    report: Reconciliation, committed: Mapping[TopicPartition, int], before: Sequence[Row], lanes: Sequence[Row]
 ) -> None:
     """``before`` was read before the committed offsets, ``lanes`` after: so a worker at work makes no difference."""
-    earlier, later = ({row["partition"]: row for row in rows} for rows in (before, lanes))
-    for partition, offset in sorted(committed.items()):
-        where, lane = f"partition {partition}", later.get(partition)
+    earlier, later = ({_source(row): row for row in rows} for rows in (before, lanes))
+    for source, offset in sorted(committed.items()):
+        where, lane = f"{source.topic}/{source.partition}", later.get(source)
         if lane is None or lane["next_offset"] is None:
             if offset:
                 report.differs(Kind.LANE, where, f"the committed offset is {offset}, and there is no lane")
@@ -180,7 +182,7 @@ def _compare_lanes(
         if offset > lane["next_offset"]:
             what = f"the committed offset is {offset}, but commands were decided up to {lane['next_offset']} only"
             report.differs(Kind.LANE, where, what)
-        first = earlier[partition]["first_offset"] if partition in earlier else None
+        first = earlier[source]["first_offset"] if source in earlier else None
         if first is not None and offset < first:
             report.differs(Kind.LANE, where, f"the committed offset is {offset}, and was {first} or more: set back")
 
@@ -193,9 +195,9 @@ class _Work:
     kafka: Browser
     connection: asyncpg.Connection
     spans: Mapping[str, list[Span]]
-    committed: Mapping[int, int]
-    lanes: Mapping[int, int]
-    """The rows of the lanes by partition."""
+    committed: Mapping[TopicPartition, int]
+    lanes: Mapping[TopicPartition, int]
+    """The rows of the lanes by what they read."""
     kept_since: datetime
     on_progress: OnProgress
     report: Reconciliation = field(default_factory=Reconciliation)
@@ -206,24 +208,31 @@ class _Work:
         default_factory=lambda: {book: Matching() for book in (_RESULTS, _LETTERS, _EVENTS)}
     )
     spare: list[Seen] = field(default_factory=list)
+    cluster: str
+    rehearsals: dict[TopicPartition, Rehearsals] = field(default_factory=lambda: defaultdict(Rehearsals))
+    """The dry runs by partition."""
+    early: list[Seen] = field(default_factory=list)
+    """Results of dry runs that were seen before any such dry run was."""
 
     async def commands(self) -> None:
         """Commands with their records, and these with results and dead letters."""
         names = self.settings.topics
-        commands = [span.until(self.committed.get(span.source.partition, 0)) for span in self.spans[names.commands]]
+        every = [span for topic in names.read for span in self.spans[topic]]
+        commands = [span.until(self.committed.get(span.source, 0)) for span in every]
         self.kafka.open([*commands, *self.spans[names.results], *self.spans[names.dead_letters]])
         streams = [self._lane(span) for span in commands]
-        streams += [self._published(span, _result) for span in self.spans[names.results]]
+        streams += [self._published(span, self._result) for span in self.spans[names.results]]
         streams += [self._published(span, self._letter) for span in self.spans[names.dead_letters]]
         await self._compare(streams, (_RESULTS, _LETTERS))
-        self.report.results = self.matchings[_RESULTS].matched
+        self._rest_of_rehearsals()
+        self.report.results += self.matchings[_RESULTS].matched
         self.report.dead_letters = self.matchings[_LETTERS].matched
 
     async def transitions(self) -> None:
         """Transitions with their applied commands, and with their events."""
         events = self.spans[self.settings.topics.transitions]
         self.kafka.open(events)
-        streams = [self._chain(partition, lane) for partition, lane in self.lanes.items()]
+        streams = [self._chain(source, lane) for source, lane in self.lanes.items()]
         streams += [self._published(span, self._event) for span in events]
         await self._compare(streams, (_EVENTS,))
         self.report.transitions = self.matchings[_EVENTS].matched
@@ -238,6 +247,9 @@ class _Work:
 
     async def _compare(self, streams: Iterable[AsyncIterator[Due | Seen]], books: Sequence[str]) -> None:
         async for item in in_order(streams):
+            if isinstance(item, Seen) and item.book == _REHEARSED:
+                self._rehearsed(item, self.early)
+                continue
             for each in self.matchings[item.book].take(item):
                 await self._unmatched(each)
         for book in books:
@@ -249,11 +261,10 @@ class _Work:
 
     async def _lane(self, span: Span) -> AsyncIterator[Due | Seen]:
         """The merge of a partition's commands with its lane's records, both in the order of the log."""
-        partition = span.source.partition
         commands = self.kafka.read(span)
-        records = aiter(self._rows(statement("reconcile_records"), self.lanes.get(partition)))
+        records = aiter(self._rows(statement("reconcile_records"), self.lanes.get(span.source)))
         command, record = await anext(commands, None), await anext(records, None)
-        self.report.compared[partition] = (span.begin, span.end)
+        self.report.compared[span.source] = (span.begin, span.end)
         begun = False
         while command is not None or record is not None:
             mine = (math.inf, 0) if command is None else (command.offset, command.timestamp)
@@ -261,6 +272,11 @@ class _Work:
             if command is not None and mine <= its:
                 self._progressed()
                 self.report.commands += 1
+            if command is not None and mine <= its and is_dry_run(command):
+                self._rehearse(command, span.source, None if mine < its else record)
+                command = await anext(commands, None)
+                record = await anext(records, None) if mine == its else record
+                continue
             if record is None or mine < its:
                 self._unrecorded(command, span, retired=not begun)
                 command = await anext(commands, None)
@@ -274,17 +290,17 @@ class _Work:
 
     def _unrecorded(self, command: Any, span: Span, *, retired: bool) -> None:
         """Records are retired from the beginning of a lane, by their age."""
-        stamped = datetime.fromtimestamp(command.timestamp / 1000, UTC)
+        stamped = _at(command.timestamp)
         if retired and stamped < self.kept_since:
             self.report.retired += 1
-            self.report.compared[span.source.partition] = (command.offset + 1, span.end)
+            self.report.compared[span.source] = (command.offset + 1, span.end)
         else:
             self.report.differs(Kind.NO_RECORD, _where(command), "lies below the committed offset, and was not decided")
 
     def _of_record(self, record: Row, span: Span, command: Any) -> Iterator[Due]:
         """What a record says should have been published. ``command`` is the command itself, if it is still there."""
-        partition, offset = span.source.partition, record["record_offset"]
-        where = f"{span.source.topic}/{partition} offset {offset}"
+        source, offset = span.source, record["record_offset"]
+        where = f"{source.topic}/{source.partition} offset {offset}"
         if command is None and span.begin <= offset < span.end:
             what = f"{record['command_id']} was decided there at {rfc3339(record['decided_at'])}"
             self.report.differs(Kind.NO_COMMAND, where, what)
@@ -295,16 +311,16 @@ class _Work:
             self.report.differs(Kind.NO_TRANSITION, where, what)
         moment = record["decided_at"]
         key = (record["command_id"], rfc3339(moment))
-        redirected = command is not None and bool(header(command, h.REPLY_TO) or header(command, h.KAFKA_REPLY_TOPIC))
+        redirected = command is not None and _is_redirected(command)
         replayed = "true" if record["replayed"] else "false"
         there = command is not None
-        yield Due(_RESULTS, key, moment, (record["status"], replayed), where, partition, there, elsewhere=redirected)
+        yield Due(_RESULTS, key, moment, (record["status"], replayed), where, source, there, elsewhere=redirected)
         if record["status"] in DEAD_LETTERED:
-            place = (str(partition), str(offset), str(record["record_timestamp"]))
-            yield Due(_LETTERS, place, moment, (record["status"],), where, partition, there)
+            place = (source.topic, str(source.partition), str(offset), str(record["record_timestamp"]))
+            yield Due(_LETTERS, place, moment, (record["status"],), where, source, there)
 
-    async def _chain(self, partition: int, lane: int) -> AsyncIterator[Due | Seen]:
-        settled = self.committed.get(partition, 0)
+    async def _chain(self, source: TopicPartition, lane: int) -> AsyncIterator[Due | Seen]:
+        settled = self.committed.get(source, 0)
         async for row in self._rows(statement("reconcile_transitions"), lane):
             organisation, token, version = row["organisation"], row["access_token_id"], row["version"]
             where = f"version {version} of the access token {token} of {organisation}"
@@ -318,12 +334,54 @@ class _Work:
                 "hash": row["hash"].hex(),
             }
             says = tuple(members[name] for name in _MEMBERS)
-            yield Due(_EVENTS, (organisation, token, version), row["occurred_at"], says, where, partition, certain)
+            yield Due(_EVENTS, (organisation, token, version), row["occurred_at"], says, where, source, certain)
 
     async def _rows(self, query: str, lane: int | None) -> AsyncIterator[Row]:
         if lane is not None:
             async for row in self.connection.cursor(query, lane, prefetch=_PREFETCH):
                 yield row
+
+    # --- dry runs -----------------------------------------------------------------------------------------------------
+
+    def _rehearse(self, command: Any, source: TopicPartition, record: Row | None) -> None:
+        self.report.dry_runs += 1
+        self.rehearsals[source].add(Rehearsal(command.offset, command.timestamp, _is_redirected(command)))
+        if record is not None:
+            what = f"{record['status']} at {rfc3339(record['decided_at'])}, as {record['command_id']}"
+            self.report.differs(Kind.RECORDED, _where(command), what)
+
+    def _rehearsed(self, seen: Seen, unknown: list[Seen]) -> None:
+        """A result says itself which dry run it answers. Those are ``unknown`` that answer none."""
+        at = seen.key
+        if not isinstance(at, Coordinates) or at.cluster != self.cluster or at.topic not in self.settings.topics.read:
+            self.report.others += 1
+            return
+        first = self.rehearsals[TopicPartition(at.topic, at.partition)].answer(at.offset, at.timestamp)
+        if first:
+            self.report.results += 1
+        elif first is None:
+            unknown.append(seen)
+        elif self.settings.delivery == "at_least_once":
+            self.report.repeated += 1
+        else:
+            self.report.differs(Kind.TWO_RESULTS, seen.where, f"of the dry run {seen.says[0]}")
+
+    def _rest_of_rehearsals(self) -> None:
+        unknown: list[Seen] = []
+        for seen in self.early:
+            self._rehearsed(seen, unknown)
+        for seen in unknown:
+            assert isinstance(seen.key, Coordinates)
+            source = TopicPartition(seen.key.topic, seen.key.partition)
+            begin, end = self.report.compared.get(source, (0, 0))
+            if begin <= seen.key.offset < end:
+                self.report.differs(Kind.NOT_REHEARSED, seen.where, f"says that it is of {seen.says[0]}")
+            elif seen.key.offset < begin:
+                self.report.not_comparable += 1
+        for source, rehearsals in self.rehearsals.items():
+            for each in rehearsals.unanswered():
+                where, says = f"{source.topic}/{source.partition} offset {each.offset}", ("a dry run",)
+                self._missing(Due(_RESULTS, None, _at(each.timestamp), says, where, source, True, each.elsewhere))
 
     # --- what is seen -------------------------------------------------------------------------------------------------
 
@@ -340,12 +398,21 @@ class _Work:
                     self.begins[place] = min(self.begins[place], seen.moment)
                 yield seen
 
+    def _result(self, record: Any) -> Seen:
+        told = header(record, h.CE_TIME)
+        moment = _moment(told, record)
+        if is_dry_run(record):
+            subject = header(record, h.CE_SUBJECT)
+            return Seen(_REHEARSED, coordinates_of(subject), moment, (subject,), _where(record))
+        says = (header(record, h.STATUS_CODE), header(record, h.REPLAYED))
+        return Seen(_RESULTS, (header(record, h.COMMAND_ID), told), moment, says, _where(record))
+
     def _letter(self, record: Any) -> Seen | None:
-        if header(record, "dl_topic") != self.settings.topics.commands:
+        if header(record, "dl_topic") not in self.settings.topics.read:
             return None
         if header(record, "dl_consumer_group") != self.settings.kafka.group_id:
             return None
-        key = tuple(header(record, name) for name in ("dl_partition", "dl_offset", "dl_timestamp"))
+        key = tuple(header(record, name) for name in ("dl_topic", "dl_partition", "dl_offset", "dl_timestamp"))
         moment = _moment(header(record, "dl_failed_at"), record)
         return Seen(_LETTERS, key, moment, (header(record, "dl_code"),), _where(record))
 
@@ -387,7 +454,7 @@ class _Work:
     def _missing(self, due: Due) -> None:
         if due.elsewhere:
             self.report.redirected += 1
-        elif due.moment < self._begin_of(due):
+        elif due.moment - (_APART if len(self.settings.topics.read) > 1 else timedelta()) < self._begin_of(due):
             self.report.not_comparable += 1
         elif due.certain:
             kind = {_RESULTS: Kind.NO_RESULT, _LETTERS: Kind.NO_DEAD_LETTER, _EVENTS: Kind.NO_EVENT}[due.book]
@@ -400,8 +467,9 @@ class _Work:
         names = self.settings.topics
         topic = {_RESULTS: names.results, _LETTERS: names.dead_letters, _EVENTS: names.transitions}[due.book]
         never = datetime.min.replace(tzinfo=UTC)
-        if len(self.spans[topic]) == len(self.spans[names.commands]):
-            return self.begins.get((topic, due.partition), never)
+        read, partition = due.source
+        if len(self.spans[topic]) == len(self.spans[read]):
+            return self.begins.get((topic, partition), never)
         return max((moment for (name, _), moment in self.begins.items() if name == topic), default=never)
 
     async def _look_up(self) -> None:
@@ -444,10 +512,12 @@ class _Work:
         return found
 
 
-def _result(record: Any) -> Seen:
-    moment = header(record, h.CE_TIME)
-    says = (header(record, h.STATUS_CODE), header(record, h.REPLAYED))
-    return Seen(_RESULTS, (header(record, h.COMMAND_ID), moment), _moment(moment, record), says, _where(record))
+def _is_redirected(command: Any) -> bool:
+    return bool(header(command, h.REPLY_TO) or header(command, h.KAFKA_REPLY_TOPIC))
+
+
+def _at(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
 def _moment(text: str, record: Any) -> datetime:
@@ -455,7 +525,7 @@ def _moment(text: str, record: Any) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        moment = datetime.fromtimestamp(record.timestamp / 1000, UTC)
+        moment = _at(record.timestamp)
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import lru_cache
 
 from schemas.codes import StatusCode
-from schemas.headers import RESULT_TYPE, SPEC_VERSION, TRANSITION_TYPE
+from schemas.headers import CE_SUBJECT, DRY_RUN, RESULT_TYPE, SPEC_VERSION, TRANSITION_TYPE, TRUE
 from worker.decode import masked
 from worker.encode import encode
 from worker.model import Answer, Answered, Coordinates, Decoded, Fact, Header, Value, percent_encoded, rfc3339
@@ -74,8 +74,9 @@ def _status(code: StatusCode, message: str) -> bytes:
 
 def _result_headers(decoded: Decoded, answer: Answer, post: Post) -> tuple[Header, ...]:
     envelope, where = decoded.envelope, decoded.delivery.coordinates
-    # An applied command and its replays are one event; every refusal is an event of its own.
-    identity = answer.command_id if answer.code is StatusCode.OK else where.command_id
+    # An applied command and its replays are one event; every refusal is an event of its own, and so is every dry run.
+    is_applied = answer.code is StatusCode.OK and not envelope.dry_run
+    identity = answer.command_id if is_applied else where.command_id
     headers = [
         ("ce_id", _event_id(identity)),
         *_cloud_event(post.source, RESULT_TYPE, answer.decided_at),
@@ -85,6 +86,9 @@ def _result_headers(decoded: Decoded, answer: Answer, post: Post) -> tuple[Heade
         ("replayed", b"true" if answer.replayed else b"false"),
         *envelope.correlation,
     ]
+    if envelope.dry_run:
+        # No record says which command this answers.
+        headers += [(DRY_RUN, TRUE.encode()), (CE_SUBJECT, where.command_id.encode())]
     if envelope.traceparent is not None:
         headers += _trace(envelope.traceparent, envelope.tracestate, where)
     return tuple(headers)
@@ -136,6 +140,8 @@ def dead_letter_message(answered: Answered, post: Post, *, whole: bool = True) -
         "dl_attempts": "1",
         "dl_failed_at": rfc3339(answer.decided_at),
     }
+    if answer.organisation is not None:
+        facts["dl_organisation"] = answer.organisation
     if not whole:
         facts["dl_truncated"] = "true"
     headers += [(name, text.encode()) for name, text in facts.items()]
@@ -159,6 +165,11 @@ def _event_id(identity: str) -> bytes:
     return hashlib.sha256(identity.encode()).hexdigest()[:32].encode()
 
 
+def is_dead_lettered(answered: Answered) -> bool:
+    """Whether a command is to be kept among the dead letters. A dry run leaves nothing to be sent back."""
+    return answered.answer.code in DEAD_LETTERED and not answered.decoded.envelope.dry_run
+
+
 def messages(answered: Answered, post: Post, *, whole: bool = True, redirected: bool = True) -> list[Message]:
     """Everything to publish for one command: its result, and what came of it.
 
@@ -167,6 +178,6 @@ def messages(answered: Answered, post: Post, *, whole: bool = True, redirected: 
     written = [result_message(answered, post, whole=whole, redirected=redirected)]
     if answered.fact is not None:
         written.append(transition_message(answered.fact, post))
-    if answered.answer.code in DEAD_LETTERED:
+    if is_dead_lettered(answered):
         written.append(dead_letter_message(answered, post, whole=whole))
     return written

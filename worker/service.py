@@ -18,11 +18,12 @@ from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssigno
 from worker.admin import serve_admin
 from worker.authorise import Logins
 from worker.contract import Contract, deployment
+from worker.courtesy import Courtesy
 from worker.credentials import PassCodes
 from worker.database import Database
 from worker.errors import KAFKA_ERRORS, ClientStuck, DependencyAway, WorkerError
 from worker.fuse import Fuse
-from worker.kafka import TopicLook, client_options, hear_offset_errors
+from worker.kafka import TopicLook, client_options, fetch_past, hear_offset_errors
 from worker.lane import Lane, Site, Tools
 from worker.observe import Health, Metrics
 from worker.patience import Patience, done_before
@@ -45,6 +46,8 @@ HEARTBEAT_MS: Final = 1000
 """By its heartbeat a worker learns of a rebalance, and that a lost lane may be its own: until then nothing flows."""
 FETCH_WAIT_MS: Final = 100
 """An idle partition must not hold up the busy ones of the same broker for longer (DESIGN 6)."""
+BESIDE_BULK_MS: Final = 20
+"""The same beside a bulk topic, whose untaken records must not hold up the interactive ones for longer either."""
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -73,7 +76,8 @@ async def serve(settings: Settings, *, stop: asyncio.Event, on_ready: Callable[[
     ``on_ready`` is told the admin port once it listens. Dependencies that are away are waited for, at the start too.
     Raises ``TopicsMissing`` and ``SchemaMissing``.
     """
-    health = Health()
+    courtesy = Courtesy(settings.max_batch)
+    health = Health(bulk_topic=settings.topics.bulk_commands, giving_way=lambda: courtesy.giving_way)
     metrics = Metrics(health)
     async with AsyncExitStack() as opened:
         contract = Contract(deployment(settings))
@@ -99,7 +103,11 @@ async def serve(settings: Settings, *, stop: asyncio.Event, on_ready: Callable[[
         opened.push_async_callback(look.close)
         replies = _replies(settings, look)
         tools = _tools(
-            *(settings, consumer, database, membership, replies), pass_codes=pass_codes, health=health, metrics=metrics
+            *(settings, consumer, database, membership, replies),
+            courtesy=courtesy,
+            pass_codes=pass_codes,
+            health=health,
+            metrics=metrics,
         )
         return await _work(settings, stop, cluster, tools, membership)
 
@@ -111,6 +119,7 @@ def _tools(
     membership: Membership,
     replies: Replies,
     *,
+    courtesy: Courtesy,
     pass_codes: PassCodes,
     health: Health,
     metrics: Metrics,
@@ -141,15 +150,14 @@ def _tools(
         health=health,
         clock=time.time,
         max_batch=settings.max_batch,
+        courtesy=courtesy,
         confirmed=membership.confirmed,
         replies=replies,
     )
 
 
 def _replies(settings: Settings, look: TopicLook) -> Replies:
-    topics = settings.topics
-    own = (topics.commands, topics.results, topics.transitions, topics.dead_letters)
-    return Replies(topics.reply_to_allowed, own=own, look=look.partitions)
+    return Replies(settings.topics.reply_to_allowed, own=settings.topics.own, look=look.partitions)
 
 
 async def _work(settings: Settings, stop: asyncio.Event, cluster: str, tools: Tools, membership: Membership) -> int:
@@ -169,7 +177,7 @@ async def _work(settings: Settings, stop: asyncio.Event, cluster: str, tools: To
     )
     probe = Probe({"postgres": tools.database.look, "kafka": membership.look}, tools.health)
     try:
-        consumer.subscribe([settings.topics.commands], listener=supervisor)
+        consumer.subscribe(settings.topics.read, listener=supervisor)
         async with _beside(probe.run(stop), stop), _beside(watchdog.run(stop), stop):
             await supervisor.run(stop)
         log.info("draining", seconds=settings.drain_seconds)
@@ -200,7 +208,8 @@ def _lane(settings: Settings, cluster: str, source: TopicPartition, tools: Tools
         publisher = AtLeast(
             place, options, transaction_timeout_ms=transaction_timeout_ms, partitions=partitions, commits=commits
         )
-    return Lane(Site(cluster, place), tools, publisher, uuid.uuid4())
+    turn = tools.courtesy.behind if source.topic == settings.topics.bulk_commands else tools.courtesy.first
+    return Lane(Site(cluster, place), tools, publisher, uuid.uuid4(), turn)
 
 
 class _Start:
@@ -229,9 +238,7 @@ class _Start:
             admin = AIOKafkaAdminClient(**self._options)
             try:
                 await admin.start()
-                topics = self._settings.topics
-                needed = {topics.commands, topics.results, topics.transitions, topics.dead_letters}
-                missing = sorted(needed - set(await admin.list_topics()))
+                missing = sorted(set(self._settings.topics.own) - set(await admin.list_topics()))
                 if missing:
                     raise TopicsMissing(missing)
                 return str((await admin.describe_cluster())["cluster_id"])
@@ -251,6 +258,8 @@ class _Start:
                 await _stopped(consumer)
                 raise
             hear_offset_errors(consumer)
+            if self._settings.topics.bulk_commands is not None:
+                fetch_past(consumer, BESIDE_BULK_MS / 1000)
             return consumer
 
         return await self._until_there(begin)
@@ -299,7 +308,7 @@ def _consumer_options(settings: Settings) -> dict[str, Any]:
         "rebalance_timeout_ms": kafka.session_timeout_ms,
         # A lane that waits for Postgres is at work; what is stuck is the watchdog's to find.
         "max_poll_interval_ms": 2**31 - 1,
-        "fetch_max_wait_ms": FETCH_WAIT_MS,
+        "fetch_max_wait_ms": FETCH_WAIT_MS if settings.topics.bulk_commands is None else BESIDE_BULK_MS,
         "max_partition_fetch_bytes": 512 * 1024,
         "fetch_max_bytes": 16 * 1024 * 1024,
     }

@@ -132,16 +132,29 @@ class KafkaSettings(_Section):
 
 
 class TopicSettings(_Section):
-    """The four topics of CONTRACT 1, and the topics to which a sender may redirect its answers.
+    """The topics of CONTRACT 1, and the topics to which a sender may redirect its answers.
 
-    ``reply_to_allowed`` are patterns as a shell reads them: ``*`` any characters, ``?`` one, ``[ab]`` one of these.
+    ``bulk_commands`` is a second topic of commands, whose lanes give way to those of the first; without it there is
+    none. ``reply_to_allowed`` are patterns as a shell reads them: ``*`` any characters, ``?`` one, ``[ab]`` one of
+    these.
     """
 
     commands: Topic = "access-token.set-effective.commands"
+    bulk_commands: Topic | None = None
     results: Topic = "access-token.set-effective.results"
     transitions: Topic = "access-token.transitions"
     dead_letters: Topic = "access-token.set-effective.dead-letters"
     reply_to_allowed: Annotated[tuple[str, ...], BeforeValidator(_listed), AfterValidator(_patterns)] = ()
+
+    @property
+    def read(self) -> tuple[str, ...]:
+        """The topics that commands are read from."""
+        return (self.commands,) if self.bulk_commands is None else (self.commands, self.bulk_commands)
+
+    @property
+    def own(self) -> tuple[str, ...]:
+        """Every topic that the worker needs."""
+        return (*self.read, self.results, self.transitions, self.dead_letters)
 
 
 class PostgresSettings(_Section):
@@ -283,7 +296,7 @@ def _contradictions(settings: Settings, *, needs_login: bool) -> Iterator[tuple[
     """The rules that span several settings: the variables concerned, the one to mend first, and what is wrong."""
     yield from _timeouts(settings.kafka)
     yield from _security(settings.kafka)
-    names = ("commands", "results", "transitions", "dead_letters")
+    names = ("commands", "results", "transitions", "dead_letters", "bulk_commands")
     for position, name in enumerate(names):
         for former in names[:position]:
             if getattr(settings.topics, name) == getattr(settings.topics, former):

@@ -114,15 +114,21 @@ class Supervisor(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ca
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:  # noqa: ARG002 - always all
         """Finish the batches in hand, then let go. Heartbeats go on meanwhile (DESIGN 6)."""
-        self._assigned = frozenset()
+        given_up, self._assigned = self._assigned, frozenset()
         self._health.assigned(False)
         await self._let_go(self._revoke_seconds)
+        for source in given_up:
+            self._health.lane_gone(source)
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Write it down and return at once: no heartbeat is sent while this runs."""
         self._assigned = frozenset(assigned)
         self._health.assigned(True)
-        log.info("partitions_assigned", partitions=sorted(source.partition for source in self._assigned))
+        for source in self._assigned:
+            self._health.lane(source, "starting")  # from now on: its lane may come some moments later
+        for topic in sorted({source.topic for source in self._assigned}) or [None]:
+            numbers = sorted(source.partition for source in self._assigned if source.topic == topic)
+            log.info("partitions_assigned", topic=topic, partitions=numbers)
         self._changed.set()
 
     # --- the invariant ------------------------------------------------------------------------------------------------
@@ -155,9 +161,8 @@ class Supervisor(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ca
         for source in self._assigned & self._consumer.assignment():
             lane = self._lanes.get(source)
             if lane is None or lane.done():
-                self._lanes[source] = asyncio.create_task(
-                    self._keep(source, self._drain), name=f"lane {source.partition}"
-                )
+                name = f"lane {source.topic}/{source.partition}"
+                self._lanes[source] = asyncio.create_task(self._keep(source, self._drain), name=name)
 
     async def _let_go(self, seconds: float) -> None:
         lanes, self._lanes = self._lanes, {}
@@ -166,7 +171,7 @@ class Supervisor(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ca
         if not lanes:
             return
         for source in lanes:
-            self._health.lane(source.partition, "draining")
+            self._health.lane(source, "draining")
         _, unfinished = await asyncio.wait(lanes.values(), timeout=seconds)
         for lane in unfinished:
             lane.cancel()
@@ -174,7 +179,7 @@ class Supervisor(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ca
             log.warning("lanes_cancelled", count=len(unfinished), after_seconds=seconds)
             await asyncio.wait(unfinished)
         for source in lanes:
-            self._health.lane_gone(source.partition)
+            self._health.lane_gone(source)
 
     async def _keep(self, source: TopicPartition, drain: asyncio.Event) -> None:
         """Run lane after lane on one partition until it is drained or cancelled. No error ends it."""
@@ -206,9 +211,10 @@ class Supervisor(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ca
             self._health.away(error.dependency, error.reason)
         elif not isinstance(error, _FORESEEN):
             reason = type(error).__name__
-        self._health.lane(source.partition, state, reason)
+        self._health.lane(source, state, reason)
         self._metrics.lane_restarted(type(error).__name__)
+        where = {"topic": source.topic, "partition": source.partition}
         if isinstance(error, _FORESEEN):
-            log.warning("lane_lost", partition=source.partition, state=state, reason=reason, kind=type(error).__name__)
+            log.warning("lane_lost", **where, state=state, reason=reason, kind=type(error).__name__)
         else:
-            log.error("lane_failed", partition=source.partition, exc_info=error)
+            log.error("lane_failed", **where, exc_info=error)

@@ -1,4 +1,4 @@
-"""The four topics of CONTRACT 1: what they should be, what they are, and how to make the one the other.
+"""The topics of CONTRACT 1: what they should be, what they are, and how to make the one the other.
 
 An existing topic is never altered: its owner may have had a reason, and learns here what differs and what that costs.
 """
@@ -26,6 +26,7 @@ _UNLIMITED: Final = "-1"
 
 _SETTINGS: Final[Mapping[str, dict[str, str]]] = {
     "commands": {"cleanup.policy": "delete", "retention.ms": str(7 * _DAY_MS)},
+    "bulk_commands": {"cleanup.policy": "delete", "retention.ms": str(7 * _DAY_MS)},
     "results": {"cleanup.policy": "delete", "retention.ms": str(7 * _DAY_MS)},
     "transitions": {"cleanup.policy": "delete", "retention.ms": _UNLIMITED, "retention.bytes": _UNLIMITED},
     "dead_letters": {"cleanup.policy": "delete", "retention.ms": str(14 * _DAY_MS)},
@@ -50,7 +51,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class PlannedTopic:
-    """One of the four: what it should be, and how an existing one differs."""
+    """One of them: what it should be, and how an existing one differs."""
 
     role: str
     name: str
@@ -67,7 +68,7 @@ class PlannedTopic:
 
 @dataclass(frozen=True, slots=True)
 class TopicPlan:
-    """The four topics, in the order of CONTRACT 1."""
+    """The topics, in the order of CONTRACT 1."""
 
     topics: tuple[PlannedTopic, ...]
 
@@ -102,12 +103,52 @@ async def apply(settings: Settings) -> TopicPlan:
         return TopicPlan(tuple(now[topic.name] if topic.name in overtaken else topic for topic in planned.topics))
 
 
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """The cluster, and how many partitions each of its topics has."""
+
+    cluster: str
+    partitions: Mapping[str, int]
+
+
+async def survey(settings: Settings) -> Ground:
+    """Which cluster this is, and its topics. Raises ``DependencyAway``."""
+    async with admin_client(settings) as admin:
+        return await _surveyed(admin)
+
+
+async def make_reply_topic(settings: Settings, name: str, partitions: int) -> Ground:
+    """Make a topic for a sender's answers, kept as long as the results, unless there is one of that name.
+
+    Raises ``DependencyAway`` and ``TopicsError``.
+    """
+    async with admin_client(settings) as admin:
+        ground = await _surveyed(admin)
+        if name not in ground.partitions:
+            brokers = len((await admin.describe_cluster())["brokers"])
+            replication = max(1, min(REPLICATION, brokers))
+            await _create(admin, [PlannedTopic("replies", name, partitions, replication, _SETTINGS["results"], False)])
+            ground = await _surveyed(admin)
+        return ground
+
+
+async def _surveyed(admin: AIOKafkaAdminClient) -> Ground:
+    cluster = await cluster_id(admin)
+    topics = {topic["topic"]: len(topic["partitions"]) for topic in await admin.describe_topics()}
+    return Ground(cluster, topics)
+
+
+async def cluster_id(admin: AIOKafkaAdminClient) -> str:
+    """By which the cluster is known in command ids and in the names of lanes."""
+    return str((await admin.describe_cluster())["cluster_id"])
+
+
 async def check_topics(admin: AIOKafkaAdminClient, settings: Settings) -> TopicPlan:
     """The plan, by way of an admin client that has been started."""
     brokers = len((await admin.describe_cluster())["brokers"])
     # All topics are asked for: asking for one by its name may create it.
     existing = {topic["topic"]: topic["partitions"] for topic in await admin.describe_topics()}
-    names = {role: getattr(settings.topics, role) for role in _SETTINGS}
+    names = {role: name for role in _SETTINGS if (name := getattr(settings.topics, role)) is not None}
     partitions = len(existing[names["commands"]]) if names["commands"] in existing else PARTITIONS
     replication = max(1, min(REPLICATION, brokers))
     in_sync = {"min.insync.replicas": "2" if replication >= REPLICATION else "1"}

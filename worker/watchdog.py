@@ -77,7 +77,8 @@ class Watchdog:
         for each in unseen.values():
             waited = self._clock() - each.told
             if waited > PATIENCE_SECONDS and self._misses(each):
-                self._starved = f"partition {each.source.partition} has had records for {waited:.0f} s that do not come"
+                where = f"partition {each.source.partition} of {each.source.topic}"
+                self._starved = f"{where} has had records for {waited:.0f} s that do not come"
 
     async def _ends(self, sources: list[TopicPartition]) -> dict[TopicPartition, int]:
         if not sources:

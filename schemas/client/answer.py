@@ -9,12 +9,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from schemas.access_token import AccessTokenData
 from schemas.client.errors import CommandRefused, UnreadableReply
 from schemas.codes import StatusCode
-from schemas.headers import COMMAND_ID, REPLAYED, STATUS_CODE
+from schemas.headers import COMMAND_ID, DRY_RUN, REPLAYED, STATUS_CODE, TRUE
 
 
 @dataclass(frozen=True, slots=True)
 class SetEffective:
-    """The command was applied."""
+    """The command was applied; or, where it was a ``dry_run``, it would have been."""
 
     data: AccessTokenData = field(repr=False)
     """The fields that were asked for, after the change. Personal data: not in the ``repr``."""
@@ -25,6 +25,8 @@ class SetEffective:
     """Empty, but for a replay whose access token is gone."""
     ce_id: str
     ce_source: str
+    dry_run: bool = False
+    """Whether the worker says that nothing has changed, and ``data`` is what it would have become."""
 
 
 Answer: TypeAlias = SetEffective | CommandRefused
@@ -57,10 +59,10 @@ def read_answer(
     except ValidationError:
         # Not chained: the error holds what was read, personal data for one.
         raise UnreadableReply(status_code=told.get(STATUS_CODE), ce_id=ce_id, ce_source=ce_source) from None
-    command_id = told.get(COMMAND_ID, "")
+    command_id, is_dry_run = told.get(COMMAND_ID, ""), told.get(DRY_RUN) == TRUE
     if result.status.code == StatusCode.OK:
-        replayed = told.get(REPLAYED) == "true"
-        return SetEffective(result.data, replayed, command_id, result.status.message, ce_id, ce_source)
+        replayed = told.get(REPLAYED) == TRUE
+        return SetEffective(result.data, replayed, command_id, result.status.message, ce_id, ce_source, is_dry_run)
     return CommandRefused(
         code=_known(result.status.code),
         description=result.status.description,
@@ -68,6 +70,7 @@ def read_answer(
         command_id=command_id,
         ce_id=ce_id,
         ce_source=ce_source,
+        dry_run=is_dry_run,
     )
 
 

@@ -37,11 +37,13 @@ from schemas.headers import (
     COMMAND_TYPE,
     CONTENT_TYPE,
     CORRELATION_ID,
+    DRY_RUN,
     JSON_CONTENT,
     REPLY_TO,
     SPEC_VERSION,
     TRACEPARENT,
     TRACESTATE,
+    TRUE,
     CommandHeaders,
 )
 
@@ -95,6 +97,7 @@ class _Outgoing:
     """A command to be sent, but for what differs from one attempt to the next."""
 
     identity: _Identity
+    is_dry_run: bool
     headers: Headers
     key: bytes | None
     command: Callable[[str], bytes] = field(repr=False)
@@ -187,6 +190,7 @@ class CommandClient:
         key: str | bytes | None = None,
         traceparent: str | None = None,
         tracestate: str | None = None,
+        dry_run: bool = False,
         timeout: float | None = None,  # noqa: ASYNC109 - each attempt's, and it is told with the id to ask again with
         retry: Retry = NO_RETRY,
     ) -> SetEffective:
@@ -197,11 +201,13 @@ class CommandClient:
         ``replayed``. One is made up if none is given; a given one needs a ``ce_source`` (the client's ``source``, by
         default). ``key`` is an opaque, stable id of the access token, which keeps its commands in order; never a code
         or an identifier (CONTRACT 1). ``timeout`` is in seconds, for each attempt.
+        A ``dry_run`` changes nothing, and is answered as it would be (CONTRACT 2).
 
         Raises what ``schemas.client.errors`` lists: ``CommandRefused`` for every status but ``OK``.
         """
         identity = self._identity(ce_id, ce_source)
-        headers = self._headers(identity, {TRACEPARENT: traceparent, TRACESTATE: tracestate})
+        given = {TRACEPARENT: traceparent, TRACESTATE: tracestate, DRY_RUN: TRUE if dry_run else None}
+        headers = self._headers(identity, given)
         members = {
             "access_token_identifier": {
                 "authentication_code": authentication_code,
@@ -212,6 +218,7 @@ class CommandClient:
         }
         outgoing = _Outgoing(
             identity,
+            dry_run,
             headers,
             key.encode() if isinstance(key, str) else key,
             lambda login: _encoded({"token": login, **members}, identity),
@@ -230,7 +237,7 @@ class CommandClient:
                 raise answer
             except CommandError as error:
                 # A refusal of this attempt says nothing of an earlier one that is still on its way.
-                error.may_be_applied |= is_unanswered
+                error.may_be_applied = (error.may_be_applied or is_unanswered) and not outgoing.is_dry_run
                 is_unanswered = error.may_be_applied
                 again = isinstance(error, CommandTimeout) or (isinstance(error, CommandRefused) and error.retryable)
                 if not left or not again:

@@ -14,8 +14,8 @@ error                  what happened                                            
 =====================  ========================================================================  ===================
 
 :attr:`CommandError.may_be_applied` says it of the case at hand: an earlier attempt under the same id that was not
-answered may still be applied as well. To find out, ask again with the same ``ce_id`` and ``ce_source``: a command is
-applied once, and answered ``OK`` again (CONTRACT 2, Idempotency).
+answered may still be applied as well; a dry run never is. To find out, ask again with the same ``ce_id`` and
+``ce_source``: a command is applied once, and answered ``OK`` again (CONTRACT 2, Idempotency).
 """
 
 from collections.abc import Sequence
@@ -81,17 +81,27 @@ class CommandTooLarge(CommandNotTaken):
 class CommandRefused(CommandError):
     """The worker's answer is no ``OK``: the delivery that it answers has changed nothing.
 
-    ``code`` is a code of this version of the contract, or the text of one that came later.
+    ``code`` is a code of this version of the contract, or the text of one that came later. ``dry_run``: the command was
+    one, and this is what a real one would be answered.
     """
 
     def __init__(
-        self, *, code: StatusCode | str, description: str, message: str, command_id: str, ce_id: str, ce_source: str
+        self,
+        *,
+        code: StatusCode | str,
+        description: str,
+        message: str,
+        command_id: str,
+        ce_id: str,
+        ce_source: str,
+        dry_run: bool = False,
     ) -> None:
         super().__init__(f"{code}: {message or description}", ce_id=ce_id, ce_source=ce_source, may_be_applied=False)
         self.code = code
         self.description = description
         self.message = message
         self.command_id = command_id
+        self.dry_run = dry_run
 
     @property
     def retryable(self) -> bool:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from uuid import uuid4
 
 from confluent_kafka import (
@@ -11,10 +11,13 @@ from confluent_kafka import (
     TIMESTAMP_NOT_AVAILABLE,
     Consumer,
     KafkaError,
+    KafkaException,
     Message,
     Producer,
     TopicPartition,
 )
+
+T = TypeVar("T")
 
 SECONDS: Final = 30.0
 
@@ -150,10 +153,35 @@ def consumed_offsets(bootstrap: str, group: str, topic: str) -> dict[int, int]:
     try:
         partitions = member.list_topics(topic, timeout=SECONDS).topics[topic].partitions
         asked = [TopicPartition(topic, number) for number in partitions]
-        answered = member.committed(asked, timeout=SECONDS) if asked else []
+        answered = asked_again(lambda: member.committed(asked, timeout=SECONDS)) if asked else []
     finally:
         member.close()
     return {place.partition: place.offset for place in answered if place.error is None and place.offset >= 0}
+
+
+_PASSING: Final = {
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
+    KafkaError.OFFSET_NOT_AVAILABLE,
+}
+"""What a broker says while a partition's leader or a group's coordinator moves, as it may at any time."""
+
+
+def asked_again(question: Callable[[], T]) -> T:
+    """The answer, asked for again while a leader or a coordinator moves. Raises ``KafkaException`` for all else."""
+    deadline = time.monotonic() + SECONDS
+    while True:
+        try:
+            return question()
+        except KafkaException as error:
+            if error.args[0].code() not in _PASSING or time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
 
 
 def wait_consumed(
@@ -217,8 +245,10 @@ class _Reader:
 
     def ends(self) -> dict[int, int]:
         """Where each partition ends for this reader's isolation: the last stable offset, or the log's end."""
-        asked = {number: TopicPartition(self._topic, number) for number in self._partitions}
-        return {n: int(self._consumer.get_watermark_offsets(p, timeout=SECONDS)[1]) for n, p in asked.items()}
+        return {number: self._end(TopicPartition(self._topic, number)) for number in self._partitions}
+
+    def _end(self, place: TopicPartition) -> int:
+        return int(asked_again(lambda: self._consumer.get_watermark_offsets(place, timeout=SECONDS))[1])
 
     def _has_reached(self, ends: Mapping[int, int]) -> bool:
         # The position moves over the markers of transactions too, which are no records.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import asyncpg
+from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
 from confluent_kafka.admin._resource import ResourceType
@@ -112,12 +113,24 @@ class Scene:
         """How far the results topic has grown, markers of transactions included: a measure of progress."""
         return sum(log_ends(self.kafka.bootstrap, self.topics.results).values())
 
+    def count_sent(self) -> int:
+        """How far the topic of commands has grown."""
+        return sum(log_ends(self.kafka.bootstrap, self.topics.commands).values())
+
     def count_consumed(self) -> int:
         """How many commands the group has committed."""
         return sum(consumed_offsets(self.kafka.bootstrap, self.group, self.topics.commands).values())
 
     def wait_consumed(self, seconds: float = 60.0) -> None:
         wait_consumed(self.kafka.bootstrap, self.group, self.topics.commands, seconds=seconds)
+
+    def set_offset(self, partition: int, offset: int) -> None:
+        """Set the group's offset by hand, as an operator does it with no worker in the group."""
+        place = TopicPartition(self.topics.commands, partition, offset)
+        admin = self.admin()
+        asked = admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(self.group, [place])])
+        for answered in asked[self.group].result(timeout=30).topic_partitions:
+            assert answered.error is None
 
     def admin(self) -> AdminClient:
         """By which an operator changes things in the broker. To be kept until it has answered."""

@@ -6,8 +6,10 @@ import re
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from itertools import chain, repeat
 from typing import Any, Final
 from uuid import uuid4
 
@@ -105,6 +107,15 @@ def test_each_call_gets_its_own_answer_or_its_own_refusal(scene: Scene) -> None:
             assert (again.data, again.replayed, again.command_id) == (shown(code), True, first.command_id)
             with pytest.raises(CommandRefused, match="DUPLICATE_REQUEST"):
                 await ask(client, other, ce_id="order 7")
+
+            for _ in range(2):  # the second time it would be a replay, if anything had come of the first
+                rehearsed = await ask(client, other, ce_id="order 9", dry_run=True)
+                assert (rehearsed.data, rehearsed.replayed, rehearsed.dry_run) == (shown(other), False, True)
+            with pytest.raises(CommandRefused, match="INVALID_LIFE_CYCLE_STATE") as caught:
+                await ask(client, code, dry_run=True)
+            assert caught.value.dry_run
+            real = await ask(client, other, ce_id="order 9")
+            assert (real.data, real.replayed, real.dry_run) == (shown(other), False, False)
             assert client.counts.late == client.counts.foreign == client.counts.waiting == 0
 
     asyncio.run(story())
@@ -167,7 +178,7 @@ def test_a_late_reply_answers_no_later_call(scene: Scene) -> None:
 
 def test_a_retry_is_the_same_command_with_a_fresh_login(scene: Scene) -> None:
     [code] = scene.new_tokens(1)
-    logins = iter([login_token(exp=1_000_000_000), login_token(), login_token()])
+    logins = chain([login_token(exp=1_000_000_000)], repeat(login_token()))
 
     async def story() -> None:
         worker = scene.worker()
@@ -180,15 +191,15 @@ def test_a_retry_is_the_same_command_with_a_fresh_login(scene: Scene) -> None:
             retried = asyncio.create_task(
                 ask(client, code, token=log_in, timeout=2.0, retry=Retry(attempts=10, pause_seconds=0))
             )
-            await until(lambda: sent(scene) == 2, "the second attempt is under way")
+            await until(lambda: sent(scene) >= 2, "the second attempt is under way")
             worker.resume()
             assert (await retried).data == shown(code)
-            # The refusal of the first, whose login had expired, was not taken for the answer of the second.
-            assert client.counts.late == 1
+            # The refusal of the first, whose login had expired, was not taken for the answer of a later one.
+            assert client.counts.late == sent(scene) - 1
 
     asyncio.run(story())
     statuses = [answer(record)["status"]["code"] for record in scene.seen(scene.topics.results)]
-    assert sorted(statuses)[:2] == ["EXPIRED_TOKEN", "OK"]
+    assert Counter(statuses) == {"EXPIRED_TOKEN": 1, "OK": len(statuses) - 1}
     assert len({record.header("ce_id") for record in scene.seen(scene.topics.commands)}) == 1
 
 

@@ -1,11 +1,12 @@
 """The outsider's client reads what it should: whatever the acceptance tests conclude rests on this."""
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from tests.acceptance.clients import (
     Outgoing,
     TooLate,
+    asked_again,
     consumed_offsets,
     log_ends,
     read_committed,
@@ -76,3 +77,14 @@ def transactional(bootstrap: str, name: str) -> Producer:
     producer = Producer({"bootstrap.servers": bootstrap, "transactional.id": name})
     producer.init_transactions(30)
     return producer
+
+
+def test_only_what_passes_by_itself_is_asked_again() -> None:
+    said = [KafkaError.OFFSET_NOT_AVAILABLE, KafkaError.NOT_COORDINATOR, KafkaError.TOPIC_AUTHORIZATION_FAILED]
+
+    def question() -> None:
+        raise KafkaException(KafkaError(said.pop(0)))
+
+    with pytest.raises(KafkaException, match="TOPIC_AUTHORIZATION_FAILED"):
+        asked_again(question)
+    assert said == []

@@ -14,6 +14,8 @@ from tests.acceptance.worker_process import ROOT
 
 pytestmark = pytest.mark.real_kafka
 
+DRY_RUN = ("dry_run", b"true")
+
 
 def run(scene: Scene, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("WORKER_")}
@@ -45,9 +47,12 @@ class Told:
             Outgoing(body("none", request_unique_identifier="order 8"), b"a", (), 0),
             Outgoing(body("none"), b"a", event_id("order 9", "/a"), 0),
             Outgoing(body("none"), b"a", event_id("order 9", "/b"), 0),
+            Outgoing(body(self.code), b"a", [*event_id("order 7"), DRY_RUN], 1),
+            Outgoing(body("none"), b"a", [*event_id("order 10"), DRY_RUN], 2),
+            Outgoing(b"not JSON", b"a", [DRY_RUN], 2),
         )
         with scene.worker(MAX_BATCH="1"):
-            self.results: list[Record] = scene.results(7)
+            self.results: list[Record] = scene.results(10)
 
     def explain(self, *arguments: str) -> Any:
         return json.loads(run(self.scene, "explain", *arguments, "--json").stdout)
@@ -76,7 +81,9 @@ def test_an_applied_command_is_explained_with_its_replay_and_its_transition(told
         ("OK", True),
     ]
     places = {
-        (record.partition, record.offset) for record in told.results if record.header("causation_id") == b"order 7"
+        (record.partition, record.offset)
+        for record in told.results
+        if record.header("causation_id") == b"order 7" and record.header("dry_run") is None
     }
     published = [place for each in explained["readings"] for place in each["results"]]
     assert {(place["partition"], place["offset"]) for place in published} == places
@@ -85,6 +92,25 @@ def test_an_applied_command_is_explained_with_its_replay_and_its_transition(told
     assert all(each["in_topic"] for each in explained["readings"])
     change = explained["change"]
     assert (change["version"], change["username"], change["unit_name"]) == (1, "mpadmin", "Admin Unit")
+
+
+def test_a_dry_run_is_explained_by_what_its_topics_still_say(told: Told) -> None:
+    partition, offset = told.sent[-1]
+    subjects = [(record.header("ce_subject") or b"").decode() for record in told.results]
+    [record_id] = [subject for subject in subjects if f"/{partition}/{offset}@" in subject]
+
+    for asked, status in (
+        ("ce:ORG1:%2Fshop:order%2010", "ACCESS_TOKEN_NOT_FOUND"),
+        ("order 10", "ACCESS_TOKEN_NOT_FOUND"),
+        (record_id, "MALFORMED_REQUEST"),
+    ):
+        explained = told.explain(asked)
+        assert (explained["state"], explained["readings"], explained["change"]) == ("dry_run", [], None)
+        [dry_run] = explained["dry_runs"]
+        assert (dry_run["status"], dry_run["answer"]["partition"]) == (status, partition)
+    shown = run(told.scene, "explain", record_id)
+    assert (shown.returncode, "would be MALFORMED_REQUEST" in shown.stdout) == (0, True)
+    assert run(told.scene, "explain", "ce:ORG1:%2Fshop:order%2010", "--no-topics").returncode == 1
 
 
 @pytest.mark.parametrize("asked", ["order 7", "order 8"])
@@ -144,6 +170,7 @@ def test_a_retired_record_is_told_from_an_unknown_one(told: Told) -> None:
         applied, plain = told.explain("ce:ORG1:%2Fshop:order%207"), told.explain(old)
         waiting = told.explain(old.replace("/1@", "/999@"))
         unknown = run(scene, "explain", "req:ORG1:never")
+        absurd = run(scene, "explain", f"{old.partition('@')[0]}@{10**17}")
     finally:
         for row in kept:
             names, values = ", ".join(row), ", ".join(f"${n}" for n in range(1, len(row) + 1))
@@ -154,6 +181,7 @@ def test_a_retired_record_is_told_from_an_unknown_one(told: Told) -> None:
     assert plain["state"] == "retired"
     assert waiting["state"] == "waiting"
     assert (unknown.returncode, "never read" in unknown.stdout) == (1, True)
+    assert "no command stands there with this timestamp" in absurd.stdout
 
 
 def test_a_broker_that_is_away_leaves_what_the_database_knows(told: Told) -> None:

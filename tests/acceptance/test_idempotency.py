@@ -6,7 +6,6 @@ from typing import Final
 from uuid import uuid4
 
 import pytest
-from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 
 from tests.acceptance.clients import Headers, Outgoing, Record, read_to_end
 from tests.acceptance.scene import NUMBER, Scene, answer, body, event_id, history, status
@@ -307,7 +306,7 @@ def test_offsets_set_back_by_hand_bring_the_same_answers_and_no_second_transitio
         first = scene.results(5)
         assert worker.terminate() == 0
     tokens = scene.every_table()["access_token"]
-    set_back(scene, 3, to=0)
+    scene.set_offset(3, 0)
     # Read again, a record is answered before any check: by now its login may have expired, and its user may have gone.
     scene.execute("UPDATE app_user SET active = false WHERE username = 'mpadmin'")
     with scene.worker() as worker:
@@ -344,19 +343,10 @@ def test_a_command_that_comes_after_the_offsets_were_set_back_is_judged_anew(sce
     with scene.worker() as worker:
         scene.results(1)
         assert worker.terminate() == 0
-    set_back(scene, 0, to=0)
+    scene.set_offset(0, 0)
     scene.send(Outgoing(body(code), b"", event_id("a"), 0), Outgoing(body(code), b"", (), 0))
     with scene.worker():
         records = scene.results(4)
 
     assert [status(record) for record in records] == [NEW, NEW, REPLAY, ("INVALID_LIFE_CYCLE_STATE", "false")]
     assert len(history(scene)) == 1
-
-
-def set_back(scene: Scene, partition: int, *, to: int) -> None:
-    """As an operator does it, with no worker in the group."""
-    place = TopicPartition(scene.topics.commands, partition, to)
-    admin = scene.admin()
-    asked = admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(scene.group, [place])])
-    for answered in asked[scene.group].result(timeout=30).topic_partitions:
-        assert answered.error is None

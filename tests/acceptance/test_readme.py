@@ -66,7 +66,7 @@ def environment(directory: Path) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("WORKER_", "PYTEST_", "MAKE")) and name != "MFLAGS"
+        if not name.startswith(("WORKER_", "PYTEST_", "MAKE")) and name not in {"MFLAGS", "ARGS"}
     }
     programs = os.pathsep.join([str(Path(sys.prefix) / "bin"), kept.get("PATH", os.defpath)])
     return kept | {"PATH": programs, "VENV": sys.prefix, "INSTALLED": str(installed)}

@@ -15,12 +15,14 @@ from tests.acceptance.scene import Scene, answer, body, event_id
 from tests.acceptance.test_history_and_explain import run
 from tests.logins import login_token
 from tests.providers.kafka import TopicNames, create_topics
+from worker.model import Coordinates, coordinates_of
 from worker.reconcile import Kind, Reconciliation, reconcile
 from worker.settings import read_settings
 
 pytestmark = pytest.mark.real_kafka
 
 TOKENS: Final = 200
+DRY_RUN: Final = ("dry_run", b"true")
 
 
 def compared(scene: Scene, **settings: str) -> Reconciliation:
@@ -29,7 +31,7 @@ def compared(scene: Scene, **settings: str) -> Reconciliation:
 
 
 def a_load(scene: Scene, prefix: str, count: int) -> int:
-    """Commands of every kind: applied, replayed, refused, unreadable, without an id. Returns how many."""
+    """Commands of every kind: applied, replayed, refused, unreadable, without an id, dry runs. Returns how many."""
     codes, token = scene.new_tokens(count, prefix=prefix), login_token()
     records = []
     for number, code in enumerate(codes):
@@ -40,6 +42,10 @@ def a_load(scene: Scene, prefix: str, count: int) -> int:
         if number % 10 == 0:
             records.append(Outgoing(b"not JSON", None, (), place))
             records.append(Outgoing(body(code, colour="red"), b"key", event_id(code), place))
+        if number % 10 == 4:
+            records.append(Outgoing(applied.value, code.encode(), [*event_id(code), DRY_RUN], place))
+            records.append(Outgoing(b"not JSON", None, [DRY_RUN], place))
+            records.append(Outgoing(applied.value, code.encode(), [DRY_RUN, DRY_RUN], place))
     scene.send(*records)
     return len(records)
 
@@ -64,7 +70,8 @@ def test_an_honest_run_is_clean(honest: Scene) -> None:
     report = compared(honest)
 
     assert report.differences == []
-    assert report.commands == report.results == TOKENS * 3 + TOKENS // 5
+    assert report.commands == report.results == TOKENS * 3 + TOKENS // 10 * 5
+    assert report.dry_runs == TOKENS // 10 * 2
     assert (report.transitions, report.dead_letters) == (TOKENS, TOKENS // 10)
     assert sum(end - begin for begin, end in report.compared.values()) == report.commands
 
@@ -75,6 +82,7 @@ def test_the_command_shows_it_and_exits_0(honest: Scene) -> None:
     assert (told.returncode, "no differences" in told.stdout) == (0, True)
     document = json.loads(machine.stdout)
     assert (document["clean"], document["transitions"], document["differences"]) == (True, TOKENS, [])
+    assert f"{document['dry_runs']} dry runs among them" in told.stdout
 
 
 def test_what_a_worker_is_about_makes_no_difference(scene: Scene) -> None:
@@ -111,7 +119,7 @@ def test_what_retention_has_taken_is_no_difference(scene: Scene) -> None:
     report = compared(scene)
     assert report.differences == []
     assert report.not_comparable > 0
-    assert report.compared[0][0] == 10
+    assert report.compared[scene.topics.commands, 0][0] == 10
 
     scene.execute("DELETE FROM command_record WHERE record_offset < 20 AND lane IN (SELECT id FROM lane)")
     month = datetime.now(UTC) + timedelta(days=30)
@@ -123,7 +131,7 @@ def test_what_retention_has_taken_is_no_difference(scene: Scene) -> None:
 
 def test_redirected_answers_are_counted_as_given_elsewhere(scene: Scene) -> None:
     code = scene.new_tokens(1)[0]
-    scene.send(Outgoing(body(code), b"k", [("reply_to", b"elsewhere")], 0))
+    scene.send(*(Outgoing(body(code), b"k", [("reply_to", b"elsewhere"), *dry], 0) for dry in ([], [DRY_RUN])))
     with scene.worker():
         scene.wait_consumed()
     # As if the answer had gone there: it is not in the topic of results.
@@ -131,7 +139,7 @@ def test_redirected_answers_are_counted_as_given_elsewhere(scene: Scene) -> None
 
     report = compared(scene)
     assert report.differences == []
-    assert report.redirected == 1
+    assert report.redirected == 2
 
 
 # --- planted differences ----------------------------------------------------------------------------------------------
@@ -228,6 +236,21 @@ def _made_up_result(scene: Scene) -> tuple[str, Outgoing]:
     return scene.topics.results, as_sent(record, command_id=b"req:ORG1:never-sent")
 
 
+def _copied_dry_result(scene: Scene) -> tuple[str, Outgoing]:
+    return scene.topics.results, as_sent(a_dry_result(scene))
+
+
+def _made_up_dry_result(scene: Scene) -> tuple[str, Outgoing]:
+    """Of a command that was no dry run."""
+    real = scene.rows("SELECT * FROM command_record JOIN lane ON lane.id = lane AND partition = 0 LIMIT 1")[0]
+    where = Coordinates(real["cluster"], real["topic"], 0, real["record_offset"], real["record_timestamp"])
+    return scene.topics.results, as_sent(a_dry_result(scene), ce_subject=where.command_id.encode())
+
+
+def a_dry_result(scene: Scene) -> Record:
+    return next(record for record in scene.seen(scene.topics.results) if record.header("dry_run"))
+
+
 def _copied_event(scene: Scene) -> tuple[str, Outgoing]:
     return scene.topics.transitions, as_sent(scene.transitions()[0])
 
@@ -245,6 +268,8 @@ def _copied_letter(scene: Scene) -> tuple[str, Outgoing]:
 PLANTED_MESSAGES: Final[dict[str, tuple[Forger, set[Kind]]]] = {
     "a result sent twice": (_copied_result, {Kind.TWO_RESULTS}),
     "a result that nobody asked for": (_made_up_result, {Kind.UNASKED_RESULT}),
+    "a result of a dry run sent twice": (_copied_dry_result, {Kind.TWO_RESULTS}),
+    "a result of a dry run that was none": (_made_up_dry_result, {Kind.NOT_REHEARSED}),
     "an event sent twice": (_copied_event, {Kind.TWO_EVENTS}),
     "an event that was made up": (_made_up_event, {Kind.OTHER_EVENT, Kind.UNKNOWN_EVENT}),
     "a dead letter sent twice": (_copied_letter, {Kind.SPARE_DEAD_LETTER}),
@@ -262,6 +287,34 @@ def test_a_planted_message_is_named(scene: Scene, what: str) -> None:
     send(scene.kafka.bootstrap, topic, [forged])
 
     assert dict(compared(scene).counts) == dict.fromkeys(kinds, 1)
+
+
+def test_a_dry_run_that_was_recorded_and_one_answered_as_a_real_command_are_named(scene: Scene) -> None:
+    code = scene.new_tokens(1)[0]
+    scene.send(*[Outgoing(body(code), b"k", [DRY_RUN], 0)] * 2)
+    with scene.worker():
+        scene.wait_consumed()
+    first, _ = scene.seen(scene.topics.results)
+    at = coordinates_of((first.header("ce_subject") or b"").decode())
+    assert at is not None
+    scene.execute(
+        "INSERT INTO command_record (lane, record_offset, record_timestamp, command_key, command_id, status, message,"
+        " replayed, fields, decided_at) SELECT id, $1, $2, gen_random_uuid(), 'x', 'ACCESS_DENIED', '', false, 0, now()"
+        " FROM lane WHERE partition = 0",
+        at.offset,
+        at.timestamp,
+    )
+    # As if the second answer had gone out unmarked.
+    results = f"{scene.topics.results}-unmarked"
+    create_topics(scene.kafka.bootstrap, results)
+    unmarked = [(name, value or b"") for name, value in first.headers if name != "dry_run"]
+    send(scene.kafka.bootstrap, results, [as_sent(first), Outgoing(first.value, b"k", unmarked, 0)])
+
+    assert dict(compared(scene, TOPICS__RESULTS=results).counts) == {
+        Kind.RECORDED: 1,
+        Kind.NO_RESULT: 1,
+        Kind.UNASKED_RESULT: 1,
+    }
 
 
 def test_messages_that_are_missing_and_offsets_that_were_moved_are_named(scene: Scene) -> None:
@@ -291,4 +344,4 @@ def test_messages_that_are_missing_and_offsets_that_were_moved_are_named(scene: 
         altered.result(timeout=30)
     report = compared(scene)
     assert dict(report.counts) == {Kind.NO_RECORD: 1, Kind.LANE: 1}
-    assert f"partition {partition}" in {each.where for each in report.differences}
+    assert f"{scene.topics.commands}/{partition}" in {each.where for each in report.differences}

@@ -11,15 +11,22 @@ from pathlib import Path
 from typing import Final
 
 from tests.benchmarks.auditing import auditing
+from tests.benchmarks.bulk import bulk
 from tests.benchmarks.capacity import capacity
 from tests.benchmarks.compare import ROUNDS, compare
 from tests.benchmarks.growth import growth
+from tests.benchmarks.importing import importing
 from tests.benchmarks.latency import latency
+from tests.benchmarks.rehearsing import rehearsing
 from tests.benchmarks.report import Report
 from tests.benchmarks.stage import open_stage
+from tests.benchmarks.submitting import submitting
 from tests.providers import Unavailable
 
-SECTIONS: Final = ("compare", "latency", "capacity", "growth", "audit")
+SECTIONS: Final = (
+    *("compare", "latency", "capacity", "growth", "audit"),
+    *("bulk", "submit", "import", "dry-run"),
+)
 
 
 async def run(options: argparse.Namespace) -> None:
@@ -42,6 +49,14 @@ async def run(options: argparse.Namespace) -> None:
             await growth(stage, report, options.quick)
         if "audit" in options.only:
             await auditing(stage, report, options.quick)
+        if "bulk" in options.only:
+            await bulk(stage, report, options.quick)
+        if "submit" in options.only:
+            await submitting(stage, report, options.quick, rounds=options.rounds)
+        if "import" in options.only:
+            await importing(stage, report, options.quick)
+        if "dry-run" in options.only:
+            await rehearsing(stage, report, options.quick)
         report.keep("commit latency at the end, ms", await stage.commit_latency() * 1000)
     report.write()
 
@@ -57,7 +72,7 @@ def sections(text: str) -> list[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description="Measure the worker.")
     parser.add_argument("--only", type=sections, default=list(SECTIONS), help=f"some of: {','.join(SECTIONS)}")
-    parser.add_argument("--rounds", type=int, help=f"of compare (default {ROUNDS}, quick 1)")
+    parser.add_argument("--rounds", type=int, help=f"of compare and submit (default {ROUNDS}, quick 1)")
     parser.add_argument("--quick", action="store_true", help="a little of everything: for trying out, not for figures")
     parser.add_argument("--out", type=Path, default=Path("build", "bench"), help="where figures and plots go")
     options = parser.parse_args()

@@ -204,7 +204,7 @@ def answered(bootstrap: str, topic: str, run: str) -> Answers:
     names: set[bytes] = set()
     count, last = 0, 0
     statuses: Counter[str] = Counter()
-    for headers, moment in _records(bootstrap, topic):
+    for headers, moment in read_headers(bootstrap, topic):
         name = headers.get(CORRELATION_ID, b"")
         if name.startswith(ours):
             names.add(name)
@@ -213,7 +213,7 @@ def answered(bootstrap: str, topic: str, run: str) -> Answers:
     return Answers(count, len(names), last, statuses)
 
 
-def _records(bootstrap: str, topic: str) -> Iterator[tuple[dict[str, bytes], int]]:
+def read_headers(bootstrap: str, topic: str) -> Iterator[tuple[dict[str, bytes], int]]:
     """Headers and timestamp of every record that a ``read_committed`` reader sees."""
     options = {"isolation.level": "read_committed", "enable.partition.eof": True, "enable.auto.commit": False}
     reader = Consumer({"bootstrap.servers": bootstrap, "group.id": f"reader-{uuid4().hex}", "log_level": 0, **options})

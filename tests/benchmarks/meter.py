@@ -70,8 +70,8 @@ def peak_memory(pid: int) -> int:
     family = [status_bytes(text) for each in _family(pid) if (text := _text(each, "status"))]
     if len(family) == 1:
         return family[0]["VmHWM"]
-    own = sum(held["RssAnon"] for held in family)
-    return own + max(held["RssShmem"] + held["RssFile"] for held in family)
+    holding = [held for held in family if "RssAnon" in held]  # who has ended and is not buried yet holds nothing
+    return sum(held["RssAnon"] for held in holding) + max(held["RssShmem"] + held["RssFile"] for held in holding)
 
 
 def used(stat: str) -> float:

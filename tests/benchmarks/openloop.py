@@ -97,6 +97,7 @@ class Reader(threading.Thread):
         self.arrived = [0.0] * plan.count
         self.refused: str | None = None
         self.count = 0
+        self._run = plan.run.encode()
         self._first = plan.first
         self._status = None if plan.status is None else plan.status.encode()
         self._consumer = _reading(plan)
@@ -110,7 +111,10 @@ class Reader(threading.Thread):
         self._consumer.close()
 
     def _note(self, now: float, headers: dict[str, Any]) -> None:
-        number = int(headers[CORRELATION_ID].rpartition(b"-")[2])
+        run, _, text = headers[CORRELATION_ID].rpartition(b"-")
+        if run != self._run:  # somebody else's
+            return
+        number = int(text)
         if self._status is not None and headers[STATUS_CODE] != self._status:
             self.refused = f"command {number} was answered {headers[STATUS_CODE].decode()}"
         if not self.arrived[number - self._first]:  # at least once may mean twice

@@ -21,7 +21,7 @@ from typing import Any, Final
 import psutil
 
 from tests.acceptance.clients import TooLate, log_ends, wait_consumed
-from tests.faults.checker import Report, check
+from tests.faults.checker import SOUND, Report, check
 from tests.faults.holdings import too_much
 from tests.faults.kinds import KINDS, FaultKind, kinds_of
 from tests.faults.ledger import Delivery, Evidence, Ledger
@@ -69,6 +69,8 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
+        if SOUND in self.report.counts():
+            return 2
         if not self.report.clean:
             return 1
         return 2 if self.harness else 0
@@ -78,7 +80,11 @@ async def run(options: argparse.Namespace) -> Outcome:
     """One run, from an empty cluster to the verdict."""
     delivery = Delivery(options.delivery)
     async with staged(
-        workers=options.workers, partitions=options.partitions, delivery=delivery, mutant=options.mutant
+        workers=options.workers,
+        partitions=options.partitions,
+        delivery=delivery,
+        mutant=options.mutant,
+        bulk=options.bulk,
     ) as stage:
         ledger, load = await asyncio.to_thread(_prepared, stage, options)
         topics = stage.scene.topics
@@ -131,7 +137,7 @@ def _prepared(stage: Stage, options: argparse.Namespace) -> tuple[Ledger, Load]:
         known=frozenset(fresh + effective), effective=frozenset(effective), delivery=Delivery(options.delivery)
     )
     mix = Mix(options.seed, options.partitions, iter(sorted(fresh)), sorted(effective))
-    return ledger, Load(stage.scene.kafka.bootstrap, stage.scene.topics.commands, mix, ledger, rate=options.rate)
+    return ledger, Load(stage.scene.kafka.bootstrap, stage.source, mix, ledger, rate=options.rate)
 
 
 async def _at_rest(stage: Stage, load: Load, witness: Witness, ledger: Ledger) -> tuple[list[str], Evidence]:
@@ -150,17 +156,22 @@ async def _at_rest(stage: Stage, load: Load, witness: Witness, ledger: Ledger) -
         harness.append(f"the load: {refused}")
     # A worker that does not catch up shows in the evidence, as commands without an answer.
     with suppress(TooLate):
-        await asyncio.to_thread(stage.scene.wait_consumed, CATCH_UP_SECONDS)
+        await asyncio.to_thread(_all_consumed, stage)
     left = [f"{name} is not ready" for name in await _not_ready(stage)]
     left += await _held(stage)
     left += await stage.fleet.drained()
     left += [f"{each} after the last worker ended" for each in await asyncio.to_thread(sessions, stage.scene)]
     left += stage.fleet.failures()
-    evidence = await asyncio.to_thread(gather, stage.scene, witness, sorted(ledger.known))
+    evidence = await asyncio.to_thread(gather, stage.scene, witness, sorted(ledger.known), stage.sources)
     evidence.disturbed, evidence.left = disturbed, left
     fired = (each.fault for proxy in stage.kafka_proxies for each in proxy.fired)
     evidence.refused_as_too_large = sum(fault.error in TOO_LARGE for fault in fired)
     return harness, evidence
+
+
+def _all_consumed(stage: Stage) -> None:
+    for topic in stage.sources:
+        wait_consumed(stage.scene.kafka.bootstrap, stage.scene.group, topic, seconds=CATCH_UP_SECONDS)
 
 
 async def _not_ready(stage: Stage) -> list[str]:
@@ -186,11 +197,12 @@ async def _in_the_quiet(stage: Stage) -> Sequence[str]:
 
 
 def _one_more_consumed(stage: Stage) -> None:
-    bootstrap, topic = stage.scene.kafka.bootstrap, stage.scene.topics.commands
-    ends = log_ends(bootstrap, topic)
-    # The load goes to the partitions that were there from the beginning.
-    wanted = {number: ends[number] + 1 for number in range(stage.partitions)}
-    wait_consumed(bootstrap, stage.scene.group, topic, seconds=CATCH_UP_SECONDS, at_least=wanted)
+    bootstrap = stage.scene.kafka.bootstrap
+    ends = {topic: log_ends(bootstrap, topic) for topic in stage.sources}
+    for topic, end in ends.items():
+        # The load goes to the partitions that were there from the beginning.
+        wanted = {number: end[number] + 1 for number in range(stage.partitions) if stage.source(number) == topic}
+        wait_consumed(bootstrap, stage.scene.group, topic, seconds=CATCH_UP_SECONDS, at_least=wanted)
 
 
 async def _held(stage: Stage) -> list[str]:
@@ -304,6 +316,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2, help="worker processes (default 2)")
     parser.add_argument("--rate", type=float, default=200.0, help="commands a second (default 200)")
     parser.add_argument("--partitions", type=int, default=6, help="of each topic (default 6)")
+    parser.add_argument("--bulk", action="store_true", help="a bulk topic, which has the load of every other partition")
     parser.add_argument("--only", action="append", default=[], choices=sorted(KINDS), metavar="KIND", help="this kind")
     parser.add_argument(
         "--alone", action="store_true", help="never two faults at a time; tells the silence each caused"

@@ -16,6 +16,9 @@ SHOWN: Final = 5
 """How many violations of one rule are spelt out."""
 
 T = TypeVar("T")
+
+SOUND: Final = "the load is sound"
+"""The one rule that is the harness's own to keep: without it no other says anything."""
 Verdict = tuple[str, bool]
 """A status, and whether it is a replay."""
 
@@ -78,6 +81,8 @@ class Model:
             return ("OK", True) if bound == request else ("DUPLICATE_REQUEST", False)
         if command.code in self._ledger.effective or command.code in self._changed:
             return "INVALID_LIFE_CYCLE_STATE", False
+        if command.dry_run:
+            return "OK", False
         self._changed.add(command.code)
         if command.identity is not None:
             self._bound[command.identity] = request
@@ -102,6 +107,7 @@ def check(ledger: Ledger, evidence: Evidence) -> Report:
         *_one_transition_each(ledger, evidence),
         *_chains_whole(evidence),
         *_dead_letters_deserved(ledger, evidence),
+        *_dry_runs_known(ledger, evidence),
         *_all_consumed(evidence),
         *_readers_agree(evidence),
         *(Violation("no transaction is open", topic) for topic in evidence.unsettled),
@@ -121,7 +127,8 @@ def _without_repetitions(evidence: Evidence, report: Report) -> Evidence:
         results=_firsts(
             results,
             lambda each: f"answer to command {each.number}",
-            lambda each: (each.event_id, each.status, each.replayed, each.command_id),
+            # What was not recorded may be judged otherwise when it is read again.
+            lambda each: (each.event_id, each.command_id, each.dry_run or (each.status, each.replayed)),
             report,
         ),
         events=_firsts(events, lambda each: f"event {each.event_id}", lambda each: each.members, report),
@@ -147,16 +154,16 @@ def _firsts(
 
 
 def _sent_once(ledger: Ledger, sent: Sequence[Sent]) -> Iterator[Violation]:
-    """The load itself must be sound, or the rest says nothing."""
+    """The load itself must be sound, or the rest says nothing (``SOUND``)."""
     times = Counter(each.number for each in sent)
     for command in ledger.commands:
         if times.pop(command.number, 0) != 1:
-            yield Violation("the load is sound", f"command {command.number} does not stand in the log exactly once")
+            yield Violation(SOUND, f"command {command.number} does not stand in the log exactly once")
     for number in times:
-        yield Violation("the load is sound", f"the log holds a command {number} that nobody sent")
+        yield Violation(SOUND, f"the log holds a command {number} that nobody sent")
     for each in sent:
         if 0 <= each.number < len(ledger.commands) and ledger.commands[each.number].partition != each.partition:
-            yield Violation("the load is sound", f"command {each.number} stands in partition {each.partition}")
+            yield Violation(SOUND, f"command {each.number} stands in partition {each.partition}")
 
 
 def _answered_once(ledger: Ledger, results: Sequence[Result]) -> Iterator[Violation]:
@@ -184,14 +191,23 @@ def _rightly_answered(ledger: Ledger, evidence: Evidence, report: Report) -> Ite
         report.races += len(lanes) > 1
         given = {command.number: answers[command.number] for command in group if command.number in answers}
         expected = [_judged(Model(ledger), order) for order in _interleavings(lanes)]
-        if any(given.items() <= each.items() for each in expected):
+        if any(all(verdict in each[number] for number, verdict in given.items()) for each in expected):
             continue
         told = ", ".join(f"{c.number} (partition {c.partition}): {answers.get(c.number)}" for c in group)
         yield Violation("every status is right", f"{told}; one that would be: {expected[0]}")
 
 
-def _judged(model: Model, commands: Iterable[Command]) -> dict[int, Verdict]:
-    return {command.number: model.judge(command) for command in commands}
+def _judged(model: Model, commands: Iterable[Command]) -> dict[int, set[Verdict]]:
+    """What each may be answered. A dry run that is read again is judged again, and others may have come meanwhile."""
+    verdicts: dict[int, set[Verdict]] = {}
+    dry_runs: list[Command] = []
+    for command in commands:
+        verdicts[command.number] = {model.judge(command)}
+        for dry_run in dry_runs:
+            verdicts[dry_run.number].add(model.judge(dry_run))
+        if command.dry_run:
+            dry_runs.append(command)
+    return verdicts
 
 
 def _related(commands: Sequence[Command], settled: frozenset[str]) -> list[list[Command]]:
@@ -286,7 +302,7 @@ def _one_transition_each(ledger: Ledger, evidence: Evidence) -> Iterator[Violati
     answered = {
         ledger.commands[result.number].code
         for result in evidence.results
-        if result.status == "OK" and 0 <= result.number < len(ledger.commands)
+        if result.status == "OK" and not result.dry_run and 0 <= result.number < len(ledger.commands)
     }
     for token in sorted(changed ^ answered)[:SHOWN]:
         yield Violation(rule, f"{token}: {'a transition' if token in changed else 'an OK'} without the other")
@@ -324,13 +340,26 @@ def _dead_letters_deserved(ledger: Ledger, evidence: Evidence) -> Iterator[Viola
     deserved = Counter(
         (each.partition, each.offset)
         for each in evidence.sent
-        if 0 <= each.number < len(ledger.commands) and ledger.commands[each.number].flaw in DEAD_LETTERED
+        if 0 <= each.number < len(ledger.commands)
+        and ledger.commands[each.number].flaw in DEAD_LETTERED
+        and not ledger.commands[each.number].dry_run
     )
     given = Counter((letter.partition, letter.offset) for letter in evidence.dead_letters)
     for place, count in (given - deserved).items():
         yield Violation("dead letters are deserved", f"{count} too many for command {numbers.get(place)} at {place}")
     for place in deserved - given:
         yield Violation("dead letters are deserved", f"none for command {numbers.get(place)} at {place}")
+
+
+def _dry_runs_known(ledger: Ledger, evidence: Evidence) -> Iterator[Violation]:
+    """The answer to a dry run says that it is one, and no record was kept of it."""
+    for result in evidence.results:
+        if 0 <= result.number < len(ledger.commands) and result.dry_run != ledger.commands[result.number].dry_run:
+            yield Violation("dry runs are marked", f"command {result.number}: {result.dry_run}")
+    for each in evidence.sent:
+        is_dry_run = 0 <= each.number < len(ledger.commands) and ledger.commands[each.number].dry_run
+        if is_dry_run and (each.partition, each.offset) in evidence.recorded:
+            yield Violation("dry runs leave no record", f"command {each.number}")
 
 
 def _all_consumed(evidence: Evidence) -> Iterator[Violation]:

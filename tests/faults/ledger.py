@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
@@ -36,6 +36,7 @@ class Command:
     """The ``ce_id``."""
     flaw: str | None = None
     """The status that is due before any state is looked at; ``None`` for a command without a flaw."""
+    dry_run: bool = False
 
 
 @dataclass(slots=True)
@@ -84,6 +85,8 @@ class Result:
     command_id: str
     event_id: str
     data: Mapping[str, Any] | None = None
+    dry_run: bool = False
+    """Whether it says that it is of one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +118,8 @@ class Evidence:
     dead_letters: Sequence[DeadLetter] = ()
     history: Sequence[Mapping[str, Any]] = ()
     """The transition table, as events, by lane and sequence."""
+    recorded: Collection[tuple[int, int]] = ()
+    """Partition and offset of the commands that the record of commands knows."""
     states: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     """State and version of each access token by its code."""
     committed: Mapping[int, int] = field(default_factory=dict)
@@ -172,6 +177,7 @@ def result(record: Record) -> Result:
         (record.header("command_id") or b"").decode(),
         (record.header("ce_id") or b"").decode(),
         body["data"] if status == "OK" else None,
+        record.header("dry_run") == b"true",
     )
 
 

@@ -5,7 +5,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -15,6 +15,8 @@ from tests.faults.ledger import NUMBER, SOURCE, Command, Ledger
 from tests.logins import login_token
 
 FIELDS: Final = ("authentication_code,life_cycle_state", "life_cycle_state", "authentication_code")
+DRY_RUNS: Final = 0.1
+"""The share of commands that are dry runs."""
 FOLLOWERS: Final = 3
 """How many commands may follow another on its token or id: the checker tries every order that lanes may have met in."""
 RECENT: Final = 30
@@ -36,7 +38,10 @@ _EFFECTIVE: Final = 2
 
 
 class Mix:
-    """An endless row of commands: new tokens, repetitions, rivals for one token or one id in two lanes, and flaws."""
+    """An endless row of commands: new tokens, repetitions, rivals for one token or one id in two lanes, and flaws.
+
+    Some of every kind are dry runs.
+    """
 
     def __init__(self, seed: int, partitions: int, codes: Iterator[str], effective: Sequence[str]) -> None:
         """``codes`` are of tokens that are not effective yet; the row ends with them."""
@@ -60,7 +65,8 @@ class Mix:
         number, self._number = self._number, self._number + 1
         fields = chance.choice(FIELDS)
         identity = f"id-{number}" if chance.random() < 0.9 else None
-        new = Command(number, chance.randrange(self._partitions), code, fields, identity)
+        dry_run = chance.random() < DRY_RUNS
+        new = Command(number, chance.randrange(self._partitions), code, fields, identity, dry_run=dry_run)
         if roll < _FOLLOWS and self._recent:
             return self._follow(new)
         roll -= _FOLLOWS
@@ -84,7 +90,7 @@ class Mix:
         else:
             self._recent[place] = (first, followers + 1)
         partition = first.partition if self._random.random() < 0.7 else new.partition
-        same = replace(first, number=new.number, partition=partition)
+        same = replace(first, number=new.number, partition=partition, dry_run=new.dry_run)
         roll = self._random.random()
         if roll < 0.5:
             return same
@@ -125,6 +131,8 @@ class Writer:
         named: list[tuple[str, str | bytes | None]] = [(NUMBER, str(command.number).encode())]
         if command.identity is not None:
             named += [("ce_id", command.identity.encode()), ("ce_source", SOURCE.encode())]
+        if command.dry_run:
+            named.append(("dry_run", b"true"))
         return named
 
 
@@ -142,10 +150,10 @@ class _Faults:
 class Load(threading.Thread):
     """Sends at a steady rate until told to stop, whatever happens to the brokers meanwhile."""
 
-    def __init__(self, bootstrap: str, topic: str, mix: Mix, ledger: Ledger, *, rate: float) -> None:
-        """``rate`` is in commands a second."""
+    def __init__(self, bootstrap: str, source: Callable[[int], str], mix: Mix, ledger: Ledger, *, rate: float) -> None:
+        """``source`` is the topic of a partition's commands; ``rate`` is in commands a second."""
         super().__init__(name="load", daemon=True)
-        self._topic = topic
+        self._source = source
         self._mix = iter(mix)
         self._ledger = ledger
         self.rate = rate
@@ -156,6 +164,9 @@ class Load(threading.Thread):
             {
                 "bootstrap.servers": bootstrap,
                 "enable.idempotence": True,
+                # With several under way a leader that goes can make librdkafka begin a new epoch and send again what
+                # stands in the log already (confluentinc/librdkafka#4953): commands that the ledger has once only.
+                "max.in.flight.requests.per.connection": 1,
                 "linger.ms": 5,
                 "queue.buffering.max.messages": 2_000_000,
                 # Nothing is given up while a broker is away: the ledger says that it was sent.
@@ -180,7 +191,7 @@ class Load(threading.Thread):
     def _send(self, command: Command, writer: Writer) -> None:
         self._ledger.write(command)
         self._producer.produce(
-            self._topic,
+            self._source(command.partition),
             writer.value(command),
             command.code.encode(),
             command.partition,

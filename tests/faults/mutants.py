@@ -6,7 +6,7 @@ are here and not in the product: each replaces, in the worker's own process, wha
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -196,6 +196,14 @@ def no_record_of_commands() -> None:
     _put(pipeline, record=forgotten)
 
 
+def dry_run_kept() -> None:
+    @contextlib.asynccontextmanager
+    async def kept(_: Any) -> AsyncIterator[None]:
+        yield
+
+    _put(pipeline, rolled_back=kept)
+
+
 def _put(owner: Any, **replaced: Any) -> None:
     for name, function in replaced.items():
         setattr(owner, name, function)
@@ -278,6 +286,13 @@ _SPECS: Final = (
         ("a worker killed between the two commits",),
         "every status is right",
         no_record_of_commands,
+    ),
+    MutantSpec(
+        "dry_run_kept",
+        "what a dry run has written is rolled back",
+        ("none: a dry run shows it",),
+        "topic, table, states and answers agree",
+        dry_run_kept,
     ),
 )
 

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
@@ -40,15 +41,29 @@ class Stage:
     postgres_proxy: PostgresProxy
     fleet: Fleet
     partitions: int
+    bulk: str | None = None
+    """The second topic of commands, if there is one."""
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The topics of commands."""
+        return (self.scene.topics.commands,) if self.bulk is None else (self.scene.topics.commands, self.bulk)
+
+    def source(self, partition: int) -> str:
+        """The topic that the commands of this partition are sent to: with a bulk topic every other partition's there.
+
+        So a partition's number still names one lane with work.
+        """
+        return self.sources[partition % len(self.sources)]
 
     def transactional_id(self, partition: int) -> str:
         """As the workers name the producer of a lane (DESIGN 2)."""
-        return f"{self.scene.group}.{self.scene.topics.commands}.{partition}"
+        return f"{self.scene.group}.{self.source(partition)}.{partition}"
 
 
 @asynccontextmanager
 async def staged(
-    *, workers: int, partitions: int, delivery: Delivery, mutant: str | None = None
+    *, workers: int, partitions: int, delivery: Delivery, mutant: str | None = None, bulk: bool = False
 ) -> AsyncIterator[Stage]:
     """Set it all up; the workers are not started yet. Nothing is left behind."""
     async with AsyncExitStack() as opened:
@@ -76,10 +91,15 @@ async def staged(
             "WORKER_MAX_BATCH": str(MAX_BATCH),
             "WORKER_DELIVERY": delivery.value,
         }
+        second = f"bulk-{topics.commands}" if bulk else None
+        if second is not None:
+            create = partial(create_topics, cluster.bootstrap, second, partitions=partitions, replicas=REPLICAS)
+            await asyncio.to_thread(create)
+            settings["WORKER_TOPICS__BULK_COMMANDS"] = second
         scene = Scene(cluster, postgres, topics, database, settings, directory)
         fleet = Fleet(settings, directory, workers, mutant)
         opened.callback(fleet.kill)
-        yield Stage(scene, cluster, postgres, proxies, postgres_proxy, fleet, partitions)
+        yield Stage(scene, cluster, postgres, proxies, postgres_proxy, fleet, partitions, second)
 
 
 def _topics(cluster: Cluster, partitions: int) -> TopicNames:

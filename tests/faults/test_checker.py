@@ -9,11 +9,13 @@ from typing import Any, Final
 import pytest
 
 from schemas.transition import FIRST_PREVIOUS_HASH, event_hash
+from tests.faults.__main__ import Outcome
 from tests.faults.checker import Model, Report, check
 from tests.faults.holdings import too_much
 from tests.faults.kinds import KINDS, kinds_of
 from tests.faults.ledger import Command, DeadLetter, Delivery, Event, Evidence, Ledger, Result, Seen, Sent
 from tests.faults.mutants import MUTANTS
+from tests.faults.schedule import Log
 
 FIELDS: Final = "authentication_code,life_cycle_state"
 RESULTS: Final = "results"
@@ -38,6 +40,9 @@ COMMANDS: Final = (
     command(10, 2, "c", "id-c-too"),
     command(11, 2, "d", "id-d"),
     command(12, 3, "d", "id-d"),
+    command(13, 0, "b", "id-dry", dry_run=True),
+    command(14, 0, "untouched", "id-dry", dry_run=True),
+    command(15, 0, "b", flaw="MALFORMED_REQUEST", dry_run=True),
 )
 ANSWERS: Final = (
     ("OK", False),
@@ -54,6 +59,9 @@ ANSWERS: Final = (
     ("OK", False),
     ("OK", True),
     ("OK", False),
+    ("INVALID_LIFE_CYCLE_STATE", False),
+    ("OK", False),
+    ("MALFORMED_REQUEST", False),
 )
 LANES: Final = {"a": "0", "b": "0", "c": "2", "d": "3"}
 
@@ -110,8 +118,9 @@ def results() -> list[Result]:
     for each, (status, replayed), at in zip(COMMANDS, ANSWERS, placed(), strict=True):
         data = {"authentication_code": each.code, **whole} if status == "OK" else None
         named = f"ce:ORG1:%2Ffaults:{each.identity}"
-        own = named if status == "OK" else f"{each.partition}/{at.offset}"
-        answered.append(Result(each.partition, at.offset * 2, each.number, status, replayed, named, own, data))
+        own = named if status == "OK" and not each.dry_run else f"{each.partition}/{at.offset}"
+        told = (status, replayed, named, own, data, each.dry_run)
+        answered.append(Result(each.partition, at.offset * 2, each.number, *told))
     return answered
 
 
@@ -127,9 +136,10 @@ def case() -> Case:
         events=[published(event) for event in events()],
         dead_letters=[DeadLetter(0, 6, "MALFORMED_REQUEST")],
         history=events(),
+        recorded={(at.partition, at.offset) for at in placed() if not COMMANDS[at.number].dry_run},
         states=states,
-        committed={0: 9, 1: 1, 2: 2, 3: 1},
-        ends={0: 9, 1: 1, 2: 2, 3: 1},
+        committed={0: 12, 1: 1, 2: 2, 3: 1},
+        ends={0: 12, 1: 1, 2: 2, 3: 1},
         during=deepcopy(saw),
         after=saw,
     )
@@ -318,6 +328,22 @@ def misplace_a_command(evidence: Evidence) -> None:
     evidence.sent = changed(evidence.sent, 12, partition=1, offset=1)
 
 
+def take_a_rehearsal_for_real(evidence: Evidence) -> None:
+    evidence.results = changed(evidence.results, 13, dry_run=False)
+
+
+def take_a_real_one_for_a_rehearsal(evidence: Evidence) -> None:
+    evidence.results = changed(evidence.results, 3, dry_run=True)
+
+
+def record_a_rehearsal(evidence: Evidence) -> None:
+    evidence.recorded = {*evidence.recorded, (0, 10)}
+
+
+def put_a_rehearsal_aside(evidence: Evidence) -> None:
+    evidence.dead_letters = [*evidence.dead_letters, DeadLetter(0, 11, "MALFORMED_REQUEST")]
+
+
 PLANTED: Final[dict[Callable[[Evidence], None], str]] = {
     lose_an_answer: "no answer is lost",
     repeat_an_answer: "no answer is repeated",
@@ -355,6 +381,10 @@ PLANTED: Final[dict[Callable[[Evidence], None], str]] = {
     leave_a_session: "nothing is left behind",
     lose_a_command: "the load is sound",
     misplace_a_command: "the load is sound",
+    take_a_rehearsal_for_real: "dry runs are marked",
+    take_a_real_one_for_a_rehearsal: "dry runs are marked",
+    record_a_rehearsal: "dry runs leave no record",
+    put_a_rehearsal_aside: "dead letters are deserved",
 }
 
 
@@ -362,6 +392,35 @@ PLANTED: Final[dict[Callable[[Evidence], None], str]] = {
 def test_a_broken_promise_is_noticed(case: Case, plant: Callable[[Evidence], None], rule: str) -> None:
     plant(case.evidence)
     assert rule in case.rules()
+
+
+@pytest.mark.parametrize(("plant", "code"), [(lose_a_command, 2), (lose_a_dead_letter, 1), (lambda _: None, 0)])
+def test_a_load_that_is_not_sound_proves_nothing(case: Case, plant: Callable[[Evidence], None], code: int) -> None:
+    plant(case.evidence)
+    outcome = Outcome(1, Delivery.EXACTLY_ONCE, 1.0, Log(), case.report(), {}, {}, [], {})
+    assert outcome.exit_code == code
+
+
+@pytest.mark.parametrize(
+    ("dry_first", "status", "right"),
+    [
+        (True, "OK", True),
+        (True, "INVALID_LIFE_CYCLE_STATE", True),
+        (False, "INVALID_LIFE_CYCLE_STATE", True),
+        (False, "OK", False),
+    ],
+)
+def test_a_dry_run_may_be_judged_again_later_but_never_before_its_turn(
+    dry_first: bool, status: str, right: bool
+) -> None:
+    asked = [command(0, 0, "a", dry_run=dry_first), command(1, 0, "a", dry_run=not dry_first)]
+    verdicts = (status, "OK") if dry_first else ("OK", status)
+    told = [Result(0, n, n, verdict, False, "", "", None, asked[n].dry_run) for n, verdict in enumerate(verdicts)]
+    evidence = Evidence(sent=[Sent(0, 0, 0), Sent(0, 1, 1)], results=told)
+
+    report = check(Ledger(asked, frozenset({"a"})), evidence)
+
+    assert ("every status is right" not in report.counts()) == right
 
 
 # --- the other delivery -----------------------------------------------------------------------------------------------

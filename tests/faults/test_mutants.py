@@ -25,6 +25,7 @@ from tests.faults.checker import Report, check
 from tests.faults.ledger import NUMBER, SOURCE, Command, Evidence, Ledger, dead_letter, event, result, seen, sent
 from tests.faults.load import Writer
 from tests.faults.mutants import MUTANTS
+from tests.faults.witness import recorded
 from tests.faults.worker import faulty
 
 pytestmark = [pytest.mark.real_kafka, pytest.mark.slow]
@@ -63,16 +64,17 @@ class Arm:
         """A worker of this arm, not started yet."""
         return self.scene.worker(command=faulty(*points, mutant=self.mutant), **{**PATIENT, **settings})
 
-    def send(self, count: int = BATCH) -> None:
+    def send(self, count: int = BATCH, *, dry_run: bool = False) -> None:
         """Send so many commands, each for a token of its own."""
         codes = self.scene.new_tokens(count, prefix=f"load{len(self.ledger.commands)}")
         self.ledger.known |= frozenset(codes)
         writer, first = Writer(), len(self.ledger.commands)
         outgoing = []
         for number, code in enumerate(codes, first):
-            command = Command(number, 0, code, FIELDS, f"id-{number}")
+            command = Command(number, 0, code, FIELDS, f"id-{number}", dry_run=dry_run)
             self.ledger.write(command)
             named = [(NUMBER, str(number).encode()), *event_id(f"id-{number}", SOURCE)]
+            named += [("dry_run", b"true")] if dry_run else []
             outgoing.append(Outgoing(writer.value(command), code.encode(), named, 0))
         self.scene.send(*outgoing)
 
@@ -108,6 +110,7 @@ class Arm:
             events=[event(record) for record in events],
             dead_letters=[dead_letter(record) for record in dead_letters],
             history=history(scene),
+            recorded=recorded(scene),
             states={row["id"]: (row["life_cycle_state"], row["version"]) for row in states},
             committed=consumed_offsets(bootstrap, scene.group, topics.commands),
             ends={place: end for place, end in log_ends(bootstrap, topics.commands).items() if end},
@@ -250,6 +253,14 @@ def a_rebalance_finds_a_lane_in_its_start(arm: Arm) -> None:
             arm.look_for_losses(winning)
 
 
+def dry_runs_among_others(arm: Arm) -> None:
+    """Nothing befalls the worker."""
+    arm.send()
+    arm.send(dry_run=True)
+    arm.send()
+    finish(arm, arm.worker())
+
+
 @contextmanager
 def unverified(scene: Scene) -> Iterator[None]:
     """A broker like those before Kafka 3.6, which do not ask whether a transaction knows of the partition."""
@@ -272,6 +283,7 @@ SCENARIOS: Final[dict[str, Callable[[Arm], None]]] = {
     "start_not_cancelled_on_revoke": a_rebalance_finds_a_lane_in_its_start,
     "offset_outside_transaction": partial(killed_at, point="after_the_end"),
     "no_record_of_commands": partial(killed_at, point="between_the_commits"),
+    "dry_run_kept": dry_runs_among_others,
 }
 
 

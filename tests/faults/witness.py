@@ -101,11 +101,11 @@ class Witness(threading.Thread):
         return longest
 
 
-def gather(scene: Scene, witness: Witness, known: Sequence[str]) -> Evidence:
-    """All that Kafka and Postgres hold, when nothing runs any more."""
+def gather(scene: Scene, witness: Witness, known: Sequence[str], sources: Sequence[str]) -> Evidence:
+    """All that Kafka and Postgres hold, when nothing runs any more. ``sources`` are the topics of commands."""
     bootstrap, topics = scene.kafka.bootstrap, scene.topics
     unsettled = []
-    for topic in (topics.commands, topics.results, topics.transitions, topics.dead_letters):
+    for topic in (*sources, topics.results, topics.transitions, topics.dead_letters):
         try:
             wait_settled(bootstrap, topic, seconds=SETTLE_SECONDS)
         except TooLate:
@@ -115,19 +115,30 @@ def gather(scene: Scene, witness: Witness, known: Sequence[str]) -> Evidence:
     witness.finish(ends if not unsettled else {})
     evidence.during = witness.saw
     evidence.after = {topic: [] for topic in witness.saw}
-    _read(scene, evidence)
+    _read(scene, evidence, sources)
     evidence.history = history(scene)
     query = "SELECT authentication_code, life_cycle_state, version FROM access_token WHERE id = ANY ($1)"
     rows = scene.rows(query, list(known))
+    evidence.recorded = recorded(scene)
     evidence.states = {row["authentication_code"]: (row["life_cycle_state"], row["version"]) for row in rows}
-    evidence.committed = consumed_offsets(bootstrap, scene.group, topics.commands)
-    evidence.ends = {n: end for n, end in log_ends(bootstrap, topics.commands).items() if end}
+    evidence.committed, evidence.ends = {}, {}
+    for topic in sources:  # a partition's number has commands in one of them only
+        evidence.committed |= consumed_offsets(bootstrap, scene.group, topic)
+        evidence.ends |= {n: end for n, end in log_ends(bootstrap, topic).items() if end}
     return evidence
 
 
-def _read(scene: Scene, evidence: Evidence) -> None:
+def recorded(scene: Scene) -> set[tuple[int, int]]:
+    """Partition and offset of every command that was recorded."""
+    rows = scene.rows("SELECT l.partition, r.record_offset FROM command_record AS r JOIN lane AS l ON l.id = r.lane")
+    return {(row["partition"], row["record_offset"]) for row in rows}
+
+
+def _read(scene: Scene, evidence: Evidence, sources: Sequence[str]) -> None:
     bootstrap, topics = scene.kafka.bootstrap, scene.topics
-    commands: list[Sent] = [sent(record) for record in stream_to_end(bootstrap, topics.commands, seconds=READ_SECONDS)]
+    commands: list[Sent] = []
+    for source in sources:
+        commands += map(sent, stream_to_end(bootstrap, source, seconds=READ_SECONDS))
     results: list[Result] = []
     for record in stream_to_end(bootstrap, topics.results, seconds=READ_SECONDS):
         results.append(result(record))

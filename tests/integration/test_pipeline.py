@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
@@ -55,17 +55,6 @@ from worker.replies import Replies
 
 SEED: Final = Path(__file__).parents[1] / "seed"
 S = StatusCode
-
-
-@pytest.fixture
-async def j(database: DatabaseUnderTest) -> AsyncIterator[Journey]:
-    async with journey(database.worker_dsn, database.owner_dsn) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def lane(j: Journey) -> Partition:
-    return await j.lane()
 
 
 async def snapshot(j: Journey) -> list[asyncpg.Record]:
@@ -703,6 +692,7 @@ async def test_a_poison_row_costs_its_own_command_and_no_other(j: Journey, lane:
     bad = answered[place]
     assert bad.answer.message == "CheckViolationError of poison"
     assert bad.answer.command_id.startswith("rec:")
+    assert bad.answer.organisation == "ORG1"
     assert (await j.token(CARD_CODE))["version"] == 0
     assert lane.hold.next_offset == len(sent)
     row = await j.owner.fetchrow("SELECT first_offset, next_offset FROM lane")
@@ -711,12 +701,33 @@ async def test_a_poison_row_costs_its_own_command_and_no_other(j: Journey, lane:
     assert verify_chain(await chain(j, lane)) is None
 
 
+async def test_a_command_that_was_given_up_names_only_an_organisation_that_signed_it(
+    j: Journey, lane: Partition
+) -> None:
+    await j.owner.execute("ALTER TABLE command_record ADD CONSTRAINT poison CHECK (status <> 'INVALID_TOKEN')")
+
+    [bad] = await lane.run(by_code(login=login_token("ORG2", secret="somebody else's secret, long enough for it")))
+
+    assert (codes([bad]), bad.answer.organisation) == ([S.INTERNAL_ERROR], None)
+
+
 async def test_several_poison_rows_are_each_found(j: Journey, lane: Partition) -> None:
     await poison(j, OTHER_TOKEN_ID, TOKEN_ID)
 
     answered = await lane.run(by_code(CARD_CODE), by_code(), by_identifier(), by_code(CARD_CODE))
 
     assert codes(answered) == [S.INTERNAL_ERROR, S.INTERNAL_ERROR, S.OK, S.INTERNAL_ERROR]
+
+
+async def test_an_applied_id_is_a_duplicate_also_where_the_other_row_would_be_refused(
+    j: Journey, lane: Partition
+) -> None:
+    await poison(j, OTHER_TOKEN_ID)
+    await lane.one(by_code(request_id="1"))
+
+    answered = await lane.one(by_code(CARD_CODE, request_id="1"))
+
+    assert codes([answered]) == [S.DUPLICATE_REQUEST]
 
 
 async def test_a_trigger_that_raises_blames_its_row_too(j: Journey, lane: Partition) -> None:

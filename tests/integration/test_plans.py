@@ -95,6 +95,7 @@ STATEMENTS: Final = (
             ("take_lane", lambda _: ("c", "g", "t", 0, OWNER, NOW)),
             ("open_lane", lambda _: (1, OWNER, 0)),
             ("owned_lane", lambda _: (1, OWNER)),
+            ("order_done", lambda _: (1, OWNER)),
             ("hold_lane", lambda count: (1, OWNER, ROWS + 1, ROWS + 1 + count, ROWS + 1)),
             ("recall_by_coordinates", lambda count: (1, 1, count)),
             ("pass_code_hashes", lambda count: named("I", count)),
@@ -230,8 +231,10 @@ async def test_a_sort_that_spills_would_be_seen(worker: asyncpg.Connection) -> N
 
 
 def test_no_statement_of_the_journey_is_left_out() -> None:
-    # `lanes` reads all of a small table; what looks back or loads is no part of the journey.
-    others = ("import_", "demo_", "lacking_rights", "lanes", "audit_", "erase_", "explain", "history", "reconcile_")
+    # `lanes` reads all of a small table, `constraints_now` none; what looks back or loads is no part of the journey.
+    unplanned = ("lanes", "constraints_now")
+    looking_back = ("audit_", "erase_", "explain", "history", "reconcile_", "dead_letter_")
+    others = ("import_", "demo_", "lacking_rights", "mend_lane", *looking_back, *unplanned)
     files = {Path(each.name).stem for each in resources.files("worker.sql").iterdir() if each.name.endswith(".sql")}
 
     assert {asked.name.split()[0] for asked in STATEMENTS} == {name for name in files if not name.startswith(others)}

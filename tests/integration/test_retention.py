@@ -2,12 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from typing import Final
 
 import pytest
 
-from tests.journey import CARD_CODE, EFFECTIVE_CODE, Journey, Partition, by_code, codes, journey
+from tests.journey import CARD_CODE, EFFECTIVE_CODE, Journey, Partition, by_code, codes
 from tests.providers.postgres import DatabaseUnderTest, PostgresServer
 from worker import retention
 from worker.database import Database
@@ -16,12 +15,6 @@ from worker.observe import Metrics
 from worker.retention import Retention
 
 DAY: Final = 24 * 60 * 60
-
-
-@pytest.fixture
-async def j(database: DatabaseUnderTest) -> AsyncIterator[Journey]:
-    async with journey(database.worker_dsn, database.owner_dsn) as opened:
-        yield opened
 
 
 class Later:

@@ -68,17 +68,39 @@ async def opened(worker: asyncpg.Connection, *, at: int = 0, partition: int = 0)
 
 async def test_take_lane_makes_the_row_once_and_then_takes_it_over(worker: asyncpg.Connection) -> None:
     first = await take(worker)
-    assert tuple(first)[1:] == (None, None)
+    assert tuple(first)[1:] == (None, None, None)
     await worker.execute(statement("open_lane"), first["id"], MINE, 7)
 
     second = await take(worker, THEIRS)
 
-    assert tuple(second) == (first["id"], 7, 7)
+    assert tuple(second) == (first["id"], 7, 7, None)
     row = await worker.fetchrow("SELECT owner, owned_since FROM lane")
     assert row is not None
     assert tuple(row) == (THEIRS, NOW)
     assert (await take(worker, partition=1))["id"] != first["id"]
     assert (await take(worker, group="h"))["id"] != first["id"]
+
+
+async def test_mend_lane_takes_the_row_only_as_it_was_looked_at_and_whoever_had_it_has_lost_it(
+    worker: asyncpg.Connection,
+) -> None:
+    lane = await opened(worker, at=7)
+
+    async def mend(first: int, following: int, ordered: int | None) -> Any:
+        seen = (first, following, ordered)
+        return await worker.fetchval(statement("mend_lane"), lane, THEIRS, NOW, 4, 9, 4, *seen)
+
+    assert await mend(7, 8, None) is None
+    assert await mend(6, 7, None) is None
+    assert await mend(7, 7, 7) is None
+    assert await worker.fetchval(statement("owned_lane"), lane, MINE)
+    assert await mend(7, 7, None) == lane
+    assert await worker.fetchval(statement("owned_lane"), lane, MINE) is None
+    assert await worker.fetchrow(statement("hold_lane"), lane, MINE, 7, 8, 7) is None
+    assert await worker.fetchval(statement("order_done"), lane, MINE) is None
+    assert tuple(await take(worker)) == (lane, 4, 9, 4)
+    assert await worker.fetchval(statement("order_done"), lane, MINE) == lane
+    assert tuple(await take(worker)) == (lane, 4, 9, None)
 
 
 async def test_take_lane_keeps_the_chain(worker: asyncpg.Connection) -> None:

@@ -1,4 +1,4 @@
-"""The four topics: made as CONTRACT 1 has them, compared where they exist, never altered."""
+"""The topics: made as CONTRACT 1 has them, compared where they exist, never altered."""
 
 import asyncio
 import logging
@@ -92,6 +92,21 @@ async def test_the_other_topics_follow_the_commands_topic(kafka: KafkaServer, ab
     await asyncio.to_thread(make, kafka, absent.commands, 3, retention_ms=str(7 * DAY_MS))
     await worker_topics.apply(settings_for(kafka.bootstrap, absent))
     assert described(kafka, absent.transitions)[0] == 3
+
+
+async def test_a_bulk_topic_is_one_more_and_like_the_commands_topic(kafka: KafkaServer, absent: TopicNames) -> None:
+    await asyncio.to_thread(make, kafka, absent.commands, 3, retention_ms=str(7 * DAY_MS))
+    plain = settings_for(kafka.bootstrap, absent)
+    bulk = f"bulk-{absent.commands}"
+    settings = plain.model_copy(update={"topics": plain.topics.model_copy(update={"bulk_commands": bulk})})
+    try:
+        assert bulk in {topic.name for topic in (await worker_topics.apply(settings)).missing}
+        partitions, configs = described(kafka, bulk)
+        assert (partitions, configs["retention.ms"], configs["cleanup.policy"]) == (3, str(7 * DAY_MS), "delete")
+        roles = [topic.role for topic in (await worker_topics.plan(settings)).topics]
+        assert roles == ["commands", "bulk_commands", "results", "transitions", "dead_letters"]
+    finally:
+        await asyncio.to_thread(delete_topics, kafka.bootstrap, bulk)
 
 
 async def test_several_at_once_do_not_disturb_each_other(kafka: KafkaServer, absent: TopicNames) -> None:

@@ -27,6 +27,7 @@ COMMANDS: Final = (
     ("import",),
     ("login-token",),
     ("contract",),
+    ("submit",),
     ("history",),
     ("explain",),
     ("reconcile",),
@@ -35,6 +36,13 @@ COMMANDS: Final = (
     ("audit", "anchor"),
     ("contact",),
     ("contact", "erase"),
+    ("lanes",),
+    ("lanes", "list"),
+    ("lanes", "mend"),
+    ("dead-letters",),
+    ("dead-letters", "list"),
+    ("dead-letters", "show"),
+    ("dead-letters", "replay"),
 )
 GIVEN: Final = {"WORKER_LOGIN__SECRETS": SECRET}
 
@@ -103,6 +111,13 @@ def test_the_help_of_each_command_shows_an_example(command: Sequence[str]) -> No
         ("login-token", "--organisation", "ORG1"),
         ("contract",),
         ("contract", "--check", "schemas"),
+        ("lanes", "mend", "--yes"),
+        ("lanes", "mend", "three"),
+        ("lanes", "mend", "other-topic/3"),
+        ("lanes", "mend", "--by", "magic"),
+        ("dead-letters", "show"),
+        ("dead-letters", "replay", "--yes"),
+        ("dead-letters", "replay", "--login-token", "canary"),
     ],
     ids=" ".join,
 )
@@ -111,6 +126,7 @@ def test_wrong_usage_exits_2(arguments: Sequence[str]) -> None:
     assert done.returncode == 2
     assert "Usage:" in done.stderr
     assert "Traceback" not in done.stderr
+    assert "canary" not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("command", [*COMMANDS[:2], *COMMANDS[3:6], ("import", "x.ndjson")], ids=" ".join)
@@ -141,6 +157,20 @@ def test_a_broker_that_is_away_is_one_line_and_exit_1(command: Sequence[str], no
     done = worker(*command, settings=nowhere)
     assert done.returncode == 1
     says_one_line(done, "kafka", "refused")
+
+
+def test_dead_letters_without_a_broker_are_one_line_and_exit_1(nowhere: dict[str, str]) -> None:
+    done = worker("dead-letters", "list", settings=nowhere)
+    assert done.returncode == 1
+    assert "error: kafka: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_lanes_without_a_broker_are_one_line_and_exit_1(nowhere: dict[str, str]) -> None:
+    done = worker("lanes", "list", settings=nowhere)
+    assert done.returncode == 1
+    assert "error: kafka: " in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_file_that_is_not_there_is_one_line_and_exit_1(nowhere: dict[str, str]) -> None:

@@ -365,6 +365,28 @@ async def test_a_refusal_says_nothing_of_an_attempt_that_was_not_answered(
     assert caught.value.may_be_applied
 
 
+async def test_of_a_dry_run_nothing_comes_whatever_becomes_of_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = Script(monkeypatch, None, None, "OK")
+
+    async with CommandClient("a stand-in", source="/shop", timeout=0.05) as client:
+        with pytest.raises(CommandTimeout) as caught:
+            await client.set_effective(
+                token="a login", authentication_code="1", retry=Retry(2, pause_seconds=0), dry_run=True
+            )
+        answer = await client.set_effective(token="a login", authentication_code="1")
+
+    assert not caught.value.may_be_applied
+    assert "may still be applied" not in str(caught.value)
+    assert [headers.get("dry_run") for _, headers in script.sent] == [b"true", b"true", None]
+    assert not answer.dry_run
+
+
+def test_an_answer_to_a_dry_run_says_so() -> None:
+    for code in ("OK", "ACCESS_DENIED"):
+        assert read_answer(result(code), [("dry_run", b"true")], **NAMED).dry_run
+        assert not read_answer(result(code), [], **NAMED).dry_run
+
+
 async def test_the_last_attempts_silence_is_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     script = Script(monkeypatch, None, None)
 

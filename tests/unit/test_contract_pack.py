@@ -59,14 +59,13 @@ def test_its_defaults_are_those_of_the_settings_and_of_the_topics() -> None:
     assert deployment.record_retention_days == settings.record_retention_days
     bindings = {
         name: channel["bindings"]["kafka"]
-        for name, channel in asyncapi(deployment)["channels"].items()
+        for name, channel in asyncapi(Deployment(bulk_commands="bulk"))["channels"].items()
         if name != "replies"
     }
     assert {binding["partitions"] for binding in bindings.values()} == {PARTITIONS}
     kept = {name: str(binding["topicConfiguration"]["retention.ms"]) for name, binding in bindings.items()}
-    assert kept == {
-        "deadLetters" if name == "dead_letters" else name: each["retention.ms"] for name, each in _SETTINGS.items()
-    }
+    named = {"dead_letters": "deadLetters", "bulk_commands": "bulkCommands"}
+    assert kept == {named.get(name, name): each["retention.ms"] for name, each in _SETTINGS.items()}
 
 
 @pytest.mark.parametrize("name", DESCRIBED)
@@ -208,3 +207,11 @@ def test_it_tells_how_to_be_let_in_and_where_the_topics_are() -> None:
     assert {server["protocol"] for server in whole["servers"].values()} == {"kafka-secure"}
     assert whole["servers"]["broker1"]["security"] == [{"$ref": "#/components/securitySchemes/scramSha512"}]
     assert whole["channels"]["commands"]["address"] == "mine"
+
+
+def test_a_bulk_topic_takes_the_same_commands_and_is_told_of_only_where_there_is_one() -> None:
+    assert "bulkCommands" not in asyncapi(Deployment())["channels"]
+    whole = asyncapi(Deployment(bulk_commands="bulk"))
+    normal, bulk = whole["channels"]["commands"], whole["channels"]["bulkCommands"]
+    assert (bulk["address"], bulk["messages"]) == ("bulk", normal["messages"])
+    assert whole["operations"]["setEffectiveInBulk"]["reply"] == whole["operations"]["setEffective"]["reply"]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from schemas.codes import StatusCode
 from schemas.states import LifeCycleState
-from worker.decide import SET_EFFECTIVE, BoundId, State, Transition, decide, doubtful
+from worker.decide import SET_EFFECTIVE, BoundId, State, Transition, decide, doubtful, rehearse, rounds
 from worker.model import Applied, Caller, Decision, LockedToken, Presented, Refused, Replayed, TokenKey
 
 NOT_EFFECTIVE, EFFECTIVE = LifeCycleState.NOT_EFFECTIVE, LifeCycleState.EFFECTIVE
@@ -65,6 +65,36 @@ def test_a_batch_decided_at_once_equals_its_commands_decided_one_by_one(
     asked: list[Presented | Refused], state: State
 ) -> None:
     assert decide(asked, state) == one_by_one(asked, state)
+
+
+@given(commands, states)
+def test_rehearsed_each_command_is_decided_as_if_it_alone_came_now(
+    asked: list[Presented | Refused], state: State
+) -> None:
+    alone = [decision for command in asked for decision in decide([command], state)[0]]
+
+    assert rehearse(asked, state) == alone
+
+
+@given(commands, states)
+def test_what_is_rehearsed_could_come_true_round_by_round(asked: list[Presented | Refused], state: State) -> None:
+    decisions = rehearse(asked, state)
+
+    dealt = rounds(decisions)
+
+    assert sorted(position for each in dealt for position in each) == list(range(len(asked)))
+    for number, positions in enumerate(dealt):
+        changing = [n for n in positions if not isinstance(decisions[n], Refused)]
+        assert number == 0 or changing == positions
+        assert decide([asked[n] for n in changing], state)[0] == [decisions[n] for n in changing]
+
+
+def test_commands_that_do_not_meet_are_one_round() -> None:
+    first, other, again = asks(IDS[0], token=KEYS[0]), asks(IDS[1], token=KEYS[1]), asks(IDS[2], token=KEYS[0])
+    asked: list[Presented | Refused] = [first, REFUSALS[0], other, again]
+
+    assert rounds(rehearse(asked, state_of(locked(KEYS[0]), locked(KEYS[1])))) == [[0, 1, 2], [3]]
+    assert rounds([]) == []
 
 
 @given(commands, states)

@@ -259,6 +259,42 @@ def test_a_refused_body_is_answered_with_its_headers_all_the_same(value: bytes |
     assert answer.envelope == Envelope("1", "/shop", (("correlation_id", b"c"),), TRACE.decode())
 
 
+@pytest.mark.parametrize(("value", "dry"), [(b"true", True), (b"false", False), (b"", False)])
+def test_a_command_may_be_a_dry_run(value: bytes, dry: bool) -> None:
+    asked = decoded(GOOD, ("dry_run", value))
+
+    assert isinstance(asked.request, Command)
+    assert asked.envelope == Envelope(dry_run=dry)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        (("dry_run", b"yes"),),
+        (("dry_run", b"True"),),
+        (("dry_run", b"\xff"),),
+        (("dry_run", b"true" + b" " * 300),),
+        (("dry_run", b"true"), ("dry_run", b"true")),
+        (("dry_run", b"true"), ("dry_run", b"false")),
+    ],
+)
+def test_what_is_not_clearly_a_dry_run_is_refused_as_a_real_command(headers: tuple[Header, ...]) -> None:
+    asked = decoded(GOOD, *headers)
+
+    assert isinstance(asked.request, Refused)
+    assert asked.request.code is StatusCode.INVALID_PARAMETER
+    assert asked.request.message.startswith("the header dry_run ")
+    assert not asked.envelope.dry_run
+
+
+@pytest.mark.parametrize("value", [None, b"not JSON", b"{}", orjson.dumps({**GOOD, "colour": "red"})])
+def test_a_dry_run_that_is_refused_is_one_all_the_same(value: bytes | None) -> None:
+    asked = decode(delivery(value, (("dry_run", b"true"), ("ce_type", b"wrong"))), max_bytes=MAX_BYTES)
+
+    assert isinstance(asked.request, Refused)
+    assert asked.envelope.dry_run
+
+
 @pytest.mark.parametrize("change", [{"token": 1}, {"token": ""}, {"colour": "red"}, {"fields_set": "colour"}])
 def test_a_refused_body_is_answered_under_its_own_request_id(change: dict[str, Any]) -> None:
     answer = decoded({**GOOD, "request_unique_identifier": "r-1", **change})
@@ -342,6 +378,11 @@ def test_a_whole_event_is_the_command_in_its_data() -> None:
     assert answer.envelope == Envelope(
         "1", "/shop", (("correlation_id", b"c"),), reply=ReplyTo("reply_to", "replies", None)
     )
+
+
+def test_a_whole_event_is_a_dry_run_by_the_header_of_its_message() -> None:
+    assert decoded(EVENT, STRUCTURED, ("dry_run", b"true")).envelope.dry_run
+    assert not decoded({**EVENT, "dry_run": "true", "dryrun": "true"}, STRUCTURED).envelope.dry_run
 
 
 def test_an_event_may_hold_its_data_in_base64() -> None:

@@ -18,6 +18,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from schemas.codes import StatusCode
+from worker.courtesy import Courtesy, Turn
 from worker.database import Database
 from worker.embedded.processes import until
 from worker.errors import AnswerRefused, DependencyAway, Fenced, FuseBlown, LaneBlocked, LaneLost, Unpublished
@@ -29,6 +30,7 @@ from worker.pipeline import Hold, Pipeline
 from worker.publish import Place
 from worker.replies import Replies
 from worker.result import Message, Post
+from worker.sql import statement
 from worker.tracing import id_generator
 
 SOURCE: Final = TopicPartition("commands", 0)
@@ -102,6 +104,8 @@ class Row:
     first_offset: int | None = None
     next_offset: int | None = None
     owner: UUID | None = None
+    ordered_offset: int | None = None
+    """What an operator has ordered."""
     away_times: int = 0
     """How often the question for the owner meets a database that is away."""
 
@@ -111,14 +115,21 @@ class Row:
 
     async def fetchrow(self, _: str, *arguments: Any) -> dict[str, Any]:
         self.owner = arguments[4]
-        return {"id": 1, "first_offset": self.first_offset, "next_offset": self.next_offset}
+        return {
+            "id": 1,
+            "first_offset": self.first_offset,
+            "next_offset": self.next_offset,
+            "ordered_offset": self.ordered_offset,
+        }
 
-    async def fetchval(self, _: str, lane: int, owner: UUID, position: int | None = None) -> int | None:
+    async def fetchval(self, asked: str, lane: int, owner: UUID, position: int | None = None) -> int | None:
         if position is None and self.away_times:
             self.away_times -= 1
             raise DependencyAway("postgres", "away")
         if owner != self.owner:
             return None
+        if asked == statement("order_done"):
+            self.ordered_offset = None
         if position is not None:
             self.first_offset = self.next_offset = position
         return lane
@@ -135,6 +146,8 @@ class Decides:
     """Where every sender wants its answer."""
     traceparent: str | None = None
     """Of every sender."""
+    dry_runs: frozenset[bytes | None] = frozenset()
+    """The values of those commands that are dry runs."""
 
     async def run(self, hold: Hold, batch: Sequence[Delivery], first: int) -> tuple[list[Answered], Hold]:
         self.tried += 1
@@ -145,13 +158,16 @@ class Decides:
         refusal = Refused(StatusCode.ACCESS_DENIED, "no")
         answered = [
             Answered(
-                Decoded(each, Envelope(reply=self.reply, traceparent=self.traceparent), refusal),
+                Decoded(each, self._envelope(each), refusal),
                 Answer(each.coordinates.command_id, refusal.code, refusal.message, datetime(2026, 1, 1, tzinfo=UTC)),
                 None,
             )
             for each in batch
         ]
         return answered, replace(hold, next_offset=self.row.next_offset)
+
+    def _envelope(self, delivery: Delivery) -> Envelope:
+        return Envelope(reply=self.reply, traceparent=self.traceparent, dry_run=delivery.value in self.dry_runs)
 
 
 class Publishes:
@@ -220,9 +236,11 @@ class World:
             health=self.health,
             clock=time.time,
             max_batch=max_batch,
+            courtesy=Courtesy(max_batch),
             confirmed=self.group.confirmed,
             replies=Replies(["*"], look=self.look),
         )
+        self.turn: Turn = self.tools.courtesy.first
         self.drains: list[asyncio.Event] = []
         self.others: dict[str, int] = {}
 
@@ -232,7 +250,7 @@ class World:
 
     def start(self) -> "tuple[asyncio.Task[None], asyncio.Event]":
         lane, drain = (
-            Lane(Site("cluster", Place(SOURCE, "group")), self.tools, self.publishes, uuid4()),
+            Lane(Site("cluster", Place(SOURCE, "group")), self.tools, self.publishes, uuid4(), self.turn),
             asyncio.Event(),
         )
         self.drains.append(drain)
@@ -267,6 +285,42 @@ async def test_every_command_is_answered_once_and_the_offset_follows() -> None:
     assert world.publishes.commands == ["0", "1", "2"]
     assert [offset for offset, _ in world.publishes.published] == [2, 3]
     assert world.publishes.closed == 1
+
+
+async def test_a_lane_works_off_what_it_took_in_as_many_batches_as_its_turns_make_of_it() -> None:
+    world = World(b"a", b"b", b"c", b"d", b"e")
+    turns = iter([2, 1, 5])
+
+    @asynccontextmanager
+    async def turn(_: asyncio.Event) -> AsyncIterator[int]:
+        yield next(turns)
+
+    world.turn = turn
+    await world.run_until(lambda: world.log.committed_offset == 5)
+
+    assert [offset for offset, _ in world.publishes.published] == [2, 3, 5]
+    assert world.publishes.commands == ["0", "1", "2", "3", "4"]
+
+
+async def test_a_lane_that_is_drained_while_it_waits_for_its_turn_leaves_the_rest_to_the_next_one() -> None:
+    world = World(b"a", b"b", b"c")
+    allowed = [2]
+
+    @asynccontextmanager
+    async def turn(drain: asyncio.Event) -> AsyncIterator[int]:
+        if allowed:
+            yield allowed.pop()
+        else:
+            await drain.wait()
+            yield 0
+
+    world.turn = turn
+    await world.run_until(lambda: world.log.committed_offset == 2)
+    assert world.publishes.commands == ["0", "1"]
+
+    world.turn = world.tools.courtesy.first
+    await world.run_until(lambda: world.log.committed_offset == 3)
+    assert world.publishes.commands == ["0", "1", "2"]
 
 
 async def test_a_drained_lane_ends_at_once_and_a_command_that_comes_later_is_the_next_lanes() -> None:
@@ -439,7 +493,7 @@ async def test_a_lane_that_cannot_publish_again_and_again_says_why() -> None:
     reasons: list[str] = []
 
     def told(_: Sequence[Message], __: int) -> Exception:
-        reasons.append(world.health.lanes()[0].reason)
+        reasons.append(world.health.lanes()[SOURCE].reason)
         return Unpublished("TopicAuthorizationFailedError: results")
 
     world.publishes.faults = [told] * 4
@@ -447,7 +501,7 @@ async def test_a_lane_that_cannot_publish_again_and_again_says_why() -> None:
     await world.run_until(lambda: world.log.committed_offset == 1)
 
     assert reasons == ["", "", *["kafka: TopicAuthorizationFailedError: results"] * 2]
-    assert world.health.lanes()[0].state == "working"
+    assert world.health.lanes()[SOURCE].state == "working"
     assert not world.health.dependencies_away()
 
 
@@ -577,6 +631,73 @@ async def test_a_lane_that_may_not_start_reads_nothing() -> None:
         await asyncio.wait_for(running, SECONDS)
     assert world.log.position == 0
     assert world.publishes.closed == 1
+
+
+def mended() -> World:
+    """Three commands, one of them decided, an offset that says three, and the order to go back to the second."""
+    world = World(b"a", b"b", b"c")
+    world.log.committed_offset = 3
+    world.row.first_offset = world.row.next_offset = world.row.ordered_offset = 1
+    return world
+
+
+async def test_an_ordered_offset_is_committed_before_the_lane_goes_on_from_it() -> None:
+    world = mended()
+
+    await world.run_until(lambda: world.log.committed_offset == 3 and world.row.next_offset == 3)
+
+    assert [offset for offset, _ in world.publishes.published] == [1, 3]
+    assert world.publishes.commands == ["1", "2"]
+    assert world.row.ordered_offset is None
+    assert world.publishes.opened == 2  # a new producer settles the commit before the offset is read
+
+
+@pytest.mark.parametrize("committed", [False, True])
+async def test_an_order_that_was_perhaps_not_carried_out_stands_for_the_next_start(*, committed: bool) -> None:
+    world = mended()
+    world.publishes.faults = [lambda _messages, _offset: Unpublished("RequestTimedOutError")]
+    world.publishes.lost_after_commit = committed
+    running, _ = world.start()
+
+    with pytest.raises(DependencyAway, match="RequestTimedOutError"):
+        await asyncio.wait_for(running, SECONDS)
+    assert world.row.ordered_offset == 1
+    assert world.decides.tried == 0
+    await world.run_until(lambda: world.row.next_offset == 3 and world.log.committed_offset == 3)
+
+    assert world.publishes.commands == ["1", "2"]
+
+
+async def test_who_was_fenced_while_it_obeyed_has_lost_the_lane() -> None:
+    world = mended()
+    world.publishes.faults = [lambda _messages, _offset: Fenced("ProducerFenced")]
+    running, _ = world.start()
+
+    with pytest.raises(LaneLost, match="ProducerFenced"):
+        await asyncio.wait_for(running, SECONDS)
+    assert world.row.ordered_offset == 1
+
+
+@pytest.mark.parametrize("moment", ["open", "publish"])
+async def test_who_was_overtaken_while_it_obeyed_sets_no_offset_back(
+    monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    world = mended()
+    carried_out = getattr(world.publishes, moment)
+
+    async def stood_still(*arguments: Any) -> None:
+        await carried_out(*arguments)
+        # Meanwhile a successor took the row and, where it found the order, obeyed and went on.
+        world.row.owner, world.row.ordered_offset = uuid4(), None if moment == "open" else 1
+
+    monkeypatch.setattr(world.publishes, moment, stood_still)
+    running, _ = world.start()
+
+    with pytest.raises(LaneLost, match="another worker has taken the lane"):
+        await asyncio.wait_for(running, SECONDS)
+    assert [offset for offset, _ in world.publishes.published] == ([] if moment == "open" else [1])
+    assert world.decides.tried == 0
+    assert world.row.ordered_offset == (None if moment == "open" else 1)
 
 
 async def test_a_lane_that_was_taken_over_while_it_started_is_lost_and_blames_no_offset(
@@ -710,6 +831,7 @@ async def test_each_command_is_a_span_in_its_senders_trace_that_its_answer_names
     monkeypatch.setattr("worker.tracing._TRACER", provider.get_tracer("test"))
     world = World(b"a", b"b")
     world.decides.traceparent = f"00-{'a' * 32}-{'b' * 16}-01"
+    world.decides.dry_runs = frozenset({b"b"})
 
     await world.run_until(lambda: len(spans.get_finished_spans()) >= 5)
 
@@ -718,3 +840,18 @@ async def test_each_command_is_a_span_in_its_senders_trace_that_its_answer_names
     named = [dict(message.headers)["traceparent"] for _, written in world.publishes.published for message in written]
     assert [f"00-{'a' * 32}-{span.context.span_id:016x}-01".encode() for span in commands] == named
     assert [dict(span.attributes or {})["status_code"] for span in commands] == ["ACCESS_DENIED"] * 2
+    assert [dict(span.attributes or {}).get("dry_run") for span in commands] == [None, "true"]
+
+
+# --- dry runs ---------------------------------------------------------------------------------------------------------
+
+
+async def test_dry_runs_are_counted_apart() -> None:
+    world = World(b"a", b"b", b"c")
+    world.decides.dry_runs = frozenset({b"b", b"c"})
+
+    await world.run_until(lambda: b"dry_runs_total{" in world.tools.metrics.text())
+
+    counted = world.tools.metrics.text().decode()
+    assert 'effective_worker_answers_total{code="ACCESS_DENIED",replayed="false"} 1.0' in counted
+    assert 'effective_worker_dry_runs_total{code="ACCESS_DENIED"} 2.0' in counted

@@ -58,7 +58,7 @@ def test_a_committed_offset_beyond_what_was_decided_blocks_the_lane(committed: i
 
     assert str(committed) in blocked.value.reason
     assert "60" in blocked.value.reason
-    assert "set the group's offset back" in blocked.value.reason.lower()
+    assert "effective-worker lanes mend" in blocked.value.reason
 
 
 def test_expired_offsets_start_from_the_first_of_the_last_batch() -> None:

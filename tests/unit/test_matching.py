@@ -10,7 +10,7 @@ BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def due(key: str, says: str = "OK", *, at: int = 0) -> Due:
-    return Due("book", key, BEGIN + timedelta(seconds=at), (says,), f"due {key}", 0, certain=True)
+    return Due("book", key, BEGIN + timedelta(seconds=at), (says,), f"due {key}", ("commands", 0), certain=True)
 
 
 def seen(key: str, says: str = "OK", *, at: int = 0) -> Seen:

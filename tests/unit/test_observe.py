@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
+from aiokafka import TopicPartition
 
 from worker.observe import STALLED_SECONDS, Health, Metrics, configure_logging, mask_secrets
 
@@ -18,6 +19,10 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+def at(partition: int, topic: str = "commands") -> TopicPartition:
+    return TopicPartition(topic, partition)
 
 
 @pytest.fixture
@@ -156,23 +161,41 @@ def test_an_absence_keeps_its_beginning_and_shows_its_latest_reason(health: Heal
 
 def test_a_blocked_lane_makes_a_worker_unready_with_its_reason(health: Health) -> None:
     health.assigned(True)
-    health.lane(0, "working")
-    health.lane(3, "blocked", "offset 5, expected 7")
+    health.lane(at(0), "working")
+    health.lane(at(3), "blocked", "offset 5, expected 7")
     ready, document = health.ready()
     assert not ready
     assert document["reason"] == "partition 3 is blocked: offset 5, expected 7"
     assert document["lanes"]["3"]["state"] == "blocked"
-    health.lane_gone(3)
+    health.lane_gone(at(3))
     assert health.ready()[0]
 
 
+def test_lanes_of_the_bulk_topic_are_named_after_it_and_come_last(clock: Clock) -> None:
+    health = Health(clock, bulk_topic="bulk", giving_way=lambda: clock.now > 1000)
+    health.assigned(True)
+    health.lane(at(3, "bulk"), "blocked", "offset 5, expected 7")
+    health.lane(at(3), "starting")
+    document = health.ready()[1]
+    assert document["reason"] == "partition 3 is starting; partition bulk/3 is blocked: offset 5, expected 7"
+    assert list(document["lanes"]) == ["3", "bulk/3"]
+    assert document["bulk_gives_way"] is False
+    clock.now += 1
+    assert health.ready()[1]["bulk_gives_way"] is True
+    assert "effective_worker_bulk_gives_way 1.0" in Metrics(health).text().decode().splitlines()
+
+
+def test_without_a_bulk_topic_nothing_is_said_of_it(health: Health) -> None:
+    assert "bulk_gives_way" not in health.ready()[1]
+
+
 def test_a_lane_in_the_same_state_keeps_its_beginning(health: Health, clock: Clock) -> None:
-    health.lane(1, "waiting", "refused")
+    health.lane(at(1), "waiting", "refused")
     clock.now += 5
-    health.lane(1, "waiting", "timed out")
-    assert (health.lanes()[1].since, health.lanes()[1].reason) == (1000.0, "timed out")
-    health.lane(1, "working")
-    assert health.lanes()[1].since == 1005.0
+    health.lane(at(1), "waiting", "timed out")
+    assert (health.lanes()[at(1)].since, health.lanes()[at(1)].reason) == (1000.0, "timed out")
+    health.lane(at(1), "working")
+    assert health.lanes()[at(1)].since == 1005.0
 
 
 # --- metrics ----------------------------------------------------------------------------------------------------------
@@ -189,7 +212,7 @@ def test_metrics_count_what_they_are_told(health: Health) -> None:
     metrics.waited("kafka")
     metrics.offsets_set_back()
     metrics.records_retired(7)
-    health.lane(0, "working")
+    health.lane(at(0), "working")
     health.away("kafka", "refused")
     lines = metrics.text().decode().splitlines()
     for line in (

@@ -214,6 +214,22 @@ def test_an_answer_and_its_replay_are_one_event() -> None:
     assert texts(result_message(replay, POST))["replayed"] == "true"
 
 
+@pytest.mark.parametrize("answer", [OK, replace(OK, replayed=True), REFUSAL, BROKEN])
+def test_the_answer_to_a_dry_run_is_that_answer_marked_and_an_event_of_its_own(answer: Answer) -> None:
+    real, dry = answered(answer, data=b"{}"), answered(answer, data=b"{}", envelope=Envelope(dry_run=True))
+
+    [message] = messages(dry, POST)
+
+    assert message.value == result_message(real, POST).value
+    headers, others = texts(message), texts(result_message(real, POST))
+    assert (headers.pop("dry_run"), headers.pop("ce_subject")) == ("true", RECORD_ID)
+    assert headers.pop("ce_id") != ce_id(answered(OK))
+    del others["ce_id"]
+    assert headers == others
+    ResultHeaders.model_validate(texts(message))
+    assert ce_id(dry) != ce_id(answered(answer, envelope=Envelope(dry_run=True), where=replace(WHERE, offset=42)))
+
+
 def test_two_refusals_of_one_id_are_two_events_and_neither_is_the_ok() -> None:
     first = answered(REFUSAL)
     second = answered(REFUSAL, where=replace(WHERE, offset=42))
@@ -305,6 +321,12 @@ def test_a_dead_letter_keeps_key_and_headers_and_says_what_happened() -> None:
         "dl_attempts": "1",
         "dl_failed_at": "2026-03-04T05:06:07.000080Z",
     }
+
+
+def test_a_dead_letter_says_whose_login_the_command_brought() -> None:
+    given_up = replace(BROKEN, code=StatusCode.INTERNAL_ERROR, organisation="ORG1")
+
+    assert once(dead_letter_message(answered(given_up), POST).headers)["dl_organisation"] == b"ORG1"
 
 
 def test_a_dead_letter_that_comes_back_tells_its_last_failure_only() -> None:

@@ -142,6 +142,18 @@ def test_settings_that_contradict_each_other_are_a_fault(variable: str, environ:
     assert list(faults_of(environ)) == [variable]
 
 
+def test_a_bulk_topic_is_read_from_and_is_one_of_the_workers_own() -> None:
+    without, topics = read_settings({}).topics, read_settings({"WORKER_TOPICS__BULK_COMMANDS": "bulk"}).topics
+    assert (without.read, topics.read) == ((without.commands,), (topics.commands, "bulk"))
+    assert set(topics.own) - set(without.own) == {"bulk"}
+    assert len(without.own) == 4
+
+
+def test_a_bulk_topic_that_is_another_topic_as_well_is_a_fault() -> None:
+    faults = faults_of({"WORKER_TOPICS__BULK_COMMANDS": "a", "WORKER_TOPICS__RESULTS": "a"})
+    assert faults == {"WORKER_TOPICS__BULK_COMMANDS": "the same topic as WORKER_TOPICS__RESULTS"}
+
+
 def test_sasl_needs_mechanism_user_and_password() -> None:
     faults = faults_of({"WORKER_KAFKA__SECURITY_PROTOCOL": "sasl_ssl"})
     assert faults.keys() == {

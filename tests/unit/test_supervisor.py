@@ -123,6 +123,17 @@ async def test_every_assigned_partition_gets_one_lane() -> None:
         assert len(house.made) == 2
 
 
+async def test_a_partition_is_not_ready_before_its_lane_has_started() -> None:
+    async with supervised() as house:
+        await house.supervisor.on_partitions_assigned([ONE])  # the consumer does not show it yet
+        ready, document = house.health.ready()
+        assert not ready
+        assert document["reason"] == "partition 1 is starting"
+        await house.assign()
+        assert house.health.ready()[0]
+        assert house.made == []
+
+
 async def test_a_lane_ends_with_its_assignment_and_comes_back_with_it() -> None:
     async with supervised() as house:
         await house.assign(ONE, TWO)
@@ -138,7 +149,7 @@ async def test_a_lost_lane_waits_for_a_heartbeat_sent_after_the_loss() -> None:
         await house.group.heartbeat()
         house.trouble = [LaneLost("fenced")]
         await house.assign(ONE)
-        await house.until(lambda: house.health.lanes()[1].reason == "fenced" if house.health.lanes() else False)
+        await house.until(lambda: house.health.lanes()[ONE].reason == "fenced" if house.health.lanes() else False)
 
         house.group.answers = False
         assert not await house.group.heartbeat()
@@ -172,7 +183,7 @@ async def test_a_lane_that_is_blocked_is_not_ready_and_says_why() -> None:
     async with supervised() as house:
         house.trouble = [LaneBlocked("the committed offset is 7, but commands were decided up to 5 only")]
         await house.assign(ONE)
-        await house.until(lambda: bool(house.health.lanes()) and house.health.lanes()[1].state == "blocked")
+        await house.until(lambda: bool(house.health.lanes()) and house.health.lanes()[ONE].state == "blocked")
         ready, document = house.health.ready()
         assert not ready
         assert "committed offset is 7" in document["reason"]

@@ -60,7 +60,7 @@ async def test_records_that_are_in_the_log_and_do_not_come_are_a_stuck_client(se
     await client.pass_time(PATIENCE_SECONDS)
     client.watchdog.check()
     await client.pass_time(LOOK_SECONDS)
-    with pytest.raises(ClientStuck, match="partition 1 has had records for 70 s"):
+    with pytest.raises(ClientStuck, match="partition 1 of commands has had records for 70 s"):
         client.watchdog.check()
     assert not client.health.live()[0]
 

@@ -1,17 +1,14 @@
 """``effective-worker contact erase``"""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from worker import erasure
-from worker.cli.terminal import Json, run_to_end, settings_from_environment, show
-from worker.erasure import Erasure, Mentions, OnProgress
+from worker.cli.terminal import Json, progress_bar, run_to_end, settings_from_environment, show
+from worker.erasure import Erasure, Mentions
 
 
 def erase(
@@ -32,7 +29,7 @@ def erase(
     if delete_records and not yes:
         raise typer.BadParameter("needs --yes", param_hint="--delete-records")
     settings = settings_from_environment()
-    with _bar() as on_progress:
+    with progress_bar("looking through the topics") as on_progress:
         done = run_to_end(
             erasure.erase(
                 settings,
@@ -72,15 +69,3 @@ def _fate(each: Mentions) -> str:
     if each.unread_by:
         return f"{gone}; not read so far by {', '.join(each.unread_by)}"
     return f"{gone}; --delete-records deletes them, with {each.others} offsets of others"
-
-
-@contextmanager
-def _bar() -> Iterator[OnProgress]:
-    columns = (TextColumn("looking through the topics"), BarColumn(), TaskProgressColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("looking", total=None)
-
-        def advance(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total)
-
-        yield advance

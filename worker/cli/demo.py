@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from worker.authorise import sign_login
-from worker.cli.terminal import FAILED, Json, run_to_end
+from worker.cli.terminal import FAILED, SIGNALLED, Json, run_to_end
 from worker.demo.attempts import FIXTURE, LOGIN_SECONDS, attempts
 from worker.demo.exchange import ask
 from worker.demo.load import Answers, LoadReport, OnProgress, make_tokens, send_backlog
@@ -29,7 +29,7 @@ from worker.observe import configure_logging
 from worker.settings import Settings, read_settings
 from worker.topics import apply
 
-TERMINATED: Final = 128 + signal.SIGTERM
+TERMINATED: Final = SIGNALLED + signal.SIGTERM
 
 
 @dataclass(frozen=True, slots=True)

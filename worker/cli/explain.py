@@ -20,15 +20,15 @@ def explain(
 ) -> None:
     """What happened to a command: where it was read, who asked, what was decided and why, where the answer is.
 
-    Takes the whole id (`ce:…`, `req:…`, `rec:…`), or the ce_id or request_unique_identifier alone. Exit 1 if nothing is
-    known of it.
+    Takes the whole id (`ce:…`, `req:…`, `rec:…`), or the ce_id or request_unique_identifier alone. What nothing is
+    recorded of is looked for among the dry runs in Kafka. Exit 1 if nothing is known of it.
     """
     explained = run_to_end(explaining.explain(settings_from_environment(), command_id, topics=topics))
-    show(asdict(explained), list(_whole(explained)), as_json=json)
+    show(asdict(explained), list(lines(explained)), as_json=json)
     raise typer.Exit(FAILED if explained.state in {"unknown", "waiting"} else 0)
 
 
-def _whole(explained: Explanation) -> Iterator[str]:
+def lines(explained: Explanation) -> Iterator[str]:
     """What a person reads of it."""
     yield f"command {explained.command_id}"
     if explained.note:
@@ -41,7 +41,10 @@ def _whole(explained: Explanation) -> Iterator[str]:
         yield f"  version {change.version}, {change.from_state} → {change.to_state}, at {rfc3339(change.occurred_at)}"
         yield f"  by {_named(change.user, change.username)}, in unit {_named(change.unit, change.unit_name)}"
         yield f"  event {change.sequence} of the lane {change.lane}"
-    if explained.readings:
+    for dry_run in explained.dry_runs:
+        where, kind = dry_run.answer, " (replayed)" if dry_run.replayed else ""
+        yield f"  would be {dry_run.status}{kind}, as answered in {where.topic}/{where.partition} offset {where.offset}"
+    if explained.topics != "not looked at":
         yield f"topics: {explained.topics}"
 
 

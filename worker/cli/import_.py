@@ -1,6 +1,7 @@
 """``effective-worker import``"""
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from worker.announce import Announced, announce
 from worker.cli.terminal import FAILED, Json, run_to_end, settings_from_environment, show
-from worker.importing import ImportProgress, ImportReport, OnProgress, import_files
+from worker.importing import BadLine, ImportProgress, ImportReport, OnProgress, import_files
 from worker.settings import Settings
 
 
@@ -24,22 +25,26 @@ def import_(
         bool, typer.Option("--announce", help="Load nothing: publish the events that earlier imports have left.")
     ] = False,
     no_events: Annotated[bool, typer.Option("--no-events", help="Publish no events now: they wait.")] = False,
+    from_start: Annotated[
+        bool, typer.Option("--from-start", help="Forget that an import of these files was stopped.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Load organisations, units, users, revoked logins and access tokens. Bad lines are reported, skipped, and exit 1.
 
     Lines may come in any order, and the last line for an id wins. The state of an access token that exists is never
-    changed. The first state of a new one is an event: if the broker does not take it now, it waits for the next import,
-    or for `import --announce`, which exits 1 if it has to wait on.
+    changed. An import that was stopped, by whatever, goes on where it was when the same files are imported again within
+    seven days, and then reports the bad lines of both. The first state of a new access token is an event: if the broker
+    does not take it now, it waits for the next import, or for `import --announce`, which exits 1 if it has to wait on.
     """
-    if bool(files) == announce_only or (announce_only and no_events):
+    if bool(files) == announce_only or (announce_only and (no_events or from_start)):
         raise typer.BadParameter("files to load, or --announce and nothing else", param_hint="FILE...")
     settings = settings_from_environment()
-    report = _load(settings, files) if files else ImportReport(0, 0, ())
+    report = _load(settings, files, from_start=from_start) if files else ImportReport(0, 0, ())
     announced = Announced(0, 0) if no_events else run_to_end(announce(settings))
     lines = []
     if files:
-        lines.append(f"{report.read} lines read, {report.loaded} loaded, {len(report.bad)} bad")
+        lines.append(f"{report.read} lines read, {report.loaded} loaded, {report.bad_count} bad")
     if announced.published or announce_only:
         lines.append(f"{announced.published} first states announced")
     if announced.waiting:
@@ -48,22 +53,36 @@ def import_(
             "announce them with: effective-worker import --announce\n"
         )
     show(_document(report, None if no_events else announced), lines, as_json=json)
-    raise typer.Exit(FAILED if report.bad or (announce_only and announced.waiting) else 0)
+    raise typer.Exit(FAILED if report.bad_count or (announce_only and announced.waiting) else 0)
 
 
-def _load(settings: Settings, files: list[Path]) -> ImportReport:
+def _load(settings: Settings, files: list[Path], *, from_start: bool) -> ImportReport:
     owner = settings.postgres.owner.get_secret_value()
     with _bar() as on_progress:
-        report = run_to_end(import_files(owner, files, on_progress=on_progress))
-    for bad in report.bad:
-        sys.stderr.write(f"{bad.file}:{bad.line}: {bad.what}\n")
-    return report
+        return run_to_end(
+            import_files(
+                *(owner, files),
+                on_progress=on_progress,
+                on_resumed=_say_resumed,
+                on_bad=_say_bad,
+                from_start=from_start,
+            )
+        )
+
+
+def _say_resumed(file: str, line: int) -> None:
+    sys.stderr.write(f"going on after line {line} of {file}, where an import of these files was stopped\n")
+
+
+def _say_bad(bad: BadLine) -> None:
+    sys.stderr.write(f"{bad.file}:{bad.line}: {bad.what}\n")
 
 
 def _document(report: ImportReport, announced: Announced | None) -> dict[str, object]:
     return {
         "read": report.read,
         "loaded": report.loaded,
+        "bad_count": report.bad_count,
         "bad": [{"file": bad.file, "line": bad.line, "what": bad.what} for bad in report.bad],
         "events": None
         if announced is None
@@ -77,13 +96,20 @@ def _bar() -> Iterator[OnProgress]:
         TextColumn("importing"),
         BarColumn(),
         TaskProgressColumn(),
-        TextColumn("{task.fields[loaded]} loaded"),
+        TextColumn("{task.fields[loaded]} loaded, {task.fields[rate]:.0f}/s"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("importing", total=None, loaded=0)
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("importing", total=None, loaded=0, rate=0.0)
+        first: tuple[float, int] | None = None
 
         def advance(now: ImportProgress) -> None:
-            progress.update(task, completed=now.bytes_done, total=now.bytes_total, loaded=now.loaded)
+            nonlocal first
+            moment = time.monotonic()
+            # What an import that was stopped had loaded says nothing of how fast this one is.
+            first = first or ((moment, now.loaded) if now.loaded else None)
+            rate = 0.0 if first is None or moment == first[0] else (now.loaded - first[1]) / (moment - first[0])
+            progress.update(task, completed=now.bytes_done, total=now.bytes_total, loaded=now.loaded, rate=rate)
 
         yield advance

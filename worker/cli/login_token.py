@@ -1,19 +1,16 @@
 """``effective-worker login-token``"""
 
-import re
 import time
-from typing import Annotated, Final
+from typing import Annotated
 
 import jwt
 import typer
 
 from worker.authorise import sign_login
-from worker.cli.terminal import Json, run_to_end, settings_from_environment, show
+from worker.cli.terminal import Json, run_to_end, seconds_of, settings_from_environment, show
 from worker.errors import WorkerError
 from worker.migrate import owner_connection
 from worker.settings import Settings
-
-_TTL: Final = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,6})s)?", re.ASCII)
 
 
 class UnitNeeded(WorkerError):
@@ -21,9 +18,7 @@ class UnitNeeded(WorkerError):
 
 
 def _seconds(text: str) -> int:
-    parts = _TTL.fullmatch(text)
-    hours, minutes, seconds = (int(part or 0) for part in parts.groups()) if parts else (0, 0, 0)
-    whole = (hours * 60 + minutes) * 60 + seconds
+    whole = seconds_of(text)
     if not whole:
         raise typer.BadParameter("not a duration like 2h, 90m or 1h30m", param_hint="--ttl")
     return whole

@@ -13,7 +13,7 @@ from worker.reconcile import Reconciliation
 
 
 def reconcile(json: Json = False) -> None:
-    """Compare the commands topic with records, states, transitions and what was published; name every difference.
+    """Compare the commands topics with records, states, transitions and what was published; name every difference.
 
     Workers may run meanwhile: only what lies below the committed offsets is compared. Changes nothing. Exit 1 if
     anything differs.
@@ -25,8 +25,8 @@ def reconcile(json: Json = False) -> None:
     document = asdict(report) | {
         "clean": report.clean,
         "compared": [
-            {"partition": partition, "from": begin, "below": end}
-            for partition, (begin, end) in sorted(report.compared.items())
+            {"topic": topic, "partition": partition, "from": begin, "below": end}
+            for (topic, partition), (begin, end) in sorted(report.compared.items())
         ],
         "counts": {str(kind): count for kind, count in report.counts.items()},
     }
@@ -43,10 +43,11 @@ def _lines(report: Reconciliation) -> Iterator[str]:
             yield f"{kind}: {more} more"
     read = f"{report.commands} commands, {report.results} results, {report.transitions} transitions"
     yield f"{read} and {report.dead_letters} dead letters compared: {report.counts.total() or 'no'} differences"
-    for partition, (begin, end) in sorted(report.compared.items()):
+    for (topic, partition), (begin, end) in sorted(report.compared.items()):
         if begin and end > begin:
-            yield f"  partition {partition}: from offset {begin} on; what came before is gone or retired"
+            yield f"  {topic}/{partition}: from offset {begin} on; what came before is gone or retired"
     for count, what in (
+        (report.dry_runs, "dry runs among them"),
         (report.redirected, "answered in a topic of the sender's choice"),
         (report.retired, "older than the retention of the record"),
         (report.not_comparable, "older than what is left of a topic"),

@@ -1,13 +1,12 @@
 """``effective-worker run``"""
 
 import asyncio
-import gc
 import signal
 import sys
 
 import typer
 
-from worker.cli.terminal import run_to_end, settings_from_environment
+from worker.cli.terminal import run_to_end, settings_from_environment, spare_collector
 from worker.service import serve
 from worker.settings import Settings
 from worker.tracing import configure_tracing
@@ -17,15 +16,8 @@ def run() -> None:
     """Work until SIGTERM or SIGINT, then drain. Exits 0 when clean, 1 on a failure, 2 on bad settings."""
     settings = settings_from_environment(needs_login=True)
     configure_tracing()
-    _spare_collector()
+    spare_collector()
     raise typer.Exit(run_to_end(_run(settings)))
-
-
-def _spare_collector() -> None:
-    """A batch's objects die by reference count: looking for cycles among them took a tenth of the worker's CPU."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(100_000, 10, 10)
 
 
 async def _run(settings: Settings) -> int:

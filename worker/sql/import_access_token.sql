@@ -22,7 +22,7 @@ WITH loaded AS (
         udf_float_2, udf_float_3, udf_float_4, udf_date_1, udf_date_2, udf_date_3, udf_date_4, classification,
         accounts_receivable, rewards_participant, created_date, created_by_user, created_by_unit, updated_date,
         updated_by_user, updated_by_unit
-    FROM json_populate_recordset(NULL::access_token, $1::text::json) AS line
+    FROM pg_temp.staged_access_token AS line
     ON CONFLICT (organisation, id) DO UPDATE SET
         number = excluded.number, authentication_code = excluded.authentication_code,
         identifier = excluded.identifier, card_masked_number = excluded.card_masked_number,
@@ -53,7 +53,5 @@ WITH loaded AS (
             ) AS last
         )
     RETURNING t.organisation, t.id, t.version, t.life_cycle_state, t.xmax = 0 AS made
-), noted AS (
-    INSERT INTO pg_temp.new_token SELECT organisation, id FROM loaded WHERE made ON CONFLICT DO NOTHING
 )
 SELECT organisation, id, version, life_cycle_state FROM loaded WHERE made ORDER BY organisation, id

@@ -1,5 +1,5 @@
 -- A unit that an access token mentions: a line of its own says more, whether it came before or comes after.
 INSERT INTO unit (organisation, id, name, group_name, community_name, alternative_code, description)
 SELECT organisation, id, name, group_name, community_name, alternative_code, description
-FROM json_populate_recordset(NULL::unit, $1::text::json)
+FROM pg_temp.staged_mentioned_unit
 ON CONFLICT (organisation, id) DO NOTHING

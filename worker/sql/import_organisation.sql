@@ -1,3 +1,3 @@
 INSERT INTO organisation AS o (id, name, active)
-SELECT id, name, active FROM json_populate_recordset(NULL::organisation, $1::text::json)
+SELECT id, name, active FROM pg_temp.staged_organisation
 ON CONFLICT (id) DO UPDATE SET name = excluded.name, active = excluded.active

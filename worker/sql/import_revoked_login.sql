@@ -1,3 +1,3 @@
 INSERT INTO revoked_login (organisation, jti)
-SELECT organisation, jti FROM json_populate_recordset(NULL::revoked_login, $1::text::json)
+SELECT organisation, jti FROM pg_temp.staged_revoked_login
 ON CONFLICT DO NOTHING

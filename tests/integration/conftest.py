@@ -1,0 +1,19 @@
+"""The journey that a test of the Postgres half takes."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.journey import Journey, Partition, journey
+from tests.providers.postgres import DatabaseUnderTest
+
+
+@pytest.fixture
+async def j(database: DatabaseUnderTest) -> AsyncIterator[Journey]:
+    async with journey(database.worker_dsn, database.owner_dsn) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def lane(j: Journey) -> Partition:
+    return await j.lane()

@@ -1,0 +1,448 @@
+"""``effective-worker dead-letters``"""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from base64 import b64encode
+from collections import Counter
+from collections.abc import Coroutine, Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+
+from worker.browse import browser
+from worker.cli import explain as explain_command
+from worker.cli import terminal
+from worker.cli.terminal import FAILED, REFUSED, SIGNALLED, Json, progress_bar, run_to_end, settings_from_environment
+from worker.dead_letters import plan as planning
+from worker.dead_letters.letters import Chosen, Letter, OnProgress, Place, letters
+from worker.dead_letters.plan import Item, Replay, State, readers_of
+from worker.dead_letters.replay import Pace, carry_out
+from worker.errors import WorkerError
+from worker.explain import Explanation, explain
+from worker.login_source import LoginSource, LoginToken, NotALogin, from_command, from_file, read_login
+from worker.model import Coordinates, rfc3339
+from worker.result import DEAD_LETTERED
+from worker.settings import Settings
+
+Codes = Annotated[list[str] | None, typer.Option("--code", help="Only these: MALFORMED_REQUEST, INTERNAL_ERROR.")]
+Since = Annotated[
+    str | None, typer.Option(metavar="WHEN", help="Given up since: 2h (ago), or an RFC 3339 time.", show_default=False)
+]
+Until = Annotated[str | None, typer.Option(metavar="WHEN", help="Given up before: likewise.", show_default=False)]
+Partitions = Annotated[list[int] | None, typer.Option("--partition", min=0, help="Of the topic of dead letters.")]
+Reason = Annotated[str, typer.Option(help="A part of the reason, in any case.", show_default=False)]
+SourceTopic = Annotated[str | None, typer.Option(help="The topic in which the command was read.")]
+Organisation = Annotated[str | None, typer.Option(help="Whose login the command brought.")]
+At = Annotated[
+    list[str] | None, typer.Option("--at", metavar="PARTITION/OFFSET", help="Only what stands there. Repeatable.")
+]
+LoginTokenText = Annotated[
+    str | None, typer.Option("--login-token", metavar="TOKEN", help="To send with. Others may see it in `ps`.")
+]
+LoginTokenFile = Annotated[
+    Path | None, typer.Option(help="A file that holds it; read again before it expires.", dir_okay=False, exists=True)
+]
+LoginTokenCommand = Annotated[
+    str | None, typer.Option(metavar="COMMAND", help="A shell command that prints it; run again before it expires.")
+]
+
+
+class NoDeadLetter(WorkerError):
+    """Nothing stands at the place that was asked for."""
+
+
+def list_(
+    *,
+    code: Codes = None,
+    since: Since = None,
+    until: Until = None,
+    partition: Partitions = None,
+    reason: Reason = "",
+    source_topic: SourceTopic = None,
+    organisation: Organisation = None,
+    at: At = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="The most to list.")] = None,
+    json: Json = False,
+) -> None:
+    """List dead letters, partition after partition: where each stands, when and why it was given up, where it came
+    from.
+
+    Whoever is asked for everything holds nothing of it: each is printed as it is read.
+    """
+    chosen = _chosen(
+        code=code,
+        since=since,
+        until=until,
+        partition=partition,
+        reason=reason,
+        source_topic=source_topic,
+        organisation=organisation,
+        at=at,
+    )
+    run_to_end(_list(settings_from_environment(), chosen, limit, as_json=json))
+
+
+async def _list(settings: Settings, chosen: Chosen, limit: int | None, *, as_json: bool) -> None:
+    counts: Counter[str] = Counter()
+    if as_json:
+        _write('{"dead_letters": [')
+    async with browser(settings) as kafka:
+        async for letter in letters(kafka, settings, chosen):
+            if as_json:
+                _write((",\n" if counts else "\n") + orjson.dumps(facts(letter)).decode())
+            else:
+                _write(f"{line(letter)}\n")
+            counts[letter.code] += 1
+            if counts.total() == limit:
+                break
+    if as_json:
+        summary = {"total": counts.total(), "counts": counts, "limited": counts.total() == limit}
+        _write('\n], "summary": ' + orjson.dumps(summary).decode() + "}\n")
+    else:
+        limited = ", and perhaps more" if counts.total() == limit else ""
+        _write(f"{_many(counts.total(), 'dead letter')}{limited}{_each(counts)}\n")
+    _write("", flush=True)
+
+
+def _write(text: str, *, flush: bool = False) -> None:
+    """A piece of a list, which whoever reads it may have seen enough of (`| head`)."""
+    try:
+        sys.stdout.write(text)
+        if flush:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Or what is left in the buffer would be complained about at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit from None
+
+
+def show(
+    place: Annotated[str, typer.Argument(metavar="PARTITION/OFFSET", help="Where it stands, as `list` says.")],
+    *,
+    json: Json = False,
+) -> None:
+    """Show a dead letter whole, secrets masked: headers, value, what the record of commands knows of it, and whether it
+    can be sent again.
+    """
+    settings, wanted = settings_from_environment(), _place(place)
+    letter, item, explained = run_to_end(_look(settings, wanted))
+    document = facts(letter) | {
+        "key": _shown(letter.key),
+        "value": _shown(letter.value),
+        "headers": [{"name": name, "value": _shown(value)} for name, value in letter.headers],
+        "replayable": item.why is None,
+        "why_not": item.why,
+        "detail": item.detail,
+        "explanation": None if explained is None else asdict(explained),
+    }
+    terminal.show(document, list(_whole(letter, item, explained)), as_json=json)
+
+
+async def _look(settings: Settings, place: Place) -> tuple[Letter, Item, Explanation | None]:
+    chosen = Chosen(at=frozenset({place}))
+    async with browser(settings) as kafka:
+        readers = await readers_of(settings, kafka)
+        found = [letter async for letter in letters(kafka, settings, chosen)]
+    if not found:
+        raise NoDeadLetter(f"there is no dead letter at {place} of {settings.topics.dead_letters}")
+    [letter], source = found, found[0].source
+    planned = await planning.plan(settings, chosen)
+    if source is None or source.topic not in readers.partitions:
+        return letter, planned.items[place], None
+    where = Coordinates(readers.cluster, source.topic, source.partition, source.offset, source.timestamp)
+    return letter, planned.items[place], await explain(settings, where.command_id)
+
+
+def _whole(letter: Letter, item: Item, explained: Explanation | None) -> Iterator[str]:
+    yield line(letter)
+    yield f"key: {_printable(letter.key)}"
+    for name, value in letter.headers:
+        yield f"header {_printable(name.encode())}: {_printable(value)}"
+    yield f"value: {_printable(letter.value)}"
+    if explained is not None:
+        yield from map(_clean, explain_command.lines(explained))
+    yield f"can be sent again: {'yes' if item.why is None else f'no: {item.why}'}{_more(item.detail)}"
+
+
+def replay(
+    *,
+    code: Codes = None,
+    since: Since = None,
+    until: Until = None,
+    partition: Partitions = None,
+    reason: Reason = "",
+    source_topic: SourceTopic = None,
+    organisation: Organisation = None,
+    at: At = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="The most to send.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it. Without this, only show what would be sent.")] = False,
+    login_token: LoginTokenText = None,
+    login_token_file: LoginTokenFile = None,
+    login_token_command: LoginTokenCommand = None,
+    rate: Annotated[float | None, typer.Option(min=0.01, help="The most to send, in commands a second.")] = None,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds without a further answer until it gives up.")] = 60,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="A line for each dead letter.")] = False,
+    json: Json = False,
+) -> None:
+    """Send the commands of dead letters again, each where it was read, with a fresh login token; then account for all.
+
+    Without --yes this is a plan. What was answered since is left out, so running it again is always safe. Exit 0 if all
+    that was sent was answered OK, 3 if some was refused or failed again, 1 if not all was sent and answered.
+    """
+    chosen = _chosen(
+        code=code,
+        since=since,
+        until=until,
+        partition=partition,
+        reason=reason,
+        source_topic=source_topic,
+        organisation=organisation,
+        at=at,
+    )
+    source = _login_source(login_token, login_token_file, login_token_command)
+    if yes and source is None:
+        what = "needs --login-token, --login-token-file or --login-token-command"
+        raise typer.BadParameter(what, param_hint="--yes")
+    settings = settings_from_environment()
+    with progress_bar("looking") as on_progress:
+        found = run_to_end(_plan(settings, chosen, source, limit, on_progress))
+    signalled = 0
+    if yes and source is not None:
+        with progress_bar("sending") as on_progress:
+            sending = carry_out(settings, found, source, Pace(rate, timeout), clock=time.time, on_progress=on_progress)
+            signalled = run_to_end(_until_signalled(sending))
+    if signalled:
+        found.stopped = "interrupted"
+    terminal.show(_accounts(found), list(_report(found, verbose=verbose)), as_json=json)
+    raise typer.Exit(SIGNALLED + signalled if signalled else exit_code(found))
+
+
+async def _until_signalled(work: Coroutine[Any, Any, None]) -> int:
+    """Do the work, or a part of it. The number of the signal that ended it, 0 for none."""
+    task, loop, seen = asyncio.ensure_future(work), asyncio.get_running_loop(), set[int]()
+
+    def end(number: int) -> None:
+        seen.add(number)
+        task.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end, number)
+    await asyncio.wait({task})
+    if task.cancelled() and seen:
+        return min(seen)
+    await task
+    return 0
+
+
+async def _plan(
+    settings: Settings, chosen: Chosen, source: LoginSource | None, limit: int | None, on_progress: OnProgress
+) -> Replay:
+    login: LoginToken | None = None if source is None else await source.current()
+    return await planning.plan(settings, chosen, login=login, limit=limit, on_progress=on_progress)
+
+
+def exit_code(found: Replay) -> int:
+    """0: all that was sent was answered ``OK``; 3: some of it otherwise; 1: not all was sent and answered."""
+    counts = found.counts()
+    if not found.carried_out:
+        return 0
+    if found.stopped or counts[State.PLANNED] or counts[State.UNCONFIRMED] or counts[State.UNANSWERED]:
+        return FAILED
+    return REFUSED if counts[State.REFUSED] or counts[State.FAILED] else 0
+
+
+# --- what was asked for -----------------------------------------------------------------------------------------------
+
+
+def _chosen(
+    *,
+    code: list[str] | None,
+    since: str | None,
+    until: str | None,
+    partition: list[int] | None,
+    reason: str,
+    source_topic: str | None,
+    organisation: str | None,
+    at: list[str] | None,
+) -> Chosen:
+    for each in code or ():
+        if each not in DEAD_LETTERED:
+            raise typer.BadParameter(f"no such code of dead letters: {each}", param_hint="--code")
+    return Chosen(
+        codes=frozenset(code or ()),
+        since=None if since is None else _when(since, "--since"),
+        until=None if until is None else _when(until, "--until"),
+        partitions=frozenset(partition or ()),
+        reason=reason,
+        source_topic=source_topic,
+        organisation=organisation,
+        at=frozenset(map(_place, at or ())),
+    )
+
+
+def _when(text: str, option: str) -> datetime:
+    ago = terminal.seconds_of(text)
+    if ago:
+        return datetime.fromtimestamp(max(0.0, time.time() - ago), UTC)
+    try:
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is not None:
+            return max(moment.astimezone(UTC), datetime.fromtimestamp(0, UTC))
+    except (ValueError, OverflowError):
+        pass
+    what = "neither a duration like 2h or 1d12h nor a time like 2026-03-04T05:06:07Z"
+    raise typer.BadParameter(what, param_hint=option)
+
+
+def _place(text: str) -> Place:
+    partition, _, offset = text.partition("/")
+    if not all(part.isascii() and part.isdigit() and len(part) < 19 for part in (partition, offset)):
+        raise typer.BadParameter(f"not a place like 3/17: {text}", param_hint="PARTITION/OFFSET")
+    return Place(int(partition), int(offset))
+
+
+def _login_source(token: str | None, file: Path | None, command: str | None) -> LoginSource | None:
+    if sum(each is not None for each in (token, file, command)) > 1:
+        raise typer.BadParameter("give one of them", param_hint="--login-token, --login-token-file, --…-command")
+    if token is not None:
+        try:
+            text = read_login(token).text
+        except NotALogin as error:
+            raise typer.BadParameter(str(error), param_hint="--login-token") from None
+
+        async def given() -> str:
+            return text
+
+        return LoginSource(given, clock=time.time, renewable=False)
+    if file is not None:
+        return LoginSource(partial(from_file, file), clock=time.time, renewable=True)
+    return None if command is None else LoginSource(partial(from_command, command), clock=time.time, renewable=True)
+
+
+# --- what is shown ----------------------------------------------------------------------------------------------------
+
+
+def facts(letter: Letter) -> dict[str, Any]:
+    """A dead letter in a JSON document, without its key, its value and its other headers."""
+    return {
+        "place": str(letter.place),
+        "failed_at": rfc3339(letter.failed_at),
+        "code": letter.code,
+        "attempts": letter.attempts,
+        "source": None if letter.source is None else asdict(letter.source),
+        "reason": letter.reason,
+        "organisation": letter.organisation,
+        "group": letter.group,
+        "worker": letter.worker,
+        "truncated": letter.truncated,
+    }
+
+
+def line(letter: Letter) -> str:
+    """A dead letter for people, in one line."""
+    parts = (
+        str(letter.place),
+        rfc3339(letter.failed_at),
+        letter.code or "not written by a worker",
+        f"attempts {letter.attempts}",
+        f"from {letter.source}" if letter.source else "from nowhere that is known",
+        f"of {letter.organisation}" if letter.organisation else "of somebody unknown",
+        letter.reason,
+    )
+    return _clean("  ".join(parts))
+
+
+def _shown(value: bytes | None) -> str | dict[str, str] | None:
+    """Bytes in a JSON document: text where they are text."""
+    try:
+        return None if value is None else value.decode()
+    except UnicodeDecodeError:
+        return {"base64": b64encode(value or b"").decode()}
+
+
+def _printable(value: bytes | None) -> str:
+    return "none" if value is None else _clean(value.decode(errors="backslashreplace"))
+
+
+def _clean(text: str) -> str:
+    """What a stranger wrote must not move the cursor of whoever reads it."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def _accounts(found: Replay) -> dict[str, Any]:
+    counts = found.counts()
+    return {
+        "carried_out": found.carried_out,
+        "stopped": found.stopped,
+        "selected": len(found.items),
+        "sent": _sent(found),
+        "counts": {str(state): counts[state] for state in State},
+        "left_out": {str(why): count for why, count in found.left_out().items()},
+        "refused": dict(found.refused()),
+        "dead_letters": [_document(item) for item in found.items.values()],
+    }
+
+
+def _document(item: Item) -> dict[str, Any]:
+    places = {"place": str(item.place), "dead_letter": item.dead_letter and str(item.dead_letter)}
+    return {**asdict(item), **places, "state": item.state}
+
+
+def _sent(found: Replay) -> int:
+    return sum(item.sent is not None for item in found.items.values())
+
+
+def _report(found: Replay, *, verbose: bool) -> Iterator[str]:
+    if verbose:
+        yield from map(_item, found.items.values())
+    counts, selected = found.counts(), _many(len(found.items), "dead letter")
+    if not found.carried_out:
+        planned = counts[State.PLANNED]
+        yield f"{selected}: {planned} would be sent, with --yes; {counts[State.LEFT_OUT]} left out"
+    else:
+        unsent = [f"{counts[each]} {each}" for each in (State.PLANNED, State.UNCONFIRMED) if counts[each]]
+        yield f"{selected} = {' + '.join((f'{_sent(found)} sent', f'{counts[State.LEFT_OUT]} left out', *unsent))}"
+    for why, count in found.left_out().most_common():
+        yield f"  left out: {count} {why}"
+    if found.carried_out:
+        after = (State.APPLIED, State.REPLAYED, State.REFUSED, State.FAILED, State.UNANSWERED)
+        yield f"{_sent(found)} sent = {' + '.join(f'{counts[each]} {each}' for each in after)}"
+        for status, count in found.refused().most_common():
+            yield f"  refused: {count} {status}"
+        for item in () if verbose else found.of(State.FAILED):
+            yield f"  {_item(item)}"
+    if found.stopped:
+        yield f"stopped: {_clean(found.stopped)}; running it again is safe: what was answered is left out then"
+    unknown = sum(bool(item.detail) for item in found.of(State.PLANNED))
+    if unknown and not verbose:
+        yield f"of {unknown} to be sent not everything is known: see --verbose"
+
+
+def _item(item: Item) -> str:
+    says = str(item.why or item.state)
+    if item.status and item.state is not State.REPLAYED:
+        says = f"{item.state}: {item.status}{_more(item.message)}" if item.state is not State.APPLIED else says
+    stands = f"; now at {item.dead_letter}" if item.dead_letter else ""
+    where = item.sent or item.source
+    return _clean(f"{item.place}  {item.code}  {where or ''}  {says}{_more(item.detail)}{stands}")
+
+
+def _more(detail: str) -> str:
+    return f" ({detail})" if detail else ""
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def _each(counts: Counter[str]) -> str:
+    named = ", ".join(f"{code or 'not written by a worker'} {count}" for code, count in counts.most_common())
+    return f": {named}" if named else ""

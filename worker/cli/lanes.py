@@ -1,0 +1,156 @@
+"""``effective-worker lanes list`` and ``effective-worker lanes mend``"""
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final
+from uuid import uuid4
+
+import typer
+from aiokafka import TopicPartition
+from rich.console import Console
+from rich.table import Table
+
+from worker import lanes
+from worker.cli.terminal import FAILED, Json, run_to_end, settings_from_environment, show
+from worker.lanes import Lane, Mending, Remedy, State, Way, name
+from worker.model import rfc3339
+from worker.settings import Settings
+
+_WIDE: Final = 200
+"""Columns of a list that goes to a file or a pipe."""
+_NUMBERS: Final = {"committed", "decided", "behind", "transitions"}
+
+Partitions = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[PARTITION]...",
+        help="The number of a partition, or TOPIC/NUMBER; every one that does not start, if none is given.",
+        show_default=False,
+    ),
+]
+
+
+def list_(json: Json = False) -> None:
+    """Every partition of the commands topics: who works on it, what is committed, decided and waiting, and its state.
+
+    Exit 1 if one does not start.
+    """
+    settings = settings_from_environment()
+    found = run_to_end(lanes.lanes(settings))
+    blocked = [lane for lane in found if lane.state is State.BLOCKED]
+    if json:
+        show({"lanes": [_document(lane) for lane in found]}, [], as_json=True)
+    elif not found:
+        show({}, ["no lanes: none of the commands topics exists"], as_json=False)
+    else:
+        console = Console(file=sys.stdout)
+        if not console.is_terminal:
+            console.width = _WIDE
+        console.print(_table(found, settings.topics.commands))
+        show({}, [f"{name(lane.source)} does not start: {lane.why_blocked}" for lane in blocked], as_json=False)
+    raise typer.Exit(FAILED if blocked else 0)
+
+
+def mend(
+    partitions: Partitions = None,
+    *,
+    by: Annotated[Way | None, typer.Option(help="The way out to take.", show_default=False)] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it. Without this, only say what would be done.")] = False,
+    json: Json = False,
+) -> None:
+    """Show the ways out of a lane that does not start, what comes of each, and take one of them.
+
+    Workers may run: who has the lane goes on within half a minute, the others are not disturbed. Exit 1 if a lane that
+    was named needs no mending, or not by this way; nothing was changed then.
+    """
+    if yes and by is None:
+        raise typer.BadParameter("needs --by: a lane has more than one way out", param_hint="--yes")
+    settings = settings_from_environment()
+    places = [_place(settings, text) for text in dict.fromkeys(partitions or ())]
+    now = datetime.fromtimestamp(time.time(), UTC)
+    work = run_to_end(lanes.mend(settings, places, by, carry_out=yes, now=now, owner=uuid4()))
+    document = {
+        "done": work.done,
+        "lanes": [_document(lane) | {"ways": list(map(_way, ways))} for lane, ways in work.lanes],
+    }
+    show(document, list(_lines(work, by)), as_json=json)
+
+
+def _place(settings: Settings, text: str) -> TopicPartition:
+    topic, slash, number = text.rpartition("/")
+    topic = topic if slash else settings.topics.commands
+    if not (number.isascii() and number.isdecimal()) or topic not in settings.topics.read:
+        topics = " or ".join(settings.topics.read)
+        raise typer.BadParameter(f"{text!r} is no partition of {topics}", param_hint="PARTITION")
+    return TopicPartition(topic, int(number))
+
+
+def _document(lane: Lane) -> dict[str, Any]:
+    decided, member, log = lane.decided, lane.member, lane.log
+    return {
+        "topic": lane.source.topic,
+        "partition": lane.source.partition,
+        "state": lane.state,
+        "reason": lane.why_blocked,
+        "worker": None if member is None else {"member": member.id, "host": member.host},
+        "owner": None if decided is None else str(decided.owner),
+        "owned_since": None if decided is None else rfc3339(decided.owned_since),
+        "log_start": None if log is None else log.begin,
+        "log_end": None if log is None else log.end,
+        "committed_offset": lane.committed,
+        "first_offset": None if decided is None else decided.first,
+        "next_offset": None if decided is None else decided.following,
+        "ordered_offset": None if decided is None else decided.ordered,
+        "behind": lane.behind,
+        "transitions": 0 if decided is None else decided.transitions,
+    }
+
+
+def _way(remedy: Remedy) -> dict[str, Any]:
+    return {
+        "by": remedy.way,
+        "first_offset": remedy.first,
+        "next_offset": remedy.following,
+        "ordered_offset": remedy.ordered,
+        "what": remedy.what,
+    }
+
+
+def _table(found: Sequence[Lane], usual: str) -> Table:
+    """A lane is called by its number, as on ``/readyz``; one of another topic by that as well."""
+    table = Table(box=None)
+    for column in ("lane", "state", "log", "committed", "decided", "behind", "transitions", "worker"):
+        table.add_column(column, overflow="fold", justify="right" if column in _NUMBERS else "left")
+    for lane in found:
+        decided, member = lane.decided, lane.member
+        table.add_row(
+            str(lane.source.partition) if lane.source.topic == usual else name(lane.source),
+            lane.state,
+            "-" if lane.log is None else f"{lane.log.begin} to {lane.log.end}",
+            _number(lane.committed),
+            "-" if decided is None else _number(decided.following),
+            str(lane.behind),
+            str(0 if decided is None else decided.transitions),
+            "nobody" if member is None else f"{member.host}, {member.id}",
+        )
+    return table
+
+
+def _number(offset: int | None) -> str:
+    return "-" if offset is None else str(offset)
+
+
+def _lines(work: Mending, by: Way | None) -> Iterator[str]:
+    if not work.lanes:
+        yield "nothing keeps any lane from starting"
+    for lane, ways in work.lanes:
+        yield f"{name(lane.source)} does not start: {lane.why_blocked}" if by is None else f"{name(lane.source)}:"
+        for remedy in ways:
+            yield f"  --by {remedy.way}: {remedy.what}"
+        if by is None:
+            yield f"  for example: effective-worker lanes mend {name(lane.source)} --by {ways[0].way} --yes"
+    if work.lanes and by is not None:
+        done = "ordered: the worker that has the lane goes on within half a minute; see: effective-worker lanes list"
+        yield done if work.done else "nothing was changed; do it with --yes"

@@ -1,0 +1,205 @@
+"""``effective-worker submit``"""
+
+import asyncio
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from worker.cli.terminal import (
+    FAILED,
+    REFUSED,
+    SIGNALLED,
+    WRONG_USAGE,
+    Json,
+    complain,
+    run_to_end,
+    settings_from_environment,
+    show,
+    spare_collector,
+)
+from worker.errors import WorkerError
+from worker.login_source import from_command
+from worker.settings import Settings
+from worker.submit.lines import UnusableFile
+from worker.submit.login import CommandLogin, GivenLogin, Login, OwnLogins
+from worker.submit.report import Report
+from worker.submit.run import DEFAULTS, Interrupted, Job, Stop, Submission
+from worker.submit.session import Limits
+from worker.submit.session import Progress as Now
+
+LINE_SECONDS: Final = 10.0
+"""How often a line is written where no bar can be."""
+_GRAVITY: Final = (0, REFUSED, FAILED, WRONG_USAGE)
+
+
+def submit(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", show_default=False, help="NDJSON or CSV.")],
+    *,
+    token: Annotated[
+        str | None, typer.Option(show_default=False, help="The login token of all commands; others can see it in `ps`.")
+    ] = None,
+    token_command: Annotated[
+        str | None,
+        typer.Option(metavar="COMMAND", help="A shell command that prints a login token; run as often as needed."),
+    ] = None,
+    csv: Annotated[bool, typer.Option("--csv", help="The files are CSV, whatever they are called.")] = False,
+    topic: Annotated[
+        str | None, typer.Option(help="Where to; default: the bulk commands topic, else the commands topic.")
+    ] = None,
+    reply_topic: Annotated[
+        str | None,
+        typer.Option(help="Where the worker answers; made if need be. Default: the results topic's name and .submit"),
+    ] = None,
+    rate: Annotated[float | None, typer.Option(min=0.001, help="Commands per second, at most.")] = None,
+    window: Annotated[int, typer.Option(min=1, help="Commands without an answer, at most.")] = DEFAULTS.window,
+    patience: Annotated[
+        float, typer.Option(min=0.1, help="Seconds without any answer until one is asked for again.")
+    ] = DEFAULTS.patience,
+    journal: Annotated[Path | None, typer.Option(help="Default: FILE.journal.", show_default=False)] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Let everything be judged, and change nothing.")] = False,
+    json: Json = False,
+) -> None:
+    """Send the commands of files, wait for every answer, and write a report. Started again, it goes on where it was.
+
+    NDJSON holds a command per line; CSV has a header with some of authentication_code, identifier, pass_code,
+    fields_set, request_unique_identifier, and needs a login token. Beside FILE stand FILE.journal, FILE.report.json,
+    and FILE.refusals.ndjson or .csv, which can be mended and submitted. Exit 0 if all were OK, 3 if some were refused.
+    """
+    if token is not None and token_command is not None:
+        raise typer.BadParameter("give one of --token and --token-command", param_hint="--token")
+    if journal is not None and len(files) > 1:
+        raise typer.BadParameter("several files need a journal each", param_hint="--journal")
+    if token == "":
+        raise typer.BadParameter("empty", param_hint="--token")
+    if token is None and token_command is None and any(csv or file.suffix.lower() == ".csv" for file in files):
+        raise typer.BadParameter("CSV holds no login tokens: give --token or --token-command", param_hint="--token")
+    settings = settings_from_environment()
+    topics, limits = settings.topics, Limits(window, rate, patience)
+    jobs = [
+        Job(
+            file,
+            topic or topics.bulk_commands or topics.commands,
+            reply_topic or f"{topics.results}.submit",
+            journal,
+            csv,
+            dry_run,
+            limits,
+        )
+        for file in files
+    ]
+    spare_collector()
+    raise typer.Exit(run_to_end(_all(jobs, settings, token, token_command, as_json=json)))
+
+
+async def _all(
+    jobs: Sequence[Job], settings: Settings, token: str | None, token_command: str | None, *, as_json: bool
+) -> int:
+    """One file after the other. Returns the gravest exit code."""
+    stop, loop = Stop(), asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.ask, number)
+    codes, documents = [], []
+    for job in jobs:
+        with _screen(job.path.name) as (on_progress, say):
+            login: Login = OwnLogins()
+            if token is not None:
+                login = GivenLogin(token)
+            elif token_command is not None:
+                login = CommandLogin(partial(from_command, token_command), warn=say)
+            try:
+                report, before = await Submission(job, settings, login, stop=stop, on_progress=on_progress).run()
+            except Interrupted as interrupted:
+                complain(f"{job.path}: {interrupted}; go on with: {_same_again()}")
+                return SIGNALLED + stop.signal
+            except UnusableFile as error:
+                complain(str(error))
+                codes.append(WRONG_USAGE)
+                continue
+            except WorkerError as error:
+                complain(f"{job.path}: {error}")
+                codes.append(FAILED)
+                continue
+        codes.append(REFUSED if report.refused else 0)
+        documents.append(report.document())
+        if not as_json:
+            show(None, _lines(report, job, before=before), as_json=False)
+    if as_json and documents:
+        show(documents[0] if len(jobs) == 1 else documents, (), as_json=True)
+    return max(codes, key=_GRAVITY.index)
+
+
+def _lines(report: Report, job: Job, *, before: bool) -> list[str]:
+    lines = [*report.summary(), f"  report: {job.report}"]
+    return [f"finished before: all was answered by {report.last}, and nothing is sent", *lines] if before else lines
+
+
+def _same_again() -> str:
+    """The command line, without the login token."""
+    words, hidden = ["effective-worker", *sys.argv[1:]], False
+    for place, word in enumerate(words):
+        if hidden:
+            words[place] = "TOKEN"
+        elif word.startswith("--token="):
+            words[place] = "--token=TOKEN"
+        hidden = word == "--token"
+    return shlex.join(words)
+
+
+# --- the screen -------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _screen(name: str) -> Iterator[tuple[Callable[[Now], None], Callable[[str], None]]]:
+    """What is told how far it is, and what says a line beside that: a bar on a terminal, else a line now and then."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        lines = _Lines(name)
+        yield lines.advance, complain
+        return
+    columns: tuple[ProgressColumn, ...] = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(show_speed=True),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f} {task.fields[said]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, refresh_per_second=4) as progress:
+        task = progress.add_task(name, total=1, said="")
+
+        def advance(now: Now) -> None:
+            progress.update(task, completed=now.done, total=now.total, said=_said(now))
+
+        yield advance, progress.console.print
+
+
+class _Lines:
+    """A line every ten seconds, with the rate since the last one."""
+
+    def __init__(self, name: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._name = name
+        self._clock = clock
+        self._said_at, self._done = clock(), 0
+
+    def advance(self, now: Now) -> None:
+        passed = self._clock() - self._said_at
+        if passed < LINE_SECONDS:
+            return
+        rate = (now.done - self._done) / passed
+        left = f", {(now.total - now.done) / rate:,.0f} s to go" if rate > 0 else ""
+        sys.stderr.write(f"{self._name}: {now.done:,} of {now.total:,}, {rate:,.0f}/s{left}; {_said(now)}\n")
+        self._said_at, self._done = self._said_at + passed, now.done
+
+
+def _said(now: Now) -> str:
+    said = f"{now.ok:,} OK, {now.done - now.ok:,} refused, {now.waiting:,} waiting"
+    return f"{said}; {now.note}" if now.note else said

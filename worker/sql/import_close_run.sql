@@ -1,0 +1,1 @@
+DELETE FROM import_run WHERE digest = $1

@@ -1,0 +1,179 @@
+"""Read the answers to one run's commands, from where the journal says, whatever befalls the broker in between."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+import orjson
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import errors as kafka
+
+from schemas import headers as h
+from worker.errors import KAFKA_ERRORS, DependencyAway, WorkerError
+
+POLL_MS: Final = 200
+MOST_RECORDS: Final = 2000
+"""Of one read: what is in memory at once."""
+FETCH: Final[Mapping[str, int]] = {
+    # Fewer, larger fetches: a bulk's answers are in no hurry, and every fetch costs both sides.
+    "fetch_min_bytes": 512 * 1024,
+    "fetch_max_wait_ms": 100,
+    "max_partition_fetch_bytes": 1024 * 1024,
+    "fetch_max_bytes": 4 * 1024 * 1024,
+    # How long a new partition of the reply topic may go unnoticed.
+    "metadata_max_age_ms": 30_000,
+}
+BACKOFF_SECONDS: Final = 0.5
+CLOSE_SECONDS: Final = 1.0
+_FORBIDDEN: Final = (kafka.TopicAuthorizationFailedError, kafka.ClusterAuthorizationFailedError)
+_OK: Final = b"OK"
+_TRUE: Final = b"true"
+
+
+class AnswersUnreadable(WorkerError):
+    """The broker does not let us read the reply topic."""
+
+
+class Answer(NamedTuple):
+    """One answer to one sending. ``message`` is empty for ``OK``."""
+
+    session: int
+    serial: int
+    partition: int
+    """Of the command."""
+    line: int
+    code: str
+    replayed: bool
+    dry_run: bool
+    message: str
+
+
+def correlation(run: bytes, session: int, serial: int, partition: int, line: int) -> bytes:
+    """What a sending is known by when its answer comes."""
+    return b"%b:%d:%d:%d:%d" % (run, session, serial, partition, line)
+
+
+class Answers:
+    """The answers of one topic to one run."""
+
+    def __init__(self, topic: str, options: Mapping[str, Any], run: str, positions: Mapping[int, int]) -> None:
+        """``options`` are the consumer's connection settings; ``positions`` where each partition is read from.
+
+        Without positions each partition is read from its present end.
+        """
+        self.topic = topic
+        self._options = options
+        self._run = run
+        self._positions = {TopicPartition(topic, number): offset for number, offset in positions.items()}
+        self._consumer: AIOKafkaConsumer | None = None
+
+    async def open(self) -> dict[int, int]:
+        """Connect. Returns where each partition is read from. Raises ``DependencyAway``."""
+        try:
+            consumer = self._consumer = await self._started()
+            if not self._positions:
+                self._positions = dict(await consumer.end_offsets(list(self._partitions(consumer))))
+            self._assign(consumer)
+        except KAFKA_ERRORS as error:
+            await self.close()
+            raise DependencyAway("kafka", f"{type(error).__name__}: {error}") from error
+        return self.positions()
+
+    def positions(self) -> dict[int, int]:
+        """Where the next read begins."""
+        return {place.partition: offset for place, offset in self._positions.items()}
+
+    async def read(self) -> list[Answer]:
+        """The next answers, in order within each partition; none if none came in a while, or the broker is away.
+
+        Raises ``AnswersUnreadable``. Not to be cancelled: the client does not take that well.
+        """
+        try:
+            consumer = self._consumer
+            if consumer is None:
+                consumer = self._consumer = await self._started()
+                self._assign(consumer)
+            batches = await consumer.getmany(timeout_ms=POLL_MS, max_records=MOST_RECORDS)
+            if consumer._fetcher.error_future.done():
+                raise kafka.KafkaError("the client's fetcher has ended")
+            if not self._partitions(consumer) <= self._positions.keys():
+                self._assign(consumer)
+        except _FORBIDDEN as error:
+            raise AnswersUnreadable(f"the broker does not let us read {self.topic}: {type(error).__name__}") from error
+        except KAFKA_ERRORS:
+            await self.close()
+            await asyncio.sleep(BACKOFF_SECONDS)
+            return []
+        found = []
+        for place, records in batches.items():
+            found += [answer for answer in map(self._answer, records) if answer is not None]
+            self._positions[place] = records[-1].offset + 1
+        return found
+
+    async def close(self) -> None:
+        """Close the connections, even those of a consumer that is broken. Safe twice, and before ``open``."""
+        consumer, self._consumer = self._consumer, None
+        if consumer is None:
+            return
+        for end in (consumer.stop, consumer._client.close):
+            ending = asyncio.create_task(end())
+            ending.add_done_callback(_seen)
+            await asyncio.wait({ending}, timeout=CLOSE_SECONDS)
+            ending.cancel()
+
+    def _answer(self, record: Any) -> Answer | None:
+        headers = dict(record.headers)
+        try:
+            run, session, serial, partition, line = (headers.get(h.CORRELATION_ID) or b"").decode().split(":")
+            if run != self._run:
+                return None
+            sending = int(session), int(serial), int(partition), int(line)
+        except ValueError:
+            return None
+        code = headers.get(h.STATUS_CODE) or b""
+        message = "" if code == _OK else _message(record.value)
+        replayed, dry = headers.get(h.REPLAYED) == _TRUE, headers.get(h.DRY_RUN) == _TRUE
+        return Answer(*sending, code.decode(), replayed, dry, message)
+
+    def _assign(self, consumer: AIOKafkaConsumer) -> None:
+        """All partitions, each from where it was read to. One that came since the beginning is read from its own."""
+        for place in self._partitions(consumer):
+            self._positions.setdefault(place, 0)
+        consumer.assign(list(self._positions))
+        for place, offset in self._positions.items():
+            consumer.seek(place, offset)
+
+    def _partitions(self, consumer: AIOKafkaConsumer) -> set[TopicPartition]:
+        return {TopicPartition(self.topic, number) for number in consumer.partitions_for_topic(self.topic) or ()}
+
+    async def _started(self) -> AIOKafkaConsumer:
+        consumer = AIOKafkaConsumer(
+            **self._options,
+            **FETCH,
+            group_id=None,
+            enable_auto_commit=False,
+            isolation_level="read_committed",
+            # A position that is gone: the topic was made anew, or cut. What is left of it may hold an answer.
+            auto_offset_reset="earliest",
+        )
+        try:
+            await consumer.start()
+            await consumer._client.set_topics([self.topic])
+        except BaseException:
+            self._consumer = consumer
+            await self.close()
+            raise
+        return consumer
+
+
+def _message(value: bytes | None) -> str:
+    try:
+        return str(orjson.loads(value or b"")["status"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
+def _seen(future: "asyncio.Future[Any]") -> None:
+    """Look at a failure that is no longer of interest, so that it is not reported as overlooked."""
+    if not future.cancelled():
+        future.exception()
