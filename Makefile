@@ -3,6 +3,7 @@
 VENV ?= .venv
 ARGS ?=
 UPGRADE ?=
+JOBS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
@@ -17,8 +18,8 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit
 demo: $(INSTALLED) ## embedded broker and Postgres, the golden command and a few that are refused
 	@$(BIN)/effective-worker demo $(ARGS)
 
-test: $(INSTALLED) ## all tests (ARGS="-k name" for some; REQUIRE_REAL_KAFKA=1 to insist on Apache Kafka)
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(INSTALLED) ## every promise, on two cores (ARGS="-k name" for some; REQUIRE_REAL_KAFKA=1 to insist on Apache Kafka)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder -m "not slow" $(ARGS)
 
 faults: $(INSTALLED) ## exactly once, under fire: a cluster, workers and faults (ARGS="--seconds 480 --seed 7")
 	@$(BIN)/python -m tests.faults $(ARGS)

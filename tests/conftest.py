@@ -2,22 +2,20 @@
 
 import asyncio
 import os
-import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from functools import partial
-from typing import Final
+from typing import Any, Final
 from uuid import uuid4
 
-import asyncpg
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.providers import Unavailable
 from tests.providers import kafka as kafka_providers
 from tests.providers import postgres as postgres_providers
-from tests.providers.kafka import PARTITIONS, Chosen, KafkaServer, TopicNames, create_topics, delete_topics
-from tests.providers.postgres import DatabaseUnderTest, PostgresServer, make_prepared
-from worker.embedded.postgres import Login
+from tests.providers.kafka import PARTITIONS, KafkaServer, TopicNames, create_topics, delete_topics
+from tests.providers.postgres import DatabaseUnderTest, PostgresServer
+from tests.providers.shared import LocalServers, RemoteServers, Servers, SharedKafka, SharedPostgres
 
 # Property tests look at the same examples in every run, however slow the machine is.
 settings.register_profile(
@@ -25,56 +23,149 @@ settings.register_profile(
 )
 settings.load_profile("steady")
 
-WORKER_LOGIN: Final = "worker_login"
-
-BROKER: Final = pytest.StashKey[Chosen]()
-POSTGRES: Final = pytest.StashKey[PostgresServer]()
+SERVERS: Final = pytest.StashKey[Servers]()
+OWN_SERVERS: Final = "own_servers"
 
 
 def real_kafka_is_demanded() -> bool:
-    """CI sets this: nothing but Apache Kafka will do, and nothing is skipped for want of it."""
+    """True in CI: nothing but Apache Kafka will do, and nothing is skipped for want of it."""
     return os.environ.get("REQUIRE_REAL_KAFKA", "") not in {"", "0"}
 
 
+# --- one session, in however many processes -------------------------------------------------------------------------
+
+
+def steering(environment: Mapping[str, str]) -> list[str]:
+    """Return the variables that would steer the programs which tests start: a worker's, and those of a make above."""
+    own = {"ARGS", "VENV", "INSTALLED", "UPGRADE", "MFLAGS"}
+    return [name for name in environment if name.startswith(("WORKER_", "MAKE")) or name in own]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Once for every program that any test starts: what was said to this session is not said to them.
+    for name in steering(os.environ):
+        del os.environ[name]
+    told: dict[str, Any] | None = getattr(config, "workerinput", None)
+    config.stash[SERVERS] = (
+        LocalServers(real_kafka_only=real_kafka_is_demanded()) if told is None else RemoteServers(*told["servers"])
+    )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a process of pytest-xdist where to ask for the servers."""
+    servers = node.config.stash[SERVERS]
+    assert isinstance(servers, LocalServers)
+    node.workerinput["servers"] = servers.address()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    servers = config.stash.get(SERVERS, None)
+    if isinstance(servers, LocalServers):
+        servers.close()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep together, in one process of pytest-xdist, the tests that share something dear. The longest come first."""
+    for item in items:
+        group = _shares(item)
+        if group is not None:
+            item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: _RANK.get(item.path.parent.name, len(_RANK)))
+
+
+_RANK: Final = {"acceptance": 0, "faults": 1, "integration": 2, "contract": 3}
+
+
+def _shares(item: pytest.Item) -> str | None:
+    fixtures = getattr(item, "fixturenames", ())
+    if item.get_closest_marker(OWN_SERVERS) is not None:
+        return OWN_SERVERS
+    if item.path.parent.name == "faults" and "kafka" in fixtures:
+        return "faults"
+    return item.path.name if {"shared_scene", "shared"} & set(fixtures) else None
+
+
 def pytest_report_header() -> list[str]:
-    """What a test that asks for a broker will get, as far as can be told without starting one."""
+    """The broker that a test gets which asks for one, as far as can be told without starting it."""
     demanded = ", nothing but Apache Kafka will do" if real_kafka_is_demanded() else ""
     return [f"broker: {kafka_providers.likely()}{demanded} (started when a test asks for it)"]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """The servers that the tests were run on."""
-    chosen = config.stash.get(BROKER, None)
-    terminalreporter.write_line(f"broker: {chosen.server.name if chosen else 'no test asked for one'}")
-    if chosen is not None and not chosen.server.real:
-        for reason in chosen.passed_over:
+    servers = config.stash[SERVERS]
+    if not isinstance(servers, LocalServers):
+        return
+    broker, postgres = servers.started_broker, servers.started_postgres
+    terminalreporter.write_line(f"broker: {broker.name if broker else 'no test asked for one'}")
+    if broker is not None and not broker.real:
+        for reason in broker.passed_over:
             terminalreporter.write_line(f"  not Apache Kafka: {reason}")
-    if POSTGRES in config.stash:
-        terminalreporter.write_line(f"postgres: {config.stash[POSTGRES].name}")
+    if postgres is not None:
+        terminalreporter.write_line(f"postgres: {postgres.name}")
+
+
+# --- servers --------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="session")
-def kafka(pytestconfig: pytest.Config) -> Iterator[KafkaServer]:
-    """The broker. Its methods are coroutines, and it is started by the thread that outlives every test."""
+def shared_kafka(pytestconfig: pytest.Config) -> KafkaServer:
+    """The broker of the whole session, in whatever process it runs."""
     try:
-        chosen = asyncio.run(kafka_providers.choose(real_only=real_kafka_is_demanded()))
+        return SharedKafka(pytestconfig.stash[SERVERS].broker())
     except Unavailable as reasons:
-        pytest.exit(f"no broker for the tests: {reasons}", returncode=1)
-    pytestconfig.stash[BROKER] = chosen
-    yield chosen.server
-    asyncio.run(chosen.server.dispose())
+        pytest.fail(f"no broker for the tests: {reasons}", pytrace=False)
 
 
 @pytest.fixture(scope="session")
-def postgres_server(pytestconfig: pytest.Config) -> Iterator[PostgresServer]:
-    """The Postgres server. Its methods are coroutines."""
+def own_kafka() -> Iterator[KafkaServer]:
+    """The broker of the tests that stop one: started by this process, and by the thread that outlives every test."""
+    providers = kafka_providers.OWN_PROVIDERS
     try:
-        server = asyncio.run(postgres_providers.choose())
+        server = asyncio.run(kafka_providers.choose(providers, real_only=real_kafka_is_demanded())).server
     except Unavailable as reasons:
-        pytest.exit(f"no Postgres for the tests: {reasons}", returncode=1)
-    pytestconfig.stash[POSTGRES] = server
+        pytest.fail(f"no broker for tests that stop one: {reasons}", pytrace=False)
     yield server
     asyncio.run(server.dispose())
+
+
+@pytest.fixture
+def kafka(request: pytest.FixtureRequest) -> KafkaServer:
+    """The broker. Its methods are coroutines. Only a test that is marked own_servers may stop it."""
+    owned = request.node.get_closest_marker(OWN_SERVERS) is not None
+    server: KafkaServer = request.getfixturevalue("own_kafka" if owned else "shared_kafka")
+    return server
+
+
+@pytest.fixture(scope="session")
+def shared_postgres(pytestconfig: pytest.Config) -> PostgresServer:
+    """The Postgres server of the whole session, in whatever process it runs."""
+    try:
+        return SharedPostgres(pytestconfig.stash[SERVERS].postgres())
+    except Unavailable as reasons:
+        pytest.fail(f"no Postgres for the tests: {reasons}", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def own_postgres() -> Iterator[PostgresServer]:
+    """The Postgres server of the tests that stop one."""
+    try:
+        server = asyncio.run(postgres_providers.choose(postgres_providers.OWN_PROVIDERS))
+    except Unavailable as reasons:
+        pytest.fail(f"no Postgres for tests that stop one: {reasons}", pytrace=False)
+    asyncio.run(server.prepare())
+    yield server
+    asyncio.run(server.dispose())
+
+
+@pytest.fixture
+def postgres_server(request: pytest.FixtureRequest) -> PostgresServer:
+    """The Postgres server. Its methods are coroutines. Only a test that is marked own_servers may stop it."""
+    owned = request.node.get_closest_marker(OWN_SERVERS) is not None
+    server: PostgresServer = request.getfixturevalue("own_postgres" if owned else "shared_postgres")
+    return server
 
 
 @pytest.fixture(autouse=True)
@@ -86,45 +177,15 @@ def _apache_kafka_only(request: pytest.FixtureRequest) -> None:
         pytest.skip(f"says something about Apache Kafka, and this is {server.name}")
 
 
-@pytest.fixture(scope="session")
-def worker_role() -> Login:
-    """The role that workers log in with, on the whole server."""
-    return Login(WORKER_LOGIN, secrets.token_urlsafe(24))
-
-
-@pytest.fixture(scope="session")
-def database_template(postgres_server: PostgresServer, worker_role: Login) -> Iterator[str]:
-    """The name of a database with the schema and the fixture, which every test's own is a copy of."""
-    name = f"template_{uuid4().hex}"
-    asyncio.run(make_prepared(postgres_server, name, worker_role))
-    yield name
-    asyncio.run(_drop(postgres_server, name))
-
-
-async def _drop(server: PostgresServer, name: str) -> None:
-    await server.start()
-    await _execute(server, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
-
-
-async def _execute(server: PostgresServer, statement: str) -> None:
-    connection = await asyncpg.connect(server.owner_dsn)
-    try:
-        await connection.execute(statement)
-    finally:
-        await connection.close()
-
-
 @pytest.fixture
-async def database(
-    postgres_server: PostgresServer, database_template: str, worker_role: Login
-) -> AsyncIterator[DatabaseUnderTest]:
+async def database(postgres_server: PostgresServer) -> AsyncIterator[DatabaseUnderTest]:
     """A database of the test's own, with the schema and the fixture in it."""
     # A test before this one may have left the server stopped.
     await postgres_server.start()
-    name = f"test_{uuid4().hex}"
-    await _execute(postgres_server, f'CREATE DATABASE "{name}" TEMPLATE "{database_template}"')
-    yield DatabaseUnderTest(postgres_server.dsn(name), postgres_server.dsn(name, worker_role), name)
-    await _drop(postgres_server, name)
+    copy = await postgres_server.copy()
+    yield copy
+    await postgres_server.start()
+    await postgres_server.drop(copy.name)
 
 
 @pytest.fixture

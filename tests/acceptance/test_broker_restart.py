@@ -11,7 +11,7 @@ import pytest
 from tests.acceptance.scene import Load, Scene
 from tests.acceptance.worker_process import WorkerProcess
 
-pytestmark = pytest.mark.real_kafka
+pytestmark = [pytest.mark.real_kafka, pytest.mark.own_servers]
 
 COMMANDS: Final = 3000
 

@@ -203,6 +203,7 @@ def test_a_retry_is_the_same_command_with_a_fresh_login(scene: Scene) -> None:
     assert len({record.header("ce_id") for record in scene.seen(scene.topics.commands)}) == 1
 
 
+@pytest.mark.own_servers
 def test_the_broker_is_restarted_while_calls_wait(scene: Scene) -> None:
     codes = scene.new_tokens(1000)
 
@@ -360,6 +361,7 @@ def test_a_client_that_cannot_be_opened_says_why(scene: Scene) -> None:
     asyncio.run(story())
 
 
+@pytest.mark.own_servers
 def test_nothing_is_left_of_a_command_that_no_broker_took(scene: Scene) -> None:
     async def story() -> None:
         async with client_of(scene) as client:

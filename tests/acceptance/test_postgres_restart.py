@@ -9,7 +9,7 @@ from tests.acceptance.scene import Load, Scene
 from tests.acceptance.worker_process import WorkerProcess
 from tests.providers.postgres import Mode
 
-pytestmark = pytest.mark.real_kafka
+pytestmark = [pytest.mark.real_kafka, pytest.mark.own_servers]
 
 COMMANDS: Final = 4000
 

@@ -5,14 +5,13 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, Final
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import asyncpg
 import pytest
 
 from tests.journey import OTHER_TOKEN_ID, TOKEN_ID
 from tests.providers.postgres import DatabaseUnderTest, PostgresServer
-from worker.embedded.postgres import Login
 
 EFFECTIVE_ID: Final = "537D12273727599D9270455F413F62FA"
 PENDING_ID: Final = "60ADF0025EB6568A9C629E561D7084E8"
@@ -58,19 +57,11 @@ async def session(dsn: str) -> AsyncIterator[Session]:
 
 
 @pytest.fixture(scope="module")
-def shared(postgres_server: PostgresServer, database_template: str, worker_role: Login) -> Iterator[DatabaseUnderTest]:
+def shared(shared_postgres: PostgresServer) -> Iterator[DatabaseUnderTest]:
     """One database for all the tests here: none of them commits anything."""
-    name = f"constraints_{uuid4().hex}"
-
-    async def execute(statement: str) -> None:
-        connection = await asyncpg.connect(postgres_server.owner_dsn)
-        await connection.execute(statement)
-        await connection.close()
-
-    asyncio.run(postgres_server.start())
-    asyncio.run(execute(f'CREATE DATABASE "{name}" TEMPLATE "{database_template}"'))
-    yield DatabaseUnderTest(postgres_server.dsn(name), postgres_server.dsn(name, worker_role), name)
-    asyncio.run(execute(f'DROP DATABASE "{name}" WITH (FORCE)'))
+    copy = asyncio.run(shared_postgres.copy())
+    yield copy
+    asyncio.run(shared_postgres.drop(copy.name))
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ async def test_the_workers_role_may_read_tokens_and_not_delete_them(database: Da
         await connection.close()
 
 
+@pytest.mark.own_servers
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
 async def test_what_was_committed_survives_a_restart_of_postgres(
     postgres_server: PostgresServer, database: DatabaseUnderTest, mode: Mode
@@ -50,6 +51,7 @@ async def test_topics_have_four_partitions(kafka: KafkaServer, topics: TopicName
     assert len(known.topics[topics.commands].partitions) == 4
 
 
+@pytest.mark.own_servers
 # The embedded broker writes to disk when it finds the time: what it was sent last does not survive a kill.
 @pytest.mark.parametrize("how", ["stop", pytest.param("kill", marks=pytest.mark.real_kafka)])
 async def test_what_was_sent_survives_a_restart_of_the_broker(kafka: KafkaServer, topics: TopicNames, how: str) -> None:

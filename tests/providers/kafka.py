@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
-import pytest
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from testcontainers.core.container import DockerContainer
 
-from tests.providers import Unavailable
+from tests.providers import GivenAway, Unavailable
 from tests.providers.docker_engine import require_engine
 from worker.embedded.broker import Broker, answers
 from worker.embedded.processes import EmbeddedFailed, EmbeddedUnavailable, ServerProcess, free_port, until
@@ -109,13 +108,13 @@ class GivenKafka(KafkaServer):
         if not self.bootstrap:
             raise Unavailable("TEST_KAFKA_BOOTSTRAP gives no address")
         if not await asyncio.to_thread(_lists_topics, self.bootstrap):
-            pytest.exit(f"no broker answers at {self.bootstrap} (TEST_KAFKA_BOOTSTRAP)", returncode=1)
+            raise GivenAway(f"no broker answers at {self.bootstrap} (TEST_KAFKA_BOOTSTRAP)")
 
     async def stop(self) -> None:
-        pytest.skip("a broker given by its address is not stopped")
+        raise AssertionError("a broker given by its address is not stopped")
 
     async def kill(self) -> None:
-        pytest.skip("a broker given by its address is not stopped")
+        raise AssertionError("a broker given by its address is not stopped")
 
     async def dispose(self) -> None:
         """It stays as it is."""
@@ -247,7 +246,8 @@ class WheelKafka(KafkaServer):
         shutil.rmtree(self._directory, ignore_errors=True)
 
 
-PROVIDERS: Final[tuple[type[KafkaServer], ...]] = (GivenKafka, ContainerKafka, JvmKafka, WheelKafka)
+OWN_PROVIDERS: Final[tuple[type[KafkaServer], ...]] = (ContainerKafka, JvmKafka, WheelKafka)
+PROVIDERS: Final[tuple[type[KafkaServer], ...]] = (GivenKafka, *OWN_PROVIDERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,16 +270,18 @@ def likely() -> str:
     return "the embedded broker (noida-db), not Apache Kafka"
 
 
-async def choose(*, real_only: bool) -> Chosen:
+async def choose(providers: Sequence[type[KafkaServer]] = PROVIDERS, *, real_only: bool) -> Chosen:
     """Start the first broker that can serve. Raises ``Unavailable``, with every reason, if none can."""
     reasons: list[str] = []
-    for provider in PROVIDERS:
+    for provider in providers:
         if real_only and provider is WheelKafka:
             continue
         server = provider()
         try:
             await server.start()
             await asyncio.to_thread(warm_up, server.bootstrap)
+        except GivenAway:
+            raise
         except (Unavailable, EmbeddedFailed) as error:
             await server.dispose()
             reasons.append(str(error))

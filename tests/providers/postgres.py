@@ -5,17 +5,18 @@ import os
 import secrets
 import shutil
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 from urllib.parse import quote, urlsplit, urlunsplit
+from uuid import uuid4
 
 import asyncpg
-import pytest
 from testcontainers.core.container import DockerContainer
 
-from tests.providers import Unavailable
+from tests.providers import GivenAway, Unavailable
 from tests.providers.docker_engine import require_engine
 from worker.embedded.postgres import HOST, OWNER, Login, Postgres, make_database, make_login
 from worker.embedded.postgres import dsn as dsn_of
@@ -27,6 +28,7 @@ from worker.migrate import apply_migrations
 Mode = Literal["fast", "immediate"]
 
 IMAGE: Final = "postgres:18"
+WORKER_LOGIN: Final = "worker_login"
 START_SECONDS: Final = 60.0
 FIXTURE: Final = Path(__file__).parents[1] / "seed" / "fixture.ndjson"
 
@@ -47,6 +49,10 @@ class PostgresServer(ABC):
     """For people: which server this is."""
     owner_dsn: str
     """Of a superuser, to the database that is always there."""
+    template: str
+    """The name of a database with the schema and the fixture, to be copied; known once it is prepared."""
+    worker: Login
+    """The role that workers log in with, on the whole server; known once it is prepared."""
 
     @abstractmethod
     async def start(self) -> None:
@@ -74,6 +80,29 @@ class PostgresServer(ABC):
             parts = parts._replace(netloc=f"{user}@{address}")
         return urlunsplit(parts._replace(path=f"/{database}"))
 
+    async def prepare(self) -> None:
+        """Make the database that every test's own is a copy of, and the role that workers log in with."""
+        self.template = f"template_{uuid4().hex}"
+        self.worker = Login(WORKER_LOGIN, secrets.token_urlsafe(24))
+        await make_prepared(self, self.template, self.worker)
+
+    async def copy(self) -> DatabaseUnderTest:
+        """Make a database with the schema and the fixture in it, for one test or one module."""
+        name = f"test_{uuid4().hex}"
+        await self._execute(f'CREATE DATABASE "{name}" TEMPLATE "{self.template}"')
+        return DatabaseUnderTest(self.dsn(name), self.dsn(name, self.worker), name)
+
+    async def drop(self, name: str) -> None:
+        """Remove a database, whoever is still connected to it."""
+        await self._execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+    async def _execute(self, statement: str) -> None:
+        connection = await asyncpg.connect(self.owner_dsn)
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
+
 
 class GivenPostgres(PostgresServer):
     """Somebody else's server: databases are made and dropped in it, and it is never stopped."""
@@ -86,10 +115,10 @@ class GivenPostgres(PostgresServer):
         if not self.owner_dsn:
             raise Unavailable("TEST_POSTGRES_DSN gives no address")
         if not await _answers(self.owner_dsn):
-            pytest.exit(f"no Postgres answers at {self.name} (TEST_POSTGRES_DSN)", returncode=1)
+            raise GivenAway(f"no Postgres answers at {self.name} (TEST_POSTGRES_DSN)")
 
     async def stop(self, mode: Mode = "fast") -> None:  # noqa: ARG002 - no mode will do
-        pytest.skip("a Postgres given by its address is not stopped")
+        raise AssertionError("a Postgres given by its address is not stopped")
 
     async def dispose(self) -> None:
         """It stays as it is."""
@@ -166,16 +195,19 @@ class WheelPostgres(PostgresServer):
         shutil.rmtree(self._directory, ignore_errors=True)
 
 
-PROVIDERS: Final[tuple[type[PostgresServer], ...]] = (GivenPostgres, ContainerPostgres, WheelPostgres)
+OWN_PROVIDERS: Final[tuple[type[PostgresServer], ...]] = (ContainerPostgres, WheelPostgres)
+PROVIDERS: Final[tuple[type[PostgresServer], ...]] = (GivenPostgres, *OWN_PROVIDERS)
 
 
-async def choose() -> PostgresServer:
+async def choose(providers: Sequence[type[PostgresServer]] = PROVIDERS) -> PostgresServer:
     """Start the first server that can serve. Raises ``Unavailable``, with every reason, if none can."""
     reasons: list[str] = []
-    for provider in PROVIDERS:
+    for provider in providers:
         server = provider()
         try:
             await server.start()
+        except GivenAway:
+            raise
         except (Unavailable, EmbeddedFailed) as error:
             await server.dispose()
             reasons.append(str(error))

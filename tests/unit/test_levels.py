@@ -1,0 +1,58 @@
+"""Every test is in one of two levels: ``make test``, or ``make verify``, which runs the slow ones too."""
+
+import ast
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.conftest import steering
+
+ROOT: Final = Path(__file__).parents[2]
+FILES: Final = {str(path.relative_to(ROOT)): ast.parse(path.read_text()) for path in ROOT.glob("tests/**/test_*.py")}
+FUNCTIONS: Final = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def slow_marks(tree: ast.AST) -> Iterator[ast.AST]:
+    """Every use of the marker below a node, called or bare."""
+    called = {id(node.func): node for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr == "slow":
+            yield called.get(id(node), node)
+
+
+def quick_tests() -> set[str]:
+    """The tests that run in ``make test`` with every one of their parameters, as ``file::name``."""
+    return {
+        f"{file}::{node.name}"
+        for file, tree in FILES.items()
+        if not any(isinstance(node, ast.Assign) and any(slow_marks(node)) for node in tree.body)
+        for node in tree.body
+        if isinstance(node, FUNCTIONS) and not any(slow_marks(node))
+    }
+
+
+MARKS: Final = [(file, mark) for file, tree in FILES.items() for mark in slow_marks(tree)]
+
+
+@pytest.mark.parametrize(("file", "mark"), MARKS, ids=[f"{file}:{getattr(mark, 'lineno', 0)}" for file, mark in MARKS])
+def test_a_slow_test_says_why_and_what_stands_for_it(file: str, mark: ast.AST) -> None:
+    assert isinstance(mark, ast.Call), f"{file}: slow needs why and instead"
+    said = {word.arg: ast.literal_eval(word.value) for word in mark.keywords}
+    assert said.keys() == {"why", "instead"}
+    assert said["instead"] in quick_tests(), f"{file}: {said['instead']} is no test of make test"
+
+
+def test_there_is_no_third_level() -> None:
+    options = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
+    assert options["testpaths"] == ["tests"]
+    assert "-m" not in options["addopts"]
+    makefile = (ROOT / "Makefile").read_text()
+    assert makefile.count('-m "not slow"') == 1
+
+
+def test_what_make_was_told_is_not_told_to_the_programs_that_tests_start() -> None:
+    assert steering({"MAKEFLAGS": "-- ARGS=-x", "MAKELEVEL": "1", "ARGS": "-x", "VENV": "v", "WORKER_A": "", "PATH": ""})
+    assert steering({"PATH": "", "TEST_PACE": "1"}) == []
