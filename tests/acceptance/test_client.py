@@ -126,7 +126,10 @@ def test_each_call_gets_its_own_answer_or_its_own_refusal(scene: Scene) -> None:
     assert (result.header("traceparent") or b"").startswith(b"00-" + b"1" * 32)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(
+    why="ten thousand calls, and the session of a dead worker",
+    instead="tests/acceptance/test_client.py::test_the_broker_is_restarted_while_calls_wait",
+)
 def test_ten_thousand_calls_at_once_while_one_of_two_workers_is_killed(scene: Scene) -> None:
     codes = scene.new_tokens(MANY)
 

@@ -19,15 +19,28 @@ COMMANDS: Final = 4000
 BATCH: Final = 20
 
 
-def lives() -> Iterator[tuple[str, int]]:
-    """Where each life of the worker ends, and at which time there: 20 of them between the two commits."""
+def lives(rounds: int) -> Iterator[tuple[str, int]]:
+    """The points at which each life of the worker ends, and at which time there: five a round between the commits."""
     others = ("before_the_end", "with_the_end_under_way", "after_the_end")
-    points = chain.from_iterable((*["between_the_commits"] * 5, *others) for _ in range(4))
+    points = chain.from_iterable((*["between_the_commits"] * 5, *others) for _ in range(rounds))
     # At the first time it is the batch of the life before, decided and not published, that is killed once more.
     return zip(points, cycle((3, 1, 5, 2, 7)), strict=False)
 
 
-def test_a_worker_killed_over_and_over_answers_every_command_once(scene: Scene) -> None:
+@pytest.mark.parametrize(
+    "rounds",
+    [
+        1,
+        pytest.param(
+            4,
+            marks=pytest.mark.slow(
+                why="32 lives of a worker: 82 s",
+                instead="tests/acceptance/test_crash.py::test_a_worker_killed_over_and_over_answers_every_command_once",
+            ),
+        ),
+    ],
+)
+def test_a_worker_killed_over_and_over_answers_every_command_once(scene: Scene, rounds: int) -> None:
     load = Load(scene, scene.new_tokens(COMMANDS))
     load.send(1, COMMANDS)
     witness = ThreadPoolExecutor(1).submit(
@@ -40,7 +53,7 @@ def test_a_worker_killed_over_and_over_answers_every_command_once(scene: Scene) 
         "MAX_BATCH": str(BATCH),
     }
     ends = []
-    for point, number in lives():
+    for point, number in lives(rounds):
         worker = scene.worker(command=faulty(f"{point}:{number}:SIGKILL"), **settings)
         with ExitStack() as alive:
             alive.callback(worker.kill)

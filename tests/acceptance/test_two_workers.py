@@ -76,8 +76,19 @@ def is_open_statement(scene: Scene) -> bool:
     )
 
 
+SLEEPS: Final = pytest.mark.slow(
+    why="each waits for a session and a transaction to time out: 15 to 32 s",
+    instead="tests/acceptance/test_two_workers.py::test_one_that_stood_still_and_comes_back_changes_nothing",
+)
+
+
 @pytest.mark.parametrize(
-    ("point", "number"), [("in_the_middle_of_a_statement", "1"), ("between_the_commits", "4"), ("before_the_end", "4")]
+    ("point", "number"),
+    [
+        pytest.param("in_the_middle_of_a_statement", "1", marks=SLEEPS),
+        ("between_the_commits", "4"),
+        pytest.param("before_the_end", "4", marks=SLEEPS),
+    ],
 )
 def test_one_that_stood_still_and_comes_back_changes_nothing(scene: Scene, point: str, number: str) -> None:
     load = Load(scene, scene.new_tokens(COMMANDS))

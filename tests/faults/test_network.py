@@ -11,7 +11,13 @@ import pytest
 from tests.acceptance.scene import PARTITIONS, Load, Scene
 from tests.faults.proxy import Api, Fault, GroupApi, KafkaProxy, Kind, PostgresProxy
 
-pytestmark = [pytest.mark.real_kafka, pytest.mark.slow]
+pytestmark = [
+    pytest.mark.real_kafka,
+    pytest.mark.slow(
+        why="every fault of every request, one after the other: four minutes; make faults takes some of them in turn",
+        instead="tests/acceptance/test_crash.py::test_a_worker_killed_over_and_over_answers_every_command_once",
+    ),
+]
 
 TOKENS: Final = 4000
 TOGETHER: Final = 8

@@ -1,6 +1,7 @@
 """Every test is in one of two levels: ``make test``, or ``make verify``, which runs the slow ones too."""
 
 import ast
+import os
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,14 +24,19 @@ def slow_marks(tree: ast.AST) -> Iterator[ast.AST]:
             yield called.get(id(node), node)
 
 
+def is_slow(decorator: ast.expr) -> bool:
+    """Tell whether a decorator makes the whole test slow, and not some of its parameters only."""
+    return any(mark is decorator for mark in slow_marks(decorator))
+
+
 def quick_tests() -> set[str]:
-    """The tests that run in ``make test`` with every one of their parameters, as ``file::name``."""
+    """The tests that run in ``make test``, with some of their parameters at least, as ``file::name``."""
     return {
         f"{file}::{node.name}"
         for file, tree in FILES.items()
         if not any(isinstance(node, ast.Assign) and any(slow_marks(node)) for node in tree.body)
         for node in tree.body
-        if isinstance(node, FUNCTIONS) and not any(slow_marks(node))
+        if isinstance(node, FUNCTIONS) and not any(map(is_slow, node.decorator_list))
     }
 
 
@@ -54,5 +60,6 @@ def test_there_is_no_third_level() -> None:
 
 
 def test_what_make_was_told_is_not_told_to_the_programs_that_tests_start() -> None:
-    assert steering({"MAKEFLAGS": "-- ARGS=-x", "MAKELEVEL": "1", "ARGS": "-x", "VENV": "v", "WORKER_A": "", "PATH": ""})
-    assert steering({"PATH": "", "TEST_PACE": "1"}) == []
+    told = {"MAKEFLAGS": "-- ARGS=-x", "MAKELEVEL": "1", "ARGS": "-x", "VENV": "v", "WORKER_LOG__LEVEL": "debug"}
+    assert steering({**told, "PATH": "", "TEST_PACE": "1"}) == list(told)
+    assert steering(os.environ) == []
