@@ -191,10 +191,12 @@ def understood(records: Iterable[Record], reading: Callable[[Record], T], unread
     """Each record as it reads. What cannot be read is the worker's doing, not the reader's, and is written down."""
     for record in records:
         try:
-            yield reading(record)
+            read = reading(record)
         except (AssertionError, KeyError, TypeError, ValueError) as error:
             place = f"{record.topic}-{record.partition}@{record.offset}"
             unreadable.append(f"{place}: {type(error).__name__}: {error}")
+        else:
+            yield read
 
 
 def sessions(scene: Scene) -> list[str]:
