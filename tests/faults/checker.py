@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 
 from schemas.transition import verify_chain
 from tests.faults.ledger import ORGANISATION, SOURCE, Command, Delivery, Evidence, Ledger, Result, Sent, by_partition
+from tests.faults.rules import EXPLAINS, Rule, Side, Verdict, verdict
 
 DEAD_LETTERED: Final = frozenset({"MALFORMED_REQUEST", "INTERNAL_ERROR"})
 SHOWN: Final = 5
@@ -17,17 +18,17 @@ SHOWN: Final = 5
 
 T = TypeVar("T")
 
-SOUND: Final = "the load is sound"
-"""The one rule that is the harness's own to keep: without it no other says anything."""
-Verdict = tuple[str, bool]
+Judged = tuple[str, bool]
 """A status, and whether it is a replay."""
+STALL_SECONDS: Final = 2.0
+"""So long the machine may stand still at the end. A worker that gets no time for longer is late with its heartbeats."""
 
 
 @dataclass(frozen=True, slots=True)
 class Violation:
     """A promise that was not kept."""
 
-    rule: str
+    rule: Rule
     what: str
 
 
@@ -45,16 +46,16 @@ class Report:
     violations: list[Violation] = field(default_factory=list)
 
     @property
-    def clean(self) -> bool:
-        return not self.violations
+    def verdict(self) -> Verdict:
+        return verdict(violation.rule for violation in self.violations)
 
-    def counts(self) -> dict[str, int]:
-        """How often each rule was broken."""
-        return dict(Counter(violation.rule for violation in self.violations))
+    def counts(self, side: Side | None = None) -> dict[Rule, int]:
+        """How often each rule was broken; those of one side if it is named."""
+        return dict(Counter(each.rule for each in self.violations if side in {None, each.rule.side}))
 
     def shown(self) -> Iterator[Violation]:
         """The first few of each rule."""
-        told: Counter[str] = Counter()
+        told: Counter[Rule] = Counter()
         for violation in self.violations:
             told[violation.rule] += 1
             if told[violation.rule] <= SHOWN:
@@ -69,7 +70,7 @@ class Model:
         self._changed: set[str] = set()
         self._bound: dict[str, tuple[str, frozenset[str]]] = {}
 
-    def judge(self, command: Command) -> Verdict:
+    def judge(self, command: Command) -> Judged:
         """What the command is to be answered, after all those judged before it."""
         if command.flaw is not None:
             return command.flaw, False
@@ -110,11 +111,34 @@ def check(ledger: Ledger, evidence: Evidence) -> Report:
         *_dry_runs_known(ledger, evidence),
         *_all_consumed(evidence),
         *_readers_agree(evidence),
-        *(Violation("no transaction is open", topic) for topic in evidence.unsettled),
-        *(Violation("an owner keeps its lane", what) for what in evidence.disturbed),
-        *(Violation("nothing is left behind", what) for what in evidence.left),
+        *(Violation(Rule.SETTLED, topic) for topic in evidence.unsettled),
+        *(Violation(Rule.OWNER, what) for what in evidence.disturbed),
+        *(Violation(Rule.LEFT, what) for what in evidence.left),
+        *(Violation(Rule.FORESEEN, what) for what in evidence.failed),
+        *(Violation(Rule.READABLE, what) for what in evidence.unreadable),
+        *_of_the_harness(evidence),
     ]
+    report.violations += _stood_still(evidence, report)
     return report
+
+
+def _of_the_harness(evidence: Evidence) -> Iterator[Violation]:
+    """What the harness noticed of itself."""
+    noticed = {
+        Rule.SOUND: evidence.refused,
+        Rule.PLACE: evidence.misread,
+        Rule.SERVERS: evidence.fallen,
+        Rule.FAULTS: evidence.bungled,
+        Rule.IN_TIME: evidence.slow,
+    }
+    for rule, all_ in noticed.items():
+        yield from (Violation(rule, what) for what in all_)
+
+
+def _stood_still(evidence: Evidence, report: Report) -> Iterator[Violation]:
+    """A machine that stood still matters only where something is amiss that it may have cost."""
+    if evidence.still_seconds > STALL_SECONDS and EXPLAINS[Rule.STEADY] & report.counts().keys():
+        yield Violation(Rule.STEADY, f"it stood still for {evidence.still_seconds:.1f} s")
 
 
 def _without_repetitions(evidence: Evidence, report: Report) -> Evidence:
@@ -147,23 +171,21 @@ def _firsts(
         name = name_of(thing)
         first = firsts.setdefault(name, thing)
         if says(first) != says(thing):
-            report.violations.append(
-                Violation("a repetition says the same", f"{name}: {says(first)}, then {says(thing)}")
-            )
+            report.violations.append(Violation(Rule.SAME, f"{name}: {says(first)}, then {says(thing)}"))
     return list(firsts.values())
 
 
 def _sent_once(ledger: Ledger, sent: Sequence[Sent]) -> Iterator[Violation]:
-    """The load itself must be sound, or the rest says nothing (``SOUND``)."""
+    """The load itself must be sound, or the rest says nothing (``Rule.SOUND``)."""
     times = Counter(each.number for each in sent)
     for command in ledger.commands:
         if times.pop(command.number, 0) != 1:
-            yield Violation(SOUND, f"command {command.number} does not stand in the log exactly once")
+            yield Violation(Rule.SOUND, f"command {command.number} does not stand in the log exactly once")
     for number in times:
-        yield Violation(SOUND, f"the log holds a command {number} that nobody sent")
+        yield Violation(Rule.SOUND, f"the log holds a command {number} that nobody sent")
     for each in sent:
         if 0 <= each.number < len(ledger.commands) and ledger.commands[each.number].partition != each.partition:
-            yield Violation(SOUND, f"command {each.number} stands in partition {each.partition}")
+            yield Violation(Rule.SOUND, f"command {each.number} stands in partition {each.partition}")
 
 
 def _answered_once(ledger: Ledger, results: Sequence[Result]) -> Iterator[Violation]:
@@ -171,17 +193,17 @@ def _answered_once(ledger: Ledger, results: Sequence[Result]) -> Iterator[Violat
     for command in ledger.commands:
         count = times.pop(command.number, 0)
         if count == 0:
-            yield Violation("no answer is lost", f"command {command.number} of partition {command.partition}")
+            yield Violation(Rule.LOST, f"command {command.number} of partition {command.partition}")
         elif count > 1:
             places = [f"{r.partition}@{r.offset} {r.status}" for r in results if r.number == command.number]
-            yield Violation("no answer is repeated", f"command {command.number}: {', '.join(places)}")
+            yield Violation(Rule.REPEATED, f"command {command.number}: {', '.join(places)}")
     for number in times:
-        yield Violation("nothing is answered that was not asked", f"number {number}")
+        yield Violation(Rule.UNASKED, f"number {number}")
 
 
 def _rightly_answered(ledger: Ledger, evidence: Evidence, report: Report) -> Iterator[Violation]:
     """Every status is the one that the rules give, in the order of the log; lanes may have met in any order."""
-    answers: dict[int, Verdict] = {}
+    answers: dict[int, Judged] = {}
     for result in evidence.results:
         answers.setdefault(result.number, (result.status, result.replayed))
     sent = sorted(evidence.sent, key=lambda each: (each.partition, each.offset))
@@ -194,12 +216,12 @@ def _rightly_answered(ledger: Ledger, evidence: Evidence, report: Report) -> Ite
         if any(all(verdict in each[number] for number, verdict in given.items()) for each in expected):
             continue
         told = ", ".join(f"{c.number} (partition {c.partition}): {answers.get(c.number)}" for c in group)
-        yield Violation("every status is right", f"{told}; one that would be: {expected[0]}")
+        yield Violation(Rule.STATUS, f"{told}; one that would be: {expected[0]}")
 
 
-def _judged(model: Model, commands: Iterable[Command]) -> dict[int, set[Verdict]]:
+def _judged(model: Model, commands: Iterable[Command]) -> dict[int, set[Judged]]:
     """What each may be answered. A dry run that is read again is judged again, and others may have come meanwhile."""
-    verdicts: dict[int, set[Verdict]] = {}
+    verdicts: dict[int, set[Judged]] = {}
     dry_runs: list[Command] = []
     for command in commands:
         verdicts[command.number] = {model.judge(command)}
@@ -264,10 +286,10 @@ def _data_right(ledger: Ledger, evidence: Evidence) -> Iterator[Violation]:
         if result.data == {} and may_be_short:
             may_be_short -= 1
         elif result.data != {name: due[name] for name in command.fields.split(",")}:
-            yield Violation("every answer shows what was asked", f"command {command.number}: {result.data}")
+            yield Violation(Rule.SHOWN, f"command {command.number}: {result.data}")
         identity = command.identity
         if identity is not None and result.command_id != f"ce:{ORGANISATION}:{SOURCE.replace('/', '%2F')}:{identity}":
-            yield Violation("every answer names its command", f"command {command.number}: {result.command_id}")
+            yield Violation(Rule.NAMED, f"command {command.number}: {result.command_id}")
 
 
 def _in_order(evidence: Evidence) -> Iterator[Violation]:
@@ -280,13 +302,13 @@ def _in_order(evidence: Evidence) -> Iterator[Violation]:
         partition, offset = places[result.number]
         lane = (result.partition, partition)
         if offset < last.get(lane, -1):
-            yield Violation("order is kept", f"command {result.number} was answered after a later one")
+            yield Violation(Rule.ORDER, f"command {result.number} was answered after a later one")
         last[lane] = max(offset, last.get(lane, -1))
 
 
 def _one_transition_each(ledger: Ledger, evidence: Evidence) -> Iterator[Violation]:
     """The transition topic, the table, the states and the answers tell the same story."""
-    rule = "topic, table, states and answers agree"
+    rule = Rule.AGREE
     published = sorted((event.members for event in evidence.events), key=_place)
     recorded = sorted(evidence.history, key=_place)
     if published != recorded:
@@ -297,7 +319,7 @@ def _one_transition_each(ledger: Ledger, evidence: Evidence) -> Iterator[Violati
     for name, events in (("topic", published), ("table", recorded)):
         for token, count in Counter(event["access_token_id"] for event in events).items():
             if count > 1:
-                yield Violation("one transition per token", f"{token} has {count} in the {name}")
+                yield Violation(Rule.ONCE, f"{token} has {count} in the {name}")
     changed = {event["access_token_id"] for event in recorded}
     answered = {
         ledger.commands[result.number].code
@@ -325,12 +347,12 @@ def _chains_whole(evidence: Evidence) -> Iterator[Violation]:
         for lane, chain in lanes.items():
             broken = verify_chain(chain)
             if broken is not None:
-                yield Violation("chains are whole", f"{lane} in the {name}, event {broken.sequence}: {broken.reason}")
+                yield Violation(Rule.CHAINS, f"{lane} in the {name}, event {broken.sequence}: {broken.reason}")
     last: dict[tuple[int, str], int] = {}
     for event in sorted(evidence.events, key=lambda each: (each.partition, each.offset)):
         place, sequence = (event.partition, event.members["lane"]), event.members["sequence"]
         if sequence < last.get(place, 0):
-            yield Violation("order is kept", f"event {sequence} of {event.members['lane']} stands behind a later one")
+            yield Violation(Rule.ORDER, f"event {sequence} of {event.members['lane']} stands behind a later one")
         last[place] = sequence
 
 
@@ -346,27 +368,28 @@ def _dead_letters_deserved(ledger: Ledger, evidence: Evidence) -> Iterator[Viola
     )
     given = Counter((letter.partition, letter.offset) for letter in evidence.dead_letters)
     for place, count in (given - deserved).items():
-        yield Violation("dead letters are deserved", f"{count} too many for command {numbers.get(place)} at {place}")
+        yield Violation(Rule.DEAD_LETTERS, f"{count} too many for command {numbers.get(place)} at {place}")
     for place in deserved - given:
-        yield Violation("dead letters are deserved", f"none for command {numbers.get(place)} at {place}")
+        yield Violation(Rule.DEAD_LETTERS, f"none for command {numbers.get(place)} at {place}")
 
 
 def _dry_runs_known(ledger: Ledger, evidence: Evidence) -> Iterator[Violation]:
     """The answer to a dry run says that it is one, and no record was kept of it."""
     for result in evidence.results:
         if 0 <= result.number < len(ledger.commands) and result.dry_run != ledger.commands[result.number].dry_run:
-            yield Violation("dry runs are marked", f"command {result.number}: {result.dry_run}")
+            yield Violation(Rule.MARKED, f"command {result.number}: {result.dry_run}")
     for each in evidence.sent:
         is_dry_run = 0 <= each.number < len(ledger.commands) and ledger.commands[each.number].dry_run
         if is_dry_run and (each.partition, each.offset) in evidence.recorded:
-            yield Violation("dry runs leave no record", f"command {each.number}")
+            yield Violation(Rule.NO_RECORD, f"command {each.number}")
 
 
 def _all_consumed(evidence: Evidence) -> Iterator[Violation]:
+    yield from (Violation(Rule.CONSUMED, what) for what in evidence.stalled)
     for partition, end in evidence.ends.items():
         if evidence.committed.get(partition, 0) != end:
             committed = evidence.committed.get(partition)
-            yield Violation("all is consumed", f"partition {partition}: committed {committed}, the log ends at {end}")
+            yield Violation(Rule.CONSUMED, f"partition {partition}: committed {committed}, the log ends at {end}")
 
 
 def _readers_agree(evidence: Evidence) -> Iterator[Violation]:
@@ -379,4 +402,4 @@ def _readers_agree(evidence: Evidence) -> Iterator[Violation]:
                 pairs = zip(one, other, strict=False)
                 place = next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
                 what = f"{len(one)} records then, {len(other)} now, different from number {place} on"
-                yield Violation("both readers saw the same", f"{topic}-{partition}: {what}")
+                yield Violation(Rule.READERS, f"{topic}-{partition}: {what}")

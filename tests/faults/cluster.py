@@ -103,6 +103,11 @@ class Node:
         self._directory = directory
         self._process: ServerProcess | None = None
         self._paused = False
+        self._end_known = False
+        """Whether the end of this process was asked for, or is written down."""
+        self._falls: list[str] = []
+        self._lies = False
+        """Whether it fell, and nobody has done anything about it."""
 
     @property
     def address(self) -> str:
@@ -111,6 +116,18 @@ class Node:
     @property
     def runs(self) -> bool:
         return self._process is not None and self._process.exit_code is None
+
+    @property
+    def pid(self) -> int | None:
+        """``None`` if it does not run."""
+        return self._process.pid if self._process is not None and self.runs else None
+
+    def fallen(self) -> list[str]:
+        """How its processes ended that neither ``stop`` nor ``kill`` ended."""
+        if self._process is not None and not self._end_known and self._process.exit_code is not None:
+            self._end_known = self._lies = True
+            self._falls.append(f"broker {self.number} ended with {self._process.exit_code}")
+        return list(self._falls)
 
     def format(self, program: BrokerProgram, voters: str, cluster: str) -> None:
         self._directory.mkdir(parents=True)
@@ -126,9 +143,17 @@ class Node:
         }
         format_node(self._directory, program, settings, cluster)
 
+    def relaunch(self, program: BrokerProgram) -> None:
+        """Start it if its end is one that nobody asked for."""
+        self.fallen()
+        if self._lies:
+            self.launch(program)
+
     def launch(self, program: BrokerProgram) -> None:
         """Start it, and return at once."""
+        self.fallen()
         if not self.runs:
+            self._end_known = self._lies = False
             self._process = start_node(f"broker {self.number}", self._directory, program, heap=HEAP)
 
     async def ready(self) -> None:
@@ -137,15 +162,21 @@ class Node:
 
     async def stop(self) -> None:
         """SIGTERM: it hands its partitions over first."""
+        self._end_is_known()
         self.resume()
         if self._process is not None:
             await self._process.stop(seconds=STOP_SECONDS)
 
     def kill(self) -> None:
         """SIGKILL."""
+        self._end_is_known()
         if self._process is not None:
             self._process.kill()
         self._paused = False
+
+    def _end_is_known(self) -> None:
+        self.fallen()
+        self._end_known, self._lies = True, False
 
     def pause(self) -> None:
         """SIGSTOP: connections stay open, and nothing answers."""
@@ -163,7 +194,9 @@ class Node:
             os.kill(self._process.pid, which)
 
     def log(self) -> str:
-        return (self._directory / "kafka.log").read_text(encoding="utf-8", errors="replace")
+        """All that it wrote; nothing if it never came to that."""
+        log = self._directory / "kafka.log"
+        return log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
 
 
 class Cluster(KafkaServer):
@@ -210,6 +243,16 @@ class Cluster(KafkaServer):
         node.resume()
         node.launch(self._program)
         await node.ready()
+
+    def fallen(self) -> list[str]:
+        """The ends of nodes that nobody asked for."""
+        return [each for node in self.nodes for each in node.fallen()]
+
+    def relaunch(self) -> None:
+        """Start again, without waiting for them, the nodes whose end nobody asked for."""
+        for node in self.nodes:
+            if self._program is not None:
+                node.relaunch(self._program)
 
     async def healed(self, seconds: float = 90.0) -> None:
         """Return when every partition has a leader and all its replicas in sync. Raises ``Unavailable``."""

@@ -17,7 +17,7 @@ from worker.embedded.processes import until
 
 WATCH_SECONDS: Final = 0.1
 READY_SECONDS: Final = 60.0
-ANSWER_SECONDS: Final = 10.0
+ANSWER_SECONDS: Final = 30.0
 # A SIGTERM before it was listened to is one of them.
 ENDED_BY_US: Final = frozenset({0, -signal.SIGKILL, -signal.SIGTERM})
 

@@ -137,6 +137,24 @@ class Evidence:
     """The lanes that were thrown back to their start while nothing hurt anyone."""
     left: Sequence[str] = ()
     """What the workers left behind that they should not have, or held too much of: sessions, tasks, sockets."""
+    failed: Sequence[str] = ()
+    """The lanes that ended with an error of the worker's own."""
+    unreadable: Sequence[str] = ()
+    """What was published and is not what a reader may expect."""
+    stalled: Sequence[str] = ()
+    """The partitions of commands that did not come on at all while nothing hurt anyone."""
+    refused: Sequence[str] = ()
+    """What became of the load that the ledger does not know."""
+    misread: Sequence[str] = ()
+    """What befell the reader that ran during the faults."""
+    fallen: Sequence[str] = ()
+    """The servers that ended although the schedule did not end them."""
+    bungled: Sequence[str] = ()
+    """What the harness did to the stage and could not bring to its end."""
+    slow: Sequence[str] = ()
+    """What came on, and was not done when patience was at its end."""
+    still_seconds: float = 0.0
+    """The longest that the machine did not let the harness go on, when it looked at how the workers rest."""
 
 
 def seen(record: Record) -> Seen:
@@ -182,9 +200,11 @@ def result(record: Record) -> Result:
 
 
 def event(record: Record) -> Event:
-    return Event(
-        record.partition, record.offset, (record.header("ce_id") or b"").decode(), json.loads(record.value or b"{}")
-    )
+    """Raises ``KeyError`` for one without the members by which events are told apart."""
+    members = json.loads(record.value or b"{}")
+    for name in ("lane", "sequence", "access_token_id"):
+        members[name]
+    return Event(record.partition, record.offset, (record.header("ce_id") or b"").decode(), members)
 
 
 def dead_letter(record: Record) -> DeadLetter:

@@ -150,8 +150,21 @@ class _Faults:
 class Load(threading.Thread):
     """Sends at a steady rate until told to stop, whatever happens to the brokers meanwhile."""
 
-    def __init__(self, bootstrap: str, source: Callable[[int], str], mix: Mix, ledger: Ledger, *, rate: float) -> None:
-        """``source`` is the topic of a partition's commands; ``rate`` is in commands a second."""
+    def __init__(
+        self,
+        bootstrap: str,
+        source: Callable[[int], str],
+        mix: Mix,
+        ledger: Ledger,
+        *,
+        rate: float,
+        doubled_every: int = 0,
+    ) -> None:
+        """``source`` is the topic of a partition's commands; ``rate`` is in commands a second.
+
+        Of so many commands as ``doubled_every`` says, if any, one is sent twice, and the ledger does not know: a
+        failure of the harness that is planted, to see that it is noticed.
+        """
         super().__init__(name="load", daemon=True)
         self._source = source
         self._mix = iter(mix)
@@ -160,6 +173,7 @@ class Load(threading.Thread):
         """May be changed at any time."""
         self._halt = threading.Event()
         self._faults = _Faults()
+        self._doubled_every = doubled_every
         self._producer = Producer(
             {
                 "bootstrap.servers": bootstrap,
@@ -176,6 +190,12 @@ class Load(threading.Thread):
         )
 
     def run(self) -> None:
+        try:
+            self._send_all()
+        except Exception as error:  # noqa: BLE001 - nobody else hears of what ends a thread
+            self._faults.first = self._faults.first or f"{type(error).__name__}: {error}"
+
+    def _send_all(self) -> None:
         writer, looked, due = Writer(), time.monotonic(), 0.0
         while not self._halt.wait(TICK_SECONDS):
             now = time.monotonic()
@@ -190,6 +210,11 @@ class Load(threading.Thread):
 
     def _send(self, command: Command, writer: Writer) -> None:
         self._ledger.write(command)
+        self._produce(command, writer)
+        if self._doubled_every and command.number % self._doubled_every == 0:
+            self._produce(command, writer)
+
+    def _produce(self, command: Command, writer: Writer) -> None:
         self._producer.produce(
             self._source(command.partition),
             writer.value(command),
@@ -205,3 +230,10 @@ class Load(threading.Thread):
         self.join()
         left = self._producer.flush(FLUSH_SECONDS)
         return self._faults.first or (f"{left} commands were not taken" if left else None)
+
+    def abandon(self) -> None:
+        """Send no more, and forget what was not taken. Safe after ``finish``."""
+        self._halt.set()
+        if self.is_alive():
+            self.join()
+        self._producer.purge()

@@ -87,8 +87,11 @@ def _row(seed: str, kinds: Sequence[FaultKind], *, paired: float, quiet: float) 
 
 
 async def play(stage: Stage, row: Iterator[Strike], until: float, log: Log) -> None:
-    """Strike after strike until the monotonic clock says ``until``; what has begun is ended."""
-    while (now := time.monotonic()) < until:
+    """Strike after strike until the monotonic clock says ``until``; what has begun is ended.
+
+    It ends early when a server has fallen: the run is not what the schedule says any more.
+    """
+    while (now := time.monotonic()) < until and not stage.fallen():
         strike = next(row)
         acts = (_carry_out(stage, kind, Random(strike.seed), log) for kind in strike.kinds)
         await asyncio.gather(*acts)

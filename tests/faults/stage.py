@@ -28,6 +28,7 @@ REQUEST_SECONDS: Final = 8
 TRANSACTION_SECONDS: Final = 10
 MAX_BATCH: Final = 50
 DATABASE: Final = "faults"
+WATCH_SECONDS: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,16 @@ class Stage:
         """
         return self.sources[partition % len(self.sources)]
 
+    def fallen(self) -> list[str]:
+        """The servers that ended although the schedule did not end them."""
+        return [*self.cluster.fallen(), *self.postgres.fallen()]
+
+    async def watch(self) -> None:
+        """Start again, until cancelled, the brokers that fell: what they hold is evidence."""
+        while True:
+            self.cluster.relaunch()
+            await asyncio.sleep(WATCH_SECONDS)
+
     def transactional_id(self, partition: int) -> str:
         """As the workers name the producer of a lane (DESIGN 2)."""
         return f"{self.scene.group}.{self.source(partition)}.{partition}"
@@ -63,20 +74,22 @@ class Stage:
 
 @asynccontextmanager
 async def staged(
-    *, workers: int, partitions: int, delivery: Delivery, mutant: str | None = None, bulk: bool = False
+    *, workers: int, partitions: int, delivery: Delivery, logs: Path, mutant: str | None = None, bulk: bool = False
 ) -> AsyncIterator[Stage]:
-    """Set it all up; the workers are not started yet. Nothing is left behind."""
+    """Set it all up; the workers are not started yet. Nothing is left behind but what everybody wrote, in ``logs``."""
     async with AsyncExitStack() as opened:
         directory = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="faults-")))
         proxies = tuple(KafkaProxy() for _ in range(REPLICAS))
         cluster = Cluster({number: proxy.port for number, proxy in enumerate(proxies, 1)})
         opened.push_async_callback(cluster.dispose)
+        opened.callback(_keep_logs_of_brokers, cluster, logs)
         for node, proxy in zip(cluster.nodes, proxies, strict=True):
             proxy.target = node.ports.workers
             opened.enter_context(proxy)
         await cluster.start()
         postgres = WheelPostgres()
         opened.push_async_callback(postgres.dispose)
+        opened.callback(_keep_log_of_postgres, postgres, logs)
         await postgres.start()
         login = Login("worker_login", secrets.token_urlsafe(24))
         await make_prepared(postgres, DATABASE, login)
@@ -98,8 +111,24 @@ async def staged(
             settings["WORKER_TOPICS__BULK_COMMANDS"] = second
         scene = Scene(cluster, postgres, topics, database, settings, directory)
         fleet = Fleet(settings, directory, workers, mutant)
+        opened.callback(_keep_logs_of_workers, fleet, logs)
         opened.callback(fleet.kill)
         yield Stage(scene, cluster, postgres, proxies, postgres_proxy, fleet, partitions, second)
+
+
+def _keep_logs_of_brokers(cluster: Cluster, target: Path) -> None:
+    for node in cluster.nodes:
+        (target / f"broker-{node.number}.log").write_text(node.log(), encoding="utf-8")
+
+
+def _keep_log_of_postgres(postgres: WheelPostgres, target: Path) -> None:
+    (target / "postgres.log").write_text(postgres.log(), encoding="utf-8")
+
+
+def _keep_logs_of_workers(fleet: Fleet, target: Path) -> None:
+    for slot in (*fleet.slots, *fleet.extra):
+        for number, life in enumerate(slot.lives, 1):
+            (target / f"{slot.name.replace(' ', '-')}-life-{number}.log").write_text(life.logs(), encoding="utf-8")
 
 
 def _topics(cluster: Cluster, partitions: int) -> TopicNames:

@@ -9,13 +9,12 @@ from typing import Any, Final
 import pytest
 
 from schemas.transition import FIRST_PREVIOUS_HASH, event_hash
-from tests.faults.__main__ import Outcome
 from tests.faults.checker import Model, Report, check
 from tests.faults.holdings import too_much
 from tests.faults.kinds import KINDS, kinds_of
 from tests.faults.ledger import Command, DeadLetter, Delivery, Event, Evidence, Ledger, Result, Seen, Sent
 from tests.faults.mutants import MUTANTS
-from tests.faults.schedule import Log
+from tests.faults.rules import Rule, Side, Verdict
 
 FIELDS: Final = "authentication_code,life_cycle_state"
 RESULTS: Final = "results"
@@ -76,7 +75,7 @@ class Case:
     def report(self) -> Report:
         return check(self.ledger, self.evidence)
 
-    def rules(self) -> set[str]:
+    def rules(self) -> set[Rule]:
         return {violation.rule for violation in self.report().violations}
 
 
@@ -328,6 +327,58 @@ def misplace_a_command(evidence: Evidence) -> None:
     evidence.sent = changed(evidence.sent, 12, partition=1, offset=1)
 
 
+def send_a_command_twice(evidence: Evidence) -> None:
+    """The worker does what it should: the second is another command, and is answered."""
+    evidence.sent = [*evidence.sent, Sent(1, 1, 9)]
+    evidence.results = [*evidence.results, replace(evidence.results[9], offset=2)]
+    evidence.recorded = {*evidence.recorded, (1, 1)}
+    evidence.committed, evidence.ends = ({**ends, 1: 2} for ends in (evidence.committed, evidence.ends))
+
+
+def lose_the_load(evidence: Evidence) -> None:
+    evidence.refused = ["12 commands were not taken"]
+    lose_a_command(evidence)
+
+
+def lose_the_place(evidence: Evidence) -> None:
+    evidence.misread = ["Local: Offset out of range"]
+    show_late_what_was_hidden(evidence)
+
+
+def kill_a_server(evidence: Evidence) -> None:
+    evidence.fallen = ["broker 1 ended with -9"]
+    leave_a_transaction_open(evidence)
+    throw_an_owner_back(evidence)
+
+
+def leave_a_fault_behind(evidence: Evidence) -> None:
+    evidence.bungled = ["locks held: TimeoutError: "]
+    lag(evidence)
+
+
+def be_impatient(evidence: Evidence) -> None:
+    evidence.slow = ["commands-2 comes on, with 1 to go"]
+    evidence.committed = {**evidence.committed, 3: 0}
+    evidence.results = without(evidence.results, 12)
+
+
+def stand_still(evidence: Evidence) -> None:
+    evidence.still_seconds = 7.0
+    throw_an_owner_back(evidence)
+
+
+def stall(evidence: Evidence) -> None:
+    evidence.stalled = ["commands-2 stands still with 1 to go"]
+
+
+def fail_unforeseen(evidence: Evidence) -> None:
+    evidence.failed = ["lane_failed: KeyError"]
+
+
+def publish_what_nobody_can_read(evidence: Evidence) -> None:
+    evidence.unreadable = [f"{RESULTS}-0@4: JSONDecodeError"]
+
+
 def take_a_rehearsal_for_real(evidence: Evidence) -> None:
     evidence.results = changed(evidence.results, 13, dry_run=False)
 
@@ -344,61 +395,111 @@ def put_a_rehearsal_aside(evidence: Evidence) -> None:
     evidence.dead_letters = [*evidence.dead_letters, DeadLetter(0, 11, "MALFORMED_REQUEST")]
 
 
-PLANTED: Final[dict[Callable[[Evidence], None], str]] = {
-    lose_an_answer: "no answer is lost",
-    repeat_an_answer: "no answer is repeated",
-    answer_nobody: "nothing is answered that was not asked",
-    apply_a_repetition: "every status is right",
-    replay_the_first: "every status is right",
-    let_both_rivals_win: "every status is right",
-    let_no_rival_win: "every status is right",
-    let_a_stranger_in: "every status is right",
-    blame_an_outage: "every status is right",
-    contradict_itself: "every status is right",
-    show_too_much: "every answer shows what was asked",
-    show_the_state_before: "every answer shows what was asked",
-    name_another_command: "every answer names its command",
-    answer_out_of_order: "order is kept",
-    lose_an_event: "topic, table, states and answers agree",
-    repeat_an_event: "topic, table, states and answers agree",
-    transition_twice: "one transition per token",
-    break_a_chain: "chains are whole",
-    publish_out_of_order: "order is kept",
-    show_nothing: "every answer shows what was asked",
-    change_a_state_without_a_transition: "topic, table, states and answers agree",
-    forget_a_change: "topic, table, states and answers agree",
-    lose_a_transition_everywhere: "topic, table, states and answers agree",
-    put_an_innocent_aside: "dead letters are deserved",
-    lose_a_dead_letter: "dead letters are deserved",
-    repeat_a_dead_letter: "dead letters are deserved",
-    lag: "all is consumed",
-    commit_too_far: "all is consumed",
-    take_back_what_was_seen: "both readers saw the same",
-    show_late_what_was_hidden: "both readers saw the same",
-    show_something_else: "both readers saw the same",
-    leave_a_transaction_open: "no transaction is open",
-    throw_an_owner_back: "an owner keeps its lane",
-    leave_a_session: "nothing is left behind",
-    lose_a_command: "the load is sound",
-    misplace_a_command: "the load is sound",
-    take_a_rehearsal_for_real: "dry runs are marked",
-    take_a_real_one_for_a_rehearsal: "dry runs are marked",
-    record_a_rehearsal: "dry runs leave no record",
-    put_a_rehearsal_aside: "dead letters are deserved",
+PLANTED: Final[dict[Callable[[Evidence], None], Rule]] = {
+    lose_an_answer: Rule.LOST,
+    repeat_an_answer: Rule.REPEATED,
+    answer_nobody: Rule.UNASKED,
+    apply_a_repetition: Rule.STATUS,
+    replay_the_first: Rule.STATUS,
+    let_both_rivals_win: Rule.STATUS,
+    let_no_rival_win: Rule.STATUS,
+    let_a_stranger_in: Rule.STATUS,
+    blame_an_outage: Rule.STATUS,
+    contradict_itself: Rule.STATUS,
+    show_too_much: Rule.SHOWN,
+    show_the_state_before: Rule.SHOWN,
+    name_another_command: Rule.NAMED,
+    answer_out_of_order: Rule.ORDER,
+    lose_an_event: Rule.AGREE,
+    repeat_an_event: Rule.AGREE,
+    transition_twice: Rule.ONCE,
+    break_a_chain: Rule.CHAINS,
+    publish_out_of_order: Rule.ORDER,
+    show_nothing: Rule.SHOWN,
+    change_a_state_without_a_transition: Rule.AGREE,
+    forget_a_change: Rule.AGREE,
+    lose_a_transition_everywhere: Rule.AGREE,
+    put_an_innocent_aside: Rule.DEAD_LETTERS,
+    lose_a_dead_letter: Rule.DEAD_LETTERS,
+    repeat_a_dead_letter: Rule.DEAD_LETTERS,
+    lag: Rule.CONSUMED,
+    commit_too_far: Rule.CONSUMED,
+    take_back_what_was_seen: Rule.READERS,
+    show_late_what_was_hidden: Rule.READERS,
+    show_something_else: Rule.READERS,
+    leave_a_transaction_open: Rule.SETTLED,
+    throw_an_owner_back: Rule.OWNER,
+    leave_a_session: Rule.LEFT,
+    stall: Rule.CONSUMED,
+    fail_unforeseen: Rule.FORESEEN,
+    publish_what_nobody_can_read: Rule.READABLE,
+    take_a_rehearsal_for_real: Rule.MARKED,
+    take_a_real_one_for_a_rehearsal: Rule.MARKED,
+    record_a_rehearsal: Rule.NO_RECORD,
+    put_a_rehearsal_aside: Rule.DEAD_LETTERS,
 }
+"""What the product has broken."""
+SPOILT: Final[dict[Callable[[Evidence], None], Rule]] = {
+    lose_a_command: Rule.SOUND,
+    misplace_a_command: Rule.SOUND,
+    send_a_command_twice: Rule.SOUND,
+    lose_the_load: Rule.SOUND,
+    lose_the_place: Rule.PLACE,
+    kill_a_server: Rule.SERVERS,
+    leave_a_fault_behind: Rule.FAULTS,
+    be_impatient: Rule.IN_TIME,
+    stand_still: Rule.STEADY,
+}
+"""What the harness has spoilt, with what then looks broken."""
+NOT_OF_THE_CHECKER: Final = {Rule.RUN, Rule.TIDY}
+"""Judged where a run is carried out (``test_verdict``)."""
 
 
 @pytest.mark.parametrize(("plant", "rule"), PLANTED.items(), ids=[plant.__name__ for plant in PLANTED])
-def test_a_broken_promise_is_noticed(case: Case, plant: Callable[[Evidence], None], rule: str) -> None:
+def test_a_broken_promise_is_noticed(case: Case, plant: Callable[[Evidence], None], rule: Rule) -> None:
     plant(case.evidence)
-    assert rule in case.rules()
+    report = case.report()
+    assert rule in report.counts()
+    assert rule.side is Side.PRODUCT
+    assert report.counts(Side.HARNESS) == {}
+    assert report.verdict is Verdict.BROKEN
 
 
-@pytest.mark.parametrize(("plant", "code"), [(lose_a_command, 2), (lose_a_dead_letter, 1), (lambda _: None, 0)])
-def test_a_load_that_is_not_sound_proves_nothing(case: Case, plant: Callable[[Evidence], None], code: int) -> None:
+@pytest.mark.parametrize(("plant", "rule"), SPOILT.items(), ids=[plant.__name__ for plant in SPOILT])
+def test_a_failure_of_the_harness_is_not_the_product_s(
+    case: Case, plant: Callable[[Evidence], None], rule: Rule
+) -> None:
     plant(case.evidence)
-    outcome = Outcome(1, Delivery.EXACTLY_ONCE, 1.0, Log(), case.report(), {}, {}, [], {})
-    assert outcome.exit_code == code
+    report = case.report()
+    assert rule.side is Side.HARNESS
+    assert report.counts(Side.HARNESS).keys() == {rule}
+    assert report.verdict is Verdict.NOT_CHECKED
+
+
+@pytest.mark.parametrize("plant", SPOILT)
+def test_a_failure_of_the_harness_hides_nothing_that_it_cannot_have_caused(
+    case: Case, plant: Callable[[Evidence], None]
+) -> None:
+    plant(case.evidence)
+    break_a_chain(case.evidence)
+    assert case.report().verdict is Verdict.BROKEN
+
+
+def test_every_rule_is_planted() -> None:
+    assert {*PLANTED.values(), *UNFAITHFUL.values()} == {rule for rule in Rule if rule.side is Side.PRODUCT}
+    assert {*SPOILT.values()} | NOT_OF_THE_CHECKER == {rule for rule in Rule if rule.side is Side.HARNESS}
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1.9, 7.0])
+def test_a_machine_that_stood_still_spoils_nothing_where_nothing_is_amiss(case: Case, seconds: float) -> None:
+    case.evidence.still_seconds = seconds
+    assert case.report().verdict is Verdict.KEPT
+
+
+def test_a_short_stop_of_the_machine_explains_nothing(case: Case) -> None:
+    stand_still(case.evidence)
+    case.evidence.still_seconds = 1.9
+    assert case.report().verdict is Verdict.BROKEN
 
 
 @pytest.mark.parametrize(
@@ -420,7 +521,7 @@ def test_a_dry_run_may_be_judged_again_later_but_never_before_its_turn(
 
     report = check(Ledger(asked, frozenset({"a"})), evidence)
 
-    assert ("every status is right" not in report.counts()) == right
+    assert (Rule.STATUS not in report.counts()) == right
 
 
 # --- the other delivery -----------------------------------------------------------------------------------------------
@@ -478,19 +579,19 @@ def repeat_without_the_data(evidence: Evidence) -> None:
     evidence.results = [*evidence.results, replace(evidence.results[0], offset=99, data={})]
 
 
-UNFAITHFUL: Final[dict[Callable[[Evidence], None], str]] = {
-    repeat_with_another_status: "a repetition says the same",
-    repeat_as_another_event: "a repetition says the same",
-    repeat_a_transition_otherwise: "a repetition says the same",
-    repeat_a_transition_as_another_event: "one transition per token",
-    repeat_a_dead_letter_otherwise: "a repetition says the same",
-    repeat_without_the_data: "every answer shows what was asked",
+UNFAITHFUL: Final[dict[Callable[[Evidence], None], Rule]] = {
+    repeat_with_another_status: Rule.SAME,
+    repeat_as_another_event: Rule.SAME,
+    repeat_a_transition_otherwise: Rule.SAME,
+    repeat_a_transition_as_another_event: Rule.ONCE,
+    repeat_a_dead_letter_otherwise: Rule.SAME,
+    repeat_without_the_data: Rule.SHOWN,
 }
 STILL_BROKEN: Final = {plant: rule for plant, rule in PLANTED.items() if plant not in REPETITIONS} | UNFAITHFUL
 
 
 @pytest.mark.parametrize(("plant", "rule"), STILL_BROKEN.items(), ids=[plant.__name__ for plant in STILL_BROKEN])
-def test_at_least_once_keeps_every_other_promise(looser: Case, plant: Callable[[Evidence], None], rule: str) -> None:
+def test_at_least_once_keeps_every_other_promise(looser: Case, plant: Callable[[Evidence], None], rule: Rule) -> None:
     plant(looser.evidence)
     assert rule in looser.rules()
 

@@ -4,20 +4,31 @@ import threading
 import time
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from uuid import uuid4
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
 
-from tests.acceptance.clients import TooLate, as_record, consumed_offsets, log_ends, stream_to_end, wait_settled
+from tests.acceptance.clients import (
+    Record,
+    TooLate,
+    as_record,
+    consumed_offsets,
+    log_ends,
+    stream_to_end,
+    wait_settled,
+)
 from tests.acceptance.scene import Scene, history
-from tests.faults.ledger import Evidence, Result, Seen, Sent, dead_letter, event, result, seen, sent
+from tests.faults.ledger import Evidence, Seen, Sent, dead_letter, event, result, seen, sent
+
+T = TypeVar("T")
 
 READ_SECONDS: Final = 300.0
 SETTLE_SECONDS: Final = 30.0
 LOOK_SECONDS: Final = 2.0
+STOP_SECONDS: Final = 30.0
 GRAIN_SECONDS: Final = 0.02
 """How finely the moments of arrival are kept."""
 
@@ -48,6 +59,12 @@ class Witness(threading.Thread):
         )
 
     def run(self) -> None:
+        try:
+            self._read_along()
+        except Exception as error:  # noqa: BLE001 - nobody else hears of what ends a thread
+            self.fault = self.fault or f"{type(error).__name__}: {error}"
+
+    def _read_along(self) -> None:
         while not self._has_ended():
             self._look()
             for message in self._consumer.consume(500, 0.1):
@@ -87,9 +104,18 @@ class Witness(threading.Thread):
         return all(end <= max(at[place], 0) for place, end in self._ends.items())
 
     def finish(self, ends: Mapping[tuple[str, int], int], seconds: float = 60.0) -> None:
-        """Read up to ``ends``, and stop. What it has not seen by then it will be told to have missed."""
+        """Read up to ``ends``, and stop. It is a fault of its own if it does not get there."""
         self._ends = dict(ends)
         self.join(seconds)
+        if self.is_alive():
+            self.abandon()
+            self.fault = self.fault or f"it did not come to the end within {seconds:.0f} s"
+
+    def abandon(self) -> None:
+        """Read no more. Safe after ``finish``."""
+        self._ends = {}
+        if self.is_alive():
+            self.join(STOP_SECONDS)
 
     def longest_silence(self, topic: str, since: float, until: float) -> float:
         """The longest time between two arrivals in one partition, of those that began in the span, in seconds."""
@@ -114,7 +140,7 @@ def gather(scene: Scene, witness: Witness, known: Sequence[str], sources: Sequen
     ends = {(topic, n): end for topic in witness.saw for n, end in log_ends(bootstrap, topic).items()}
     witness.finish(ends if not unsettled else {})
     evidence.during = witness.saw
-    evidence.after = {topic: [] for topic in witness.saw}
+    evidence.misread = [] if witness.fault is None else [witness.fault]
     _read(scene, evidence, sources)
     evidence.history = history(scene)
     query = "SELECT authentication_code, life_cycle_state, version FROM access_token WHERE id = ANY ($1)"
@@ -139,25 +165,38 @@ def _read(scene: Scene, evidence: Evidence, sources: Sequence[str]) -> None:
     commands: list[Sent] = []
     for source in sources:
         commands += map(sent, stream_to_end(bootstrap, source, seconds=READ_SECONDS))
-    results: list[Result] = []
-    for record in stream_to_end(bootstrap, topics.results, seconds=READ_SECONDS):
-        results.append(result(record))
-        _note(evidence, topics.results, seen(record))
-    events = []
-    for record in stream_to_end(bootstrap, topics.transitions, seconds=READ_SECONDS):
-        events.append(event(record))
-        _note(evidence, topics.transitions, seen(record))
-    letters = []
-    for record in stream_to_end(bootstrap, topics.dead_letters, seconds=READ_SECONDS):
-        letters.append(dead_letter(record))
-        _note(evidence, topics.dead_letters, seen(record))
-    evidence.sent, evidence.results, evidence.events, evidence.dead_letters = commands, results, events, letters
+    evidence.sent = commands
+    unreadable: list[str] = []
+    after: dict[str, list[Seen]] = {}
+
+    def published(topic: str, reading: Callable[[Record], T]) -> list[T]:
+        noted: list[Seen] = []
+        after[topic] = noted
+        records = stream_to_end(bootstrap, topic, seconds=READ_SECONDS)
+        return list(understood(_noting(records, noted), reading, unreadable))
+
+    evidence.results = published(topics.results, result)
+    evidence.events = published(topics.transitions, event)
+    evidence.dead_letters = published(topics.dead_letters, dead_letter)
+    evidence.after, evidence.unreadable = after, unreadable
 
 
-def _note(evidence: Evidence, topic: str, record: Seen) -> None:
-    after = evidence.after[topic]
-    assert isinstance(after, list)
-    after.append(record)
+def _noting(records: Iterable[Record], noted: list[Seen]) -> Iterator[Record]:
+    for record in records:
+        noted.append(seen(record))
+        yield record
+
+
+def understood(records: Iterable[Record], reading: Callable[[Record], T], unreadable: list[str]) -> Iterator[T]:
+    """Each record as it reads. What cannot be read is the worker's doing, not the reader's, and is written down."""
+    for record in records:
+        try:
+            read = reading(record)
+        except (AssertionError, KeyError, TypeError, ValueError) as error:
+            place = f"{record.topic}-{record.partition}@{record.offset}"
+            unreadable.append(f"{place}: {type(error).__name__}: {error}")
+        else:
+            yield read
 
 
 def sessions(scene: Scene) -> list[str]:

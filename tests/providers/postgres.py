@@ -180,15 +180,35 @@ class WheelPostgres(PostgresServer):
         self._directory: Path = temporary_directory()
         self._server = Postgres(self._directory, self._owner, options={"fsync": "off"})
         self.owner_dsn = self._server.dsn()
+        self._wanted = False
+        """Whether it was started, and nobody has asked for its end."""
+        self._falls: list[str] = []
 
     async def start(self) -> None:
+        self.fallen()
         try:
             await self._server.start()
         except EmbeddedUnavailable as error:
             raise Unavailable(str(error)) from error
+        self._wanted = True
 
     async def stop(self, mode: Mode = "fast") -> None:
+        self.fallen()
+        self._wanted = False
         await self._server.stop(mode)
+
+    def fallen(self) -> list[str]:
+        """How it ended whenever nobody had asked for that."""
+        process = self._server._process
+        if self._wanted and process is not None and process.exit_code is not None:
+            self._wanted = False
+            self._falls.append(f"Postgres ended with {process.exit_code}")
+        return list(self._falls)
+
+    def log(self) -> str:
+        """All that it wrote; nothing if it never came to that."""
+        log = self._directory / "postgres.log"
+        return log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
 
     async def dispose(self) -> None:
         await self._server.stop("immediate")

@@ -1,0 +1,84 @@
+"""Patience: whether workers that are waited for stand still, or only come on more slowly than can be waited for."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Self
+
+CATCH_UP_SECONDS: Final = 240.0
+STANDING_SECONDS: Final = 120.0
+"""A partition that does not come on for so long, with everything healed, stands still: of all that a lane waits for
+nothing lasts longer than some ten seconds, and between two attempts it waits for less."""
+LOOK_SECONDS: Final = 0.2
+LONGEST_LOOK_SECONDS: Final = 5.0
+"""What took longer between two looks was the machine, and no partition's doing."""
+BEAT_SECONDS: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How it went. Everything came to its end if both are empty."""
+
+    standing: Mapping[str, int]
+    """What is left of the partitions that do not come on."""
+    slow: Mapping[str, int]
+    """What is left when patience is at its end, and every partition comes on."""
+
+    @property
+    def done(self) -> bool:
+        return not self.standing and not self.slow
+
+
+def follow(
+    left: Callable[[], Mapping[str, int]],
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Pace:
+    """Wait until nothing is left. ``left`` says how much is, of each partition that is not at its end."""
+    began = looked = clock()
+    before: Mapping[str, int] = {}
+    still: dict[str, float] = {}
+    while now := left():
+        moment = clock()
+        passed, looked = min(moment - looked, LONGEST_LOOK_SECONDS), moment
+        still = {
+            place: still.get(place, 0.0) + passed if before.get(place) == count else 0.0 for place, count in now.items()
+        }
+        standing = {place: now[place] for place, seconds in still.items() if seconds >= STANDING_SECONDS}
+        if standing:
+            return Pace(standing, {})
+        if looked - began > CATCH_UP_SECONDS:
+            return Pace({}, now)
+        before = now
+        sleep(LOOK_SECONDS)
+    return Pace({}, {})
+
+
+class Metronome(threading.Thread):
+    """A thread that wants to wake ten times a second, and notes by how much it was late: what the machine took."""
+
+    def __init__(self) -> None:
+        super().__init__(name="metronome", daemon=True)
+        self.latest = 0.0
+        """In seconds."""
+        self._halt = threading.Event()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._halt.set()
+        self.join()
+
+    def run(self) -> None:
+        before = time.monotonic()
+        while not self._halt.wait(BEAT_SECONDS):
+            now = time.monotonic()
+            self.latest = max(self.latest, now - before - BEAT_SECONDS)
+            before = now
