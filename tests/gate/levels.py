@@ -76,7 +76,7 @@ def ci(gate: Gate, head: str) -> int:
             summary = pytest_summary(Path(result.log))
         if result.verdict is Verdict.BROKEN:
             break
-    last = ["", *table(gate.told), *not_checked(gate.told)]
+    last = ["", *table(gate.told), "", *not_checked(gate.told)]
     if gate.broken:
         # The failures stand in the reason.
         summary = summary[-1:]
@@ -103,7 +103,7 @@ def verify(gate: Gate, now: Callable[[], Checkout], memory: Memory, *, chosen: S
         if before.commit != began.commit:
             gate.say(f"the checkout has changed: {before.told}")
         memory.keep(result, before, now())
-        if result.verdict is Verdict.BROKEN:
+        if result.verdict is Verdict.BROKEN and stage is not chosen[-1]:
             gate.say(*reason(result, stage, gate.given, LINES + 4))
     return _verdict_of_all(gate, began, now())
 

@@ -62,7 +62,9 @@ def _typed(target: str, arguments: Sequence[str]) -> str:
 
 
 def lint() -> Stage:
-    return Stage("lint", "the rules and the format of the house are kept", *_make("lint"))
+    # A line for each finding: as many as can be go into the reason.
+    concise = {"RUFF_OUTPUT_FORMAT": "concise"}
+    return Stage("lint", "the rules and the format of the house are kept", *_make("lint"), env=concise)
 
 
 def types() -> Stage:

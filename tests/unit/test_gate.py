@@ -146,7 +146,7 @@ def test_pytest_has_the_last_line_when_all_is_kept(tmp_path: Path) -> None:
     said = f"......\n===== short test summary info =====\nSKIPPED [1] no npm\n{PASSED}\nmake: bye"
     _, lines = ci(tmp_path, stage("lint"), stage("test", 0, said, pytest=True, aloud=True))
     table = lines.index("| stage | seconds | verdict |")
-    assert lines[table + 4 :] == ["===== short test summary info =====", "SKIPPED [1] no npm", PASSED]
+    assert lines[table + 5 :] == ["===== short test summary info =====", "SKIPPED [1] no npm", PASSED]
 
 
 def test_a_long_summary_keeps_the_table_near_the_end_and_its_own_last_line(tmp_path: Path) -> None:
