@@ -52,7 +52,13 @@ class Gate:
         echo = self.out if stage.aloud or self.out.isatty() else None
         if echo is not None:
             self.say(f"--- {stage.name} ---")
-        result = self.results[stage.name] = ran(stage, self.logs, self.given if stage.pytest else {}, echo, self.until)
+        try:
+            result = ran(stage, self.logs, self.given if stage.pytest else {}, echo, self.until)
+        except KeyboardInterrupt:
+            log = self.logs / f"{stage.name}.log"
+            self.say("", *table(self.told), "", f"ended from outside during {stage.name}; logs: {log}")
+            raise
+        self.results[stage.name] = result
         note = f"  ({stage.note})" if stage.note else ""
         self.say(f"{stage.name:<13} {result.seconds:>8.1f} s  {result.verdict.loud}{note}")
         return result

@@ -270,6 +270,29 @@ def test_a_server_left_behind_keeps_nobody_waiting(tmp_path: Path) -> None:
     assert time.monotonic() - began < 30
 
 
+def test_the_signal_that_ends_a_gate_ends_its_stage_and_leaves_a_table(tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    writing = f"import os, pathlib, time; pathlib.Path({str(pid)!r}).write_text(str(os.getpid()))"
+    program = (
+        "import pathlib, sys\nfrom tests.gate import __main__ as gate\nfrom tests.gate.stages import Stage\n"
+        f"waits = Stage('slow', '', (sys.executable, '-c', {writing + '; time.sleep(600)'!r}), '')\n"
+        "quick = Stage('quick', '', (sys.executable, '-c', ''), '')\n"
+        "gate.stages.ci = lambda _: [quick, waits]\n"
+        f"gate.logs = lambda: pathlib.Path({str(tmp_path)!r})\n"
+        "sys.argv = ['gate', 'ci']\nsys.exit(gate.main())"
+    )
+    gate = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    while not pid.exists() or not pid.read_text():
+        assert gate.poll() is None
+        time.sleep(0.02)
+    gate.send_signal(signal.SIGTERM)
+    lines = gate.communicate(timeout=60)[0].splitlines()
+    assert gate.returncode == 130
+    assert rows(lines) == [("quick", "kept")]
+    assert lines[-1] == f"ended from outside during slow; logs: {tmp_path / 'slow.log'}"
+    assert not psutil.pid_exists(int(pid.read_text()))
+
+
 # --- the level of a release -------------------------------------------------------------------------------------------
 
 
@@ -470,21 +493,3 @@ def test_the_quick_model_comes_to_every_configuration_and_mutant_in_turn() -> No
         run.name for run in check.CONFIGURATIONS
     }
     assert {run.name for _, drawn_mutants in drawn for run in drawn_mutants} == {run.name for run in check.MUTANTS}
-
-
-def test_the_signal_that_ends_a_gate_ends_its_stage(tmp_path: Path) -> None:
-    pid = tmp_path / "pid"
-    waits = f"import os, pathlib, time; pathlib.Path({str(pid)!r}).write_text(str(os.getpid())); time.sleep(600)"
-    program = (
-        "import signal, sys, pathlib\n"
-        "from tests.gate.running import ran\nfrom tests.gate.stages import Stage\n"
-        "signal.signal(signal.SIGTERM, signal.default_int_handler)\n"
-        f"ran(Stage('s', '', (sys.executable, '-c', {waits!r}), ''), pathlib.Path({str(tmp_path)!r}), {{}}, None)\n"
-    )
-    gate = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.DEVNULL)
-    while not pid.exists() or not pid.read_text():
-        assert gate.poll() is None
-        time.sleep(0.02)
-    gate.send_signal(signal.SIGTERM)
-    gate.wait(60)
-    assert not psutil.pid_exists(int(pid.read_text()))
