@@ -173,6 +173,12 @@ def test_pytest_has_the_last_line_when_a_test_fails_and_the_reason_stands_before
     assert last.index("| stage | seconds | verdict |") < last.index("BROKEN: test")
 
 
+def test_tests_that_were_cut_off_do_not_sound_as_if_they_had_passed(tmp_path: Path) -> None:
+    code, lines = ci(tmp_path, stage("test", 2, f"KeyboardInterrupt\n{PASSED}", pytest=True, aloud=True))
+    assert code == 1
+    assert lines[-1] == f"logs:     {tmp_path / 'test.log'}"
+
+
 def test_many_failures_leave_room_for_the_table(tmp_path: Path) -> None:
     asserted = "\n".join(f"E   assert {number}" for number in range(50))
     failed = "\n".join(f"FAILED t.py::test_{number}" for number in range(50))
