@@ -13,7 +13,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit
 	--python-version 3.11 --custom-compile-command "make requirements" $(if $(UPGRADE),--upgrade)
 
 .DEFAULT_GOAL := help
-.PHONY: demo test faults bench lint types format model requirements clean help
+.PHONY: demo test faults bench lint types format model verify requirements clean help
 
 demo: $(INSTALLED) ## embedded broker and Postgres, the golden command and a few that are refused
 	@$(BIN)/effective-worker demo $(ARGS)
@@ -28,8 +28,11 @@ bench: $(INSTALLED) ## what a command costs, beside what else one might do (ARGS
 	@$(BIN)/python -m pip install --quiet --require-hashes --requirement deploy/requirements-bench.txt
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
 
-model: ## the protocol, model-checked with spin and gcc; every mutant of it must break (ARGS=--deep for more)
+model: ## the protocol, model-checked with spin and gcc; every mutant of it must break (ARGS=--deep or --quick)
 	@python3 tests/model/check.py $(ARGS)
+
+verify: $(INSTALLED) ## all there is, whatever breaks, and a table of it (ARGS="--from faults-2" goes on there; --list)
+	@$(BIN)/python -m tests.gate verify $(ARGS)
 
 lint: $(INSTALLED) ## ruff: rules and format
 	@$(BIN)/ruff check .

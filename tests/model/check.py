@@ -4,6 +4,7 @@ Needs spin and gcc, and nothing else. README.md tells what P1 to P5 mean, and wh
 """
 
 import argparse
+import hashlib
 import os
 import re
 import shutil
@@ -13,9 +14,9 @@ import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, TextIO
+from typing import Final, NoReturn, TextIO
 
 HERE: Final = Path(__file__).resolve().parent
 MEMORY_MIB: Final = 2000
@@ -23,6 +24,11 @@ MEMORY_MIB: Final = 2000
 AT_ONCE: Final = 2
 DEPTH: Final = 1_000_000
 HOLDS: Final = "holds"
+BROKEN: Final = 1
+NOT_CHECKED: Final = 2
+USAGE: Final = 64
+MUTANTS_IN_TURN: Final = 14
+CONFIGURATIONS_IN_TURN: Final = 1
 
 
 class Unusable(Exception):
@@ -31,13 +37,17 @@ class Unusable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One exhaustive search. ``breaks`` is the property that must be violated, ``None`` if all must hold."""
+    """One exhaustive search. ``breaks`` is the property that must be violated, ``None`` if all must hold.
+
+    ``quick``: a few CPU seconds, and a part of the protocol that the others do not reach.
+    """
 
     name: str
     bounds: str
     breaks: str | None = None
     model: str = "lane"
     live: bool = False
+    quick: bool = False
 
     @property
     def defines(self) -> list[str]:
@@ -61,34 +71,34 @@ class Verdict:
 
 
 CONFIGURATIONS: Final = (
-    Run("a crash and a rebalance", "CRASHES=1 REBALANCES=1"),
+    Run("a crash and a rebalance", "CRASHES=1 REBALANCES=1", quick=True),
     Run("four commands", "N=4 REBALANCES=1"),
     Run("two of each", "N=2 CRASHES=2 REBALANCES=2"),
     Run("an answer is lost", "CRASHES=1 REBALANCES=1 LOST=1"),
-    Run("two answers are lost", "N=2 REBALANCES=1 LOST=2"),
-    Run("a request is late", "REBALANCES=1 LATE=1"),
+    Run("two answers are lost", "N=2 REBALANCES=1 LOST=2", quick=True),
+    Run("a request is late", "REBALANCES=1 LATE=1", quick=True),
     Run("lost and late", "N=2 REBALANCES=1 LOST=1 LATE=1"),
     Run("a Produce is refused, a transaction timed out", "N=2 REBALANCES=1 REFUSALS=1 TIMEOUTS=1 LATE=1"),
-    Run("an answer is refused for good (Kafka halves)", "CRASHES=1 REBALANCES=1 LARGE=1"),
+    Run("an answer is refused for good (Kafka halves)", "CRASHES=1 REBALANCES=1 LARGE=1", quick=True),
     Run("the same, with faults", "N=2 REBALANCES=1 LARGE=0 REFUSALS=1 LOST=1"),
     Run("a bad command (Postgres halves)", "CRASHES=1 REBALANCES=1 BAD=1 ROLLBACKS=1"),
     Run("batches refused as such", "CRASHES=1 REBALANCES=1 TOGETHER=1 LOST=1"),
     Run("fencing looks like another error, restarts", "N=2 REBALANCES=2 MASKED=1 AWAY=1 TIMEOUTS=1"),
     Run("an old broker", "N=2 CRASHES=1 REBALANCES=1 LATE=1 VERIFY=0"),
     Run("at_least_once", "DELIVERY=1 CRASHES=1 REBALANCES=1 LOST=1"),
-    Run("at_least_once, late and refused", "N=2 DELIVERY=1 REBALANCES=1 LATE=1 REFUSALS=1 LARGE=1"),
-    Run("change-over after crashes", "DELIVERY=2 CRASHES=2 LOST=1"),
+    Run("at_least_once, late and refused", "N=2 DELIVERY=1 REBALANCES=1 LATE=1 REFUSALS=1 LARGE=1", quick=True),
+    Run("change-over after crashes", "DELIVERY=2 CRASHES=2 LOST=1", quick=True),
     Run("change-over with a zombie", "N=2 DELIVERY=2 REBALANCES=1 LOST=1 LATE=1"),
     Run("liveness", "N=2 CRASHES=1 REBALANCES=1", live=True),
     Run("liveness, restarts without a heartbeat", "N=2 REBALANCES=1 AWAY=1 LOST=1", live=True),
-    Run("liveness, fencing always looks like another error", "N=2 REBALANCES=1 MASKED=-1", live=True),
+    Run("liveness, fencing always looks like another error", "N=2 REBALANCES=1 MASKED=-1", live=True, quick=True),
     Run("liveness, a zombie deaf to the group", "N=3 REBALANCES=1 DEAF=1", live=True),
     Run("the same, and fencing always looks like another error", "N=2 REBALANCES=1 DEAF=1 MASKED=-1", live=True),
     Run("one id, the same request", "CASE=1", model="ids"),
     Run("one id, the right granted meanwhile", "CASE=1 LATE_RIGHT=1", model="ids"),
     Run("one id, another request", "CASE=2 LATE_RIGHT=1", model="ids"),
     Run("one id, twice in one batch", "CASE=3 LATE_RIGHT=1", model="ids"),
-    Run("one id, both", "CASE=4 LATE_RIGHT=1", model="ids"),
+    Run("one id, both", "CASE=4 LATE_RIGHT=1", model="ids", quick=True),
     Run("one id, beside another for the same token", "CASE=5 LATE_RIGHT=1", model="ids"),
 )
 
@@ -155,10 +165,26 @@ def mutated(run: Run) -> Run:
     switch = run.name.split()[0]
     if switch == "NO_HOLD":
         return run
-    return Run(run.name, f"{run.bounds} {switch}=1", run.breaks, run.model, run.live)
+    return replace(run, bounds=f"{run.bounds} {switch}=1")
 
 
-def searched(run: Run, *, shortest: bool = False, trace: bool = False) -> tuple[Verdict, str]:
+def in_turn(names: Sequence[str], turn: str, count: int) -> list[str]:
+    """So many of the names, decided by ``turn`` alone: over many turns, each comes as often as any other."""
+    ranked = sorted(names, key=lambda name: hashlib.sha256(f"{turn} {name}".encode()).digest())
+    return sorted(ranked[:count], key=list(names).index)
+
+
+def quick(turn: str) -> tuple[list[Run], list[Run]]:
+    """The configurations and mutants of ``--quick``: what each reaches alone, and some of the others in turn."""
+
+    def chosen(runs: Sequence[Run], count: int) -> list[Run]:
+        names = in_turn([run.name for run in runs if not run.quick], turn, count)
+        return [run for run in runs if run.quick or run.name in names]
+
+    return chosen(CONFIGURATIONS, CONFIGURATIONS_IN_TURN), chosen([*map(mutated, MUTANTS)], MUTANTS_IN_TURN)
+
+
+def searched(run: Run, *, shortest: bool = False, trace: bool = False, optimised: bool = True) -> tuple[Verdict, str]:
     """Build and run the search in a directory of its own. Returns the verdict and, if asked for, the counter-example.
 
     Raises ``Unusable`` if the search could not be finished.
@@ -169,7 +195,9 @@ def searched(run: Run, *, shortest: bool = False, trace: bool = False) -> tuple[
         source = str(shutil.copy(HERE / f"{run.model}.pml", directory))
         _called(["spin", *run.defines, "-a", source], directory)
         kind = ["-DNFAIR=2"] if run.live else ["-DSAFETY", "-DNOCLAIM", *(["-DBFS"] if shortest else [])]
-        compiled = ["gcc", "-O2" if run.breaks is None else "-O1", "-w", f"-DMEMLIM={MEMORY_MIB}", *kind]
+        # Of a short search, most of the time goes into the compiler.
+        level = "-O2" if optimised and run.breaks is None else "-O0"
+        compiled = ["gcc", level, "-w", f"-DMEMLIM={MEMORY_MIB}", *kind]
         _called([*compiled, "-o", "pan", "pan.c"], directory)
         output = _called(["./pan", f"-m{DEPTH}", "-E", "-w22", *(["-a", "-f"] if run.live else [])], directory)
         verdict = _read(run, output, time.monotonic() - began)
@@ -210,13 +238,17 @@ def _say(text: str, stream: TextIO = sys.stdout) -> None:
     stream.flush()
 
 
-def reported(title: str, runs: Sequence[Run], *, shortest: bool = False) -> bool:
+def reported(title: str, runs: Sequence[Run], *, shortest: bool = False, optimised: bool = True) -> bool:
     """Run all, print a line for each as it ends, in order. Whether all came out as expected."""
     _say(f"\n{title}")
     _say(f"  {'':<52} {'bounds':<62} {'states':>10} {'s':>5} {'MiB':>5}  result")
     well = True
+
+    def search(run: Run) -> Verdict:
+        return searched(run, shortest=shortest and not run.live, optimised=optimised)[0]
+
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        for verdict, _ in pool.map(lambda run: searched(run, shortest=shortest and not run.live), runs):
+        for verdict in pool.map(search, runs):
             run, mark = verdict.run, "" if verdict.expected else f"  <-- expected: {verdict.run.breaks or HOLDS}"
             shown = verdict.result if verdict.result == HOLDS else f"{verdict.result} breaks"
             bounds = f"{'live ' if run.live else ''}{run.bounds}"
@@ -234,32 +266,60 @@ def told(name: str) -> int:
             _say(f"{said}\n{verdict.result} breaks" if said else "no counter-example")
             return 0
     _say(f"no mutant is called {name}", sys.stderr)
-    return 1
+    return USAGE
+
+
+class Parser(argparse.ArgumentParser):
+    """Exits 64 over a wrong option: 2 has a meaning of its own here."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(USAGE, f"{self.prog}: {message}\n")
+
+
+def options() -> argparse.Namespace:
+    """The command line."""
+    parser = Parser(description=__doc__)
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--deep", action="store_true", help="larger bounds: some minutes more, the same memory")
+    size.add_argument("--quick", action="store_true", help="a selection that takes half a minute")
+    parser.add_argument("--turn", default="", help="decides what else --quick takes: a commit, say")
+    parser.add_argument("--trace", metavar="NAME", help="print the counter-example of this mutant or remark")
+    return parser.parse_args()
+
+
+def checked(arguments: argparse.Namespace) -> bool:
+    """Search what is asked for. Whether all came out as expected."""
+    configurations, mutants = [*CONFIGURATIONS, *(DEEP if arguments.deep else ())], [*map(mutated, MUTANTS)]
+    if arguments.quick:
+        configurations, mutants = quick(arguments.turn)
+    optimised = not arguments.quick
+    well = reported("The protocol: all of these hold", configurations, optimised=optimised)
+    well = reported("Mutants: each breaks a property", mutants, shortest=True) and well
+    return (arguments.quick or reported("Remarks (README.md)", REMARKS)) and well
 
 
 def main() -> int:
-    """Exit 0 if every configuration holds and every mutant breaks the property it should, 1 otherwise."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--deep", action="store_true", help="larger bounds: some minutes more, the same memory")
-    parser.add_argument("--trace", metavar="NAME", help="print the counter-example of this mutant or remark")
-    arguments = parser.parse_args()
+    """Exit 0 if every configuration holds and every mutant breaks the property it should, 1 if one does not.
+
+    Exit 2 if that could not be found out, for want of a tool or of memory.
+    """
+    arguments = options()
     missing = [tool for tool in ("spin", "gcc") if shutil.which(tool) is None]
     if missing:
         _say(f"{' and '.join(missing)} not found: the model needs both (on Debian: spin, gcc)", sys.stderr)
-        return 1
+        return NOT_CHECKED
     os.environ["LC_ALL"] = "C"
     began = time.monotonic()
     try:
         if arguments.trace:
             return told(arguments.trace)
-        well = reported("The protocol: all of these hold", CONFIGURATIONS + (DEEP if arguments.deep else ()))
-        well = reported("Mutants: each breaks a property", [*map(mutated, MUTANTS)], shortest=True) and well
-        well = reported("Remarks (README.md)", REMARKS) and well
+        well = checked(arguments)
     except Unusable as fault:
         _say(str(fault), sys.stderr)
-        return 1
+        return NOT_CHECKED
     _say(f"\n{'as it should be' if well else 'NOT as it should be'}, after {time.monotonic() - began:.0f} s")
-    return 0 if well else 1
+    return 0 if well else BROKEN
 
 
 if __name__ == "__main__":

@@ -1,0 +1,187 @@
+"""The stages of both levels, from cheap to dear: what each promises, and the command that shows it."""
+
+import ast
+import hashlib
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from tests.gate.verdicts import Reading
+from tests.model.check import in_turn
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+MUTANTS_AT_ONCE: Final = 3
+SEEDS: Final = 1000
+MUTANTS_TESTS: Final = "tests/faults/test_mutants.py"
+NETWORK_TESTS: Final = "tests/faults/test_network.py"
+REAL: Final = {"REQUIRE_REAL_KAFKA": "1"}
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """``promise``: what it shows when it is kept. ``by_hand``: the command that repeats it."""
+
+    name: str
+    promise: str
+    command: tuple[str, ...]
+    by_hand: str
+    reading: Reading = Reading.TOOL
+    env: Mapping[str, str] = field(default_factory=dict)
+    gives: Mapping[str, str] = field(default_factory=dict)
+    """The environment of all stages after it, once it is kept."""
+    note: str = ""
+    pytest: bool = False
+    aloud: bool = False
+    """Its output is passed on, terminal or not."""
+    logs_option: str | None = None
+    """The option by which the command takes a directory for logs of its own."""
+
+
+def environment() -> Path:
+    """The environment that the commands run in, as the Makefile names it."""
+    return Path(os.environ.get("VENV") or ".venv")
+
+
+def _make(target: str, *arguments: str) -> tuple[tuple[str, ...], str]:
+    """The command of a target, and how one types it."""
+    given = [f"ARGS={shlex.join(arguments)}"] if arguments else []
+    return ("make", "--no-print-directory", target, *given), _typed(target, arguments)
+
+
+def _module(target: str, *command: str) -> tuple[tuple[str, ...], str]:
+    """The same without make, which says 2 whatever the command said. Its arguments begin after the module or script."""
+    arguments = command[2:] if command[0] == "-m" else command[1:]
+    return (str(environment() / "bin" / "python"), *command), _typed(target, arguments)
+
+
+def _typed(target: str, arguments: Sequence[str]) -> str:
+    return f'make {target} ARGS="{shlex.join(arguments)}"' if arguments else f"make {target}"
+
+
+def lint() -> Stage:
+    # A line for each finding: as many as can be go into the reason.
+    concise = {"RUFF_OUTPUT_FORMAT": "concise"}
+    return Stage("lint", "the rules and the format of the house are kept", *_make("lint"), env=concise)
+
+
+def types() -> Stage:
+    return Stage("types", "mypy finds nothing, as strict as it can be", *_make("types"))
+
+
+def model(*arguments: str) -> Stage:
+    return Stage(
+        "model",
+        "every interleaving of the protocol keeps P1 to P5, and breaks them once a rule is undone",
+        *_module("model", "tests/model/check.py", *arguments),
+        reading=Reading.HARNESS,
+    )
+
+
+def outside_tools() -> Stage:
+    """Ask for the tools that the tests skip where they cannot be had: where they can, nothing is skipped."""
+    command = ("npm", "view", "ajv", "version")
+    return Stage(
+        "outside-tools",
+        "tools from outside, which no one here wrote, can be had for reading the contract pack",
+        command,
+        shlex.join(command),
+        reading=Reading.OPTIONAL,
+        gives={"REQUIRE_OUTSIDE_TOOLS": "1"},
+    )
+
+
+def faults(name: str, seconds: int, seed: int) -> Stage:
+    command = ("-m", "tests.faults", "--seconds", str(seconds), "--seed", str(seed), "--rate", "300")
+    return Stage(
+        name,
+        f"every command is answered exactly once under {seconds} s of faults",
+        *_module("faults", *command),
+        reading=Reading.HARNESS,
+        note=f"seed {seed}",
+        logs_option="--logs",
+    )
+
+
+def pytests(name: str, promise: str, *arguments: str, note: str = "") -> Stage:
+    command, by_hand = _make("test", *arguments)
+    return Stage(name, promise, command, by_hand, env=REAL, note=note, pytest=True, aloud=name == "test")
+
+
+def mutants(root: Path = ROOT) -> list[str]:
+    """The mutants of ``tests/faults/mutants.py``, read and not imported: this needs nothing that is installed."""
+    tree = ast.parse((root / "tests" / "faults" / "mutants.py").read_text(encoding="utf-8"))
+    return [
+        node.args[0].value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "MutantSpec"
+        if isinstance(node.args[0], ast.Constant) and isinstance(node.args[0].value, str)
+    ]
+
+
+def seed_of(commit: str) -> int:
+    """A seed for the faults that another commit does not share, from 1 to ``SEEDS``."""
+    return 1 + int(hashlib.sha256(commit.encode()).hexdigest(), 16) % SEEDS
+
+
+def _alone() -> list[str]:
+    """The options for tests whose steps are timed: one after another, where tests otherwise run beside each other."""
+    pinned = (ROOT / "deploy" / "requirements-dev.txt").read_text(encoding="utf-8")
+    return ["-m", "slow", *(["-n", "0"] if "pytest-xdist" in pinned else [])]
+
+
+def some_mutants(commit: str) -> Stage:
+    """Three mutants, each with its rule and without."""
+    chosen = in_turn(mutants(), commit, MUTANTS_AT_ONCE)
+    return pytests(
+        "mutants",
+        "the worker with one rule undone is caught, and as it is comes through the same",
+        *_alone(),
+        MUTANTS_TESTS,
+        "-k",
+        " or ".join(f"[{name}]" for name in chosen),
+        note=", ".join(chosen),
+    )
+
+
+def ci(commit: str) -> list[Stage]:
+    """What every change passes. What is too dear for that takes turns, by the commit's hash."""
+    return [
+        lint(),
+        types(),
+        outside_tools(),
+        model("--quick", "--turn", commit),
+        some_mutants(commit),
+        faults("faults", 90, seed_of(commit)),
+        pytests("test", "the worker does what schemas/CONTRACT.md and worker/DESIGN.md say, on real Apache Kafka"),
+    ]
+
+
+def verify() -> list[Stage]:
+    """All of it."""
+    return [
+        lint(),
+        types(),
+        outside_tools(),
+        model("--deep"),
+        pytests("test", "the worker does what schemas/CONTRACT.md and worker/DESIGN.md say, on real Apache Kafka"),
+        pytests(
+            "slow",
+            "the same, where a test takes long",
+            *(*_alone(), "--deselect", MUTANTS_TESTS, "--deselect", NETWORK_TESTS),
+        ),
+        pytests(
+            "mutants",
+            "the worker with any one rule undone is caught, and as it is comes through the same",
+            *(*_alone(), MUTANTS_TESTS),
+        ),
+        pytests(
+            "network",
+            "whatever happens to a single request, every command is answered exactly once",
+            *(*_alone(), NETWORK_TESTS),
+        ),
+        *(faults(f"faults-{seed}", 480, seed) for seed in (1, 2, 3)),
+        Stage("bench", "everything that is measured is answered rightly", *_make("bench", "--quick")),
+    ]
