@@ -22,13 +22,14 @@ class Reading(Enum):
     """The meaning of an exit code. No code at all is a stage that had to be ended."""
 
     TOOL = "0 is kept, anything else is broken: linters, pytest (5, nothing was run, as well)"
-    HARNESS = "2 says that the harness failed or lacks a tool, anything else but 0 that a promise is broken"
+    HARNESS = "2 and a signal say that the harness failed or lacks a tool, anything else but 0 that a promise is broken"
     OPTIONAL = "anything but 0 says that something is not there"
 
     def verdict(self, code: int | None) -> Verdict:
         if code == 0:
             return Verdict.KEPT
-        excused = {Reading.TOOL: False, Reading.HARNESS: code in {2, None}, Reading.OPTIONAL: True}[self]
+        failed = code is None or code == 2 or code < 0
+        excused = {Reading.TOOL: False, Reading.HARNESS: failed, Reading.OPTIONAL: True}[self]
         return Verdict.NOT_CHECKED if excused else Verdict.BROKEN
 
 
