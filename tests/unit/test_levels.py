@@ -20,7 +20,7 @@ def slow_marks(tree: ast.AST) -> Iterator[ast.AST]:
     """Every use of the marker below a node, called or bare."""
     called = {id(node.func): node for node in ast.walk(tree) if isinstance(node, ast.Call)}
     for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and node.attr == "slow":
+        if isinstance(node, ast.Attribute) and ast.unparse(node) == "pytest.mark.slow":
             yield called.get(id(node), node)
 
 
