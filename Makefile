@@ -19,7 +19,7 @@ demo: $(INSTALLED) ## embedded broker and Postgres, the golden command and a few
 	@$(BIN)/effective-worker demo $(ARGS)
 
 test: $(INSTALLED) ## every promise, on two cores (ARGS="-k name" for some; REQUIRE_REAL_KAFKA=1 to insist on Apache Kafka)
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder -m "not slow" $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --no-loadscope-reorder -m "not slow" $(ARGS)
 
 faults: $(INSTALLED) ## exactly once, under fire: a cluster, workers and faults (ARGS="--seconds 480 --seed 7")
 	@$(BIN)/python -m tests.faults $(ARGS)

@@ -16,6 +16,7 @@ from tests.providers import postgres as postgres_providers
 from tests.providers.kafka import PARTITIONS, KafkaServer, TopicNames, create_topics, delete_topics
 from tests.providers.postgres import DatabaseUnderTest, PostgresServer
 from tests.providers.shared import LocalServers, RemoteServers, Servers, SharedKafka, SharedPostgres
+from tests.scheduling import OWN_SERVERS, Scheduling, rank
 
 # Property tests look at the same examples in every run, however slow the machine is.
 settings.register_profile(
@@ -24,7 +25,6 @@ settings.register_profile(
 settings.load_profile("steady")
 
 SERVERS: Final = pytest.StashKey[Servers]()
-OWN_SERVERS: Final = "own_servers"
 
 
 def real_kafka_is_demanded() -> bool:
@@ -65,26 +65,13 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         servers.close()
 
 
-@pytest.hookimpl(tryfirst=True)
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    return Scheduling(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep together, in one process of pytest-xdist, the tests that share something dear. The longest come first."""
-    for item in items:
-        group = _shares(item)
-        if group is not None:
-            item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: _RANK.get(item.path.parent.name, len(_RANK)))
-
-
-_RANK: Final = {"acceptance": 0, "faults": 1, "integration": 2, "contract": 3}
-
-
-def _shares(item: pytest.Item) -> str | None:
-    fixtures = getattr(item, "fixturenames", ())
-    if item.get_closest_marker(OWN_SERVERS) is not None:
-        return OWN_SERVERS
-    if item.path.parent.name == "faults" and "kafka" in fixtures:
-        return "faults"
-    return item.path.name if {"shared_scene", "shared"} & set(fixtures) else None
+    items.sort(key=lambda item: rank(item.nodeid.partition("::")[0]))
 
 
 def pytest_report_header() -> list[str]:

@@ -1,0 +1,52 @@
+"""The order and the shares in which pytest-xdist hands out tests (``make test``).
+
+Its own ``loadgroup`` looks at the marks of tests, by way of a part of pytest that is not there any more, and groups
+nothing then, in silence. The process that hands out tests has seen their files only, so files decide.
+"""
+
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from xdist.scheduler import LoadScopeScheduling
+
+ROOT: Final = Path(__file__).parents[1]
+OWN_SERVERS: Final = "own_servers"
+ONE_BY_ONE: Final = ("tests/acceptance/", "tests/integration/")
+"""Folders whose tests take seconds each."""
+ORDER: Final = ("tests/acceptance/", "tests/faults/", "tests/integration/")
+"""The folders whose tests come first, because they take longest: what is short evens out the end."""
+
+
+def rank(file: str) -> tuple[bool, int]:
+    """Place a file, named from the root, in the order: the servers that take a start of their own first."""
+    folder = next((place for place, name in enumerate(ORDER) if file.startswith(name)), len(ORDER))
+    return scope_of(file) != OWN_SERVERS, folder
+
+
+def scope_of(test: str) -> str:
+    """Name what a test (``file::name``) shares: tests of one scope run in one process, one after the other.
+
+    The tests that stop servers share a broker and a Postgres, and those of a file its fixtures of module scope.
+    """
+    file = test.partition("::")[0]
+    text = _text(file)
+    if f"pytest.mark.{OWN_SERVERS}" in text:
+        return OWN_SERVERS
+    return test if file.startswith(ONE_BY_ONE) and 'scope="module"' not in text and "shared_scene" not in text else file
+
+
+@cache
+def _text(file: str) -> str:
+    path = ROOT / file
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
+class Scheduling(LoadScopeScheduling):  # type: ignore[misc] # it has no types
+    """Hand out one scope after the other, to whichever process is free."""
+
+    def __init__(self, config: Any, log: Any = None) -> None:
+        super().__init__(config, log)
+
+    def _split_scope(self, nodeid: str) -> str:
+        return scope_of(nodeid)
