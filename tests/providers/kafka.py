@@ -1,6 +1,7 @@
 """Kafka for the tests, from the first that can serve: an address given, a container, a JVM process, a wheel."""
 
 import asyncio
+import fcntl
 import os
 import pwd
 import re
@@ -420,7 +421,11 @@ def _jars(kept: Path, wanted: Sequence[tuple[str, str, str]]) -> Path:
         raise Unavailable("Apache Kafka's jars are not cached, and Maven (mvn), which fetches them, is not installed")
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
-        _fetch(maven, kept, wanted)
+        with (kept.parent / "lock").open("w") as lock:
+            # Another process of the session may want them at the same time.
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not kept.is_dir():
+                _fetch(maven, kept, wanted)
     except OSError as error:
         raise Unavailable(f"the jars of Apache Kafka cannot be kept in {kept.parent}: {error.strerror}") from error
     return kept
