@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import pace
 from tests.providers import Unavailable
 from tests.providers import kafka as kafka_providers
 from tests.providers import postgres as postgres_providers
@@ -36,10 +37,18 @@ def real_kafka_is_demanded() -> bool:
     return os.environ.get("REQUIRE_REAL_KAFKA", "") not in {"", "0"}
 
 
+def pytest_configure() -> None:
+    """Measure the machine's pace, before anything that the tests start can slow it down."""
+    pace.measured_once()
+
+
 def pytest_report_header() -> list[str]:
-    """What a test that asks for a broker will get, as far as can be told without starting one."""
+    """The pace, and what a test that asks for a broker will get, as far as can be told without starting one."""
     demanded = ", nothing but Apache Kafka will do" if real_kafka_is_demanded() else ""
-    return [f"broker: {kafka_providers.likely()}{demanded} (started when a test asks for it)"]
+    return [
+        f"pace: {pace.pace():.2f} (every ceiling is multiplied by it; {pace.VARIABLE} sets it)",
+        f"broker: {kafka_providers.likely()}{demanded} (started when a test asks for it)",
+    ]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
