@@ -189,6 +189,16 @@ async def test_a_lane_that_is_blocked_is_not_ready_and_says_why() -> None:
         assert "committed offset is 7" in document["reason"]
 
 
+async def test_a_lane_that_was_lost_is_not_ready_before_it_has_started_again() -> None:
+    async with supervised() as house:
+        house.trouble = [LaneLost("another worker has taken the lane")]
+        await house.assign(ONE)
+        await house.until(lambda: house.health.lanes()[ONE].state == "waiting")
+        ready, document = house.health.ready()
+        assert not ready
+        assert document["reason"] == "partition 1 is waiting: another worker has taken the lane"
+
+
 async def test_a_revoked_lane_may_finish_what_it_has_in_hand() -> None:
     finished = asyncio.Event()
 
