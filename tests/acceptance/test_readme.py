@@ -18,12 +18,13 @@ from uuid import uuid4
 import pytest
 
 from tests.logins import SECRET
+from tests.pace import patience
 from tests.providers.kafka import KafkaServer
 from tests.providers.postgres import PostgresServer
 from worker.embedded.postgres import make_database
 
 ROOT: Final = Path(__file__).parents[2]
-SECONDS: Final = 300
+SECONDS: Final = 600
 
 _BLOCK: Final = re.compile(
     r"<!-- run(?P<servers> with servers)? -->\n+```[a-z]*\n(?P<script>.*?)\n```"
@@ -92,7 +93,7 @@ def run(block: Block, directory: Path, variables: dict[str, str]) -> subprocess.
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=SECONDS,
+        timeout=patience(SECONDS),
         check=False,
     )
 

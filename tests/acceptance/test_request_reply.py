@@ -18,6 +18,7 @@ from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
 
 from tests.acceptance.clients import Outgoing, Record, read_committed
 from tests.acceptance.scene import PARTITIONS, Scene, answer, body, event_id, history, status
+from tests.pace import patience
 from tests.providers import Unavailable
 from tests.providers.kafka import JvmKafka, TopicNames, create_topics, delete_topics, spring_program, warm_up
 
@@ -36,7 +37,7 @@ def replies(scene: Scene) -> Iterator[str]:
     name = f"replies-{uuid4().hex[:12]}"
     create_topics(scene.kafka.bootstrap, name, partitions=PARTITIONS - 1)
     yield name
-    if name in scene.admin().list_topics(timeout=30).topics:
+    if name in scene.admin().list_topics(timeout=patience(60)).topics:
         delete_topics(scene.kafka.bootstrap, name)
 
 
@@ -107,7 +108,7 @@ def test_what_may_not_be_redirected_is_refused_in_the_results_topic_and_changes_
     assert history(scene) == []
     assert scene.seen(replies) == []
     # To ask for a topic has not made it.
-    assert "replies-nowhere" not in scene.admin().list_topics(timeout=30).topics
+    assert "replies-nowhere" not in scene.admin().list_topics(timeout=patience(60)).topics
 
 
 @pytest.mark.parametrize("encoded", [False, True])
@@ -213,7 +214,7 @@ def test_a_forbidden_topic_stops_nobody_and_a_missing_one_is_not_made_by_asking_
         *(AclOperation.DESCRIBE, AclPermissionType.ALLOW),
     )
     for made in admin.create_acls([denied, allowed]).values():
-        made.result(timeout=30)
+        made.result(timeout=patience(60))
     codes = guarded.new_tokens(3)
     places = [[("reply_to", forbidden.encode())], [], [("reply_to", missing.encode())]]
     guarded.send(*(Outgoing(body(code), b"", place, 0) for code, place in zip(codes, places, strict=True)))
@@ -224,7 +225,7 @@ def test_a_forbidden_topic_stops_nobody_and_a_missing_one_is_not_made_by_asking_
 
     assert [status(record)[0] for record in records] == ["OK", "OK", "INVALID_PARAMETER"]
     assert len(history(guarded)) == len(guarded.transitions()) == 2
-    assert missing not in admin.list_topics(timeout=30).topics
+    assert missing not in admin.list_topics(timeout=patience(60)).topics
 
 
 # --- Spring -----------------------------------------------------------------------------------------------------------
@@ -247,7 +248,7 @@ def test_springs_replying_template_gets_every_reply(scene: Scene, replies: str, 
             input=b"\n".join(commands),
             capture_output=True,
             check=False,
-            timeout=120,
+            timeout=patience(300),
         )
     assert done.returncode == 0, done.stderr.decode()[-2000:]
 
@@ -284,7 +285,7 @@ def go(*arguments: str) -> "subprocess.CompletedProcess[str]":
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=patience(600),
     )
 
 
@@ -298,7 +299,7 @@ def test_a_client_in_go_gets_every_reply(scene: Scene, replies: str) -> None:
             input=b"\n".join(commands),
             capture_output=True,
             check=False,
-            timeout=120,
+            timeout=patience(300),
         )
     assert done.returncode == 0, done.stderr.decode()
 

@@ -13,12 +13,14 @@ from tests.pace import (
     MOST,
     ROUND_SECONDS,
     START_SECONDS,
+    STRETCHED_MOST,
     VARIABLE,
     in_milliseconds,
     measure,
     measured_once,
     pace,
     patience,
+    stretched,
 )
 
 COMMON: Final = 1.0
@@ -81,6 +83,16 @@ def test_a_core_that_another_program_has_half_of_is_twice_as_slow() -> None:
     assert measure(machine.clock, interrupted, machine.start) == pytest.approx(2.0)
 
 
+def test_the_quicker_of_two_starts_counts() -> None:
+    machine = Machine(COMMON, COMMON)
+    lengths = iter([50.0, 2.0])
+
+    def start() -> None:
+        machine.now += START_SECONDS * next(lengths)
+
+    assert measure(machine.clock, machine.work, start) == pytest.approx(2.0)
+
+
 def test_this_machine_has_a_pace() -> None:
     assert 1.0 <= measure() <= MOST
 
@@ -123,7 +135,12 @@ def test_a_pace_has_an_upper_bound() -> None:
 
 def test_a_ceiling_is_scaled_by_the_pace() -> None:
     assert patience(60.0, {VARIABLE: "2.5"}) == 150.0
+
+
+def test_what_a_test_sits_out_is_stretched_no_further_than_needed() -> None:
     assert in_milliseconds(6, {VARIABLE: "1.5"}) == "9000"
+    assert in_milliseconds(6, {VARIABLE: "15"}) == f"{6000 * STRETCHED_MOST:.0f}"
+    assert stretched(6, {VARIABLE: "15"}) == 6 * STRETCHED_MOST
 
 
 def test_the_session_has_its_pace_and_a_program_that_it_starts_the_same() -> None:
