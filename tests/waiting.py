@@ -142,8 +142,12 @@ def run_to_end(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     given: str | None = None,
+    merged: bool = False,
 ) -> "subprocess.CompletedProcess[str]":
-    """Run a program, ``given`` this on its stdin, and return how it ended, whatever its exit code."""
+    """Run a program, ``given`` this on its stdin, and return how it ended, whatever its exit code.
+
+    ``merged`` has what it writes to stderr in its stdout, in order.
+    """
     source: dict[str, Any] = {"stdin": subprocess.DEVNULL} if given is None else {"input": given}
     ceiling = Ceiling(seconds)
     try:
@@ -151,7 +155,8 @@ def run_to_end(
             [str(part) for part in command],
             cwd=cwd,
             env=env,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT if merged else subprocess.PIPE,
             text=True,
             check=False,
             timeout=ceiling.left,

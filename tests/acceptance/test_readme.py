@@ -18,9 +18,9 @@ from uuid import uuid4
 import pytest
 
 from tests.logins import SECRET
-from tests.pace import patience
 from tests.providers.kafka import KafkaServer
 from tests.providers.postgres import PostgresServer
+from tests.waiting import run_to_end
 from worker.embedded.postgres import make_database
 
 ROOT: Final = Path(__file__).parents[2]
@@ -85,17 +85,7 @@ def test_a_block_is_read_with_its_claims() -> None:
 
 
 def run(block: Block, directory: Path, variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["sh", "-euc", block.script],
-        cwd=directory,
-        env=variables,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=patience(SECONDS),
-        check=False,
-    )
+    return run_to_end(["sh", "-euc", block.script], cwd=directory, env=variables, merged=True, seconds=SECONDS)
 
 
 def check(block: Block, ran: subprocess.CompletedProcess[str]) -> None:

@@ -45,7 +45,11 @@ def lane_states(worker: WorkerProcess) -> set[str]:
 def test_a_revoked_lane_finishes_the_batch_in_hand(scene: Scene) -> None:
     load = Load(scene, scene.new_tokens(400))
     # A rebalance grants the lanes half a session, and what this test does meanwhile takes its time.
-    settings = {"KAFKA__SESSION_TIMEOUT_MS": in_milliseconds(60), "KAFKA__REQUEST_TIMEOUT_MS": in_milliseconds(70)}
+    settings = {
+        "KAFKA__SESSION_TIMEOUT_MS": in_milliseconds(60),
+        "KAFKA__REQUEST_TIMEOUT_MS": in_milliseconds(70),
+        "KAFKA__TRANSACTION_TIMEOUT_MS": in_milliseconds(80),
+    }
     coming = scene.worker(**settings)
     with scene.worker(**settings) as working:
         try:

@@ -21,6 +21,7 @@ from tests.acceptance.scene import PARTITIONS, Scene, answer, body, event_id, hi
 from tests.pace import patience
 from tests.providers import Unavailable
 from tests.providers.kafka import JvmKafka, TopicNames, create_topics, delete_topics, spring_program, warm_up
+from tests.waiting import run_to_end
 
 pytestmark = pytest.mark.real_kafka
 
@@ -240,19 +241,17 @@ def test_springs_replying_template_gets_every_reply(scene: Scene, replies: str, 
     codes = scene.new_tokens(20)
     commands = [*(body(code, fields_set="number") for code in codes), b"not JSON", body("unknown")]
     with allowing(scene, "replies-*"):
-        done = subprocess.run(
+        done = run_to_end(
             [
                 *(program.java, "-XX:TieredStopAtLevel=1", "-cp", f"{program.jars}/*", str(CLIENTS / "Replying.java")),
                 *(scene.kafka.bootstrap, scene.topics.commands, replies, place),
             ],
-            input=b"\n".join(commands),
-            capture_output=True,
-            check=False,
-            timeout=patience(300),
+            given=b"\n".join(commands).decode(),
+            seconds=300,
         )
-    assert done.returncode == 0, done.stderr.decode()[-2000:]
+    assert done.returncode == 0, done.stderr[-2000:]
 
-    lines = [line.split("\t") for line in done.stdout.decode().splitlines()]
+    lines = [line.split("\t") for line in done.stdout.splitlines()]
     assert [int(number) for number, *_ in lines] == list(range(len(commands)))
     assert [code for _, _, code, _ in lines] == ["OK"] * 20 + ["MALFORMED_REQUEST", "ACCESS_TOKEN_NOT_FOUND"]
     assert [json.loads(value)["data"] for *_, value in lines[:20]] == [{"number": code} for code in codes]
@@ -278,15 +277,8 @@ def built(directory: Path) -> Path:
 
 
 def go(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        ["go", *arguments],
-        cwd=CLIENTS / "replying",
-        env={**os.environ, "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=patience(600),
-    )
+    environment = {**os.environ, "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly"}
+    return run_to_end(["go", *arguments], cwd=CLIENTS / "replying", env=environment, seconds=600)
 
 
 def test_a_client_in_go_gets_every_reply(scene: Scene, replies: str) -> None:
@@ -294,16 +286,14 @@ def test_a_client_in_go_gets_every_reply(scene: Scene, replies: str) -> None:
     codes = scene.new_tokens(20)
     commands = [*(body(code, fields_set="number") for code in codes), b"not JSON"]
     with allowing(scene, replies):
-        done = subprocess.run(
+        done = run_to_end(
             [str(program), scene.kafka.bootstrap, scene.topics.commands, replies],
-            input=b"\n".join(commands),
-            capture_output=True,
-            check=False,
-            timeout=patience(300),
+            given=b"\n".join(commands).decode(),
+            seconds=300,
         )
-    assert done.returncode == 0, done.stderr.decode()
+    assert done.returncode == 0, done.stderr
 
-    lines = sorted((line.split("\t") for line in done.stdout.decode().splitlines()), key=lambda line: int(line[0]))
+    lines = sorted((line.split("\t") for line in done.stdout.splitlines()), key=lambda line: int(line[0]))
     assert [code for _, _, code, _ in lines] == ["OK"] * 20 + ["MALFORMED_REQUEST"]
     assert [json.loads(value)["data"] for *_, value in lines[:20]] == [{"number": code} for code in codes]
     assert scene.seen(scene.topics.results) == []

@@ -427,6 +427,8 @@ def _jars(kept: Path, wanted: Sequence[tuple[str, str, str]]) -> Path:
         kept.parent.mkdir(parents=True, exist_ok=True)
         _fetch(maven, kept, wanted)
     except OSError as error:
+        if kept.is_dir():  # another run was quicker
+            return kept
         raise Unavailable(f"the jars of Apache Kafka cannot be kept in {kept.parent}: {error.strerror}") from error
     return kept
 
