@@ -305,7 +305,8 @@ class Held:
 
     def ends(self) -> None:
         """Wait until it has ended; its servers may go on."""
-        output_of(self.process, "the program that holds the stack ended")
+        what = "the program that holds the stack ended (whether it has, its processes that run)"
+        wait_until(lambda: (self.process.poll() is not None, self.running()), lambda seen: seen[0], what=what)
 
     def running(self) -> list[int]:
         """The ids of those of its processes that run now."""
@@ -330,7 +331,7 @@ def holder(
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
-        process.wait(patience(SECONDS))
+        output_of(process, "the program that holds the stack ended")
 
 
 def first_line(process: subprocess.Popen[str]) -> str:
