@@ -10,6 +10,7 @@ from uuid import uuid4
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import pace
 from tests.providers import Unavailable
 from tests.providers import kafka as kafka_providers
 from tests.providers import postgres as postgres_providers
@@ -42,6 +43,8 @@ def steering(environment: Mapping[str, str]) -> list[str]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Before anything that the tests start can slow the machine down.
+    pace.measured_once()
     # Once for every program that any test starts: what was said to this session is not said to them.
     for name in steering(os.environ):
         del os.environ[name]
@@ -75,9 +78,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_report_header() -> list[str]:
-    """The broker that a test gets which asks for one, as far as can be told without starting it."""
+    """The pace, and the broker that a test gets which asks for one, as far as can be told without starting it."""
     demanded = ", nothing but Apache Kafka will do" if real_kafka_is_demanded() else ""
-    return [f"broker: {kafka_providers.likely()}{demanded} (started when a test asks for it)"]
+    return [
+        f"pace: {pace.pace():.2f} (every ceiling is multiplied by it; {pace.VARIABLE} sets it)",
+        f"broker: {kafka_providers.likely()}{demanded} (started when a test asks for it)",
+    ]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

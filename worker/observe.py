@@ -124,7 +124,8 @@ LANE_STATES: Final[tuple[LaneState, ...]] = ("starting", "working", "waiting", "
 STALLED_SECONDS: Final = 90.0
 """Longer than the longest back-off (30 s) and any single deadline: a turn of a loop that takes more is stuck."""
 
-_UNFIT: Final = {"starting": "is starting", "blocked": "is blocked", "paused": "is paused", "draining": "is draining"}
+_UNFIT: Final = frozenset(LANE_STATES) - {"working"}
+"""Nobody works on a partition whose lane is in one of these states, whatever it will be a moment later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,8 +228,9 @@ class Health:
             reasons.append("the consumer group has not assigned partitions yet")
         lanes = {self._name(source): lane for source, lane in sorted(self._lanes.items(), key=self._order)}
         for name, lane in lanes.items():
-            if lane.state in _UNFIT:
-                reasons.append(f"partition {name} {_UNFIT[lane.state]}" + (f": {lane.reason}" if lane.reason else ""))
+            # What a lane waits for has been said if a dependency is away; else it was lost, and is to start again.
+            if lane.state in _UNFIT and not (lane.state == "waiting" and self._away):
+                reasons.append(f"partition {name} is {lane.state}" + (f": {lane.reason}" if lane.reason else ""))
         document = {
             "ready": not reasons,
             "reason": "; ".join(reasons) or "partitions assigned, database and broker reachable",

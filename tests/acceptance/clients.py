@@ -17,9 +17,13 @@ from confluent_kafka import (
     TopicPartition,
 )
 
+from tests import waiting
+from tests.pace import patience
+
 T = TypeVar("T")
 
-SECONDS: Final = 30.0
+TooLate = waiting.TooLate
+SECONDS: Final = waiting.SECONDS
 
 Headers = Sequence[tuple[str, bytes]]
 
@@ -27,10 +31,6 @@ ANY_PARTITION: Final = -1
 
 # The client would write to stderr that a broker which a test stopped is away.
 _QUIET: Final[Mapping[str, Any]] = {"log_level": 0}
-
-
-class TooLate(AssertionError):
-    """What was waited for did not come in time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +88,11 @@ def send(bootstrap: str, topic: str, records: Iterable[Outgoing | bytes]) -> lis
             headers=list(outgoing.headers),
         )
         producer.poll(0)
-    left = producer.flush(SECONDS)
+    left = producer.flush(patience(SECONDS))
     assert not faults, faults[0]
-    assert not left, f"{left} records were not taken by the broker"
+    assert not left, (
+        f"{patience(SECONDS):.0f} s went by before the broker took {topic}: {left} of {len(sent) + left} left"
+    )
     return [sent[place] for place in sorted(sent)]
 
 
@@ -103,11 +105,13 @@ def read_committed(
     come in ``seconds``. Sorted by partition and offset.
     """
     with _Reader(bootstrap, topic) as reader:
-        records = reader.take(until, time.monotonic() + seconds)
+        ceiling = waiting.Ceiling(seconds)
+        records = reader.take(until, ceiling)
         if len(records) < until:
-            raise TooLate(f"{len(records)} of {until} records of {topic} came within {seconds:.0f} s")
+            seen = f"{len(records)} of {until}, the log ends at {reader.ends()}, the last one is {records[-1:]}"
+            raise ceiling.too_late(f"{until} records of {topic} came", seen)
         if settle:
-            records += reader.take(None, time.monotonic() + settle)
+            records += reader.take(None, waiting.Ceiling(settle))
     return sorted(records, key=lambda record: (record.partition, record.offset))
 
 
@@ -124,17 +128,18 @@ def read_to_end(bootstrap: str, topic: str, *, seconds: float = SECONDS) -> list
 def stream_to_end(bootstrap: str, topic: str, *, seconds: float = SECONDS) -> Iterator[Record]:
     """The same one by one as they come, in order within each partition: for a topic too large to hold."""
     with _Reader(bootstrap, topic) as reader:
-        yield from reader.take_all(time.monotonic() + seconds)
+        yield from reader.take_all(waiting.Ceiling(seconds))
 
 
 def wait_settled(bootstrap: str, topic: str, *, seconds: float = SECONDS) -> None:
     """Return when no transaction is open in the topic: what is stable ends where the log does. Raises ``TooLate``."""
-    deadline = time.monotonic() + seconds
     with _Reader(bootstrap, topic) as stable, _Reader(bootstrap, topic, "read_uncommitted") as whole:
-        while stable.ends() != whole.ends():
-            if time.monotonic() > deadline:
-                raise TooLate(f"a transaction in {topic} is still open after {seconds:.0f} s")
-            time.sleep(0.05)
+        waiting.wait_until(
+            lambda: {"stable": stable.ends(), "written": whole.ends()},
+            lambda ends: ends["stable"] == ends["written"],
+            what=f"no transaction was open in {topic}",
+            seconds=seconds,
+        )
 
 
 def log_ends(bootstrap: str, topic: str) -> dict[int, int]:
@@ -151,9 +156,9 @@ def consumed_offsets(bootstrap: str, group: str, topic: str) -> dict[int, int]:
         {"bootstrap.servers": bootstrap, "group.id": group, "isolation.level": "read_committed", **_QUIET}
     )
     try:
-        partitions = member.list_topics(topic, timeout=SECONDS).topics[topic].partitions
+        partitions = member.list_topics(topic, timeout=patience(SECONDS)).topics[topic].partitions
         asked = [TopicPartition(topic, number) for number in partitions]
-        answered = asked_again(lambda: member.committed(asked, timeout=SECONDS)) if asked else []
+        answered = asked_again(lambda: member.committed(asked, timeout=patience(SECONDS))) if asked else []
     finally:
         member.close()
     return {place.partition: place.offset for place in answered if place.error is None and place.offset >= 0}
@@ -174,12 +179,12 @@ _PASSING: Final = {
 
 def asked_again(question: Callable[[], T]) -> T:
     """The answer, asked for again while a leader or a coordinator moves. Raises ``KafkaException`` for all else."""
-    deadline = time.monotonic() + SECONDS
+    ceiling = waiting.Ceiling()
     while True:
         try:
             return question()
         except KafkaException as error:
-            if error.args[0].code() not in _PASSING or time.monotonic() > deadline:
+            if error.args[0].code() not in _PASSING or not ceiling.left:
                 raise
             time.sleep(0.1)
 
@@ -188,16 +193,18 @@ def wait_consumed(
     bootstrap: str, group: str, topic: str, *, seconds: float = SECONDS, at_least: Mapping[int, int] | None = None
 ) -> None:
     """Return when the group has committed up to ``at_least``, by default the end of the log. Raises ``TooLate``."""
-    deadline = time.monotonic() + seconds
-    while True:
+
+    def look() -> dict[int, tuple[int, int]]:
         wanted = at_least if at_least is not None else log_ends(bootstrap, topic)
         committed = consumed_offsets(bootstrap, group, topic)
-        missing = {place: end for place, end in wanted.items() if end and committed.get(place, 0) < end}
-        if not missing:
-            return
-        if time.monotonic() > deadline:
-            raise TooLate(f"{group} has not consumed {topic} within {seconds:.0f} s: {committed} of {dict(wanted)}")
-        time.sleep(0.05)
+        return {place: (committed.get(place, 0), end) for place, end in wanted.items()}
+
+    waiting.wait_until(
+        look,
+        lambda places: all(committed >= end for committed, end in places.values()),
+        what=f"{group} had consumed {topic} (partition: committed, wanted)",
+        seconds=seconds,
+    )
 
 
 class _Reader:
@@ -217,7 +224,7 @@ class _Reader:
                 **_QUIET,
             }
         )
-        known = self._consumer.list_topics(topic, timeout=SECONDS).topics[topic]
+        known = self._consumer.list_topics(topic, timeout=patience(SECONDS)).topics[topic]
         assert known.error is None, f"{topic}: {known.error}"
         self._partitions = sorted(known.partitions)
 
@@ -228,17 +235,18 @@ class _Reader:
     def __exit__(self, *_: object) -> None:
         self._consumer.close()
 
-    def take(self, most: int | None, deadline: float) -> list[Record]:
+    def take(self, most: int | None, ceiling: waiting.Ceiling) -> list[Record]:
         records: list[Record] = []
-        while (most is None or len(records) < most) and (left := deadline - time.monotonic()) > 0:
+        while (most is None or len(records) < most) and (left := ceiling.left):
             records += [as_record(message) for message in self._consumer.consume(500, min(left, 0.1))]
         return records
 
-    def take_all(self, deadline: float) -> Iterator[Record]:
+    def take_all(self, ceiling: waiting.Ceiling) -> Iterator[Record]:
         ends = self.ends()
         while not self._has_reached(ends):
-            if time.monotonic() > deadline:
-                raise TooLate(f"the end of {self._topic} was not reached")
+            if not ceiling.left:
+                seen = f"{self._positions()}, the ends are {ends}"
+                raise ceiling.too_late(f"the end of {self._topic} was reached", seen)
             for record in map(as_record, self._consumer.consume(500, 0.1)):
                 if record.offset < ends[record.partition]:
                     yield record
@@ -248,16 +256,19 @@ class _Reader:
         return {number: self._end(TopicPartition(self._topic, number)) for number in self._partitions}
 
     def _end(self, place: TopicPartition) -> int:
-        return int(asked_again(lambda: self._consumer.get_watermark_offsets(place, timeout=SECONDS))[1])
+        return int(asked_again(lambda: self._consumer.get_watermark_offsets(place, timeout=patience(SECONDS)))[1])
 
     def _has_reached(self, ends: Mapping[int, int]) -> bool:
         # The position moves over the markers of transactions too, which are no records.
-        asked = [TopicPartition(self._topic, number) for number in self._partitions]
         begun = {
             n: int(self._consumer.get_watermark_offsets(TopicPartition(self._topic, n), cached=True)[0]) for n in ends
         }
-        positions = {place.partition: place.offset for place in self._consumer.position(asked)}
+        positions = self._positions()
         return all(end <= max(positions[number], begun[number], 0) for number, end in ends.items())
+
+    def _positions(self) -> dict[int, int]:
+        asked = [TopicPartition(self._topic, number) for number in self._partitions]
+        return {place.partition: place.offset for place in self._consumer.position(asked)}
 
 
 def as_record(message: Message) -> Record:

@@ -15,6 +15,7 @@ from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, Config
 from confluent_kafka.admin._resource import ResourceType
 
 from schemas.transition import verify_chain
+from tests import waiting
 from tests.acceptance.clients import (
     Headers,
     Outgoing,
@@ -29,6 +30,7 @@ from tests.acceptance.clients import (
 )
 from tests.acceptance.worker_process import WorkerProcess
 from tests.logins import login_token
+from tests.pace import patience
 from tests.providers.kafka import KafkaServer, TopicNames
 from tests.providers.postgres import DatabaseUnderTest, PostgresServer
 
@@ -91,7 +93,7 @@ class Scene:
     def send(self, *records: Outgoing | bytes) -> list[tuple[int, int]]:
         return send(self.kafka.bootstrap, self.topics.commands, records)
 
-    def results(self, until: int, *, seconds: float = 30.0) -> list[Record]:
+    def results(self, until: int, *, seconds: float = waiting.SECONDS) -> list[Record]:
         """The results, by partition and offset, once there are at least so many. Fails if there are more."""
         read_committed(self.kafka.bootstrap, self.topics.results, until=until, seconds=seconds)
         records = self.seen(self.topics.results)
@@ -121,7 +123,7 @@ class Scene:
         """How many commands the group has committed."""
         return sum(consumed_offsets(self.kafka.bootstrap, self.group, self.topics.commands).values())
 
-    def wait_consumed(self, seconds: float = 60.0) -> None:
+    def wait_consumed(self, seconds: float = waiting.SECONDS) -> None:
         wait_consumed(self.kafka.bootstrap, self.group, self.topics.commands, seconds=seconds)
 
     def set_offset(self, partition: int, offset: int) -> None:
@@ -129,7 +131,7 @@ class Scene:
         place = TopicPartition(self.topics.commands, partition, offset)
         admin = self.admin()
         asked = admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(self.group, [place])])
-        for answered in asked[self.group].result(timeout=30).topic_partitions:
+        for answered in asked[self.group].result(timeout=patience(waiting.SECONDS)).topic_partitions:
             assert answered.error is None
 
     def admin(self) -> AdminClient:
@@ -142,7 +144,7 @@ class Scene:
         resource = ConfigResource(kind, name, incremental_configs=[entry])
         admin = self.admin()
         for altered in admin.incremental_alter_configs([resource]).values():
-            altered.result(timeout=30)
+            altered.result(timeout=patience(waiting.SECONDS))
 
     # --- Postgres -----------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ import pytest
 
 from tests.acceptance.scene import Load, Scene
 from tests.faults.worker import faulty
+from tests.pace import in_milliseconds
 
 pytestmark = pytest.mark.real_kafka
 
@@ -21,7 +22,7 @@ def test_killed_between_results_and_offset_it_loses_nothing(scene: Scene) -> Non
     settings = {
         "DELIVERY": "at_least_once",
         "KAFKA__GROUP_INSTANCE_ID": "the only one",
-        "KAFKA__REQUEST_TIMEOUT_MS": "8000",
+        "KAFKA__REQUEST_TIMEOUT_MS": in_milliseconds(8),
         "MAX_BATCH": "20",
     }
     for point in POINTS:
@@ -40,7 +41,11 @@ def test_killed_between_results_and_offset_it_loses_nothing(scene: Scene) -> Non
 def test_changing_over_from_exactly_once_hides_no_result(scene: Scene) -> None:
     load = Load(scene, scene.new_tokens(400))
     load.send(1, 400)
-    settings = {"KAFKA__GROUP_INSTANCE_ID": "the only one", "KAFKA__REQUEST_TIMEOUT_MS": "8000", "MAX_BATCH": "20"}
+    settings = {
+        "KAFKA__GROUP_INSTANCE_ID": "the only one",
+        "KAFKA__REQUEST_TIMEOUT_MS": in_milliseconds(8),
+        "MAX_BATCH": "20",
+    }
     worker = scene.worker(command=faulty("before_the_end:2:SIGKILL"), **settings)
     with ExitStack() as alive:
         alive.callback(worker.kill)

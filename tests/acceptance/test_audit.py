@@ -15,6 +15,7 @@ from tests.acceptance.clients import Outgoing, send
 from tests.acceptance.scene import Load, Scene, history
 from tests.acceptance.test_history_and_explain import run
 from tests.faults.worker import faulty
+from tests.pace import patience
 from worker.audit import Kind
 
 pytestmark = pytest.mark.real_kafka
@@ -117,7 +118,7 @@ def test_transitions_whose_events_are_gone_are_named(scene: Scene) -> None:
         scene.wait_consumed()
     admin = scene.admin()
     for deleted in admin.delete_records([TopicPartition(scene.topics.transitions, 0, 1)]).values():
-        deleted.result(timeout=30)
+        deleted.result(timeout=patience(60))
 
     what = found(verified(scene), Kind.NO_EVENT)
 

@@ -3,14 +3,12 @@
 import asyncio
 import logging
 import re
-import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from itertools import chain, repeat
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from uuid import uuid4
 
 import pytest
@@ -32,9 +30,13 @@ from tests.acceptance.scene import Scene, answer
 from tests.acceptance.test_two_workers import partitions_of, wait_for_split
 from tests.acceptance.worker_process import ROOT, WorkerProcess
 from tests.logins import login_token
+from tests.pace import patience, stretched
 from tests.providers.kafka import PARTITIONS, create_topics, delete_topics
+from tests.waiting import run_to_end, until_answered
 
 pytestmark = pytest.mark.real_kafka
+
+T = TypeVar("T")
 
 MANY: Final = 10_000
 SHOWN: Final = "authentication_code,life_cycle_state"
@@ -42,7 +44,7 @@ SHOWN: Final = "authentication_code,life_cycle_state"
 
 def client_of(scene: Scene, **options: Any) -> CommandClient:
     topics = {"commands": scene.topics.commands, "results": scene.topics.results}
-    return CommandClient(scene.kafka.bootstrap, **{**topics, "timeout": 60.0, **options})
+    return CommandClient(scene.kafka.bootstrap, **{**topics, "timeout": patience(120), **options})
 
 
 async def ask(client: CommandClient, code: str, **options: Any) -> SetEffective:
@@ -61,12 +63,14 @@ def others() -> list[str]:
     return [repr(task) for task in asyncio.all_tasks() if task is not asyncio.current_task()]
 
 
-async def until(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
-    """Wait for a condition while the client goes on."""
-    deadline = time.monotonic() + seconds
-    while not await asyncio.to_thread(condition):
-        assert time.monotonic() < deadline, f"{seconds:.0f} s went by before this held: {what}"
-        await asyncio.sleep(0.05)
+async def until(look: Callable[[], T], wanted: Callable[[T], object], what: str) -> None:
+    """Look until what is seen is ``wanted``, while the client goes on."""
+    await until_answered(lambda: asyncio.to_thread(look), wanted, what=what, pause=0.05)
+
+
+async def until_at_work(client: CommandClient, count: int) -> None:
+    """Wait until more than so many calls are answered."""
+    await until(lambda: client.counts.answered, lambda answered: answered > count, f"more than {count} were answered")
 
 
 @asynccontextmanager
@@ -135,11 +139,11 @@ def test_ten_thousand_calls_at_once_while_one_of_two_workers_is_killed(scene: Sc
 
     async def story() -> None:
         staying, falling = scene.worker(MAX_BATCH="100"), scene.worker(MAX_BATCH="100")
-        async with running(staying, falling), client_of(scene, timeout=120.0) as client:
+        async with running(staying, falling), client_of(scene, timeout=patience(240)) as client:
             await asyncio.to_thread(wait_for_split, staying, falling)
             token = login_token()
             calls = [asyncio.create_task(ask(client, code, token=token)) for code in codes]
-            await until(lambda: client.counts.answered > MANY // 10, "at work")
+            await until_at_work(client, MANY // 10)
             assert client.counts.answered < MANY
             falling.kill()
             answers = await asyncio.gather(*calls)
@@ -162,15 +166,15 @@ def test_a_late_reply_answers_no_later_call(scene: Scene) -> None:
         async with running(worker), client_of(scene, source="/shop") as client:
             worker.pause()
             with pytest.raises(CommandTimeout, match="may still be applied: ask again with ce_id='order-1'") as caught:
-                await ask(client, late, ce_id="order-1", timeout=1.0)
+                await ask(client, late, ce_id="order-1", timeout=stretched(2))
             assert caught.value.taken
             with pytest.raises(CommandTimeout):
-                await ask(client, late, ce_id="order-1", timeout=0.5)
+                await ask(client, late, ce_id="order-1", timeout=stretched(1))
             waiting = asyncio.create_task(ask(client, next_one))
-            await until(lambda: sent(scene) == 3, "all are sent")
+            await until(lambda: sent(scene), lambda count: count == 3, "all were sent")
             worker.resume()
             assert (await waiting).data == shown(next_one)
-            await until(lambda: client.counts.late == 2, "both came late")
+            await until(lambda: client.counts.late, lambda late: late == 2, "both came late")
             # The way out that the error names.
             again = await ask(client, late, ce_id=caught.value.ce_id, ce_source=caught.value.ce_source)
             assert (again.data, again.replayed) == (shown(late), True)
@@ -192,9 +196,9 @@ def test_a_retry_is_the_same_command_with_a_fresh_login(scene: Scene) -> None:
                 return next(logins)
 
             retried = asyncio.create_task(
-                ask(client, code, token=log_in, timeout=2.0, retry=Retry(attempts=10, pause_seconds=0))
+                ask(client, code, token=log_in, timeout=stretched(2), retry=Retry(attempts=10, pause_seconds=0))
             )
-            await until(lambda: sent(scene) >= 2, "the second attempt is under way")
+            await until(lambda: sent(scene), lambda count: count >= 2, "the second attempt was under way")
             worker.resume()
             assert (await retried).data == shown(code)
             # The refusal of the first, whose login had expired, was not taken for the answer of a later one.
@@ -212,12 +216,12 @@ def test_the_broker_is_restarted_while_calls_wait(scene: Scene) -> None:
 
     async def story() -> None:
         worker = scene.worker(MAX_BATCH="20")
-        async with running(worker), client_of(scene, timeout=120.0) as client:
+        async with running(worker), client_of(scene, timeout=patience(240)) as client:
             token = login_token()
             for share, away in ((codes[:500], scene.kafka.stop), (codes[500:], scene.kafka.kill)):
                 before = client.counts.answered
                 calls = [asyncio.create_task(ask(client, code, token=token)) for code in share]
-                await until(lambda: client.counts.answered > before + 50, "at work")  # noqa: B023 - in this very turn
+                await until_at_work(client, before + 50)
                 await away()
                 during = asyncio.create_task(ask(client, "nobody's", token=token))
                 await scene.kafka.start()
@@ -239,7 +243,11 @@ def test_two_clients_share_a_results_topic(scene: Scene) -> None:
                 *(ask(client, code) for code, client in zip(codes, [one, other] * 100, strict=True))
             )
             assert [answer.data for answer in answers] == [shown(code) for code in codes]
-            await until(lambda: one.counts.foreign == other.counts.foreign == 100, "each has seen the other's")
+            await until(
+                lambda: (one.counts.foreign, other.counts.foreign),
+                lambda counts: counts == (100, 100),
+                "each had seen the other's",
+            )
             assert one.counts.late == other.counts.late == 0
 
     asyncio.run(story())
@@ -250,7 +258,7 @@ def widen(scene: Scene, partitions: int) -> None:
     admin = scene.admin()
     topics = (scene.topics.commands, scene.topics.results, scene.topics.transitions)
     for made in admin.create_partitions([NewPartitions(topic, partitions) for topic in topics]).values():
-        made.result(30)
+        made.result(patience(60))
 
 
 def test_replies_on_a_partition_that_came_later_are_read(scene: Scene) -> None:
@@ -264,7 +272,7 @@ def test_replies_on_a_partition_that_came_later_are_read(scene: Scene) -> None:
                 assert [answer.data for answer in answers] == [shown(code) for code in codes[:25]]
                 answers = await asyncio.gather(*(ask(knowing, code) for code in codes[25:]))
                 assert [answer.data for answer in answers] == [shown(code) for code in codes[25:]]
-                await until(lambda: client.counts.foreign == 25, "the first reads the new partitions too")
+                await until(lambda: client.counts.foreign, lambda seen: seen == 25, "the first read those too")
 
     asyncio.run(story())
     used = {record.partition for record in scene.seen(scene.topics.results)}
@@ -279,7 +287,7 @@ def test_replies_to_a_topic_of_ones_own(scene: Scene) -> None:
     async def story() -> None:
         async with client_of(scene, reply_to=own) as client:
             waiting = asyncio.create_task(ask(client, "1"))
-            await until(lambda: sent(scene) == 1, "sent")
+            await until(lambda: sent(scene), lambda count: count == 1, "it was sent")
             [command] = await asyncio.to_thread(scene.seen, scene.topics.commands)
             assert command.header("reply_to") == own.encode()
             value = b'{"data": {"number": "AT1"}, "status": {"code": "OK", "description": "", "message": ""}}'
@@ -334,9 +342,9 @@ def test_closing_and_cancelling_leave_nothing_waiting(scene: Scene, caplog: pyte
     async def story() -> None:
         async with client_of(scene, max_in_flight=2) as client:
             waiting = [asyncio.create_task(ask(client, "1", token=token)) for _ in range(3)]
-            await until(lambda: sent(scene) == 2, "as many are sent as may be in flight")
+            await until(lambda: sent(scene), lambda count: count == 2, "as many were sent as may be in flight")
             waiting[0].cancel()
-            await until(lambda: sent(scene) == 3, "the third has its turn")
+            await until(lambda: sent(scene), lambda count: count == 3, "the third had its turn")
             assert client.counts.waiting == 2
         outcomes = await asyncio.gather(*waiting, return_exceptions=True)
         assert [type(outcome) for outcome in outcomes] == [asyncio.CancelledError, ClientClosed, ClientClosed]
@@ -386,6 +394,6 @@ def test_the_program_of_the_readme_works(scene: Scene) -> None:
     assert here != program
     with scene.worker():
         command = [sys.executable, "-c", here, login_token()]
-        ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+        ran = run_to_end(command, what="the program of the README ended", cwd=ROOT)
 
     assert (ran.returncode, ran.stdout) == (0, "AT0000000671 EFFECTIVE\n"), ran.stderr

@@ -12,6 +12,7 @@ import pytest
 from tests.acceptance.clients import read_committed
 from tests.acceptance.scene import Load, Scene
 from tests.faults.worker import faulty
+from tests.pace import in_milliseconds
 
 pytestmark = pytest.mark.real_kafka
 
@@ -44,12 +45,12 @@ def test_a_worker_killed_over_and_over_answers_every_command_once(scene: Scene, 
     load = Load(scene, scene.new_tokens(COMMANDS))
     load.send(1, COMMANDS)
     witness = ThreadPoolExecutor(1).submit(
-        read_committed, scene.kafka.bootstrap, scene.topics.results, until=COMMANDS, seconds=300, settle=1
+        read_committed, scene.kafka.bootstrap, scene.topics.results, until=COMMANDS, seconds=1200, settle=1
     )
     # A member of that name takes its own place again, where any other would wait for the dead one's session to end.
     settings = {
         "KAFKA__GROUP_INSTANCE_ID": "the only one",
-        "KAFKA__REQUEST_TIMEOUT_MS": "8000",
+        "KAFKA__REQUEST_TIMEOUT_MS": in_milliseconds(8),
         "MAX_BATCH": str(BATCH),
     }
     ends = []

@@ -20,6 +20,8 @@ from tests.acceptance.test_history_and_explain import run
 from tests.acceptance.worker_process import ROOT
 from tests.contract.bad_inputs import IDENTIFIER, PASS_CODE
 from tests.logins import login_token
+from tests.pace import patience, stretched
+from tests.waiting import output_of, wait_until
 from worker.browse import browser
 from worker.dead_letters.letters import Chosen, Place, letters
 from worker.dead_letters.plan import Replay, plan
@@ -307,7 +309,7 @@ def test_a_list_of_which_somebody_has_seen_enough_ends_in_silence(story: Story) 
 
     with process.stderr:
         assert process.stderr.read() == ""
-    assert process.wait(timeout=30) == 0
+    assert process.wait(timeout=patience(60)) == 0
 
 
 def test_a_place_where_nothing_stands_is_said(story: Story) -> None:
@@ -331,18 +333,25 @@ class Replaying:
     def stopped(self, number: signal.Signals, *, after: int) -> tuple[int, str]:
         """Its exit code and what it wrote, once it was sent the signal after so many commands."""
         try:
-            deadline = time.monotonic() + 60
-            while self._scene.count_sent() < self._before + after:
-                assert self._process.poll() is None, self._process.communicate()
-                assert time.monotonic() < deadline, "nothing was sent"
-                time.sleep(0.02)
+            wait_until(
+                self._sent,
+                lambda sent: sent >= after,
+                what=f"{after} commands were sent again",
+                pause=0.02,
+            )
             self._process.send_signal(number)
-            out, err = self._process.communicate(timeout=30)
+            out, err = output_of(self._process, f"the replay ended after {number.name}")
         finally:
             self._process.kill()
         assert "Traceback" not in err, err
         assert "eyJ" not in out + err
         return self._process.returncode, out
+
+    def _sent(self) -> int:
+        exit_code = self._process.poll()
+        sent = self._scene.count_sent() - self._before
+        assert exit_code is None, f"it ended with {exit_code}: {self._process.communicate()}"
+        return sent
 
 
 @pytest.fixture
@@ -399,12 +408,12 @@ def test_what_the_broker_does_not_take_or_nobody_answers_is_said_and_can_be_sent
 ) -> None:
     scene, codes = cured
     scene.set_up(scene.topics.commands, "max.message.bytes", "100")
-    untaken = asyncio.run(replay_now(scene, time.time, 0.5))
+    untaken = asyncio.run(replay_now(scene, time.time, stretched(2)))
     scene.set_up(scene.topics.commands, "max.message.bytes", "1048588")
-    unanswered = asyncio.run(replay_now(scene, time.time, 0.5))
+    unanswered = asyncio.run(replay_now(scene, time.time, stretched(2)))
     with scene.worker():
         scene.wait_consumed()
-        answered = asyncio.run(replay_now(scene, time.time, 60))
+        answered = asyncio.run(replay_now(scene, time.time, patience(60)))
 
     assert untaken.counts() == {"handed over, not confirmed": 20}
     assert untaken.stopped.startswith("kafka: MessageSizeTooLargeError while commands were sent")
@@ -417,7 +426,7 @@ def test_what_the_broker_does_not_take_or_nobody_answers_is_said_and_can_be_sent
 def test_a_login_token_that_expires_on_the_way_is_refused_and_nothing_is_lost(cured: tuple[Scene, list[str]]) -> None:
     scene, codes = cured
     with scene.worker():
-        refused = asyncio.run(replay_now(scene, lambda: 1_000_000_000.0, 60))
+        refused = asyncio.run(replay_now(scene, lambda: 1_000_000_000.0, patience(60)))
         again = replayed(scene)
 
     assert (refused.counts(), refused.refused()) == ({"refused": 20}, {"EXPIRED_TOKEN": 20})

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,10 +14,11 @@ from typing import Final
 import psutil
 import pytest
 
+from tests.pace import patience
+from tests.waiting import SECONDS, output_of, wait_until
 from worker.embedded.stack import temporary_directory
 
 ROOT: Final = Path(__file__).parents[2]
-SECONDS: Final = 120
 STAYS: Final = "everything stays up until Ctrl-C"
 
 
@@ -54,11 +55,17 @@ def until_it_says(process: subprocess.Popen[str], text: str) -> list[str]:
     """The lines of its stderr up to the one with ``text``."""
     assert process.stderr is not None
     said = []
-    for line in process.stderr:
-        said.append(line)
-        if text in line:
-            return said
-    raise AssertionError(f"it ended before it said {text!r}: {said}")
+    # A line that does not come cannot be waited for with a ceiling; one who is killed writes no more.
+    late = threading.Timer(patience(SECONDS), process.kill)
+    late.start()
+    try:
+        for line in process.stderr:
+            said.append(line)
+            if text in line:
+                return said
+    finally:
+        late.cancel()
+    raise AssertionError(f"it ended, or was killed after {late.interval:.0f} s, before it said {text!r}: {said}")
 
 
 def all_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
@@ -68,7 +75,7 @@ def all_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
 def test_the_document_says_that_everything_was_answered_as_documented() -> None:
     with demo("--json", "--commands", "2000") as process:
-        out, err = process.communicate(timeout=SECONDS)
+        out, err = output_of(process, "the demo ended")
     assert process.returncode == 0, err
     document = json.loads(out)
     assert document["as_documented"] is True
@@ -85,9 +92,9 @@ def test_it_stays_up_until_ctrl_c_and_leaves_only_its_directory(kept: Path) -> N
         running = all_of(process)
         assert len(running) > 3
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=SECONDS)
+        output_of(process, "the demo ended")
     assert process.returncode == 0
-    _, alive = psutil.wait_procs(running, timeout=10)
+    _, alive = psutil.wait_procs(running, timeout=patience(60))
     assert not alive
     assert (kept / "postgres").is_dir()
 
@@ -95,7 +102,7 @@ def test_it_stays_up_until_ctrl_c_and_leaves_only_its_directory(kept: Path) -> N
 def test_a_kept_directory_answers_the_golden_command_again(kept: Path) -> None:
     for replayed in (False, True):
         with demo("--json", "--directory", str(kept)) as process:
-            out, err = process.communicate(timeout=SECONDS)
+            out, err = output_of(process, "the demo ended")
         assert process.returncode == 0, err
         assert json.loads(out)["commands"][0]["replayed"] is replayed
 
@@ -104,14 +111,18 @@ def test_a_kept_directory_answers_the_golden_command_again(kept: Path) -> None:
 def test_it_cleans_up_when_it_is_interrupted(which: signal.Signals, kept: Path) -> None:
     with demo("--directory", str(kept)) as process:
         # The worker has been started: broker and Postgres are up, and answers are being waited for.
-        while not (kept / "worker.log").exists():
-            assert process.poll() is None
-            time.sleep(0.01)
+        wait_until(
+            lambda: (process.poll(), sorted(path.name for path in kept.iterdir())),
+            lambda seen: seen[0] is not None or "worker.log" in seen[1],
+            what="the demo had started its worker",
+            pause=0.01,
+        )
+        assert process.poll() is None
         running = all_of(process)
         process.send_signal(which)
-        process.communicate(timeout=SECONDS)
+        output_of(process, "the demo ended")
     assert process.returncode == 128 + which
-    _, alive = psutil.wait_procs(running, timeout=10)
+    _, alive = psutil.wait_procs(running, timeout=patience(60))
     assert not alive
 
 

@@ -1,17 +1,18 @@
 """Told to stop in the middle of a backlog, the worker finishes what it has in hand, and another one the rest."""
 
 import signal
+from contextlib import ExitStack
 from typing import Final
 
 import pytest
 
 from tests.acceptance.scene import Load, Scene
 from tests.faults.worker import faulty
+from tests.pace import stretched
 
 pytestmark = pytest.mark.real_kafka
 
 COMMANDS: Final = 6000
-DRAIN_SECONDS: Final = 10
 
 
 @pytest.mark.parametrize("which", [signal.SIGTERM, signal.SIGINT])
@@ -20,8 +21,11 @@ def test_a_worker_stops_in_the_middle_of_a_backlog_and_another_finishes(scene: S
     load.send(1, COMMANDS)
     # It signals itself in the middle of a batch: a quick worker is through with them all before one can look.
     stopped_at_work = faulty(f"before_the_end:4:{which.name}")
-    with scene.worker(command=stopped_at_work, MAX_BATCH="100", DRAIN_SECONDS=str(DRAIN_SECONDS)) as first:
-        assert first.wait_end() == 0
+    first = scene.worker(command=stopped_at_work, MAX_BATCH="100", DRAIN_SECONDS=f"{stretched(60):.0f}")
+    with ExitStack() as alive:
+        # Not waited for until it is ready: it may be through with it all before anybody has seen that.
+        alive.callback(first.kill)
+        assert first.start().wait_end() == 0
         assert first.events("lanes_cancelled") == []
         assert [event for event in first.events() if event["level"] in {"error", "critical"}] == []
     done = scene.count_consumed()

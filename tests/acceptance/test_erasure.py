@@ -13,6 +13,7 @@ from tests.acceptance.clients import Outgoing, log_ends, read_to_end
 from tests.acceptance.scene import Scene, answer, body, check_chains, event_id, history, status
 from tests.acceptance.test_history_and_explain import run
 from tests.contract.bad_inputs import IDENTIFIER, PASS_CODE
+from tests.pace import patience
 from worker.reconcile import reconcile
 from worker.settings import read_settings
 
@@ -96,7 +97,7 @@ def read_by_everybody(scene: Scene) -> None:
     ]
     group = ConsumerGroupTopicPartitions(f"readers-{scene.group}", places)
     for altered in admin.alter_consumer_group_offsets([group]).values():
-        altered.result(timeout=30)
+        altered.result(timeout=patience(60))
 
 
 def test_nothing_is_left_of_an_erased_customer(scene: Scene) -> None:

@@ -11,6 +11,7 @@ import pytest
 from tests.acceptance.clients import Outgoing, Record
 from tests.acceptance.scene import Scene, body, event_id
 from tests.acceptance.worker_process import ROOT
+from tests.waiting import run_to_end
 
 pytestmark = pytest.mark.real_kafka
 
@@ -20,15 +21,7 @@ DRY_RUN = ("dry_run", b"true")
 def run(scene: Scene, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("WORKER_")}
     environment = inherited | scene.settings | {f"WORKER_{name}": value for name, value in settings.items()}
-    done = subprocess.run(
-        [sys.executable, "-m", "worker", *arguments],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    done = run_to_end([sys.executable, "-m", "worker", *arguments], cwd=ROOT, env=environment)
     assert "Traceback" not in done.stderr, done.stderr
     return done
 

@@ -246,7 +246,7 @@ def in_one_batch(scene: Scene, *commands: tuple[bytes, Headers]) -> list[Record]
 
 def batches(worker: WorkerProcess) -> dict[str, float]:
     name = "effective_worker_batch_commands_"
-    worker.wait(lambda: f"{name}count 0.0" not in worker.metrics(), "counts its batch")
+    worker.wait(worker.metrics, "counts its batch", wanted=lambda told: f"{name}count 0.0" not in told)
     found = [line.removeprefix(name).split() for line in worker.metrics().splitlines() if line.startswith(name)]
     return {kind: float(value) for kind, value in found if kind in {"count", "sum"}}
 

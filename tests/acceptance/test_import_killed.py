@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 
 from tests.acceptance.scene import Scene
 from tests.acceptance.test_first_states import run, stored, told
+from tests.waiting import output_of, wait_until
 
 pytestmark = pytest.mark.real_kafka
 
@@ -76,7 +76,7 @@ def importing(scene: Scene, *arguments: str) -> "Iterator[subprocess.Popen[str]]
 def imported(scene: Scene, file: Path) -> tuple[dict[str, Any], list[str]]:
     """What an import says that is let be: its report, and what it complains of."""
     with importing(scene, str(file), "--no-events", "--json") as process:
-        out, err = process.communicate(timeout=60)
+        out, err = output_of(process, "the import ended")
     assert process.returncode == 1, err
     report: dict[str, Any] = json.loads(out)
     return report, err.splitlines()
@@ -85,10 +85,15 @@ def imported(scene: Scene, file: Path) -> tuple[dict[str, Any], list[str]]:
 def killed(scene: Scene, progress: str, until: int, *arguments: str) -> None:
     """Start ``import`` and kill it once ``progress``, a query, has come so far."""
     with importing(scene, *arguments) as process:
-        while (scene.rows(progress)[0]["done"] or 0) < until:
-            assert process.poll() is None, "it ended before it could be killed"
-            time.sleep(0.01)
-        process.kill()
+
+        def done() -> int:
+            assert process.poll() is None, f"it ended before it could be killed: {process.communicate()}"
+            return int(scene.rows(progress)[0]["done"] or 0)
+
+        try:
+            wait_until(done, lambda far: far >= until, what=f"the import had come to {until}", pause=0.01)
+        finally:
+            process.kill()
 
 
 def held(scene: Scene, organisation: str) -> list[list[dict[str, Any]]]:

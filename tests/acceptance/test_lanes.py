@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,11 +10,13 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.acceptance.clients import SECONDS, Outgoing
+from tests.acceptance.clients import Outgoing
 from tests.acceptance.scene import PARTITIONS, Load, Scene, answer, body, history, status
 from tests.acceptance.test_history_and_explain import run
 from tests.acceptance.worker_process import WorkerProcess
+from tests.pace import patience
 from tests.providers.kafka import create_topics, delete_topics
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.real_kafka
 
@@ -42,8 +43,7 @@ def blocked_worker(scene: Scene, *partitions: int, **settings: str) -> Iterator[
         alive.callback(worker.kill)
         worker.start()
         for partition in partitions:
-            what = f"partition {partition} is blocked"
-            worker.wait(lambda: what in (worker.probe("/readyz")[1] or {}).get("reason", ""), what)  # noqa: B023 - called in this very turn
+            worker.wait_unready(f"partition {partition} is blocked")
         yield worker
 
 
@@ -94,7 +94,7 @@ def test_an_offset_set_forward_by_hand_is_taken_back_while_the_worker_runs(scene
     scene.set_offset(2, COMMANDS // PARTITIONS)  # the rest of them is not to be read
     with blocked_worker(scene, 2, DELIVERY=delivery) as worker:
         blocked = ["done", "done", "blocked", "done"]
-        worker.wait(lambda: states(scene, code=1) == blocked, "is through with the others")
+        worker.wait(lambda: states(scene, code=1), "is through with the others", wanted=lambda each: each == blocked)
         plan = run(scene, "lanes", "mend")
         assert (plan.returncode, "--by redo" in plan.stdout, "--by skip" in plan.stdout) == (0, True, True)
         wrong = run(scene, "lanes", "mend", "2", "--by", "from-end", "--yes")
@@ -185,10 +185,12 @@ def test_a_topic_made_anew_is_read_from_its_start_or_its_end(scene: Scene, way: 
 
 def wait_gone(scene: Scene) -> None:
     """A topic that was deleted is told of for a moment more."""
-    deadline = time.monotonic() + SECONDS
-    while scene.topics.commands in scene.admin().list_topics(timeout=10).topics:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    admin = scene.admin()
+    wait_until(
+        lambda: list(admin.list_topics(timeout=patience(60)).topics),
+        lambda names: scene.topics.commands not in names,
+        what=f"{scene.topics.commands} was gone",
+    )
 
 
 def back_up(scene: Scene) -> Any:

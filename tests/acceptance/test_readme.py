@@ -20,10 +20,11 @@ import pytest
 from tests.logins import SECRET
 from tests.providers.kafka import KafkaServer
 from tests.providers.postgres import PostgresServer
+from tests.waiting import run_to_end
 from worker.embedded.postgres import make_database
 
 ROOT: Final = Path(__file__).parents[2]
-SECONDS: Final = 300
+SECONDS: Final = 600
 
 _BLOCK: Final = re.compile(
     r"<!-- run(?P<servers> with servers)? -->\n+```[a-z]*\n(?P<script>.*?)\n```"
@@ -84,17 +85,7 @@ def test_a_block_is_read_with_its_claims() -> None:
 
 
 def run(block: Block, directory: Path, variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["sh", "-euc", block.script],
-        cwd=directory,
-        env=variables,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
+    return run_to_end(["sh", "-euc", block.script], cwd=directory, env=variables, merged=True, seconds=SECONDS)
 
 
 def check(block: Block, ran: subprocess.CompletedProcess[str]) -> None:

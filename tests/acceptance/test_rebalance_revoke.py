@@ -10,6 +10,7 @@ import pytest
 
 from tests.acceptance.scene import PARTITIONS, Load, Scene
 from tests.acceptance.worker_process import WorkerProcess
+from tests.pace import in_milliseconds
 
 pytestmark = pytest.mark.real_kafka
 
@@ -43,13 +44,21 @@ def lane_states(worker: WorkerProcess) -> set[str]:
 
 def test_a_revoked_lane_finishes_the_batch_in_hand(scene: Scene) -> None:
     load = Load(scene, scene.new_tokens(400))
-    coming = scene.worker()
-    with scene.worker() as working:
+    # A rebalance grants the lanes half a session, and what this test does meanwhile takes its time.
+    settings = {
+        "KAFKA__SESSION_TIMEOUT_MS": in_milliseconds(60),
+        "KAFKA__REQUEST_TIMEOUT_MS": in_milliseconds(70),
+        "KAFKA__TRANSACTION_TIMEOUT_MS": in_milliseconds(80),
+    }
+    coming = scene.worker(**settings)
+    with scene.worker(**settings) as working:
         try:
             with locked(scene, load.codes):
                 load.send(1, 400)
                 coming.start()
-                working.wait(lambda: "draining" in lane_states(working), "is told to let go")
+                working.wait(
+                    lambda: lane_states(working), "is told to let go", wanted=lambda states: "draining" in states
+                )
                 draining = count_waiting(scene)
             coming.wait_ready()
             working.wait_ready()

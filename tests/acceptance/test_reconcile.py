@@ -14,6 +14,7 @@ from tests.acceptance.clients import Outgoing, Record, send
 from tests.acceptance.scene import Scene, answer, body, event_id
 from tests.acceptance.test_history_and_explain import run
 from tests.logins import login_token
+from tests.pace import patience
 from tests.providers.kafka import TopicNames, create_topics
 from worker.model import Coordinates, coordinates_of
 from worker.reconcile import Kind, Reconciliation, reconcile
@@ -54,7 +55,7 @@ def cut_off(scene: Scene, *before: TopicPartition) -> None:
     """Remove the beginning of partitions, as retention does."""
     admin = scene.admin()
     for deleted in admin.delete_records(list(before)).values():
-        deleted.result(timeout=30)
+        deleted.result(timeout=patience(60))
 
 
 @pytest.fixture(scope="module")
@@ -341,7 +342,7 @@ def test_messages_that_are_missing_and_offsets_that_were_moved_are_named(scene: 
     admin = scene.admin()
     place = TopicPartition(scene.topics.commands, partition, offset + 1)
     for altered in admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(scene.group, [place])]).values():
-        altered.result(timeout=30)
+        altered.result(timeout=patience(60))
     report = compared(scene)
     assert dict(report.counts) == {Kind.NO_RECORD: 1, Kind.LANE: 1}
     assert f"{scene.topics.commands}/{partition}" in {each.where for each in report.differences}

@@ -18,8 +18,10 @@ from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
 
 from tests.acceptance.clients import Outgoing, Record, read_committed
 from tests.acceptance.scene import PARTITIONS, Scene, answer, body, event_id, history, status
+from tests.pace import patience
 from tests.providers import Unavailable
 from tests.providers.kafka import JvmKafka, TopicNames, create_topics, delete_topics, spring_program, warm_up
+from tests.waiting import run_to_end
 
 pytestmark = pytest.mark.real_kafka
 
@@ -36,7 +38,7 @@ def replies(scene: Scene) -> Iterator[str]:
     name = f"replies-{uuid4().hex[:12]}"
     create_topics(scene.kafka.bootstrap, name, partitions=PARTITIONS - 1)
     yield name
-    if name in scene.admin().list_topics(timeout=30).topics:
+    if name in scene.admin().list_topics(timeout=patience(60)).topics:
         delete_topics(scene.kafka.bootstrap, name)
 
 
@@ -107,7 +109,7 @@ def test_what_may_not_be_redirected_is_refused_in_the_results_topic_and_changes_
     assert history(scene) == []
     assert scene.seen(replies) == []
     # To ask for a topic has not made it.
-    assert "replies-nowhere" not in scene.admin().list_topics(timeout=30).topics
+    assert "replies-nowhere" not in scene.admin().list_topics(timeout=patience(60)).topics
 
 
 @pytest.mark.parametrize("encoded", [False, True])
@@ -213,7 +215,7 @@ def test_a_forbidden_topic_stops_nobody_and_a_missing_one_is_not_made_by_asking_
         *(AclOperation.DESCRIBE, AclPermissionType.ALLOW),
     )
     for made in admin.create_acls([denied, allowed]).values():
-        made.result(timeout=30)
+        made.result(timeout=patience(60))
     codes = guarded.new_tokens(3)
     places = [[("reply_to", forbidden.encode())], [], [("reply_to", missing.encode())]]
     guarded.send(*(Outgoing(body(code), b"", place, 0) for code, place in zip(codes, places, strict=True)))
@@ -224,7 +226,7 @@ def test_a_forbidden_topic_stops_nobody_and_a_missing_one_is_not_made_by_asking_
 
     assert [status(record)[0] for record in records] == ["OK", "OK", "INVALID_PARAMETER"]
     assert len(history(guarded)) == len(guarded.transitions()) == 2
-    assert missing not in admin.list_topics(timeout=30).topics
+    assert missing not in admin.list_topics(timeout=patience(60)).topics
 
 
 # --- Spring -----------------------------------------------------------------------------------------------------------
@@ -239,19 +241,17 @@ def test_springs_replying_template_gets_every_reply(scene: Scene, replies: str, 
     codes = scene.new_tokens(20)
     commands = [*(body(code, fields_set="number") for code in codes), b"not JSON", body("unknown")]
     with allowing(scene, "replies-*"):
-        done = subprocess.run(
+        done = run_to_end(
             [
                 *(program.java, "-XX:TieredStopAtLevel=1", "-cp", f"{program.jars}/*", str(CLIENTS / "Replying.java")),
                 *(scene.kafka.bootstrap, scene.topics.commands, replies, place),
             ],
-            input=b"\n".join(commands),
-            capture_output=True,
-            check=False,
-            timeout=120,
+            given=b"\n".join(commands).decode(),
+            seconds=300,
         )
-    assert done.returncode == 0, done.stderr.decode()[-2000:]
+    assert done.returncode == 0, done.stderr[-2000:]
 
-    lines = [line.split("\t") for line in done.stdout.decode().splitlines()]
+    lines = [line.split("\t") for line in done.stdout.splitlines()]
     assert [int(number) for number, *_ in lines] == list(range(len(commands)))
     assert [code for _, _, code, _ in lines] == ["OK"] * 20 + ["MALFORMED_REQUEST", "ACCESS_TOKEN_NOT_FOUND"]
     assert [json.loads(value)["data"] for *_, value in lines[:20]] == [{"number": code} for code in codes]
@@ -277,15 +277,8 @@ def built(directory: Path) -> Path:
 
 
 def go(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        ["go", *arguments],
-        cwd=CLIENTS / "replying",
-        env={**os.environ, "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
+    environment = {**os.environ, "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly"}
+    return run_to_end(["go", *arguments], cwd=CLIENTS / "replying", env=environment, seconds=600)
 
 
 def test_a_client_in_go_gets_every_reply(scene: Scene, replies: str) -> None:
@@ -293,16 +286,14 @@ def test_a_client_in_go_gets_every_reply(scene: Scene, replies: str) -> None:
     codes = scene.new_tokens(20)
     commands = [*(body(code, fields_set="number") for code in codes), b"not JSON"]
     with allowing(scene, replies):
-        done = subprocess.run(
+        done = run_to_end(
             [str(program), scene.kafka.bootstrap, scene.topics.commands, replies],
-            input=b"\n".join(commands),
-            capture_output=True,
-            check=False,
-            timeout=120,
+            given=b"\n".join(commands).decode(),
+            seconds=300,
         )
-    assert done.returncode == 0, done.stderr.decode()
+    assert done.returncode == 0, done.stderr
 
-    lines = sorted((line.split("\t") for line in done.stdout.decode().splitlines()), key=lambda line: int(line[0]))
+    lines = sorted((line.split("\t") for line in done.stdout.splitlines()), key=lambda line: int(line[0]))
     assert [code for _, _, code, _ in lines] == ["OK"] * 20 + ["MALFORMED_REQUEST"]
     assert [json.loads(value)["data"] for *_, value in lines[:20]] == [{"number": code} for code in codes]
     assert scene.seen(scene.topics.results) == []

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -20,10 +20,11 @@ from tests.acceptance.clients import Record, log_ends
 from tests.acceptance.scene import Scene, body, check_chains, history, status
 from tests.acceptance.worker_process import ROOT, WorkerProcess
 from tests.logins import login_token
+from tests.pace import stretched
+from tests.waiting import SECONDS, output_of, wait_until
 
 pytestmark = pytest.mark.real_kafka
 
-SECONDS: Final = 90.0
 COMMANDS: Final = 6000
 KILLS: Final = 4
 CANARY: Final = "canary-pass-code"
@@ -56,12 +57,7 @@ class Submit:
 
     def end(self, seconds: float = SECONDS) -> tuple[int, str, str]:
         """Wait until it ends: exit code, standard output and standard error."""
-        try:
-            out, err = self._process.communicate(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            out, err = self._process.communicate()
-            raise AssertionError(f"submit still runs after {seconds:.0f} s:\n{out}\n{err}") from None
+        out, err = output_of(self._process, "submit ended", seconds)
         assert "Traceback" not in err, err
         return self._process.returncode, out, err
 
@@ -79,19 +75,12 @@ def submit(scene: Scene, *arguments: object, login: str | None = None) -> tuple[
         return process.end()
 
 
-def until(condition: Callable[[], bool], seconds: float = SECONDS) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"{seconds:.0f} s went by"
-        time.sleep(0.05)
-
-
 def count_sent(scene: Scene) -> int:
     return sum(log_ends(scene.kafka.bootstrap, scene.topics.commands).values())
 
 
 def wait_sent(scene: Scene, count: int) -> None:
-    until(lambda: count_sent(scene) >= count)
+    wait_until(lambda: count_sent(scene), lambda sent: sent >= count, what=f"{count} commands were sent")
 
 
 def replies_of(scene: Scene) -> str:
@@ -171,7 +160,8 @@ def test_killed_over_and_over_with_its_worker_it_ends_with_one_transition_for_ea
     file = tmp_path / "migration.ndjson"
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
     chance, login = random.Random(4), login_token()
-    options = ("--rate", 2500, "--window", 1500, "--patience", 1)
+    # Slow enough that the last life finds work left, however late its killer looks.
+    options = ("--rate", round(1000 / stretched(1)), "--window", 1500, "--patience", 1)
     settings = {"KAFKA__GROUP_INSTANCE_ID": "the only one", "MAX_BATCH": "50"}
     with allowing_worker(scene, **settings) as worker:
         for life in range(2 * KILLS):

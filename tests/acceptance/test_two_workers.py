@@ -23,13 +23,23 @@ def partitions_of(worker: WorkerProcess) -> list[int]:
 
 
 def wait_for_split(one: WorkerProcess, other: WorkerProcess) -> None:
-    def is_split() -> bool:
-        shares = [partitions_of(one), partitions_of(other)]
+    def is_split(shares: list[list[int]]) -> bool:
         return sorted(map(len, shares)) == [2, 2] and sorted(chain(*shares)) == list(range(PARTITIONS))
 
-    other.wait(is_split, "has half of the partitions")
+    other.wait(lambda: [partitions_of(one), partitions_of(other)], "has half of the partitions", wanted=is_split)
     one.wait_ready()
     other.wait_ready()
+
+
+def wait_for_all(worker: WorkerProcess) -> None:
+    worker.wait(
+        lambda: partitions_of(worker), "has all partitions", wanted=lambda told: told == list(range(PARTITIONS))
+    )
+
+
+def wait_still(worker: WorkerProcess) -> None:
+    """Wait until a signal of its own has stopped it."""
+    worker.wait(psutil.Process(worker.pid).status, "stands still", wanted=lambda told: told == psutil.STATUS_STOPPED)
 
 
 def test_one_joins_and_leaves_in_the_middle(scene: Scene) -> None:
@@ -37,14 +47,14 @@ def test_one_joins_and_leaves_in_the_middle(scene: Scene) -> None:
     staying, coming = scene.worker(MAX_BATCH="20"), scene.worker(MAX_BATCH="20")
     with staying:
         load.send(1, 600)
-        staying.wait(lambda: scene.count_consumed() > 0, "has begun")
+        staying.wait(scene.count_consumed, "has begun")
         with coming:
             load.send(601, 1200)
             wait_for_split(staying, coming)
             load.send(1201, COMMANDS)
             coming.wait(lambda: "answers_total{" in coming.metrics(), "has helped")
             assert coming.terminate() == 0
-        staying.wait(lambda: partitions_of(staying) == list(range(PARTITIONS)), "has them all again")
+        wait_for_all(staying)
         scene.wait_consumed()
         assert staying.terminate() == 0
 
@@ -56,10 +66,10 @@ def test_one_is_killed_and_the_other_takes_over(scene: Scene) -> None:
     with scene.worker(MAX_BATCH="20") as staying, scene.worker(MAX_BATCH="20") as falling:
         wait_for_split(staying, falling)
         load.send(1, COMMANDS)
-        falling.wait(lambda: scene.count_consumed() > 100, "is at work")
+        falling.wait(scene.count_consumed, "is at work", wanted=lambda consumed: consumed > 100)
         falling.kill()
         # The group waits for the dead one's session to end.
-        staying.wait(lambda: partitions_of(staying) == list(range(PARTITIONS)), "has them all")
+        wait_for_all(staying)
         scene.wait_consumed()
         assert staying.terminate() == 0
 
@@ -96,12 +106,12 @@ def test_one_that_stood_still_and_comes_back_changes_nothing(scene: Scene, point
     with scene.worker(MAX_BATCH="20") as staying, sleeping:
         wait_for_split(staying, sleeping)
         load.send(1, 1000)
-        sleeping.wait(lambda: psutil.Process(sleeping.pid).status() == psutil.STATUS_STOPPED, "stands still")
+        wait_still(sleeping)
         if point == "in_the_middle_of_a_statement":
             sleeping.wait(lambda: is_open_statement(scene), "leaves a statement open")
-        staying.wait(lambda: partitions_of(staying) == list(range(PARTITIONS)), "has them all")
+        wait_for_all(staying)
         # Postgres ends the transaction that a sleeper has left open, in its time.
-        staying.wait(lambda: scene.count_consumed() == 1000, "has done the other's work", seconds=90)
+        staying.wait(scene.count_consumed, "has done the other's work", 240, wanted=lambda consumed: consumed == 1000)
         sleeping.resume()
         load.send(1001, COMMANDS)
         wait_for_split(staying, sleeping)

@@ -5,9 +5,41 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.worker_process import WorkerProcess, worker_settings
+from tests.acceptance.worker_process import Ended, WorkerProcess, worker_settings
 from tests.providers.kafka import KafkaServer, TopicNames
 from tests.providers.postgres import DatabaseUnderTest
+from tests.waiting import TooLate
+
+
+def program(code: str, directory: Path) -> WorkerProcess:
+    """A program in the place of a worker."""
+    return WorkerProcess({}, directory, command=("-c", code))
+
+
+def test_one_that_ends_before_it_is_ready_is_not_waited_for_any_longer(tmp_path: Path) -> None:
+    worker = program("print('the last word'); raise SystemExit(3)", tmp_path).start()
+
+    with pytest.raises(Ended, match=r"ended with 3 before it is ready; last seen: \(0, None\)") as raised:
+        worker.wait_ready()
+
+    assert "the last word" in str(raised.value)
+
+
+def test_one_that_is_waited_for_in_vain_is_described(tmp_path: Path) -> None:
+    worker = program("import time; print('begun', flush=True); time.sleep(600)", tmp_path).start()
+    try:
+        worker.wait(worker.logs, "has begun", wanted=lambda logs: "begun" in logs)
+
+        with pytest.raises(TooLate, match=r"before the worker logs lane_started; last seen: \[\]") as raised:
+            worker.wait_event("lane_started", 0.01)
+        assert "exit code: None; /readyz: 0 null" in str(raised.value)
+        assert "begun" in str(raised.value)
+
+        with pytest.raises(TooLate, match="before the worker ended by itself"):
+            worker.wait_end(0.01)
+        assert worker.exit_code is not None
+    finally:
+        worker.kill()
 
 
 @pytest.fixture

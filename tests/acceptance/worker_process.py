@@ -5,19 +5,28 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from uuid import uuid4
 
+from tests import waiting
 from tests.logins import SECRET
+from tests.pace import in_milliseconds, patience, stretched
 from tests.providers.kafka import TopicNames
 
 ROOT: Final = Path(__file__).parents[2]
-SECONDS: Final = 60.0
+SECONDS: Final = waiting.SECONDS
+LAST_LINES: Final = 60
+"""So much of its log is shown where it was waited for in vain."""
+
+T = TypeVar("T")
+
+
+class Ended(AssertionError):
+    """The worker ended before what was waited for came."""
 
 
 def worker_settings(bootstrap: str, topics: TopicNames, dsn: str, *, group: str | None = None) -> dict[str, str]:
@@ -25,16 +34,16 @@ def worker_settings(bootstrap: str, topics: TopicNames, dsn: str, *, group: str 
     return {
         "WORKER_KAFKA__BOOTSTRAP_SERVERS": bootstrap,
         "WORKER_KAFKA__GROUP_ID": group or f"group-{uuid4().hex[:12]}",
-        "WORKER_KAFKA__SESSION_TIMEOUT_MS": "6000",
-        "WORKER_KAFKA__REQUEST_TIMEOUT_MS": "9000",
-        "WORKER_KAFKA__TRANSACTION_TIMEOUT_MS": "10000",
+        "WORKER_KAFKA__SESSION_TIMEOUT_MS": in_milliseconds(6),
+        "WORKER_KAFKA__REQUEST_TIMEOUT_MS": in_milliseconds(9),
+        "WORKER_KAFKA__TRANSACTION_TIMEOUT_MS": in_milliseconds(10),
         "WORKER_TOPICS__COMMANDS": topics.commands,
         "WORKER_TOPICS__RESULTS": topics.results,
         "WORKER_TOPICS__TRANSITIONS": topics.transitions,
         "WORKER_TOPICS__DEAD_LETTERS": topics.dead_letters,
         "WORKER_POSTGRES__DSN": dsn,
         "WORKER_LOGIN__SECRETS": SECRET,
-        "WORKER_DRAIN_SECONDS": "10",
+        "WORKER_DRAIN_SECONDS": f"{stretched(10):.0f}",
         "WORKER_ADMIN__PORT": "0",
         "WORKER_LOG__FORMAT": "json",
     }
@@ -97,22 +106,42 @@ class WorkerProcess:
             self.kill()
 
     def wait_ready(self, seconds: float = SECONDS) -> "WorkerProcess":
-        """Wait until ``/readyz`` says yes. Raises ``AssertionError``, with the logs, if it ends or does not."""
-        self.wait(lambda: self.probe("/readyz")[0] == 200, "is ready", seconds)
+        """Wait until ``/readyz`` says yes. Raises ``Ended`` or ``TooLate``, with the logs, if it ends or does not."""
+        self.wait(lambda: self.probe("/readyz"), "is ready", seconds, wanted=lambda answer: answer[0] == 200)
         return self
+
+    def wait_unready(self, reason: str, seconds: float = SECONDS) -> dict[str, Any]:
+        """Wait until ``/readyz`` says no for ``reason``, a part of what it gives; the document."""
+
+        def is_said(answer: tuple[int, Any]) -> bool:
+            return answer[0] == 503 and reason in answer[1]["reason"]
+
+        answer = self.wait(lambda: self.probe("/readyz"), f"says that {reason}", seconds, wanted=is_said)
+        document: dict[str, Any] = answer[1]
+        return document
 
     def wait_event(self, event: str, seconds: float = SECONDS) -> dict[str, Any]:
         """The first log line of that name, waited for."""
-        self.wait(lambda: bool(self.events(event)), f"logs {event}", seconds)
-        return self.events(event)[0]
+        return self.wait(lambda: self.events(event), f"logs {event}", seconds)[0]
 
-    def wait(self, condition: Callable[[], bool], what: str, seconds: float = SECONDS) -> None:
-        """Wait until ``condition`` holds. Raises ``AssertionError``, with the logs, if it ends before or does not."""
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert self.exit_code is None, f"the worker ended with {self.exit_code} before it {what}:\n{self.logs()}"
-            assert time.monotonic() < deadline, f"{seconds:.0f} s went by before the worker {what}:\n{self.logs()}"
-            time.sleep(0.05)
+    def wait(
+        self, look: Callable[[], T], what: str, seconds: float = SECONDS, *, wanted: Callable[[T], object] = bool
+    ) -> T:
+        """Look until what is seen is ``wanted``, and return it.
+
+        Raises ``Ended`` if the worker ends before, or ``TooLate``: with what was seen last and the end of the log.
+        """
+
+        def looked() -> T:
+            # In this order: what it did before it ended counts.
+            exit_code = self.exit_code
+            seen = look()
+            if exit_code is not None and not wanted(seen):
+                last = f"last seen: {waiting.shown(seen)}\n{self._state()}"
+                raise Ended(f"the worker ended with {exit_code} before it {what}; {last}")
+            return seen
+
+        return waiting.wait_until(looked, wanted, what=f"the worker {what}", seconds=seconds, tell=self._state)
 
     def probe(self, path: str) -> tuple[int, Any]:
         """Status and document of ``/livez`` or ``/readyz``; status 0 while nothing listens."""
@@ -130,20 +159,18 @@ class WorkerProcess:
         return self.signal_and_wait(signal.SIGTERM, seconds)
 
     def signal_and_wait(self, which: signal.Signals, seconds: float = SECONDS) -> int:
-        """Send the signal and return the exit code. Raises ``AssertionError``, with the logs, if it does not end."""
+        """Send the signal and return the exit code. Raises ``TooLate``, with the logs, if it does not end."""
         self._running.send_signal(which)
-        try:
-            return self._running.wait(seconds)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            raise AssertionError(f"the worker did not end within {seconds:.0f} s:\n{self.logs()}") from None
+        return self.wait_end(seconds, what=f"ended after {which.name}")
 
-    def wait_end(self, seconds: float = SECONDS) -> int:
-        """Wait until it ends by itself; its exit code."""
+    def wait_end(self, seconds: float = SECONDS, *, what: str = "ended by itself") -> int:
+        """Wait until it ends by itself; its exit code. Raises ``TooLate``, with the logs, if it does not."""
         try:
-            return self._running.wait(seconds)
+            return self._running.wait(patience(seconds))
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"the worker still runs after {seconds:.0f} s:\n{self.logs()}") from None
+            late = waiting.TooLate(f"{patience(seconds):.0f} s went by before the worker {what}\n{self._state()}")
+            self.kill()
+            raise late from None
 
     def pause(self) -> None:
         """SIGSTOP: to everybody else it looks dead."""
@@ -174,6 +201,18 @@ class WorkerProcess:
                 found.append(entry)
         return found
 
+    def _state(self) -> str:
+        """What is known of it, for whoever waits in vain."""
+        lines = self.logs().splitlines()
+        status, document = self.probe("/readyz")
+        return "\n".join(
+            [
+                f"exit code: {self.exit_code}; /readyz: {status} {json.dumps(document)}",
+                f"the last {min(len(lines), LAST_LINES)} of {len(lines)} lines of {self._log}:",
+                *lines[-LAST_LINES:],
+            ]
+        )
+
     @property
     def _running(self) -> subprocess.Popen[bytes]:
         assert self._process is not None, "the worker was not started"
@@ -186,7 +225,7 @@ class WorkerProcess:
         # The last one: the process may have been started again.
         url = f"http://127.0.0.1:{announced[-1]['port']}{path}"
         try:
-            with urllib.request.urlopen(url, timeout=5) as answer:
+            with urllib.request.urlopen(url, timeout=patience(20)) as answer:
                 return answer.status, answer.read()
         except urllib.error.HTTPError as error:
             with error:

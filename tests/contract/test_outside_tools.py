@@ -15,11 +15,12 @@ from schemas.asyncapi import Deployment
 from schemas.codes import StatusCode
 from schemas.pack import pack, write
 from schemas.samples import SAMPLES
+from tests.pace import patience
 
 OUTSIDE: Final = Path(__file__).parent / "outside"
 INSTALLED: Final = Path(__file__).parents[2] / ".cache" / "outside"
 FILES: Final = ("package.json", "package-lock.json", "validate.mjs")
-SECONDS: Final = 240
+SECONDS: Final = 600
 NEWER_VERSION: Final = "asyncapi-latest-version"
 """A remark that there is a newer version than AsyncAPI 3.0, which is what the contract promises."""
 
@@ -45,7 +46,7 @@ def installed() -> Path:
             cwd=place,
             check=True,
             capture_output=True,
-            timeout=SECONDS,
+            timeout=patience(SECONDS),
         )
         whole.touch()
     return place
@@ -67,7 +68,7 @@ def validate() -> Validate:
             cwd=place,
             check=True,
             capture_output=True,
-            timeout=SECONDS,
+            timeout=patience(SECONDS),
         )
         said: dict[str, Any] = json.loads(done.stdout)
         return said

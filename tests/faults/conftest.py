@@ -12,6 +12,7 @@ from tests.acceptance.worker_process import worker_settings
 from tests.conftest import real_kafka_is_demanded
 from tests.faults.one_broker import ProxiedKafka
 from tests.faults.proxy import HOST, KafkaProxy, PostgresProxy
+from tests.pace import in_milliseconds
 from tests.providers import Unavailable
 from tests.providers.kafka import TopicNames, warm_up
 from tests.providers.postgres import DatabaseUnderTest, PostgresServer
@@ -62,9 +63,10 @@ def scene(
     """Topics and a database of the test's own; its workers reach both servers through the proxies."""
     dsn = through(postgres_proxy, database.worker_dsn)
     settings = worker_settings(kafka.workers_bootstrap, topics, dsn) | {
-        "WORKER_KAFKA__SESSION_TIMEOUT_MS": "2000",
-        "WORKER_KAFKA__REQUEST_TIMEOUT_MS": "3000",
-        "WORKER_KAFKA__TRANSACTION_TIMEOUT_MS": "4000",
+        # Short, for faults that last longer than each of these: those are scaled alike.
+        "WORKER_KAFKA__SESSION_TIMEOUT_MS": in_milliseconds(2),
+        "WORKER_KAFKA__REQUEST_TIMEOUT_MS": in_milliseconds(3),
+        "WORKER_KAFKA__TRANSACTION_TIMEOUT_MS": in_milliseconds(4),
     }
     return Scene(kafka, postgres_server, topics, database, settings, tmp_path)
 

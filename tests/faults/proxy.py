@@ -22,6 +22,8 @@ from typing import Any, Final, TypeVar
 from aiokafka.protocol import commit, fetch, group, produce, transaction
 from aiokafka.protocol.api import RequestStruct
 
+from tests.pace import patience, stretched
+
 HOST: Final = "127.0.0.1"
 CLOSE_SECONDS: Final = 5.0
 CHUNK_BYTES: Final = 1 << 16
@@ -133,7 +135,7 @@ class Proxy(ABC):
             return
         self._call(self._shut())
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(CLOSE_SECONDS)
+        self._thread.join(patience(CLOSE_SECONDS))
         self._loop.close()
 
     def __enter__(self) -> "Proxy":
@@ -232,7 +234,7 @@ class Proxy(ABC):
             await asyncio.wait(self._serving)
 
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(CLOSE_SECONDS)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(patience(CLOSE_SECONDS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -447,7 +449,7 @@ class KafkaProxy(Proxy):
                 continue
             self._held.remove(held)
             with suppress(TimeoutError):
-                async with asyncio.timeout(PRODUCED_SECONDS):
+                async with asyncio.timeout(stretched(PRODUCED_SECONDS)):
                     await held.produced.wait()
             self._note(held.fault, await self._ask(held.request))
 

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-import psutil
 import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin._resource import ResourceType
 
 from tests.acceptance.clients import Outgoing, TooLate, consumed_offsets, log_ends, wait_settled
 from tests.acceptance.scene import Scene, event_id, history
+from tests.acceptance.test_two_workers import wait_still
 from tests.acceptance.worker_process import WorkerProcess
 from tests.faults.checker import Report, check
 from tests.faults.ledger import NUMBER, SOURCE, Command, Evidence, Ledger, dead_letter, event, result, seen, sent
@@ -27,6 +27,8 @@ from tests.faults.load import Writer
 from tests.faults.mutants import MUTANTS
 from tests.faults.witness import recorded
 from tests.faults.worker import faulty
+from tests.pace import in_milliseconds, patience, stretched
+from tests.waiting import SECONDS
 
 pytestmark = [
     pytest.mark.real_kafka,
@@ -43,17 +45,17 @@ PATIENCE_SECONDS: Final = 15.0
 QUIET_SECONDS: Final = 4.0
 PATIENT: Final = {
     # Long enough for what a scenario does while a transaction is open, whatever else the machine does.
-    "KAFKA__SESSION_TIMEOUT_MS": "6000",
-    "KAFKA__REQUEST_TIMEOUT_MS": "8000",
-    "KAFKA__TRANSACTION_TIMEOUT_MS": "60000",
+    "KAFKA__SESSION_TIMEOUT_MS": in_milliseconds(6),
+    "KAFKA__REQUEST_TIMEOUT_MS": in_milliseconds(8),
+    "KAFKA__TRANSACTION_TIMEOUT_MS": in_milliseconds(60),
     "MAX_BATCH": str(BATCH),
 }
 ALONE: Final = {
     # A member of that name takes its own place again: nobody waits for the session of the one before to end.
     "KAFKA__GROUP_INSTANCE_ID": "the only one",
     # Longer than anybody stands still.
-    "KAFKA__SESSION_TIMEOUT_MS": "20000",
-    "KAFKA__REQUEST_TIMEOUT_MS": "25000",
+    "KAFKA__SESSION_TIMEOUT_MS": in_milliseconds(20),
+    "KAFKA__REQUEST_TIMEOUT_MS": in_milliseconds(25),
 }
 
 
@@ -86,7 +88,7 @@ class Arm:
 
     def wait_consumed(self) -> None:
         """Wait until all is consumed. A worker without a rule may never come to that: the checker will say so."""
-        seconds = PATIENCE_SECONDS if self.mutant else 60.0
+        seconds = PATIENCE_SECONDS if self.mutant else SECONDS
         try:
             self.scene.wait_consumed(seconds)
         except TooLate:
@@ -102,7 +104,9 @@ class Arm:
         scene, topics = self.scene, self.scene.topics
         bootstrap = scene.kafka.bootstrap
         # What the last one left open is settled, as its successor would.
-        Producer({"bootstrap.servers": bootstrap, "transactional.id": self.transactional_id}).init_transactions(30)
+        Producer({"bootstrap.servers": bootstrap, "transactional.id": self.transactional_id}).init_transactions(
+            patience(SECONDS)
+        )
         for topic in (topics.results, topics.transitions, topics.dead_letters):
             wait_settled(bootstrap, topic)
         results, events, dead_letters = (
@@ -142,10 +146,6 @@ def running(*workers: WorkerProcess) -> Iterator[None]:
             alive.callback(worker.kill)
             worker.start()
         yield
-
-
-def wait_still(worker: WorkerProcess) -> None:
-    worker.wait(lambda: psutil.Process(worker.pid).status() == psutil.STATUS_STOPPED, "stands still")
 
 
 def finish(arm: Arm, worker: WorkerProcess) -> None:
@@ -205,7 +205,7 @@ def messages_arrive_after_the_next_init(arm: Arm) -> None:
     """They were given up without an answer; the broker takes what it is sent without asking the coordinator."""
     with unverified(arm.scene):
         arm.send()
-        worker = arm.worker("late_messages:1:SIGCONT", KAFKA__TRANSACTION_TIMEOUT_MS="8000")
+        worker = arm.worker("late_messages:1:SIGCONT", KAFKA__TRANSACTION_TIMEOUT_MS=in_milliseconds(8))
         finish(arm, worker)
     # The messages were given up, and those that are late came to a producer that had just started.
     assert worker.events("producer_replaced")
@@ -235,7 +235,7 @@ def a_lane_is_fenced(arm: Arm) -> None:
     with worker:
         arm.scene.wait_consumed()
         fencing = Producer({"bootstrap.servers": arm.scene.kafka.bootstrap, "transactional.id": arm.transactional_id})
-        fencing.init_transactions(30)
+        fencing.init_transactions(patience(SECONDS))
         arm.send()
         worker.wait_event("lane_lost")
         arm.wait_consumed()
@@ -247,7 +247,7 @@ def a_rebalance_finds_a_lane_in_its_start(arm: Arm) -> None:
     # Partitions go round in the order of the members' names.
     winning = arm.worker(KAFKA__GROUP_INSTANCE_ID="a")
     with running(losing):
-        losing.wait(lambda: bool(arm.scene.rows("SELECT FROM lane WHERE owner IS NOT NULL")), "is starting a lane")
+        losing.wait(lambda: arm.scene.rows("SELECT owner FROM lane WHERE owner IS NOT NULL"), "is starting a lane")
         with running(winning):
             winning.wait_event("lane_started")
             assert not losing.events("lane_started")
@@ -255,7 +255,7 @@ def a_rebalance_finds_a_lane_in_its_start(arm: Arm) -> None:
             arm.send()
             arm.wait_consumed()
             # A second heartbeat: whoever lost the lane and is still a member has tried again.
-            time.sleep(QUIET_SECONDS)
+            time.sleep(stretched(QUIET_SECONDS))
             arm.look_for_losses(winning)
 
 

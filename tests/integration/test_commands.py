@@ -15,7 +15,7 @@ import pytest
 from tests.logins import SECRET
 from tests.providers.kafka import KafkaServer, TopicNames
 from tests.providers.postgres import DatabaseUnderTest
-from worker.embedded.processes import until
+from tests.waiting import in_time, until_answered
 from worker.migrate import owner_connection
 from worker.settings import PREFIX
 
@@ -45,7 +45,7 @@ async def worker(*arguments: str, environment: dict[str, str]) -> tuple[int, str
         stderr=subprocess.PIPE,
     )
     try:
-        out, err = await asyncio.wait_for(process.communicate(), 60)
+        out, err = await in_time(process.communicate(), f"{' '.join(arguments)} ended")
     finally:
         if process.returncode is None:
             process.kill()
@@ -129,9 +129,9 @@ async def test_an_import_that_is_interrupted_says_nothing_and_exits_130(
     try:
         async with owner_connection(environment["WORKER_POSTGRES__OWNER_DSN"]) as connection:
             begun = "SELECT EXISTS (SELECT FROM access_token WHERE id = 'T0')"
-            await until(lambda: connection.fetchval(begun), 30)
+            await until_answered(lambda: connection.fetchval(begun), what="the import had begun")
         process.send_signal(signal.SIGINT)
-        out, err = await asyncio.wait_for(process.communicate(), 30)
+        out, err = await in_time(process.communicate(), "the import ended after SIGINT")
     finally:
         if process.returncode is None:
             process.kill()

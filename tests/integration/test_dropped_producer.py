@@ -9,11 +9,13 @@ from aiokafka import errors as kafka_errors
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import EndTxnRequest
 
+from tests.pace import patience
 from tests.providers.kafka import KafkaServer, TopicNames
+from tests.waiting import in_time
 from worker.publish import WatchedProducer, send, started
 from worker.result import Message
 
-SECONDS = 10.0
+SECONDS = 60.0
 
 
 def tasks_of_clients() -> list[str]:
@@ -25,7 +27,7 @@ def tasks_of_clients() -> list[str]:
 
 async def opened(kafka: KafkaServer, topics: TopicNames) -> WatchedProducer:
     options = {"bootstrap_servers": kafka.bootstrap, "transactional_id": topics.commands, "request_timeout_ms": 60_000}
-    return await started(options, SECONDS)
+    return await started(options, patience(SECONDS))
 
 
 @pytest.mark.parametrize("which", [ProduceRequest, EndTxnRequest])
@@ -51,7 +53,7 @@ async def test_whatever_it_waits_for(kafka: KafkaServer, topics: TopicNames, whi
         await producer.commit_transaction()
 
     publishing = asyncio.create_task(publish())
-    await asyncio.wait_for(asked.wait(), SECONDS)
+    await in_time(asked.wait(), f"a {which.__name__} was sent")
     publishing.cancel()
     await asyncio.wait({publishing})
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-import time
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,12 +25,13 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 import worker.embedded.stack as stack_module
+from tests.pace import patience
+from tests.waiting import SECONDS, output_of, wait_until
 from worker.embedded import EmbeddedFailed, EmbeddedUnavailable, Stack, embedded_stack
 from worker.embedded.stack import temporary_directory
 
 ROOT = Path(__file__).parents[2]
 HOLDER = "tests.integration.stack_holder"
-SECONDS = 60.0
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 
@@ -167,7 +168,7 @@ async def test_two_stacks_do_not_share_a_directory(kept: Path, monkeypatch: pyte
 def test_ctrl_c_leaves_no_process_and_no_directory() -> None:
     with holder() as held:
         held.process.send_signal(signal.SIGINT)
-        held.process.wait(SECONDS)
+        held.ends()
         assert held.none_runs()
         assert not held.directory.exists()
 
@@ -182,18 +183,22 @@ def test_a_ctrl_c_at_the_terminal_reaches_us_and_not_the_servers() -> None:
 def test_even_sigkill_leaves_no_process() -> None:
     with holder() as held:
         held.process.kill()
-        held.process.wait(SECONDS)
-        assert held.all_end()
+        held.ends()
+        wait_until(
+            held.running,
+            lambda pids: not pids,
+            what="every server had ended by itself (the ids of those that run)",
+        )
         subprocess.run(["rm", "-rf", str(held.directory)], check=True)
 
 
 def test_a_stack_comes_back_after_sigkill(kept: Path) -> None:
     with holder(kept) as held:
         held.process.kill()
-        held.process.wait(SECONDS)
+        held.ends()
     with holder(kept) as again:
         again.process.send_signal(signal.SIGINT)
-        again.process.wait(SECONDS)
+        again.ends()
         assert again.none_runs()
 
 
@@ -232,7 +237,7 @@ def test_an_ordinary_user_runs_everything_as_themselves(readable_python: list[st
     with holder(user=someone.pw_uid, group=someone.pw_gid, python=readable_python) as held:
         assert {psutil.Process(pid).username() for pid in held.servers} == {"nobody"}
         held.process.send_signal(signal.SIGINT)
-        held.process.wait(SECONDS)
+        held.ends()
         assert held.none_runs()
 
 
@@ -298,17 +303,17 @@ class Held:
     processes: tuple[int, ...]
     """The servers and what they started, some of which comes and goes."""
 
-    def all_end(self) -> bool:
-        """Whether every server ends by itself in a while."""
-        deadline = time.monotonic() + 20
-        while not self.none_runs():
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.02)
-        return True
+    def ends(self) -> None:
+        """Wait until it has ended; its servers may go on."""
+        what = "the program that holds the stack ended (whether it has, its processes that run)"
+        wait_until(lambda: (self.process.poll() is not None, self.running()), lambda seen: seen[0], what=what)
+
+    def running(self) -> list[int]:
+        """The ids of those of its processes that run now."""
+        return [pid for pid in self.processes if is_running(pid)]
 
     def none_runs(self) -> bool:
-        return not any(is_running(pid) for pid in self.processes)
+        return not self.running()
 
 
 @contextmanager
@@ -321,12 +326,25 @@ def holder(
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True, **settings)
     try:
         assert process.stdout is not None
-        said = json.loads(process.stdout.readline())
+        said = json.loads(first_line(process))
         yield Held(process, Path(said["directory"]), tuple(said["servers"]), tuple(said["processes"]))
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
-        process.communicate(timeout=SECONDS)
+        output_of(process, "the program that holds the stack ended")
+
+
+def first_line(process: subprocess.Popen[str]) -> str:
+    """Wait for the first line that it writes. One who is killed writes none."""
+    late = threading.Timer(patience(SECONDS), process.kill)
+    late.start()
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+    finally:
+        late.cancel()
+    assert line, f"it ended, or was killed after {late.interval:.0f} s, before it had its stack: {process.poll()}"
+    return line
 
 
 @pytest.fixture
@@ -374,15 +392,15 @@ async def ask(dsn: str, query: str, *arguments: object) -> Any:
 
 def send_one(bootstrap: str, topic: str) -> None:
     admin = AdminClient({"bootstrap.servers": bootstrap})
-    admin.create_topics([NewTopic(topic, 1, 1)])[topic].result(timeout=SECONDS)
+    admin.create_topics([NewTopic(topic, 1, 1)])[topic].result(timeout=patience(SECONDS))
     producer = Producer({"bootstrap.servers": bootstrap, "acks": "all"})
     producer.produce(topic, b"kept")
-    assert producer.flush(SECONDS) == 0
+    assert producer.flush(patience(SECONDS)) == 0
 
 
 def end_of(bootstrap: str, topic: str) -> int:
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": uuid4().hex})
     try:
-        return int(consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=SECONDS)[1])
+        return int(consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=patience(SECONDS))[1])
     finally:
         consumer.close()

@@ -11,8 +11,8 @@ import pytest
 
 from tests.integration.test_importing import CHEAP_HASH, EVENTS, ORGANISATION, first_state, load, rows, stored, token
 from tests.providers.postgres import DatabaseUnderTest
+from tests.waiting import in_time, until_answered
 from worker import importing
-from worker.embedded.processes import until
 from worker.importing import BadLine, ImportingError, ImportProgress, ImportReport, import_files
 from worker.migrate import owner_connection
 
@@ -209,10 +209,9 @@ async def test_nobody_imports_what_somebody_is_importing(
         await connection.execute("SELECT FROM lane WHERE topic = 'import' FOR UPDATE")
         first = asyncio.create_task(import_files(database.owner_dsn, [file]))
         under_way = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND locktype = 'transactionid')"
-        await until(lambda: connection.fetchval(under_way), 20)
+        await until_answered(lambda: connection.fetchval(under_way), what="the first import waited for its lane")
         with pytest.raises(ImportingError, match="importing the same files at this moment"):
-            async with asyncio.timeout(20):
-                await import_files(database.owner_dsn, [file])
+            await in_time(import_files(database.owner_dsn, [file]), "the second import gave up")
         await transaction.rollback()
         assert await first == ImportReport(2, 2, ())
 

@@ -41,11 +41,11 @@ from tests.journey import (
     result_of,
 )
 from tests.logins import login_token
-from tests.providers.postgres import DatabaseUnderTest
+from tests.pace import in_milliseconds
+from tests.providers.postgres import DatabaseUnderTest, until_waiting
 from worker import pipeline
 from worker.credentials import PassCodeCheck, PassCodes, Question
 from worker.database import SERVER_SETTINGS
-from worker.embedded.processes import until
 from worker.errors import DependencyAway, FuseBlown, LaneLost
 from worker.fuse import FAILURES, Fuse
 from worker.model import Answered, ReplyTo, TokenKey, command_key
@@ -906,20 +906,12 @@ async def test_an_id_bound_by_another_lane_after_the_look_up_is_found_in_the_nex
         OTHER_TOKEN_ID,
     )
     waiting = asyncio.ensure_future(one.run(by_code(request_id="1")))
-    await until_somebody_waits(j)
+    await until_waiting(j.owner)
 
     await transaction.commit()
 
     assert codes(await waiting) == [S.DUPLICATE_REQUEST]
     assert (await j.token())["version"] == 0
-
-
-async def until_somebody_waits(j: Journey) -> None:
-    async def waits() -> bool:
-        query = "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND pid <> pg_backend_pid()"
-        return bool(await j.owner.fetchval(query))
-
-    await until(waits, 5)
 
 
 async def test_a_lock_held_too_long_is_a_dependency_away_and_nothing_happened(j: Journey, lane: Partition) -> None:
@@ -1058,11 +1050,12 @@ async def test_any_projection_is_that_subset_of_the_whole(j: Journey, masks: lis
 async def test_a_command_that_always_takes_too_long_is_given_up_and_its_neighbours_are_not(
     database: DatabaseUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(SERVER_SETTINGS, "statement_timeout", "300ms")
+    # Longer than anything else here takes, and shorter than what dawdles.
+    monkeypatch.setitem(SERVER_SETTINGS, "statement_timeout", in_milliseconds(1))
     async with journey(database.worker_dsn, database.owner_dsn) as j:
         await j.owner.execute(
             "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS"
-            " $$ BEGIN PERFORM pg_sleep(5); RETURN NEW; END $$;"
+            " $$ BEGIN PERFORM pg_sleep(600); RETURN NEW; END $$;"
             f"CREATE TRIGGER dawdle BEFORE UPDATE ON access_token FOR EACH ROW WHEN (OLD.id = '{OTHER_TOKEN_ID}')"
             " EXECUTE FUNCTION dawdle()"
         )

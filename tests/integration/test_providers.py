@@ -7,6 +7,7 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from tests.pace import patience
 from tests.providers.kafka import KafkaServer, TopicNames
 from tests.providers.postgres import DatabaseUnderTest, Mode, PostgresServer
 
@@ -47,7 +48,9 @@ async def test_what_was_committed_survives_a_restart_of_postgres(
 
 
 async def test_topics_have_four_partitions(kafka: KafkaServer, topics: TopicNames) -> None:
-    known = await asyncio.to_thread(AdminClient({"bootstrap.servers": kafka.bootstrap}).list_topics, timeout=10)
+    known = await asyncio.to_thread(
+        AdminClient({"bootstrap.servers": kafka.bootstrap}).list_topics, timeout=patience(60)
+    )
     assert len(known.topics[topics.commands].partitions) == 4
 
 
@@ -68,6 +71,6 @@ async def test_what_was_sent_survives_a_restart_of_the_broker(kafka: KafkaServer
 def high_watermark(bootstrap: str, topic: str) -> int:
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "providers", "log_level": 0})
     try:
-        return int(consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=30)[1])
+        return int(consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=patience(60))[1])
     finally:
         consumer.close()

@@ -8,9 +8,9 @@ import pytest
 
 from tests.journey import CARD_CODE, EFFECTIVE_CODE, Journey, Partition, by_code, codes
 from tests.providers.postgres import DatabaseUnderTest, PostgresServer
+from tests.waiting import in_time, until, until_answered
 from worker import retention
 from worker.database import Database
-from worker.embedded.processes import until
 from worker.observe import Metrics
 from worker.retention import Retention
 
@@ -146,7 +146,7 @@ async def test_a_step_does_not_wait_for_a_batch_under_way(j: Journey) -> None:
     await transaction.start()
     await j.owner.execute("UPDATE lane SET next_offset = next_offset + 1")
 
-    assert await asyncio.wait_for(retiring(j, Later(31))[0].retire(asyncio.Event()), 1) == 1
+    assert await in_time(retiring(j, Later(31))[0].retire(asyncio.Event()), "the step was done") == 1
 
     await transaction.rollback()
 
@@ -160,7 +160,7 @@ async def test_a_stopped_worker_stops_between_two_steps(j: Journey, monkeypatch:
     stop.set()
 
     assert await retiring(j, Later(31))[0].retire(stop) == 0
-    await asyncio.wait_for(retiring(j, Later(31))[0].run(stop), 1)
+    await in_time(retiring(j, Later(31))[0].run(stop), "it ended")
     assert len(await offsets(j, lane)) == 6
 
 
@@ -175,13 +175,10 @@ async def test_it_looks_again_after_a_while(j: Journey, monkeypatch: pytest.Monk
 
     clock.days = 31
 
-    async def retired() -> bool:
-        return await offsets(j, lane) == [1]
-
-    await until(retired, 5)
+    await until_answered(lambda: offsets(j, lane), lambda left: left == [1], what="the older record was removed")
 
     stop.set()
-    await asyncio.wait_for(running, 1)
+    await in_time(running, "it ended")
 
 
 async def test_a_database_that_is_away_ends_nothing(
@@ -190,10 +187,20 @@ async def test_a_database_that_is_away_ends_nothing(
     monkeypatch.setattr(retention, "INTERVAL_SECONDS", 0.01)
     opened = await Database.open(database.worker_dsn.replace(database.name, "no_such_database"), connections=1)
     stop = asyncio.Event()
-    running = asyncio.ensure_future(Retention(opened, days=30, clock=time.time, metrics=Metrics()).run(stop))
-    await asyncio.wait({running}, timeout=0.3)
+    retention_ = Retention(opened, days=30, clock=time.time, metrics=Metrics())
+    running = asyncio.ensure_future(retention_.run(stop))
+    tried = 0
+    retire = retention_.retire
+
+    async def counted(told: asyncio.Event) -> int:
+        nonlocal tried
+        tried += 1
+        return await retire(told)
+
+    monkeypatch.setattr(retention_, "retire", counted)
+    await until(lambda: tried, lambda times: times > 2, what="it had tried again and again")
     assert not running.done()
 
     stop.set()
-    await asyncio.wait_for(running, 5)
+    await in_time(running, "it ended")
     await opened.close()

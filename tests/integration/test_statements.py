@@ -22,7 +22,7 @@ from tests.journey import (
     OTHER_TOKEN_ID,
     TOKEN_ID,
 )
-from tests.providers.postgres import DatabaseUnderTest
+from tests.providers.postgres import DatabaseUnderTest, until_waiting
 from worker.apply import apply
 from worker.errors import BatchOvertaken, from_postgres
 from worker.model import Answer, Coordinates, Fact, TokenKey, command_key
@@ -120,7 +120,7 @@ async def test_take_lane_waits_for_a_batch_under_way(database: DatabaseUnderTest
     assert await other.fetchrow(statement("hold_lane"), lane, MINE, 0, 3, 0) is not None
 
     taking = asyncio.ensure_future(take(worker, THEIRS))
-    await asyncio.wait({taking}, timeout=0.1)
+    await until_waiting(other)
     assert not taking.done()
     await transaction.commit()
 
@@ -314,7 +314,7 @@ async def test_load_that_waited_sees_what_was_committed_meanwhile(
         TOKEN_ID,
     )
     loading = asyncio.ensure_future(load(worker, codes=[CODE], identifiers=[]))
-    await asyncio.wait({loading}, timeout=0.1)
+    await until_waiting(owner)
     assert not loading.done()
     await transaction.commit()
 
@@ -527,7 +527,7 @@ async def test_record_waits_for_another_lane_that_is_binding_the_same_id(
     await transaction.start()
     await remember(second, other, 0, ids=ids)
     waiting = asyncio.ensure_future(remember(worker, one, 0, ids=ids))
-    await asyncio.wait({waiting}, timeout=0.1)
+    await until_waiting(second)
     assert not waiting.done()
 
     await (transaction.commit() if committed else transaction.rollback())
@@ -554,7 +554,7 @@ async def test_records_of_the_same_ids_in_opposite_orders_do_not_deadlock(
         asyncio.ensure_future(remember(connection, lane, 0, 1, 2, ids=way))
         for connection, lane, way in zip(connections, lanes, ways, strict=False)
     ]
-    await asyncio.wait(binding, timeout=0.2)
+    await until_waiting(connections[2], len(binding))
     assert not any(each.done() for each in binding)
     await transaction.rollback()
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from uuid import uuid4
@@ -12,7 +11,9 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.cimpl import NewTopic
 
+from tests.pace import patience
 from tests.providers.kafka import KafkaServer, TopicNames, delete_topics
+from tests.waiting import wait_until
 from worker import topics as worker_topics
 from worker.errors import DependencyAway
 from worker.settings import Settings, read_settings
@@ -48,20 +49,22 @@ def described(kafka: KafkaServer, name: str) -> tuple[int, dict[str, str]]:
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
     resource = ConfigResource(ConfigResource.Type.TOPIC, name)
     (answer,) = admin.describe_configs([resource]).values()
-    configs = {setting: entry.value for setting, entry in answer.result(timeout=10).items()}
-    return len(admin.list_topics(name, timeout=10).topics[name].partitions), configs
+    configs = {setting: entry.value for setting, entry in answer.result(timeout=patience(60)).items()}
+    return len(admin.list_topics(name, timeout=patience(60)).topics[name].partitions), configs
 
 
 def make(kafka: KafkaServer, name: str, partitions: int, **config: str) -> None:
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
     settings = {setting.replace("_", "."): value for setting, value in config.items()}
     (made,) = admin.create_topics([NewTopic(name, partitions, 1, config=settings)]).values()
-    made.result(timeout=10)
+    made.result(timeout=patience(60))
     # The controller answers before the broker tells others of it.
-    deadline = time.monotonic() + 10
-    while name not in admin.list_topics(timeout=10).topics:
-        assert time.monotonic() < deadline, f"{name} does not appear"
-        time.sleep(0.02)
+    wait_until(
+        lambda: list(admin.list_topics(timeout=patience(60)).topics),
+        lambda names: name in names,
+        what=f"{name} appeared",
+        pause=0.02,
+    )
 
 
 async def test_applying_makes_the_topics_as_the_contract_has_them(kafka: KafkaServer, absent: TopicNames) -> None:

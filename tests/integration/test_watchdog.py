@@ -10,7 +10,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from confluent_kafka import Producer
 
 from tests.acceptance.clients import Outgoing, send, wait_settled
+from tests.pace import patience
 from tests.providers.kafka import KafkaServer, TopicNames
+from tests.waiting import in_time
 from worker.errors import ClientStuck
 from worker.observe import Health
 from worker.watchdog import PATIENCE_SECONDS, Watchdog
@@ -73,7 +75,7 @@ async def test_a_fetcher_that_hangs_is_found(reading: Reading, kafka: KafkaServe
         return False
 
     reading.consumer._fetcher._proc_fetch_request = hangs
-    await asyncio.wait_for(hanging.wait(), 10)
+    await in_time(hanging.wait(), "the fetcher hung")
     send(kafka.bootstrap, topics.commands, [Outgoing(b"never read", partition=0)])
     await reading.wait_in_vain()
 
@@ -85,7 +87,7 @@ async def test_a_log_that_ends_with_a_marker_is_no_lag(
     reading: Reading, kafka: KafkaServer, topics: TopicNames
 ) -> None:
     producer = Producer({"bootstrap.servers": kafka.bootstrap, "transactional.id": topics.commands})
-    producer.init_transactions(30)
+    producer.init_transactions(patience(60))
     for finish in (producer.commit_transaction, producer.abort_transaction):
         producer.begin_transaction()
         producer.produce(topics.commands, b"read", partition=0)

@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import tempfile
-import time
 from abc import ABC, abstractmethod
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping, Sequence
@@ -23,8 +22,10 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from testcontainers.core.container import DockerContainer
 
+from tests.pace import in_milliseconds, patience
 from tests.providers import GivenAway, Unavailable
 from tests.providers.docker_engine import require_engine
+from tests.waiting import Ceiling, wait_until
 from worker.embedded.broker import Broker, answers
 from worker.embedded.processes import EmbeddedFailed, EmbeddedUnavailable, ServerProcess, free_port, until
 
@@ -142,6 +143,8 @@ class ContainerKafka(KafkaServer):
     def _create(self) -> None:
         settings = {
             **BROKER_SETTINGS,
+            # A broker that gets no turn on its core is not to be taken for dead.
+            "broker.session.timeout.ms": in_milliseconds(2),
             "listeners": "PLAINTEXT://:19092,CONTROLLER://:9093,HOST://:9092",
             "advertised.listeners": f"PLAINTEXT://localhost:19092,HOST://{self.bootstrap}",
             "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,HOST:PLAINTEXT",
@@ -192,13 +195,15 @@ class JvmKafka(KafkaServer):
                 format_node, self._directory, program, self._settings(self._directory), cluster_id()
             )
         self._process = start_node("Apache Kafka", self._directory, program, heap=HEAP)
-        await self._process.ready(lambda: answers(self.bootstrap), seconds=START_SECONDS)
+        await self._process.ready(lambda: answers(self.bootstrap), seconds=patience(START_SECONDS))
         await _until_ready(self.bootstrap)
 
     def _settings(self, directory: Path) -> dict[str, str]:
         controller = f"{HOST}:{free_port(HOST)}"
         return {
             **BROKER_SETTINGS,
+            # A broker that gets no turn on its core is not to be taken for dead.
+            "broker.session.timeout.ms": in_milliseconds(2),
             "listeners": f"PLAINTEXT://{self.bootstrap},CONTROLLER://{controller}",
             "advertised.listeners": f"PLAINTEXT://{self.bootstrap}",
             "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
@@ -208,7 +213,7 @@ class JvmKafka(KafkaServer):
 
     async def stop(self) -> None:
         if self._process is not None:
-            await self._process.stop(seconds=30)
+            await self._process.stop(seconds=patience(30))
 
     async def kill(self) -> None:
         if self._process is not None:
@@ -345,12 +350,14 @@ def create_topics(
     config = dict(settings or {})
     topics = [NewTopic(name, partitions, replicas, config=config) for name in names]
     for created in admin.create_topics(topics).values():
-        created.result(timeout=START_SECONDS)
-    deadline = time.monotonic() + START_SECONDS
-    while not all(_is_led(admin, name, partitions) for name in names):
-        if time.monotonic() > deadline:
-            raise Unavailable(f"topics {', '.join(names)} have no leaders")
-        time.sleep(0.02)
+        created.result(timeout=patience(START_SECONDS))
+    wait_until(
+        lambda: [name for name in names if not _is_led(admin, name, partitions)],
+        lambda without: not without,
+        what="every new topic had its leaders",
+        seconds=START_SECONDS,
+        pause=0.02,
+    )
 
 
 def delete_topics(bootstrap: str, *names: str) -> None:
@@ -358,11 +365,11 @@ def delete_topics(bootstrap: str, *names: str) -> None:
     admin = AdminClient({"bootstrap.servers": bootstrap, **_QUIET})
     for deleted in admin.delete_topics(list(names), operation_timeout=5, request_timeout=5).values():
         with suppress(KafkaException):
-            deleted.result(timeout=10)
+            deleted.result(timeout=patience(30))
 
 
 def _is_led(admin: AdminClient, name: str, partitions: int) -> bool:
-    known = admin.list_topics(timeout=10).topics.get(name)
+    known = admin.list_topics(timeout=patience(30)).topics.get(name)
     return known is not None and [p.leader >= 0 for p in known.partitions.values()] == [True] * partitions
 
 
@@ -480,9 +487,9 @@ def cluster_id() -> str:
 
 def _run(command: Sequence[str], *, seconds: float = 300.0) -> str:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=patience(seconds))
     except subprocess.TimeoutExpired:
-        raise Unavailable(f"{Path(command[0]).name} did not end within {seconds:.0f} s") from None
+        raise Unavailable(f"{Path(command[0]).name} did not end within {patience(seconds):.0f} s") from None
     if done.returncode:
         raise Unavailable(f"{Path(command[0]).name} failed: {_first_line(done.stdout + done.stderr)}")
     return done.stdout
@@ -495,8 +502,8 @@ def _first_line(text: object) -> str:
 async def _until_ready(bootstrap: str) -> None:
     """A broker that comes back answers before it leads its partitions again, and turns clients away meanwhile."""
     try:
-        await until(lambda: answers(bootstrap), START_SECONDS)
-        await until(lambda: asyncio.to_thread(_leads_all, bootstrap), START_SECONDS)
+        await until(lambda: answers(bootstrap), patience(START_SECONDS))
+        await until(lambda: asyncio.to_thread(_leads_all, bootstrap), patience(START_SECONDS))
     except TimeoutError:
         raise Unavailable(f"no broker works at {bootstrap}") from None
 
@@ -504,9 +511,9 @@ async def _until_ready(bootstrap: str) -> None:
 def _leads_all(bootstrap: str) -> bool:
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "providers", **_QUIET})
     try:
-        for topic in consumer.list_topics(timeout=10).topics.values():
+        for topic in consumer.list_topics(timeout=patience(30)).topics.values():
             for number in topic.partitions:
-                consumer.get_watermark_offsets(TopicPartition(topic.topic, number), timeout=10)
+                consumer.get_watermark_offsets(TopicPartition(topic.topic, number), timeout=patience(30))
     except KafkaException:
         return False
     finally:
@@ -516,7 +523,7 @@ def _leads_all(bootstrap: str) -> bool:
 
 def _lists_topics(bootstrap: str) -> bool:
     try:
-        AdminClient({"bootstrap.servers": bootstrap, **_QUIET}).list_topics(timeout=10)
+        AdminClient({"bootstrap.servers": bootstrap, **_QUIET}).list_topics(timeout=patience(30))
     except KafkaException:
         return False
     return True
@@ -530,17 +537,17 @@ def warm_up(bootstrap: str, *, replicas: int = 1) -> None:
     producer = Producer({"bootstrap.servers": bootstrap, "transactional.id": topic, **_QUIET})
     try:
         consumer.subscribe([topic])
-        deadline = time.monotonic() + START_SECONDS
+        ceiling = Ceiling(START_SECONDS)
         while not consumer.assignment():
             consumer.poll(0.1)
-            if time.monotonic() > deadline:
+            if not ceiling.left:
                 raise Unavailable(f"the broker at {bootstrap} lets no consumer join a group")
-        producer.init_transactions(START_SECONDS)
+        producer.init_transactions(patience(START_SECONDS))
         producer.begin_transaction()
         producer.produce(topic, b"warm")
         group = consumer.consumer_group_metadata()
-        producer.send_offsets_to_transaction([TopicPartition(topic, 0, 0)], group, START_SECONDS)
-        producer.commit_transaction(START_SECONDS)
+        producer.send_offsets_to_transaction([TopicPartition(topic, 0, 0)], group, patience(START_SECONDS))
+        producer.commit_transaction(patience(START_SECONDS))
     except KafkaException as error:
         raise Unavailable(f"the broker at {bootstrap} cannot do a transaction: {error}") from error
     finally:

@@ -16,6 +16,8 @@ from uuid import uuid4
 import asyncpg
 from testcontainers.core.container import DockerContainer
 
+from tests import waiting
+from tests.pace import patience
 from tests.providers import GivenAway, Unavailable
 from tests.providers.docker_engine import require_engine
 from worker.embedded.postgres import HOST, OWNER, Login, Postgres, make_database, make_login
@@ -141,7 +143,7 @@ class ContainerPostgres(PostgresServer):
         else:
             await asyncio.to_thread(self._container.get_wrapped_container().start)
         try:
-            await until(lambda: _answers(self.owner_dsn), START_SECONDS)
+            await until(lambda: _answers(self.owner_dsn), patience(START_SECONDS))
         except TimeoutError:
             raise Unavailable("the Postgres in the container does not answer") from None
 
@@ -261,6 +263,16 @@ ALTER TABLE transition ENABLE TRIGGER transition_append_only;
 TRUNCATE lane RESTART IDENTITY;
 UPDATE access_token SET version = 0;
 """
+
+
+async def until_waiting(connection: asyncpg.Connection, sessions: int = 1) -> None:
+    """Wait until so many sessions of the connection's database wait for a lock, its own aside."""
+    query = (
+        "SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted AND pid <> pg_backend_pid()"
+        " AND pid IN (SELECT pid FROM pg_stat_activity WHERE datname = current_database())"
+    )
+    what = f"{sessions} sessions waited for a lock"
+    await waiting.until_answered(lambda: connection.fetchval(query), lambda found: found >= sessions, what=what)
 
 
 async def _answers(dsn: str) -> bool:

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -12,6 +11,7 @@ from tests.benchmarks.capacity import fitted
 from tests.benchmarks.load import GOLDEN_CODE, Answers, Backlog, commands
 from tests.benchmarks.meter import TICKS, Meter, Usage, cpu_seconds, peak_memory, status_bytes, used
 from tests.benchmarks.rounds import Round, medians, saturation
+from tests.waiting import wait_until
 
 STAT = (
     "4711 (a name) with) S 1 4711 4711 0 -1 4194560 100 200 0 0 70 30 5 15 20 0 8 0 12345 1000 50 18446744073709551615"
@@ -54,8 +54,12 @@ def test_a_thread_that_could_have_run_and_had_no_core_has_queued() -> None:
     ):
         try:
             meter = Meter({"both": [one.pid, two.pid]})
-            while cpu_seconds(one.pid) + cpu_seconds(two.pid) < 0.5:
-                time.sleep(0.01)
+            wait_until(
+                lambda: cpu_seconds(one.pid) + cpu_seconds(two.pid),
+                lambda spent: spent >= 0.5,
+                what="both had run for half a second",
+                pause=0.01,
+            )
             assert meter.stop().queued["both"] > 0.1
         finally:
             one.kill()

@@ -14,6 +14,7 @@ import jwt
 import pytest
 
 from tests.logins import SECRET
+from tests.waiting import output_of, run_to_end
 from worker.settings import PREFIX
 
 ROOT: Final = Path(__file__).parents[2]
@@ -69,15 +70,7 @@ def environment(settings: dict[str, str]) -> dict[str, str]:
 
 
 def worker(*arguments: str, settings: dict[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "worker", *arguments],
-        cwd=ROOT,
-        env=environment(settings or {}),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    return run_to_end([sys.executable, "-m", "worker", *arguments], cwd=ROOT, env=environment(settings or {}))
 
 
 def says_one_line(done: "subprocess.CompletedProcess[str]", *words: str) -> None:
@@ -245,7 +238,7 @@ def test_a_worker_that_waits_for_its_dependencies_ends_well_when_told_to(
             assert process.stdout is not None
             assert process.stdout.readline().startswith("admin http://127.0.0.1:")
             process.send_signal(number)
-            _, err = process.communicate(timeout=30)
+            _, err = output_of(process, f"the worker ended after {number.name}")
         finally:
             process.kill()
     assert process.returncode == 0

@@ -34,6 +34,7 @@ from schemas.client.answer import read_answer
 from schemas.client.calls import Calls, Counts
 from schemas.client.outbox import Concealed
 from schemas.codes import StatusCode
+from tests.pace import stretched
 
 ROOT: Final = Path(__file__).parents[2]
 NAMED: Final = {"ce_id": "order-7", "ce_source": "/shop"}
@@ -324,7 +325,7 @@ def reply(value: bytes, headers: list[tuple[str, bytes]]) -> ConsumerRecord:
 
 
 async def ask(retry: Retry = NO_RETRY, token: LoginToken = "a login") -> SetEffective:
-    async with CommandClient("a stand-in", source="/shop", timeout=0.05) as client:
+    async with CommandClient("a stand-in", source="/shop", timeout=stretched(0.25)) as client:
         return await client.set_effective(token=token, authentication_code="1", retry=retry)
 
 
@@ -368,7 +369,7 @@ async def test_a_refusal_says_nothing_of_an_attempt_that_was_not_answered(
 async def test_of_a_dry_run_nothing_comes_whatever_becomes_of_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     script = Script(monkeypatch, None, None, "OK")
 
-    async with CommandClient("a stand-in", source="/shop", timeout=0.05) as client:
+    async with CommandClient("a stand-in", source="/shop", timeout=stretched(0.25)) as client:
         with pytest.raises(CommandTimeout) as caught:
             await client.set_effective(
                 token="a login", authentication_code="1", retry=Retry(2, pause_seconds=0), dry_run=True

@@ -18,9 +18,10 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from schemas.codes import StatusCode
+from tests.pace import stretched
+from tests.waiting import in_time, until
 from worker.courtesy import Courtesy, Turn
 from worker.database import Database
-from worker.embedded.processes import until
 from worker.errors import AnswerRefused, DependencyAway, Fenced, FuseBlown, LaneBlocked, LaneLost, Unpublished
 from worker.fuse import FAILURES, Fuse
 from worker.lane import Lane, Site, Tools
@@ -35,7 +36,6 @@ from worker.tracing import id_generator
 
 SOURCE: Final = TopicPartition("commands", 0)
 POST: Final = Post("results", "transitions", "dead-letters", "group", "worker")
-SECONDS: Final = 5.0
 
 
 class Log:
@@ -218,6 +218,12 @@ class Group:
         await self.speaks.wait()
 
 
+async def gone_as_far_as_it_goes() -> None:
+    """More turns of the event loop than a lane takes from any of its steps to the next: here no step takes time."""
+    for _ in range(100):
+        await asyncio.sleep(0)
+
+
 class World:
     def __init__(self, *values: bytes, max_batch: int = 100) -> None:
         self.log = Log(*values)
@@ -257,10 +263,15 @@ class World:
         return asyncio.create_task(lane.run(drain)), drain
 
     async def until(self, holds: Callable[[], bool]) -> None:
-        async def held() -> bool:
-            return holds()
+        await until(holds, what="what the test waits for held", pause=0.005, tell=self.state)
 
-        await until(held, SECONDS)
+    def state(self) -> str:
+        """What a test may have waited for in vain."""
+        return (
+            f"committed {self.log.committed_offset}, position {self.log.position}, looking {self.log.looking},"
+            f" published {self.publishes.commands}, opened {self.publishes.opened}, decided {self.decides.tried} times,"
+            f" lanes {self.health.lanes()}, away {self.health.dependencies_away()}"
+        )
 
     async def run_until(self, holds: Callable[[], bool]) -> None:
         """Run a lane until this holds, and drain it."""
@@ -268,7 +279,7 @@ class World:
         waiting = asyncio.create_task(self.until(holds))
         await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
         drain.set()
-        await asyncio.wait_for(running, SECONDS)
+        await in_time(running, "the lane ended after a drain", seen=self.state)
         await waiting
 
 
@@ -323,21 +334,25 @@ async def test_a_lane_that_is_drained_while_it_waits_for_its_turn_leaves_the_res
     assert world.publishes.commands == ["0", "1", "2"]
 
 
-async def test_a_drained_lane_ends_at_once_and_a_command_that_comes_later_is_the_next_lanes() -> None:
+async def test_a_drained_lane_ends_at_once_and_a_command_that_comes_later_is_the_next_lanes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("worker.lane.IDLE_SECONDS", stretched(1))
     world = World()
     running, drain = world.start()
     await world.until(lambda: world.log.looking == 1)
     drain.set()
-    await asyncio.wait_for(running, 0.4)
+    await in_time(running, "the lane ended after a drain", seen=world.state)
+    assert world.log.looking == 1, "it did not end before its look for records ran out"
 
     second, drain = world.start()
     await world.until(lambda: world.publishes.opened == 2)
-    await asyncio.sleep(0.05)
+    await gone_as_far_as_it_goes()
     world.log.append(b"late")
     await world.until(lambda: world.log.committed_offset == 1)
 
     drain.set()
-    await asyncio.wait_for(second, SECONDS)
+    await in_time(second, "the second lane ended", seen=world.state)
     assert world.publishes.commands == ["0"]
 
 
@@ -346,7 +361,7 @@ async def test_a_command_that_arrives_while_a_lane_starts_is_not_lost_to_the_loo
     running, drain = world.start()
     await world.until(lambda: world.log.looking == 1)
     drain.set()
-    await asyncio.wait_for(running, SECONDS)
+    await in_time(running, "the lane ended", seen=world.state)
     world.log.append(b"late")
 
     await world.run_until(lambda: world.log.committed_offset == 1)
@@ -364,11 +379,11 @@ async def test_a_cancelled_lane_leaves_no_look_that_takes_commands_away() -> Non
 
     second, drain = world.start()
     await world.until(lambda: world.publishes.opened == 2)
-    await asyncio.sleep(0.05)
+    await gone_as_far_as_it_goes()
     world.log.append(b"late")
     await world.until(lambda: world.log.committed_offset == 1)
     drain.set()
-    await asyncio.wait_for(second, SECONDS)
+    await in_time(second, "the second lane ended", seen=world.state)
 
 
 async def test_a_lane_told_to_drain_while_kafka_is_away_lets_go_and_does_not_spin() -> None:
@@ -385,7 +400,7 @@ async def test_a_lane_told_to_drain_while_kafka_is_away_lets_go_and_does_not_spi
     opened = world.publishes.opened
 
     with pytest.raises(DependencyAway):
-        await asyncio.wait_for(running, SECONDS)
+        await in_time(running, "the lane ended", seen=world.state)
 
     assert world.publishes.opened <= opened + 2
     assert world.log.committed_offset is None
@@ -422,7 +437,7 @@ async def test_no_new_producer_starts_before_the_group_has_confirmed_the_worker(
     world.publishes.faults = [sleeps]
     lane, drain = world.start()
     await world.until(lambda: not world.publishes.faults)
-    await asyncio.sleep(0.05)
+    await gone_as_far_as_it_goes()
     assert world.publishes.opened == 1
     drain.set()
     with pytest.raises(LaneLost, match="without this worker"):
@@ -441,7 +456,7 @@ async def test_a_lane_with_a_newer_owner_publishes_nothing_again_and_fences_nobo
     running, _ = world.start()
 
     with pytest.raises(LaneLost, match="another worker"):
-        await asyncio.wait_for(running, SECONDS)
+        await in_time(running, "the lane ended", seen=world.state)
     assert world.publishes.opened == 1
     assert world.publishes.commands == []
 
@@ -473,14 +488,14 @@ async def test_a_lane_that_waits_goes_on_as_soon_as_anybody_finds_the_dependency
     await world.until(lambda: world.log.committed_offset == 1)
 
     drain.set()
-    await asyncio.wait_for(lane, SECONDS)
+    await in_time(lane, "the lane ended", seen=world.state)
 
 
 async def test_no_lane_takes_its_row_before_the_group_has_confirmed_the_worker() -> None:
     world = World(b"1")
     world.group.speaks.clear()
     lane, drain = world.start()
-    await asyncio.sleep(0.05)
+    await gone_as_far_as_it_goes()
     assert world.row.owner is None
     drain.set()
     with pytest.raises(LaneLost, match="without this worker"):
@@ -516,7 +531,7 @@ async def test_an_offset_that_is_neither_old_nor_new_loses_the_lane_and_publishe
     running, _ = world.start()
 
     with pytest.raises(LaneLost, match="1, neither None nor 2"):
-        await asyncio.wait_for(running, SECONDS)
+        await in_time(running, "the lane ended", seen=world.state)
     assert world.publishes.commands == []
     assert world.publishes.closed == 1
 
@@ -527,7 +542,7 @@ async def test_a_fenced_producer_loses_the_lane_without_a_new_one() -> None:
     running, _ = world.start()
 
     with pytest.raises(LaneLost):
-        await asyncio.wait_for(running, SECONDS)
+        await in_time(running, "the lane ended", seen=world.state)
     assert world.publishes.opened == 1
 
 
@@ -628,7 +643,7 @@ async def test_a_lane_that_may_not_start_reads_nothing() -> None:
     running, _ = world.start()
 
     with pytest.raises(LaneBlocked):
-        await asyncio.wait_for(running, SECONDS)
+        await in_time(running, "the lane ended", seen=world.state)
     assert world.log.position == 0
     assert world.publishes.closed == 1
 
@@ -660,7 +675,7 @@ async def test_an_order_that_was_perhaps_not_carried_out_stands_for_the_next_sta
     running, _ = world.start()
 
     with pytest.raises(DependencyAway, match="RequestTimedOutError"):
-        await asyncio.wait_for(running, SECONDS)
+        await in_time(running, "the lane ended", seen=world.state)
     assert world.row.ordered_offset == 1
     assert world.decides.tried == 0
     await world.run_until(lambda: world.row.next_offset == 3 and world.log.committed_offset == 3)
@@ -674,7 +689,7 @@ async def test_who_was_fenced_while_it_obeyed_has_lost_the_lane() -> None:
     running, _ = world.start()
 
     with pytest.raises(LaneLost, match="ProducerFenced"):
-        await asyncio.wait_for(running, SECONDS)
+        await in_time(running, "the lane ended", seen=world.state)
     assert world.row.ordered_offset == 1
 
 
@@ -694,7 +709,7 @@ async def test_who_was_overtaken_while_it_obeyed_sets_no_offset_back(
     running, _ = world.start()
 
     with pytest.raises(LaneLost, match="another worker has taken the lane"):
-        await asyncio.wait_for(running, SECONDS)
+        await in_time(running, "the lane ended", seen=world.state)
     assert [offset for offset, _ in world.publishes.published] == ([] if moment == "open" else [1])
     assert world.decides.tried == 0
     assert world.row.ordered_offset == (None if moment == "open" else 1)
@@ -717,7 +732,7 @@ async def test_a_lane_that_was_taken_over_while_it_started_is_lost_and_blames_no
     running, _ = world.start()
 
     with pytest.raises(LaneLost, match="another worker has taken the lane"):
-        await asyncio.wait_for(running, SECONDS)
+        await in_time(running, "the lane ended", seen=world.state)
     assert world.log.position == 0
     assert world.publishes.closed == 1
 

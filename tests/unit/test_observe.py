@@ -171,6 +171,29 @@ def test_a_blocked_lane_makes_a_worker_unready_with_its_reason(health: Health) -
     assert health.ready()[0]
 
 
+def test_a_lane_that_was_lost_makes_a_worker_unready_until_it_works_again(health: Health) -> None:
+    health.assigned(True)
+    health.lane(at(0), "working")
+    health.lane(at(3), "waiting", "postgres: another worker has taken the lane")
+    ready, document = health.ready()
+    assert not ready
+    assert document["reason"] == "partition 3 is waiting: postgres: another worker has taken the lane"
+    health.lane(at(3), "starting")
+    assert not health.ready()[0]
+    health.lane(at(3), "working")
+    assert health.ready()[0]
+
+
+def test_lanes_that_wait_for_a_dependency_do_not_repeat_that_it_is_away(health: Health) -> None:
+    health.assigned(True)
+    for partition in range(2):
+        health.lane(at(partition), "waiting", "postgres: refused")
+    health.away("postgres", "refused")
+    assert health.ready()[1]["reason"] == "postgres is away: refused"
+    health.back("postgres")
+    assert not health.ready()[0]
+
+
 def test_lanes_of_the_bulk_topic_are_named_after_it_and_come_last(clock: Clock) -> None:
     health = Health(clock, bulk_topic="bulk", giving_way=lambda: clock.now > 1000)
     health.assigned(True)

@@ -2,15 +2,13 @@
 
 import asyncio
 import random
-from typing import Final
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.waiting import in_time
 from worker.patience import LONGEST, SHORTEST, Patience
-
-SECOND: Final = 1.0
 
 
 class Fixed(random.Random):
@@ -65,7 +63,8 @@ def test_a_success_starts_over_with_short_waits() -> None:
     assert patience.next_wait() == pytest.approx(SHORTEST)
 
 
-async def test_a_wait_is_cut_short_at_once() -> None:
+async def test_a_wait_is_cut_short_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.patience.LONGEST", 1e6)  # far beyond any ceiling: it does not end by itself
     patience, drain = Patience(Fixed(1.0)), asyncio.Event()
     patience.tried = 20
     waiting = asyncio.ensure_future(patience.wait(drain))
@@ -74,12 +73,12 @@ async def test_a_wait_is_cut_short_at_once() -> None:
 
     drain.set()
 
-    await asyncio.wait_for(waiting, SECOND)
+    await in_time(waiting, "the wait was cut short")
 
 
 async def test_a_wait_ends_by_itself() -> None:
     patience = Patience(Fixed(0.0))
 
-    await asyncio.wait_for(patience.wait(asyncio.Event()), SECOND)
+    await in_time(patience.wait(asyncio.Event()), "the wait was over")
 
     assert patience.tried == 1

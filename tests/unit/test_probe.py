@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from tests.waiting import in_time
 from worker.errors import DependencyAway
 from worker.observe import Health
 from worker.probe import Probe
@@ -53,7 +54,6 @@ async def test_what_a_lane_has_noted_is_the_lanes_to_take_back(postgres: Depende
 async def test_it_looks_until_it_is_told_to_stop(postgres: Dependency, health: Health) -> None:
     stop = asyncio.Event()
     running = asyncio.ensure_future(Probe({"postgres": postgres.look}, health).run(stop))
-    async with asyncio.timeout(1):
-        await postgres.asked.wait()
-        stop.set()
-        await running
+    await in_time(postgres.asked.wait(), "the dependency was asked")
+    stop.set()
+    await in_time(running, "the probe ended")

@@ -11,6 +11,7 @@ from typing import Any, Final
 import pytest
 
 from tests.logins import login_token
+from tests.waiting import in_time
 from worker.login_source import LoginFailed
 from worker.submit import session as module
 from worker.submit.answers import Answer, Answers
@@ -174,8 +175,7 @@ async def play(
             with suppress(BaseException):
                 await playing
             return
-        async with asyncio.timeout(30):
-            assert await playing == "finished"
+        assert await in_time(playing, "the session ended", seen=lambda: world.sent) == "finished"
         journal.close_session("finished", world.now)
 
 

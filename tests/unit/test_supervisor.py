@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from worker.embedded.processes import until
+from tests.waiting import SECONDS, until, until_answered
 from worker.errors import ClientStuck, DependencyAway, LaneBlocked, LaneLost
 from worker.lane import Lane
 from worker.observe import Health, Metrics
@@ -17,7 +17,6 @@ from worker.supervisor import Membership, Supervisor
 
 ONE = TopicPartition("commands", 1)
 TWO = TopicPartition("commands", 2)
-SECONDS = 5.0
 
 
 class Group:
@@ -59,7 +58,7 @@ class MadeLane:
 
 
 class House:
-    def __init__(self) -> None:
+    def __init__(self, *, revoke_seconds: float = SECONDS) -> None:
         self.group = Group()
         self.health = Health()
         self.made: list[MadeLane] = []
@@ -74,7 +73,7 @@ class House:
             self.membership,
             health=self.health,
             metrics=Metrics(self.health),
-            revoke_seconds=0.2,
+            revoke_seconds=revoke_seconds,
             check_client=self._check_client,
         )
         self.stuck = ""
@@ -98,15 +97,16 @@ class House:
         return sorted(lane.source.partition for lane in self.running)
 
     async def until(self, holds: Callable[[], bool]) -> None:
-        async def held() -> bool:
-            return holds()
+        await until(holds, what="what the test waits for held", pause=0.005, tell=self.state)
 
-        await until(held, SECONDS)
+    def state(self) -> str:
+        """What a test may have waited for in vain."""
+        return f"at work {self.at_work}, made {len(self.made)}, lanes {self.health.lanes()}, to come {self.trouble}"
 
 
 @asynccontextmanager
-async def supervised() -> AsyncIterator[House]:
-    house = House()
+async def supervised(*, revoke_seconds: float = SECONDS) -> AsyncIterator[House]:
+    house = House(revoke_seconds=revoke_seconds)
     running = asyncio.ensure_future(house.supervisor.run(house.stop))
     try:
         yield house
@@ -114,6 +114,12 @@ async def supervised() -> AsyncIterator[House]:
         house.stop.set()
         await asyncio.wait({running})
         await house.supervisor.drain(SECONDS)
+
+
+async def some_turns() -> None:
+    """More turns of the event loop than it takes to start a lane where nothing keeps one from starting."""
+    for _ in range(50):
+        await asyncio.sleep(0)
 
 
 async def test_every_assigned_partition_gets_one_lane() -> None:
@@ -173,10 +179,12 @@ async def test_a_lane_that_could_not_start_for_want_of_postgres_needs_no_heartbe
 async def test_no_error_ends_a_partition_for_good() -> None:
     async with supervised() as house:
         house.trouble = [ZeroDivisionError(), LaneLost("a"), LaneBlocked("b")]
+
+        def is_over() -> bool:
+            return not house.trouble and house.at_work == [1]
+
         await house.assign(ONE)
-        while house.trouble or house.at_work != [1]:
-            await house.group.heartbeat()
-            await asyncio.sleep(0.01)
+        await until_answered(house.group.heartbeat, lambda _: is_over(), what="a lane worked again", tell=house.state)
 
 
 async def test_a_lane_that_is_blocked_is_not_ready_and_says_why() -> None:
@@ -189,12 +197,22 @@ async def test_a_lane_that_is_blocked_is_not_ready_and_says_why() -> None:
         assert "committed offset is 7" in document["reason"]
 
 
+async def test_a_lane_that_was_lost_is_not_ready_before_it_has_started_again() -> None:
+    async with supervised() as house:
+        house.trouble = [LaneLost("another worker has taken the lane")]
+        await house.assign(ONE)
+        await house.until(lambda: house.health.lanes()[ONE].state == "waiting")
+        ready, document = house.health.ready()
+        assert not ready
+        assert document["reason"] == "partition 1 is waiting: another worker has taken the lane"
+
+
 async def test_a_revoked_lane_may_finish_what_it_has_in_hand() -> None:
     finished = asyncio.Event()
 
     async def finish_in_time(drain: asyncio.Event) -> None:
         await drain.wait()
-        await asyncio.sleep(0.05)
+        await some_turns()
         finished.set()
 
     async with supervised() as house:
@@ -209,7 +227,7 @@ async def test_a_revoked_lane_that_does_not_finish_is_cancelled_wherever_it_is()
     async def never(_: asyncio.Event) -> None:
         await asyncio.Event().wait()
 
-    async with supervised() as house:
+    async with supervised(revoke_seconds=0.05) as house:
         house.work = never
         await house.assign(ONE)
         await house.until(lambda: house.at_work == [1])
@@ -223,7 +241,7 @@ async def test_after_a_drain_no_lane_starts() -> None:
         await house.until(lambda: house.at_work == [1])
         await house.supervisor.drain(SECONDS)
         await house.supervisor.on_partitions_assigned([ONE])
-        await asyncio.sleep(0.1)
+        await some_turns()
         assert house.at_work == []
         assert len(house.made) == 1
 
@@ -236,7 +254,7 @@ async def test_a_lane_that_ended_for_a_dependency_starts_again_as_soon_as_that_i
         house.trouble = [DependencyAway("postgres", "away")]
         await house.assign(ONE)
         await house.until(lambda: "postgres" in house.health.dependencies_away())
-        await asyncio.sleep(0.05)
+        await some_turns()
         assert house.at_work == []
         house.health.back("postgres")
         await house.until(lambda: house.at_work == [1])
@@ -249,11 +267,14 @@ async def test_a_client_that_only_a_new_process_helps_ends_the_supervision() -> 
         await house.supervisor.run(house.stop)
 
 
-async def test_a_silent_group_is_a_broker_that_is_away() -> None:
+async def test_a_silent_group_is_a_broker_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr("worker.supervisor.time", SimpleNamespace(monotonic=lambda: clock.now))
     group = Group()
-    membership = Membership(cast(AIOKafkaConsumer, group), session_seconds=0.05)
+    membership = Membership(cast(AIOKafkaConsumer, group), session_seconds=10.0)
     await group.heartbeat()
+    clock.now += 10.0
     await membership.look()
-    await asyncio.sleep(0.06)
+    clock.now += 0.1
     with pytest.raises(DependencyAway, match="no heartbeat has been answered"):
         await membership.look()

@@ -9,6 +9,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka import errors as kafka
 
+from tests.waiting import in_time
 from worker.errors import ClientStuck
 from worker.observe import Health
 from worker.watchdog import LOOK_SECONDS, PATIENCE_SECONDS, Watchdog
@@ -123,9 +124,9 @@ async def test_a_watchdog_that_is_told_to_stop_does_not_wait_for_the_broker() ->
 
     client.end_offsets = silence  # type: ignore[assignment, method-assign] # a broker that says nothing
     running = asyncio.create_task(client.watchdog.run(stop))
-    await asked.wait()
+    await in_time(asked.wait(), "the watchdog asked the broker")
     stop.set()
-    await asyncio.wait_for(running, 1)
+    await in_time(running, "the watchdog ended")
 
 
 @pytest.mark.parametrize("task", ["_fetcher._fetch_task", "_coordinator._coordination_task"])
