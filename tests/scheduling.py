@@ -4,6 +4,7 @@ Its own ``loadgroup`` looks at the marks of tests, by way of a part of pytest th
 nothing then, in silence. The process that hands out tests has seen their files only, so files decide.
 """
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -31,7 +32,7 @@ def scope_of(test: str) -> str:
     """
     file = test.partition("::")[0]
     text = _text(file)
-    if f"pytest.mark.{OWN_SERVERS}" in text:
+    if re.search(rf"^pytestmark = .*\b{OWN_SERVERS}\b", text, re.MULTILINE):
         return OWN_SERVERS
     return test if file.startswith(ONE_BY_ONE) and 'scope="module"' not in text and "shared_scene" not in text else file
 

@@ -132,7 +132,7 @@ def test_each_call_gets_its_own_answer_or_its_own_refusal(scene: Scene) -> None:
 
 @pytest.mark.slow(
     why="ten thousand calls, and the session of a dead worker",
-    instead="tests/acceptance/test_client.py::test_the_broker_is_restarted_while_calls_wait",
+    instead="tests/acceptance/test_client_restart.py::test_the_broker_is_restarted_while_calls_wait",
 )
 def test_ten_thousand_calls_at_once_while_one_of_two_workers_is_killed(scene: Scene) -> None:
     codes = scene.new_tokens(MANY)
@@ -208,30 +208,6 @@ def test_a_retry_is_the_same_command_with_a_fresh_login(scene: Scene) -> None:
     statuses = [answer(record)["status"]["code"] for record in scene.seen(scene.topics.results)]
     assert Counter(statuses) == {"EXPIRED_TOKEN": 1, "OK": len(statuses) - 1}
     assert len({record.header("ce_id") for record in scene.seen(scene.topics.commands)}) == 1
-
-
-@pytest.mark.own_servers
-def test_the_broker_is_restarted_while_calls_wait(scene: Scene) -> None:
-    codes = scene.new_tokens(1000)
-
-    async def story() -> None:
-        worker = scene.worker(MAX_BATCH="20")
-        async with running(worker), client_of(scene, timeout=patience(240)) as client:
-            token = login_token()
-            for share, away in ((codes[:500], scene.kafka.stop), (codes[500:], scene.kafka.kill)):
-                before = client.counts.answered
-                calls = [asyncio.create_task(ask(client, code, token=token)) for code in share]
-                await until_at_work(client, before + 50)
-                await away()
-                during = asyncio.create_task(ask(client, "nobody's", token=token))
-                await scene.kafka.start()
-                answers = await asyncio.gather(*calls)
-                assert [answer.data for answer in answers] == [shown(code) for code in share]
-                with pytest.raises(CommandRefused, match="ACCESS_TOKEN_NOT_FOUND"):
-                    await during
-            assert client.counts.waiting == 0
-
-    asyncio.run(story())
 
 
 def test_two_clients_share_a_results_topic(scene: Scene) -> None:
@@ -368,20 +344,6 @@ def test_a_client_that_cannot_be_opened_says_why(scene: Scene) -> None:
             async with client_of(scene, reply_to="absent"):
                 pytest.fail("it was opened")
         assert others() == []
-
-    asyncio.run(story())
-
-
-@pytest.mark.own_servers
-def test_nothing_is_left_of_a_command_that_no_broker_took(scene: Scene) -> None:
-    async def story() -> None:
-        async with client_of(scene) as client:
-            await scene.kafka.stop()
-            with pytest.raises(CommandTimeout, match="no answer of the broker") as caught:
-                await ask(client, "1", timeout=2.0)
-            assert not caught.value.taken
-        assert others() == []
-        await scene.kafka.start()
 
     asyncio.run(story())
 

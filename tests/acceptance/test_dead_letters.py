@@ -119,11 +119,10 @@ def effective(scene: Scene, codes: Sequence[str]) -> Counter[tuple[str, int]]:
 
 def command(scene: Scene, *arguments: str) -> "subprocess.Popen[str]":
     """``dead-letters`` as a process that goes on by itself."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("WORKER_")}
     return subprocess.Popen(
         [sys.executable, "-m", "worker", "dead-letters", *arguments],
         cwd=ROOT,
-        env=inherited | scene.settings,
+        env={**os.environ, **scene.settings},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -1,7 +1,6 @@
 """``effective-worker demo``: everything from wheels, shown, and gone again."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -33,11 +32,9 @@ def kept() -> Iterator[Path]:
 @contextmanager
 def demo(*arguments: str) -> Iterator[subprocess.Popen[str]]:
     """The command, from its start on; whatever happens in the block, it is gone after it."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("WORKER_")}
     process = subprocess.Popen(
         [sys.executable, "-m", "worker", "demo", *arguments],
         cwd=ROOT,
-        env=inherited,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

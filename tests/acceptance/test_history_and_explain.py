@@ -19,8 +19,7 @@ DRY_RUN = ("dry_run", b"true")
 
 
 def run(scene: Scene, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("WORKER_")}
-    environment = inherited | scene.settings | {f"WORKER_{name}": value for name, value in settings.items()}
+    environment = {**os.environ, **scene.settings, **{f"WORKER_{name}": value for name, value in settings.items()}}
     done = run_to_end([sys.executable, "-m", "worker", *arguments], cwd=ROOT, env=environment)
     assert "Traceback" not in done.stderr, done.stderr
     return done

@@ -58,19 +58,14 @@ BLOCKS: Final = blocks_of(README)
 
 
 def environment(directory: Path) -> dict[str, str]:
-    """This environment's programs first, and nothing of what the tests themselves were told.
+    """Return an environment with this one's programs first.
 
     ``make`` is given this very environment, as installed: a test must not install into the Python that runs it.
     """
     installed = directory / "installed"
     installed.touch()
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("WORKER_", "PYTEST_", "MAKE")) and name not in {"MFLAGS", "ARGS"}
-    }
-    programs = os.pathsep.join([str(Path(sys.prefix) / "bin"), kept.get("PATH", os.defpath)])
-    return kept | {"PATH": programs, "VENV": sys.prefix, "INSTALLED": str(installed)}
+    programs = os.pathsep.join([str(Path(sys.prefix) / "bin"), os.environ.get("PATH", os.defpath)])
+    return {**os.environ, "PATH": programs, "VENV": sys.prefix, "INSTALLED": str(installed)}
 
 
 def test_the_readme_has_commands_that_are_run() -> None:

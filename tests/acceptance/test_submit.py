@@ -37,11 +37,10 @@ class Submit:
         self._directory = scene.directory
         login_arguments = [] if login is None else ["--token", login]
         self.command = [sys.executable, "-m", "worker", "submit", *map(str, arguments), *login_arguments]
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("WORKER_")}
         self._process = subprocess.Popen(
             self.command,
             cwd=ROOT,
-            env={**inherited, **scene.settings, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, **scene.settings, "PYTHONPATH": str(ROOT)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -44,11 +44,10 @@ async def running_worker(
 
 
 async def try_it(variables: Variables) -> tuple[int | None, str]:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("WORKER_")}
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         str(ROOT / "deploy" / "try_it.py"),
-        env=inherited | variables | {"PYTHONPATH": str(ROOT)},
+        env={**os.environ, **variables, "PYTHONPATH": str(ROOT)},
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,

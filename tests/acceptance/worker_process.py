@@ -83,14 +83,13 @@ class WorkerProcess:
 
     def start(self) -> "WorkerProcess":
         """Start it, and return at once."""
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("WORKER_")}
         # Also found from here: a test may have put its own ahead.
-        path = os.pathsep.join(filter(None, (str(ROOT), inherited.get("PYTHONPATH"))))
+        path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command,
                 cwd=ROOT,
-                env={**inherited, **self.settings, "PYTHONPATH": path},
+                env={**os.environ, **self.settings, "PYTHONPATH": path},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -17,7 +17,6 @@ from tests.providers.kafka import KafkaServer, TopicNames
 from tests.providers.postgres import DatabaseUnderTest
 from tests.waiting import in_time, until_answered
 from worker.migrate import owner_connection
-from worker.settings import PREFIX
 
 ROOT: Final = Path(__file__).parents[2]
 FIXTURE: Final = ROOT / "tests" / "seed" / "fixture.ndjson"
@@ -25,8 +24,8 @@ FIXTURE: Final = ROOT / "tests" / "seed" / "fixture.ndjson"
 
 @pytest.fixture
 def environment(database: DatabaseUnderTest) -> dict[str, str]:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-    return inherited | {
+    return {
+        **os.environ,
         "WORKER_POSTGRES__DSN": database.worker_dsn,
         "WORKER_POSTGRES__OWNER_DSN": database.owner_dsn,
         "WORKER_LOGIN__SECRETS": SECRET,

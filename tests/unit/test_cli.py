@@ -15,7 +15,6 @@ import pytest
 
 from tests.logins import SECRET
 from tests.waiting import output_of, run_to_end
-from worker.settings import PREFIX
 
 ROOT: Final = Path(__file__).parents[2]
 COMMANDS: Final = (
@@ -66,7 +65,7 @@ def nowhere() -> dict[str, str]:
 
 
 def environment(settings: dict[str, str]) -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)} | settings
+    return {**os.environ, **settings}
 
 
 def worker(*arguments: str, settings: dict[str, str] | None = None) -> "subprocess.CompletedProcess[str]":

@@ -10,23 +10,24 @@ from typing import Final
 import pytest
 
 from tests.conftest import steering
+from tests.scheduling import OWN_SERVERS, scope_of
 
 ROOT: Final = Path(__file__).parents[2]
 FILES: Final = {str(path.relative_to(ROOT)): ast.parse(path.read_text()) for path in ROOT.glob("tests/**/test_*.py")}
 FUNCTIONS: Final = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
-def slow_marks(tree: ast.AST) -> Iterator[ast.AST]:
-    """Every use of the marker below a node, called or bare."""
+def marks_of(tree: ast.AST, marker: str) -> Iterator[ast.AST]:
+    """Every use of a marker below a node, called or bare."""
     called = {id(node.func): node for node in ast.walk(tree) if isinstance(node, ast.Call)}
     for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and ast.unparse(node) == "pytest.mark.slow":
+        if isinstance(node, ast.Attribute) and ast.unparse(node) == f"pytest.mark.{marker}":
             yield called.get(id(node), node)
 
 
 def is_slow(decorator: ast.expr) -> bool:
     """Tell whether a decorator makes the whole test slow, and not some of its parameters only."""
-    return any(mark is decorator for mark in slow_marks(decorator))
+    return any(mark is decorator for mark in marks_of(decorator, "slow"))
 
 
 def quick_tests() -> set[str]:
@@ -34,13 +35,13 @@ def quick_tests() -> set[str]:
     return {
         f"{file}::{node.name}"
         for file, tree in FILES.items()
-        if not any(isinstance(node, ast.Assign) and any(slow_marks(node)) for node in tree.body)
+        if not any(isinstance(node, ast.Assign) and any(marks_of(node, "slow")) for node in tree.body)
         for node in tree.body
         if isinstance(node, FUNCTIONS) and not any(map(is_slow, node.decorator_list))
     }
 
 
-MARKS: Final = [(file, mark) for file, tree in FILES.items() for mark in slow_marks(tree)]
+MARKS: Final = [(file, mark) for file, tree in FILES.items() for mark in marks_of(tree, "slow")]
 
 
 @pytest.mark.parametrize(("file", "mark"), MARKS, ids=[f"{file}:{getattr(mark, 'lineno', 0)}" for file, mark in MARKS])
@@ -57,6 +58,13 @@ def test_there_is_no_third_level() -> None:
     assert "-m" not in options["addopts"]
     makefile = (ROOT / "Makefile").read_text()
     assert makefile.count('-m "not slow"') == 1
+
+
+def test_a_file_whose_tests_stop_servers_has_no_others() -> None:
+    """Files decide which process runs a test, and so which servers it may stop (``tests/scheduling.py``)."""
+    marked = {file for file, tree in FILES.items() if any(marks_of(tree, OWN_SERVERS))}
+    assert marked
+    assert marked == {file for file in FILES if scope_of(f"{file}::test") == OWN_SERVERS}
 
 
 def test_what_make_was_told_is_not_told_to_the_programs_that_tests_start() -> None:
