@@ -15,6 +15,7 @@ import pytest
 
 from tests.logins import SECRET
 from tests.waiting import output_of, run_to_end
+from worker import cli
 
 ROOT: Final = Path(__file__).parents[2]
 COMMANDS: Final = (
@@ -285,3 +286,17 @@ def test_a_contract_that_cannot_be_written_is_one_line_and_exit_1(tmp_path: Path
     done = worker("contract", str(tmp_path / "file" / "below"))
     assert done.returncode == 1
     says_one_line(done, "cannot be written")
+
+
+def test_a_command_that_is_called_is_imported_and_no_other() -> None:
+    program = (
+        "import sys; from worker.cli import application; application('migrate');"
+        " print(*(name for name in sys.modules if name.startswith('worker.cli.')))"
+    )
+    ran = run_to_end([sys.executable, "-c", program], cwd=ROOT)
+    assert ran.stdout.split() == ["worker.cli.terminal", "worker.cli.migrate"]
+
+
+def test_every_command_has_its_module_and_every_module_its_command() -> None:
+    modules = {path.stem.strip("_").replace("_", "-") for path in (ROOT / "worker" / "cli").glob("*.py")}
+    assert modules - {"init", "terminal"} == set(cli.COMMANDS)

@@ -14,7 +14,7 @@ import typer
 from worker import audit
 from worker.audit import Anchor, AnchorError, Audit, OnProgress
 from worker.browse import browser
-from worker.cli.terminal import FAILED, Json, progress_bar, run_to_end, settings_from_environment, show
+from worker.cli.terminal import FAILED, Json, example, group, progress_bar, run_to_end, settings_from_environment, show
 from worker.migrate import owner_connection
 from worker.settings import Settings
 
@@ -89,3 +89,12 @@ def _lines(report: Audit) -> Iterator[str]:
     yield f"{report.transitions} transitions in {report.lanes} lanes{events}{anchored}: {what}"
     if report.unpublished:
         yield f"  {report.unpublished} transitions of the last batches were not published yet"
+
+
+def add(app: typer.Typer) -> None:
+    """Add the commands, with examples in their help."""
+    auditing = group("What an auditor asks.")
+    verifying = ("audit verify", "audit verify --anchor monday.json --json", "audit verify --no-topic")
+    auditing.command("verify", epilog=example(*verifying))(verify)
+    auditing.command("anchor", epilog=example("audit anchor > monday.json"))(anchor)
+    app.add_typer(auditing, name="audit", epilog=example(*verifying))

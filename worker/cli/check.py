@@ -3,7 +3,7 @@
 import typer
 
 from worker import check as checking
-from worker.cli.terminal import FAILED, Json, run_to_end, settings_from_environment, show
+from worker.cli.terminal import FAILED, Json, example, run_to_end, settings_from_environment, show
 
 
 def check(json: Json = False) -> None:
@@ -16,3 +16,8 @@ def check(json: Json = False) -> None:
     }
     show(document, [f"{each.state:<7}  {each.name:<10}  {each.detail}" for each in checks], as_json=json)
     raise typer.Exit(0 if well else FAILED)
+
+
+def add(app: typer.Typer) -> None:
+    """Add the command, with examples in its help."""
+    app.command("check", epilog=example("check", "check --json"))(check)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from worker import erasure
-from worker.cli.terminal import Json, progress_bar, run_to_end, settings_from_environment, show
+from worker.cli.terminal import Json, example, group, progress_bar, run_to_end, settings_from_environment, show
 from worker.erasure import Erasure, Mentions
 
 
@@ -69,3 +69,11 @@ def _fate(each: Mentions) -> str:
     if each.unread_by:
         return f"{gone}; not read so far by {', '.join(each.unread_by)}"
     return f"{gone}; --delete-records deletes them, with {each.others} offsets of others"
+
+
+def add(app: typer.Typer) -> None:
+    """Add the command, with examples in its help."""
+    contact = group("A customer's personal data.")
+    erasing = "contact erase --organisation ORG1 F038161F36C845B98CEE7361A8C92157"
+    contact.command("erase", epilog=example(erasing, f"{erasing} --yes --delete-records"))(erase)
+    app.add_typer(contact, name="contact", epilog=example(erasing))

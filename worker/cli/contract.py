@@ -8,7 +8,7 @@ import typer
 from schemas.compatibility import Break, breaks
 from schemas.older import NotAPack, parsed, read
 from schemas.pack import pack, write
-from worker.cli.terminal import FAILED, Json, settings_from_environment, show
+from worker.cli.terminal import FAILED, Json, example, settings_from_environment, show
 from worker.contract import deployment
 from worker.errors import WorkerError
 
@@ -58,3 +58,9 @@ def _broken(older: Path, files: dict[str, str]) -> list[Break]:
         return breaks(read(older), parsed(files))
     except NotAPack as error:
         raise typer.BadParameter(str(error), param_hint="--check") from error
+
+
+def add(app: typer.Typer) -> None:
+    """Add the command, with examples in its help."""
+    writing = ("contract pack", "contract --check schemas/released/0.1.0", "contract pack --json")
+    app.command("contract", epilog=example(*writing))(contract)

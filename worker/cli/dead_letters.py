@@ -20,7 +20,17 @@ import typer
 from worker.browse import browser
 from worker.cli import explain as explain_command
 from worker.cli import terminal
-from worker.cli.terminal import FAILED, REFUSED, SIGNALLED, Json, progress_bar, run_to_end, settings_from_environment
+from worker.cli.terminal import (
+    FAILED,
+    REFUSED,
+    SIGNALLED,
+    Json,
+    example,
+    group,
+    progress_bar,
+    run_to_end,
+    settings_from_environment,
+)
 from worker.dead_letters import plan as planning
 from worker.dead_letters.letters import Chosen, Letter, OnProgress, Place, letters
 from worker.dead_letters.plan import Item, Replay, State, readers_of
@@ -446,3 +456,15 @@ def _many(count: int, what: str) -> str:
 def _each(counts: Counter[str]) -> str:
     named = ", ".join(f"{code or 'not written by a worker'} {count}" for code, count in counts.most_common())
     return f": {named}" if named else ""
+
+
+def add(app: typer.Typer) -> None:
+    """Add the commands, with examples in their help."""
+    letters = group("Commands that were given up: look at them, and send them again.")
+    listing = ("dead-letters list --since 2h", "dead-letters list --code INTERNAL_ERROR --json")
+    letters.command("list", epilog=example(*listing))(list_)
+    letters.command("show", epilog=example("dead-letters show 3/17"))(show)
+    again = "dead-letters replay --code INTERNAL_ERROR --since 2h"
+    login = "--login-token-command 'effective-worker login-token --organisation ORG1 --user mpadmin'"
+    letters.command("replay", epilog=example(again, f"{again} --rate 50 --yes {login}"))(replay)
+    app.add_typer(letters, name="dead-letters", epilog=example("dead-letters list", again))

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from worker.authorise import sign_login
-from worker.cli.terminal import FAILED, SIGNALLED, Json, run_to_end
+from worker.cli.terminal import FAILED, SIGNALLED, Json, example, run_to_end
 from worker.demo.attempts import FIXTURE, LOGIN_SECONDS, attempts
 from worker.demo.exchange import ask
 from worker.demo.load import Answers, LoadReport, OnProgress, make_tokens, send_backlog
@@ -174,3 +174,8 @@ def _addresses(house: House, worker: Running) -> dict[str, Any]:
         "directory": house.stack.directory,
         "worker": " ".join(f"{name}={value}" for name, value in house.variables.items()),
     }
+
+
+def add(app: typer.Typer) -> None:
+    """Add the command, with examples in its help."""
+    app.command("demo", epilog=example("demo", "demo --commands 50000", "demo --keep --directory here"))(demo)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from worker import explain as explaining
-from worker.cli.terminal import FAILED, Json, run_to_end, settings_from_environment, show
+from worker.cli.terminal import FAILED, Json, example, run_to_end, settings_from_environment, show
 from worker.explain import Explanation, Reading
 from worker.model import rfc3339
 
@@ -69,3 +69,9 @@ def _lines(reading: Reading, how: str, *, looked: bool) -> Iterator[str]:
 
 def _named(identity: str | None, name: str | None) -> str:
     return f"{identity} ({name})" if name else str(identity)
+
+
+def add(app: typer.Typer) -> None:
+    """Add the command, with examples in its help."""
+    asking = ("explain ce:ORG1:%2Fshop:order-7", "explain order-7 --no-topics")
+    app.command("explain", epilog=example(*asking))(explain)

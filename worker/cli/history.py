@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from worker.cli.terminal import Json, run_to_end, settings_from_environment, show
+from worker.cli.terminal import Json, example, run_to_end, settings_from_environment, show
 from worker.history import History
 from worker.history import history as read_history
 from worker.model import rfc3339
@@ -54,3 +54,9 @@ def _table(found: History) -> Table:
             f"{each.lane or '-'} #{each.sequence}",
         )
     return table
+
+
+def add(app: typer.Typer) -> None:
+    """Add the command, with examples in its help."""
+    asking = ("history 4D1F0C6E9B7A4F5C8E2B7A90D3C61F55", "history AT0000000671 --organisation ORG1 --json")
+    app.command("history", epilog=example(*asking))(history)

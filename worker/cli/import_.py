@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from worker.announce import Announced, announce
-from worker.cli.terminal import FAILED, Json, run_to_end, settings_from_environment, show
+from worker.cli.terminal import FAILED, Json, example, run_to_end, settings_from_environment, show
 from worker.importing import BadLine, ImportProgress, ImportReport, OnProgress, import_files
 from worker.settings import Settings
 
@@ -113,3 +113,9 @@ def _bar() -> Iterator[OnProgress]:
             progress.update(task, completed=now.bytes_done, total=now.bytes_total, loaded=now.loaded, rate=rate)
 
         yield advance
+
+
+def add(app: typer.Typer) -> None:
+    """Add the command, with examples in its help."""
+    importing = ("import fixture.ndjson", "import customers.ndjson --from-start", "import --announce")
+    app.command("import", epilog=example(*importing))(import_)

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from worker import lanes
-from worker.cli.terminal import FAILED, Json, run_to_end, settings_from_environment, show
+from worker.cli.terminal import FAILED, Json, example, group, run_to_end, settings_from_environment, show
 from worker.lanes import Lane, Mending, Remedy, State, Way, name
 from worker.model import rfc3339
 from worker.settings import Settings
@@ -154,3 +154,12 @@ def _lines(work: Mending, by: Way | None) -> Iterator[str]:
     if work.lanes and by is not None:
         done = "ordered: the worker that has the lane goes on within half a minute; see: effective-worker lanes list"
         yield done if work.done else "nothing was changed; do it with --yes"
+
+
+def add(app: typer.Typer) -> None:
+    """Add the commands, with examples in their help."""
+    lanes = group("One lane per partition: where each stands, and the ways out when one does not start.")
+    lanes.command("list", epilog=example("lanes list", "lanes list --json"))(list_)
+    mending = ("lanes mend", "lanes mend 3 --by redo", "lanes mend 3 --by redo --yes")
+    lanes.command("mend", epilog=example(*mending))(mend)
+    app.add_typer(lanes, name="lanes", epilog=example("lanes list", "lanes mend 3 --by redo --yes"))

@@ -7,7 +7,7 @@ import jwt
 import typer
 
 from worker.authorise import sign_login
-from worker.cli.terminal import Json, run_to_end, seconds_of, settings_from_environment, show
+from worker.cli.terminal import Json, example, run_to_end, seconds_of, settings_from_environment, show
 from worker.errors import WorkerError
 from worker.migrate import owner_connection
 from worker.settings import Settings
@@ -60,3 +60,9 @@ async def _unit_of(settings: Settings, organisation: str, user: str) -> str:
     if unit is None:
         raise UnitNeeded("no unit is known of that user in that organisation, so --unit is needed")
     return str(unit)
+
+
+def add(app: typer.Typer) -> None:
+    """Add the command, with examples in its help."""
+    caller = "login-token --organisation ORG1 --user mpadmin"
+    app.command("login-token", epilog=example(caller, f"{caller} --unit 1 --ttl 30m"))(login_token)

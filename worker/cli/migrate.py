@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from worker.cli.terminal import FAILED, Json, run_to_end, settings_from_environment, show
+from worker.cli.terminal import FAILED, Json, example, run_to_end, settings_from_environment, show
 from worker.migrate import apply_migrations, pending
 
 UP_TO_DATE = "the schema is up to date"
@@ -23,3 +23,8 @@ def migrate(
         raise typer.Exit(FAILED if waiting else 0)
     applied = run_to_end(apply_migrations(owner, postgres.dsn.get_secret_value()))
     show({"applied": applied}, [f"applied: {name}" for name in applied] or [UP_TO_DATE], as_json=json)
+
+
+def add(app: typer.Typer) -> None:
+    """Add the command, with examples in its help."""
+    app.command("migrate", epilog=example("migrate", "migrate --check"))(migrate)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import typer
 
 from worker import reconcile as reconciling
-from worker.cli.terminal import FAILED, Json, progress_bar, run_to_end, settings_from_environment, show
+from worker.cli.terminal import FAILED, Json, example, progress_bar, run_to_end, settings_from_environment, show
 from worker.reconcile import Reconciliation
 
 
@@ -56,3 +56,8 @@ def _lines(report: Reconciliation) -> Iterator[str]:
     ):
         if count:
             yield f"  {count} {what}"
+
+
+def add(app: typer.Typer) -> None:
+    """Add the command, with examples in its help."""
+    app.command("reconcile", epilog=example("reconcile", "reconcile --json"))(reconcile)

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from worker.cli.terminal import run_to_end, settings_from_environment, spare_collector
+from worker.cli.terminal import example, run_to_end, settings_from_environment, spare_collector
 from worker.service import serve
 from worker.settings import Settings
 from worker.tracing import configure_tracing
@@ -31,3 +31,8 @@ async def _run(settings: Settings) -> int:
         sys.stdout.flush()
 
     return await serve(settings, stop=stop, on_ready=listening)
+
+
+def add(app: typer.Typer) -> None:
+    """Add the command, with an example in its help."""
+    app.command("run", epilog=example("run"))(run)

@@ -22,6 +22,7 @@ from worker.cli.terminal import (
     WRONG_USAGE,
     Json,
     complain,
+    example,
     run_to_end,
     settings_from_environment,
     show,
@@ -203,3 +204,13 @@ class _Lines:
 def _said(now: Now) -> str:
     said = f"{now.ok:,} OK, {now.done - now.ok:,} refused, {now.waiting:,} waiting"
     return f"{said}; {now.note}" if now.note else said
+
+
+def add(app: typer.Typer) -> None:
+    """Add the command, with examples in its help."""
+    submitting = (
+        "submit migration.ndjson --token-command 'effective-worker login-token --organisation ORG1 --user mpadmin'",
+        'submit cards.csv --token "$TOKEN" --rate 500',
+        "submit migration.ndjson.refusals.ndjson --token-command ./login.sh",
+    )
+    app.command("submit", epilog=example(*submitting))(submit)

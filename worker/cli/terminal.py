@@ -27,6 +27,8 @@ SIGNALLED: Final = 128
 """To which the number of the signal is added."""
 INTERRUPTED: Final = SIGNALLED + signal.SIGINT
 
+HELP: Final = {"help_option_names": ["-h", "--help"]}
+
 _DURATION: Final = re.compile(r"(?:(\d{1,6})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,6})s)?", re.ASCII)
 
 T = TypeVar("T")
@@ -49,6 +51,11 @@ class CommandGroup(TyperGroup):
             raise typer.Exit(FAILED) from None
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
+
+
+def group(what: str) -> typer.Typer:
+    """Commands under a common name."""
+    return typer.Typer(help=what, context_settings=HELP, no_args_is_help=True, rich_markup_mode=None)
 
 
 def settings_from_environment(*, needs_login: bool = False) -> Settings:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import typer
 
 from worker import topics
-from worker.cli.terminal import FAILED, Json, run_to_end, settings_from_environment, show
+from worker.cli.terminal import FAILED, Json, example, group, run_to_end, settings_from_environment, show
 from worker.topics import Difference, PlannedTopic, TopicPlan
 
 
@@ -61,3 +61,11 @@ def _explained(difference: Difference) -> Iterator[str]:
     weight = f"WRONG, {difference.harm}" if difference.harm else "does no harm"
     yield f"  {difference.setting} is {difference.found}, should be {difference.wanted}: {weight}"
     yield f"    {difference.mend}"
+
+
+def add(app: typer.Typer) -> None:
+    """Add the commands, with examples in their help."""
+    topics = group("Create or check the topics.")
+    topics.command("plan", epilog=example("topics plan"))(plan)
+    topics.command("apply", epilog=example("topics apply"))(apply)
+    app.add_typer(topics, name="topics", epilog=example("topics plan", "topics apply"))
