@@ -135,6 +135,7 @@ def by_key(records: Sequence[Record], key: str) -> list[tuple[str, str | None]]:
 
 def check_reconciled(scene: Scene) -> None:
     done = run(scene, "reconcile", "--json")
+    assert done.stdout, f"reconcile ended with {done.returncode}: {done.stderr}"
     assert (done.returncode, json.loads(done.stdout)["differences"]) == (0, [])
 
 
