@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 from collections.abc import AsyncIterator, Iterator, Mapping
 from functools import partial
 from typing import Any, Final
@@ -48,6 +49,9 @@ def pytest_configure(config: pytest.Config) -> None:
     # Once for every program that any test starts: what was said to this session is not said to them.
     for name in steering(os.environ):
         del os.environ[name]
+    # A shell has what it starts in the background ignore Ctrl-C, and all that is started by that inherits it.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     told: dict[str, Any] | None = getattr(config, "workerinput", None)
     config.stash[SERVERS] = (
         LocalServers(real_kafka_only=real_kafka_is_demanded()) if told is None else RemoteServers(*told["servers"])
