@@ -3,7 +3,7 @@
 VENV ?= .venv
 ARGS ?=
 UPGRADE ?=
-JOBS ?= 2
+JOBS ?= 3
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 

@@ -49,9 +49,10 @@ def pytest_configure(config: pytest.Config) -> None:
     # Once for every program that any test starts: what was said to this session is not said to them.
     for name in steering(os.environ):
         del os.environ[name]
-    # A shell has what it starts in the background ignore Ctrl-C, and all that is started by that inherits it.
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    # A shell has what it starts in the background ignore these, and all that is started by that inherits it.
+    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual)
     told: dict[str, Any] | None = getattr(config, "workerinput", None)
     config.stash[SERVERS] = (
         LocalServers(real_kafka_only=real_kafka_is_demanded()) if told is None else RemoteServers(*told["servers"])

@@ -132,7 +132,7 @@ def test_each_call_gets_its_own_answer_or_its_own_refusal(scene: Scene) -> None:
 
 @pytest.mark.slow(
     why="ten thousand calls, and the session of a dead worker",
-    instead="tests/acceptance/test_client_restart.py::test_the_broker_is_restarted_while_calls_wait",
+    instead="tests/acceptance/test_client.py::test_two_clients_share_a_results_topic",
 )
 def test_ten_thousand_calls_at_once_while_one_of_two_workers_is_killed(scene: Scene) -> None:
     codes = scene.new_tokens(MANY)

@@ -13,6 +13,10 @@ from tests.pace import patience
 pytestmark = [pytest.mark.real_kafka, pytest.mark.own_servers]
 
 
+@pytest.mark.slow(
+    why="the broker is started twice under load: 30 s",
+    instead="tests/acceptance/test_broker_restart.py::test_the_broker_stopped_and_killed_under_load",
+)
 def test_the_broker_is_restarted_while_calls_wait(scene: Scene) -> None:
     codes = scene.new_tokens(1000)
 

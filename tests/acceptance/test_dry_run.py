@@ -116,7 +116,14 @@ def test_the_real_run_is_answered_as_its_rehearsal_was_and_only_it_changes_anyth
 @pytest.mark.parametrize(
     "point",
     [
-        "with_the_first_commit_under_way:3",
+        pytest.param(
+            "with_the_first_commit_under_way:3",
+            marks=pytest.mark.slow(
+                why="the same commit as :6, of another batch: 6 s",
+                instead="tests/acceptance/test_dry_run.py"
+                "::test_a_worker_killed_in_a_mixed_batch_answers_each_command_once",
+            ),
+        ),
         "with_the_first_commit_under_way:6",
         "between_the_commits:2",
         "before_the_end:2",

@@ -232,7 +232,19 @@ def test_a_forbidden_topic_stops_nobody_and_a_missing_one_is_not_made_by_asking_
 # --- Spring -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("place", ["1", "group"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        pytest.param(
+            "1",
+            marks=pytest.mark.slow(
+                why="a virtual machine, and the compilation of the program: 10 s",
+                instead="tests/acceptance/test_request_reply.py::test_springs_replying_template_gets_every_reply",
+            ),
+        ),
+        "group",
+    ],
+)
 def test_springs_replying_template_gets_every_reply(scene: Scene, replies: str, place: str) -> None:
     try:
         program = spring_program()
@@ -281,6 +293,10 @@ def go(*arguments: str) -> "subprocess.CompletedProcess[str]":
     return run_to_end(["go", *arguments], cwd=CLIENTS / "replying", env=environment, seconds=600)
 
 
+@pytest.mark.slow(
+    why="a Go program with its modules is compiled: a minute of CPU",
+    instead="tests/acceptance/test_request_reply.py::test_every_answer_is_where_its_sender_waits_and_nowhere_else",
+)
 def test_a_client_in_go_gets_every_reply(scene: Scene, replies: str) -> None:
     program = built(scene.directory)
     codes = scene.new_tokens(20)

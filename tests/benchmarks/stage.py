@@ -44,6 +44,8 @@ STATED: Final = (
 class MeasuredKafka(JvmKafka):
     """A broker whose process is known."""
 
+    java_options = ()
+
     @property
     def pid(self) -> int:
         assert self._process is not None, "the broker was not started"

@@ -177,6 +177,9 @@ class ContainerKafka(KafkaServer):
 class JvmKafka(KafkaServer):
     """Apache Kafka as a process of this machine, its jars fetched once with Maven."""
 
+    # Compiling for the long run costs a broker of some minutes more than it ever gives back.
+    java_options: Sequence[str] = ("-XX:TieredStopAtLevel=1",)
+
     def __init__(self) -> None:
         self.name = f"Apache Kafka {VERSION} (JVM process)"
         self.real = True
@@ -194,7 +197,7 @@ class JvmKafka(KafkaServer):
             await asyncio.to_thread(
                 format_node, self._directory, program, self._settings(self._directory), cluster_id()
             )
-        self._process = start_node("Apache Kafka", self._directory, program, heap=HEAP)
+        self._process = start_node("Apache Kafka", self._directory, program, heap=HEAP, options=self.java_options)
         await self._process.ready(lambda: answers(self.bootstrap), seconds=patience(START_SECONDS))
         await _until_ready(self.bootstrap)
 
@@ -327,10 +330,12 @@ def format_node(directory: Path, program: BrokerProgram, settings: Mapping[str, 
     _run([*tool, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties)])
 
 
-def start_node(name: str, directory: Path, program: BrokerProgram, *, heap: str) -> ServerProcess:
+def start_node(
+    name: str, directory: Path, program: BrokerProgram, *, heap: str, options: Sequence[str] = ()
+) -> ServerProcess:
     """Start the node of ``directory`` and return at once. To be called in a thread that outlives it."""
     logging = f"-Dlog4j2.configurationFile=file:{directory / 'log4j2.properties'}"
-    command = [program.java, "-Xms256m", f"-Xmx{heap}", "-XX:+UseSerialGC", logging]
+    command = [program.java, "-Xms256m", f"-Xmx{heap}", "-XX:+UseSerialGC", *options, logging]
     command += ["-cp", f"{program.jars}/*", "kafka.Kafka", str(directory / "server.properties")]
     return ServerProcess.start(name, command, log=directory / "kafka.log", environment=os.environ)
 
