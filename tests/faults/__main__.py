@@ -26,6 +26,7 @@ from typing import Final, NoReturn
 import psutil
 
 from tests.acceptance.clients import consumed_offsets, log_ends
+from tests.faults.catch_up import CatchUp, Metronome, follow
 from tests.faults.checker import Report, Violation, check
 from tests.faults.holdings import too_much
 from tests.faults.kinds import KINDS, FaultKind, kinds_of
@@ -33,7 +34,6 @@ from tests.faults.ledger import Delivery, Evidence, Ledger
 from tests.faults.load import Load, Mix
 from tests.faults.mutants import MUTANTS
 from tests.faults.outcome import Outcome, command_of, document, last_lines, tell
-from tests.faults.pace import Metronome, Pace, follow
 from tests.faults.rules import USAGE, Rule, Verdict
 from tests.faults.schedule import LONGEST_SECONDS, Log, play, rows
 from tests.faults.stage import SESSION_SECONDS, Stage, staged
@@ -162,12 +162,12 @@ async def _at_rest(stage: Stage, load: Load, witness: Witness, ledger: Ledger) -
     await stage.cluster.start()
     load.rate = TRICKLE
     with Metronome() as metronome:
-        pace, disturbed = await _in_the_quiet(stage, load, metronome)
+        catch_up, disturbed = await _in_the_quiet(stage, load, metronome)
         refused = [] if load.is_alive() else ["it came to its end before the quiet did"]
         told = await asyncio.to_thread(load.finish)
         refused += [] if told is None else [told]
-        if pace.done:
-            pace = await asyncio.to_thread(follow, partial(_left, stage))
+        if catch_up.done:
+            catch_up = await asyncio.to_thread(follow, partial(_left, stage))
         left = [f"{name} is not ready" for name in await _not_ready(stage)]
         left += await _held(stage)
         left += await stage.fleet.drained()
@@ -175,8 +175,8 @@ async def _at_rest(stage: Stage, load: Load, witness: Witness, ledger: Ledger) -
     evidence = await asyncio.to_thread(gather, stage.scene, witness, sorted(ledger.known), stage.sources)
     evidence.disturbed, evidence.left, evidence.refused = disturbed, left, refused
     evidence.failed, evidence.fallen = stage.fleet.failures(), stage.fallen()
-    evidence.stalled = [f"{place} stands still with {count} to go" for place, count in pace.standing.items()]
-    evidence.slow = [f"{place} comes on, with {count} to go" for place, count in pace.slow.items()]
+    evidence.stalled = [f"{place} stands still with {count} to go" for place, count in catch_up.standing.items()]
+    evidence.slow = [f"{place} comes on, with {count} to go" for place, count in catch_up.slow.items()]
     evidence.still_seconds = metronome.latest
     fired = (each.fault for proxy in stage.kafka_proxies for each in proxy.fired)
     evidence.refused_as_too_large = sum(fault.error in TOO_LARGE for fault in fired)
@@ -201,7 +201,7 @@ async def _not_ready(stage: Stage) -> list[str]:
     return [slot.name for slot, is_ready in zip(slots, ready, strict=True) if not is_ready]
 
 
-async def _in_the_quiet(stage: Stage, load: Load, metronome: Metronome) -> tuple[Pace, Sequence[str]]:
+async def _in_the_quiet(stage: Stage, load: Load, metronome: Metronome) -> tuple[CatchUp, Sequence[str]]:
     """The lanes that are lost in a while in which nothing hurts anyone and every lane has work.
 
     It begins when all workers are ready and all that was sent is consumed, and one command more in every partition:
@@ -209,15 +209,15 @@ async def _in_the_quiet(stage: Stage, load: Load, metronome: Metronome) -> tuple
     """
     await _not_ready(stage)
     wanted = await asyncio.to_thread(_one_more, stage)
-    pace = Pace({}, {})
+    catch_up = CatchUp({}, {})
     if load.is_alive():
-        pace = await asyncio.to_thread(follow, partial(_left, stage, wanted))
-    if not pace.done or not load.is_alive():
-        return pace, ()
+        catch_up = await asyncio.to_thread(follow, partial(_left, stage, wanted))
+    if not catch_up.done or not load.is_alive():
+        return catch_up, ()
     metronome.latest = 0.0  # so far nobody has blamed anything on the workers that the machine may have cost
     began = datetime.now(UTC)
     await asyncio.sleep(QUIET_SECONDS)
-    return pace, stage.fleet.losses(began)
+    return catch_up, stage.fleet.losses(began)
 
 
 def _one_more(stage: Stage) -> dict[str, dict[int, int]]:

@@ -18,13 +18,13 @@ import pytest
 
 from tests.acceptance.clients import Record
 from tests.faults.__main__ import DOUBLED_EVERY, Attempt, main, once, parsed
+from tests.faults.catch_up import CATCH_UP_SECONDS, STANDING_SECONDS, CatchUp, Metronome, follow
 from tests.faults.checker import Report, Violation, check
 from tests.faults.cluster import Node, Ports
 from tests.faults.kinds import Domain, FaultKind
 from tests.faults.ledger import Delivery, Evidence, Ledger, Sent, event, result
 from tests.faults.load import Load, Mix
 from tests.faults.outcome import LAST_LINES, LONGEST_LINE, Outcome, command_of
-from tests.faults.pace import CATCH_UP_SECONDS, STANDING_SECONDS, Metronome, Pace, follow
 from tests.faults.rules import EXPLAINS, USAGE, Rule, Side, Verdict, verdict
 from tests.faults.schedule import Log, Strike, play
 from tests.faults.witness import Witness, understood
@@ -279,7 +279,7 @@ class Lanes:
         counts = {place: int(count - self._done[place] * self.now) for place, count in self._left.items()}
         return {place: count for place, count in counts.items() if count > 0}
 
-    def pace(self, look: float = 1.0) -> Pace:
+    def catch_up(self, look: float = 1.0) -> CatchUp:
         def sleep(_: float) -> None:
             self.now += look
 
@@ -287,25 +287,25 @@ class Lanes:
 
 
 def test_who_comes_to_the_end_is_done() -> None:
-    assert Lanes({"a-0": 100, "a-1": 100}, {"a-0": 1, "a-1": 50}).pace().done
+    assert Lanes({"a-0": 100, "a-1": 100}, {"a-0": 1, "a-1": 50}).catch_up().done
 
 
 def test_who_does_not_come_on_stands_still_however_fast_others_are() -> None:
     lanes = Lanes({"a-0": 100, "a-1": 100_000}, {"a-0": 0, "a-1": 10})
-    assert lanes.pace().standing == {"a-0": 100}
+    assert lanes.catch_up().standing == {"a-0": 100}
     assert lanes.now == pytest.approx(STANDING_SECONDS, abs=2)
 
 
 def test_who_comes_on_and_does_not_come_to_the_end_is_slow() -> None:
     lanes = Lanes({"a-0": 1000}, {"a-0": 1 / (STANDING_SECONDS / 2)})
-    pace = lanes.pace()
-    assert (pace.standing, pace.slow) == ({}, {"a-0": 995})
+    catch_up = lanes.catch_up()
+    assert (catch_up.standing, catch_up.slow) == ({}, {"a-0": 995})
     assert lanes.now == pytest.approx(CATCH_UP_SECONDS, abs=2)
 
 
 def test_a_machine_that_lets_nobody_look_makes_nobody_stand_still() -> None:
-    pace = Lanes({"a-0": 1000}, {"a-0": 0}).pace(look=STANDING_SECONDS)
-    assert (pace.standing, pace.slow) == ({}, {"a-0": 1000})
+    catch_up = Lanes({"a-0": 1000}, {"a-0": 0}).catch_up(look=STANDING_SECONDS)
+    assert (catch_up.standing, catch_up.slow) == ({}, {"a-0": 1000})
 
 
 def test_a_metronome_notes_how_late_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ BEAT_SECONDS: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class CatchUp:
     """How it went. Everything came to its end if both are empty."""
 
     standing: Mapping[str, int]
@@ -36,7 +36,7 @@ def follow(
     *,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
-) -> Pace:
+) -> CatchUp:
     """Wait until nothing is left. ``left`` says how much is, of each partition that is not at its end."""
     began = looked = clock()
     before: Mapping[str, int] = {}
@@ -49,12 +49,12 @@ def follow(
         }
         standing = {place: now[place] for place, seconds in still.items() if seconds >= STANDING_SECONDS}
         if standing:
-            return Pace(standing, {})
+            return CatchUp(standing, {})
         if looked - began > CATCH_UP_SECONDS:
-            return Pace({}, now)
+            return CatchUp({}, now)
         before = now
         sleep(LOOK_SECONDS)
-    return Pace({}, {})
+    return CatchUp({}, {})
 
 
 class Metronome(threading.Thread):
