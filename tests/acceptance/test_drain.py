@@ -15,7 +15,19 @@ pytestmark = pytest.mark.real_kafka
 COMMANDS: Final = 6000
 
 
-@pytest.mark.parametrize("which", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "which",
+    [
+        signal.SIGTERM,
+        pytest.param(
+            signal.SIGINT,
+            marks=pytest.mark.slow(
+                why="the same backlog with the other signal: 10 s",
+                instead="tests/acceptance/test_worker_process.py::test_an_idle_worker_ends_clean_when_it_is_told_to",
+            ),
+        ),
+    ],
+)
 def test_a_worker_stops_in_the_middle_of_a_backlog_and_another_finishes(scene: Scene, which: signal.Signals) -> None:
     load = Load(scene, scene.new_tokens(COMMANDS))
     load.send(1, COMMANDS)

@@ -85,7 +85,20 @@ def test_every_lane_is_listed_with_who_works_on_it_and_where_it_stands(scene: Sc
     assert (unknown.returncode, "there is no partition" in unknown.stderr) == (1, True)
 
 
-@pytest.mark.parametrize("delivery", ["exactly_once", "at_least_once"])
+@pytest.mark.parametrize(
+    "delivery",
+    [
+        "exactly_once",
+        pytest.param(
+            "at_least_once",
+            marks=pytest.mark.slow(
+                why="the same story in the other delivery: 20 s",
+                instead="tests/acceptance/test_lanes.py"
+                "::test_an_offset_set_forward_by_hand_is_taken_back_while_the_worker_runs",
+            ),
+        ),
+    ],
+)
 def test_an_offset_set_forward_by_hand_is_taken_back_while_the_worker_runs(scene: Scene, delivery: str) -> None:
     load = Load(scene, scene.new_tokens(COMMANDS))
     load.send(1, COMMANDS // 2)
@@ -160,7 +173,20 @@ def test_commits_that_postgres_has_lost_are_made_good(scene: Scene) -> None:
     assert state == [{"life_cycle_state": "EFFECTIVE", "version": 1}]
 
 
-@pytest.mark.parametrize(("way", "answered"), [("from-start", 2), ("from-end", 0)])
+@pytest.mark.parametrize(
+    ("way", "answered"),
+    [
+        ("from-start", 2),
+        pytest.param(
+            "from-end",
+            0,
+            marks=pytest.mark.slow(
+                why="the same story with the other way out: 10 s",
+                instead="tests/acceptance/test_lanes.py::test_a_topic_made_anew_is_read_from_its_start_or_its_end",
+            ),
+        ),
+    ],
+)
 def test_a_topic_made_anew_is_read_from_its_start_or_its_end(scene: Scene, way: str, answered: int) -> None:
     codes = scene.new_tokens(8)
     scene.send(*(Outgoing(body(code), b"a", (), 0) for code in codes[:5]))
