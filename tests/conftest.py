@@ -5,7 +5,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Iterator, Mapping
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Literal
 from uuid import uuid4
 
 import pytest
@@ -108,6 +108,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 # --- servers --------------------------------------------------------------------------------------------------------
 
 
+def _whose(request: pytest.FixtureRequest) -> Literal["own", "shared"]:
+    return "shared" if request.node.get_closest_marker(OWN_SERVERS) is None else "own"
+
+
 @pytest.fixture(scope="session")
 def shared_kafka(pytestconfig: pytest.Config) -> KafkaServer:
     """The broker of the whole session, in whatever process it runs."""
@@ -132,8 +136,7 @@ def own_kafka() -> Iterator[KafkaServer]:
 @pytest.fixture
 def kafka(request: pytest.FixtureRequest) -> KafkaServer:
     """The broker. Its methods are coroutines. Only a test that is marked own_servers may stop it."""
-    owned = request.node.get_closest_marker(OWN_SERVERS) is not None
-    server: KafkaServer = request.getfixturevalue("own_kafka" if owned else "shared_kafka")
+    server: KafkaServer = request.getfixturevalue(f"{_whose(request)}_kafka")
     return server
 
 
@@ -161,8 +164,7 @@ def own_postgres() -> Iterator[PostgresServer]:
 @pytest.fixture
 def postgres_server(request: pytest.FixtureRequest) -> PostgresServer:
     """The Postgres server. Its methods are coroutines. Only a test that is marked own_servers may stop it."""
-    owned = request.node.get_closest_marker(OWN_SERVERS) is not None
-    server: PostgresServer = request.getfixturevalue("own_postgres" if owned else "shared_postgres")
+    server: PostgresServer = request.getfixturevalue(f"{_whose(request)}_postgres")
     return server
 
 

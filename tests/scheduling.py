@@ -7,7 +7,7 @@ nothing then, in silence. The process that hands out tests has seen their files 
 import re
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from xdist.scheduler import LoadScopeScheduling
 
@@ -45,9 +45,6 @@ def _text(file: str) -> str:
 
 class Scheduling(LoadScopeScheduling):  # type: ignore[misc] # it has no types
     """Hand out one scope after the other, to whichever process is free."""
-
-    def __init__(self, config: Any, log: Any = None) -> None:
-        super().__init__(config, log)
 
     def _split_scope(self, nodeid: str) -> str:
         return scope_of(nodeid)

@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn, TextIO
+from typing import TextIO
 
 from tests.gate import levels, stages
 from tests.gate.checkout import RESULTS, Memory, checkout
@@ -19,16 +19,7 @@ from tests.gate.levels import Gate
 from tests.gate.stages import Stage
 from tests.gate.telling import again
 from tests.gate.verdicts import Result, Verdict
-
-USAGE = 64
-
-
-class Parser(argparse.ArgumentParser):
-    """Exits 64 over a wrong option: 2 has a meaning of its own here."""
-
-    def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        self.exit(USAGE, f"{self.prog}: {message}\n")
+from tests.model.check import Parser
 
 
 def parser() -> Parser:

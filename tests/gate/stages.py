@@ -18,6 +18,8 @@ SEEDS: Final = 1000
 MUTANTS_TESTS: Final = "tests/faults/test_mutants.py"
 NETWORK_TESTS: Final = "tests/faults/test_network.py"
 REAL: Final = {"REQUIRE_REAL_KAFKA": "1"}
+ALONE: Final = ("-m", "slow", "-n", "0")
+"""The options for slow tests, whose steps are timed: one after another, where tests otherwise run beside each other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,19 +128,13 @@ def seed_of(commit: str) -> int:
     return 1 + int(hashlib.sha256(commit.encode()).hexdigest(), 16) % SEEDS
 
 
-def _alone() -> list[str]:
-    """The options for tests whose steps are timed: one after another, where tests otherwise run beside each other."""
-    pinned = (ROOT / "deploy" / "requirements-dev.txt").read_text(encoding="utf-8")
-    return ["-m", "slow", *(["-n", "0"] if "pytest-xdist" in pinned else [])]
-
-
 def some_mutants(commit: str) -> Stage:
     """Three mutants, each with its rule and without."""
     chosen = in_turn(mutants(), commit, MUTANTS_AT_ONCE)
     return pytests(
         "mutants",
         "the worker with one rule undone is caught, and as it is comes through the same",
-        *_alone(),
+        *ALONE,
         MUTANTS_TESTS,
         "-k",
         " or ".join(f"[{name}]" for name in chosen),
@@ -170,17 +166,17 @@ def verify() -> list[Stage]:
         pytests(
             "slow",
             "the same, where a test takes long",
-            *(*_alone(), "--deselect", MUTANTS_TESTS, "--deselect", NETWORK_TESTS),
+            *(*ALONE, "--deselect", MUTANTS_TESTS, "--deselect", NETWORK_TESTS),
         ),
         pytests(
             "mutants",
             "the worker with any one rule undone is caught, and as it is comes through the same",
-            *(*_alone(), MUTANTS_TESTS),
+            *(*ALONE, MUTANTS_TESTS),
         ),
         pytests(
             "network",
             "whatever happens to a single request, every command is answered exactly once",
-            *(*_alone(), NETWORK_TESTS),
+            *(*ALONE, NETWORK_TESTS),
         ),
         *(faults(f"faults-{seed}", 480, seed) for seed in (1, 2, 3)),
         Stage("bench", "everything that is measured is answered rightly", *_make("bench", "--quick")),
