@@ -144,6 +144,7 @@ _Topic = Annotated[
 _Partition = Annotated[bytes, Field(min_length=PARTITION_BYTES, max_length=PARTITION_BYTES)]
 _Traceparent = Annotated[str, AfterValidator(_traceparent), Field(max_length=LONGEST_TEXT, json_schema_extra={**_W3C})]
 _Number = Annotated[str, Field(pattern=r"^-?[0-9]+$")]
+_Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _Content = Annotated[str, AfterValidator(_json_content), Field(json_schema_extra={**_CONTENTS})]
 
 
@@ -292,3 +293,9 @@ class DeadLetterHeaders(Schema):
     """Whose login the command brought, if its signature is good."""
     dl_truncated: Literal["true"] | None = None
     """There if the command was too large to be kept whole."""
+    dl_value_bytes: _Number | None = None
+    """How large its value was, where that could be told."""
+    dl_value_sha256: _Digest | None = None
+    """SHA-256 of its whole value, in lower-case hexadecimal digits, where its end was reached."""
+    dl_batch_sha256: _Digest | None = None
+    """The same of the record batch as it lies in the log, if that could not be read to its end."""

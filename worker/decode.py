@@ -1,5 +1,6 @@
 """From bytes to a command or its refusal (CONTRACT 2). Nothing that gets past here can trouble a batch's statements."""
 
+import hashlib
 import json
 import re
 from base64 import b64decode, b64encode
@@ -15,7 +16,7 @@ from schemas import headers as h
 from schemas.access_token import UnknownField
 from schemas.codes import StatusCode
 from schemas.command import LONGEST_FIELDS_SET, LONGEST_NAME, LONGEST_TOKEN, asked_fields
-from worker.model import Command, Decoded, Delivery, Envelope, Header, Refused, ReplyTo, Value
+from worker.model import KEPT_BYTES, Command, Cut, Decoded, Delivery, Envelope, Header, Refused, ReplyTo, Value
 
 LONGEST_QUOTE: Final = 64
 """Characters of what a sender wrote that a message may repeat (CONTRACT 3)."""
@@ -50,6 +51,9 @@ def decode(delivery: Delivery, *, max_bytes: int) -> Decoded:
     """
     read = _read_headers(delivery.headers)
     request: Command | Refused
+    delivery = _kept(delivery, max_bytes)
+    if delivery.cut is not None:
+        return Decoded(delivery, read.envelope, _malformed(delivery.cut.reason))
     right = _right_body(delivery.value, max_bytes) if read.structured is False else None
     if right is not None:
         request, request_id = right
@@ -136,11 +140,27 @@ def _right_body(value: bytes | None, max_bytes: int) -> tuple[Command, str | Non
     return command, body.request_unique_identifier or None
 
 
+def _kept(delivery: Delivery, max_bytes: int) -> Delivery:
+    """The delivery without what is too much of its value; it was cut before, if it was larger still."""
+    value, cut = delivery.value, delivery.cut
+    if cut is not None:
+        is_too_large = cut.value_bytes is not None and cut.value_bytes > max_bytes
+        return replace(delivery, cut=replace(cut, reason=_too_large(max_bytes))) if is_too_large else delivery
+    if value is None or len(value) <= max(max_bytes, KEPT_BYTES):
+        return delivery
+    cut = Cut(_too_large(max_bytes), len(value), hashlib.sha256(value).digest())
+    return replace(delivery, value=value[:KEPT_BYTES], cut=cut)
+
+
+def _too_large(max_bytes: int) -> str:
+    return f"the command is larger than {max_bytes} bytes"
+
+
 def _parse(value: bytes | None, max_bytes: int) -> dict[str, Any] | Refused:
     if value is None:
         return _malformed("the command has no value")
     if len(value) > max_bytes:
-        return _malformed(f"the command is larger than {max_bytes} bytes")
+        return _malformed(_too_large(max_bytes))
     try:
         body = orjson.loads(value)
     except orjson.JSONDecodeError as error:

@@ -43,6 +43,10 @@ class BatchOvertaken(WorkerError):
     """Something the batch was decided upon changed before it could commit: it was rolled back and is run again."""
 
 
+class Unreadable(WorkerError):
+    """What a sender has written cannot be read, or not within the bounds: answered as malformed, and passed."""
+
+
 class LaneLost(WorkerError):
     """The lane is owned by somebody else, or no longer knows where it stands: it restarts at its first step."""
 

@@ -14,6 +14,7 @@ from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
 from worker.errors import KAFKA_ERRORS, DependencyAway
+from worker.fetched import Bounds, bound_fetches
 from worker.settings import PREFIX, KafkaSettings, SettingsError
 
 CLIENT_ID: Final = "effective-worker"
@@ -144,6 +145,10 @@ _FORBIDDEN: Final = frozenset({kafka_errors.GroupAuthorizationFailedError, kafka
 _ASK_ANOTHER: Final = frozenset(
     {kafka_errors.NotCoordinatorForGroupError, kafka_errors.GroupCoordinatorNotAvailableError}
 )
+
+
+# Whoever imports this reads what others have written.
+bound_fetches(Bounds())
 
 
 def _ssl_context(kafka: KafkaSettings) -> ssl.SSLContext:

@@ -35,7 +35,7 @@ from worker.patience import Patience, carried_out, done_before
 from worker.pipeline import Hold, Pipeline
 from worker.publish import Place, Publisher
 from worker.replies import Replies
-from worker.result import Message, Post, is_dead_lettered, messages
+from worker.result import Letters, Message, Post, is_dead_lettered, messages
 from worker.sql import statement
 from worker.tracing import batch_span, command_span, exported, link, step_span
 
@@ -43,6 +43,10 @@ IDLE_SECONDS: Final = 0.5
 """How long one look for new records waits: a lane that is told to drain ends within this."""
 BROKER_SECONDS: Final = 15.0
 """The deadline of a request to the broker that is not part of a publication."""
+TRIES: Final = 3
+"""How often a publication is tried as it is, and then with its dead letters cut, before they are left out once."""
+MASKED_BYTES: Final = 16 * 1024
+"""Of values that are searched for secrets at once, on the event loop."""
 
 _WAYS_OUT: Final = "The ways out: effective-worker lanes mend"
 
@@ -116,6 +120,16 @@ def where_to_start(
     return Start(max(committed, log_start), set_back=committed < first)
 
 
+def letters_of(attempt: int) -> Letters:
+    """How the dead letters of a publication are written at its so-manieth attempt, counted from 0.
+
+    What is never heard of again may be so because of its size; left out, they are no longer to blame, and if the broker
+    says nothing then either, it is away, and they are tried as they are again.
+    """
+    step = attempt % (2 * TRIES + 1)
+    return Letters.NONE if step == 2 * TRIES else Letters.CUT if step >= TRIES else Letters.WHOLE
+
+
 class Lane:
     """Runs until it is drained, loses its partition, or finds that it no longer knows where it stands."""
 
@@ -133,6 +147,7 @@ class Lane:
         self._row = 0
         self._committed: int | None = None
         self._position = 0
+        self._left_out = 0
         self._drain = asyncio.Event()
         self._patience = Patience()
         self._log = log.bind(topic=self._source.topic, partition=self._source.partition)
@@ -147,9 +162,11 @@ class Lane:
             hold = await self._start()
             self._tools.health.back("postgres")
             self._tools.health.back("kafka")
-            self._say("working")
             while not drain.is_set():
                 hold = await self._work_off(hold, await self._take())
+                # Not before: a lane that fails at what it reads would be working at each of its starts.
+                if not drain.is_set():
+                    self._say("working")
         finally:
             await self._publisher.close()
 
@@ -337,14 +354,25 @@ class Lane:
                 raise
             await self._until_published(alone, following, whole=False, redirected=False)
 
-    def _messages(self, answered: Sequence[Answered], *, whole: bool, redirected: bool) -> list[Message]:
+    async def _messages(
+        self, answered: Sequence[Answered], *, whole: bool, redirected: bool, letters: Letters
+    ) -> list[Message]:
         tools = self._tools
-        written = []
-        for each in answered:
-            reply = each.decoded.envelope.reply
-            there = reply is not None and redirected and tools.replies.reachable(reply)
-            written += messages(each, tools.post, whole=whole, redirected=there)
-        return written
+        there = [
+            (reply := each.decoded.envelope.reply) is not None and redirected and tools.replies.reachable(reply)
+            for each in answered
+        ]
+
+        def write() -> list[Message]:
+            return [
+                message
+                for each, is_there in zip(answered, there, strict=True)
+                for message in messages(each, tools.post, whole=whole, redirected=is_there, letters=letters)
+            ]
+
+        masked = sum(len(each.decoded.delivery.value or b"") for each in answered if is_dead_lettered(each))
+        # To look for secrets takes up to a millisecond for every 600 bytes: the other lanes go on meanwhile.
+        return await asyncio.to_thread(write) if masked > MASKED_BYTES else write()
 
     async def _until_published(
         self, answered: Sequence[Answered], following: int, *, whole: bool = True, redirected: bool = True
@@ -353,8 +381,11 @@ class Lane:
 
         Raises ``AnswerRefused`` when nothing was published and the producer stands ready for another try.
         """
+        has_letters, attempt = any(map(is_dead_lettered, answered)), 0
         while True:
-            written = self._messages(answered, whole=whole, redirected=redirected)
+            letters = letters_of(attempt) if has_letters else Letters.WHOLE
+            attempt += 1
+            written = await self._messages(answered, whole=whole, redirected=redirected, letters=letters)
             try:
                 await self._publisher.publish(written, following)
             except Fenced as fenced:
@@ -367,8 +398,16 @@ class Lane:
                 await self._avoid(answered, unknown)
             else:
                 break
+        if letters is Letters.NONE:
+            self._leave_out(answered)
         self._committed = self._position = following
         self._over(away="kafka")
+
+    def _leave_out(self, answered: Sequence[Answered]) -> None:
+        left_out = [each.decoded.delivery.coordinates.offset for each in answered if is_dead_lettered(each)]
+        self._log.error("dead_letters_left_out", offsets=left_out)
+        self._tools.metrics.dead_letters_left_out(len(left_out))
+        self._left_out += len(left_out)
 
     async def _avoid(self, answered: Sequence[Answered], failure: Unpublished) -> None:
         """Somebody else's topic must not stop the lane: what it does not take goes to the results topic."""
@@ -439,7 +478,9 @@ class Lane:
                 metrics.rehearsed(code, count)
             else:
                 metrics.answered(code, replayed, count)
-        metrics.published(sum(each.fact is not None for each in answered), sum(map(is_dead_lettered, answered)))
+        letters = sum(map(is_dead_lettered, answered)) - self._left_out
+        metrics.published(sum(each.fact is not None for each in answered), letters)
+        self._left_out = 0
 
 
 def _export(batch: Span, answered: Sequence[Answered], began: float) -> None:
@@ -467,6 +508,7 @@ def _delivery(cluster: str, record: Any) -> Delivery:
         record.value,
         tuple(record.headers),
         stamped_by_broker=record.timestamp_type == 1,
+        cut=record.checksum,  # nothing else stands there (``worker.fetched``)
     )
 
 

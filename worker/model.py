@@ -95,8 +95,24 @@ def coordinates_of(command_id: str) -> Coordinates | None:
     return None if parts is None else Coordinates(unquote(parts[1]), unquote(parts[2]), *map(int, parts.group(3, 4, 5)))
 
 
+KEPT_BYTES: Final = 64 * 1024
+"""How much is kept of a value that is too large, of a key, and of all headers together."""
+
+
+class Cut(Value, frozen=True):
+    """Why a record was not read whole, and what is known of the rest. Hashes are SHA-256."""
+
+    reason: str
+    value_bytes: int | None = None
+    """How large the value is, if it was come by."""
+    value_hash: bytes | None = None
+    """Of the whole value; ``None`` if its end was not reached."""
+    batch_hash: bytes | None = None
+    """Of the record batch as it lies in the log, where nothing else tells the record."""
+
+
 class Delivery(Value, frozen=True):
-    """One record of the commands topic, untouched."""
+    """One record of the commands topic, untouched; of one that is too large, as much as ``cut`` says."""
 
     hidden = frozenset({"value", "headers"})
 
@@ -106,6 +122,7 @@ class Delivery(Value, frozen=True):
     headers: tuple[Header, ...]
     stamped_by_broker: bool
     """Whether ``coordinates.timestamp`` is the broker's (``LogAppendTime``) and may judge an expiry."""
+    cut: Cut | None = None
 
 
 # --- decoded ----------------------------------------------------------------------------------------------------------

@@ -169,6 +169,7 @@ class Health:
         self._assigned = False
         self._progressed = clock()
         self._stuck: str | None = None
+        self._stood: Away | None = None
 
     def lane(self, source: TopicPartition, state: LaneState, reason: str = "") -> None:
         """Note the state of a partition's lane; the same state again keeps its ``since``."""
@@ -211,11 +212,18 @@ class Health:
         """Note that only a new process helps."""
         self._stuck = reason
 
+    def stood(self, seconds: float, session_seconds: float) -> None:
+        """Note that the event loop has just stood for longer than a session, by work of its own."""
+        reason = f"the event loop stood for {seconds:.0f} s, longer than a session ({session_seconds:g} s)"
+        self._stood = Away(reason, self._clock())
+
     def live(self) -> tuple[bool, dict[str, Any]]:
         """Whether the process makes progress or has nothing to do, and the document that says so (CONTRACT 10)."""
         silent = self._clock() - self._progressed
         if self._stuck is not None:
             return False, {"live": False, "reason": self._stuck, "since": self._moment(self._progressed)}
+        if self._stood is not None and self._clock() - self._stood.since <= STALLED_SECONDS:
+            return False, {"live": False, "reason": self._stood.reason, "since": self._moment(self._stood.since)}
         if silent > STALLED_SECONDS:
             reason = f"no progress for {silent:.0f} s"
             return False, {"live": False, "reason": reason, "since": self._moment(self._progressed)}
@@ -307,6 +315,7 @@ class Metrics:
         self._publishing = histogram("publish_seconds", "The Kafka transaction of a batch", _SECONDS)
         self._transitions = counter("transitions_total", "Transition events published")
         self._dead_letters = counter("dead_letters_total", "Dead letters published")
+        self._left_out = counter("dead_letters_left_out_total", "Dead letters that could not be written")
         self._restarts = counter("lane_restarts_total", "Lanes restarted", "reason")
         self._replacements = counter("producers_replaced_total", "Producers replaced")
         self._waits = counter("waits_total", "Times a dependency that was away was waited for", "dependency")
@@ -328,6 +337,9 @@ class Metrics:
     def published(self, transitions: int, dead_letters: int) -> None:
         self._transitions.inc(transitions)
         self._dead_letters.inc(dead_letters)
+
+    def dead_letters_left_out(self, count: int) -> None:
+        self._left_out.inc(count)
 
     def lane_restarted(self, reason: str) -> None:
         """``reason`` becomes a label: the class of what happened, from a small fixed set."""

@@ -4,18 +4,34 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from enum import Enum
 from functools import lru_cache
+
+from msgspec.structs import replace
 
 from schemas.codes import StatusCode
 from schemas.headers import CE_SUBJECT, DRY_RUN, RESULT_TYPE, SPEC_VERSION, TRANSITION_TYPE, TRUE
 from worker.decode import masked
 from worker.encode import encode
-from worker.model import Answer, Answered, Coordinates, Decoded, Fact, Header, Value, percent_encoded, rfc3339
+from worker.model import (
+    KEPT_BYTES,
+    Answer,
+    Answered,
+    Coordinates,
+    Cut,
+    Decoded,
+    Fact,
+    Header,
+    Value,
+    percent_encoded,
+    rfc3339,
+)
 from worker.tracing import continued
 
+INNOCENT_BYTES = 8 * 1024
+"""A message of this size is not cut: it is not its size that keeps it from being written."""
+NO_LETTER = "; its dead letter could not be written"
 DEAD_LETTERED = frozenset({StatusCode.MALFORMED_REQUEST, StatusCode.INTERNAL_ERROR})
-CUT_AT = 64 * 1024
-"""How much of a value a dead letter keeps that the broker would not take whole, in bytes."""
 
 
 class Message(Value, frozen=True):
@@ -54,7 +70,7 @@ def result_message(answered: Answered, post: Post, *, whole: bool = True, redire
     key = decoded.delivery.key
     message = answer.message
     if not whole:
-        key, data = key and key[:CUT_AT], None
+        key, data = key and key[:KEPT_BYTES], None
         message = message or "the data is too large for the topic"
     value, headers = _result_value(answer.code, message, data), _result_headers(decoded, answer, post)
     reply = decoded.envelope.reply
@@ -123,11 +139,14 @@ def _event_value(fact: Fact) -> bytes:
 def dead_letter_message(answered: Answered, post: Post, *, whole: bool = True) -> Message:
     """The record that could not be handled, its secrets masked. ``whole=False`` cuts it (``dl_truncated``)."""
     delivery, answer = answered.decoded.delivery, answered.answer
-    where = delivery.coordinates
-    value = masked(delivery.value)
+    where, cut, value = delivery.coordinates, delivery.cut, delivery.value
     headers = [header for header in delivery.headers if not header[0].startswith("dl_")]
     if not whole:
-        value, headers = None if value is None else value[:CUT_AT], []
+        headers = []
+        if value is not None and len(value) > KEPT_BYTES:
+            cut, value = Cut("", len(value), hashlib.sha256(value).digest()), value[:KEPT_BYTES]
+    # Cut first: to look for secrets takes time by the size.
+    value = masked(value)
     facts = {
         "dl_code": answer.code,
         "dl_reason": answer.message,
@@ -142,11 +161,23 @@ def dead_letter_message(answered: Answered, post: Post, *, whole: bool = True) -
     }
     if answer.organisation is not None:
         facts["dl_organisation"] = answer.organisation
-    if not whole:
+    if not whole or cut is not None:
         facts["dl_truncated"] = "true"
+    if cut is not None:
+        facts |= dict(_told_of(cut))
     headers += [(name, text.encode()) for name, text in facts.items()]
     key = delivery.key
-    return Message(post.dead_letters, key if whole else key and key[:CUT_AT], value, tuple(headers))
+    return Message(post.dead_letters, key if whole else key and key[:KEPT_BYTES], value, tuple(headers))
+
+
+def _told_of(cut: Cut) -> Iterator[tuple[str, str]]:
+    """What is known of a record beyond what is kept of it."""
+    if cut.value_bytes is not None:
+        yield "dl_value_bytes", str(cut.value_bytes)
+    if cut.value_hash is not None:
+        yield "dl_value_sha256", cut.value_hash.hex()
+    if cut.batch_hash is not None:
+        yield "dl_batch_sha256", cut.batch_hash.hex()
 
 
 @lru_cache(maxsize=64)  # a batch is decided at one moment
@@ -170,14 +201,41 @@ def is_dead_lettered(answered: Answered) -> bool:
     return answered.answer.code in DEAD_LETTERED and not answered.decoded.envelope.dry_run
 
 
-def messages(answered: Answered, post: Post, *, whole: bool = True, redirected: bool = True) -> list[Message]:
+class Letters(Enum):
+    """How dead letters are written: less of them, where the broker is not heard of again while it is sent more."""
+
+    WHOLE = "whole"
+    CUT = "cut"
+    NONE = "left out"
+
+
+def messages(
+    answered: Answered, post: Post, *, whole: bool = True, redirected: bool = True, letters: Letters = Letters.WHOLE
+) -> list[Message]:
     """Everything to publish for one command: its result, and what came of it.
 
     ``whole=False`` makes them small enough for any broker; ``redirected=False`` keeps the result to our own topics.
+    An answer whose dead letter is left out says so.
     """
+    with_letter = is_dead_lettered(answered)
+    if with_letter and letters is Letters.NONE:
+        answer = replace(answered.answer, message=f"{answered.answer.message}{NO_LETTER}")
+        answered, with_letter = replace(answered, answer=answer), False
     written = [result_message(answered, post, whole=whole, redirected=redirected)]
     if answered.fact is not None:
         written.append(transition_message(answered.fact, post))
-    if is_dead_lettered(answered):
-        written.append(dead_letter_message(answered, post, whole=whole))
+    if with_letter:
+        written.append(_letter(answered, post, whole=whole, letters=letters))
     return written
+
+
+def _letter(answered: Answered, post: Post, *, whole: bool, letters: Letters) -> Message:
+    letter = dead_letter_message(answered, post, whole=whole)
+    if whole and letters is Letters.CUT and _size(letter) > INNOCENT_BYTES:
+        return dead_letter_message(answered, post, whole=False)
+    return letter
+
+
+def _size(message: Message) -> int:
+    headers = sum(len(name) + len(value or b"") for name, value in message.headers)
+    return headers + len(message.key or b"") + len(message.value or b"")

@@ -22,6 +22,7 @@ from worker.courtesy import Courtesy
 from worker.credentials import PassCodes
 from worker.database import Database
 from worker.errors import KAFKA_ERRORS, ClientStuck, DependencyAway, WorkerError
+from worker.fetched import Bounds, bound_fetches
 from worker.fuse import Fuse
 from worker.kafka import TopicLook, client_options, fetch_past, hear_offset_errors
 from worker.lane import Lane, Site, Tools
@@ -30,6 +31,7 @@ from worker.patience import Patience, done_before
 from worker.pipeline import Pipeline, Policy
 from worker.probe import Probe
 from worker.publish import AtLeast, Commits, Exactly, Place, Publisher
+from worker.pulse import Pulse
 from worker.replies import Replies
 from worker.result import Post
 from worker.retention import Retention
@@ -40,6 +42,8 @@ from worker.watchdog import Watchdog
 CONNECTIONS: Final = 10
 """Of all lanes together: a lane waits for one longer than it would take a database with more of them to be slower."""
 STOP_SECONDS: Final = 5.0
+LANES_SHARE: Final = 0.6
+"""Of the time for a drain; what is left is for leaving the group and closing."""
 STEP_SECONDS: Final = 30.0
 """What a dependency that takes connections and says nothing is given at the start, before it is away."""
 HEARTBEAT_MS: Final = 1000
@@ -48,6 +52,8 @@ FETCH_WAIT_MS: Final = 100
 """An idle partition must not hold up the busy ones of the same broker for longer (DESIGN 6)."""
 BESIDE_BULK_MS: Final = 20
 """The same beside a bulk topic, whose untaken records must not hold up the interactive ones for longer either."""
+KEY_AND_HEADERS: Final = 128 * 1024
+"""How many bytes a record may have beside a value of the largest size."""
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -90,6 +96,8 @@ async def serve(settings: Settings, *, stop: asyncio.Event, on_ready: Callable[[
         opened.push_async_callback(database.close)
         pass_codes = PassCodes()
         opened.callback(pass_codes.close)
+        pulse = Pulse(health, settings.kafka.session_timeout_ms / 1000)
+        await opened.enter_async_context(_beside(pulse.run(stop), stop))
         start = _Start(settings, health, stop)
         await start.schema(database)
         cluster = await start.topics()
@@ -187,7 +195,7 @@ async def _work(settings: Settings, stop: asyncio.Event, cluster: str, tools: To
         return 1
     finally:
         # Stopping the consumer calls no listener, so the lanes go first.
-        await supervisor.drain(settings.drain_seconds)
+        await supervisor.drain(settings.drain_seconds * LANES_SHARE)
         await _stopped(consumer)
         log.info("stopped")
 
@@ -249,6 +257,8 @@ class _Start:
 
     async def consumer(self) -> AIOKafkaConsumer | None:
         """A started consumer that has not subscribed yet; ``None`` if told to stop meanwhile."""
+
+        bound_fetches(Bounds(record=self._settings.max_command_bytes + KEY_AND_HEADERS))
 
         async def begin() -> AIOKafkaConsumer:
             consumer = AIOKafkaConsumer(**self._options, **_consumer_options(self._settings))

@@ -16,6 +16,7 @@ from tests.benchmarks.capacity import capacity
 from tests.benchmarks.compare import ROUNDS, compare
 from tests.benchmarks.growth import growth
 from tests.benchmarks.importing import importing
+from tests.benchmarks.inflating import inflating
 from tests.benchmarks.latency import latency
 from tests.benchmarks.rehearsing import rehearsing
 from tests.benchmarks.report import Report
@@ -25,7 +26,7 @@ from tests.providers import Unavailable
 
 SECTIONS: Final = (
     *("compare", "latency", "capacity", "growth", "audit"),
-    *("bulk", "submit", "import", "dry-run"),
+    *("bulk", "submit", "import", "dry-run", "inflating"),
 )
 
 
@@ -57,6 +58,8 @@ async def run(options: argparse.Namespace) -> None:
             await importing(stage, report, options.quick)
         if "dry-run" in options.only:
             await rehearsing(stage, report, options.quick)
+        if "inflating" in options.only:
+            await inflating(stage, report, options.quick)
         report.keep("commit latency at the end, ms", await stage.commit_latency() * 1000)
     report.write()
 

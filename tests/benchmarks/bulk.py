@@ -78,7 +78,7 @@ class Place:
 
 
 @asynccontextmanager
-async def _place(stage: Stage, *, bulk: bool = True) -> AsyncIterator[Place]:
+async def place_for(stage: Stage, *, bulk: bool = True) -> AsyncIterator[Place]:
     """A worker with topics of its own, warm. What fails in the block fails with what the worker wrote."""
     topics = await stage.new_topics(PARTITIONS)
     name, variables = topics.commands, {}
@@ -120,7 +120,7 @@ async def _beside(stage: Stage, report: Report, size: Size) -> None:
     idle, busy = Phase.at(RATE, size.seconds / 2), Phase.at(RATE, size.seconds)
     await make_tokens(stage.owner_dsn, run, 3 * WARM_UP.count + 2 * idle.count + busy.count)
     await make_tokens(stage.owner_dsn, migration, size.backlog)
-    async with _place(stage) as place:
+    async with place_for(stage) as place:
         before = await place.timed(run, 1, WARM_UP, idle)
         await place.send(Backlog.of(migration, range(1, size.backlog + 1)))
         place.worker.resume()
@@ -181,7 +181,7 @@ async def _behind(stage: Stage, report: Report, size: Size) -> None:
     phase = Phase.at(RATE, 1.0)
     await make_tokens(stage.owner_dsn, run, phase.count)
     await make_tokens(stage.owner_dsn, migration, size.alone)
-    async with _place(stage, bulk=False) as place:
+    async with place_for(stage, bulk=False) as place:
         await place.send(Backlog.of(migration, range(1, size.alone + 1)))
         place.worker.resume()
         timed = await place.timed(run, 1, Phase(0, RATE), phase)
@@ -195,7 +195,7 @@ async def _behind(stage: Stage, report: Report, size: Size) -> None:
 
 async def _alone(stage: Stage, report: Report, size: Size) -> None:
     """The same backlog for a worker with one topic, and in the bulk topic of another, in turn."""
-    async with _place(stage, bulk=False) as plain, _place(stage) as divided:
+    async with place_for(stage, bulk=False) as plain, place_for(stage) as divided:
         plain.worker.pause()
         divided.worker.pause()
         rounds = [(*await _rate(plain, size.alone), *await _rate(divided, size.alone)) for _ in range(size.rounds)]

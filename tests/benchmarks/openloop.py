@@ -111,7 +111,7 @@ class Reader(threading.Thread):
         self._consumer.close()
 
     def _note(self, now: float, headers: dict[str, Any]) -> None:
-        run, _, text = headers[CORRELATION_ID].rpartition(b"-")
+        run, _, text = headers.get(CORRELATION_ID, b"").rpartition(b"-")
         if run != self._run:  # somebody else's
             return
         number = int(text)

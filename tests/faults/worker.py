@@ -25,12 +25,18 @@ def faulty(*points: str, mutant: str | None = None) -> tuple[str, ...]:
     return ("-m", "tests.faults.worker", *undone, *armed)
 
 
+def _stand() -> None:
+    sys.stderr.write('{"event": "standing"}\n')
+    sys.stderr.flush()
+    time.sleep(BLOCKED_SECONDS)
+
+
 def _run() -> None:
     parser = argparse.ArgumentParser(description="worker run, with faults built in")
     parser.add_argument("--mutant", choices=sorted(MUTANTS), help="the rule to undo")
     parser.add_argument("--point", action="append", default=[], metavar="NAME:NUMBER:SIGNAL")
     asked = parser.parse_args()
-    signal.signal(signal.SIGUSR1, lambda *_: time.sleep(BLOCKED_SECONDS))
+    signal.signal(signal.SIGUSR1, lambda *_: _stand())
     signal.signal(signal.SIGUSR2, lambda *_: tell())
     if asked.mutant is not None:
         MUTANTS[asked.mutant].undo()

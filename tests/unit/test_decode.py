@@ -1,5 +1,6 @@
 """Decoding: from bytes to a command or its refusal, and what an answer and a dead letter may show."""
 
+import hashlib
 import json
 import re
 from base64 import b64decode, b64encode
@@ -10,6 +11,7 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from pydantic import ValidationError
 
 import worker.decode
@@ -18,7 +20,7 @@ from schemas.codes import StatusCode
 from schemas.command import SetEffectiveCommand
 from tests.deliveries import delivery
 from worker.decode import decode, masked, quoted
-from worker.model import Command, Decoded, Envelope, Header, Refused, ReplyTo
+from worker.model import KEPT_BYTES, Command, Cut, Decoded, Envelope, Header, Refused, ReplyTo
 
 MAX_BYTES = 65_536
 TRACE = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -76,6 +78,38 @@ def test_a_pass_code_beside_a_code_is_accepted_and_dropped() -> None:
     command = the_command({"token": "t", "access_token_identifier": {"authentication_code": "c", "pass_code": "p"}})
 
     assert command.pass_code is None
+
+
+@pytest.mark.parametrize("most", [100, 2 * KEPT_BYTES])
+def test_a_value_that_is_too_large_is_cut_to_its_beginning_and_its_headers_count(most: int) -> None:
+    value = b"x" * (3 * KEPT_BYTES)
+
+    answer = decode(delivery(value, (("correlation_id", b"7"),)), max_bytes=most)
+
+    assert answer.request == Refused(StatusCode.MALFORMED_REQUEST, f"the command is larger than {most} bytes")
+    assert answer.envelope.correlation == (("correlation_id", b"7"),)
+    assert answer.delivery.value == value[:KEPT_BYTES]
+    assert answer.delivery.cut == Cut(answer.request.message, len(value), hashlib.sha256(value).digest())
+
+
+def test_a_value_that_is_too_large_and_small_is_kept() -> None:
+    answer = decode(delivery(b"x" * KEPT_BYTES), max_bytes=100)
+
+    assert isinstance(answer.request, Refused)
+    assert (answer.delivery.value, answer.delivery.cut) == (b"x" * KEPT_BYTES, None)
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [(MAX_BYTES + 1, f"the command is larger than {MAX_BYTES} bytes"), (3, "why"), (None, "why")],
+)
+def test_what_was_not_read_whole_is_refused_whatever_is_left_of_it(size: int | None, message: str) -> None:
+    good = orjson.dumps(GOOD)
+
+    answer = decode(replace(delivery(good), cut=Cut("why", size)), max_bytes=MAX_BYTES)
+
+    assert answer.request == Refused(StatusCode.MALFORMED_REQUEST, message)
+    assert answer.delivery.value == good
 
 
 @pytest.mark.parametrize("nothing", [None, ""])

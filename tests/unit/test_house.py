@@ -17,14 +17,15 @@ ROOT: Final = Path(__file__).parents[2]
 # A later one may import an earlier one, never the reverse. A package counts as one.
 ORDER: Final = (
     *("model", "decide", "errors", "sql", "database"),
-    *("settings", "kafka", "observe", "patience", "probe", "tracing", "fuse", "courtesy", "contract"),
+    *("settings", "inflate", "fetched", "kafka"),
+    *("observe", "patience", "probe", "pulse", "tracing", "fuse", "courtesy", "contract"),
     *("decode", "replies", "recall", "authorise", "credentials", "load", "apply", "record", "encode"),
     *("project", "result", "publish"),
     *("pipeline", "lane", "retention", "watchdog", "supervisor", "admin", "service"),
     *("migrate", "topics", "announce", "import_lines", "import_rows", "importing", "check"),
     *("browse", "lanes", "history", "explain", "matching", "rehearsals", "reconcile", "audit", "erasure"),
     *("login_source", "dead_letters", "submit"),
-    *("embedded", "demo", "cli", "__main__"),
+    *("embedded", "demo", "deadline", "cli", "__main__"),
 )
 # Every module speaks the vocabulary. What else stands in schemas/ is the outside's, and met where bytes enter or leave;
 # a change is chained to the one before it where it is made.

@@ -82,6 +82,7 @@ class Log:
             key=None,
             value=self.values[offset],
             headers=(),
+            checksum=None,
         )
 
     def seek(self, _: TopicPartition, offset: int) -> None:
@@ -146,6 +147,7 @@ class Decides:
     """Where every sender wants its answer."""
     traceparent: str | None = None
     """Of every sender."""
+    code: StatusCode = StatusCode.ACCESS_DENIED
     dry_runs: frozenset[bytes | None] = frozenset()
     """The values of those commands that are dry runs."""
 
@@ -155,7 +157,7 @@ class Decides:
             raise self.trouble.pop(0)
         following = batch[-1].coordinates.offset + 1
         self.row.first_offset, self.row.next_offset = first, max(following, self.row.next_offset or 0)
-        refusal = Refused(StatusCode.ACCESS_DENIED, "no")
+        refusal = Refused(self.code, "no")
         answered = [
             Answered(
                 Decoded(each, self._envelope(each), refusal),
@@ -575,6 +577,63 @@ async def test_the_one_answer_that_is_refused_is_shortened_and_keeps_its_status(
     assert {dict(each.headers)["status_code"] for _, written in world.publishes.published for each in written} == {
         b"ACCESS_DENIED"
     }
+
+
+def letters_in(written: Sequence[Message]) -> list[Message]:
+    return [message for message in written if message.topic == POST.dead_letters]
+
+
+@pytest.mark.parametrize("size", [10, 50_000])
+async def test_a_dead_letter_that_cannot_be_written_is_cut_and_then_left_out_with_a_word(size: int) -> None:
+    world = World(b"x" * size, b"y")
+    world.decides.code = StatusCode.MALFORMED_REQUEST
+    tried: list[list[Message]] = []
+
+    def silent(messages: Sequence[Message], _: int) -> Exception | None:
+        tried.append(letters_in(messages))
+        return Unpublished("TimeoutError") if tried[-1] else None
+
+    world.publishes.faults = [silent] * 20
+
+    await world.run_until(lambda: world.log.committed_offset == 2)
+
+    assert [len(letters) for letters in tried] == [2] * 6 + [0]
+    assert ["dl_truncated" in dict(letters[0].headers) for letters in tried[:6]] == [False] * 3 + [size > 10_000] * 3
+    [(_, answers)] = world.publishes.published
+    assert [b"its dead letter could not be written" in (answer.value or b"") for answer in answers] == [True, True]
+    assert b"dead_letters_left_out_total 2.0" in world.tools.metrics.text()
+    assert b"effective_worker_dead_letters_total 0.0" in world.tools.metrics.text()
+
+
+async def test_a_broker_that_takes_nothing_without_the_dead_letter_either_is_away_and_gets_it_in_the_end() -> None:
+    world = World(b"x" * 50_000)
+    world.decides.code = StatusCode.MALFORMED_REQUEST
+    world.publishes.faults = [lambda *_: Unpublished("TimeoutError")] * 7
+
+    await world.run_until(lambda: world.log.committed_offset == 1)
+
+    [(_, written)] = world.publishes.published
+    [letter] = letters_in(written)
+    assert letter.value == b"x" * 50_000
+    assert b"dead_letters_left_out_total 0.0" in world.tools.metrics.text()
+
+
+async def test_a_lane_is_not_ready_before_it_has_worked_off_what_it_read_first() -> None:
+    world = World(b"a")
+    states: list[str] = []
+
+    def seen(_: Sequence[Message], __: int) -> None:
+        states.append(world.health.lanes()[SOURCE].state)
+
+    world.publishes.faults = [seen, seen]
+    running, drain = world.start()
+    await world.until(lambda: SOURCE in (lanes := world.health.lanes()) and lanes[SOURCE].state == "working")
+    world.log.append(b"b")
+    await world.until(lambda: world.log.committed_offset == 2)
+    drain.set()
+    await in_time(running, "the lane ended after a drain", seen=world.state)
+
+    assert states == ["starting", "working"]
 
 
 async def test_a_database_that_is_away_is_waited_out_and_the_batch_kept() -> None:

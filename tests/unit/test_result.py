@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from base64 import b64encode
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -14,15 +15,18 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from schemas.codes import StatusCode
-from schemas.headers import ResultHeaders, TransitionHeaders
+from schemas.headers import DeadLetterHeaders, ResultHeaders, TransitionHeaders
 from schemas.result import Result
 from schemas.states import LifeCycleState
 from schemas.transition import TransitionEvent, event_hash, verify_chain
+from worker.decode import masked
 from worker.model import (
+    KEPT_BYTES,
     Answer,
     Answered,
     Command,
     Coordinates,
+    Cut,
     Decoded,
     Delivery,
     Envelope,
@@ -32,7 +36,8 @@ from worker.model import (
     TokenKey,
 )
 from worker.result import (
-    CUT_AT,
+    INNOCENT_BYTES,
+    Letters,
     Message,
     Post,
     dead_letter_message,
@@ -387,7 +392,7 @@ def test_an_answer_too_large_for_the_broker_is_given_without_its_data_and_keeps_
     assert body_of(result)["status"]["code"] == "OK"
     assert body_of(result)["status"]["message"]
     assert result.headers == result_message(each, POST).headers
-    assert result.key == b"k" * CUT_AT
+    assert result.key == b"k" * KEPT_BYTES
     assert transition == transition_message(hashed(FACT), POST)
     assert size(result) + size(transition) < 256 * 1024
 
@@ -403,11 +408,64 @@ def test_a_dead_letter_too_large_for_the_broker_is_cut_and_says_so() -> None:
 
     result, letter = messages(each, POST, whole=False)
 
-    assert letter.value == b"x" * CUT_AT
+    assert letter.value == b"x" * KEPT_BYTES
     assert once(letter.headers)["dl_truncated"] == b"true"
     assert "mine" not in once(letter.headers)
     assert size(result) + size(letter) < 256 * 1024 + 4096
     assert "dl_truncated" not in once(dead_letter_message(answered(BROKEN), POST).headers)
+
+
+def test_a_dead_letter_of_what_was_not_read_whole_says_what_is_known_of_it() -> None:
+    cut = Cut("too large", 9_000_000, b"\1" * 32, b"\2" * 32)
+    each = answered(BROKEN, value=BODY, headers=(("mine", b"kept"),))
+    delivery = replace(each.decoded.delivery, cut=cut)
+
+    letter = dead_letter_message(replace(each, decoded=replace(each.decoded, delivery=delivery)), POST)
+
+    assert letter.value == dead_letter_message(each, POST).value
+    told = texts(letter)
+    assert (told["dl_truncated"], told["dl_value_bytes"], told["mine"]) == ("true", "9000000", "kept")
+    assert (told["dl_value_sha256"], told["dl_batch_sha256"]) == ("01" * 32, "02" * 32)
+    DeadLetterHeaders.model_validate(told)
+
+
+def test_a_value_that_the_broker_would_not_take_whole_is_told_by_its_digest() -> None:
+    value = b"x" * 200_000
+
+    told = texts(dead_letter_message(answered(BROKEN, value=value), POST, whole=False))
+
+    assert (told["dl_value_bytes"], told["dl_value_sha256"]) == ("200000", hashlib.sha256(value).hexdigest())
+
+
+def test_only_what_may_be_to_blame_for_its_size_is_cut() -> None:
+    small, large = (answered(BROKEN, value=b"x" * size) for size in (INNOCENT_BYTES // 2, 2 * INNOCENT_BYTES))
+
+    assert messages(small, POST, letters=Letters.CUT) == messages(small, POST)
+    assert messages(large, POST, letters=Letters.CUT)[1] == dead_letter_message(large, POST, whole=False)
+
+
+def test_an_answer_without_its_dead_letter_says_so() -> None:
+    [alone] = messages(answered(BROKEN), POST, letters=Letters.NONE)
+
+    assert body_of(alone)["status"]["message"] == f"{BROKEN.message}; its dead letter could not be written"
+    assert messages(answered(REFUSAL), POST, letters=Letters.NONE) == messages(answered(REFUSAL), POST)
+
+
+@pytest.mark.parametrize("form", ["as it is", "in an event", "as text in an event", "in base64"])
+def test_what_is_cut_hides_its_secrets_wherever_it_is_cut(form: str) -> None:
+    command = {"x": "1", "token": "SECRET1", "access_token_identifier": {"identifier": "i", "pass_code": "SECRET2"}}
+    text = orjson.dumps(command)
+    value = {
+        "as it is": text,
+        "in an event": orjson.dumps({"type": "t", "data": command}),
+        "as text in an event": orjson.dumps({"type": "t", "data": text.decode()}),
+        "in base64": orjson.dumps({"data_base64": b64encode(text).decode()}),
+    }[form]
+
+    for size in range(len(value) + 1):
+        shown = masked(value[:size]) or b""
+        assert b"SEC" not in shown
+        assert b64encode(text)[20:40] not in shown
 
 
 def test_a_cut_dead_letter_still_hides_the_secrets() -> None:

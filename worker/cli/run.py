@@ -1,12 +1,12 @@
 """``effective-worker run``"""
 
 import asyncio
-import signal
 import sys
 
 import typer
 
 from worker.cli.terminal import example, run_to_end, settings_from_environment, spare_collector
+from worker.deadline import ends_within, hold_signals
 from worker.service import serve
 from worker.settings import Settings
 from worker.tracing import configure_tracing
@@ -15,6 +15,7 @@ from worker.tracing import configure_tracing
 def run() -> None:
     """Work until SIGTERM or SIGINT, then drain. Exits 0 when clean, 1 on a failure, 2 on bad settings."""
     settings = settings_from_environment(needs_login=True)
+    hold_signals()
     configure_tracing()
     spare_collector()
     raise typer.Exit(run_to_end(_run(settings)))
@@ -22,15 +23,13 @@ def run() -> None:
 
 async def _run(settings: Settings) -> int:
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
 
     def listening(port: int) -> None:
         sys.stdout.write(f"admin http://{settings.admin.host}:{port}/\n")
         sys.stdout.flush()
 
-    return await serve(settings, stop=stop, on_ready=listening)
+    with ends_within(settings.drain_seconds, stop):
+        return await serve(settings, stop=stop, on_ready=listening)
 
 
 def add(app: typer.Typer) -> None:

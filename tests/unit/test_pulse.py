@@ -1,0 +1,108 @@
+"""An event loop that stands is noticed, and told from a process that was stopped."""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+import structlog
+from structlog.testing import LogCapture
+
+from tests.waiting import in_time
+from worker.observe import STALLED_SECONDS, Health
+from worker.pulse import BEAT_SECONDS, Pulse
+
+SESSION = 10.0
+
+
+class Clocks:
+    """What time it is, and what the process has spent of it."""
+
+    def __init__(self) -> None:
+        self.now = self.spent = 0.0
+
+    def go(self, seconds: float, spent: float = 0.0) -> None:
+        self.now += seconds
+        self.spent += spent
+
+
+@pytest.fixture
+def clocks() -> Clocks:
+    return Clocks()
+
+
+@pytest.fixture
+def health(clocks: Clocks) -> Health:
+    return Health(lambda: clocks.now, wall=lambda: clocks.now)
+
+
+@pytest.fixture
+def pulse(clocks: Clocks, health: Health) -> Pulse:
+    return Pulse(health, SESSION, clock=lambda: clocks.now, spent=lambda: clocks.spent)
+
+
+@pytest.fixture
+def said() -> Iterator[LogCapture]:
+    capture = LogCapture()
+    structlog.configure(processors=[capture])
+    yield capture
+    structlog.reset_defaults()
+
+
+def live(health: Health) -> tuple[bool, str]:
+    health.progress()
+    is_live, document = health.live()
+    return is_live, document["reason"]
+
+
+def test_a_loop_that_stood_for_longer_than_a_session_is_not_live_for_a_while(
+    clocks: Clocks, health: Health, pulse: Pulse, said: LogCapture
+) -> None:
+    clocks.go(BEAT_SECONDS + SESSION + 5, spent=SESSION + 5)
+    pulse.beat()
+
+    assert live(health) == (False, "the event loop stood for 15 s, longer than a session (10 s)")
+    assert [entry["event"] for entry in said.entries] == ["event_loop_stood"]
+    clocks.go(STALLED_SECONDS + 1)
+    assert live(health)[0]
+
+
+def test_a_shorter_pause_is_none(clocks: Clocks, health: Health, pulse: Pulse, said: LogCapture) -> None:
+    clocks.go(BEAT_SECONDS + SESSION, spent=SESSION)
+    pulse.beat()
+
+    assert live(health)[0]
+    assert said.entries == []
+
+
+def test_a_process_that_was_stopped_is_not_to_blame(
+    clocks: Clocks, health: Health, pulse: Pulse, said: LogCapture
+) -> None:
+    clocks.go(1000, spent=1)
+    pulse.beat()
+
+    assert live(health)[0]
+    assert [entry["event"] for entry in said.entries] == ["process_stood"]
+
+
+def test_each_beat_is_compared_with_the_one_before(clocks: Clocks, health: Health, pulse: Pulse) -> None:
+    for _ in range(100):
+        clocks.go(BEAT_SECONDS, spent=BEAT_SECONDS)
+        pulse.beat()
+
+    assert live(health)[0]
+
+
+async def test_it_beats_until_told_to_stop(pulse: Pulse, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop = asyncio.Event()
+    beats: list[None] = []
+    monkeypatch.setattr("worker.pulse.BEAT_SECONDS", 0.001)
+
+    def beat() -> None:
+        beats.append(None)
+        if len(beats) == 3:
+            stop.set()
+
+    monkeypatch.setattr(pulse, "beat", beat)
+    await in_time(asyncio.create_task(pulse.run(stop)), "the pulse stopped")
+
+    assert len(beats) == 3
