@@ -9,6 +9,7 @@ from typing import Any, Final
 import cramjam
 import lz4.frame
 import zstandard
+from aiokafka import TopicPartition
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import for_code
 from aiokafka.protocol.produce import ProduceRequest
@@ -107,7 +108,8 @@ async def send(options: dict[str, Any], topic: str, partition: int, data: bytes)
     await client.bootstrap()
     try:
         await client.add_topic(topic)
-        while (node := client.cluster.leader_for_partition((topic, partition))) in (None, -1):  # pragma: no cover
+        place = TopicPartition(topic, partition)
+        while (node := client.cluster.leader_for_partition(place)) in {None, -1}:
             await client.force_metadata_update()
         answer = await client.send(node, ProduceRequest(None, -1, 30_000, [(topic, [(partition, data)])]))
         [(_, [(_, code, offset, *_)])] = answer.topics
