@@ -31,7 +31,7 @@ from tests.faults.checker import Report, Violation, check
 from tests.faults.holdings import too_much
 from tests.faults.kinds import KINDS, FaultKind, kinds_of
 from tests.faults.ledger import Delivery, Evidence, Ledger
-from tests.faults.load import Load, Mix
+from tests.faults.load import CODECS, Load, Mix
 from tests.faults.mutants import MUTANTS
 from tests.faults.outcome import Outcome, command_of, document, last_lines, tell
 from tests.faults.rules import USAGE, Rule, Verdict
@@ -151,7 +151,9 @@ def _prepared(stage: Stage, options: argparse.Namespace) -> tuple[Ledger, Load]:
     mix = Mix(options.seed, options.partitions, iter(sorted(fresh)), sorted(effective))
     doubled_every = DOUBLED_EVERY if options.plant == DOUBLED else 0
     bootstrap = stage.scene.kafka.bootstrap
-    return ledger, Load(bootstrap, stage.source, mix, ledger, rate=options.rate, doubled_every=doubled_every)
+    codec = CODECS[options.seed % len(CODECS)]
+    load = Load(*(bootstrap, stage.source, mix, ledger), rate=options.rate, codec=codec, doubled_every=doubled_every)
+    return ledger, load
 
 
 async def _at_rest(stage: Stage, load: Load, witness: Witness, ledger: Ledger) -> Evidence:

@@ -22,6 +22,11 @@ FOLLOWERS: Final = 3
 RECENT: Final = 30
 TICK_SECONDS: Final = 0.05
 FLUSH_SECONDS: Final = 120.0
+CODECS: Final = ("zstd", "lz4", "gzip", "snappy")
+SWOLLEN_BYTES: Final = 4_000_000
+"""Of some malformed commands, all but a few of which are white space: as large as one record, and small in the log."""
+SWOLLEN: Final = 8
+"""One malformed command of so many."""
 
 # Out of a hundred commands; the rest are the first for a token of its own.
 _FOLLOWS: Final = 18
@@ -102,9 +107,10 @@ class Mix:
 
 
 class Writer:
-    """Gives a command its bytes, as a sender would."""
+    """Gives a command its bytes, as a sender would. Of the malformed ones some have ``swollen`` bytes, if any."""
 
-    def __init__(self) -> None:
+    def __init__(self, swollen: int = 0) -> None:
+        self._swollen = swollen
         self._logins = {
             None: login_token(),
             "INVALID_TOKEN": login_token(secret="another secret that is long enough for HS256"),
@@ -114,7 +120,7 @@ class Writer:
 
     def value(self, command: Command) -> bytes:
         if command.flaw == "MALFORMED_REQUEST":
-            return b'{"token": '
+            return b'{"token": '.ljust(0 if command.number % SWOLLEN else self._swollen)
         body: dict[str, Any] = {
             "token": self._logins.get(command.flaw, self._logins[None]),
             "access_token_identifier": {"authentication_code": command.code},
@@ -158,9 +164,10 @@ class Load(threading.Thread):
         ledger: Ledger,
         *,
         rate: float,
+        codec: str,
         doubled_every: int = 0,
     ) -> None:
-        """``source`` is the topic of a partition's commands; ``rate`` is in commands a second.
+        """``source`` is the topic of a partition's commands; ``rate`` is in commands a second; ``codec`` is Kafka's.
 
         Of so many commands as ``doubled_every`` says, if any, one is sent twice, and the ledger does not know: a
         failure of the harness that is planted, to see that it is noticed.
@@ -182,6 +189,9 @@ class Load(threading.Thread):
                 # stands in the log already (confluentinc/librdkafka#4953): commands that the ledger has once only.
                 "max.in.flight.requests.per.connection": 1,
                 "linger.ms": 5,
+                "compression.type": codec,
+                # The producer counts before it compresses, the broker afterwards.
+                "message.max.bytes": 2 * SWOLLEN_BYTES,
                 "queue.buffering.max.messages": 2_000_000,
                 # Nothing is given up while a broker is away: the ledger says that it was sent.
                 "message.timeout.ms": 0,
@@ -196,7 +206,7 @@ class Load(threading.Thread):
             self._faults.first = self._faults.first or f"{type(error).__name__}: {error}"
 
     def _send_all(self) -> None:
-        writer, looked, due = Writer(), time.monotonic(), 0.0
+        writer, looked, due = Writer(SWOLLEN_BYTES), time.monotonic(), 0.0
         while not self._halt.wait(TICK_SECONDS):
             now = time.monotonic()
             due, looked = due + (now - looked) * self.rate, now

@@ -430,7 +430,7 @@ def loaded(doubled_every: int) -> tuple[Ledger, Books, str | None]:
     """A load that was sent to its end."""
     ledger, books = Ledger(), Books()
     mix = Mix(1, 3, (f"t-{n}" for n in range(100)), ["e-1"])
-    load = Load(NOBODY, lambda _: "commands", mix, ledger, rate=1e6, doubled_every=doubled_every)
+    load = Load(NOBODY, lambda _: "commands", mix, ledger, rate=1e6, codec="zstd", doubled_every=doubled_every)
     instead: Any = books
     load._producer = instead
     load.start()
