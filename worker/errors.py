@@ -63,6 +63,11 @@ class LaneBlocked(WorkerError):
         self.reason = reason
 
 
+class LogChanged(LaneBlocked):
+    """The log is not the one that the lane has decided on: that stays so in its row, whatever the log looks like
+    later."""
+
+
 class Unpublished(WorkerError):
     """A Kafka transaction failed or its outcome is unknown: the producer must be replaced and the offset read.
 

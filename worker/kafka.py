@@ -4,6 +4,7 @@ import asyncio
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
+from uuid import UUID
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka import errors as kafka_errors
@@ -11,11 +12,11 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.helpers import create_ssl_context
 from aiokafka.partitioner import murmur2
 from aiokafka.protocol.commit import OffsetFetchRequest
-from aiokafka.protocol.metadata import MetadataRequest
 
 from worker.errors import KAFKA_ERRORS, DependencyAway
 from worker.fetched import Bounds, bound_fetches
 from worker.settings import PREFIX, KafkaSettings, SettingsError
+from worker.topic_ids import TopicsRequest, id_of
 
 CLIENT_ID: Final = "effective-worker"
 # Less than the default of 100: every transaction that meets the one before it waits for as long (DESIGN 6).
@@ -69,7 +70,14 @@ class TopicLook:
 
         Raises ``DependencyAway``.
         """
-        found: dict[str, int] = {}
+        return {name: len(topic["partitions"]) for name, topic in (await self._topics(topics)).items()}
+
+    async def ids(self, topics: Sequence[str]) -> dict[str, UUID | None]:
+        """The id of each of them, ``None`` where the broker has none. Raises ``DependencyAway``."""
+        return {name: id_of(topic) for name, topic in (await self._topics(topics)).items()}
+
+    async def _topics(self, topics: Sequence[str]) -> dict[str, dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = {}
         try:
             async with asyncio.timeout(LOOK_SECONDS):
                 for first in range(0, len(topics), MOST_NAMES):
@@ -79,16 +87,15 @@ class TopicLook:
             raise DependencyAway("kafka", f"{type(error).__name__} while topics were looked up: {error}") from error
         return found
 
-    async def _asked(self, topics: list[str]) -> dict[str, int]:
+    async def _asked(self, topics: list[str]) -> dict[str, dict[str, Any]]:
         if self._client is None:
             self._client = AIOKafkaClient(**self._options)
             await self._client.bootstrap()
             # Or it would go on to ask for all topics every few minutes.
             self._client._topics = set(topics[:1])
-        request = MetadataRequest(topics, allow_auto_topic_creation=False)
-        answer = await self._client.send(self._client.get_random_node(), request)
+        answer = await self._client.send(self._client.get_random_node(), TopicsRequest(topics))
         return {
-            topic["topic"]: len(topic["partitions"])
+            topic["topic"]: topic
             for topic in answer.to_object()["topics"]
             if not topic["error_code"] and not topic["is_internal"]
         }

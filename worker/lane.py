@@ -5,6 +5,7 @@ again and the record of commands answers it.
 """
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -26,23 +27,27 @@ from worker.errors import (
     FuseBlown,
     LaneBlocked,
     LaneLost,
+    LogChanged,
     Unpublished,
 )
 from worker.fuse import Fuse
 from worker.model import Answered, Coordinates, Delivery, lane_name
 from worker.observe import Health, LaneState, Metrics
-from worker.patience import Patience, carried_out, done_before
+from worker.patience import Patience, carried_out, done_before, pause
 from worker.pipeline import Hold, Pipeline
 from worker.publish import Place, Publisher
 from worker.replies import Replies
 from worker.result import Letters, Message, Post, is_dead_lettered, messages
 from worker.sql import statement
+from worker.topic_watch import TopicWatch
 from worker.tracing import batch_span, command_span, exported, link, step_span
 
 IDLE_SECONDS: Final = 0.5
 """How long one look for new records waits: a lane that is told to drain ends within this."""
 BROKER_SECONDS: Final = 15.0
 """The deadline of a request to the broker that is not part of a publication."""
+BEHIND_SECONDS: Final = 10.0
+"""How long the end of a log may lie before what was decided: a new leader knows it a moment late."""
 TRIES: Final = 3
 """How often a publication is tried as it is, and then with its dead letters cut, before they are left out once."""
 MASKED_BYTES: Final = 16 * 1024
@@ -81,6 +86,7 @@ class Tools:
     clock: Callable[[], float]
     max_batch: int
     courtesy: Courtesy
+    topics: TopicWatch
     confirmed: Callable[[], Awaitable[None]]
     """Returns once the group has confirmed, within a session, that the worker is a member; see ``Membership``."""
     replies: Replies = field(default_factory=Replies)
@@ -106,7 +112,7 @@ def where_to_start(
     if following is None or first is None:
         return Start(log_start if committed is None else max(committed, log_start))
     if log_end < following:
-        raise LaneBlocked(
+        raise LogChanged(
             f"the log ends at offset {log_end}, but commands up to {following} were decided: the topic was cut or"
             f" re-created. {_WAYS_OUT}"
         )
@@ -118,6 +124,28 @@ def where_to_start(
             f" commits, or the offset was set forward by hand. {_WAYS_OUT}"
         )
     return Start(max(committed, log_start), set_back=committed < first)
+
+
+def require_same_topic(known: UUID | None, found: UUID | None) -> None:
+    """Compare the id of the topic that a lane has decided on with that of the present one, as far as both are known.
+
+    Raises ``LogChanged``.
+    """
+    if known is not None and found is not None and known != found:
+        raise LogChanged(f"the topic was deleted and made anew: its id was {known}, and is {found}. {_WAYS_OUT}")
+
+
+def require_same_record(offset: int, timestamp: int, found: int | None) -> None:
+    """Compare the last record that was decided with the one that stands there (its timestamp; ``None`` for no record).
+
+    Raises ``LogChanged``.
+    """
+    if found != timestamp:
+        there = "no record" if found is None else f"one of {found}"
+        raise LogChanged(
+            f"the last command that was decided stood at offset {offset} and was of {timestamp} (milliseconds); now"
+            f" there is {there}: the log was cut, or the topic made anew. {_WAYS_OUT}"
+        )
 
 
 def letters_of(attempt: int) -> Letters:
@@ -148,6 +176,7 @@ class Lane:
         self._committed: int | None = None
         self._position = 0
         self._left_out = 0
+        self._topic_id: UUID | None = None
         self._drain = asyncio.Event()
         self._patience = Patience()
         self._log = log.bind(topic=self._source.topic, partition=self._source.partition)
@@ -163,6 +192,8 @@ class Lane:
             self._tools.health.back("postgres")
             self._tools.health.back("kafka")
             while not drain.is_set():
+                if self._tools.topics.is_another(self._source.topic, self._topic_id):
+                    raise LaneLost("kafka: the topic was deleted and made anew")
                 hold = await self._work_off(hold, await self._take())
                 # Not before: a lane that fails at what it reads would be working at each of its starts.
                 if not drain.is_set():
@@ -181,28 +212,83 @@ class Lane:
         await self._confirmed()
         row = await self._own()
         self._row = row["id"]
+        if row["blocked"] is not None:
+            raise LaneBlocked(row["blocked"])
+        self._topic_id = await self._tools.topics.id_of(self._source.topic)
         await self._publisher.open()
         if row["ordered_offset"] is not None:
             await self._carry_out(row["ordered_offset"])
         self._committed = await self._read_committed()
-        log_start, log_end = await self._ends()
         try:
-            start = where_to_start(self._committed, row["first_offset"], row["next_offset"], log_start, log_end)
+            start = await self._where_to_start(row)
+        except LogChanged as changed:
+            await self._block(changed.reason)
+            raise
         except LaneBlocked:
             await self._require_owned()
             raise
+        if self._topic_id not in {None, row["topic_id"]}:
+            await self._note(statement("know_topic"), self._topic_id)
         if start.set_back:
             self._tools.metrics.offsets_set_back()
             self._log.warning("offsets_set_back", committed=self._committed, first_offset=row["first_offset"])
         following = row["next_offset"]
         if following is None:
             following = start.position
-            await self._open(following)
+            await self._note(statement("open_lane"), following)
         self._position = start.position
         await self._outlast_the_last_look()
         self._tools.consumer.seek(self._source, start.position)
         self._log.info("lane_started", position=start.position, committed=self._committed, next_offset=following)
         return Hold(self._row, self._site.name, self._owner, following)
+
+    async def _where_to_start(self, row: Any) -> Start:
+        """Compare what the row says with the group's offset and with the log. Raises ``LaneBlocked``."""
+        if row["next_offset"]:  # or nothing was decided that another topic could contradict
+            require_same_topic(row["topic_id"], self._topic_id)
+        log_start, log_end = await self._settled_ends(row["next_offset"])
+        start = where_to_start(self._committed, row["first_offset"], row["next_offset"], log_start, log_end)
+        last = row["last_offset"]
+        # What retention has removed says nothing any more.
+        if last is not None and log_start <= last < log_end:
+            require_same_record(last, row["last_timestamp"], await self._timestamp_at(last))
+        return start
+
+    async def _settled_ends(self, following: int | None) -> tuple[int, int]:
+        """Where the log begins and ends; a log that ends too early is looked at again for a while."""
+        log_start, log_end = await self._ends()
+        until = time.monotonic() + BEHIND_SECONDS
+        while following is not None and log_end < following and time.monotonic() < until and not self._drain.is_set():
+            self._say("waiting", f"the log ends at offset {log_end}, and commands up to {following} were decided")
+            await pause(IDLE_SECONDS, self._drain)
+            log_start, log_end = await self._ends()
+        return log_start, log_end
+
+    async def _timestamp_at(self, offset: int) -> int | None:
+        """The timestamp of the record at an offset below the end of the log; ``None`` if there is no record."""
+        await self._outlast_the_last_look()
+        self._tools.consumer.seek(self._source, offset)
+        until = time.monotonic() + BROKER_SECONDS
+        while not self._drain.is_set():
+            records = await self._look(1)
+            if records:
+                first = records[0]
+                return int(first.timestamp) if first.offset == offset else None
+            if time.monotonic() > until:
+                what = f"the record at offset {offset} cannot be read: a transaction may be open before it"
+                raise DependencyAway("kafka", what)
+        raise LaneLost("told to drain")
+
+    async def _block(self, reason: str) -> None:
+        """Write it down. Raises ``LaneLost`` if the lane has a newer owner: what is known of it is outdated."""
+        await self._note(statement("block_lane"), reason, datetime.fromtimestamp(self._tools.clock(), UTC))
+        self._log.error("lane_blocked", reason=reason)
+
+    async def _note(self, change: str, *what: Any) -> None:
+        """Write something into the lane's row. Raises ``LaneLost`` if it has a newer owner."""
+        async with self._tools.database.connection() as connection:
+            if await connection.fetchval(change, self._row, self._owner, *what) is None:
+                raise LaneLost("postgres: another worker has taken the lane")
 
     async def _carry_out(self, ordered: int) -> None:
         """Commit the offset that an operator has ordered (``worker.lanes``), and forget the order only then.
@@ -217,9 +303,7 @@ class Lane:
             raise LaneLost(f"kafka: {fenced.reason}") from fenced
         except Unpublished as unknown:
             raise DependencyAway("kafka", unknown.reason) from unknown
-        async with self._tools.database.connection() as connection:
-            if await connection.fetchval(statement("order_done"), self._row, self._owner) is None:
-                raise LaneLost("postgres: another worker has taken the lane")
+        await self._note(statement("order_done"))
         self._log.warning("offset_ordered", position=ordered)
         await self._publisher.open()  # settles the commit, which is told by nobody before
 
@@ -239,11 +323,6 @@ class Lane:
                 self._owner,
                 datetime.fromtimestamp(self._tools.clock(), UTC),
             )
-
-    async def _open(self, position: int) -> None:
-        async with self._tools.database.connection() as connection:
-            if await connection.fetchval(statement("open_lane"), self._row, self._owner, position) is None:
-                raise LaneLost("postgres: another worker has taken the lane")
 
     async def _require_owned(self) -> None:
         """Ask Postgres. Raises ``LaneLost`` if the lane has a newer owner: what is known of its offsets is outdated."""
@@ -269,6 +348,10 @@ class Lane:
         """What is there, from one command to ``max_batch``: nothing waits for a batch to fill."""
         self._tools.health.progress()
         most = 1 if self._tools.fuse.blown else self._tools.max_batch
+        return [_delivery(self._site.cluster, record) for record in await self._look(most)]
+
+    async def _look(self, most: int) -> list[Any]:
+        """Up to so many records from the position on; none if there are none for a while, or at a drain."""
         look = asyncio.ensure_future(
             self._tools.consumer.getmany(self._source, timeout_ms=int(IDLE_SECONDS * 1000), max_records=most)
         )
@@ -278,10 +361,10 @@ class Lane:
         if not await done_before(look, self._drain):
             return []
         try:
-            records = look.result().get(self._source, [])
+            records: list[Any] = look.result().get(self._source, [])
         except KAFKA_ERRORS as error:
             raise DependencyAway("kafka", f"{type(error).__name__} while reading: {error}") from error
-        return [_delivery(self._site.cluster, record) for record in records]
+        return records
 
     async def _work_off(self, hold: Hold, taken: Sequence[Delivery]) -> Hold:
         """Handle what was taken, in as many batches as the lane's turns make of it. A drain drops the rest."""

@@ -77,6 +77,8 @@ class Decided:
     following: int | None
     ordered: int | None
     transitions: int
+    blocked: str | None = None
+    """Why it does not start, where that was written down: the log is not the one that it has decided on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,8 @@ class Lane:
     @property
     def why_blocked(self) -> str:
         """Why it does not start; empty if it does."""
+        if self.decided is not None and self.decided.blocked is not None:
+            return self.decided.blocked
         start = self.start
         return start.reason if isinstance(start, LaneBlocked) else ""
 
@@ -124,7 +128,9 @@ class Lane:
     def behind(self) -> int:
         """How many offsets there are to go, markers of senders' transactions included; 0 where it does not start."""
         start = self.start
-        return max(0, self.log.end - start.position) if self.log is not None and isinstance(start, Start) else 0
+        if self.log is None or self.why_blocked or not isinstance(start, Start):
+            return 0
+        return max(0, self.log.end - start.position)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +192,7 @@ def remedies(lane: Lane) -> tuple[Remedy, ...]:
     row, log, committed = lane.decided, lane.log, lane.committed
     if row is None or row.following is None or log is None or not lane.why_blocked:
         return ()
-    if log.end < row.following:
+    if log.end < row.following or row.blocked is not None:
         anew = f"the topic was made anew: decide all that is in it, from offset {log.begin} on"
         cut = (
             f"the log was cut: go on with what comes, from offset {log.end} on; what is in it now is not decided again"
@@ -278,6 +284,7 @@ def _decided(row: Row) -> Decided:
         following=row["next_offset"],
         ordered=row["ordered_offset"],
         transitions=row["chain_sequence"],
+        blocked=row["blocked"],
     )
 
 

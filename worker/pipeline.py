@@ -315,7 +315,8 @@ class Pipeline:
         One that was decided before is answered as it was, without data. Of a dry run nothing is recorded or counted.
         Whose command it is stands in the signed login: whoever sends the dead letter again must know.
         """
-        for decided in (await self._recall(hold, [item])).values():
+        decided = (await self._recall(hold, [item])).get(_where(item))
+        if decided is not None:
             # Its answer stands. What could not be done is to show the access token.
             answer = replace(decided.answer, message=f"{UNSHOWN}: {reason}")
             return [Answered(item, answer, None, decided.fact)], hold
@@ -338,8 +339,10 @@ class Pipeline:
 
 async def _hold(transaction: Connection, hold: Hold, batch: Sequence[Decoded], first: int) -> tuple[Chain, Hold]:
     """The first statement of every batch: it fails for whoever is no longer the lane's owner."""
+    last = _coordinates(batch[-1])
     row = await transaction.fetchrow(
-        statement("hold_lane"), hold.lane, hold.owner, first, _coordinates(batch[-1]).offset + 1, hold.next_offset
+        statement("hold_lane"),
+        *(hold.lane, hold.owner, first, last.offset + 1, hold.next_offset, last.timestamp),
     )
     if row is None:
         # Further on, if a part of the batch was committed before what made this a second try.

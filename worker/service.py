@@ -37,6 +37,7 @@ from worker.result import Post
 from worker.retention import Retention
 from worker.settings import Settings
 from worker.supervisor import Membership, Supervisor
+from worker.topic_watch import TopicWatch
 from worker.watchdog import Watchdog
 
 CONNECTIONS: Final = 10
@@ -48,6 +49,7 @@ STEP_SECONDS: Final = 30.0
 """What a dependency that takes connections and says nothing is given at the start, before it is away."""
 HEARTBEAT_MS: Final = 1000
 """By its heartbeat a worker learns of a rebalance, and that a lost lane may be its own: until then nothing flows."""
+METADATA_MS: Final = 10_000
 FETCH_WAIT_MS: Final = 100
 """An idle partition must not hold up the busy ones of the same broker for longer (DESIGN 6)."""
 BESIDE_BULK_MS: Final = 20
@@ -109,9 +111,15 @@ async def serve(settings: Settings, *, stop: asyncio.Event, on_ready: Callable[[
         membership = Membership(consumer, settings.kafka.session_timeout_ms / 1000)
         look = TopicLook(client_options(settings.kafka))
         opened.push_async_callback(look.close)
+        # A look of its own: that of the replies may wait for a sender's topics.
+        ids = TopicLook(client_options(settings.kafka))
+        opened.push_async_callback(ids.close)
+        topics = TopicWatch(ids.ids, settings.topics.read, health)
+        await opened.enter_async_context(_beside(topics.run(stop), stop))
         replies = _replies(settings, look)
         tools = _tools(
             *(settings, consumer, database, membership, replies),
+            topics=topics,
             courtesy=courtesy,
             pass_codes=pass_codes,
             health=health,
@@ -127,6 +135,7 @@ def _tools(
     membership: Membership,
     replies: Replies,
     *,
+    topics: TopicWatch,
     courtesy: Courtesy,
     pass_codes: PassCodes,
     health: Health,
@@ -139,7 +148,7 @@ def _tools(
         reveal_verification_code=settings.reveal_verification_code,
     )
     fuse = Fuse(time.monotonic)
-    topics = settings.topics
+    own = settings.topics
     writer = f"{socket.gethostname()}:{os.getpid()}"
     return Tools(
         database=database,
@@ -153,12 +162,13 @@ def _tools(
             replies=replies,
         ),
         fuse=fuse,
-        post=Post(topics.results, topics.transitions, topics.dead_letters, settings.kafka.group_id, writer),
+        post=Post(own.results, own.transitions, own.dead_letters, settings.kafka.group_id, writer),
         metrics=metrics,
         health=health,
         clock=time.time,
         max_batch=settings.max_batch,
         courtesy=courtesy,
+        topics=topics,
         confirmed=membership.confirmed,
         replies=replies,
     )
@@ -318,6 +328,8 @@ def _consumer_options(settings: Settings) -> dict[str, Any]:
         "rebalance_timeout_ms": kafka.session_timeout_ms,
         # A lane that waits for Postgres is at work; what is stuck is the watchdog's to find.
         "max_poll_interval_ms": 2**31 - 1,
+        # Partitions that are added are read within this time.
+        "metadata_max_age_ms": METADATA_MS,
         "fetch_max_wait_ms": FETCH_WAIT_MS if settings.topics.bulk_commands is None else BESIDE_BULK_MS,
         "max_partition_fetch_bytes": 512 * 1024,
         "fetch_max_bytes": 16 * 1024 * 1024,

@@ -209,6 +209,62 @@ def test_a_topic_made_anew_is_read_from_its_start_or_its_end(scene: Scene, way: 
     assert shown == [*codes[:5], *codes[5 : 5 + answered], codes[7]]
 
 
+def make_anew(scene: Scene) -> None:
+    delete_topics(scene.kafka.bootstrap, scene.topics.commands)
+    wait_gone(scene)
+    create_topics(scene.kafka.bootstrap, scene.topics.commands, partitions=PARTITIONS)
+
+
+def test_a_topic_made_anew_stays_blocked_though_its_log_has_grown_past_what_was_decided(scene: Scene) -> None:
+    codes = scene.new_tokens(12)
+    scene.send(*(Outgoing(body(code), b"a", (), 0) for code in codes[:4]))
+    work_off(scene)
+    make_anew(scene)
+    scene.send(*(Outgoing(body(code), b"a", (), 0) for code in codes[4:]))
+    with blocked_worker(scene, 0) as worker:
+        assert len(worker.events("lane_blocked")) == 1
+        assert states(scene, code=1) == ["blocked", "done", "done", "done"]
+        assert "its id was" in listed(scene, code=1)[0]["reason"]
+        assert run(scene, "lanes", "mend", "0", "--by", "from-start", "--yes").returncode == 0
+        worker.wait_ready()
+        scene.wait_consumed()
+        assert worker.terminate() == 0
+
+    assert Counter(map(status, scene.results(12))) == {("OK", "false"): 12}
+    assert len(history(scene)) == 12
+
+
+def test_a_topic_made_anew_under_a_worker_is_noticed(scene: Scene) -> None:
+    codes = scene.new_tokens(12)
+    with scene.worker() as worker:
+        scene.send(*(Outgoing(body(code), b"a", (), 0) for code in codes[:4]))
+        scene.wait_consumed()
+        make_anew(scene)
+        scene.send(*(Outgoing(body(code), b"a", (), 0) for code in codes[4:]))
+        worker.wait_unready("partition 0 is blocked")
+        assert run(scene, "lanes", "mend", "0", "--by", "from-start", "--yes").returncode == 0
+        worker.wait_ready()
+        scene.wait_consumed()
+        assert worker.terminate() == 0
+
+    assert len(history(scene)) == 12
+
+
+def test_a_log_that_was_cut_and_has_grown_again_is_another(scene: Scene) -> None:
+    codes = scene.new_tokens(6)
+    scene.send(*(Outgoing(body(code), b"a", (), 0) for code in codes[:4]))
+    work_off(scene)
+    # What an unclean election leaves behind: the same topic, and another record where the last one stood.
+    scene.execute("UPDATE lane SET last_timestamp = last_timestamp - 1 WHERE partition = 0")
+    scene.send(*(Outgoing(body(code), b"a", (), 0) for code in codes[4:]))
+    with blocked_worker(scene, 0) as worker:
+        assert run(scene, "lanes", "mend", "0", "--by", "from-end", "--yes").returncode == 0
+        worker.wait_ready()
+        assert worker.terminate() == 0
+
+    assert len(history(scene)) == 4
+
+
 def wait_gone(scene: Scene) -> None:
     """A topic that was deleted is told of for a moment more."""
     admin = scene.admin()

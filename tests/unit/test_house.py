@@ -17,8 +17,8 @@ ROOT: Final = Path(__file__).parents[2]
 # A later one may import an earlier one, never the reverse. A package counts as one.
 ORDER: Final = (
     *("model", "decide", "errors", "sql", "database"),
-    *("settings", "inflate", "fetched", "kafka"),
-    *("observe", "patience", "probe", "pulse", "tracing", "fuse", "courtesy", "contract"),
+    *("settings", "inflate", "fetched", "topic_ids", "kafka"),
+    *("observe", "patience", "probe", "pulse", "topic_watch", "tracing", "fuse", "courtesy", "contract"),
     *("decode", "replies", "recall", "authorise", "credentials", "load", "apply", "record", "encode"),
     *("project", "result", "publish"),
     *("pipeline", "lane", "retention", "watchdog", "supervisor", "admin", "service"),

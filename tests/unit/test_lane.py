@@ -32,6 +32,7 @@ from worker.publish import Place
 from worker.replies import Replies
 from worker.result import Message, Post
 from worker.sql import statement
+from worker.topic_watch import TopicWatch
 from worker.tracing import id_generator
 
 SOURCE: Final = TopicPartition("commands", 0)
@@ -107,6 +108,10 @@ class Row:
     owner: UUID | None = None
     ordered_offset: int | None = None
     """What an operator has ordered."""
+    topic_id: UUID | None = None
+    last: tuple[int, int] | None = None
+    """Offset and timestamp of the last record decided."""
+    blocked: str | None = None
     away_times: int = 0
     """How often the question for the owner meets a database that is away."""
 
@@ -121,18 +126,26 @@ class Row:
             "first_offset": self.first_offset,
             "next_offset": self.next_offset,
             "ordered_offset": self.ordered_offset,
+            "topic_id": self.topic_id,
+            "last_offset": None if self.last is None else self.last[0],
+            "last_timestamp": None if self.last is None else self.last[1],
+            "blocked": self.blocked,
         }
 
-    async def fetchval(self, asked: str, lane: int, owner: UUID, position: int | None = None) -> int | None:
-        if position is None and self.away_times:
+    async def fetchval(self, asked: str, lane: int, owner: UUID, *what: Any) -> int | None:
+        if asked == statement("owned_lane") and self.away_times:
             self.away_times -= 1
             raise DependencyAway("postgres", "away")
         if owner != self.owner:
             return None
         if asked == statement("order_done"):
             self.ordered_offset = None
-        if position is not None:
-            self.first_offset = self.next_offset = position
+        if asked == statement("open_lane"):
+            self.first_offset = self.next_offset = what[0]
+        if asked == statement("know_topic"):
+            self.topic_id = what[0]
+        if asked == statement("block_lane"):
+            self.blocked = what[0]
         return lane
 
 
@@ -234,6 +247,8 @@ class World:
         self.publishes = Publishes(self.log)
         self.health = Health()
         self.group = Group()
+        self.topic_ids: dict[str, UUID | None] = {SOURCE.topic: None}
+        self.watch = TopicWatch(self.identify, [SOURCE.topic], self.health)
         self.tools = Tools(
             database=cast(Database, self.row),
             consumer=cast(AIOKafkaConsumer, self.log),
@@ -245,12 +260,17 @@ class World:
             clock=time.time,
             max_batch=max_batch,
             courtesy=Courtesy(max_batch),
+            topics=self.watch,
             confirmed=self.group.confirmed,
             replies=Replies(["*"], look=self.look),
         )
         self.turn: Turn = self.tools.courtesy.first
         self.drains: list[asyncio.Event] = []
         self.others: dict[str, int] = {}
+
+    async def identify(self, _: Sequence[str]) -> Mapping[str, UUID | None]:
+        """The topic that commands are read from."""
+        return self.topic_ids
 
     async def look(self, _: Sequence[str]) -> Mapping[str, int]:
         """Somebody else's topics."""
@@ -288,6 +308,7 @@ class World:
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.patience.SHORTEST", 0.001)
+    monkeypatch.setattr("worker.lane.BEHIND_SECONDS", 0.01)
 
 
 async def test_every_command_is_answered_once_and_the_offset_follows() -> None:
@@ -713,6 +734,158 @@ def mended() -> World:
     world.log.committed_offset = 3
     world.row.first_offset = world.row.next_offset = world.row.ordered_offset = 1
     return world
+
+
+A_TOPIC, ANOTHER = UUID(int=1), UUID(int=2)
+
+
+def set_row(world: World, row: Row) -> None:
+    """What the lane's row says before the first start."""
+    vars(world.row).update(vars(row))
+
+
+async def blocked_for(world: World) -> str:
+    running, _ = world.start()
+    with pytest.raises(LaneBlocked) as blocked:
+        await in_time(running, "the lane ended", seen=world.state)
+    return blocked.value.reason
+
+
+async def test_a_lane_learns_the_topic_that_it_decides_on() -> None:
+    world = World(b"a")
+    world.topic_ids[SOURCE.topic] = A_TOPIC
+
+    await world.run_until(lambda: world.log.committed_offset == 1)
+
+    assert world.row.topic_id == A_TOPIC
+
+
+async def test_a_topic_made_anew_blocks_the_lane_in_its_row_however_long_its_log_is() -> None:
+    world = World(b"a", b"b", b"c")
+    set_row(world, Row(1, 2, topic_id=A_TOPIC, last=(1, 1)))
+    world.log.committed_offset = 2
+    world.topic_ids[SOURCE.topic] = ANOTHER
+
+    reason = await blocked_for(world)
+
+    assert str(A_TOPIC) in reason
+    assert str(ANOTHER) in reason
+    assert world.row.blocked == reason
+    assert world.publishes.published == []
+    # It does not dissolve, and asks nobody any more.
+    world.topic_ids[SOURCE.topic] = A_TOPIC
+    opened = world.publishes.opened
+    assert await blocked_for(world) == reason
+    assert world.publishes.opened == opened
+
+
+async def test_another_record_in_the_place_of_the_last_one_blocks_the_lane_in_its_row() -> None:
+    world = World(b"a", b"b", b"c")
+    set_row(world, Row(1, 2, last=(1, 99)))
+    world.log.committed_offset = 2
+
+    reason = await blocked_for(world)
+
+    assert "at offset 1 and was of 99" in reason
+    assert "one of 1" in reason
+    assert world.row.blocked == reason
+    assert world.publishes.published == []
+
+
+async def test_the_same_record_is_compared_and_not_decided_again() -> None:
+    world = World(b"a", b"b", b"c")
+    set_row(world, Row(1, 2, last=(1, 1)))
+    world.log.committed_offset = 2
+
+    await world.run_until(lambda: world.log.committed_offset == 3)
+
+    assert world.publishes.commands == ["2"]
+
+
+async def test_a_record_that_retention_has_removed_is_not_missed() -> None:
+    world = World(b"a", b"b", b"c")
+    set_row(world, Row(1, 2, last=(1, 99)))
+    world.log.committed_offset = world.log.start = 2
+
+    await world.run_until(lambda: world.log.committed_offset == 3)
+
+    assert world.row.blocked is None
+
+
+async def test_a_log_whose_end_is_told_late_blocks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.lane.BEHIND_SECONDS", stretched(60))
+    monkeypatch.setattr("worker.lane.IDLE_SECONDS", 0.001)
+    world = World(b"a")
+    set_row(world, Row(1, 2))
+    world.log.committed_offset = 2
+    running, drain = world.start()
+    await world.until(lambda: world.health.lanes()[SOURCE].state == "waiting" if world.health.lanes() else False)
+
+    world.log.append(b"b")
+    world.log.append(b"c")
+    await world.until(lambda: world.log.committed_offset == 3)
+    drain.set()
+    await in_time(running, "the lane ended after a drain", seen=world.state)
+
+    assert world.publishes.commands == ["2"]
+    assert world.row.blocked is None
+
+
+async def test_a_log_that_stays_too_short_blocks_the_lane_and_growing_does_not_help_it() -> None:
+    world = World(b"a")
+    set_row(world, Row(1, 2))
+    world.log.committed_offset = 2
+
+    reason = await blocked_for(world)
+    world.log.append(b"b")
+    world.log.append(b"c")
+
+    assert await blocked_for(world) == reason == world.row.blocked
+
+
+async def test_who_was_overtaken_blocks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(b"a")
+    set_row(world, Row(1, 2, topic_id=A_TOPIC))
+    world.topic_ids[SOURCE.topic] = ANOTHER
+
+    async def overtaken(_: TopicPartition) -> int | None:
+        world.row.owner = uuid4()
+        return 2
+
+    monkeypatch.setattr(world.log, "committed", overtaken)
+    running, _ = world.start()
+
+    with pytest.raises(LaneLost):
+        await in_time(running, "the lane ended", seen=world.state)
+    assert world.row.blocked is None
+
+
+async def test_a_lane_at_work_is_lost_as_soon_as_its_topic_is_another() -> None:
+    world = World(b"a")
+    world.topic_ids[SOURCE.topic] = A_TOPIC
+    running, _ = world.start()
+    await world.until(lambda: world.log.committed_offset == 1)
+
+    world.topic_ids[SOURCE.topic] = ANOTHER
+    await world.watch.look()
+
+    with pytest.raises(LaneLost, match="made anew"):
+        await in_time(running, "the lane ended", seen=world.state)
+
+
+async def test_a_topic_that_is_not_there_makes_kafka_away_until_it_is_back() -> None:
+    world = World(b"a")
+    found = world.topic_ids.pop(SOURCE.topic)
+
+    await world.watch.look()
+    away = world.health.dependencies_away()["kafka"].reason
+    with pytest.raises(DependencyAway):
+        await world.watch.id_of(SOURCE.topic)
+    world.topic_ids[SOURCE.topic] = found
+    await world.watch.look()
+
+    assert SOURCE.topic in away
+    assert not world.health.dependencies_away()
 
 
 async def test_an_ordered_offset_is_committed_before_the_lane_goes_on_from_it() -> None:
