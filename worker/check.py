@@ -29,7 +29,10 @@ _NEEDED: Final = (
     *((table, "SELECT") for table in _READ),
     *(("transition", "INSERT"), ("command_record", "INSERT"), ("command_record", "DELETE"), ("lane", "INSERT")),
 )
-_NEEDED_COLUMNS: Final = (("access_token", "life_cycle_state"), ("access_token", "version"), ("lane", "next_offset"))
+_NEEDED_COLUMNS: Final = (
+    *(("access_token", column) for column in ("life_cycle_state", "version")),
+    *(("lane", column) for column in ("next_offset", "blocked")),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +135,8 @@ async def _grants(dsn: str) -> Check:
         try:
             lacking = await _lacking(connection)
             too_much = await connection.fetchval("SELECT has_table_privilege('transition', 'UPDATE, DELETE, TRUNCATE')")
-        except asyncpg.UndefinedTableError:
-            return Check("grants", "failed", "not looked at: the schema is not there")
+        except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError):
+            return Check("grants", "failed", "not looked at: the schema is not there, or is not up to date")
     if lacking:
         what = ", ".join(lacking)
         return Check("grants", "failed", f"{user} lacks {what}; grant them with: effective-worker migrate")
