@@ -777,6 +777,21 @@ async def test_a_decided_command_whose_token_cannot_be_shown_keeps_its_answer(
     assert "cannot be shown: DataError" in unshown.answer.message
 
 
+async def test_a_command_at_an_offset_that_was_used_before_is_not_answered_with_the_former_ones_answer(
+    j: Journey, lane: Partition
+) -> None:
+    await lane.run(by_code(request_id="1"))
+    successor = await lane.taken_over()
+    await poison(j, OTHER_TOKEN_ID)
+    former = lane.log[0]
+    where = replace(former.coordinates, timestamp=former.coordinates.timestamp + 1)
+
+    [given_up] = await successor.take([replace(former, coordinates=where, value=by_code(CARD_CODE).value)])
+
+    assert codes([given_up]) == [S.INTERNAL_ERROR]
+    assert given_up.answer.command_id == where.command_id
+
+
 # --- races ------------------------------------------------------------------------------------------------------------
 
 
