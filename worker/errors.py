@@ -63,9 +63,9 @@ class LaneBlocked(WorkerError):
         self.reason = reason
 
 
-class LogChanged(LaneBlocked):
-    """The log is not the one that the lane has decided on: that stays so in its row, whatever the log looks like
-    later."""
+class LaneContradicted(LaneBlocked):
+    """What the lane has decided does not belong to this log, or is lost: that stays so in its row, whatever log and
+    offsets look like later."""
 
 
 class Unpublished(WorkerError):

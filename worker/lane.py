@@ -26,8 +26,8 @@ from worker.errors import (
     Fenced,
     FuseBlown,
     LaneBlocked,
+    LaneContradicted,
     LaneLost,
-    LogChanged,
     Unpublished,
 )
 from worker.fuse import Fuse
@@ -110,9 +110,15 @@ def where_to_start(
     Raises ``LaneBlocked`` where going on could lose or repeat a command; its text names the numbers and the ways out.
     """
     if following is None or first is None:
-        return Start(log_start if committed is None else max(committed, log_start))
+        if committed:
+            raise LaneContradicted(
+                f"the group has committed offset {committed}, but nothing is known of what was decided: Postgres was"
+                f" put back to before the first start, or is another database, or another program has read for the"
+                f" group. {_WAYS_OUT}"
+            )
+        return Start(log_start)
     if log_end < following:
-        raise LogChanged(
+        raise LaneContradicted(
             f"the log ends at offset {log_end}, but commands up to {following} were decided: the topic was cut or"
             f" re-created. {_WAYS_OUT}"
         )
@@ -129,20 +135,20 @@ def where_to_start(
 def require_same_topic(known: UUID | None, found: UUID | None) -> None:
     """Compare the id of the topic that a lane has decided on with that of the present one, as far as both are known.
 
-    Raises ``LogChanged``.
+    Raises ``LaneContradicted``.
     """
     if known is not None and found is not None and known != found:
-        raise LogChanged(f"the topic was deleted and made anew: its id was {known}, and is {found}. {_WAYS_OUT}")
+        raise LaneContradicted(f"the topic was deleted and made anew: its id was {known}, and is {found}. {_WAYS_OUT}")
 
 
 def require_same_record(offset: int, timestamp: int, found: int | None) -> None:
     """Compare the last record that was decided with the one that stands there (its timestamp; ``None`` for no record).
 
-    Raises ``LogChanged``.
+    Raises ``LaneContradicted``.
     """
     if found != timestamp:
         there = "no record" if found is None else f"one of {found}"
-        raise LogChanged(
+        raise LaneContradicted(
             f"the last command that was decided stood at offset {offset} and was of {timestamp} (milliseconds); now"
             f" there is {there}: the log was cut, or the topic made anew. {_WAYS_OUT}"
         )
@@ -176,6 +182,7 @@ class Lane:
         self._committed: int | None = None
         self._position = 0
         self._left_out = 0
+        self._is_settled = True
         self._topic_id: UUID | None = None
         self._drain = asyncio.Event()
         self._patience = Patience()
@@ -194,10 +201,14 @@ class Lane:
             while not drain.is_set():
                 if self._tools.topics.is_another(self._source.topic, self._topic_id):
                     raise LaneLost("kafka: the topic was deleted and made anew")
-                hold = await self._work_off(hold, await self._take())
+                taken = await self._take()
+                if not taken and not drain.is_set():
+                    await self._settle(hold)
+                hold = await self._work_off(hold, taken)
                 # Not before: a lane that fails at what it reads would be working at each of its starts.
                 if not drain.is_set():
                     self._say("working")
+            await self._settle(hold)
         finally:
             await self._publisher.close()
 
@@ -221,7 +232,7 @@ class Lane:
         self._committed = await self._read_committed()
         try:
             start = await self._where_to_start(row)
-        except LogChanged as changed:
+        except LaneContradicted as changed:
             await self._block(changed.reason)
             raise
         except LaneBlocked:
@@ -229,6 +240,10 @@ class Lane:
             raise
         if self._topic_id not in {None, row["topic_id"]}:
             await self._note(statement("know_topic"), self._topic_id)
+        self._is_settled = row["first_offset"] == row["next_offset"]
+        if self._committed is None and not self._is_settled:
+            self._tools.metrics.offsets_missing()
+            self._log.warning("offsets_missing", first_offset=row["first_offset"], next_offset=row["next_offset"])
         if start.set_back:
             self._tools.metrics.offsets_set_back()
             self._log.warning("offsets_set_back", committed=self._committed, first_offset=row["first_offset"])
@@ -366,6 +381,20 @@ class Lane:
             raise DependencyAway("kafka", f"{type(error).__name__} while reading: {error}") from error
         return records
 
+    async def _settle(self, hold: Hold) -> None:
+        """Write down, once in each quiet time, that nothing is left to publish; the group's offset may be forgotten.
+
+        A database that is away is asked again at the next quiet moment, and at a drain not waited for.
+        """
+        if self._is_settled or self._committed != hold.next_offset:
+            return
+        try:
+            await self._note(statement("settle_lane"), hold.next_offset)
+        except DependencyAway as away:
+            self._log.warning("lane_not_settled", reason=away.reason)
+        else:
+            self._is_settled = True
+
     async def _work_off(self, hold: Hold, taken: Sequence[Delivery]) -> Hold:
         """Handle what was taken, in as many batches as the lane's turns make of it. A drain drops the rest."""
         while taken and not self._drain.is_set():
@@ -483,6 +512,7 @@ class Lane:
                 break
         if letters is Letters.NONE:
             self._leave_out(answered)
+        self._is_settled = False
         self._committed = self._position = following
         self._over(away="kafka")
 

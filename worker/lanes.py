@@ -97,9 +97,11 @@ class Lane:
         log, row = self.log, self.decided
         if log is None:
             return None
-        first, following, ordered = (None, None, None) if row is None else (row.first, row.following, row.ordered)
+        if row is None:  # a worker that starts it will say what it makes of the group's offset
+            return Start(max(self.committed or 0, log.begin))
+        committed = self.committed if row.ordered is None else row.ordered
         try:
-            return where_to_start(self.committed if ordered is None else ordered, first, following, log.begin, log.end)
+            return where_to_start(committed, row.first, row.following, log.begin, log.end)
         except LaneBlocked as blocked:
             return blocked
 
@@ -190,8 +192,10 @@ async def committed_offsets(settings: Settings, sources: Sequence[TopicPartition
 def remedies(lane: Lane) -> tuple[Remedy, ...]:
     """The ways out of a blocked lane; none for one that starts."""
     row, log, committed = lane.decided, lane.log, lane.committed
-    if row is None or row.following is None or log is None or not lane.why_blocked:
+    if row is None or log is None or not lane.why_blocked:
         return ()
+    if row.following is None:
+        return _of_an_unknown_past(row, log, committed or 0)
     if log.end < row.following or row.blocked is not None:
         anew = f"the topic was made anew: decide all that is in it, from offset {log.begin} on"
         cut = (
@@ -213,6 +217,19 @@ def remedies(lane: Lane) -> tuple[Remedy, ...]:
         f" their senders were told"
     )
     return (redo, Remedy(Way.SKIP, row, committed, committed, None, over))
+
+
+def _of_an_unknown_past(row: Decided, log: Span, committed: int) -> tuple[Remedy, ...]:
+    begin = log.begin
+    anew = (
+        f"decide all that is in the log, from offset {begin} on: access tokens that are effective stay so, and every"
+        f" command is answered (again)"
+    )
+    over = f"go on from offset {committed}: what stands before it was decided by somebody else, or is not decided"
+    return (
+        Remedy(Way.SKIP, row, committed, committed, None, over),
+        Remedy(Way.FROM_START, row, begin, begin, begin, anew),
+    )
 
 
 async def mend(

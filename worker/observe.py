@@ -320,6 +320,9 @@ class Metrics:
         self._replacements = counter("producers_replaced_total", "Producers replaced")
         self._waits = counter("waits_total", "Times a dependency that was away was waited for", "dependency")
         self._set_back = counter("offsets_set_back_total", "Lanes started below the offsets they had settled")
+        self._missing = counter(
+            "offsets_missing_total", "Lanes started without an offset of the group, though it had one"
+        )
         self._retired = counter("records_retired_total", "Records of commands removed for their age")
 
     def answered(self, code: str, replayed: bool, count: int = 1) -> None:
@@ -353,6 +356,9 @@ class Metrics:
 
     def offsets_set_back(self) -> None:
         self._set_back.inc()
+
+    def offsets_missing(self) -> None:
+        self._missing.inc()
 
     def records_retired(self, count: int) -> None:
         self._retired.inc(count)

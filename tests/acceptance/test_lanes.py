@@ -209,6 +209,47 @@ def test_a_topic_made_anew_is_read_from_its_start_or_its_end(scene: Scene, way: 
     assert shown == [*codes[:5], *codes[5 : 5 + answered], codes[7]]
 
 
+def test_a_group_that_has_forgotten_its_offsets_answers_nothing_again(scene: Scene) -> None:
+    load = Load(scene, scene.new_tokens(COMMANDS))
+    load.send(1, COMMANDS)
+    work_off(scene)
+    admin = scene.admin()  # kept until it has answered
+    wait_until(
+        lambda: admin.list_consumer_groups().result().valid,
+        lambda groups: any(each.group_id == scene.group and each.state.name == "EMPTY" for each in groups),
+        what="nobody was left in the group",
+    )
+    admin.delete_consumer_groups([scene.group])[scene.group].result(timeout=patience(60))
+    assert [lane["committed_offset"] for lane in listed(scene)] == [None] * PARTITIONS
+    code = scene.new_tokens(1, prefix="later")[0]
+    with scene.worker() as worker:
+        scene.send(Outgoing(body(code), partition=0))
+        scene.results(COMMANDS + 1)
+        assert worker.terminate() == 0
+
+    assert len(scene.transitions()) == COMMANDS + 1
+
+
+@pytest.mark.parametrize(("way", "again"), [("skip", 0), ("from-start", COMMANDS)])
+def test_a_database_from_before_the_first_start_is_not_taken_for_a_first_start(
+    scene: Scene, way: str, again: int
+) -> None:
+    load = Load(scene, scene.new_tokens(COMMANDS))
+    restore = back_up(scene)
+    load.send(1, COMMANDS)
+    work_off(scene)
+    restore()
+    with blocked_worker(scene, *range(PARTITIONS)) as worker:
+        assert "nothing is known of what was decided" in listed(scene, code=1)[0]["reason"]
+        assert run(scene, "lanes", "mend", "--by", way, "--yes").returncode == 0
+        worker.wait_ready()
+        scene.wait_consumed()
+        assert len(scene.seen(scene.topics.results)) == COMMANDS + again
+        assert worker.terminate() == 0
+
+    assert len(history(scene)) == again
+
+
 def make_anew(scene: Scene) -> None:
     delete_topics(scene.kafka.bootstrap, scene.topics.commands)
     wait_gone(scene)

@@ -48,6 +48,7 @@ class Log:
         self.committed_offset: int | None = None
         self.start = 0
         self.looking = 0
+        self.looks = 0
         self._arrived: list[asyncio.Future[None]] = []
 
     def append(self, value: bytes) -> None:
@@ -60,6 +61,7 @@ class Log:
     async def getmany(self, source: TopicPartition, *, timeout_ms: int, max_records: int) -> dict[TopicPartition, Any]:
         until = time.monotonic() + timeout_ms / 1000
         self.looking += 1
+        self.looks += 1
         try:
             while self.position >= len(self.values):
                 arrived: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -112,6 +114,8 @@ class Row:
     last: tuple[int, int] | None = None
     """Offset and timestamp of the last record decided."""
     blocked: str | None = None
+    settled: int = 0
+    """How often it was asked to note that all is published."""
     away_times: int = 0
     """How often the question for the owner meets a database that is away."""
 
@@ -146,6 +150,14 @@ class Row:
             self.topic_id = what[0]
         if asked == statement("block_lane"):
             self.blocked = what[0]
+        if asked == statement("settle_lane"):
+            self.settled += 1
+            if self.away_times:
+                self.away_times -= 1
+                raise DependencyAway("postgres", "away")
+            if what[0] != self.next_offset:
+                return None
+            self.first_offset = self.next_offset
         return lane
 
 
@@ -734,6 +746,57 @@ def mended() -> World:
     world.log.committed_offset = 3
     world.row.first_offset = world.row.next_offset = world.row.ordered_offset = 1
     return world
+
+
+async def test_a_quiet_lane_notes_once_that_all_is_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.lane.IDLE_SECONDS", 0.001)
+    world = World(b"a")
+    running, drain = world.start()
+    await world.until(lambda: world.row.first_offset == 1)
+    looked = world.log.looks
+    await world.until(lambda: world.log.looks > looked + 5)
+    assert world.row.settled == 1
+    world.log.append(b"b")
+    await world.until(lambda: world.row.first_offset == 2)
+    drain.set()
+    await in_time(running, "the lane ended after a drain", seen=world.state)
+
+    assert world.row.settled == 2
+
+
+async def test_a_drained_lane_notes_that_all_is_published() -> None:
+    world = World(b"a")
+
+    await world.run_until(lambda: world.log.committed_offset == 1)
+
+    assert (world.row.first_offset, world.row.next_offset) == (1, 1)
+
+
+async def test_a_database_that_is_away_at_a_drain_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.lane.IDLE_SECONDS", 60)
+    world = World(b"a")
+    running, drain = world.start()
+    await world.until(lambda: world.log.looking == 1 and world.log.committed_offset == 1)
+    world.row.away_times = 1
+    drain.set()
+
+    await in_time(running, "the lane ended after a drain", seen=world.state)
+
+    assert (world.row.settled, world.row.first_offset) == (1, 0)
+
+
+async def test_offsets_that_the_group_has_forgotten_are_counted_where_something_may_be_published_again() -> None:
+    forgotten, settled = World(b"a", b"b"), World(b"a", b"b")
+    set_row(forgotten, Row(1, 2))
+    set_row(settled, Row(2, 2))
+
+    await forgotten.run_until(lambda: forgotten.log.committed_offset == 2)
+    settled.log.append(b"c")
+    await settled.run_until(lambda: settled.log.committed_offset == 3)
+
+    assert (forgotten.publishes.commands, settled.publishes.commands) == (["1"], ["2"])
+    assert b"offsets_missing_total 1.0" in forgotten.tools.metrics.text()
+    assert b"offsets_missing_total 0.0" in settled.tools.metrics.text()
 
 
 A_TOPIC, ANOTHER = UUID(int=1), UUID(int=2)

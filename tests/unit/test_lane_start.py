@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.errors import LaneBlocked
+from worker.errors import LaneBlocked, LaneContradicted
 from worker.lane import Start, where_to_start
 
 LOG = (0, 100)
@@ -16,16 +16,23 @@ LOG = (0, 100)
         pytest.param(None, (0, 100), 0, id="a first start"),
         pytest.param(None, (40, 100), 40, id="a first start on a log whose beginning is gone"),
         pytest.param(None, (0, 0), 0, id="a first start on an empty topic"),
-        pytest.param(60, (0, 100), 60, id="Postgres emptied"),
-        pytest.param(100, (0, 100), 100, id="Postgres emptied with everything answered"),
-        pytest.param(20, (40, 100), 40, id="Postgres emptied and the log's beginning gone"),
         pytest.param(0, (0, 100), 0, id="offset zero is an offset"),
     ],
 )
-def test_without_a_row_the_committed_offset_counts_else_the_beginning(
+def test_without_a_row_and_an_offset_a_lane_starts_at_the_beginning(
     committed: int | None, log: tuple[int, int], start: int
 ) -> None:
     assert where_to_start(committed, None, None, *log) == Start(start)
+
+
+@pytest.mark.parametrize("committed", [1, 60, 100])
+@pytest.mark.parametrize("log", [(0, 100), (40, 100)])
+def test_an_offset_without_a_row_is_no_first_start(committed: int, log: tuple[int, int]) -> None:
+    with pytest.raises(LaneContradicted) as blocked:
+        where_to_start(committed, None, None, *log)
+
+    assert f"committed offset {committed}" in blocked.value.reason
+    assert "effective-worker lanes mend" in blocked.value.reason
 
 
 @pytest.mark.parametrize("following", [1, 60, 100])
@@ -95,8 +102,10 @@ def test_a_lane_never_skips_a_command_that_is_not_answered_for_sure(
     try:
         start = where_to_start(committed, first, following, log_start, log_end)
     except LaneBlocked:
-        assert following is not None
-        assert log_end < following or (committed is not None and committed > following)
+        if following is None:
+            assert committed
+        else:
+            assert log_end < following or (committed is not None and committed > following)
         return
     unanswered_from = committed if committed is not None else first if first is not None else log_start
     assert start.position == max(unanswered_from, log_start)
