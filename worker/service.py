@@ -25,7 +25,7 @@ from worker.database import Database
 from worker.errors import KAFKA_ERRORS, ClientStuck, DependencyAway, WorkerError
 from worker.fetched import Bounds, bound_fetches
 from worker.fuse import Fuse
-from worker.kafka import TopicLook, client_options, fetch_past, hear_offset_errors
+from worker.kafka import Seat, TopicLook, client_options, fetch_past, hear_offset_errors
 from worker.lane import Lane, Site, Tools
 from worker.observe import Health, Metrics
 from worker.patience import Patience, done_before
@@ -81,7 +81,7 @@ async def serve(settings: Settings, *, stop: asyncio.Event, on_ready: Callable[[
     """Work until ``stop`` is set, drain, and return the exit code: 0 when clean, 1 on a failure.
 
     ``on_ready`` is told the admin port once it listens. Dependencies that are away are waited for, at the start too.
-    Raises ``TopicsMissing``, ``SchemaMissing`` and, having drained, ``BackgroundFailed``.
+    Raises ``TopicsMissing``, ``SchemaMissing`` and, having drained, ``BackgroundFailed`` or ``InstanceTaken``.
     """
     courtesy = Courtesy(settings.max_batch)
     health = Health(bulk_topic=settings.topics.bulk_commands, giving_way=lambda: courtesy.giving_way)
@@ -173,6 +173,7 @@ async def _work(settings: Settings, stop: asyncio.Event, cluster: str, tools: To
     consumer = tools.consumer
     session_seconds = settings.kafka.session_timeout_ms / 1000
     watchdog = Watchdog(consumer, tools.looks, tools.health)
+    seat = Seat(consumer)
     commits = Commits(consumer)
     supervisor = Supervisor(
         consumer,
@@ -182,7 +183,7 @@ async def _work(settings: Settings, stop: asyncio.Event, cluster: str, tools: To
         metrics=tools.metrics,
         # The broker waits a session's time for all members to come back; some of it is needed for coming back.
         revoke_seconds=session_seconds / 2,
-        check_client=watchdog.check,
+        checks=(seat.check, watchdog.check),
     )
     probe = Probe({"postgres": tools.database.look, "kafka": membership.look}, tools.health)
     try:
