@@ -6,6 +6,7 @@ from typing import Any, Final, Literal
 
 import asyncpg
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import for_code
 
 from worker.errors import WorkerError
 from worker.migrate import owner_connection, pending
@@ -20,6 +21,8 @@ _FETCH: Final = 1
 _FETCH_SINCE_4_0: Final = 4
 # The broker of the extra `embedded` has this id wherever it runs.
 _EMBEDDED_CLUSTER: Final = "MkU3OEVBNTctOEUyRi00"
+
+_UUID_LENGTH: Final = 36
 
 _READ: Final = (
     *("organisation", "unit", "app_user", "revoked_login", "contact", "accounts_receivable", "rewards_participant"),
@@ -69,7 +72,9 @@ async def _kafka(settings: Settings) -> list[Check]:
     try:
         async with admin_client(settings) as admin:
             broker = await _broker(admin, settings)
-            return [broker, _topics(await check_topics(admin, settings))]
+            topics = _topics(await check_topics(admin, settings))
+            instance_id = settings.kafka.group_instance_id
+            return [broker, topics, *([] if instance_id is None else [await _instance(admin, settings, instance_id)])]
     except WorkerError as error:
         failed = Check("broker", "failed", f"{error} ({settings.kafka.bootstrap_servers})")
         return [failed, Check("topics", "failed", "not looked at: no broker answers")]
@@ -107,6 +112,33 @@ def _topics(plan: TopicPlan) -> Check:
     if differences:
         return Check("topics", "warning", "; ".join(differences))
     return Check("topics", "ok", f"all {len(plan.topics)}, {plan.topics[0].partitions} partitions each")
+
+
+async def _instance(admin: AIOKafkaAdminClient, settings: Settings, instance_id: str) -> Check:
+    """Whether the place in the group is taken. A warning only: it is, too, when a worker is replaced by a newer one."""
+    name, group = "instance id", settings.kafka.group_id
+    [answer] = await admin.describe_consumer_groups([group])
+    [described] = answer.to_object()["groups"]
+    if described["error_code"]:
+        return Check(name, "warning", f"not looked at: {for_code(described['error_code']).__name__} of group {group}")
+    hosts = [
+        member["client_host"].lstrip("/")
+        for member in described["members"]
+        if _is_instance(member["member_id"], instance_id)
+    ]
+    if not hosts:
+        return Check(name, "ok", f"{instance_id} is free in group {group}")
+    return Check(
+        name,
+        "warning",
+        f"{instance_id} is in group {group} already, from {', '.join(hosts)}: a worker that starts now takes its place"
+        f" and ends it; if both are to run, give each a WORKER_KAFKA__GROUP_INSTANCE_ID of its own",
+    )
+
+
+def _is_instance(member_id: str, instance_id: str) -> bool:
+    """The broker makes a member's id of its instance id and a UUID; the client reads no answer with the former."""
+    return member_id[:-_UUID_LENGTH] == f"{instance_id}-"
 
 
 # --- Postgres ---------------------------------------------------------------------------------------------------------

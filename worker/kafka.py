@@ -12,8 +12,9 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.helpers import create_ssl_context
 from aiokafka.partitioner import murmur2
 from aiokafka.protocol.commit import OffsetFetchRequest
+from aiokafka.protocol.group import JoinGroupRequest
 
-from worker.errors import KAFKA_ERRORS, DependencyAway
+from worker.errors import KAFKA_ERRORS, DependencyAway, WorkerError
 from worker.fetched import Bounds, bound_fetches
 from worker.settings import PREFIX, KafkaSettings, SettingsError
 from worker.topic_ids import TopicsRequest, id_of
@@ -128,6 +129,63 @@ def hear_offset_errors(consumer: AIOKafkaConsumer) -> None:
     coordinator._send_req = heard
 
 
+class InstanceTaken(WorkerError):
+    """A later comer has joined the group under the same ``group_instance_id``."""
+
+    def __init__(self, instance_id: str) -> None:
+        super().__init__(
+            f"another worker has joined the group with {PREFIX}KAFKA__GROUP_INSTANCE_ID={instance_id}:"
+            " give every worker one of its own"
+        )
+
+
+class Seat:
+    """A member's place in the group by its ``group_instance_id``: there is one for each, and the last comer has it.
+
+    aiokafka sends that id with joins only, and does not know the error for who has lost the place (DESIGN 6): it would
+    join again as a stranger, and so take the place back, for ever. Here it joins as the member that it was, which the
+    broker refuses, and nothing more is asked of the group.
+    """
+
+    def __init__(self, consumer: AIOKafkaConsumer) -> None:
+        """Made before the consumer subscribes. Without a ``group_instance_id`` nothing is changed."""
+        coordinator = consumer._coordinator
+        self._instance_id: str = coordinator._group_instance_id or ""
+        self._member_id: str = JoinGroupRequest.UNKNOWN_MEMBER_ID
+        self._taken = False
+        self._send = coordinator._send_req
+        if self._instance_id:
+            coordinator._send_req = self._watched
+
+    def check(self) -> None:
+        """Raises ``InstanceTaken`` once the place is somebody else's."""
+        if self._taken:
+            raise InstanceTaken(self._instance_id)
+
+    async def _watched(self, request: Any) -> Any:
+        if self._taken:
+            raise _Fenced
+        joins = isinstance(request, JoinGroupRequest)
+        if joins and not request._member_id:
+            request._member_id = self._member_id
+        answer = await self._send(request)
+        codes = set(_errors_of(answer))
+        if _FENCED_INSTANCE_ID in codes:
+            self._taken = True
+            raise _Fenced
+        if joins and not codes:
+            self._member_id = answer.member_id
+        elif joins and kafka_errors.UnknownMemberIdError.errno in codes:
+            self._member_id = JoinGroupRequest.UNKNOWN_MEMBER_ID  # nobody has the place: it is free to be taken
+        return answer
+
+
+class _Fenced(kafka_errors.KafkaError):  # type: ignore[misc] # aiokafka carries no types
+    """What the client sees of it: as if the group had not answered, until the process ends."""
+
+    retriable = True
+
+
 def fetch_past(consumer: AIOKafkaConsumer, seconds: float) -> None:
     """Let records that no lane has taken yet hold up the next fetch from their broker for no longer than this.
 
@@ -143,11 +201,13 @@ class OffsetsNotTold(kafka_errors.KafkaError):  # type: ignore[misc] # aiokafka 
 
 
 def _errors_of(answer: Any) -> Iterator[int]:
-    """The errors of an OffsetFetch answer: of the whole, and of each partition."""
-    codes = [getattr(answer, "error_code", 0), *(code for _, places in answer.topics for *_, code in places)]
+    """The errors of an answer of the group's coordinator: of the whole, and of each partition."""
+    topics = getattr(answer, "topics", ())
+    codes = [getattr(answer, "error_code", 0), *(code for _, places in topics for *_, code in places)]
     return (code for code in codes if code)
 
 
+_FENCED_INSTANCE_ID: Final = 82
 _FORBIDDEN: Final = frozenset({kafka_errors.GroupAuthorizationFailedError, kafka_errors.TopicAuthorizationFailedError})
 _ASK_ANOTHER: Final = frozenset(
     {kafka_errors.NotCoordinatorForGroupError, kafka_errors.GroupCoordinatorNotAvailableError}

@@ -91,7 +91,7 @@ class Tools:
     """Returns once the group has confirmed, within a session, that the worker is a member; see ``Membership``."""
     replies: Replies = field(default_factory=Replies)
     looks: dict[TopicPartition, "asyncio.Future[Any]"] = field(default_factory=dict)
-    """The last look for records on each partition: it may outlive its lane."""
+    """The look for records on each partition, until it ends: it may outlive its lane."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,7 +325,7 @@ class Lane:
     async def _outlast_the_last_look(self) -> None:
         """A look that a drain cut short goes on, and would take this lane's records: it ends before the seek."""
         look = self._tools.looks.get(self._source)
-        if look is not None and not look.done():
+        if look is not None:
             await done_before(look, self._drain)
 
     async def _own(self) -> Any:
@@ -372,7 +372,7 @@ class Lane:
         )
         self._tools.looks[self._source] = look
         # Never cancelled: that would switch the client's poll watch off for ever. It runs out by itself.
-        look.add_done_callback(_retrieved)
+        look.add_done_callback(self._looked)
         if not await done_before(look, self._drain):
             return []
         try:
@@ -394,6 +394,13 @@ class Lane:
             self._log.warning("lane_not_settled", reason=away.reason)
         else:
             self._is_settled = True
+
+    def _looked(self, look: "asyncio.Future[Any]") -> None:
+        """Let go of a look that has ended; what it failed of is no longer of interest if its lane has gone."""
+        if self._tools.looks.get(self._source) is look:
+            del self._tools.looks[self._source]
+        if not look.cancelled():
+            look.exception()
 
     async def _work_off(self, hold: Hold, taken: Sequence[Delivery]) -> Hold:
         """Handle what was taken, in as many batches as the lane's turns make of it. A drain drops the rest."""
@@ -632,8 +639,3 @@ async def _asked(question: Awaitable[T], what: str) -> T:
             return await question
     except KAFKA_ERRORS as error:
         raise DependencyAway("kafka", f"{type(error).__name__} while asking for {what}: {error}") from error
-
-
-def _retrieved(future: "asyncio.Future[Any]") -> None:
-    if not future.cancelled():
-        future.exception()

@@ -65,12 +65,16 @@ class Exactly:
             "transactional_id": transactional_id(place),
             "transaction_timeout_ms": transaction_timeout_ms,
         }
+        self._former = former_id(place)
         self._deadline = transaction_timeout_ms / 1000 * 0.45
         self._partitions = partitions
         self._producer: WatchedProducer | None = None
 
     async def open(self) -> None:
         await self.close()
+        if self._former is not None:
+            await settle_former(self._former, self._options, self._deadline)
+            self._former = None
         self._producer = await started(self._options, self._deadline)
 
     async def publish(self, messages: Sequence[Message], offset: int) -> None:
@@ -159,6 +163,7 @@ class AtLeast:
             "transaction_timeout_ms": transaction_timeout_ms,
         }
         self._options = {**options, "enable_idempotence": True}
+        self._former = former_id(place)
         self._deadline = transaction_timeout_ms / 1000 * 0.45
         self._partitions = partitions
         self._commits = commits
@@ -166,9 +171,11 @@ class AtLeast:
 
     async def open(self) -> None:
         await self.close()
+        if self._former is not None:
+            await settle_former(self._former, self._settling, self._deadline)
+            self._former = None
         # A worker that died in the other mode may have left a transaction open, which would hide results (DESIGN 2).
-        settling = await started(self._settling, self._deadline)
-        await settling.drop()
+        await settle(self._settling, self._deadline)
         self._producer = await started(self._options, self._deadline)
 
     async def publish(self, messages: Sequence[Message], offset: int) -> None:
@@ -191,8 +198,21 @@ class AtLeast:
 
 
 def transactional_id(place: Place) -> str:
-    """One id per input partition, the same for every worker: this is what fences (DESIGN 2)."""
-    return f"{place.group}.{place.source.topic}.{place.source.partition}"
+    """One id per input partition, the same for every worker: this is what fences (DESIGN 2).
+
+    The first dot ends the group and the last one begins the number, because neither holds one; a topic may.
+    """
+    group = place.group.replace("%", "%25").replace(".", "%2E")
+    return f"{group}.{place.source.topic}.{place.source.partition}"
+
+
+def former_id(place: Place) -> str | None:
+    """What an older worker calls the lane's producer, if that is something else.
+
+    Group ``a`` with topic ``b.c`` and group ``a.b`` with topic ``c`` had one id, and fenced each other.
+    """
+    former = f"{place.group}.{place.source.topic}.{place.source.partition}"
+    return None if former == transactional_id(place) else former
 
 
 def _opened(producer: "WatchedProducer | None") -> "WatchedProducer":
@@ -266,6 +286,21 @@ async def started(options: Mapping[str, Any], deadline: float) -> WatchedProduce
         raise
     watched.tainted = False  # retries of InitProducerId do no harm: each fences the one before
     return watched
+
+
+async def settle(options: Mapping[str, Any], deadline: float) -> None:
+    """Fence whoever holds a transactional id, and settle what they left open. Raises ``DependencyAway``."""
+    await (await started(options, deadline)).drop()
+
+
+async def settle_former(former: str, options: Mapping[str, Any], deadline: float) -> None:
+    """The same of the lane's former id: an older worker knows no other (DESIGN 2). Raises ``DependencyAway``."""
+    try:
+        await settle({**options, "transactional_id": former}, deadline)
+    except DependencyAway as away:
+        # Where it is refused to us, it is to every other worker of this deployment.
+        if not isinstance(away.__cause__, kafka.TransactionalIdAuthorizationFailed):
+            raise
 
 
 class Sent:

@@ -5,8 +5,8 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -17,6 +17,7 @@ from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssigno
 
 from worker.admin import serve_admin
 from worker.authorise import Logins
+from worker.background import beside
 from worker.contract import Contract, deployment
 from worker.courtesy import Courtesy
 from worker.credentials import PassCodes
@@ -24,7 +25,7 @@ from worker.database import Database
 from worker.errors import KAFKA_ERRORS, ClientStuck, DependencyAway, WorkerError
 from worker.fetched import Bounds, bound_fetches
 from worker.fuse import Fuse
-from worker.kafka import TopicLook, client_options, fetch_past, hear_offset_errors
+from worker.kafka import Seat, TopicLook, client_options, fetch_past, hear_offset_errors
 from worker.lane import Lane, Site, Tools
 from worker.observe import Health, Metrics
 from worker.patience import Patience, done_before
@@ -82,7 +83,7 @@ async def serve(settings: Settings, *, stop: asyncio.Event, on_ready: Callable[[
     """Work until ``stop`` is set, drain, and return the exit code: 0 when clean, 1 on a failure.
 
     ``on_ready`` is told the admin port once it listens. Dependencies that are away are waited for, at the start too.
-    Raises ``TopicsMissing`` and ``SchemaMissing``.
+    Raises ``TopicsMissing``, ``SchemaMissing`` and, having drained, ``BackgroundFailed`` or ``InstanceTaken``.
     """
     courtesy = Courtesy(settings.max_batch)
     health = Health(bulk_topic=settings.topics.bulk_commands, giving_way=lambda: courtesy.giving_way)
@@ -99,7 +100,7 @@ async def serve(settings: Settings, *, stop: asyncio.Event, on_ready: Callable[[
         pass_codes = PassCodes()
         opened.callback(pass_codes.close)
         pulse = Pulse(health, settings.kafka.session_timeout_ms / 1000)
-        await opened.enter_async_context(_beside(pulse.run(stop), stop))
+        await opened.enter_async_context(beside("pulse", pulse.run(stop), stop))
         start = _Start(settings, health, stop)
         await start.schema(database)
         cluster = await start.topics()
@@ -107,7 +108,7 @@ async def serve(settings: Settings, *, stop: asyncio.Event, on_ready: Callable[[
         if cluster is None or consumer is None:  # told to stop before everything was there
             return 0
         retention = Retention(database, days=settings.record_retention_days, clock=time.time, metrics=metrics)
-        await opened.enter_async_context(_beside(retention.run(stop), stop))
+        await opened.enter_async_context(beside("retention", retention.run(stop), stop))
         membership = Membership(consumer, settings.kafka.session_timeout_ms / 1000)
         look = TopicLook(client_options(settings.kafka))
         opened.push_async_callback(look.close)
@@ -115,7 +116,7 @@ async def serve(settings: Settings, *, stop: asyncio.Event, on_ready: Callable[[
         ids = TopicLook(client_options(settings.kafka))
         opened.push_async_callback(ids.close)
         topics = TopicWatch(ids.ids, settings.topics.read, health)
-        await opened.enter_async_context(_beside(topics.run(stop), stop))
+        await opened.enter_async_context(beside("topic watch", topics.run(stop), stop))
         replies = _replies(settings, look)
         tools = _tools(
             *(settings, consumer, database, membership, replies),
@@ -182,6 +183,7 @@ async def _work(settings: Settings, stop: asyncio.Event, cluster: str, tools: To
     consumer = tools.consumer
     session_seconds = settings.kafka.session_timeout_ms / 1000
     watchdog = Watchdog(consumer, tools.looks, tools.health)
+    seat = Seat(consumer)
     commits = Commits(consumer)
     supervisor = Supervisor(
         consumer,
@@ -191,12 +193,12 @@ async def _work(settings: Settings, stop: asyncio.Event, cluster: str, tools: To
         metrics=tools.metrics,
         # The broker waits a session's time for all members to come back; some of it is needed for coming back.
         revoke_seconds=session_seconds / 2,
-        check_client=watchdog.check,
+        checks=(seat.check, watchdog.check),
     )
     probe = Probe({"postgres": tools.database.look, "kafka": membership.look}, tools.health)
     try:
         consumer.subscribe(settings.topics.read, listener=supervisor)
-        async with _beside(probe.run(stop), stop), _beside(watchdog.run(stop), stop):
+        async with beside("probe", probe.run(stop), stop), beside("watchdog", watchdog.run(stop), stop):
             await supervisor.run(stop)
         log.info("draining", seconds=settings.drain_seconds)
         return 0
@@ -352,14 +354,3 @@ async def _stopped(consumer: AIOKafkaConsumer) -> None:
             await consumer.stop()
     except KAFKA_ERRORS as error:
         log.warning("consumer_not_stopped", reason=f"{type(error).__name__}: {error}")
-
-
-@asynccontextmanager
-async def _beside(work: Any, stop: asyncio.Event) -> AsyncIterator[None]:
-    """Run something in the background of the block; the block's end ends it."""
-    task = asyncio.ensure_future(work)
-    try:
-        yield
-    finally:
-        stop.set()
-        await task

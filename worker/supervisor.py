@@ -5,7 +5,7 @@ The group's callbacks only write down what was assigned; everything else restart
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
 import structlog
@@ -91,11 +91,11 @@ class Supervisor(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ca
         health: Health,
         metrics: Metrics,
         revoke_seconds: float,
-        check_client: Callable[[], None],
+        checks: Sequence[Callable[[], None]],
     ) -> None:
         """``revoke_seconds`` is what a rebalance grants the lanes to finish the batch in hand.
 
-        ``check_client`` raises ``ClientStuck`` when only a new process helps; see ``Watchdog``.
+        Each of ``checks`` raises when only a new process helps; see ``Watchdog`` and ``Seat``.
         """
         self._consumer = consumer
         self._membership = membership
@@ -103,7 +103,7 @@ class Supervisor(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ca
         self._health = health
         self._metrics = metrics
         self._revoke_seconds = revoke_seconds
-        self._check_client = check_client
+        self._checks = checks
         self._assigned: frozenset[TopicPartition] = frozenset()
         self._changed = asyncio.Event()
         self._drain = asyncio.Event()
@@ -134,11 +134,12 @@ class Supervisor(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ca
     # --- the invariant ------------------------------------------------------------------------------------------------
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Hold the invariant until ``stop`` is set. Raises ``ClientStuck``: only a new process helps then."""
+        """Hold the invariant until ``stop`` is set. Raises what one of ``checks`` raises."""
         stopped = asyncio.ensure_future(stop.wait())
         try:
             while not stop.is_set():
-                self._check_client()
+                for check in self._checks:
+                    check()
                 if not self._lanes:
                     self._health.progress()  # nothing to do is no standstill
                 self._start_missing()

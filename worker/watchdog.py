@@ -93,7 +93,8 @@ class Watchdog:
 
     def _waits(self, source: TopicPartition) -> bool:
         """Whether the lane looks for records right now: then nothing that has come is left lying."""
-        return source in self._consumer.assignment() and not self._looks[source].done()
+        look = self._looks.get(source)
+        return look is not None and not look.done() and source in self._consumer.assignment()
 
     def _misses(self, end: "_End") -> bool:
         return end.offset > (self._consumer.highwater(end.source) or 0)

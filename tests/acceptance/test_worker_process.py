@@ -61,3 +61,32 @@ def test_a_worker_that_starts_writes_no_secret_to_its_log(settings: dict[str, st
         worker.terminate()
         for variable in ("WORKER_POSTGRES__DSN", "WORKER_LOGIN__SECRETS"):
             assert settings[variable] not in worker.logs()
+
+
+FAILING = """
+import sys
+from worker.cli import main
+from worker.probe import Probe
+
+async def failing(self):
+    raise ZeroDivisionError
+
+Probe.look = failing
+sys.argv[1:] = ["run"]
+main()
+"""
+
+
+def test_a_background_task_that_fails_ends_the_worker_and_is_told(settings: dict[str, str], tmp_path: Path) -> None:
+    worker = WorkerProcess(settings, tmp_path, command=("-c", FAILING)).start()
+    try:
+        assert worker.wait_end() == 1
+    finally:
+        worker.kill()
+    [failed] = worker.events("background_failed")
+    assert failed["name"] == "probe"
+    assert "ZeroDivisionError" in failed["exception"]
+    assert worker.events("stopped"), "the worker has not drained"
+    assert (
+        worker.logs().splitlines()[-1] == "error: the worker's probe has failed (ZeroDivisionError): its log says where"
+    )

@@ -1,6 +1,7 @@
 """Is everything there that a worker needs? One line each."""
 
 import pytest
+from aiokafka import AIOKafkaConsumer
 
 from tests.integration.test_topics import settings_for
 from tests.logins import SECRET
@@ -37,6 +38,28 @@ async def test_apache_kafka_4_is_recognised(settings: Settings) -> None:
     broker = (await checked(settings))["broker"]
     assert broker.state == "ok"
     assert "Apache Kafka 4.0 or later" in broker.detail
+
+
+@pytest.mark.real_kafka
+async def test_an_instance_id_that_a_member_has_is_a_warning(settings: Settings) -> None:
+    kafka = settings.kafka.model_copy(
+        update={"group_id": f"of {settings.topics.commands}", "group_instance_id": "pod-0"}
+    )
+    as_pod_0 = settings.model_copy(update={"kafka": kafka})
+    assert (await checked(as_pod_0))["instance id"].state == "ok"
+
+    consumer = AIOKafkaConsumer(
+        settings.topics.commands,
+        bootstrap_servers=kafka.bootstrap_servers,
+        group_id=kafka.group_id,
+        group_instance_id="pod-0",
+    )
+    async with consumer:  # starts, and has joined when that is done
+        line = (await checked(as_pod_0))["instance id"]
+        other = settings.model_copy(update={"kafka": kafka.model_copy(update={"group_instance_id": "pod"})})
+        assert (await checked(other))["instance id"].state == "ok"
+    assert (line.state, "pod-0 is in group" in line.detail) == ("warning", True)
+    assert "WORKER_KAFKA__GROUP_INSTANCE_ID" in line.detail
 
 
 async def test_missing_topics_are_named(settings: Settings) -> None:

@@ -18,7 +18,8 @@ ROOT: Final = Path(__file__).parents[2]
 ORDER: Final = (
     *("model", "decide", "errors", "sql", "database"),
     *("settings", "inflate", "fetched", "topic_ids", "kafka"),
-    *("observe", "patience", "probe", "pulse", "topic_watch", "tracing", "fuse", "courtesy", "contract"),
+    *("observe", "patience", "background", "probe", "pulse", "topic_watch"),
+    *("tracing", "fuse", "courtesy", "contract"),
     *("decode", "replies", "recall", "authorise", "credentials", "load", "apply", "record", "encode"),
     *("project", "result", "publish"),
     *("pipeline", "lane", "retention", "watchdog", "supervisor", "admin", "service"),

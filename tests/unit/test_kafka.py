@@ -6,10 +6,23 @@ from typing import Any, cast
 import pytest
 from aiokafka import AIOKafkaConsumer
 from aiokafka import errors as kafka
-from aiokafka.protocol.commit import OffsetFetchRequest, OffsetFetchResponse_v3
+from aiokafka.protocol.commit import (
+    OffsetCommitRequest,
+    OffsetCommitResponse_v3,
+    OffsetFetchRequest,
+    OffsetFetchResponse_v3,
+)
 from aiokafka.protocol.coordination import FindCoordinatorRequest
+from aiokafka.protocol.group import (
+    HeartbeatRequest,
+    HeartbeatResponse_v1,
+    JoinGroupRequest,
+    JoinGroupResponse_v5,
+    SyncGroupRequest,
+    SyncGroupResponse_v3,
+)
 
-from worker.kafka import OffsetsNotTold, hear_offset_errors
+from worker.kafka import InstanceTaken, OffsetsNotTold, Seat, hear_offset_errors
 
 OFFSETS = OffsetFetchRequest("group", [("commands", [0])])
 
@@ -69,3 +82,96 @@ async def test_a_good_answer_is_passed_on() -> None:
 async def test_answers_to_anything_else_are_the_clients_own_affair() -> None:
     coordinator = heard(16)
     assert await coordinator._send_req(FindCoordinatorRequest("group", 0)) is coordinator.answer
+
+
+# --- the place in the group -------------------------------------------------------------------------------------------
+
+FENCED, UNKNOWN_MEMBER = 82, 25
+HEARTBEAT = HeartbeatRequest("group", 3, "member")
+SYNC = SyncGroupRequest("group", 3, "member", "pod-0", [])
+COMMIT = OffsetCommitRequest("group", 3, "member", -1, [("commands", [(0, 5, "")])])
+
+
+def join(member_id: str = "") -> JoinGroupRequest:
+    return JoinGroupRequest("group", 1000, 1000, member_id, "pod-0", "consumer", [])
+
+
+def joined(member_id: str, error: int = 0) -> JoinGroupResponse_v5:
+    return JoinGroupResponse_v5(0, error, 3, "roundrobin", "leader", member_id, [])
+
+
+class StaticMember:
+    """The client's side of a group. ``answers`` are what it is answered, one after the other."""
+
+    def __init__(self, instance_id: str | None = "pod-0") -> None:
+        self._group_instance_id = instance_id
+        self.answers: list[Any] = []
+        self.asked_as: list[str] = []
+        self.seat = Seat(cast(AIOKafkaConsumer, SimpleNamespace(_coordinator=self)))
+
+    async def _send_req(self, request: Any) -> Any:
+        self.asked_as.append(getattr(request, "_member_id", ""))
+        return self.answers.pop(0)
+
+    async def ask(self, request: Any, answer: Any) -> Any:
+        self.answers = [answer]
+        return await self._send_req(request)
+
+
+@pytest.mark.parametrize(
+    ("request_", "answer"),
+    [
+        (join(), joined("", FENCED)),
+        (SYNC, SyncGroupResponse_v3(0, FENCED, b"")),
+        (HEARTBEAT, HeartbeatResponse_v1(0, FENCED)),
+        (COMMIT, OffsetCommitResponse_v3(0, [("commands", [(0, FENCED)])])),
+    ],
+    ids=["join", "sync", "heartbeat", "commit"],
+)
+async def test_who_has_lost_its_place_hears_it_whatever_it_asks_and_asks_nothing_more(
+    request_: Any, answer: Any
+) -> None:
+    member = StaticMember()
+    member.seat.check()
+    with pytest.raises(kafka.KafkaError):
+        await member.ask(request_, answer)
+    with pytest.raises(InstanceTaken, match="WORKER_KAFKA__GROUP_INSTANCE_ID=pod-0"):
+        member.seat.check()
+    # Another join would take the place back.
+    asked = len(member.asked_as)
+    with pytest.raises(kafka.KafkaError):
+        await member.ask(join(), joined("another"))
+    assert len(member.asked_as) == asked
+
+
+async def test_who_joins_again_does_so_as_the_member_that_it_was() -> None:
+    member = StaticMember()
+    await member.ask(join(), joined("pod-0-a"))
+    await member.ask(join(), joined("pod-0-a"))
+    await member.ask(join("pod-0-a"), joined("pod-0-a"))
+    assert member.asked_as == ["", "pod-0-a", "pod-0-a"]
+    member.seat.check()
+
+
+async def test_who_is_no_member_any_more_joins_as_a_stranger() -> None:
+    member = StaticMember()
+    await member.ask(join(), joined("pod-0-a"))
+    await member.ask(join(), joined("", UNKNOWN_MEMBER))
+    await member.ask(join(), joined("pod-0-b"))
+    assert member.asked_as == ["", "pod-0-a", ""]
+    member.seat.check()
+
+
+async def test_a_join_that_is_to_be_tried_again_is_no_loss() -> None:
+    member = StaticMember()
+    await member.ask(join(), joined("pod-0-a"))
+    await member.ask(join(), joined("", kafka.NotCoordinatorForGroupError.errno))
+    await member.ask(join(), joined("pod-0-a"))
+    assert member.asked_as == ["", "pod-0-a", "pod-0-a"]
+
+
+async def test_a_member_without_a_place_of_its_own_is_left_alone() -> None:
+    member = StaticMember(instance_id=None)
+    await member.ask(join(), joined("a"))
+    await member.ask(join(), joined("b"))
+    assert member.asked_as == ["", ""]

@@ -333,6 +333,15 @@ async def test_every_command_is_answered_once_and_the_offset_follows() -> None:
     assert world.publishes.closed == 1
 
 
+async def test_a_look_for_records_is_let_go_when_it_has_ended_also_without_its_lane() -> None:
+    world = World()
+    await world.run_until(lambda: bool(world.log.looking))
+    [look] = world.tools.looks.values()
+    await in_time(look, "the last look ended")
+    await asyncio.sleep(0)
+    assert world.tools.looks == {}
+
+
 async def test_a_lane_works_off_what_it_took_in_as_many_batches_as_its_turns_make_of_it() -> None:
     world = World(b"a", b"b", b"c", b"d", b"e")
     turns = iter([2, 1, 5])

@@ -3,16 +3,30 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from types import SimpleNamespace
+from typing import Any, Final, cast
+from urllib.parse import unquote
 
 import pytest
 from aiokafka import TopicPartition
 from aiokafka import errors as kafka
 from aiokafka.partitioner import murmur2
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from worker.publish import Commits, Place, Sent, WatchedProducer, own_or_keyed, send, transactional_id
+from worker.errors import DependencyAway
+from worker.publish import (
+    AtLeast,
+    Commits,
+    Exactly,
+    Place,
+    Sent,
+    WatchedProducer,
+    former_id,
+    own_or_keyed,
+    send,
+    transactional_id,
+)
 from worker.result import Message
 
 SOURCE: Final = TopicPartition("commands", 2)
@@ -59,8 +73,105 @@ def test_where_the_counts_differ_a_key_has_one_partition_whichever_lane_writes(
     assert own_or_keyed(key, one, 100, 7) == own_or_keyed(key, other, 100, 7)
 
 
+# --- the transactional id ---------------------------------------------------------------------------------------------
+
+
 def test_one_transactional_id_per_input_partition() -> None:
     assert transactional_id(Place(SOURCE, "group")) == "group.commands.2"
+
+
+def test_what_is_no_separator_stays_readable_and_as_it_was() -> None:
+    place = Place(TopicPartition("access-token.set-effective.commands", 11), "effective-worker/Köln 1")
+    assert transactional_id(place) == "effective-worker/Köln 1.access-token.set-effective.commands.11"
+    assert former_id(place) is None
+
+
+_GROUPS = st.text(alphabet="a.%2E5/é", min_size=1, max_size=6)
+_TOPICS = st.text(alphabet="ab.2E-_", min_size=1, max_size=6)
+_PLACES = st.builds(Place, st.builds(TopicPartition, _TOPICS, st.integers(0, 30)), _GROUPS)
+
+
+@given(_PLACES, _PLACES)
+@example(Place(TopicPartition("b.c", 0), "a"), Place(TopicPartition("c", 0), "a.b"))
+@example(Place(TopicPartition("b", 0), "a."), Place(TopicPartition("b", 0), "a%2E"))
+def test_no_two_places_share_a_transactional_id(one: Place, other: Place) -> None:
+    assert (transactional_id(one) == transactional_id(other)) == (one == other)
+
+
+@given(_PLACES)
+def test_the_parts_of_a_transactional_id_can_be_told(place: Place) -> None:
+    group, rest = transactional_id(place).split(".", 1)
+    topic, number = rest.rsplit(".", 1)
+    assert Place(TopicPartition(topic, int(number)), unquote(group)) == place
+
+
+class Starts:
+    """In the place of ``started``: the transactional ids that producers were started with, in their order."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ids: list[str | None] = []
+        self.refused: dict[str, Exception] = {}
+        monkeypatch.setattr("worker.publish.started", self._started)
+
+    async def _started(self, options: dict[str, Any], _: float) -> Any:
+        name = options.get("transactional_id")
+        self.ids.append(name)
+        if name in self.refused:
+            raise DependencyAway("kafka", "refused") from self.refused[name]
+        return SimpleNamespace(drop=self._drop)
+
+    async def _drop(self) -> None:
+        pass
+
+
+def publisher(mode: type[Exactly] | type[AtLeast], group: str) -> Exactly | AtLeast:
+    timeout: dict[str, Any] = {"transaction_timeout_ms": 1000, "partitions": lambda: 1}
+    place = Place(SOURCE, group)
+    if mode is Exactly:
+        return Exactly(place, {}, **timeout)
+    return AtLeast(place, {}, **timeout, commits=cast(Any, None))
+
+
+@pytest.mark.parametrize(
+    ("mode", "group", "first", "again"),
+    [
+        (Exactly, "group", ["group.commands.2"], ["group.commands.2"]),
+        (Exactly, "my.group", ["my.group.commands.2", "my%2Egroup.commands.2"], ["my%2Egroup.commands.2"]),
+        (AtLeast, "group", ["group.commands.2", None], ["group.commands.2", None]),
+        (AtLeast, "my.group", ["my.group.commands.2", "my%2Egroup.commands.2", None], ["my%2Egroup.commands.2", None]),
+    ],
+)
+async def test_an_older_workers_id_is_settled_once_in_a_lanes_life(
+    monkeypatch: pytest.MonkeyPatch,
+    mode: type[Exactly] | type[AtLeast],
+    group: str,
+    first: list[str | None],
+    again: list[str | None],
+) -> None:
+    starts = Starts(monkeypatch)
+    opened = publisher(mode, group)
+    await opened.open()
+    assert starts.ids == first
+    await opened.open()
+    assert starts.ids == first + again
+
+
+async def test_an_older_workers_id_is_tried_again_if_the_broker_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    starts = Starts(monkeypatch)
+    starts.refused["my.group.commands.2"] = TimeoutError()
+    opened = publisher(Exactly, "my.group")
+    with pytest.raises(DependencyAway):
+        await opened.open()
+    starts.refused.clear()
+    await opened.open()
+    assert starts.ids == ["my.group.commands.2", "my.group.commands.2", "my%2Egroup.commands.2"]
+
+
+async def test_an_older_workers_id_that_is_forbidden_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    starts = Starts(monkeypatch)
+    starts.refused["my.group.commands.2"] = kafka.TransactionalIdAuthorizationFailed()
+    await publisher(Exactly, "my.group").open()
+    assert starts.ids == ["my.group.commands.2", "my%2Egroup.commands.2"]
 
 
 # --- sending ----------------------------------------------------------------------------------------------------------

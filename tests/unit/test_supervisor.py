@@ -74,7 +74,7 @@ class House:
             health=self.health,
             metrics=Metrics(self.health),
             revoke_seconds=revoke_seconds,
-            check_client=self._check_client,
+            checks=[self._check_client],
         )
         self.stuck = ""
         self.stop = asyncio.Event()

@@ -54,6 +54,20 @@ class Client:
         await self.watchdog.look()
 
 
+async def test_a_look_that_ends_while_the_broker_is_asked_starves_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client()
+    client.seen = 7
+
+    async def ends_meanwhile(sources: list[TopicPartition]) -> dict[TopicPartition, int]:
+        client.looks.clear()
+        return dict.fromkeys(sources, 10)
+
+    monkeypatch.setattr(client, "end_offsets", ends_meanwhile)
+    await client.watchdog.look()
+    assert client.looks == {}
+    client.watchdog.check()
+
+
 @pytest.mark.parametrize("seen", [None, 7])
 async def test_records_that_are_in_the_log_and_do_not_come_are_a_stuck_client(seen: int | None) -> None:
     client = Client()

@@ -1,0 +1,41 @@
+"""Work that goes on beside the main work for as long as that lasts. None of it dies unseen."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+
+import structlog
+
+from worker.errors import WorkerError
+
+log = structlog.get_logger(__name__)
+
+
+class BackgroundFailed(WorkerError):
+    """Work in the background met an error that nobody foresaw: the process is not whole, and only a new one is."""
+
+    def __init__(self, name: str, error: BaseException) -> None:
+        super().__init__(f"the worker's {name} has failed ({type(error).__name__}): its log says where")
+
+
+@asynccontextmanager
+async def beside(name: str, work: Awaitable[None], stop: asyncio.Event) -> AsyncIterator[None]:
+    """Do ``work`` in the background of the block, whose end sets ``stop``, for which the work ends as well.
+
+    If it fails, ``stop`` is set at once and the log tells why. Raises ``BackgroundFailed`` when the block has ended.
+    """
+    task = asyncio.create_task(_watched(name, work, stop), name=name)
+    try:
+        yield
+    finally:
+        stop.set()
+        await task
+
+
+async def _watched(name: str, work: Awaitable[None], stop: asyncio.Event) -> None:
+    try:
+        await work
+    except (Exception, asyncio.CancelledError) as error:  # a library's future may have been cancelled under it
+        log.exception("background_failed", name=name)
+        stop.set()
+        raise BackgroundFailed(name, error) from error
