@@ -128,6 +128,48 @@ async def test_take_lane_waits_for_a_batch_under_way(database: DatabaseUnderTest
     await other.close()
 
 
+async def values_taken(owner: asyncpg.Connection) -> int:
+    return int(await owner.fetchval("SELECT last_value FROM lane_id_seq"))
+
+
+async def test_a_start_of_a_known_lane_takes_no_value_of_the_sequence(
+    owner: asyncpg.Connection, worker: asyncpg.Connection
+) -> None:
+    lane = (await take(worker))["id"]
+    taken = await values_taken(owner)
+
+    assert [(await take(worker, each))["id"] for each in (THEIRS, MINE, THEIRS)] == [lane] * 3
+
+    assert await values_taken(owner) == taken
+
+
+async def test_the_lane_of_imports_takes_one_value_of_the_sequence(owner: asyncpg.Connection) -> None:
+    await owner.execute(statement("import_open_lane"))
+    taken = await values_taken(owner)
+
+    await owner.execute(statement("import_open_lane"))
+
+    assert await values_taken(owner) == taken
+    assert await owner.fetchval("SELECT count(*) FROM lane WHERE cluster = ''") == 1
+
+
+async def test_two_first_starts_at_once_both_get_the_lane_and_the_later_one_owns_it(
+    database: DatabaseUnderTest, owner: asyncpg.Connection, worker: asyncpg.Connection
+) -> None:
+    other = await asyncpg.connect(database.worker_dsn)
+    transaction = other.transaction()
+    await transaction.start()
+    first = await take(other, MINE)
+
+    second = asyncio.ensure_future(take(worker, THEIRS))
+    await until_waiting(other)
+    await transaction.commit()
+
+    assert tuple(await second) == tuple(first)
+    assert await owner.fetchval("SELECT owner FROM lane") == THEIRS
+    await other.close()
+
+
 async def test_owned_lane_knows_the_owner_only(worker: asyncpg.Connection) -> None:
     lane = await opened(worker)
     assert await worker.fetchval(statement("owned_lane"), lane, MINE) is True
