@@ -322,6 +322,10 @@ class Metrics:
         self._set_back = counter("offsets_set_back_total", "Lanes started below the offsets they had settled")
         self._retired = counter("records_retired_total", "Records of commands removed for their age")
 
+    def show(self, collector: Collector) -> None:
+        """Show what somebody else keeps, too."""
+        self._registry.register(collector)
+
     def answered(self, code: str, replayed: bool, count: int = 1) -> None:
         self._answers.labels(code, "true" if replayed else "false").inc(count)
 

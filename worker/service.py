@@ -17,6 +17,7 @@ from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssigno
 
 from worker.admin import serve_admin
 from worker.authorise import Logins
+from worker.backlog import Backlog
 from worker.contract import Contract, deployment
 from worker.courtesy import Courtesy
 from worker.credentials import PassCodes
@@ -141,6 +142,8 @@ def _tools(
     fuse = Fuse(time.monotonic)
     topics = settings.topics
     writer = f"{socket.gethostname()}:{os.getpid()}"
+    backlog = Backlog(consumer, time.time)
+    metrics.show(backlog)
     return Tools(
         database=database,
         consumer=consumer,
@@ -159,6 +162,7 @@ def _tools(
         clock=time.time,
         max_batch=settings.max_batch,
         courtesy=courtesy,
+        backlog=backlog,
         confirmed=membership.confirmed,
         replies=replies,
     )
@@ -171,7 +175,7 @@ def _replies(settings: Settings, look: TopicLook) -> Replies:
 async def _work(settings: Settings, stop: asyncio.Event, cluster: str, tools: Tools, membership: Membership) -> int:
     consumer = tools.consumer
     session_seconds = settings.kafka.session_timeout_ms / 1000
-    watchdog = Watchdog(consumer, tools.looks, tools.health)
+    watchdog = Watchdog(consumer, tools.looks, tools.health, tools.backlog)
     commits = Commits(consumer)
     supervisor = Supervisor(
         consumer,

@@ -18,7 +18,7 @@ ROOT: Final = Path(__file__).parents[2]
 ORDER: Final = (
     *("model", "decide", "errors", "sql", "database"),
     *("settings", "inflate", "fetched", "kafka"),
-    *("observe", "patience", "probe", "pulse", "tracing", "fuse", "courtesy", "contract"),
+    *("observe", "backlog", "patience", "probe", "pulse", "tracing", "fuse", "courtesy", "contract"),
     *("decode", "replies", "recall", "authorise", "credentials", "load", "apply", "record", "encode"),
     *("project", "result", "publish"),
     *("pipeline", "lane", "retention", "watchdog", "supervisor", "admin", "service"),
