@@ -105,7 +105,8 @@ async def serve(settings: Settings, *, stop: asyncio.Event, on_ready: Callable[[
         consumer = await start.consumer()
         if cluster is None or consumer is None:  # told to stop before everything was there
             return 0
-        retention = Retention(database, days=settings.record_retention_days, clock=time.time, metrics=metrics)
+        days = settings.record_retention_days
+        retention = Retention(database, days=days, clock=time.time, metrics=metrics, health=health)
         await opened.enter_async_context(_beside(retention.run(stop), stop))
         membership = Membership(consumer, settings.kafka.session_timeout_ms / 1000)
         look = TopicLook(client_options(settings.kafka))
