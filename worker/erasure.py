@@ -18,6 +18,7 @@ from aiokafka.admin.records_to_delete import RecordsToDelete
 from schemas import headers as h
 from schemas.access_token import AccountOwner
 from worker.browse import Browser, Span, browser, header
+from worker.database import Row
 from worker.decode import texts_of
 from worker.errors import WorkerError
 from worker.migrate import owner_connection
@@ -29,6 +30,8 @@ _SHORTEST_NEEDLE: Final = 6
 """A shorter id (`"1"`) stands in messages that have nothing to do with it."""
 
 OnProgress = Callable[[int, int], None]
+Place = tuple[int, int, int]
+"""A record of a command: its lane, offset and timestamp."""
 
 
 class UnknownContact(WorkerError):
@@ -80,7 +83,10 @@ class _Scope:
     accounts: Sequence[str]
     participants: Sequence[str]
     tokens: Sequence[str]
-    commands: frozenset[str]
+    decided: Mapping[int, int]
+    """Up to where each lane had decided before its records were looked through."""
+    records: Mapping[Place, str]
+    """The command ids of the records, by where they stand."""
     needles: frozenset[str]
 
 
@@ -99,10 +105,12 @@ async def erase(
     connection. Raises ``UnknownContact`` and ``DependencyAway``; a broker that is away is only noted.
     """
     async with owner_connection(settings.postgres.owner.get_secret_value()) as connection:
-        async with connection.transaction():
-            scope = await _scope(connection, organisation, contact)
-            rows = await _erased(connection, organisation, contact, scope) if carry_out else _planned(scope)
+        scope = await _scope(connection, organisation, contact)
+        rows = _planned(scope)
         if carry_out:
+            async with connection.transaction():
+                scope = await _locked(connection, organisation, scope)
+                rows = await _erased(connection, organisation, contact, scope)
             await connection.execute(statement("erase_vacuum"))
     mentions, topics = await _in_topics(settings, scope, delete=carry_out and delete_records, on_progress=on_progress)
     return Erasure(organisation, contact, carry_out, rows, mentions, topics)
@@ -114,12 +122,12 @@ def _planned(scope: _Scope) -> dict[str, int]:
         "accounts_receivable": len(scope.accounts),
         "rewards_participant": len(scope.participants),
         "access_token": len(scope.tokens),
-        "command_record": len(scope.commands),
+        "command_record": len(scope.records),
     }
 
 
 async def _scope(connection: asyncpg.Connection, organisation: str, contact: str) -> _Scope:
-    """What belongs to the contact, its access tokens locked."""
+    """What belongs to the contact. Looks through whole tables, and locks nothing."""
     if not await connection.fetchval(
         "SELECT EXISTS (SELECT FROM contact WHERE organisation = $1 AND id = $2)", organisation, contact
     ):
@@ -129,23 +137,43 @@ async def _scope(connection: asyncpg.Connection, organisation: str, contact: str
     participants = [row["participant"] for row in owned if row["participant"] is not None]
     tokens = await connection.fetch(statement("erase_tokens"), organisation, accounts, participants)
     ids = [row["id"] for row in tokens]
-    commands = await connection.fetch(statement("erase_commands"), organisation, ids)
+    decided = {row["id"]: row["next_offset"] for row in await connection.fetch(statement("erase_lanes"))}
+    records = await connection.fetch(statement("erase_records"), organisation, ids)
     texts = (contact, *accounts, *participants, *(text for row in tokens for text in row.values()))
     return _Scope(
         accounts,
         participants,
         ids,
-        frozenset(row["command_id"] for row in commands),
+        decided,
+        _by_place(records),
         frozenset(text for text in texts if text is not None and len(text) >= _SHORTEST_NEEDLE),
     )
 
 
+async def _locked(connection: asyncpg.Connection, organisation: str, scope: _Scope) -> _Scope:
+    """The same with its access tokens locked, and with what was decided upon them while they were not.
+
+    No lane waits for more than that: what is in whole tables was found before.
+    """
+    owned = (scope.tokens, scope.accounts, scope.participants)
+    rows = await connection.fetch(statement("erase_lock_tokens"), organisation, *owned)
+    tokens = [row["id"] for row in rows]
+    lanes, offsets = list(scope.decided), list(scope.decided.values())
+    newer = await connection.fetch(statement("erase_newer_records"), organisation, tokens, lanes, offsets)
+    return replace(scope, tokens=tokens, records={**scope.records, **_by_place(newer)})
+
+
+def _by_place(records: Sequence[Row]) -> dict[Place, str]:
+    return {(row["lane"], row["record_offset"], row["record_timestamp"]): row["command_id"] for row in records}
+
+
 async def _erased(connection: asyncpg.Connection, organisation: str, contact: str, scope: _Scope) -> dict[str, int]:
     """Remove it, and count the rows. Locks as a batch does: access tokens first, then the record of commands."""
+    places = [list(part) for part in zip(*scope.records, strict=True)] or [[], [], []]
     nothing = orjson.dumps(dict.fromkeys(AccountOwner.model_fields) | {"id": contact}).decode()
     done = {
         "access_token": await connection.execute(statement("erase_from_tokens"), organisation, scope.tokens),
-        "command_record": await connection.execute(statement("erase_from_records"), organisation, scope.tokens),
+        "command_record": await connection.execute(statement("erase_from_records"), *places, scope.tokens),
         "rewards_participant": await connection.execute(
             statement("erase_from_participants"), organisation, scope.participants
         ),
@@ -176,6 +204,7 @@ async def _in_topics(
 async def _mentions(
     kafka: Browser, admin: AIOKafkaAdminClient, spans: Sequence[Span], scope: _Scope, on_progress: OnProgress
 ) -> list[Mentions]:
+    commands = frozenset(scope.records.values())
     kept = await topic_configs(admin, list(dict.fromkeys(span.source.topic for span in spans)))
     positions = await _positions(admin)
     kafka.open(spans)
@@ -186,7 +215,7 @@ async def _mentions(
             done += 1
             if done % 1000 == 0:
                 on_progress(done, total)
-            if _mentioned(record, scope):
+            if _mentioned(record, commands, scope.needles):
                 count, last, stamped = count + 1, record.offset + 1, max(stamped, record.timestamp)
         if count:
             milliseconds = int(kept.get(span.source.topic, {}).get("retention.ms", "-1"))
@@ -225,16 +254,16 @@ async def _deleted(admin: AIOKafkaAdminClient, found: Sequence[Mentions]) -> lis
     return [replace(each, deleted=each.deletable) for each in found]
 
 
-def _mentioned(record: Any, scope: _Scope) -> bool:
-    if header(record, h.COMMAND_ID) in scope.commands:
+def _mentioned(record: Any, commands: frozenset[str], needles: frozenset[str]) -> bool:
+    if header(record, h.COMMAND_ID) in commands:
         return True
     key = (record.key or b"").decode(errors="replace")
-    if any(needle in key for needle in scope.needles):
+    if any(needle in key for needle in needles):
         return True
     value = record.value or b""
     try:
         whole = orjson.loads(value)
     except orjson.JSONDecodeError:
         text = value.decode(errors="replace")
-        return any(needle in text for needle in scope.needles)
-    return any(text in scope.needles for text in texts_of(whole))
+        return any(needle in text for needle in needles)
+    return any(text in needles for text in texts_of(whole))

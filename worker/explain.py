@@ -1,5 +1,6 @@
 """What happened to a command: where it was read, what was decided and why, and where its answer went."""
 
+import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -22,6 +23,9 @@ from worker.sql import statement
 
 _CLOCKS: Final = timedelta(minutes=1)
 """How far the clocks of workers and brokers may lie apart: an answer is looked for from so long before its decision."""
+
+_WHOLE_ID: Final = re.compile(r"ce:[^:]*:[^:]*:[^:]+|req:[^:]*:[^:]+")
+"""What is not sought among senders' own ids: for that, all that is recorded must be read."""
 
 
 class AmbiguousId(WorkerError):
@@ -140,7 +144,7 @@ async def _known_id(connection: asyncpg.Connection, asked: str) -> str:
     at = coordinates_of(asked)
     place = (None,) * 5 if at is None else (at.cluster, at.topic, at.partition, at.offset, at.timestamp)
     found = await connection.fetch(statement("explain_ids"), command_key(asked), *place)
-    if not found:
+    if not found and at is None and not _WHOLE_ID.fullmatch(asked):
         found = await connection.fetch(statement("explain_bare_id"), percent_encoded(asked))
     ids = [row["command_id"] for row in found]
     if len(ids) > 1:

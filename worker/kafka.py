@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka import errors as kafka_errors
 from aiokafka.client import AIOKafkaClient
 from aiokafka.helpers import create_ssl_context
@@ -192,6 +192,14 @@ def fetch_past(consumer: AIOKafkaConsumer, seconds: float) -> None:
     aiokafka waits a tenth of a second for them, and a lane that gives way leaves its records for longer (DESIGN 6).
     """
     consumer._fetcher._prefetch_backoff = seconds
+
+
+def position_of(consumer: AIOKafkaConsumer, source: TopicPartition) -> int | None:
+    """Where a partition is read next, without a wait; ``None`` if it is not assigned, or that is not known yet."""
+    if not consumer._subscription.is_assigned(source):
+        return None
+    state = consumer._subscription.subscription.assignment.state_value(source)
+    return int(state.position) if state.has_valid_position else None
 
 
 class OffsetsNotTold(kafka_errors.KafkaError):  # type: ignore[misc] # aiokafka carries no types

@@ -17,6 +17,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from opentelemetry.trace import Span
 
+from worker.backlog import Backlog
 from worker.courtesy import Courtesy, Turn
 from worker.database import Database
 from worker.errors import (
@@ -31,6 +32,7 @@ from worker.errors import (
     Unpublished,
 )
 from worker.fuse import Fuse
+from worker.kafka import position_of
 from worker.model import Answered, Coordinates, Delivery, lane_name
 from worker.observe import Health, LaneState, Metrics
 from worker.patience import Patience, carried_out, done_before, pause
@@ -44,6 +46,8 @@ from worker.tracing import batch_span, command_span, exported, link, step_span
 
 IDLE_SECONDS: Final = 0.5
 """How long one look for new records waits: a lane that is told to drain ends within this."""
+QUIET_LOOKS: Final = 10
+"""After so many looks in vain a lane is idle, and has time for what brings nobody an answer."""
 BROKER_SECONDS: Final = 15.0
 """The deadline of a request to the broker that is not part of a publication."""
 BEHIND_SECONDS: Final = 10.0
@@ -87,6 +91,7 @@ class Tools:
     max_batch: int
     courtesy: Courtesy
     topics: TopicWatch
+    backlog: Backlog
     confirmed: Callable[[], Awaitable[None]]
     """Returns once the group has confirmed, within a session, that the worker is a member; see ``Membership``."""
     replies: Replies = field(default_factory=Replies)
@@ -184,6 +189,7 @@ class Lane:
         self._left_out = 0
         self._is_settled = True
         self._topic_id: UUID | None = None
+        self._quiet = 0
         self._drain = asyncio.Event()
         self._patience = Patience()
         self._log = log.bind(topic=self._source.topic, partition=self._source.partition)
@@ -202,14 +208,14 @@ class Lane:
                 if self._tools.topics.is_another(self._source.topic, self._topic_id):
                     raise LaneLost("kafka: the topic was deleted and made anew")
                 taken = await self._take()
-                if not taken and not drain.is_set():
-                    await self._settle(hold)
-                hold = await self._work_off(hold, taken)
+                hold = await (self._work_off(hold, taken) if taken else self._rest(hold))
                 # Not before: a lane that fails at what it reads would be working at each of its starts.
                 if not drain.is_set():
                     self._say("working")
             await self._settle(hold)
         finally:
+            if drain.is_set():
+                self._tools.backlog.in_hand(self._source, None)
             await self._publisher.close()
 
     # --- start --------------------------------------------------------------------------------------------------------
@@ -254,6 +260,7 @@ class Lane:
         self._position = start.position
         await self._outlast_the_last_look()
         self._tools.consumer.seek(self._source, start.position)
+        self._tools.backlog.in_hand(self._source, None)  # what a lost lane has left is read again
         self._log.info("lane_started", position=start.position, committed=self._committed, next_offset=following)
         return Hold(self._row, self._site.name, self._owner, following)
 
@@ -404,11 +411,40 @@ class Lane:
 
     async def _work_off(self, hold: Hold, taken: Sequence[Delivery]) -> Hold:
         """Handle what was taken, in as many batches as the lane's turns make of it. A drain drops the rest."""
+        self._quiet = 0
         while taken and not self._drain.is_set():
+            self._tools.backlog.in_hand(self._source, taken[0].coordinates)
             async with self._turn(self._drain) as most:
                 if most:
                     hold = await self._handle(hold, taken[:most])
             taken = taken[most:]
+        self._tools.backlog.in_hand(self._source, None)
+        return hold
+
+    async def _rest(self, hold: Hold) -> Hold:
+        """Once it is quiet, commit past what holds no command: the markers behind a transaction of a sender's.
+
+        The group would lag by them for ever, and who scales by its lag would never come to rest. The client's position
+        is behind them: it moves with what a look gives, and over what holds nothing that could be given. All that it
+        gave is published, and no look is under way. The rest is the protocol of a batch, of no commands.
+        """
+        if self._drain.is_set():
+            return hold
+        await self._settle(hold)
+        self._quiet += 1
+        if self._quiet < QUIET_LOOKS:
+            return hold
+        self._quiet = 0
+        position = position_of(self._tools.consumer, self._source)
+        if position is None or position <= (self._committed or 0):
+            return hold
+        try:
+            hold = await self._tools.pipeline.pass_by(hold, self._position, position)
+        except DependencyAway as away:
+            await self._wait_out(away)
+        else:
+            self._over(away="postgres")
+            await self._until_published((), position)
         return hold
 
     async def _handle(self, hold: Hold, batch: Sequence[Delivery]) -> Hold:

@@ -1,5 +1,6 @@
 """Bring the schema up to date, whoever else is doing so at the same moment."""
 
+import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator
@@ -19,6 +20,7 @@ from worker.errors import POSTGRES_ERRORS, DependencyAway, WorkerError, from_pos
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 WORKER_ROLE: Final = "effective_worker"
+ALONE_SECONDS: Final = 0.1
 _SCHEMA: Final = "public"
 # Any number does, as long as every release takes the same one.
 _LOCK_KEY: Final = 0x0EFF_EC71_7E00
@@ -38,8 +40,7 @@ async def apply_migrations(owner_dsn: str, worker_dsn: str | None = None) -> tup
     ``DependencyAway``.
     """
     async with owner_connection(owner_dsn) as connection:
-        # Session-level, so that it also covers the tables in which the library keeps its own account.
-        await connection.execute("SELECT pg_advisory_lock($1)", _LOCK_KEY)
+        await _alone(connection)
         before = await _pending(connection)
         if before:
             try:
@@ -51,6 +52,15 @@ async def apply_migrations(owner_dsn: str, worker_dsn: str | None = None) -> tup
         if worker_dsn is not None:
             await _let_work(connection, user_of(worker_dsn))
         return before
+
+
+async def _alone(connection: asyncpg.Connection) -> None:
+    """Wait until nobody else migrates, and let nobody else. A statement that waited would be one that indexes wait for.
+
+    For the session, so that it also covers the tables in which the library keeps its own account.
+    """
+    while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK_KEY):  # noqa: ASYNC110 - it is Postgres that knows
+        await asyncio.sleep(ALONE_SECONDS)
 
 
 async def pending(owner_dsn: str) -> tuple[str, ...]:

@@ -170,6 +170,8 @@ class Health:
         self._progressed = clock()
         self._stuck: str | None = None
         self._stood: Away | None = None
+        self._ahead: float | None = None
+        self._clocks_agree = True
 
     def lane(self, source: TopicPartition, state: LaneState, reason: str = "") -> None:
         """Note the state of a partition's lane; the same state again keeps its ``since``."""
@@ -217,6 +219,10 @@ class Health:
         reason = f"the event loop stood for {seconds:.0f} s, longer than a session ({session_seconds:g} s)"
         self._stood = Away(reason, self._clock())
 
+    def clocks(self, ahead: float, *, agree: bool) -> None:
+        """Note by how many seconds the worker's clock is ahead of Postgres's, and whether that is near enough."""
+        self._ahead, self._clocks_agree = ahead, agree
+
     def live(self) -> tuple[bool, dict[str, Any]]:
         """Whether the process makes progress or has nothing to do, and the document that says so (CONTRACT 10)."""
         silent = self._clock() - self._progressed
@@ -241,7 +247,7 @@ class Health:
                 reasons.append(f"partition {name} is {lane.state}" + (f": {lane.reason}" if lane.reason else ""))
         document = {
             "ready": not reasons,
-            "reason": "; ".join(reasons) or "partitions assigned, database and broker reachable",
+            "reason": "; ".join([*(reasons or ["partitions assigned, database and broker reachable"]), *self._aside()]),
             "dependencies_away": {
                 name: {"reason": away.reason, "since": self._moment(away.since)}
                 for name, away in sorted(self._away.items())
@@ -251,9 +257,18 @@ class Health:
                 for name, lane in lanes.items()
             },
         }
+        if self._ahead is not None:
+            document["clock_ahead_of_postgres_seconds"] = round(self._ahead, 1)
         if self._bulk_topic is not None:
             document["bulk_gives_way"] = self.giving_way()
         return not reasons, document
+
+    def _aside(self) -> list[str]:
+        """What is wrong and makes no worker unready: its partitions are worked on."""
+        if self._clocks_agree or self._ahead is None:
+            return []
+        how = f"{abs(self._ahead):.0f} s {'ahead of' if self._ahead > 0 else 'behind'} that of Postgres"
+        return [f"records of commands are not retired: the worker's clock is {how}"]
 
     def _name(self, source: TopicPartition) -> str:
         """The number of a partition; in the bulk topic, with the topic before it."""
@@ -324,6 +339,10 @@ class Metrics:
             "offsets_missing_total", "Lanes started without an offset of the group, though it had one"
         )
         self._retired = counter("records_retired_total", "Records of commands removed for their age")
+
+    def show(self, collector: Collector) -> None:
+        """Show what somebody else keeps, too."""
+        self._registry.register(collector)
 
     def answered(self, code: str, replayed: bool, count: int = 1) -> None:
         self._answers.labels(code, "true" if replayed else "false").inc(count)

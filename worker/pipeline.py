@@ -161,6 +161,12 @@ class Pipeline:
             answered += part
         return answered, hold
 
+    async def pass_by(self, hold: Hold, first: int, following: int) -> Hold:
+        """Move the lane on over offsets that hold no command, as a batch without one. Raises as ``run`` does."""
+        async with self._transaction() as transaction:
+            _, hold = await _hold(transaction, hold, first, following, None)
+        return hold
+
     async def _in_pieces(self, hold: Hold, batch: Sequence[Decoded], first: int) -> tuple[list[Answered], Hold]:
         """Halve a batch that Postgres refuses until the bad command stands alone; its neighbours go on (DESIGN 3)."""
         try:
@@ -217,7 +223,7 @@ class Pipeline:
         fresh = [item for item in batch if _where(item) not in recalled] if recalled else batch
         verified = await self._verify(fresh)
         async with self._transaction() as transaction:
-            chain, hold = await _hold(transaction, hold, batch, first)
+            chain, hold = await _hold(transaction, hold, first, *_following(batch))
             ready = await self._make_ready(transaction, verified)
             bound = await recall_by_id(transaction, doubtful(ready.asked, ready.tokens) if trusting else ready.asked)
             decisions, _ = decide(ready.asked, State(ready.tokens, bound))
@@ -236,7 +242,7 @@ class Pipeline:
         verified = await self._verify(batch)
         answered: dict[int, Answered] = {}
         async with self._transaction() as transaction:
-            chain, hold = await _hold(transaction, hold, batch, first)
+            chain, hold = await _hold(transaction, hold, first, *_following(batch))
             ready = await self._make_ready(transaction, verified)
             decisions = rehearse(ready.asked, State(ready.tokens, await recall_by_id(transaction, ready.asked)))
             for positions in rounds(decisions):
@@ -329,7 +335,7 @@ class Pipeline:
         code = StatusCode.INTERNAL_ERROR
         answer = Answer(_coordinates(item).command_id, code, reason, now, organisation=organisation)
         async with self._database.transaction() as transaction:
-            _, hold = await _hold(transaction, hold, [item], first)
+            _, hold = await _hold(transaction, hold, first, *_following([item]))
             if is_real:
                 await record(transaction, hold.lane, [(_coordinates(item), answer)])
         if is_real:
@@ -337,12 +343,15 @@ class Pipeline:
         return [Answered(item, answer, None)], hold
 
 
-async def _hold(transaction: Connection, hold: Hold, batch: Sequence[Decoded], first: int) -> tuple[Chain, Hold]:
-    """The first statement of every batch: it fails for whoever is no longer the lane's owner."""
-    last = _coordinates(batch[-1])
+async def _hold(
+    transaction: Connection, hold: Hold, first: int, following: int, timestamp: int | None
+) -> tuple[Chain, Hold]:
+    """The first statement of every batch: it fails for whoever is no longer the lane's owner.
+
+    ``timestamp`` is of the command before the offset ``following``, if there is one.
+    """
     row = await transaction.fetchrow(
-        statement("hold_lane"),
-        *(hold.lane, hold.owner, first, last.offset + 1, hold.next_offset, last.timestamp),
+        statement("hold_lane"), hold.lane, hold.owner, first, following, hold.next_offset, timestamp
     )
     if row is None:
         # Further on, if a part of the batch was committed before what made this a second try.
@@ -363,6 +372,12 @@ async def _carry_out(
 
 def _is_dry_run(item: Decoded) -> bool:
     return item.envelope.dry_run
+
+
+def _following(batch: Sequence[Decoded]) -> tuple[int, int]:
+    """The offset that follows upon a batch, and the timestamp of its last command."""
+    last = _coordinates(batch[-1])
+    return last.offset + 1, last.timestamp
 
 
 def _coordinates(item: Decoded) -> Coordinates:

@@ -1,34 +1,64 @@
 """Retire the record of commands: past its time and settled, in small steps that never hold a lane up (DESIGN 2)."""
 
 import asyncio
+import random
+import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
 import structlog
 
 from worker.database import Database
 from worker.errors import WorkerError
-from worker.observe import Metrics
+from worker.observe import Health, Metrics
 from worker.patience import pause
 from worker.sql import statement
 
-STEP_RECORDS: Final = 500
-PAUSE_SECONDS: Final = 0.1
-"""Between two steps, so that a year's worth of records does not go in one burst."""
+STEP_SECONDS: Final = 0.05
+"""How long a step should take: the next one is larger or smaller by it, and the pause after it is as long."""
+FIRST_STEP: Final = 500
+SMALLEST_STEP: Final = 100
+LARGEST_STEP: Final = 10_000
 INTERVAL_SECONDS: Final = 600.0
+CLOCKS_SECONDS: Final = 60.0
+"""How far the worker's clock and Postgres's may lie apart: beyond, one of them is wrong, and nobody knows which."""
+
+# Any number does, as long as every release takes the same one.
+_LOCK_KEY: Final = 0x0E77
 
 log = structlog.get_logger(__name__)
 
 
 class Retention:
-    """Retires records of every lane in the database: those of a group that is gone have nobody else."""
+    """Retires records of every lane in the database: those of a group that is gone have nobody else.
 
-    def __init__(self, database: Database, *, days: int, clock: Callable[[], float], metrics: Metrics) -> None:
+    Their age is Postgres's to say, at both ends; the worker's clock is a witness only. All workers do this, each lane's
+    records one at a time.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        days: int,
+        clock: Callable[[], float],
+        metrics: Metrics,
+        health: Health,
+        timer: Callable[[], float] = time.monotonic,
+        chance: random.Random | None = None,
+    ) -> None:
+        """``clock`` gives seconds since the epoch; ``chance`` deals the lanes out, so that workers share them."""
         self._database = database
         self._age = timedelta(days=days)
         self._clock = clock
         self._metrics = metrics
+        self._health = health
+        self._timer = timer
+        self._chance = chance or random.Random()  # noqa: S311 - spreads work, guards no secret
+        self._records = FIRST_STEP
+        self._cleared: dict[int, int] = {}
+        """Up to where a lane's records are gone. A snapshot that is held for hours keeps them in the way of a step."""
 
     async def run(self, stop: asyncio.Event) -> None:
         """Look every ten minutes until ``stop``. A failure is reported and tried again at the next look."""
@@ -40,25 +70,63 @@ class Retention:
             await pause(INTERVAL_SECONDS, stop)
 
     async def retire(self, stop: asyncio.Event) -> int:
-        """Remove everything that is due now, step by step. Returns the number of records removed."""
-        due = datetime.fromtimestamp(self._clock(), UTC) - self._age
+        """Remove everything that is due now, step by step. Returns the number of records removed.
+
+        Nothing is removed while the clocks disagree.
+        """
+        if not await self._clocks_agree():
+            return 0
         total = 0
-        for lane in await self._lanes():
-            removed = STEP_RECORDS
-            while removed == STEP_RECORDS and not stop.is_set():
-                removed = await self._step(lane, due)
-                total += removed
-                self._metrics.records_retired(removed)
-                await pause(PAUSE_SECONDS if removed else 0, stop)
+        lanes = await self._lanes()
+        self._chance.shuffle(lanes)
+        for lane, first in lanes:
+            total += await self._retire_lane(lane, first, stop)
         if total:
             log.info("records_retired", count=total)
         return total
 
-    async def _lanes(self) -> list[int]:
-        async with self._database.connection() as connection:
-            return [row["id"] for row in await connection.fetch(statement("lanes"))]
+    async def _retire_lane(self, lane: int, first: int, stop: asyncio.Event) -> int:
+        since = self._cleared.get(lane, 0)
+        since, total, asked, removed = (since if since <= first else 0), 0, 0, 0
+        while removed == asked and not stop.is_set():
+            began, asked = self._timer(), self._records
+            removed, since = await self._step(lane, since, asked)
+            took = self._timer() - began
+            total += removed
+            self._cleared[lane] = since
+            self._metrics.records_retired(removed)
+            self._records = next_step(asked, removed, took)
+            await pause(took if removed else 0, stop)
+        return total
 
-    async def _step(self, lane: int, due: datetime) -> int:
+    async def _lanes(self) -> list[tuple[int, int]]:
+        """Every lane, and up to where it is settled."""
+        async with self._database.connection() as connection:
+            return [(row["id"], row["first_offset"] or 0) for row in await connection.fetch(statement("lanes"))]
+
+    async def _step(self, lane: int, since: int, records: int) -> tuple[int, int]:
+        """How many were removed, and from where to go on."""
         async with self._database.transaction() as transaction:
-            removed = await transaction.execute(statement("retire_records"), lane, due, STEP_RECORDS)
-        return int(removed.removeprefix("DELETE "))
+            row = await transaction.fetchrow(statement("retire_records"), lane, self._age, records, since, _LOCK_KEY)
+        return (0, since) if row is None or row["last"] is None else (row["records"], row["last"])
+
+    async def _clocks_agree(self) -> bool:
+        async with self._database.connection() as connection:
+            before = self._clock()
+            theirs = await connection.fetchval(statement("postgres_clock"))
+            waited = self._clock() - before
+        ahead: float = before + waited / 2 - theirs.timestamp()
+        agree = abs(ahead) - waited / 2 <= CLOCKS_SECONDS
+        self._health.clocks(ahead, agree=agree)
+        if not agree:
+            log.error("records_not_retired", ahead_seconds=round(ahead, 1), reason="the clocks disagree")
+        return agree
+
+
+def next_step(asked: int, removed: int, took: float) -> int:
+    """How many records the next step takes, after one that ``took`` so many seconds. A step not filled tells little."""
+    if took > STEP_SECONDS:
+        return max(SMALLEST_STEP, asked // 2)
+    if removed == asked and took < STEP_SECONDS / 2:
+        return min(LARGEST_STEP, asked * 2)
+    return asked

@@ -18,6 +18,7 @@ from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssigno
 from worker.admin import serve_admin
 from worker.authorise import Logins
 from worker.background import beside
+from worker.backlog import Backlog
 from worker.contract import Contract, deployment
 from worker.courtesy import Courtesy
 from worker.credentials import PassCodes
@@ -107,7 +108,8 @@ async def serve(settings: Settings, *, stop: asyncio.Event, on_ready: Callable[[
         consumer = await start.consumer()
         if cluster is None or consumer is None:  # told to stop before everything was there
             return 0
-        retention = Retention(database, days=settings.record_retention_days, clock=time.time, metrics=metrics)
+        days = settings.record_retention_days
+        retention = Retention(database, days=days, clock=time.time, metrics=metrics, health=health)
         await opened.enter_async_context(beside("retention", retention.run(stop), stop))
         membership = Membership(consumer, settings.kafka.session_timeout_ms / 1000)
         look = TopicLook(client_options(settings.kafka))
@@ -151,6 +153,8 @@ def _tools(
     fuse = Fuse(time.monotonic)
     own = settings.topics
     writer = f"{socket.gethostname()}:{os.getpid()}"
+    backlog = Backlog(consumer, time.time)
+    metrics.show(backlog)
     return Tools(
         database=database,
         consumer=consumer,
@@ -170,6 +174,7 @@ def _tools(
         max_batch=settings.max_batch,
         courtesy=courtesy,
         topics=topics,
+        backlog=backlog,
         confirmed=membership.confirmed,
         replies=replies,
     )
@@ -182,7 +187,7 @@ def _replies(settings: Settings, look: TopicLook) -> Replies:
 async def _work(settings: Settings, stop: asyncio.Event, cluster: str, tools: Tools, membership: Membership) -> int:
     consumer = tools.consumer
     session_seconds = settings.kafka.session_timeout_ms / 1000
-    watchdog = Watchdog(consumer, tools.looks, tools.health)
+    watchdog = Watchdog(consumer, tools.looks, tools.health, tools.backlog)
     seat = Seat(consumer)
     commits = Commits(consumer)
     supervisor = Supervisor(

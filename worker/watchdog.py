@@ -9,6 +9,7 @@ from typing import Any, Final
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from worker.backlog import Backlog
 from worker.errors import KAFKA_ERRORS, ClientStuck
 from worker.observe import Health
 from worker.patience import carried_out, pause
@@ -38,11 +39,13 @@ class Watchdog:
         consumer: AIOKafkaConsumer,
         looks: Mapping[TopicPartition, "asyncio.Future[Any]"],
         health: Health,
+        backlog: Backlog,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._consumer = consumer
         self._looks = looks
         self._health = health
+        self._backlog = backlog
         self._clock = clock
         self._unseen: dict[TopicPartition, _End] = {}
         self._starved: str | None = None
@@ -63,10 +66,15 @@ class Watchdog:
     async def look(self) -> None:
         """Ask where the logs end, and find a lane that has waited too long for records that are there.
 
-        A lane's position does not tell: it stays before the marker of a transaction. The client's own high watermark
-        does, because every answer to a fetch brings it along; and a broker that does not answer starves no lane.
+        A lane's position does not tell: it stays before the marker of a transaction until the client looks behind that.
+        The client's own high watermark does, because every answer to a fetch brings it along; and a broker that does
+        not answer starves no lane.
         """
-        ends = await self._ends([source for source in self._looks if self._waits(source)])
+        waiting = {source for source in self._looks if self._waits(source)}
+        told = await self._ends(sorted(self._consumer.assignment()))
+        if told is not None:
+            self._backlog.told(told)
+        ends = {source: end for source, end in (told or {}).items() if source in waiting}
         unseen = {}
         for source, end in ends.items():
             if self._waits(source):
@@ -80,7 +88,8 @@ class Watchdog:
                 where = f"partition {each.source.partition} of {each.source.topic}"
                 self._starved = f"{where} has had records for {waited:.0f} s that do not come"
 
-    async def _ends(self, sources: list[TopicPartition]) -> dict[TopicPartition, int]:
+    async def _ends(self, sources: list[TopicPartition]) -> dict[TopicPartition, int] | None:
+        """``None`` if the broker does not say."""
         if not sources:
             return {}
         try:
@@ -88,7 +97,7 @@ class Watchdog:
                 ends: dict[TopicPartition, int] = await self._consumer.end_offsets(sources)
         except KAFKA_ERRORS as error:
             log.debug("ends_not_told", reason=type(error).__name__)
-            return {}
+            return None
         return ends
 
     def _waits(self, source: TopicPartition) -> bool:

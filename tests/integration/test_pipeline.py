@@ -632,6 +632,28 @@ async def test_a_lane_that_stands_elsewhere_than_its_row_is_lost(j: Journey, lan
     assert await j.count("transition") == 1
 
 
+async def test_a_lane_passes_by_what_holds_no_command_and_what_it_decided_before_is_settled(
+    j: Journey, lane: Partition
+) -> None:
+    await lane.run(by_code())
+    lane.hold = await j.pipeline.pass_by(lane.hold, 1, 3)
+
+    row = await j.owner.fetchrow("SELECT first_offset, next_offset FROM lane")
+    assert row is not None
+    assert (*row, lane.hold.next_offset) == (1, 3, 3)
+    lane.log += lane.log[:1] * 2  # two markers
+    assert codes(await lane.run(by_code(CARD_CODE))) == ["OK"]
+
+
+async def test_a_lane_that_was_taken_passes_nothing_by(j: Journey, lane: Partition) -> None:
+    await lane.taken_over()
+
+    with pytest.raises(LaneLost):
+        await j.pipeline.pass_by(lane.hold, 0, 3)
+
+    assert await j.owner.fetchval("SELECT next_offset FROM lane") == 0
+
+
 async def test_a_lane_taken_between_recall_and_transaction_writes_nothing(database: DatabaseUnderTest) -> None:
     class Takes(PassCodes):
         """Another worker takes the lane while the pass codes are compared."""

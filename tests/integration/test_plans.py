@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
@@ -104,7 +104,7 @@ STATEMENTS: Final = (
             ("recall_by_id", lambda count: (["ORG1"] * count, [UUID(int=number + 1) for number in range(count)])),
             ("project_accounts", lambda count: named("A", count)),
             ("apply", lambda count: (1, 1, count, bytes(32), NOW.replace(tzinfo=None))),
-            ("retire_records", lambda count: (1, datetime(2100, 1, 1, tzinfo=UTC), count)),
+            ("retire_records", lambda count: (1, timedelta(days=-1), count, 0, 7)),
         )
     ),
     *(
@@ -112,6 +112,26 @@ STATEMENTS: Final = (
         for label, names in (("one field", GOLDEN[1:2]), ("the golden four", GOLDEN), ("all fields", ()))
     ),
 )
+LOOKING_BACK: Final = tuple(
+    Asked(name, statement(name), arguments)
+    for name, arguments in (
+        ("explain", lambda _: ("7", UUID(int=7))),
+        ("explain_ids", lambda _: (UUID(int=7), "c", "t", 0, ROWS // THERE, 0)),
+        ("explain_transition", lambda _: ("7", None)),
+        ("erase_lock_tokens", lambda count: ("ORG1", each("T", count), each("A", count), each("R", count))),
+        ("erase_newer_records", lambda count: ("ORG1", each("T", count), [1], [ROWS - count + 1])),
+        (
+            "erase_from_records",
+            lambda count: (
+                [1] * count,
+                [number * (ROWS // THERE) for number in range(1, count + 1)],
+                [0] * count,
+                each("T", count),
+            ),
+        ),
+    )
+)
+"""What is asked beside the journey, by the owner, planned as Postgres likes: rows are locked, or a person waits."""
 
 
 @pytest.fixture
@@ -195,6 +215,26 @@ async def test_no_statement_reads_a_whole_table_or_spills(worker: asyncpg.Connec
     assert found == []
 
 
+@pytest.mark.parametrize("count", [1, 100])
+async def test_nothing_that_looks_back_reads_a_whole_table_while_somebody_waits(
+    owner: asyncpg.Connection, count: int
+) -> None:
+    found = [
+        (asked.name, fault) for asked in LOOKING_BACK for fault in faults(await explained(owner, asked, count), count)
+    ]
+
+    assert found == []
+
+
+async def test_without_its_index_the_search_for_a_retired_commands_transition_would_be_seen(
+    owner: asyncpg.Connection,
+) -> None:
+    await owner.execute("DROP INDEX transition_command_idx")
+    asked = next(asked for asked in LOOKING_BACK if asked.name == "explain_transition")
+
+    assert list(faults(await explained(owner, asked, 1), 1)) == ["Seq Scan of transition"]
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("count", BATCHES)
 async def test_apply_finds_the_facts_of_the_batch(worker: asyncpg.Connection, mode: str, count: int) -> None:
@@ -234,8 +274,8 @@ async def test_a_sort_that_spills_would_be_seen(worker: asyncpg.Connection) -> N
 
 
 def test_no_statement_of_the_journey_is_left_out() -> None:
-    # `lanes` reads all of a small table, `constraints_now` none; what looks back or loads is no part of the journey.
-    unplanned = ("lanes", "constraints_now")
+    # `lanes` reads all of a small table, the two others none; what looks back or loads is no part of the journey.
+    unplanned = ("lanes", "constraints_now", "postgres_clock")
     looking_back = ("audit_", "erase_", "explain", "history", "reconcile_", "dead_letter_")
     others = ("import_", "demo_", "lacking_rights", "mend_lane", *looking_back, *unplanned)
     files = {Path(each.name).stem for each in resources.files("worker.sql").iterdir() if each.name.endswith(".sql")}

@@ -2,34 +2,54 @@
 
 import asyncio
 import time
-from typing import Final
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.journey import CARD_CODE, EFFECTIVE_CODE, Journey, Partition, by_code, codes
+from tests.pace import stretched
 from tests.providers.postgres import DatabaseUnderTest, PostgresServer
 from tests.waiting import in_time, until, until_answered
 from worker import retention
 from worker.database import Database
-from worker.observe import Metrics
+from worker.observe import Health, Metrics
 from worker.retention import Retention
-
-DAY: Final = 24 * 60 * 60
-
-
-class Later:
-    """The clock of a worker that lives this many days later."""
-
-    def __init__(self, days: float) -> None:
-        self.days = days
-
-    def __call__(self) -> float:
-        return time.time() + self.days * DAY
+from worker.sql import statement
 
 
-def retiring(j: Journey, clock: Later, days: int = 30) -> tuple[Retention, Metrics]:
-    metrics = Metrics()
-    return Retention(j.database, days=days, clock=clock, metrics=metrics), metrics
+def ahead(seconds: float) -> Callable[[], float]:
+    """The clock of a worker that is so far ahead."""
+    return lambda: time.time() + seconds
+
+
+class Retiring:
+    """What a worker does for one database, and what it says of it."""
+
+    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
+        self.metrics = Metrics()
+        self.health = Health()
+        self.retention = Retention(database, days=30, clock=clock, metrics=self.metrics, health=self.health)
+
+    async def retire(self) -> int:
+        return await self.retention.retire(asyncio.Event())
+
+    @property
+    def said(self) -> dict[str, Any]:
+        return self.health.ready()[1]
+
+
+async def let_days_go_by(j: Journey, days: float) -> None:
+    """Make every record so much older."""
+    await j.owner.execute("UPDATE command_record SET recorded_at = recorded_at - $1::interval", timedelta(days=days))
+
+
+async def after(j: Journey, days: float) -> int:
+    """How many records a worker removes so many days later."""
+    await let_days_go_by(j, days)
+    return await Retiring(j.database).retire()
 
 
 async def offsets(j: Journey, lane: Partition) -> list[int]:
@@ -43,12 +63,13 @@ async def test_records_past_their_time_and_below_the_last_batch_are_removed(j: J
     lane = await j.lane()
     await lane.run(by_code(), by_code(EFFECTIVE_CODE))
     await lane.run(by_code(EFFECTIVE_CODE))
-    old, metrics = retiring(j, Later(30.01))
+    await let_days_go_by(j, 30.01)
+    old = Retiring(j.database)
 
-    assert await old.retire(asyncio.Event()) == 2
+    assert await old.retire() == 2
 
     assert await offsets(j, lane) == [2]
-    assert b"effective_worker_records_retired_total 2.0" in metrics.text()
+    assert b"effective_worker_records_retired_total 2.0" in old.metrics.text()
 
 
 async def test_records_within_their_time_stay(j: Journey) -> None:
@@ -56,7 +77,7 @@ async def test_records_within_their_time_stay(j: Journey) -> None:
     await lane.run(by_code())
     await lane.run(by_code(EFFECTIVE_CODE))
 
-    assert await retiring(j, Later(29.99))[0].retire(asyncio.Event()) == 0
+    assert await after(j, 29.99) == 0
     assert await offsets(j, lane) == [0, 1]
 
 
@@ -64,7 +85,7 @@ async def test_the_last_batch_stays_however_old_since_it_may_not_be_published(j:
     lane = await j.lane()
     first = await lane.run(by_code(), by_code(EFFECTIVE_CODE))
 
-    assert await retiring(j, Later(1000))[0].retire(asyncio.Event()) == 0
+    assert await after(j, 1000) == 0
 
     assert await (await lane.taken_over()).take(lane.log) == first
 
@@ -75,7 +96,7 @@ async def test_records_of_every_lane_are_retired(j: Journey) -> None:
         await lane.run(by_code(EFFECTIVE_CODE))
         await lane.run(by_code(EFFECTIVE_CODE))
 
-    assert await retiring(j, Later(31))[0].retire(asyncio.Event()) == 3
+    assert await after(j, 31) == 3
     assert [await offsets(j, lane) for lane in lanes] == [[1]] * 3
 
 
@@ -85,14 +106,14 @@ async def test_a_lane_that_never_decided_anything_has_nothing_to_retire(j: Journ
         " VALUES ('c', 'g', 't', 9, gen_random_uuid(), now())"
     )
 
-    assert await retiring(j, Later(1000))[0].retire(asyncio.Event()) == 0
+    assert await after(j, 1000) == 0
 
 
 async def test_a_transition_outlives_its_record_and_the_token_stays_effective(j: Journey) -> None:
     lane = await j.lane()
     await lane.run(by_code(request_id="1"))
     await lane.run(by_code(EFFECTIVE_CODE))
-    await retiring(j, Later(31))[0].retire(asyncio.Event())
+    await after(j, 31)
 
     answered = await lane.run(by_code(request_id="1"), by_code(CARD_CODE, request_id="1"))
 
@@ -101,15 +122,107 @@ async def test_a_transition_outlives_its_record_and_the_token_stays_effective(j:
     assert await j.count("transition") == 2
 
 
+async def test_how_old_a_record_is_says_postgres_and_no_worker(j: Journey) -> None:
+    lane = await j.lane()
+    await lane.run(by_code(), by_code(EFFECTIVE_CODE))
+    await lane.run(by_code(EFFECTIVE_CODE))
+
+    await j.owner.execute("UPDATE command_record SET decided_at = decided_at - interval '1000 days'")
+
+    assert await Retiring(j.database).retire() == 0
+    assert await offsets(j, lane) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("seconds", [31 * 24 * 60 * 60, 120, -120])
+async def test_a_worker_whose_clock_is_wrong_retires_nothing_and_says_so(j: Journey, seconds: float) -> None:
+    lane = await j.lane()
+    await lane.run(by_code(EFFECTIVE_CODE))
+    await lane.run(by_code(EFFECTIVE_CODE))
+    await let_days_go_by(j, 31)
+    wrong = Retiring(j.database, ahead(seconds))
+
+    with capture_logs() as lines:
+        assert await wrong.retire() == 0
+
+    assert await offsets(j, lane) == [0, 1]
+    assert [(line["event"], line["log_level"]) for line in lines] == [("records_not_retired", "error")]
+    assert wrong.said["clock_ahead_of_postgres_seconds"] == pytest.approx(seconds, abs=stretched(5))
+    assert "records of commands are not retired: the worker's clock is" in wrong.said["reason"]
+    assert ("ahead of" if seconds > 0 else "behind") in wrong.said["reason"]
+
+
+async def test_clocks_that_lie_a_little_apart_hold_nothing_up(j: Journey) -> None:
+    lane = await j.lane()
+    await lane.run(by_code(EFFECTIVE_CODE))
+    await lane.run(by_code(EFFECTIVE_CODE))
+    await let_days_go_by(j, 31)
+    near = Retiring(j.database, ahead(20))
+
+    assert await near.retire() == 1
+
+    assert near.said["clock_ahead_of_postgres_seconds"] == pytest.approx(20, abs=stretched(5))
+    assert "not retired" not in near.said["reason"]
+
+
+async def test_no_two_workers_retire_records_of_one_lane_at_once_and_none_waits(j: Journey) -> None:
+    lanes = [await j.lane(number) for number in range(2)]
+    for lane in lanes:
+        await lane.run(by_code(EFFECTIVE_CODE))
+        await lane.run(by_code(EFFECTIVE_CODE))
+    await let_days_go_by(j, 31)
+    transaction = j.owner.transaction()
+    await transaction.start()
+    step = statement("retire_records"), lanes[0].hold.lane, timedelta(days=30), 500, 0, retention._LOCK_KEY
+    assert await j.owner.fetchval(*step) == 1
+
+    other = Retiring(j.database)
+    assert await in_time(other.retire(), "it left the lane alone") == 1
+    assert await offsets(j, lanes[1]) == [1]
+
+    await transaction.rollback()
+    assert await other.retire() == 1
+
+
+async def test_a_lane_whose_offsets_began_anew_is_looked_at_from_its_beginning(j: Journey) -> None:
+    lane = await j.lane()
+    await lane.run(*[by_code(EFFECTIVE_CODE)] * 5)
+    await lane.run(by_code(EFFECTIVE_CODE))
+    await let_days_go_by(j, 31)
+    retiring = Retiring(j.database)
+    assert await retiring.retire() == 5
+
+    await j.owner.execute("UPDATE command_record SET record_offset = 1")
+    await j.owner.execute("UPDATE lane SET first_offset = 2, next_offset = 3")
+
+    assert await retiring.retire() == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "removed", "took", "following"),
+    [
+        pytest.param(500, 500, 0.01, 1000, id="quick, and more to do"),
+        pytest.param(8000, 8000, 0.01, 10_000, id="never too large"),
+        pytest.param(500, 500, 0.04, 500, id="long enough"),
+        pytest.param(500, 20, 0.01, 500, id="nothing to learn from"),
+        pytest.param(5000, 5000, 0.2, 2500, id="too long"),
+        pytest.param(5000, 0, 0.2, 2500, id="too long for nothing"),
+        pytest.param(150, 150, 9.0, 100, id="never too small"),
+    ],
+)
+def test_a_step_is_as_large_as_its_time_allows(asked: int, removed: int, took: float, following: int) -> None:
+    assert retention.next_step(asked, removed, took) == following
+
+
 async def test_many_records_go_in_small_steps(j: Journey, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retention, "STEP_RECORDS", 3)
-    monkeypatch.setattr(retention, "PAUSE_SECONDS", 0)
+    monkeypatch.setattr(retention, "FIRST_STEP", 3)
+    monkeypatch.setattr(retention, "LARGEST_STEP", 3)
+    monkeypatch.setattr(retention, "SMALLEST_STEP", 3)
     lane = await j.lane()
     await lane.run(*[by_code(EFFECTIVE_CODE)] * 10)
     await lane.run(by_code(EFFECTIVE_CODE))
     steps = count_steps(monkeypatch)
 
-    assert await retiring(j, Later(31))[0].retire(asyncio.Event()) == 10
+    assert await after(j, 31) == 10
     assert steps == [3, 3, 3, 1]
 
 
@@ -142,25 +255,28 @@ async def test_a_step_does_not_wait_for_a_batch_under_way(j: Journey) -> None:
     lane = await j.lane()
     await lane.run(by_code(EFFECTIVE_CODE))
     await lane.run(by_code(EFFECTIVE_CODE))
+    await let_days_go_by(j, 31)
     transaction = j.owner.transaction()
     await transaction.start()
     await j.owner.execute("UPDATE lane SET next_offset = next_offset + 1")
 
-    assert await in_time(retiring(j, Later(31))[0].retire(asyncio.Event()), "the step was done") == 1
+    assert await in_time(Retiring(j.database).retire(), "the step was done") == 1
 
     await transaction.rollback()
 
 
 async def test_a_stopped_worker_stops_between_two_steps(j: Journey, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retention, "STEP_RECORDS", 1)
+    monkeypatch.setattr(retention, "FIRST_STEP", 1)
     lane = await j.lane()
     await lane.run(*[by_code(EFFECTIVE_CODE)] * 5)
     await lane.run(by_code(EFFECTIVE_CODE))
     stop = asyncio.Event()
     stop.set()
 
-    assert await retiring(j, Later(31))[0].retire(stop) == 0
-    await in_time(retiring(j, Later(31))[0].run(stop), "it ended")
+    await let_days_go_by(j, 31)
+
+    assert await Retiring(j.database).retention.retire(stop) == 0
+    await in_time(Retiring(j.database).retention.run(stop), "it ended")
     assert len(await offsets(j, lane)) == 6
 
 
@@ -169,11 +285,11 @@ async def test_it_looks_again_after_a_while(j: Journey, monkeypatch: pytest.Monk
     lane = await j.lane()
     await lane.run(by_code(EFFECTIVE_CODE))
     await lane.run(by_code(EFFECTIVE_CODE))
-    clock, stop = Later(0), asyncio.Event()
-    running = asyncio.ensure_future(retiring(j, clock)[0].run(stop))
+    stop = asyncio.Event()
+    running = asyncio.ensure_future(Retiring(j.database).retention.run(stop))
     assert await offsets(j, lane) == [0, 1]
 
-    clock.days = 31
+    await let_days_go_by(j, 31)
 
     await until_answered(lambda: offsets(j, lane), lambda left: left == [1], what="the older record was removed")
 
@@ -187,7 +303,7 @@ async def test_a_database_that_is_away_ends_nothing(
     monkeypatch.setattr(retention, "INTERVAL_SECONDS", 0.01)
     opened = await Database.open(database.worker_dsn.replace(database.name, "no_such_database"), connections=1)
     stop = asyncio.Event()
-    retention_ = Retention(opened, days=30, clock=time.time, metrics=Metrics())
+    retention_ = Retiring(opened).retention
     running = asyncio.ensure_future(retention_.run(stop))
     tried = 0
     retire = retention_.retire

@@ -131,6 +131,48 @@ async def test_take_lane_waits_for_a_batch_under_way(database: DatabaseUnderTest
     await other.close()
 
 
+async def values_taken(owner: asyncpg.Connection) -> int:
+    return int(await owner.fetchval("SELECT last_value FROM lane_id_seq"))
+
+
+async def test_a_start_of_a_known_lane_takes_no_value_of_the_sequence(
+    owner: asyncpg.Connection, worker: asyncpg.Connection
+) -> None:
+    lane = (await take(worker))["id"]
+    taken = await values_taken(owner)
+
+    assert [(await take(worker, each))["id"] for each in (THEIRS, MINE, THEIRS)] == [lane] * 3
+
+    assert await values_taken(owner) == taken
+
+
+async def test_the_lane_of_imports_takes_one_value_of_the_sequence(owner: asyncpg.Connection) -> None:
+    await owner.execute(statement("import_open_lane"))
+    taken = await values_taken(owner)
+
+    await owner.execute(statement("import_open_lane"))
+
+    assert await values_taken(owner) == taken
+    assert await owner.fetchval("SELECT count(*) FROM lane WHERE cluster = ''") == 1
+
+
+async def test_two_first_starts_at_once_both_get_the_lane_and_the_later_one_owns_it(
+    database: DatabaseUnderTest, owner: asyncpg.Connection, worker: asyncpg.Connection
+) -> None:
+    other = await asyncpg.connect(database.worker_dsn)
+    transaction = other.transaction()
+    await transaction.start()
+    first = await take(other, MINE)
+
+    second = asyncio.ensure_future(take(worker, THEIRS))
+    await until_waiting(other)
+    await transaction.commit()
+
+    assert tuple(await second) == tuple(first)
+    assert await owner.fetchval("SELECT owner FROM lane") == THEIRS
+    await other.close()
+
+
 async def test_owned_lane_knows_the_owner_only(worker: asyncpg.Connection) -> None:
     lane = await opened(worker)
     assert await worker.fetchval(statement("owned_lane"), lane, MINE) is True
@@ -505,7 +547,10 @@ async def test_record_writes_every_new_decision(worker: asyncpg.Connection) -> N
     of_both = {"lane": lane, "organisation": "ORG1", "digest": b"digest", "replayed": False, "decided_at": NOW}
     shown = {"record_offset": 3, "record_timestamp": 8, "status": "OK", "message": "", "fields": 5}
     denied = {"record_offset": 4, "record_timestamp": 1, "status": "ACCESS_DENIED", "message": "not yours", "fields": 0}
-    assert [dict(row) for row in await worker.fetch("SELECT * FROM command_record ORDER BY record_offset")] == [
+    rows = [dict(row) for row in await worker.fetch("SELECT * FROM command_record ORDER BY record_offset")]
+    now = await worker.fetchval("SELECT now()")
+    assert all(abs(now - row.pop("recorded_at")) < timedelta(hours=1) for row in rows)
+    assert rows == [
         {"command_key": UUID(command_key(command_id)), "command_id": command_id, **of_both, **of_one}
         for command_id, of_one in (
             (applied, {**shown, "access_token_id": TOKEN_ID, "version": 1}),
@@ -629,13 +674,20 @@ async def test_recall_by_id_finds_applied_commands_of_any_lane_in_their_organisa
 async def test_retire_records_removes_what_is_old_and_settled_in_steps(worker: asyncpg.Connection) -> None:
     lane = await opened(worker, at=10)
     await remember(worker, lane, *range(12), applied=False)
-    later = datetime(2026, 3, 5, tzinfo=UTC)
+    anything, old = timedelta(days=-1), timedelta(days=1)
 
-    assert await worker.execute(statement("retire_records"), lane, NOW, 4) == "DELETE 0"
-    assert await worker.execute(statement("retire_records"), lane, later, 4) == "DELETE 4"
+    async def step(age: timedelta, records: int, since: int = 0) -> tuple[int, int | None]:
+        row = await worker.fetchrow(statement("retire_records"), lane, age, records, since, 7)
+        assert row is not None
+        return row["records"], row["last"]
+
+    assert await step(old, 4) == (0, None)
+    assert await step(anything, 4) == (4, 3)
     assert await recorded(worker, lane) == [*range(4, 12)]
-    assert await worker.execute(statement("retire_records"), lane, later, 100) == "DELETE 6"
-    assert await worker.execute(statement("retire_records"), lane, later, 100) == "DELETE 0"
+    assert await step(anything, 3, 5) == (3, 7)
+    assert await recorded(worker, lane) == [4, *range(8, 12)]
+    assert await step(anything, 100) == (3, 9)
+    assert await step(anything, 100) == (0, None)
 
 
 async def test_every_statement_of_the_journey_is_a_file_that_postgres_can_plan(worker: asyncpg.Connection) -> None:

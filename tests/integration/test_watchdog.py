@@ -13,6 +13,7 @@ from tests.acceptance.clients import Outgoing, send, wait_settled
 from tests.pace import patience
 from tests.providers.kafka import KafkaServer, TopicNames
 from tests.waiting import in_time
+from worker.backlog import Backlog
 from worker.errors import ClientStuck
 from worker.observe import Health
 from worker.watchdog import PATIENCE_SECONDS, Watchdog
@@ -26,7 +27,8 @@ class Reading:
         self.source = source
         self.looks: dict[TopicPartition, asyncio.Future[Any]] = {}
         self.now = 0.0
-        self.watchdog = Watchdog(consumer, self.looks, Health(), lambda: self.now)
+        backlog = Backlog(consumer, lambda: self.now)
+        self.watchdog = Watchdog(consumer, self.looks, Health(), backlog, lambda: self.now)
 
     async def take(self) -> list[Any]:
         return [record.value for record in (await self.look(10_000)).get(self.source, [])]

@@ -18,7 +18,7 @@ ROOT: Final = Path(__file__).parents[2]
 ORDER: Final = (
     *("model", "decide", "errors", "sql", "database"),
     *("settings", "inflate", "fetched", "topic_ids", "kafka"),
-    *("observe", "patience", "background", "probe", "pulse", "topic_watch"),
+    *("observe", "backlog", "patience", "background", "probe", "pulse", "topic_watch"),
     *("tracing", "fuse", "courtesy", "contract"),
     *("decode", "replies", "recall", "authorise", "credentials", "load", "apply", "record", "encode"),
     *("project", "result", "publish"),

@@ -20,6 +20,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from schemas.codes import StatusCode
 from tests.pace import stretched
 from tests.waiting import in_time, until
+from worker.backlog import Backlog, Behind
 from worker.courtesy import Courtesy, Turn
 from worker.database import Database
 from worker.errors import AnswerRefused, DependencyAway, Fenced, FuseBlown, LaneBlocked, LaneLost, Unpublished
@@ -40,9 +41,12 @@ POST: Final = Post("results", "transitions", "dead-letters", "group", "worker")
 
 
 class Log:
-    """One partition, read the way aiokafka reads it: whoever looks first when records arrive takes them all."""
+    """One partition, read the way aiokafka reads it: whoever looks first when records arrive takes them all.
 
-    def __init__(self, *values: bytes) -> None:
+    ``None`` is the marker of a transaction, which nobody is given.
+    """
+
+    def __init__(self, *values: bytes | None) -> None:
         self.values = list(values)
         self.position = 0
         self.committed_offset: int | None = None
@@ -51,7 +55,7 @@ class Log:
         self.looks = 0
         self._arrived: list[asyncio.Future[None]] = []
 
-    def append(self, value: bytes) -> None:
+    def append(self, value: bytes | None) -> None:
         self.values.append(value)
         for waiting in self._arrived:
             if not waiting.done():
@@ -63,7 +67,8 @@ class Log:
         self.looking += 1
         self.looks += 1
         try:
-            while self.position >= len(self.values):
+            while not any(value is not None for value in self.values[self.position :]):
+                self.position = len(self.values)
                 arrived: asyncio.Future[None] = asyncio.get_running_loop().create_future()
                 self._arrived.append(arrived)
                 done, _ = await asyncio.wait({arrived}, timeout=max(0.0, until - time.monotonic()))
@@ -73,7 +78,7 @@ class Log:
             self.looking -= 1
         taken = range(self.position, min(self.position + max_records, len(self.values)))
         self.position = taken.stop
-        return {source: [self._record(offset) for offset in taken]}
+        return {source: [self._record(offset) for offset in taken if self.values[offset] is not None]}
 
     def _record(self, offset: int) -> SimpleNamespace:
         return SimpleNamespace(
@@ -99,6 +104,20 @@ class Log:
 
     async def end_offsets(self, _: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         return {SOURCE: len(self.values)}
+
+    def assignment(self) -> set[TopicPartition]:
+        return {SOURCE}
+
+    def highwater(self, _: TopicPartition) -> int:
+        return len(self.values)
+
+    last_stable_offset = highwater
+
+    @property
+    def _subscription(self) -> SimpleNamespace:
+        state = SimpleNamespace(has_valid_position=True, position=self.position)
+        assignment = SimpleNamespace(state_value=lambda _: state)
+        return SimpleNamespace(is_assigned=lambda _: True, subscription=SimpleNamespace(assignment=assignment))
 
 
 @dataclass
@@ -193,6 +212,12 @@ class Decides:
         ]
         return answered, replace(hold, next_offset=self.row.next_offset)
 
+    async def pass_by(self, hold: Hold, first: int, following: int) -> Hold:
+        if self.trouble:
+            raise self.trouble.pop(0)
+        self.row.first_offset, self.row.next_offset = first, max(following, self.row.next_offset or 0)
+        return replace(hold, next_offset=self.row.next_offset)
+
     def _envelope(self, delivery: Delivery) -> Envelope:
         return Envelope(reply=self.reply, traceparent=self.traceparent, dry_run=delivery.value in self.dry_runs)
 
@@ -252,7 +277,7 @@ async def gone_as_far_as_it_goes() -> None:
 
 
 class World:
-    def __init__(self, *values: bytes, max_batch: int = 100) -> None:
+    def __init__(self, *values: bytes | None, max_batch: int = 100) -> None:
         self.log = Log(*values)
         self.row = Row()
         self.decides = Decides(self.row)
@@ -261,6 +286,7 @@ class World:
         self.group = Group()
         self.topic_ids: dict[str, UUID | None] = {SOURCE.topic: None}
         self.watch = TopicWatch(self.identify, [SOURCE.topic], self.health)
+        self.backlog = Backlog(cast(AIOKafkaConsumer, self.log), time.time)
         self.tools = Tools(
             database=cast(Database, self.row),
             consumer=cast(AIOKafkaConsumer, self.log),
@@ -273,6 +299,7 @@ class World:
             max_batch=max_batch,
             courtesy=Courtesy(max_batch),
             topics=self.watch,
+            backlog=self.backlog,
             confirmed=self.group.confirmed,
             replies=Replies(["*"], look=self.look),
         )
@@ -1174,3 +1201,123 @@ async def test_dry_runs_are_counted_apart() -> None:
     counted = world.tools.metrics.text().decode()
     assert 'effective_worker_answers_total{code="ACCESS_DENIED",replayed="false"} 1.0' in counted
     assert 'effective_worker_dry_runs_total{code="ACCESS_DENIED"} 2.0' in counted
+
+
+# --- what holds no command --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def quiet_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.lane.IDLE_SECONDS", 0.01)
+
+
+@pytest.mark.usefixtures("quiet_soon")
+async def test_a_quiet_lane_commits_past_markers_in_postgres_first() -> None:
+    world = World(b"a", None, None)
+
+    await world.run_until(lambda: world.log.committed_offset == 3)
+
+    assert [offset for offset, _ in world.publishes.published] == [1, 3]
+    assert world.publishes.published[-1][1] == []
+    assert (world.row.first_offset, world.row.next_offset) == (3, 3)
+    assert world.publishes.commands == ["0"]
+
+
+@pytest.mark.usefixtures("quiet_soon")
+async def test_a_lane_with_nothing_but_markers_has_an_offset_and_commits_it_once() -> None:
+    world = World(None, None)
+    running, drain = world.start()
+    await world.until(lambda: world.log.committed_offset == 2)
+    world.log.append(None)
+    await world.until(lambda: world.log.committed_offset == 3)
+    world.log.append(b"a")
+    await world.until(lambda: world.log.committed_offset == 4)
+    drain.set()
+    await in_time(running, "the lane ended after a drain")
+
+    assert [offset for offset, _ in world.publishes.published] == [2, 3, 4]
+
+
+@pytest.mark.usefixtures("quiet_soon")
+async def test_a_lane_that_died_between_passing_by_and_committing_goes_on_and_does_it_again() -> None:
+    world = World(b"a", None)
+    world.log.committed_offset, world.row.first_offset, world.row.next_offset = 1, 1, 2
+
+    await world.run_until(lambda: world.log.committed_offset == 2)
+
+    assert world.publishes.commands == []
+    assert (world.row.first_offset, world.row.next_offset) == (2, 2)
+
+
+@pytest.mark.usefixtures("quiet_soon")
+async def test_a_lane_that_may_not_pass_by_commits_nothing() -> None:
+    world = World(b"a", None)
+    world.log.committed_offset, world.row.first_offset, world.row.next_offset = 1, 0, 1
+    world.decides.trouble = [LaneLost("postgres: another worker has taken the lane")]
+    running, _ = world.start()
+
+    with pytest.raises(LaneLost):
+        await in_time(running, "the lane was lost")
+
+    assert (world.log.committed_offset, world.publishes.published) == (1, [])
+
+
+@pytest.mark.usefixtures("quiet_soon")
+async def test_a_database_that_is_away_is_waited_for_before_markers_are_passed() -> None:
+    world = World(b"a", None)
+    world.log.committed_offset, world.row.first_offset, world.row.next_offset = 1, 0, 1
+    world.decides.trouble = [DependencyAway("postgres", "away")]
+
+    await world.run_until(lambda: world.log.committed_offset == 2)
+
+    assert world.health.dependencies_away() == {}
+
+
+@pytest.mark.usefixtures("quiet_soon")
+async def test_an_unknown_outcome_of_passing_by_is_settled_as_that_of_a_batch() -> None:
+    world = World(None)
+    world.publishes.faults = [lambda *_: Unpublished("no answer"), lambda *_: None]
+
+    await world.run_until(lambda: world.log.committed_offset == 1)
+
+    assert world.publishes.opened == 2
+
+
+async def test_a_busy_lane_passes_no_marker_by() -> None:
+    world = World(b"a", None, b"b", None)
+
+    await world.run_until(lambda: world.log.committed_offset == 3)
+
+    assert [offset for offset, _ in world.publishes.published] == [3]
+
+
+async def test_what_a_lane_has_in_hand_is_its_backlog_until_it_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(b"a", b"b")
+    world.decides.trouble = [DependencyAway("postgres", "away")]
+    seen = []
+    inner = world.decides.run
+
+    async def looked(*arguments: Any) -> Any:
+        seen.append(world.backlog.behind()[SOURCE])
+        return await inner(*arguments)
+
+    monkeypatch.setattr(world.decides, "run", looked)
+
+    await world.run_until(lambda: world.log.committed_offset == 2)
+
+    assert [each.lag for each in seen] == [2, 2]
+    assert all(each.age > 1_000_000 for each in seen)  # its timestamp is of 1970
+    assert world.backlog.behind()[SOURCE] == Behind(0, 0.0, 0)
+
+
+async def test_what_a_lost_lane_has_left_is_backlog_still() -> None:
+    world = World(b"a")
+    world.decides.trouble = [LaneLost("another")]
+    running, _ = world.start()
+    with pytest.raises(LaneLost):
+        await in_time(running, "the lane was lost")
+    assert world.backlog.behind()[SOURCE].lag == 1
+
+    await world.run_until(lambda: world.log.committed_offset == 1)
+
+    assert world.backlog.behind()[SOURCE].lag == 0

@@ -212,6 +212,22 @@ def test_without_a_bulk_topic_nothing_is_said_of_it(health: Health) -> None:
     assert "bulk_gives_way" not in health.ready()[1]
 
 
+def test_clocks_that_disagree_are_named_and_make_no_worker_unready(health: Health) -> None:
+    health.assigned(True)
+    assert "clock_ahead_of_postgres_seconds" not in health.ready()[1]
+    health.clocks(-75.04, agree=False)
+
+    is_ready, document = health.ready()
+
+    assert is_ready
+    assert document["clock_ahead_of_postgres_seconds"] == -75.0
+    wrong = "records of commands are not retired: the worker's clock is 75 s behind that of Postgres"
+    assert document["reason"] == f"partitions assigned, database and broker reachable; {wrong}"
+
+    health.clocks(0.3, agree=True)
+    assert health.ready()[1]["reason"] == "partitions assigned, database and broker reachable"
+
+
 def test_a_lane_in_the_same_state_keeps_its_beginning(health: Health, clock: Clock) -> None:
     health.lane(at(1), "waiting", "refused")
     clock.now += 5

@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka import errors as kafka
 
 from tests.waiting import in_time
+from worker.backlog import Backlog
 from worker.errors import ClientStuck
 from worker.observe import Health
 from worker.watchdog import LOOK_SECONDS, PATIENCE_SECONDS, Watchdog
@@ -27,18 +28,28 @@ class Client:
         self.looks = {ONE: asyncio.get_running_loop().create_future()}
         self.now = 100.0
         self.health = Health()
+        state = SimpleNamespace(has_valid_position=True, position=7)
+        assignment = SimpleNamespace(state_value=lambda _: state)
+        self._subscription = SimpleNamespace(
+            is_assigned=lambda source: source in self.assigned, subscription=SimpleNamespace(assignment=assignment)
+        )
         self._fetcher = SimpleNamespace(_fetch_task=asyncio.ensure_future(asyncio.Event().wait()))
         self._coordinator = SimpleNamespace(
             _coordination_task=asyncio.ensure_future(asyncio.Event().wait()),
             _heartbeat_task=None,
             _commit_refresh_task=None,
         )
-        self.watchdog = Watchdog(cast(AIOKafkaConsumer, self), self.looks, self.health, lambda: self.now)
+        consumer = cast(AIOKafkaConsumer, self)
+        self.backlog = Backlog(consumer, lambda: self.now)
+        self.watchdog = Watchdog(consumer, self.looks, self.health, self.backlog, lambda: self.now)
 
     def assignment(self) -> set[TopicPartition]:
         return self.assigned
 
     def highwater(self, _: TopicPartition) -> int | None:
+        return self.seen
+
+    def last_stable_offset(self, _: TopicPartition) -> int | None:
         return self.seen
 
     async def end_offsets(self, sources: list[TopicPartition]) -> dict[TopicPartition, int]:
@@ -174,3 +185,24 @@ async def _ended(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
     await asyncio.wait([task])
     task.exception()  # or it is reported as overlooked
     return task
+
+
+async def test_a_lane_at_work_or_blocked_is_told_how_far_its_log_goes() -> None:
+    client = Client()
+    client.looks.clear()
+    client.seen, client.end = None, 30
+
+    await client.watchdog.look()
+
+    assert client.backlog.behind()[ONE].lag == 23
+
+
+async def test_a_broker_that_does_not_answer_leaves_the_backlog_as_it_was() -> None:
+    client = Client()
+    client.seen, client.end = None, 30
+    await client.watchdog.look()
+
+    client.end = kafka.KafkaConnectionError("away")
+    await client.watchdog.look()
+
+    assert client.backlog.behind()[ONE].lag == 23

@@ -1,3 +1,5 @@
--- A digest of an identifier can be compared with guesses. Nothing finds these access tokens by it any more.
-UPDATE command_record SET digest = decode(repeat('00', 32), 'hex')
-WHERE organisation = $1 AND access_token_id = ANY ($2::text[])
+-- A digest of an identifier can be compared with guesses. Nothing finds these access tokens ($4) by it any more.
+UPDATE command_record AS r SET digest = decode(repeat('00', 32), 'hex')
+FROM unnest($1::integer[], $2::bigint[], $3::bigint[]) AS found (lane, record_offset, record_timestamp)
+WHERE r.lane = found.lane AND r.record_offset = found.record_offset AND r.record_timestamp = found.record_timestamp
+    AND r.access_token_id = ANY ($4::text[])

@@ -1,1 +1,1 @@
-SELECT id FROM lane ORDER BY id
+SELECT id, first_offset FROM lane ORDER BY id

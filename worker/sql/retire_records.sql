@@ -1,14 +1,19 @@
--- One small step: the oldest records of a lane that are settled (below its first_offset) and past their time ($2).
--- The batches of the lane never touch them again, so nothing waits for this.
+-- One small step: the oldest records of a lane, from the offset $4 on, that are settled (below its first_offset) and past
+-- their time ($2), by Postgres's clock alone. The batches of the lane never touch them again, so nothing waits for this.
+-- Nothing is done where another worker retires the lane's records at this moment: $5 tells that lock from others.
 WITH oldest AS (
-    SELECT r.record_offset, r.record_timestamp, r.decided_at
+    SELECT r.record_offset, r.record_timestamp, r.recorded_at
     FROM command_record AS r
     JOIN lane ON lane.id = r.lane
-    WHERE r.lane = $1 AND r.record_offset < lane.first_offset
+    WHERE (SELECT pg_try_advisory_xact_lock($5::integer, $1::integer))
+        AND r.lane = $1 AND r.record_offset >= $4 AND r.record_offset < lane.first_offset
     ORDER BY r.record_offset
     LIMIT $3
+), removed AS (
+    DELETE FROM command_record AS r
+    USING oldest
+    WHERE r.lane = $1 AND r.record_offset = oldest.record_offset AND r.record_timestamp = oldest.record_timestamp
+        AND oldest.recorded_at < now() - $2::interval
+    RETURNING r.record_offset
 )
-DELETE FROM command_record AS r
-USING oldest
-WHERE r.lane = $1 AND r.record_offset = oldest.record_offset AND r.record_timestamp = oldest.record_timestamp
-    AND oldest.decided_at < $2
+SELECT count(*) AS records, max(record_offset) AS last FROM removed
