@@ -7,8 +7,10 @@ from typing import Any, Final, Literal
 import asyncpg
 from aiokafka.admin import AIOKafkaAdminClient
 
-from worker.errors import WorkerError
+from worker.descriptors import partitions_within, raise_limit
+from worker.errors import MORE_DESCRIPTORS, WorkerError
 from worker.migrate import owner_connection, pending
+from worker.service import CONNECTIONS
 from worker.settings import Settings
 from worker.sql import statement
 from worker.topics import TopicPlan, admin_client, check_topics
@@ -66,10 +68,15 @@ async def _kafka(settings: Settings) -> list[Check]:
     try:
         async with admin_client(settings) as admin:
             broker = await _broker(admin, settings)
-            return [broker, _topics(await check_topics(admin, settings))]
+            plan = await check_topics(admin, settings)
+            brokers = len((await admin.describe_cluster())["brokers"])
+            return [broker, _topics(plan), _descriptors(plan, brokers, settings)]
     except WorkerError as error:
         failed = Check("broker", "failed", f"{error} ({settings.kafka.bootstrap_servers})")
-        return [failed, Check("topics", "failed", "not looked at: no broker answers")]
+        return [
+            failed,
+            *(Check(name, "failed", "not looked at: no broker answers") for name in ("topics", "descriptors")),
+        ]
 
 
 async def _broker(admin: AIOKafkaAdminClient, settings: Settings) -> Check:
@@ -104,6 +111,18 @@ def _topics(plan: TopicPlan) -> Check:
     if differences:
         return Check("topics", "warning", "; ".join(differences))
     return Check("topics", "ok", f"all {len(plan.topics)}, {plan.topics[0].partitions} partitions each")
+
+
+def _descriptors(plan: TopicPlan, brokers: int, settings: Settings) -> Check:
+    """The limit is that of whoever asks: a service may be given another one than a shell."""
+    limit = raise_limit()
+    most = partitions_within(limit, brokers=brokers, connections=CONNECTIONS)
+    there = sum(topic.partitions for topic in plan.topics if topic.name in settings.topics.read)
+    what = f"{limit} here, enough for {most} partitions in one worker"
+    if most >= there:
+        return Check("descriptors", "ok", what)
+    way_out = f"there are {there}. {MORE_DESCRIPTORS}, or let more workers share them"
+    return Check("descriptors", "warning" if most else "failed", f"{what}, and {way_out}")
 
 
 # --- Postgres ---------------------------------------------------------------------------------------------------------

@@ -3,8 +3,13 @@
 A refusal is an answer and never an exception. What stands here stops a batch, a lane or the process (DESIGN 3).
 """
 
+import errno
+from typing import ClassVar, Final
+
 import asyncpg
 from aiokafka import errors as kafka
+
+MORE_DESCRIPTORS: Final = "Raise the hard limit (ulimit -Hn, LimitNOFILE=)"
 
 
 class WorkerError(Exception):
@@ -12,7 +17,13 @@ class WorkerError(Exception):
 
 
 class DependencyAway(WorkerError):
-    """Postgres or the broker cannot work now: wait and try again without end; nothing is dead-lettered."""
+    """Postgres or the broker cannot work now: wait and try again without end; nothing is dead-lettered.
+
+    ``state`` and ``event`` are what health and the log say of it.
+    """
+
+    state: ClassVar[str] = "is away"
+    event: ClassVar[str] = "dependency_away"
 
     def __init__(self, dependency: str, reason: str) -> None:
         super().__init__(f"{dependency}: {reason}")
@@ -22,6 +33,28 @@ class DependencyAway(WorkerError):
 
 class StatementTimeout(DependencyAway):
     """One statement took too long: Postgres is overloaded, or one command is more than it can carry out."""
+
+
+class Unfit(DependencyAway):
+    """Something is there that cannot be worked with until a person mends it: no start, and at work it is waited for."""
+
+    state: ClassVar[str] = "is unfit"
+    event: ClassVar[str] = "dependency_unfit"
+
+
+class OutOfDescriptors(Unfit):
+    """The worker itself, or its machine, can open neither a file nor a socket: neither dependency is to blame."""
+
+    state: ClassVar[str] = "are used up"
+    event: ClassVar[str] = "descriptors_used_up"
+
+    def __init__(self, error: OSError) -> None:
+        whose = "this process" if error.errno == errno.EMFILE else "the whole machine"
+        super().__init__(
+            "descriptors",
+            f"{error.strerror}, which is a limit of {whose}. {MORE_DESCRIPTORS}, or give each worker fewer partitions;"
+            " effective-worker check tells how many the limit allows",
+        )
 
 
 class FuseBlown(WorkerError):
@@ -87,6 +120,9 @@ class ClientStuck(WorkerError):
     """A background task of the Kafka client has died: only a new process helps."""
 
 
+DEPENDENCIES = ("postgres", "kafka", "descriptors")
+"""What may be missing (``DependencyAway.dependency``); a lane that has started has found all of it there."""
+
 # --- Postgres ---------------------------------------------------------------------------------------------------------
 
 # What the value of a row can cause by itself, or by way of a trigger.
@@ -118,6 +154,8 @@ def from_postgres(error: BaseException) -> WorkerError:
         return StatementTimeout("postgres", f"{type(error).__name__} ({error.sqlstate}): {error.message or error}")
     if isinstance(error, asyncpg.PostgresError):
         return DependencyAway("postgres", f"{type(error).__name__} ({error.sqlstate}): {error.message or error}")
+    if isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}:
+        return OutOfDescriptors(error)
     return DependencyAway("postgres", f"{type(error).__name__}: {error}")
 
 

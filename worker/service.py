@@ -21,7 +21,8 @@ from worker.contract import Contract, deployment
 from worker.courtesy import Courtesy
 from worker.credentials import PassCodes
 from worker.database import Database
-from worker.errors import KAFKA_ERRORS, ClientStuck, DependencyAway, WorkerError
+from worker.descriptors import raise_limit, really, require_enough
+from worker.errors import DEPENDENCIES, KAFKA_ERRORS, ClientStuck, DependencyAway, Unfit, WorkerError
 from worker.fetched import Bounds, bound_fetches
 from worker.fuse import Fuse
 from worker.kafka import TopicLook, client_options, fetch_past, hear_offset_errors
@@ -80,8 +81,11 @@ async def serve(settings: Settings, *, stop: asyncio.Event, on_ready: Callable[[
     """Work until ``stop`` is set, drain, and return the exit code: 0 when clean, 1 on a failure.
 
     ``on_ready`` is told the admin port once it listens. Dependencies that are away are waited for, at the start too.
-    Raises ``TopicsMissing`` and ``SchemaMissing``.
+    Raises ``TopicsMissing``, ``SchemaMissing``, ``TooFewDescriptors`` and ``Unfit``.
     """
+    limit = raise_limit()
+    log.info("descriptors", limit=limit)
+    require_enough(limit, connections=CONNECTIONS)
     courtesy = Courtesy(settings.max_batch)
     health = Health(bulk_topic=settings.topics.bulk_commands, giving_way=lambda: courtesy.giving_way)
     metrics = Metrics(health)
@@ -283,23 +287,26 @@ class _Start:
                     if not await done_before(attempt, self._stop):
                         return None
                     done = await attempt
-            except (DependencyAway, *KAFKA_ERRORS) as error:
-                await self._wait_out(error, patience)
+            except DependencyAway as away:
+                await self._wait_out(away, patience)
+            except KAFKA_ERRORS as error:
+                await self._wait_out(DependencyAway("kafka", str(error) or "no answer"), patience)
             else:
-                self._health.back("kafka")
-                self._health.back("postgres")
+                for dependency in DEPENDENCIES:
+                    self._health.back(dependency)
                 return done
             finally:
                 attempt.cancel()
                 await asyncio.wait({attempt}, timeout=STOP_SECONDS)
         return None
 
-    async def _wait_out(self, error: Exception, patience: Patience) -> None:
-        dependency = error.dependency if isinstance(error, DependencyAway) else "kafka"
-        reason = str(error) or "no answer"
-        self._health.away(dependency, reason)
+    async def _wait_out(self, missing: DependencyAway, patience: Patience) -> None:
+        away = really(missing)
+        if isinstance(away, Unfit):  # no waiting mends it, and whoever starts a worker is there to hear it
+            raise away
+        self._health.away(away)
         self._health.progress()
-        log.warning("dependency_away", dependency=dependency, reason=reason)
+        log.warning(away.event, dependency=away.dependency, reason=away.reason)
         await patience.wait(self._stop)
 
 

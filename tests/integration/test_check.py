@@ -27,7 +27,9 @@ async def checked(settings: Settings) -> dict[str, Check]:
 
 async def test_a_worker_that_could_start_has_nothing_that_fails(settings: Settings) -> None:
     lines = await checked(settings)
-    assert list(lines) == ["settings", "broker", "topics", "database", "schema", "grants", "login keys"]
+    assert list(lines) == [
+        *("settings", "broker", "topics", "descriptors", "database", "schema", "grants", "login keys")
+    ]
     assert {name for name, line in lines.items() if line.state == "failed"} - {"topics"} == set()
     assert lines["grants"].state == "ok"
 
@@ -79,7 +81,9 @@ async def test_what_is_away_fails_and_hides_nothing_else(settings: Settings) -> 
     nowhere = settings.kafka.model_copy(update={"bootstrap_servers": "127.0.0.1:1"})
     no_keys = LoginSettings()
     lines = await checked(settings.model_copy(update={"kafka": nowhere, "login": no_keys}))
-    assert {name for name, line in lines.items() if line.state == "failed"} == {"broker", "topics", "login keys"}
+    assert {name for name, line in lines.items() if line.state == "failed"} == {
+        *("broker", "topics", "descriptors", "login keys")
+    }
 
 
 async def test_a_password_is_never_shown(settings: Settings) -> None:
