@@ -9,10 +9,10 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from worker.descriptors import partitions_within, raise_limit
 from worker.errors import MORE_DESCRIPTORS, WorkerError
-from worker.migrate import owner_connection, pending
+from worker.migrate import owner_connection
+from worker.schema import lacking_rights, require_version
 from worker.service import CONNECTIONS
 from worker.settings import Settings
-from worker.sql import statement
 from worker.topics import TopicPlan, admin_client, check_topics
 
 State = Literal["ok", "warning", "failed"]
@@ -22,16 +22,6 @@ _FETCH: Final = 1
 _FETCH_SINCE_4_0: Final = 4
 # The broker of the extra `embedded` has this id wherever it runs.
 _EMBEDDED_CLUSTER: Final = "MkU3OEVBNTctOEUyRi00"
-
-_READ: Final = (
-    *("organisation", "unit", "app_user", "revoked_login", "contact", "accounts_receivable", "rewards_participant"),
-    *("classification", "access_token", "transition", "command_record", "lane"),
-)
-_NEEDED: Final = (
-    *((table, "SELECT") for table in _READ),
-    *(("transition", "INSERT"), ("command_record", "INSERT"), ("command_record", "DELETE"), ("lane", "INSERT")),
-)
-_NEEDED_COLUMNS: Final = (("access_token", "life_cycle_state"), ("access_token", "version"), ("lane", "next_offset"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +129,8 @@ async def _database(dsn: str) -> Check:
 
 
 async def _schema(dsn: str) -> Check:
-    waiting = await pending(dsn)
-    if waiting:
-        return Check("schema", "failed", f"pending: {', '.join(waiting)}; apply with: effective-worker migrate")
+    async with owner_connection(dsn) as connection:
+        await require_version(connection)
     return Check("schema", "ok", "up to date")
 
 
@@ -149,9 +138,9 @@ async def _grants(dsn: str) -> Check:
     async with owner_connection(dsn) as connection:
         user = await connection.fetchval("SELECT current_user")
         try:
-            lacking = await _lacking(connection)
+            lacking = await lacking_rights(connection, user)
             too_much = await connection.fetchval("SELECT has_table_privilege('transition', 'UPDATE, DELETE, TRUNCATE')")
-        except asyncpg.UndefinedTableError:
+        except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError):
             return Check("grants", "failed", "not looked at: the schema is not there")
     if lacking:
         what = ", ".join(lacking)
@@ -161,13 +150,6 @@ async def _grants(dsn: str) -> Check:
             "grants", "warning", f"{user} may do more than a worker needs: give WORKER_POSTGRES__DSN a role of its own"
         )
     return Check("grants", "ok", f"{user} may do what a worker needs, and no more")
-
-
-async def _lacking(connection: asyncpg.Connection) -> list[str]:
-    rows = await connection.fetch(
-        statement("lacking_rights"), *zip(*_NEEDED, strict=True), *zip(*_NEEDED_COLUMNS, strict=True)
-    )
-    return [row["lacking"] for row in rows]
 
 
 # --- logins -----------------------------------------------------------------------------------------------------------

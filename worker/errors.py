@@ -138,8 +138,14 @@ _ROW_LEVEL = (
 )
 
 
+# What is not there, is not what a statement takes it for, or may not be used.
+_OF_THE_SCHEMA = (asyncpg.exceptions.SyntaxOrAccessError, asyncpg.InvalidSchemaNameError)
+
+
 def from_postgres(error: BaseException) -> WorkerError:
     """Map what asyncpg raised. Only an error that a row can cause blames the batch; all others are waited out.
+
+    What a person must mend is told apart (``Unfit``).
 
     The text of a Postgres error is not taken over where it can quote a row: it may hold what a sender wrote.
     """
@@ -152,6 +158,12 @@ def from_postgres(error: BaseException) -> WorkerError:
         return BatchRefused(f"{type(error).__name__}{f' of {constraint}' if constraint else ''}")
     if isinstance(error, asyncpg.QueryCanceledError):
         return StatementTimeout("postgres", f"{type(error).__name__} ({error.sqlstate}): {error.message or error}")
+    if isinstance(error, _OF_THE_SCHEMA):
+        return Unfit(
+            "postgres",
+            f"{type(error).__name__} ({error.sqlstate}): {error.message or error}. Schema or rights are not what this"
+            " worker needs; see: effective-worker check, and mend it with: effective-worker migrate",
+        )
     if isinstance(error, asyncpg.PostgresError):
         return DependencyAway("postgres", f"{type(error).__name__} ({error.sqlstate}): {error.message or error}")
     if isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}:

@@ -5,21 +5,20 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from getpass import getuser
-from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
 from pogo_core.error import BadMigrationError
 from pogo_core.util import migrate as pogo
-from pogo_core.util import sql as pogo_sql
 
 from worker.database import CONNECT_SECONDS
 from worker.errors import POSTGRES_ERRORS, DependencyAway, WorkerError, from_postgres
+from worker.schema import MIGRATIONS, NAME, lacking_rights
+from worker.schema import pending as pending_of
+from worker.sql import statement
 
-MIGRATIONS: Final = Path(__file__).parent / "migrations"
 WORKER_ROLE: Final = "effective_worker"
-_SCHEMA: Final = "public"
 # Any number does, as long as every release takes the same one.
 _LOCK_KEY: Final = 0x0EFF_EC71_7E00
 _QUIET: Final = logging.getLogger("worker.migrate.pogo")
@@ -40,14 +39,14 @@ async def apply_migrations(owner_dsn: str, worker_dsn: str | None = None) -> tup
     async with owner_connection(owner_dsn) as connection:
         # Session-level, so that it also covers the tables in which the library keeps its own account.
         await connection.execute("SELECT pg_advisory_lock($1)", _LOCK_KEY)
-        before = await _pending(connection)
+        before = await pending_of(connection)
         if before:
             try:
-                await pogo.apply(connection, MIGRATIONS, schema_name=_SCHEMA, logger=_QUIET)
+                await pogo.apply(connection, MIGRATIONS, schema_name=NAME, logger=_QUIET)
             except BadMigrationError as error:
                 raise MigrationError(f"{error}: {_cause(error)}") from error
-            # So that `check` can tell a worker's own user what is pending.
-            await connection.execute(f"GRANT SELECT ON _pogo_migration, _pogo_version TO {WORKER_ROLE}")
+        if before or await lacking_rights(connection, WORKER_ROLE):
+            await connection.execute(statement("worker_rights"))
         if worker_dsn is not None:
             await _let_work(connection, user_of(worker_dsn))
         return before
@@ -56,13 +55,7 @@ async def apply_migrations(owner_dsn: str, worker_dsn: str | None = None) -> tup
 async def pending(owner_dsn: str) -> tuple[str, ...]:
     """The names of the migrations that are not applied yet, oldest first. Writes nothing. Raises ``DependencyAway``."""
     async with owner_connection(owner_dsn) as connection:
-        return await _pending(connection)
-
-
-async def _pending(connection: asyncpg.Connection) -> tuple[str, ...]:
-    known = await pogo_sql.get_pogo_version(connection) is not None
-    applied = await pogo_sql.get_applied_migrations(connection, schema_name=_SCHEMA) if known else set()
-    return tuple(name for name in sorted(path.stem for path in MIGRATIONS.glob("*.sql")) if name not in applied)
+        return await pending_of(connection)
 
 
 def _cause(error: BaseException) -> str:
@@ -107,7 +100,7 @@ async def owner_connection(dsn: str) -> AsyncIterator[asyncpg.Connection]:
         connection = await asyncpg.connect(
             dsn,
             timeout=CONNECT_SECONDS,
-            server_settings={"application_name": "effective-worker", "search_path": _SCHEMA, "timezone": "UTC"},
+            server_settings={"application_name": "effective-worker", "search_path": NAME, "timezone": "UTC"},
         )
     except (asyncpg.exceptions.ClientConfigurationError, ValueError) as error:
         # The text may quote the DSN, which holds a password.

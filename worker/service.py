@@ -36,6 +36,7 @@ from worker.pulse import Pulse
 from worker.replies import Replies
 from worker.result import Post
 from worker.retention import Retention
+from worker.schema import require_schema
 from worker.settings import Settings
 from worker.supervisor import Membership, Supervisor
 from worker.watchdog import Watchdog
@@ -70,18 +71,11 @@ class TopicsMissing(WorkerError):
         self.names = names
 
 
-class SchemaMissing(WorkerError):
-    """The database lacks the tables of this version."""
-
-    def __init__(self) -> None:
-        super().__init__("the database has not been migrated. Do so with: effective-worker migrate")
-
-
 async def serve(settings: Settings, *, stop: asyncio.Event, on_ready: Callable[[int], None] | None = None) -> int:
     """Work until ``stop`` is set, drain, and return the exit code: 0 when clean, 1 on a failure.
 
     ``on_ready`` is told the admin port once it listens. Dependencies that are away are waited for, at the start too.
-    Raises ``TopicsMissing``, ``SchemaMissing``, ``TooFewDescriptors`` and ``Unfit``.
+    Raises ``TopicsMissing``, ``SchemaUnfit``, ``TooFewDescriptors`` and ``Unfit``.
     """
     limit = raise_limit()
     log.info("descriptors", limit=limit)
@@ -234,12 +228,11 @@ class _Start:
         self._options = client_options(settings.kafka)
 
     async def schema(self, database: Database) -> None:
-        """Raises ``SchemaMissing`` if Postgres answers and has no tables of ours."""
+        """Raises ``SchemaUnfit`` if Postgres answers and has not what this worker needs."""
 
         async def look() -> None:
             async with database.connection() as connection:
-                if await connection.fetchval("SELECT to_regclass('command_record')") is None:
-                    raise SchemaMissing
+                await require_schema(connection)
 
         await self._until_there(look)
 

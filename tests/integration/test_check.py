@@ -51,7 +51,10 @@ async def test_a_pending_migration_fails(settings: Settings, database: DatabaseU
     async with owner_connection(database.owner_dsn) as connection:
         await connection.execute("DELETE FROM _pogo_migration WHERE migration_id LIKE '0001%'")
     line = (await checked(settings))["schema"]
-    assert (line.state, line.detail.split(";")[0]) == ("failed", "pending: 0001_the_journey")
+    assert (line.state, line.detail.split(";")[0]) == (
+        "failed",
+        "the schema is older than this worker, pending: 0001_the_journey. Apply them with: effective-worker migrate",
+    )
 
 
 async def test_a_right_that_is_lacking_is_named(settings: Settings, database: DatabaseUnderTest) -> None:

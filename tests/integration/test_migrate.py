@@ -10,9 +10,8 @@ import pytest
 from tests.providers.postgres import DatabaseUnderTest, PostgresServer
 from worker.embedded.postgres import Login, make_database, make_login
 from worker.errors import DependencyAway
-from worker.migrate import MIGRATIONS, MigrationError, apply_migrations, owner_connection, pending, user_of
-
-ALL = tuple(sorted(path.stem for path in MIGRATIONS.glob("*.sql")))
+from worker.migrate import MigrationError, apply_migrations, owner_connection, pending, user_of
+from worker.schema import NEEDED as ALL
 
 
 @pytest.fixture

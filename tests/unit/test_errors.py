@@ -21,6 +21,7 @@ from worker.errors import (
     Fenced,
     LaneBlocked,
     LaneLost,
+    Unfit,
     Unpublished,
     WorkerError,
     from_kafka,
@@ -124,6 +125,24 @@ def test_an_error_that_no_row_causes_is_waited_out(kind: type[BaseException]) ->
 )
 def test_a_database_in_trouble_is_waited_out(kind: type[BaseException]) -> None:
     assert isinstance(from_postgres(raised(kind)), DependencyAway)
+
+
+OF_THE_SCHEMA: Final = [kind for kind in POSTGRES if sqlstate_of(kind)[:2] == "42" or sqlstate_of(kind) == "3F000"]
+
+
+@pytest.mark.parametrize("kind", OF_THE_SCHEMA, ids=lambda kind: kind.__name__)
+def test_what_a_person_must_mend_in_the_schema_is_no_absence_and_names_the_way_out(kind: type[BaseException]) -> None:
+    mapped = from_postgres(raised(kind))
+
+    assert isinstance(mapped, Unfit)
+    assert "effective-worker migrate" in mapped.reason
+
+
+def test_a_database_in_trouble_is_not_taken_for_one_that_is_unfit() -> None:
+    unfit = {kind for kind in [*POSTGRES, *LOST] if isinstance(from_postgres(raised(kind)), Unfit)}
+
+    assert unfit == set(OF_THE_SCHEMA)
+    assert {asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InsufficientPrivilegeError} < unfit
 
 
 def test_a_lost_connection_says_what_asyncpg_itself_says_of_it() -> None:
