@@ -10,7 +10,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from worker.descriptors import partitions_within, raise_limit
 from worker.errors import MORE_DESCRIPTORS, WorkerError
 from worker.migrate import owner_connection
-from worker.schema import lacking_rights, require_version
+from worker.schema import lacking_rights, require_utf8, require_version
 from worker.service import CONNECTIONS
 from worker.settings import Settings
 from worker.topics import TopicPlan, admin_client, check_topics
@@ -120,6 +120,7 @@ def _descriptors(plan: TopicPlan, brokers: int, settings: Settings) -> Check:
 
 async def _database(dsn: str) -> Check:
     async with owner_connection(dsn) as connection:
+        await require_utf8(connection)
         version = await connection.fetchval("SHOW server_version")
         standby = await connection.fetchval("SELECT pg_is_in_recovery()")
         read_only = await connection.fetchval("SHOW transaction_read_only") == "on"

@@ -4,6 +4,7 @@ A refusal is an answer and never an exception. What stands here stops a batch, a
 """
 
 import errno
+import ssl
 from typing import ClassVar, Final
 
 import asyncpg
@@ -40,6 +41,18 @@ class Unfit(DependencyAway):
 
     state: ClassVar[str] = "is unfit"
     event: ClassVar[str] = "dependency_unfit"
+
+
+class LoginRefused(Unfit):
+    """The server does not let in whom the DSN names, or not in this way; ``what`` is that without the variable."""
+
+    def __init__(self, what: str) -> None:
+        self.what = f"{what}; check user, password, database and sslmode in it"
+        super().__init__(
+            "postgres",
+            f"{what}; check user, password, database and sslmode in WORKER_POSTGRES__DSN, for migrate and import in"
+            " WORKER_POSTGRES__OWNER_DSN if that is set",
+        )
 
 
 class OutOfDescriptors(Unfit):
@@ -138,6 +151,10 @@ _ROW_LEVEL = (
 )
 
 
+# Neither comes of a server that starts, ends or fails over: it says so (57P03), or nothing.
+_OF_THE_LOGIN = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
+_NO_TLS = "rejected SSL upgrade"  # by these words only does the client tell it from a lost connection
+
 # What is not there, is not what a statement takes it for, or may not be used.
 _OF_THE_SCHEMA = (asyncpg.exceptions.SyntaxOrAccessError, asyncpg.InvalidSchemaNameError)
 
@@ -158,6 +175,12 @@ def from_postgres(error: BaseException) -> WorkerError:
         return BatchRefused(f"{type(error).__name__}{f' of {constraint}' if constraint else ''}")
     if isinstance(error, asyncpg.QueryCanceledError):
         return StatementTimeout("postgres", f"{type(error).__name__} ({error.sqlstate}): {error.message or error}")
+    if isinstance(error, _OF_THE_LOGIN):
+        return LoginRefused(f"{type(error).__name__} ({error.sqlstate}): {error.message or error}")
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return LoginRefused(f"the server's certificate is not trusted: {error}")
+    if isinstance(error, ConnectionError) and _NO_TLS in str(error):
+        return LoginRefused("the server does not do TLS, which sslmode demands")
     if isinstance(error, _OF_THE_SCHEMA):
         return Unfit(
             "postgres",

@@ -13,8 +13,9 @@ from pogo_core.error import BadMigrationError
 from pogo_core.util import migrate as pogo
 
 from worker.database import CONNECT_SECONDS
-from worker.errors import POSTGRES_ERRORS, DependencyAway, WorkerError, from_postgres
-from worker.schema import MIGRATIONS, NAME, lacking_rights
+from worker.dsn import read_dsn
+from worker.errors import POSTGRES_ERRORS, WorkerError, from_postgres
+from worker.schema import MIGRATIONS, NAME, lacking_rights, require_utf8
 from worker.schema import pending as pending_of
 from worker.sql import statement
 
@@ -33,12 +34,13 @@ class MigrationError(WorkerError):
 async def apply_migrations(owner_dsn: str, worker_dsn: str | None = None) -> tuple[str, ...]:
     """Apply what is pending and let the user of ``worker_dsn`` work. Returns the names applied, oldest first.
 
-    Safe to run twice or by several at once: the others wait for the first. Raises ``MigrationError`` and
-    ``DependencyAway``.
+    Safe to run twice or by several at once: the others wait for the first. Raises ``MigrationError``,
+    ``SchemaUnfit`` and ``DependencyAway``.
     """
     async with owner_connection(owner_dsn) as connection:
         # Session-level, so that it also covers the tables in which the library keeps its own account.
         await connection.execute("SELECT pg_advisory_lock($1)", _LOCK_KEY)
+        await require_utf8(connection)
         before = await pending_of(connection)
         if before:
             try:
@@ -95,16 +97,17 @@ def user_of(dsn: str) -> str:
 
 @asynccontextmanager
 async def owner_connection(dsn: str) -> AsyncIterator[asyncpg.Connection]:
-    """A connection of the schema's owner, without the worker's timeouts. Errors come out mapped (``worker.errors``)."""
+    """A connection of the schema's owner, without the worker's timeouts. Errors come out mapped (``worker.errors``).
+
+    Raises ``DsnUnusable``.
+    """
+    address = read_dsn(dsn)
+    session = {"application_name": "effective-worker", "search_path": NAME, "timezone": "UTC", **address.session}
     try:
         connection = await asyncpg.connect(
-            dsn,
-            timeout=CONNECT_SECONDS,
-            server_settings={"application_name": "effective-worker", "search_path": NAME, "timezone": "UTC"},
+            address.dsn, timeout=address.connect_seconds or CONNECT_SECONDS, server_settings=session
         )
-    except (asyncpg.exceptions.ClientConfigurationError, ValueError) as error:
-        # The text may quote the DSN, which holds a password.
-        raise DependencyAway("postgres", "the DSN cannot be read") from error
+        address.set_socket(connection)
     except POSTGRES_ERRORS as error:
         raise from_postgres(error) from error
     try:

@@ -36,11 +36,22 @@ class SchemaUnfit(WorkerError):
 
 async def require_schema(connection: Connection) -> None:
     """Raises ``SchemaUnfit`` unless everything of this version is there and may be worked with, and nothing newer."""
+    await require_utf8(connection)
     await require_version(connection)
     user = await connection.fetchval("SELECT current_user")
     lacking = await lacking_rights(connection, user)
     if lacking:
         raise SchemaUnfit(f"{user} lacks {', '.join(lacking)}. Grant them with: effective-worker migrate")
+
+
+async def require_utf8(connection: Connection) -> None:
+    """Raises ``SchemaUnfit`` if the database cannot keep every text, or takes for text what is none."""
+    encoding = await connection.fetchval("SHOW server_encoding")
+    if encoding != "UTF8":
+        raise SchemaUnfit(
+            f"the encoding of the database is {encoding}, and must be UTF8. Make one with: CREATE DATABASE ... ENCODING"
+            " 'UTF8' TEMPLATE template0"
+        )
 
 
 async def require_version(connection: Connection) -> None:

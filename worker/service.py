@@ -22,7 +22,7 @@ from worker.courtesy import Courtesy
 from worker.credentials import PassCodes
 from worker.database import Database
 from worker.descriptors import raise_limit, really, require_enough
-from worker.errors import DEPENDENCIES, KAFKA_ERRORS, ClientStuck, DependencyAway, Unfit, WorkerError
+from worker.errors import DEPENDENCIES, KAFKA_ERRORS, ClientStuck, DependencyAway, LoginRefused, Unfit, WorkerError
 from worker.fetched import Bounds, bound_fetches
 from worker.fuse import Fuse
 from worker.kafka import TopicLook, client_options, fetch_past, hear_offset_errors
@@ -37,7 +37,7 @@ from worker.replies import Replies
 from worker.result import Post
 from worker.retention import Retention
 from worker.schema import require_schema
-from worker.settings import Settings
+from worker.settings import PREFIX, Settings, SettingsError
 from worker.supervisor import Membership, Supervisor
 from worker.watchdog import Watchdog
 
@@ -75,7 +75,7 @@ async def serve(settings: Settings, *, stop: asyncio.Event, on_ready: Callable[[
     """Work until ``stop`` is set, drain, and return the exit code: 0 when clean, 1 on a failure.
 
     ``on_ready`` is told the admin port once it listens. Dependencies that are away are waited for, at the start too.
-    Raises ``TopicsMissing``, ``SchemaUnfit``, ``TooFewDescriptors`` and ``Unfit``.
+    Raises ``SettingsError``, ``TopicsMissing``, ``SchemaUnfit``, ``TooFewDescriptors`` and ``Unfit``.
     """
     limit = raise_limit()
     log.info("descriptors", limit=limit)
@@ -228,13 +228,19 @@ class _Start:
         self._options = client_options(settings.kafka)
 
     async def schema(self, database: Database) -> None:
-        """Raises ``SchemaUnfit`` if Postgres answers and has not what this worker needs."""
+        """Raises ``SchemaUnfit`` if Postgres answers and has not what this worker needs.
+
+        Raises ``SettingsError`` if it does not let the worker in.
+        """
 
         async def look() -> None:
             async with database.connection() as connection:
                 await require_schema(connection)
 
-        await self._until_there(look)
+        try:
+            await self._until_there(look, "postgres")
+        except LoginRefused as refused:
+            raise SettingsError(((f"{PREFIX}POSTGRES__DSN", refused.what),)) from refused
 
     async def topics(self) -> str | None:
         """The cluster's id, once the broker answers; ``None`` if told to stop meanwhile. Raises ``TopicsMissing``."""
@@ -250,7 +256,7 @@ class _Start:
             finally:
                 await admin.close()
 
-        return await self._until_there(look)
+        return await self._until_there(look, "kafka")
 
     async def consumer(self) -> AIOKafkaConsumer | None:
         """A started consumer that has not subscribed yet; ``None`` if told to stop meanwhile."""
@@ -269,9 +275,9 @@ class _Start:
                 fetch_past(consumer, BESIDE_BULK_MS / 1000)
             return consumer
 
-        return await self._until_there(begin)
+        return await self._until_there(begin, "kafka")
 
-    async def _until_there(self, step: Callable[[], Awaitable[T]]) -> T | None:
+    async def _until_there(self, step: Callable[[], Awaitable[T]], dependency: str) -> T | None:
         patience = Patience()
         while not self._stop.is_set():
             attempt = asyncio.ensure_future(step())
@@ -283,10 +289,10 @@ class _Start:
             except DependencyAway as away:
                 await self._wait_out(away, patience)
             except KAFKA_ERRORS as error:
-                await self._wait_out(DependencyAway("kafka", str(error) or "no answer"), patience)
+                await self._wait_out(DependencyAway(dependency, str(error) or "no answer"), patience)
             else:
-                for dependency in DEPENDENCIES:
-                    self._health.back(dependency)
+                for each in DEPENDENCIES:
+                    self._health.back(each)
                 return done
             finally:
                 attempt.cancel()

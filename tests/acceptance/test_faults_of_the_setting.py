@@ -2,6 +2,8 @@
 
 import asyncio
 from typing import Final
+from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
 
 import pytest
 
@@ -11,6 +13,13 @@ from worker.migrate import apply_migrations
 pytestmark = pytest.mark.real_kafka
 
 NO_RIGHT: Final = "REVOKE INSERT ON transition FROM effective_worker"
+
+
+def changed(dsn: str, *, user: str = "", password: str = "", **parts: str) -> str:
+    """The same DSN with some of its parts replaced."""
+    split = urlsplit(dsn)
+    login = f"{user or split.username}:{password or split.password}"
+    return urlunsplit(split._replace(netloc=f"{login}@{split.hostname}:{split.port}", **parts))
 
 
 def ends(scene: Scene, **settings: str) -> tuple[int, str]:
@@ -37,6 +46,48 @@ def test_a_worker_whose_schema_or_rights_are_not_there_exits_1(scene: Scene, cha
     code, line = ends(scene)
     assert code == 1
     assert line.startswith(f"error: {said}")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (
+            {"password": "canary"},
+            'InvalidPasswordError (28P01): password authentication failed for user "worker_login"',
+        ),
+        ({"user": "nobody_of_that_name"}, '(28P01): password authentication failed for user "nobody_of_that_name"'),
+        ({"path": "/no_such_database"}, 'InvalidCatalogNameError (3D000): database "no_such_database" does not exist'),
+        ({"query": "sslmode=require"}, "the server does not do TLS, which sslmode demands"),
+        ({"query": "sslmode=verify-all"}, "sslmode must be one of disable, allow, prefer, require"),
+        ({"query": "connect_timeout=never"}, "connect_timeout must be a whole number of seconds"),
+        ({"password": "can/ary"}, "in a user name or password @ must be written as %40"),
+    ],
+)
+def test_a_worker_whose_dsn_is_wrong_exits_2_and_names_the_variable(
+    scene: Scene, wrong: dict[str, str], said: str
+) -> None:
+    code, line = ends(scene, POSTGRES__DSN=changed(scene.database.worker_dsn, **wrong))
+    assert code == 2
+    assert line.startswith("error: WORKER_POSTGRES__DSN: ")
+    assert said in line
+    assert "ary" not in line
+
+
+def test_a_password_that_is_changed_at_work_is_named_and_waited_for(scene: Scene) -> None:
+    load = Load(scene, scene.new_tokens(20))
+    login = f"login_{uuid4().hex[:8]}"
+    scene.execute(f"CREATE ROLE {login} LOGIN PASSWORD 'first' IN ROLE effective_worker")
+    with scene.worker(POSTGRES__DSN=changed(scene.database.worker_dsn, user=login, password="first")) as worker:
+        scene.execute(f"ALTER ROLE {login} PASSWORD 'second'")
+        scene.rows(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{login}'")
+        load.send(1, 20)
+        worker.wait_unready("postgres is unfit: InvalidPasswordError (28P01)")
+        scene.execute(f"ALTER ROLE {login} PASSWORD 'first'")
+        scene.wait_consumed()
+        worker.wait_ready()
+        assert worker.terminate() == 0
+    load.check_exactly_once()
+    scene.execute(f"DROP ROLE {login}")
 
 
 def test_rights_that_are_revoked_at_work_are_named_and_burn_no_command(scene: Scene) -> None:

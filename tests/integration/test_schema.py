@@ -1,6 +1,8 @@
 """The schema that a worker finds: its own, none, an older one, a newer one, or one that it may not work in."""
 
 from collections.abc import AsyncIterator
+from dataclasses import astuple
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -70,6 +72,19 @@ async def test_who_may_not_even_ask_which_schema_it_is_hears_of_the_right(
 
     with pytest.raises(Unfit, match=r"permission denied for table _pogo_version\. .*effective-worker migrate"):
         await look(database)
+
+
+async def test_a_database_that_is_not_utf_8_is_refused(database: DatabaseUnderTest, owner: asyncpg.Connection) -> None:
+    name = f"ascii_{uuid4().hex}"
+    await owner.execute(f"CREATE DATABASE {name} ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0")
+    other = DatabaseUnderTest(*(each.replace(database.name, name) for each in astuple(database)))
+    try:
+        with pytest.raises(SchemaUnfit, match="the encoding of the database is SQL_ASCII, and must be UTF8"):
+            await look(other)
+        with pytest.raises(SchemaUnfit, match="must be UTF8"):
+            await apply_migrations(other.owner_dsn)
+    finally:
+        await owner.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 async def test_migrate_grants_again_what_was_revoked(database: DatabaseUnderTest, owner: asyncpg.Connection) -> None:

@@ -16,7 +16,7 @@ ROOT: Final = Path(__file__).parents[2]
 # The order in which a command meets the modules, after what they all stand on and before what stands around them.
 # A later one may import an earlier one, never the reverse. A package counts as one.
 ORDER: Final = (
-    *("model", "decide", "errors", "descriptors", "sql", "database", "schema"),
+    *("model", "decide", "errors", "descriptors", "dsn", "sql", "database", "schema"),
     *("settings", "inflate", "fetched", "kafka"),
     *("observe", "patience", "probe", "pulse", "tracing", "fuse", "courtesy", "contract"),
     *("decode", "replies", "recall", "authorise", "credentials", "load", "apply", "record", "encode"),
