@@ -8,10 +8,12 @@ import asyncpg
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import for_code
 
-from worker.errors import WorkerError
-from worker.migrate import owner_connection, pending
+from worker.descriptors import partitions_within, raise_limit
+from worker.errors import MORE_DESCRIPTORS, WorkerError
+from worker.migrate import owner_connection
+from worker.schema import lacking_rights, require_utf8, require_version
+from worker.service import CONNECTIONS
 from worker.settings import Settings
-from worker.sql import statement
 from worker.topics import TopicPlan, admin_client, check_topics
 
 State = Literal["ok", "warning", "failed"]
@@ -23,19 +25,6 @@ _FETCH_SINCE_4_0: Final = 4
 _EMBEDDED_CLUSTER: Final = "MkU3OEVBNTctOEUyRi00"
 
 _UUID_LENGTH: Final = 36
-
-_READ: Final = (
-    *("organisation", "unit", "app_user", "revoked_login", "contact", "accounts_receivable", "rewards_participant"),
-    *("classification", "access_token", "transition", "command_record", "lane"),
-)
-_NEEDED: Final = (
-    *((table, "SELECT") for table in _READ),
-    *(("transition", "INSERT"), ("command_record", "INSERT"), ("command_record", "DELETE"), ("lane", "INSERT")),
-)
-_NEEDED_COLUMNS: Final = (
-    *(("access_token", column) for column in ("life_cycle_state", "version")),
-    *(("lane", column) for column in ("next_offset", "blocked")),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +61,17 @@ async def _kafka(settings: Settings) -> list[Check]:
     try:
         async with admin_client(settings) as admin:
             broker = await _broker(admin, settings)
-            topics = _topics(await check_topics(admin, settings))
+            plan = await check_topics(admin, settings)
+            brokers = len((await admin.describe_cluster())["brokers"])
+            checks = [broker, _topics(plan), _descriptors(plan, brokers, settings)]
             instance_id = settings.kafka.group_instance_id
-            return [broker, topics, *([] if instance_id is None else [await _instance(admin, settings, instance_id)])]
+            return checks if instance_id is None else [*checks, await _instance(admin, settings, instance_id)]
     except WorkerError as error:
         failed = Check("broker", "failed", f"{error} ({settings.kafka.bootstrap_servers})")
-        return [failed, Check("topics", "failed", "not looked at: no broker answers")]
+        return [
+            failed,
+            *(Check(name, "failed", "not looked at: no broker answers") for name in ("topics", "descriptors")),
+        ]
 
 
 async def _broker(admin: AIOKafkaAdminClient, settings: Settings) -> Check:
@@ -141,11 +135,24 @@ def _is_instance(member_id: str, instance_id: str) -> bool:
     return member_id[:-_UUID_LENGTH] == f"{instance_id}-"
 
 
+def _descriptors(plan: TopicPlan, brokers: int, settings: Settings) -> Check:
+    """The limit is that of whoever asks: a service may be given another one than a shell."""
+    limit = raise_limit()
+    most = partitions_within(limit, brokers=brokers, connections=CONNECTIONS)
+    there = sum(topic.partitions for topic in plan.topics if topic.name in settings.topics.read)
+    what = f"{limit} here, enough for {most} partitions in one worker"
+    if most >= there:
+        return Check("descriptors", "ok", what)
+    way_out = f"there are {there}. {MORE_DESCRIPTORS}, or let more workers share them"
+    return Check("descriptors", "warning" if most else "failed", f"{what}, and {way_out}")
+
+
 # --- Postgres ---------------------------------------------------------------------------------------------------------
 
 
 async def _database(dsn: str) -> Check:
     async with owner_connection(dsn) as connection:
+        await require_utf8(connection)
         version = await connection.fetchval("SHOW server_version")
         standby = await connection.fetchval("SELECT pg_is_in_recovery()")
         read_only = await connection.fetchval("SHOW transaction_read_only") == "on"
@@ -155,9 +162,8 @@ async def _database(dsn: str) -> Check:
 
 
 async def _schema(dsn: str) -> Check:
-    waiting = await pending(dsn)
-    if waiting:
-        return Check("schema", "failed", f"pending: {', '.join(waiting)}; apply with: effective-worker migrate")
+    async with owner_connection(dsn) as connection:
+        await require_version(connection)
     return Check("schema", "ok", "up to date")
 
 
@@ -165,7 +171,7 @@ async def _grants(dsn: str) -> Check:
     async with owner_connection(dsn) as connection:
         user = await connection.fetchval("SELECT current_user")
         try:
-            lacking = await _lacking(connection)
+            lacking = await lacking_rights(connection, user)
             too_much = await connection.fetchval("SELECT has_table_privilege('transition', 'UPDATE, DELETE, TRUNCATE')")
         except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError):
             return Check("grants", "failed", "not looked at: the schema is not there, or is not up to date")
@@ -177,13 +183,6 @@ async def _grants(dsn: str) -> Check:
             "grants", "warning", f"{user} may do more than a worker needs: give WORKER_POSTGRES__DSN a role of its own"
         )
     return Check("grants", "ok", f"{user} may do what a worker needs, and no more")
-
-
-async def _lacking(connection: asyncpg.Connection) -> list[str]:
-    rows = await connection.fetch(
-        statement("lacking_rights"), *zip(*_NEEDED, strict=True), *zip(*_NEEDED_COLUMNS, strict=True)
-    )
-    return [row["lacking"] for row in rows]
 
 
 # --- logins -----------------------------------------------------------------------------------------------------------

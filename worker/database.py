@@ -10,6 +10,7 @@ from typing import Any
 
 import asyncpg
 
+from worker.dsn import read_dsn
 from worker.errors import POSTGRES_ERRORS, from_postgres, is_read_only
 from worker.sql import statement
 
@@ -44,15 +45,21 @@ class Database:
 
     @classmethod
     async def open(cls, dsn: str, *, connections: int) -> "Database":
-        """``connections`` is the most that are held at once."""
+        """``connections`` is the most that are held at once. Raises ``DsnUnusable``."""
+        address = read_dsn(dsn)
+
+        async def set_up(connection: asyncpg.Connection) -> None:
+            address.set_socket(connection)
+            await _bound_transactions(connection)
+
         pool = await asyncpg.create_pool(
-            dsn,
+            address.dsn,
             min_size=0,
             max_size=connections,
-            timeout=CONNECT_SECONDS,
+            timeout=address.connect_seconds or CONNECT_SECONDS,
             command_timeout=ANSWER_SECONDS,
-            server_settings=SERVER_SETTINGS,
-            init=_bound_transactions,
+            server_settings=SERVER_SETTINGS | address.session,
+            init=set_up,
             reset=_keep_session,
         )
         return cls(pool)

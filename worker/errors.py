@@ -3,8 +3,14 @@
 A refusal is an answer and never an exception. What stands here stops a batch, a lane or the process (DESIGN 3).
 """
 
+import errno
+import ssl
+from typing import ClassVar, Final
+
 import asyncpg
 from aiokafka import errors as kafka
+
+MORE_DESCRIPTORS: Final = "Raise the hard limit (ulimit -Hn, LimitNOFILE=)"
 
 
 class WorkerError(Exception):
@@ -12,7 +18,13 @@ class WorkerError(Exception):
 
 
 class DependencyAway(WorkerError):
-    """Postgres or the broker cannot work now: wait and try again without end; nothing is dead-lettered."""
+    """Postgres or the broker cannot work now: wait and try again without end; nothing is dead-lettered.
+
+    ``state`` and ``event`` are what health and the log say of it.
+    """
+
+    state: ClassVar[str] = "is away"
+    event: ClassVar[str] = "dependency_away"
 
     def __init__(self, dependency: str, reason: str) -> None:
         super().__init__(f"{dependency}: {reason}")
@@ -22,6 +34,40 @@ class DependencyAway(WorkerError):
 
 class StatementTimeout(DependencyAway):
     """One statement took too long: Postgres is overloaded, or one command is more than it can carry out."""
+
+
+class Unfit(DependencyAway):
+    """Something is there that cannot be worked with until a person mends it: no start, and at work it is waited for."""
+
+    state: ClassVar[str] = "is unfit"
+    event: ClassVar[str] = "dependency_unfit"
+
+
+class LoginRefused(Unfit):
+    """The server does not let in whom the DSN names, or not in this way; ``what`` is that without the variable."""
+
+    def __init__(self, what: str) -> None:
+        self.what = f"{what}; check user, password, database and sslmode in it"
+        super().__init__(
+            "postgres",
+            f"{what}; check user, password, database and sslmode in WORKER_POSTGRES__DSN, for migrate and import in"
+            " WORKER_POSTGRES__OWNER_DSN if that is set",
+        )
+
+
+class OutOfDescriptors(Unfit):
+    """The worker itself, or its machine, can open neither a file nor a socket: neither dependency is to blame."""
+
+    state: ClassVar[str] = "are used up"
+    event: ClassVar[str] = "descriptors_used_up"
+
+    def __init__(self, error: OSError) -> None:
+        whose = "this process" if error.errno == errno.EMFILE else "the whole machine"
+        super().__init__(
+            "descriptors",
+            f"{error.strerror}, which is a limit of {whose}. {MORE_DESCRIPTORS}, or give each worker fewer partitions;"
+            " effective-worker check tells how many the limit allows",
+        )
 
 
 class FuseBlown(WorkerError):
@@ -92,6 +138,9 @@ class ClientStuck(WorkerError):
     """A background task of the Kafka client has died: only a new process helps."""
 
 
+DEPENDENCIES = ("postgres", "kafka", "descriptors")
+"""What may be missing (``DependencyAway.dependency``); a lane that has started has found all of it there."""
+
 # --- Postgres ---------------------------------------------------------------------------------------------------------
 
 # What the value of a row can cause by itself, or by way of a trigger.
@@ -107,8 +156,18 @@ _ROW_LEVEL = (
 )
 
 
+# Neither comes of a server that starts, ends or fails over: it says so (57P03), or nothing.
+_OF_THE_LOGIN = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
+_NO_TLS = "rejected SSL upgrade"  # by these words only does the client tell it from a lost connection
+
+# What is not there, is not what a statement takes it for, or may not be used.
+_OF_THE_SCHEMA = (asyncpg.exceptions.SyntaxOrAccessError, asyncpg.InvalidSchemaNameError)
+
+
 def from_postgres(error: BaseException) -> WorkerError:
     """Map what asyncpg raised. Only an error that a row can cause blames the batch; all others are waited out.
+
+    What a person must mend is told apart (``Unfit``).
 
     The text of a Postgres error is not taken over where it can quote a row: it may hold what a sender wrote.
     """
@@ -121,8 +180,22 @@ def from_postgres(error: BaseException) -> WorkerError:
         return BatchRefused(f"{type(error).__name__}{f' of {constraint}' if constraint else ''}")
     if isinstance(error, asyncpg.QueryCanceledError):
         return StatementTimeout("postgres", f"{type(error).__name__} ({error.sqlstate}): {error.message or error}")
+    if isinstance(error, _OF_THE_LOGIN):
+        return LoginRefused(f"{type(error).__name__} ({error.sqlstate}): {error.message or error}")
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return LoginRefused(f"the server's certificate is not trusted: {error}")
+    if isinstance(error, ConnectionError) and _NO_TLS in str(error):
+        return LoginRefused("the server does not do TLS, which sslmode demands")
+    if isinstance(error, _OF_THE_SCHEMA):
+        return Unfit(
+            "postgres",
+            f"{type(error).__name__} ({error.sqlstate}): {error.message or error}. Schema or rights are not what this"
+            " worker needs; see: effective-worker check, and mend it with: effective-worker migrate",
+        )
     if isinstance(error, asyncpg.PostgresError):
         return DependencyAway("postgres", f"{type(error).__name__} ({error.sqlstate}): {error.message or error}")
+    if isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}:
+        return OutOfDescriptors(error)
     return DependencyAway("postgres", f"{type(error).__name__}: {error}")
 
 

@@ -20,7 +20,9 @@ from opentelemetry.trace import Span
 from worker.backlog import Backlog
 from worker.courtesy import Courtesy, Turn
 from worker.database import Database
+from worker.descriptors import really
 from worker.errors import (
+    DEPENDENCIES,
     KAFKA_ERRORS,
     AnswerRefused,
     DependencyAway,
@@ -192,6 +194,7 @@ class Lane:
         self._quiet = 0
         self._drain = asyncio.Event()
         self._patience = Patience()
+        self._missed: set[str] = set()
         self._log = log.bind(topic=self._source.topic, partition=self._source.partition)
 
     async def run(self, drain: asyncio.Event) -> None:
@@ -202,8 +205,8 @@ class Lane:
         self._drain = drain
         try:
             hold = await self._start()
-            self._tools.health.back("postgres")
-            self._tools.health.back("kafka")
+            for dependency in DEPENDENCIES:
+                self._tools.health.back(dependency)
             while not drain.is_set():
                 if self._tools.topics.is_another(self._source.topic, self._topic_id):
                     raise LaneLost("kafka: the topic was deleted and made anew")
@@ -443,7 +446,7 @@ class Lane:
         except DependencyAway as away:
             await self._wait_out(away)
         else:
-            self._over(away="postgres")
+            self._over()
             await self._until_published((), position)
         return hold
 
@@ -466,17 +469,15 @@ class Lane:
 
     async def _decide(self, hold: Hold, batch: Sequence[Delivery]) -> tuple[list[Answered], Hold]:
         """Wait out a Postgres that is away; a drain ends the wait, and the batch is dropped as if never taken."""
-        missed = "postgres"
         while not self._drain.is_set():
             try:
                 answered, hold = await self._tools.pipeline.run(hold, batch, self._position)
             except DependencyAway as away:
-                missed = away.dependency
                 await self._wait_out(away)
             except FuseBlown as blown:
                 await self._pause(blown)
             else:
-                self._over(away=missed)
+                self._over()
                 return answered, hold
         return [], hold
 
@@ -557,7 +558,7 @@ class Lane:
             self._leave_out(answered)
         self._is_settled = False
         self._committed = self._position = following
-        self._over(away="kafka")
+        self._over()
 
     def _leave_out(self, answered: Sequence[Answered]) -> None:
         left_out = [each.decoded.delivery.coordinates.offset for each in answered if is_dead_lettered(each)]
@@ -581,6 +582,7 @@ class Lane:
                 await self._wait_out(DependencyAway("kafka", unknown.reason))
             else:
                 self._patience.tried = 1
+                self._missed.add("kafka")
         committed = await self._reopened()
         if committed not in (self._committed, following):
             raise LaneLost(f"kafka: the committed offset is {committed}, neither {self._committed} nor {following}")
@@ -609,18 +611,21 @@ class Lane:
 
     # --- report -------------------------------------------------------------------------------------------------------
 
-    async def _wait_out(self, away: DependencyAway) -> None:
+    async def _wait_out(self, missing: DependencyAway) -> None:
+        away = really(missing)
+        self._missed.add(away.dependency)
         self._tools.health.progress()
-        self._tools.health.away(away.dependency, away.reason)
+        self._tools.health.away(away)
         self._tools.metrics.waited(away.dependency)
         self._say("waiting", str(away))
-        self._log.warning("dependency_away", dependency=away.dependency, reason=away.reason)
+        self._log.warning(away.event, dependency=away.dependency, reason=away.reason)
         await self._patience.wait(self._drain, self._tools.health.returned(away.dependency))
 
-    def _over(self, *, away: str) -> None:
+    def _over(self) -> None:
         if self._patience.tried:
             self._patience.reset()
-            self._tools.health.back(away)
+            while self._missed:
+                self._tools.health.back(self._missed.pop())
             self._say("working")
 
     def _say(self, state: LaneState, reason: str = "") -> None:

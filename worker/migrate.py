@@ -6,22 +6,22 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from getpass import getuser
-from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
 from pogo_core.error import BadMigrationError
 from pogo_core.util import migrate as pogo
-from pogo_core.util import sql as pogo_sql
 
 from worker.database import CONNECT_SECONDS
-from worker.errors import POSTGRES_ERRORS, DependencyAway, WorkerError, from_postgres
+from worker.dsn import read_dsn
+from worker.errors import POSTGRES_ERRORS, WorkerError, from_postgres
+from worker.schema import MIGRATIONS, NAME, lacking_rights, require_utf8
+from worker.schema import pending as pending_of
+from worker.sql import statement
 
-MIGRATIONS: Final = Path(__file__).parent / "migrations"
 WORKER_ROLE: Final = "effective_worker"
 ALONE_SECONDS: Final = 0.1
-_SCHEMA: Final = "public"
 # Any number does, as long as every release takes the same one.
 _LOCK_KEY: Final = 0x0EFF_EC71_7E00
 _QUIET: Final = logging.getLogger("worker.migrate.pogo")
@@ -36,19 +36,20 @@ class MigrationError(WorkerError):
 async def apply_migrations(owner_dsn: str, worker_dsn: str | None = None) -> tuple[str, ...]:
     """Apply what is pending and let the user of ``worker_dsn`` work. Returns the names applied, oldest first.
 
-    Safe to run twice or by several at once: the others wait for the first. Raises ``MigrationError`` and
-    ``DependencyAway``.
+    Safe to run twice or by several at once: the others wait for the first. Raises ``MigrationError``,
+    ``SchemaUnfit`` and ``DependencyAway``.
     """
     async with owner_connection(owner_dsn) as connection:
         await _alone(connection)
-        before = await _pending(connection)
+        await require_utf8(connection)
+        before = await pending_of(connection)
         if before:
             try:
-                await pogo.apply(connection, MIGRATIONS, schema_name=_SCHEMA, logger=_QUIET)
+                await pogo.apply(connection, MIGRATIONS, schema_name=NAME, logger=_QUIET)
             except BadMigrationError as error:
                 raise MigrationError(f"{error}: {_cause(error)}") from error
-            # So that `check` can tell a worker's own user what is pending.
-            await connection.execute(f"GRANT SELECT ON _pogo_migration, _pogo_version TO {WORKER_ROLE}")
+        if before or await lacking_rights(connection, WORKER_ROLE):
+            await connection.execute(statement("worker_rights"))
         if worker_dsn is not None:
             await _let_work(connection, user_of(worker_dsn))
         return before
@@ -66,13 +67,7 @@ async def _alone(connection: asyncpg.Connection) -> None:
 async def pending(owner_dsn: str) -> tuple[str, ...]:
     """The names of the migrations that are not applied yet, oldest first. Writes nothing. Raises ``DependencyAway``."""
     async with owner_connection(owner_dsn) as connection:
-        return await _pending(connection)
-
-
-async def _pending(connection: asyncpg.Connection) -> tuple[str, ...]:
-    known = await pogo_sql.get_pogo_version(connection) is not None
-    applied = await pogo_sql.get_applied_migrations(connection, schema_name=_SCHEMA) if known else set()
-    return tuple(name for name in sorted(path.stem for path in MIGRATIONS.glob("*.sql")) if name not in applied)
+        return await pending_of(connection)
 
 
 def _cause(error: BaseException) -> str:
@@ -112,16 +107,17 @@ def user_of(dsn: str) -> str:
 
 @asynccontextmanager
 async def owner_connection(dsn: str) -> AsyncIterator[asyncpg.Connection]:
-    """A connection of the schema's owner, without the worker's timeouts. Errors come out mapped (``worker.errors``)."""
+    """A connection of the schema's owner, without the worker's timeouts. Errors come out mapped (``worker.errors``).
+
+    Raises ``DsnUnusable``.
+    """
+    address = read_dsn(dsn)
+    session = {"application_name": "effective-worker", "search_path": NAME, "timezone": "UTC", **address.session}
     try:
         connection = await asyncpg.connect(
-            dsn,
-            timeout=CONNECT_SECONDS,
-            server_settings={"application_name": "effective-worker", "search_path": _SCHEMA, "timezone": "UTC"},
+            address.dsn, timeout=address.connect_seconds or CONNECT_SECONDS, server_settings=session
         )
-    except (asyncpg.exceptions.ClientConfigurationError, ValueError) as error:
-        # The text may quote the DSN, which holds a password.
-        raise DependencyAway("postgres", "the DSN cannot be read") from error
+        address.set_socket(connection)
     except POSTGRES_ERRORS as error:
         raise from_postgres(error) from error
     try:

@@ -17,6 +17,8 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 from structlog.typing import EventDict, Processor
 
+from worker.errors import DependencyAway
+
 # --- logs -------------------------------------------------------------------------------------------------------------
 
 _SECRET_KEYS: Final = re.compile(r"token|pass_?code|dsn|secret|password|authorization|verification_code", re.IGNORECASE)
@@ -139,10 +141,11 @@ class LaneHealth:
 
 @dataclass(frozen=True, slots=True)
 class Away:
-    """A dependency that cannot work now."""
+    """A dependency that cannot work now, or be worked with; ``state`` says which, as a part of a sentence."""
 
     reason: str
     since: float
+    state: str = "is away"
 
 
 class Health:
@@ -185,10 +188,11 @@ class Health:
     def lanes(self) -> Mapping[TopicPartition, LaneHealth]:
         return dict(self._lanes)
 
-    def away(self, dependency: str, reason: str) -> None:
-        """Note that ``dependency`` cannot work now; the first such note since it was back gives the ``since``."""
-        former = self._away.get(dependency)
-        self._away[dependency] = Away(reason, self._clock() if former is None else former.since)
+    def away(self, missing: DependencyAway) -> None:
+        """Note that a dependency cannot work now; the first such note since it was back gives the ``since``."""
+        former = self._away.get(missing.dependency)
+        since = self._clock() if former is None else former.since
+        self._away[missing.dependency] = Away(missing.reason, since, missing.state)
 
     def back(self, dependency: str) -> None:
         """Note that ``dependency`` works again, and wake whoever waits for it."""
@@ -237,7 +241,7 @@ class Health:
 
     def ready(self) -> tuple[bool, dict[str, Any]]:
         """Whether the partitions are worked on and both dependencies reachable, and the document that says so."""
-        reasons = [f"{name} is away: {away.reason}" for name, away in sorted(self._away.items())]
+        reasons = [f"{name} {away.state}: {away.reason}" for name, away in sorted(self._away.items())]
         if not self._assigned:
             reasons.append("the consumer group has not assigned partitions yet")
         lanes = {self._name(source): lane for source, lane in sorted(self._lanes.items(), key=self._order)}
@@ -300,8 +304,8 @@ class _HealthCollector(Collector):
         states = [lane.state for lane in self._health.lanes().values()]
         for state in LANE_STATES:
             lanes.add_metric([state], states.count(state))
-        away = GaugeMetricFamily(f"{_PREFIX}dependency_away", "1 while it cannot be reached", labels=["dependency"])
-        for dependency in ("kafka", "postgres"):
+        away = GaugeMetricFamily(f"{_PREFIX}dependency_away", "1 while it cannot be worked with", labels=["dependency"])
+        for dependency in ("kafka", "postgres", "descriptors"):
             away.add_metric([dependency], dependency in self._health.dependencies_away())
         way = GaugeMetricFamily(f"{_PREFIX}bulk_gives_way", "1 while bulk lanes give way to interactive commands")
         way.add_metric([], self._health.giving_way())

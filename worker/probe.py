@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from worker.descriptors import really
 from worker.errors import DependencyAway
 from worker.observe import Health
 from worker.patience import pause
@@ -20,7 +21,7 @@ class Probe:
         """``looks`` are named for their dependency, and raise ``DependencyAway`` if it does not answer."""
         self._looks = looks
         self._health = health
-        self._away: set[str] = set()
+        self._missed: dict[str, str] = {}  # what was noted at each look: it may be something else that is in its way
 
     async def run(self, stop: asyncio.Event) -> None:
         """Look until ``stop``."""
@@ -33,10 +34,16 @@ class Probe:
         for dependency, ask in self._looks.items():
             try:
                 await ask()
-            except DependencyAway as away:
-                self._away.add(dependency)
-                self._health.away(dependency, away.reason)
+            except DependencyAway as error:
+                away = really(error)
+                self._take_back(dependency, unless=away.dependency)
+                self._missed[dependency] = away.dependency
+                self._health.away(away)
             else:
-                if dependency in self._away:
-                    self._away.remove(dependency)
-                    self._health.back(dependency)
+                self._take_back(dependency)
+
+    def _take_back(self, look: str, *, unless: str | None = None) -> None:
+        missed = self._missed.get(look)
+        if missed is not None and missed != unless:
+            del self._missed[look]
+            self._health.back(missed)

@@ -23,7 +23,8 @@ from worker.contract import Contract, deployment
 from worker.courtesy import Courtesy
 from worker.credentials import PassCodes
 from worker.database import Database
-from worker.errors import KAFKA_ERRORS, ClientStuck, DependencyAway, WorkerError
+from worker.descriptors import raise_limit, really, require_enough
+from worker.errors import DEPENDENCIES, KAFKA_ERRORS, ClientStuck, DependencyAway, LoginRefused, Unfit, WorkerError
 from worker.fetched import Bounds, bound_fetches
 from worker.fuse import Fuse
 from worker.kafka import Seat, TopicLook, client_options, fetch_past, hear_offset_errors
@@ -37,7 +38,8 @@ from worker.pulse import Pulse
 from worker.replies import Replies
 from worker.result import Post
 from worker.retention import Retention
-from worker.settings import Settings
+from worker.schema import require_schema
+from worker.settings import PREFIX, Settings, SettingsError
 from worker.supervisor import Membership, Supervisor
 from worker.topic_watch import TopicWatch
 from worker.watchdog import Watchdog
@@ -73,19 +75,16 @@ class TopicsMissing(WorkerError):
         self.names = names
 
 
-class SchemaMissing(WorkerError):
-    """The database lacks the tables of this version."""
-
-    def __init__(self) -> None:
-        super().__init__("the database has not been migrated. Do so with: effective-worker migrate")
-
-
 async def serve(settings: Settings, *, stop: asyncio.Event, on_ready: Callable[[int], None] | None = None) -> int:
     """Work until ``stop`` is set, drain, and return the exit code: 0 when clean, 1 on a failure.
 
     ``on_ready`` is told the admin port once it listens. Dependencies that are away are waited for, at the start too.
-    Raises ``TopicsMissing``, ``SchemaMissing`` and, having drained, ``BackgroundFailed`` or ``InstanceTaken``.
+    Raises ``SettingsError``, ``TopicsMissing``, ``SchemaUnfit``, ``TooFewDescriptors``, ``Unfit`` and, having drained,
+    ``BackgroundFailed`` or ``InstanceTaken``.
     """
+    limit = raise_limit()
+    log.info("descriptors", limit=limit)
+    require_enough(limit, connections=CONNECTIONS)
     courtesy = Courtesy(settings.max_batch)
     health = Health(bulk_topic=settings.topics.bulk_commands, giving_way=lambda: courtesy.giving_way)
     metrics = Metrics(health)
@@ -247,14 +246,19 @@ class _Start:
         self._options = client_options(settings.kafka)
 
     async def schema(self, database: Database) -> None:
-        """Raises ``SchemaMissing`` if Postgres answers and has no tables of ours."""
+        """Raises ``SchemaUnfit`` if Postgres answers and has not what this worker needs.
+
+        Raises ``SettingsError`` if it does not let the worker in.
+        """
 
         async def look() -> None:
             async with database.connection() as connection:
-                if await connection.fetchval("SELECT to_regclass('command_record')") is None:
-                    raise SchemaMissing
+                await require_schema(connection)
 
-        await self._until_there(look)
+        try:
+            await self._until_there(look, "postgres")
+        except LoginRefused as refused:
+            raise SettingsError(((f"{PREFIX}POSTGRES__DSN", refused.what),)) from refused
 
     async def topics(self) -> str | None:
         """The cluster's id, once the broker answers; ``None`` if told to stop meanwhile. Raises ``TopicsMissing``."""
@@ -270,7 +274,7 @@ class _Start:
             finally:
                 await admin.close()
 
-        return await self._until_there(look)
+        return await self._until_there(look, "kafka")
 
     async def consumer(self) -> AIOKafkaConsumer | None:
         """A started consumer that has not subscribed yet; ``None`` if told to stop meanwhile."""
@@ -289,9 +293,9 @@ class _Start:
                 fetch_past(consumer, BESIDE_BULK_MS / 1000)
             return consumer
 
-        return await self._until_there(begin)
+        return await self._until_there(begin, "kafka")
 
-    async def _until_there(self, step: Callable[[], Awaitable[T]]) -> T | None:
+    async def _until_there(self, step: Callable[[], Awaitable[T]], dependency: str) -> T | None:
         patience = Patience()
         while not self._stop.is_set():
             attempt = asyncio.ensure_future(step())
@@ -300,23 +304,26 @@ class _Start:
                     if not await done_before(attempt, self._stop):
                         return None
                     done = await attempt
-            except (DependencyAway, *KAFKA_ERRORS) as error:
-                await self._wait_out(error, patience)
+            except DependencyAway as away:
+                await self._wait_out(away, patience)
+            except KAFKA_ERRORS as error:
+                await self._wait_out(DependencyAway(dependency, str(error) or "no answer"), patience)
             else:
-                self._health.back("kafka")
-                self._health.back("postgres")
+                for each in DEPENDENCIES:
+                    self._health.back(each)
                 return done
             finally:
                 attempt.cancel()
                 await asyncio.wait({attempt}, timeout=STOP_SECONDS)
         return None
 
-    async def _wait_out(self, error: Exception, patience: Patience) -> None:
-        dependency = error.dependency if isinstance(error, DependencyAway) else "kafka"
-        reason = str(error) or "no answer"
-        self._health.away(dependency, reason)
+    async def _wait_out(self, missing: DependencyAway, patience: Patience) -> None:
+        away = really(missing)
+        if isinstance(away, Unfit):  # no waiting mends it, and whoever starts a worker is there to hear it
+            raise away
+        self._health.away(away)
         self._health.progress()
-        log.warning("dependency_away", dependency=dependency, reason=reason)
+        log.warning(away.event, dependency=away.dependency, reason=away.reason)
         await patience.wait(self._stop)
 
 

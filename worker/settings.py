@@ -5,10 +5,10 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
+from worker.dsn import DsnUnusable, read_dsn
 from worker.errors import WorkerError
 
 PREFIX: Final = "WORKER_"
@@ -56,11 +56,9 @@ def _topic(name: str) -> str:
 
 def _dsn(secret: SecretStr) -> SecretStr:
     try:
-        right = urlsplit(secret.get_secret_value()).scheme in {"postgresql", "postgres"}
-    except ValueError:
-        right = False
-    if not right:
-        raise ValueError("not a DSN like postgresql://user:password@host:5432/database")
+        read_dsn(secret.get_secret_value())
+    except DsnUnusable as fault:
+        raise ValueError(str(fault)) from None
     return secret
 
 

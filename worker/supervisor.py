@@ -11,6 +11,7 @@ from typing import Final
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 
+from worker.descriptors import really
 from worker.errors import KAFKA_ERRORS, DependencyAway, LaneBlocked, WorkerError
 from worker.lane import Lane
 from worker.observe import Health, LaneState, Metrics
@@ -190,7 +191,8 @@ class Supervisor(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ca
             try:
                 await self._make_lane(source).run(drain)
                 return
-            except Exception as error:  # noqa: BLE001 - whatever a lane dies of, its partition must not be left alone
+            except Exception as fault:  # noqa: BLE001 - whatever a lane dies of, its partition must not be left alone
+                error = really(fault) if isinstance(fault, DependencyAway) else fault
                 self._report(source, error)
                 away = error.dependency if isinstance(error, DependencyAway) else None
             lost = time.monotonic()
@@ -209,7 +211,7 @@ class Supervisor(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ca
         if isinstance(error, LaneBlocked):
             state = "blocked"
         elif isinstance(error, DependencyAway):
-            self._health.away(error.dependency, error.reason)
+            self._health.away(error)
         elif not isinstance(error, _FORESEEN):
             reason = type(error).__name__
         self._health.lane(source, state, reason)

@@ -40,7 +40,7 @@ class TopicWatch:
         self._ids |= found
         missing = [topic for topic in self._topics if topic not in found]
         if missing:
-            self._health.away("kafka", _gone(missing))
+            self._health.away(DependencyAway("kafka", _gone(missing)))
         elif self._is_missed:
             self._health.back("kafka")
         self._is_missed = bool(missing)

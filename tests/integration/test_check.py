@@ -28,7 +28,9 @@ async def checked(settings: Settings) -> dict[str, Check]:
 
 async def test_a_worker_that_could_start_has_nothing_that_fails(settings: Settings) -> None:
     lines = await checked(settings)
-    assert list(lines) == ["settings", "broker", "topics", "database", "schema", "grants", "login keys"]
+    assert list(lines) == [
+        *("settings", "broker", "topics", "descriptors", "database", "schema", "grants", "login keys")
+    ]
     assert {name for name, line in lines.items() if line.state == "failed"} - {"topics"} == set()
     assert lines["grants"].state == "ok"
 
@@ -72,7 +74,10 @@ async def test_a_pending_migration_fails(settings: Settings, database: DatabaseU
     async with owner_connection(database.owner_dsn) as connection:
         await connection.execute("DELETE FROM _pogo_migration WHERE migration_id LIKE '0001%'")
     line = (await checked(settings))["schema"]
-    assert (line.state, line.detail.split(";")[0]) == ("failed", "pending: 0001_the_journey")
+    assert (line.state, line.detail.split(";")[0]) == (
+        "failed",
+        "the schema is older than this worker, pending: 0001_the_journey. Apply them with: effective-worker migrate",
+    )
 
 
 async def test_a_right_that_is_lacking_is_named(settings: Settings, database: DatabaseUnderTest) -> None:
@@ -102,7 +107,9 @@ async def test_what_is_away_fails_and_hides_nothing_else(settings: Settings) -> 
     nowhere = settings.kafka.model_copy(update={"bootstrap_servers": "127.0.0.1:1"})
     no_keys = LoginSettings()
     lines = await checked(settings.model_copy(update={"kafka": nowhere, "login": no_keys}))
-    assert {name for name, line in lines.items() if line.state == "failed"} == {"broker", "topics", "login keys"}
+    assert {name for name, line in lines.items() if line.state == "failed"} == {
+        *("broker", "topics", "descriptors", "login keys")
+    }
 
 
 async def test_a_password_is_never_shown(settings: Settings) -> None:

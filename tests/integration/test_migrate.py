@@ -8,11 +8,11 @@ import asyncpg
 import pytest
 
 from tests.providers.postgres import DatabaseUnderTest, PostgresServer
+from worker.dsn import DsnUnusable
 from worker.embedded.postgres import Login, make_database, make_login
 from worker.errors import DependencyAway
-from worker.migrate import MIGRATIONS, MigrationError, apply_migrations, owner_connection, pending, user_of
-
-ALL = tuple(sorted(path.stem for path in MIGRATIONS.glob("*.sql")))
+from worker.migrate import MigrationError, apply_migrations, owner_connection, pending, user_of
+from worker.schema import NEEDED as ALL
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ async def test_a_server_that_is_away_is_a_dependency_that_is_away() -> None:
 
 @pytest.mark.parametrize("dsn", ["postgresql://owner:canary@host:port:1/x", "canary", "postgresql://[canary/x"])
 async def test_a_dsn_that_cannot_be_read_is_not_quoted(dsn: str) -> None:
-    with pytest.raises(DependencyAway) as raised:
+    with pytest.raises(DsnUnusable) as raised:
         await pending(dsn)
     assert "canary" not in str(raised.value)
 

@@ -10,6 +10,7 @@ import pytest
 from schemas.asyncapi import Deployment
 from worker.admin import AdminUnavailable, serve_admin
 from worker.contract import Contract
+from worker.errors import DependencyAway
 from worker.observe import Health, Metrics
 
 CONTRACT: Final = Contract(Deployment(commands="orders-of-<b>mine</b>"))
@@ -48,7 +49,7 @@ async def test_readiness_follows_assignment_and_dependencies(base: str, health: 
     assert (await get(f"{base}/readyz"))[0] == 503
     health.assigned(True)
     assert (await get(f"{base}/readyz"))[0] == 200
-    health.away("postgres", "connection refused")
+    health.away(DependencyAway("postgres", "connection refused"))
     status, _, text = await get(f"{base}/readyz")
     assert status == 503
     assert "postgres is away: connection refused" in text

@@ -183,6 +183,7 @@ def test_check_says_line_by_line_what_is_missing(nowhere: dict[str, str]) -> Non
         "settings": "ok",
         "broker": "failed",
         "topics": "failed",
+        "descriptors": "failed",
         "database": "failed",
         "schema": "failed",
         "grants": "failed",

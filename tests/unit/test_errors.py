@@ -21,6 +21,8 @@ from worker.errors import (
     Fenced,
     LaneBlocked,
     LaneLost,
+    LoginRefused,
+    Unfit,
     Unpublished,
     WorkerError,
     from_kafka,
@@ -124,6 +126,49 @@ def test_an_error_that_no_row_causes_is_waited_out(kind: type[BaseException]) ->
 )
 def test_a_database_in_trouble_is_waited_out(kind: type[BaseException]) -> None:
     assert isinstance(from_postgres(raised(kind)), DependencyAway)
+
+
+OF_THE_LOGIN: Final = [kind for kind in POSTGRES if sqlstate_of(kind)[:2] in {"28", "3D"}]
+OF_THE_SCHEMA: Final = [kind for kind in POSTGRES if sqlstate_of(kind)[:2] == "42" or sqlstate_of(kind) == "3F000"]
+
+
+@pytest.mark.parametrize("kind", OF_THE_SCHEMA, ids=lambda kind: kind.__name__)
+def test_what_a_person_must_mend_in_the_schema_is_no_absence_and_names_the_way_out(kind: type[BaseException]) -> None:
+    mapped = from_postgres(raised(kind))
+
+    assert isinstance(mapped, Unfit)
+    assert "effective-worker migrate" in mapped.reason
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *map(raised, OF_THE_LOGIN),
+        ssl.SSLCertVerificationError("certificate verify failed"),
+        ConnectionError('PostgreSQL server at "db:5432" rejected SSL upgrade'),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_login_that_is_refused_is_no_absence_and_names_the_variable(error: BaseException) -> None:
+    mapped = from_postgres(error)
+
+    assert isinstance(mapped, LoginRefused)
+    assert "WORKER_POSTGRES__DSN" in mapped.reason
+    assert "WORKER_" not in mapped.what
+
+
+def test_a_server_that_is_starting_up_is_away_and_lets_in_later() -> None:
+    starting = asyncpg.CannotConnectNowError("the database system is starting up")
+    lost = ConnectionError("unexpected connection_lost() call")
+
+    assert [type(from_postgres(error)) for error in (starting, lost)] == [DependencyAway, DependencyAway]
+
+
+def test_a_database_in_trouble_is_not_taken_for_one_that_is_unfit() -> None:
+    unfit = {kind for kind in [*POSTGRES, *LOST] if isinstance(from_postgres(raised(kind)), Unfit)}
+
+    assert unfit == {*OF_THE_SCHEMA, *OF_THE_LOGIN}
+    assert {asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InsufficientPrivilegeError} < unfit
 
 
 def test_a_lost_connection_says_what_asyncpg_itself_says_of_it() -> None:

@@ -16,7 +16,7 @@ ROOT: Final = Path(__file__).parents[2]
 # The order in which a command meets the modules, after what they all stand on and before what stands around them.
 # A later one may import an earlier one, never the reverse. A package counts as one.
 ORDER: Final = (
-    *("model", "decide", "errors", "sql", "database"),
+    *("model", "decide", "errors", "descriptors", "dsn", "sql", "database", "schema"),
     *("settings", "inflate", "fetched", "topic_ids", "kafka"),
     *("observe", "backlog", "patience", "background", "probe", "pulse", "topic_watch"),
     *("tracing", "fuse", "courtesy", "contract"),

@@ -8,6 +8,7 @@ import pytest
 import structlog
 from aiokafka import TopicPartition
 
+from worker.errors import DependencyAway
 from worker.observe import STALLED_SECONDS, Health, Metrics, configure_logging, mask_secrets
 
 
@@ -143,7 +144,7 @@ def test_a_worker_is_ready_once_it_is_assigned_and_both_dependencies_answer(heal
     assert not health.ready()[0]
     health.assigned(True)
     assert health.ready()[0]
-    health.away("postgres", "connection refused")
+    health.away(DependencyAway("postgres", "connection refused"))
     ready, document = health.ready()
     assert not ready
     assert document["reason"] == "postgres is away: connection refused"
@@ -152,9 +153,9 @@ def test_a_worker_is_ready_once_it_is_assigned_and_both_dependencies_answer(heal
 
 
 def test_an_absence_keeps_its_beginning_and_shows_its_latest_reason(health: Health, clock: Clock) -> None:
-    health.away("kafka", "refused")
+    health.away(DependencyAway("kafka", "refused"))
     clock.now += 30
-    health.away("kafka", "timed out")
+    health.away(DependencyAway("kafka", "timed out"))
     away = health.ready()[1]["dependencies_away"]["kafka"]
     assert away == {"reason": "timed out", "since": "1970-01-01T00:16:40Z"}
 
@@ -188,7 +189,7 @@ def test_lanes_that_wait_for_a_dependency_do_not_repeat_that_it_is_away(health: 
     health.assigned(True)
     for partition in range(2):
         health.lane(at(partition), "waiting", "postgres: refused")
-    health.away("postgres", "refused")
+    health.away(DependencyAway("postgres", "refused"))
     assert health.ready()[1]["reason"] == "postgres is away: refused"
     health.back("postgres")
     assert not health.ready()[0]
@@ -252,7 +253,7 @@ def test_metrics_count_what_they_are_told(health: Health) -> None:
     metrics.offsets_set_back()
     metrics.records_retired(7)
     health.lane(at(0), "working")
-    health.away("kafka", "refused")
+    health.away(DependencyAway("kafka", "refused"))
     lines = metrics.text().decode().splitlines()
     for line in (
         'effective_worker_answers_total{code="OK",replayed="false"} 2.0',

@@ -46,7 +46,7 @@ async def test_a_dependency_that_does_not_answer_is_away_until_it_does(postgres:
 
 
 async def test_what_a_lane_has_noted_is_the_lanes_to_take_back(postgres: Dependency, health: Health) -> None:
-    health.away("postgres", "lock timeout")
+    health.away(DependencyAway("postgres", "lock timeout"))
     await Probe({"postgres": postgres.look}, health).look()
     assert "postgres" in health.dependencies_away()
 

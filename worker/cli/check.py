@@ -14,7 +14,7 @@ def check(json: Json = False) -> None:
         "ok": well,
         "checks": [{"name": each.name, "state": each.state, "detail": each.detail} for each in checks],
     }
-    show(document, [f"{each.state:<7}  {each.name:<10}  {each.detail}" for each in checks], as_json=json)
+    show(document, [f"{each.state:<7}  {each.name:<11}  {each.detail}" for each in checks], as_json=json)
     raise typer.Exit(0 if well else FAILED)
 
 

@@ -1,0 +1,58 @@
+"""Open files and sockets: how many a worker may have, how many it needs, and whether it has used them up."""
+
+import errno
+import os
+import resource
+from typing import Final
+
+from worker.errors import MORE_DESCRIPTORS, DependencyAway, OutOfDescriptors, WorkerError
+
+OF_ITS_OWN: Final = 30
+"""Of a worker without lanes and pool: the log, the event loop, the admin port and those who ask there, a file read."""
+REPLACED: Final = 2
+"""A producer that was replaced keeps its sockets while the new one opens its own, in all lanes at once if need be."""
+
+
+class TooFewDescriptors(WorkerError):
+    """The limit is too low for any work."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} open files are too few for a worker with one partition. {MORE_DESCRIPTORS}")
+
+
+def raise_limit() -> int:
+    """Raise the limit of this process as far as it may by itself. Returns the limit then in force."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError):  # a system may set a bound of its own to one that says it has none
+            return soft
+    return hard
+
+
+def require_enough(limit: int, *, connections: int) -> None:
+    """Raises ``TooFewDescriptors`` if a worker could not even work on one partition."""
+    if not partitions_within(limit, brokers=1, connections=connections):
+        raise TooFewDescriptors(limit)
+
+
+def partitions_within(limit: int, *, brokers: int, connections: int) -> int:
+    """How many partitions a worker can work on with so many descriptors, also while it replaces all its producers.
+
+    ``connections`` is the size of its pool. Its consumer has a socket for each broker and one for the coordinator, and
+    looks reply topics up by one more. A lane's producer has one for each broker and one for each of two coordinators,
+    of its transactions and of the group, but never more than two to one broker.
+    """
+    free = limit - OF_ITS_OWN - connections - (brokers + 2)
+    return max(0, free // (REPLACED * min(brokers + 2, 2 * brokers)))
+
+
+def really(away: DependencyAway) -> DependencyAway:
+    """What is missing really: the Kafka client does not say that it is only a descriptor, and neither does a name."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        if error.errno in {errno.EMFILE, errno.ENFILE}:
+            return OutOfDescriptors(error)
+    return away

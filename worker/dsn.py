@@ -1,0 +1,216 @@
+"""The DSN of Postgres, by the rules of libpq. What the client would overlook is done here, or refused by name.
+
+No text of an error quotes a part of a DSN that may belong to a password.
+"""
+
+import difflib
+import re
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
+
+from asyncpg import connect_utils
+
+from worker.errors import WorkerError
+
+LONGEST_CONNECT_SECONDS: Final = 30
+
+_LIKE: Final = "not a DSN like postgresql://user:password@host:5432/database"
+_ENCODE: Final = (
+    "cannot be read: in a user name or password @ must be written as %40, / as %2F, ? as %3F, # as %23, % as %25, [ as"
+    " %5B, ] as %5D, and white space as %20"
+)
+_SSL_MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+
+# What the client reads by itself.
+_READ: Final = frozenset(
+    (
+        *("service", "host", "port", "dbname", "database", "user", "password", "passfile", "target_session_attrs"),
+        *("sslmode", "sslcert", "sslkey", "sslrootcert", "sslcrl", "sslpassword", "sslnegotiation"),
+        *("ssl_min_protocol_version", "ssl_max_protocol_version", "krbsrvname", "gsslib"),
+    )
+)
+_SESSION: Final = frozenset({"application_name", "options"})
+# What asks for nothing but what is done anyway, and so is true if it is left out.
+_AS_IT_IS: Final[Mapping[str, frozenset[str]]] = {
+    "channel_binding": frozenset({"disable", "prefer"}),
+    "client_encoding": frozenset({"UTF8", "utf8", "UTF-8", "utf-8", "auto"}),
+    "gssdelegation": frozenset({"0"}),
+    "gssencmode": frozenset({"disable", "prefer"}),
+    "load_balance_hosts": frozenset({"disable"}),
+    "max_protocol_version": frozenset({"3.0", "3.2", "latest"}),
+    "min_protocol_version": frozenset({"3.0"}),
+    "replication": frozenset({"false", "off", "no", "0"}),
+    "sslcertmode": frozenset({"allow"}),
+    "sslcompression": frozenset({"0"}),
+    "sslsni": frozenset({"1"}),
+}
+_SOCKET: Final[Mapping[str, tuple[int, int | None]]] = {
+    "keepalives": (socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+    "keepalives_idle": (socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPIDLE", None)),
+    "keepalives_interval": (socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPINTVL", None)),
+    "keepalives_count": (socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPCNT", None)),
+    "tcp_user_timeout": (socket.IPPROTO_TCP, getattr(socket, "TCP_USER_TIMEOUT", None)),
+}
+# The rest of libpq's, of which some guard what would be open without them.
+_UNABLE: Final = frozenset(
+    (
+        *("hostaddr", "require_auth", "requirepeer", "requiressl", "servicefile", "sslcrldir", "sslkeylogfile"),
+        *("oauth_client_id", "oauth_client_secret", "oauth_issuer", "oauth_scope"),
+        *("scram_client_key", "scram_server_key"),
+    )
+)
+_KNOWN: Final = (
+    *(*_READ, *_SESSION, *_AS_IT_IS, *_SOCKET, *_UNABLE),
+    *("connect_timeout", "fallback_application_name"),
+)
+
+
+class DsnUnusable(WorkerError):
+    """A DSN that cannot be read, or that asks for what cannot be done; the text says what, and quotes no secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """What a DSN says, for the client: the rest of it, and what the client itself would not understand."""
+
+    dsn: str = field(repr=False)
+    session: dict[str, str]
+    """Parameters of the session that the server is to set."""
+    connect_seconds: float | None
+    """How long connecting may take, over all hosts; ``None`` if the DSN leaves that open."""
+    socket_options: tuple[tuple[int, int, int], ...]
+
+    def set_socket(self, connection: Any) -> None:
+        """Set a fresh connection's socket up as the DSN has it; one of this machine has nothing to be kept alive."""
+        opened = connection._transport.get_extra_info("socket")
+        if opened is not None and opened.family != socket.AF_UNIX:
+            for option in self.socket_options:
+                opened.setsockopt(*option)
+
+
+def read_dsn(text: str) -> Address:
+    """Raises ``DsnUnusable``."""
+    parts = _split(text)
+    given = _parameters(parts.query)
+    for name in sorted(_said_in_front(parts) & given.keys()):
+        # To libpq the parameter counts, to the client what stands in front.
+        raise DsnUnusable(f"{name} is given as a parameter, and the same stands before it: give one of them")
+    for name, value in given.items():
+        _judge(name, value)
+    kept = "&".join(f"{name}={quote(value, safe='')}" for name, value in given.items() if name in _READ)
+    dsn = urlunsplit((parts.scheme, parts.netloc, parts.path, kept, ""))
+    _let_the_client_read(dsn)
+    hosts = (given.get("host") or parts.netloc.rpartition("@")[2]).count(",") + 1
+    timeout = given.get("connect_timeout")
+    return Address(
+        dsn,
+        {name: given[name] for name in sorted(_SESSION & given.keys())},
+        None if timeout is None else float(timeout) * hosts,  # libpq grants it to each of them
+        _socket_options(given),
+    )
+
+
+def _split(text: str) -> SplitResult:
+    if not text.startswith(("postgresql://", "postgres://")):
+        raise DsnUnusable(_LIKE)
+    try:
+        parts = urlsplit(text)
+        for part in (parts.netloc, parts.path, parts.query):
+            unquote(part, errors="strict")
+    except ValueError:
+        raise DsnUnusable(_ENCODE) from None
+    # What is raw in a password ends the part that it stands in, and then the @ comes later than it should.
+    if re.search(r"[\x00-\x20\x7f#]|%00|%(?![0-9A-Fa-f]{2})", text) or parts.netloc.count("@") > 1 or "@" in parts.path:
+        raise DsnUnusable(_ENCODE)
+    hosts = parts.netloc.rpartition("@")[2]
+    if hosts and not all(map(_is_host, hosts.split(","))):
+        raise DsnUnusable(f"no host:port, or list of them, can be found in it; it {_ENCODE}")
+    return parts
+
+
+def _said_in_front(parts: SplitResult) -> frozenset[str]:
+    """The parameters that would say what the DSN says already."""
+    login, _, hosts = parts.netloc.rpartition("@")
+    user, _, password = login.partition(":")
+    said = {"host": hosts, "port": hosts, "user": user, "password": password}
+    said |= dict.fromkeys(("dbname", "database"), parts.path.strip("/"))
+    return frozenset(name for name, value in said.items() if value)
+
+
+def _is_host(text: str) -> bool:
+    host = re.fullmatch(r"(\[[0-9A-Fa-f:.%]+\]|[^\[\]:]+)(?::([0-9]{0,5}))?", text)
+    return host is not None and (not host[2] or 0 < int(host[2]) < 65536)
+
+
+def _parameters(query: str) -> dict[str, str]:
+    """By name; of one given twice the last counts, and an empty one is none."""
+    given = {}
+    for pair in query.split("&") if query else ():
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise DsnUnusable(f"a parameter has no value; it {_ENCODE}")
+        given[unquote(name)] = unquote(value)
+    unknown = [name for name in given if name not in _KNOWN]
+    if unknown:
+        # It may be the rest of a password.
+        if "@" in query or "password" in given:
+            raise DsnUnusable(f"a parameter is none of libpq's; it {_ENCODE}")
+        near = difflib.get_close_matches(unknown[0], _KNOWN, n=1)
+        raise DsnUnusable(f"no such parameter: {unknown[0]}" + (f"; did you mean {near[0]}?" if near else ""))
+    return {name: value for name, value in given.items() if value}
+
+
+def _judge(name: str, value: str) -> None:
+    if name == "sslmode" and value not in _SSL_MODES:
+        raise DsnUnusable(f"sslmode must be one of {', '.join(_SSL_MODES)}")
+    if name in _UNABLE:
+        raise DsnUnusable(f"{name} is not supported: take it out")
+    if name in _AS_IT_IS and value not in _AS_IT_IS[name]:
+        raise DsnUnusable(f"{name} can only be {' or '.join(sorted(_AS_IT_IS[name]))} here, or left out")
+    is_number = re.fullmatch(r"[0-9]{1,9}", value) is not None
+    if name == "connect_timeout" and not (is_number and 0 < int(value) <= LONGEST_CONNECT_SECONDS):
+        raise DsnUnusable(f"{name} must be a whole number of seconds from 1 to {LONGEST_CONNECT_SECONDS}")
+    if name in _SOCKET and not is_number:
+        raise DsnUnusable(f"{name} must be a whole number")
+    if name in _SOCKET and _SOCKET[name][1] is None:
+        raise DsnUnusable(f"{name} is not supported on this system: take it out")
+
+
+def _socket_options(given: Mapping[str, str]) -> tuple[tuple[int, int, int], ...]:
+    """Of a number, 0 leaves it to the system; keeping alive is on by itself wherever something is said of it."""
+    said = {name: int(value) for name, value in given.items() if name in _SOCKET}
+    if any(name.startswith("keepalives_") for name in said):
+        said.setdefault("keepalives", 1)
+    if not said.get("keepalives"):
+        said = {name: value for name, value in said.items() if not name.startswith("keepalives")}
+    return tuple(
+        (level, option, value)
+        for name, value in sorted(said.items())
+        for level, option in (_SOCKET[name],)
+        if value and option is not None
+    )
+
+
+def _let_the_client_read(dsn: str) -> None:
+    """Let the client judge what is its own, files included, before it is first asked to connect."""
+    unsaid = dict.fromkeys(
+        ("host", "port", "user", "password", "passfile", "database", "ssl", "service", "servicefile", "direct_tls")
+    )
+    more = dict.fromkeys(("server_settings", "target_session_attrs", "krbsrvname", "gsslib"))
+    client: Any = connect_utils
+    try:
+        client._parse_connect_dsn_and_args(dsn=dsn, **unsaid, **more)
+    except OSError as error:
+        what = error.strerror or type(error).__name__
+        raise DsnUnusable(
+            f"the files of sslrootcert, sslcert, sslkey or sslcrl cannot be used ({what}), or no user is named"
+        ) from None
+    except (ValueError, LookupError):
+        # The text may quote anything.
+        raise DsnUnusable(
+            "what it says of ports, TLS or target_session_attrs cannot be used, it names no user, or a PG... variable"
+            " of the environment says something wrong"
+        ) from None

@@ -1,0 +1,94 @@
+"""Which schema a worker needs, and whether it is there, with the rights to work in it."""
+
+from pathlib import Path
+from typing import Any, Final
+
+from pogo_core.util import sql as pogo
+
+from worker.database import Connection
+from worker.errors import WorkerError
+from worker.sql import statement
+
+MIGRATIONS: Final = Path(__file__).parent / "migrations"
+NAME: Final = "public"
+NEEDED: Final = tuple(sorted(path.stem for path in MIGRATIONS.glob("*.sql")))
+"""The migrations that this worker knows, oldest first."""
+
+_READ: Final = (
+    *("organisation", "unit", "app_user", "revoked_login", "contact", "accounts_receivable", "rewards_participant"),
+    *("classification", "access_token", "transition", "command_record", "lane"),
+)
+_RIGHTS: Final = (
+    *((table, "SELECT") for table in _READ),
+    *(("transition", "INSERT"), ("command_record", "INSERT"), ("command_record", "DELETE"), ("lane", "INSERT")),
+)
+_CHANGED: Final = (
+    *(("access_token", column) for column in ("life_cycle_state", "version")),
+    *(("access_token", column) for column in ("updated_date", "updated_by_user", "updated_by_unit")),
+    *(("lane", column) for column in ("owner", "owned_since", "first_offset", "next_offset")),
+    *(("lane", column) for column in ("chain_sequence", "chain_hash", "ordered_offset")),
+    *(("lane", column) for column in ("topic_id", "last_offset", "last_timestamp", "blocked", "blocked_since")),
+)
+
+
+class SchemaUnfit(WorkerError):
+    """The schema is not the worker's, or the worker may not work in it; the text gives the way out."""
+
+
+async def require_schema(connection: Connection) -> None:
+    """Raises ``SchemaUnfit`` unless everything of this version is there and may be worked with, and nothing newer."""
+    await require_utf8(connection)
+    await require_version(connection)
+    user = await connection.fetchval("SELECT current_user")
+    lacking = await lacking_rights(connection, user)
+    if lacking:
+        raise SchemaUnfit(f"{user} lacks {', '.join(lacking)}. Grant them with: effective-worker migrate")
+
+
+async def require_utf8(connection: Connection) -> None:
+    """Raises ``SchemaUnfit`` if the database cannot keep every text, or takes for text what is none."""
+    encoding = await connection.fetchval("SHOW server_encoding")
+    if encoding != "UTF8":
+        raise SchemaUnfit(
+            f"the encoding of the database is {encoding}, and must be UTF8. Make one with: CREATE DATABASE ... ENCODING"
+            " 'UTF8' TEMPLATE template0"
+        )
+
+
+async def require_version(connection: Connection) -> None:
+    """Raises ``SchemaUnfit`` if the schema is not there, or older or newer than this worker."""
+    applied = await _applied(connection)
+    if not applied:
+        raise SchemaUnfit("the database has not been migrated. Do so with: effective-worker migrate")
+    waiting = ", ".join(name for name in NEEDED if name not in applied)
+    if waiting:
+        raise SchemaUnfit(
+            f"the schema is older than this worker, pending: {waiting}. Apply them with: effective-worker migrate"
+        )
+    unknown = ", ".join(sorted(applied.difference(NEEDED)))
+    if unknown:
+        raise SchemaUnfit(
+            f"this worker is older than the schema, to which was applied: {unknown}."
+            " Run the release of effective-worker that knows it, or a later one"
+        )
+
+
+async def pending(connection: Connection) -> tuple[str, ...]:
+    """The names of the migrations that are not applied yet, oldest first. Writes nothing."""
+    applied = await _applied(connection)
+    return tuple(name for name in NEEDED if name not in applied)
+
+
+async def lacking_rights(connection: Connection, user: str) -> list[str]:
+    """What a user may not do that a worker must, as ``RIGHT on table``. The schema must be that of this version."""
+    rows = await connection.fetch(
+        statement("lacking_rights"), *zip(*_RIGHTS, strict=True), *zip(*_CHANGED, strict=True), user
+    )
+    return [row["lacking"] for row in rows]
+
+
+async def _applied(connection: Any) -> frozenset[str]:
+    """The migrations that were applied; none where the library's account of them is not there."""
+    if await pogo.get_pogo_version(connection) is None:
+        return frozenset()
+    return frozenset(await pogo.get_applied_migrations(connection, schema_name=NAME))
