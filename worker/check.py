@@ -8,6 +8,7 @@ import asyncpg
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import for_code
 
+from worker.database import Database
 from worker.descriptors import partitions_within, raise_limit
 from worker.errors import MORE_DESCRIPTORS, WorkerError
 from worker.migrate import owner_connection
@@ -41,7 +42,7 @@ async def check(settings: Settings) -> tuple[Check, ...]:
     checks = [Check("settings", "ok", "complete and free of contradictions")]
     checks += await _kafka(settings)
     dsn = settings.postgres.dsn.get_secret_value()
-    for name, look in (("database", _database), ("schema", _schema), ("grants", _grants)):
+    for name, look in (("database", _database), ("sessions", _sessions), ("schema", _schema), ("grants", _grants)):
         checks.append(await _tried(name, look, dsn))
     checks.append(_login_keys(settings))
     return tuple(checks)
@@ -159,6 +160,16 @@ async def _database(dsn: str) -> Check:
     if standby or read_only:
         return Check("database", "failed", f"Postgres {version} is {'a standby' if standby else 'read-only'}")
     return Check("database", "ok", f"Postgres {version}, reachable and writable")
+
+
+async def _sessions(dsn: str) -> Check:
+    """A session as the worker sets it up, and reads it back."""
+    database = await Database.open(dsn, connections=1)
+    try:
+        await database.look()
+    finally:
+        await database.close()
+    return Check("sessions", "ok", "time-outs, isolation and search_path are as a worker sets them")
 
 
 async def _schema(dsn: str) -> Check:

@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 
 from worker.dsn import read_dsn
-from worker.errors import POSTGRES_ERRORS, from_postgres, is_read_only
+from worker.errors import POSTGRES_ERRORS, SessionUnfit, from_postgres, is_read_only
 from worker.sql import statement
 
 Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
@@ -24,6 +24,9 @@ SERVER_SETTINGS = {
     "statement_timeout": "10s",
     "idle_in_transaction_session_timeout": "5s",
     "timezone": "UTC",
+    # A role or a database may have settings of its own, by which the worker would work otherwise than it was tried.
+    "search_path": "public",
+    "default_transaction_isolation": "read committed",
     # Every statement is planned once per connection, and again when a table's statistics change: to plan for each batch
     # takes half of a lone command's time, and finds the same (tests/integration/test_plans.py).
     "plan_cache_mode": "force_generic_plan",
@@ -51,6 +54,7 @@ class Database:
         async def set_up(connection: asyncpg.Connection) -> None:
             address.set_socket(connection)
             await _bound_transactions(connection)
+            await _require_kept(connection)
 
         pool = await asyncpg.create_pool(
             address.dsn,
@@ -113,8 +117,23 @@ async def rolled_back(transaction: Connection) -> AsyncIterator[None]:
 
 async def _bound_transactions(connection: asyncpg.Connection) -> None:
     """End what a stalled worker has left between two messages of one statement: to Postgres that is not idle."""
-    if connection.get_server_version() >= (17,):  # older ones have no such setting
+    if _bounds_transactions(connection):
         await connection.execute(f"SET transaction_timeout = '{TRANSACTION_TIMEOUT}'")
+
+
+def _bounds_transactions(connection: asyncpg.Connection) -> bool:
+    return connection.get_server_version() >= (17,)  # older ones have no such setting
+
+
+async def _require_kept(connection: asyncpg.Connection) -> None:
+    """Read back what was set: a pooler may not pass it on. Raises ``SessionUnfit``."""
+    wanted = {name: value for name, value in SERVER_SETTINGS.items() if name != "application_name"}
+    if _bounds_transactions(connection):
+        wanted["transaction_timeout"] = TRANSACTION_TIMEOUT
+    found = {row["name"]: row["value"] for row in await connection.fetch(statement("session"), list(wanted))}
+    lost = {name: value for name, value in wanted.items() if found[name] != value}
+    if lost:
+        raise SessionUnfit(", ".join(f"{name} is {found[name]}, not {value}" for name, value in lost.items()))
 
 
 async def _keep_session(_: Any) -> None:

@@ -55,6 +55,18 @@ class LoginRefused(Unfit):
         )
 
 
+class SessionUnfit(Unfit):
+    """What the worker sets in its sessions does not hold in them."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            "postgres",
+            f"sessions are not as the worker sets them up: {what}. A pooler or a login trigger is in the way: connect"
+            " without it, or let it pass over them (PgBouncer: ignore_startup_parameters) and set the same for the"
+            " worker's role (ALTER ROLE ... SET)",
+        )
+
+
 class OutOfDescriptors(Unfit):
     """The worker itself, or its machine, can open neither a file nor a socket: neither dependency is to blame."""
 
@@ -158,6 +170,7 @@ _ROW_LEVEL = (
 
 # Neither comes of a server that starts, ends or fails over: it says so (57P03), or nothing.
 _OF_THE_LOGIN = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
+_NOT_PASSED_ON = "unsupported startup parameter"  # by PgBouncer, which calls a server that is away by the same number
 _NO_TLS = "rejected SSL upgrade"  # by these words only does the client tell it from a lost connection
 
 # What is not there, is not what a statement takes it for, or may not be used.
@@ -182,6 +195,8 @@ def from_postgres(error: BaseException) -> WorkerError:
         return StatementTimeout("postgres", f"{type(error).__name__} ({error.sqlstate}): {error.message or error}")
     if isinstance(error, _OF_THE_LOGIN):
         return LoginRefused(f"{type(error).__name__} ({error.sqlstate}): {error.message or error}")
+    if isinstance(error, asyncpg.ProtocolViolationError) and _NOT_PASSED_ON in str(error):
+        return SessionUnfit(str(error))
     if isinstance(error, ssl.SSLCertVerificationError):
         return LoginRefused(f"the server's certificate is not trusted: {error}")
     if isinstance(error, ConnectionError) and _NO_TLS in str(error):

@@ -13,7 +13,7 @@ import asyncpg
 from pogo_core.error import BadMigrationError
 from pogo_core.util import migrate as pogo
 
-from worker.database import CONNECT_SECONDS
+from worker.database import CONNECT_SECONDS, SERVER_SETTINGS
 from worker.dsn import read_dsn
 from worker.errors import POSTGRES_ERRORS, WorkerError, from_postgres
 from worker.schema import MIGRATIONS, NAME, lacking_rights, require_utf8
@@ -22,6 +22,7 @@ from worker.sql import statement
 
 WORKER_ROLE: Final = "effective_worker"
 ALONE_SECONDS: Final = 0.1
+_OF_EVERY_SESSION: Final = ("application_name", "timezone", "search_path", "default_transaction_isolation")
 # Any number does, as long as every release takes the same one.
 _LOCK_KEY: Final = 0x0EFF_EC71_7E00
 _QUIET: Final = logging.getLogger("worker.migrate.pogo")
@@ -112,7 +113,7 @@ async def owner_connection(dsn: str) -> AsyncIterator[asyncpg.Connection]:
     Raises ``DsnUnusable``.
     """
     address = read_dsn(dsn)
-    session = {"application_name": "effective-worker", "search_path": NAME, "timezone": "UTC", **address.session}
+    session = {name: SERVER_SETTINGS[name] for name in _OF_EVERY_SESSION} | address.session
     try:
         connection = await asyncpg.connect(
             address.dsn, timeout=address.connect_seconds or CONNECT_SECONDS, server_settings=session

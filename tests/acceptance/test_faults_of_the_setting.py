@@ -14,6 +14,14 @@ pytestmark = pytest.mark.real_kafka
 
 NO_RIGHT: Final = "REVOKE INSERT ON transition FROM effective_worker"
 
+AT_EACH_LOGIN: Final = """
+CREATE FUNCTION at_each_login() RETURNS event_trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM set_config('statement_timeout', '1h', false);
+END $$;
+CREATE EVENT TRIGGER at_each_login ON login EXECUTE FUNCTION at_each_login();
+"""
+
 
 def changed(dsn: str, *, user: str = "", password: str = "", **parts: str) -> str:
     """The same DSN with some of its parts replaced."""
@@ -71,6 +79,16 @@ def test_a_worker_whose_dsn_is_wrong_exits_2_and_names_the_variable(
     assert line.startswith("error: WORKER_POSTGRES__DSN: ")
     assert said in line
     assert "ary" not in line
+
+
+def test_a_worker_whose_sessions_are_not_as_it_sets_them_up_exits_1(scene: Scene) -> None:
+    version = scene.rows("SELECT current_setting('server_version_num')::int AS number")[0]["number"]
+    if version < 170_000:
+        pytest.skip("before Postgres 17 there are no triggers of a login")
+    scene.execute(AT_EACH_LOGIN)
+    code, line = ends(scene)
+    assert code == 1
+    assert "sessions are not as the worker sets them up: statement_timeout is 1h, not 10s" in line
 
 
 def test_a_password_that_is_changed_at_work_is_named_and_waited_for(scene: Scene) -> None:

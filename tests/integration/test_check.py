@@ -29,7 +29,7 @@ async def checked(settings: Settings) -> dict[str, Check]:
 async def test_a_worker_that_could_start_has_nothing_that_fails(settings: Settings) -> None:
     lines = await checked(settings)
     assert list(lines) == [
-        *("settings", "broker", "topics", "descriptors", "database", "schema", "grants", "login keys")
+        *("settings", "broker", "topics", "descriptors", "database", "sessions", "schema", "grants", "login keys")
     ]
     assert {name for name, line in lines.items() if line.state == "failed"} - {"topics"} == set()
     assert lines["grants"].state == "ok"

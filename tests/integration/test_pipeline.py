@@ -1087,8 +1087,8 @@ async def test_any_projection_is_that_subset_of_the_whole(j: Journey, masks: lis
 async def test_a_command_that_always_takes_too_long_is_given_up_and_its_neighbours_are_not(
     database: DatabaseUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Longer than anything else here takes, and shorter than what dawdles.
-    monkeypatch.setitem(SERVER_SETTINGS, "statement_timeout", in_milliseconds(1))
+    # Longer than anything else here takes, and shorter than what dawdles; odd, since it is read back as it is written.
+    monkeypatch.setitem(SERVER_SETTINGS, "statement_timeout", f"{int(in_milliseconds(1)) | 1}ms")
     async with journey(database.worker_dsn, database.owner_dsn) as j:
         await j.owner.execute(
             "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS"

@@ -274,10 +274,10 @@ async def test_a_sort_that_spills_would_be_seen(worker: asyncpg.Connection) -> N
 
 
 def test_no_statement_of_the_journey_is_left_out() -> None:
-    # `lanes` reads all of a small table, the two others none; what looks back or loads is no part of the journey.
-    unplanned = ("lanes", "constraints_now", "postgres_clock")
+    # `lanes` reads all of a small table, the others none; what looks back or loads is no part of the journey.
+    unplanned = ("lanes", "constraints_now", "postgres_clock", "session")
     looking_back = ("audit_", "erase_", "explain", "history", "reconcile_", "dead_letter_")
-    others = ("import_", "demo_", "lacking_rights", "mend_lane", *looking_back, *unplanned)
+    others = ("import_", "demo_", "lacking_rights", "worker_rights", "mend_lane", *looking_back, *unplanned)
     files = {Path(each.name).stem for each in resources.files("worker.sql").iterdir() if each.name.endswith(".sql")}
 
     assert {asked.name.split()[0] for asked in STATEMENTS} == {name for name in files if not name.startswith(others)}

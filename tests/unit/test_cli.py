@@ -185,6 +185,7 @@ def test_check_says_line_by_line_what_is_missing(nowhere: dict[str, str]) -> Non
         "topics": "failed",
         "descriptors": "failed",
         "database": "failed",
+        "sessions": "failed",
         "schema": "failed",
         "grants": "failed",
         "login keys": "ok",
