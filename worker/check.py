@@ -13,7 +13,6 @@ from worker.descriptors import partitions_within, raise_limit
 from worker.errors import MORE_DESCRIPTORS, WorkerError
 from worker.migrate import owner_connection
 from worker.schema import lacking_rights, require_utf8, require_version
-from worker.service import CONNECTIONS
 from worker.settings import Settings
 from worker.topics import TopicPlan, admin_client, check_topics
 
@@ -139,7 +138,7 @@ def _is_instance(member_id: str, instance_id: str) -> bool:
 def _descriptors(plan: TopicPlan, brokers: int, settings: Settings) -> Check:
     """The limit is that of whoever asks: a service may be given another one than a shell."""
     limit = raise_limit()
-    most = partitions_within(limit, brokers=brokers, connections=CONNECTIONS)
+    most = partitions_within(limit, brokers=brokers, connections=settings.postgres.connections)
     there = sum(topic.partitions for topic in plan.topics if topic.name in settings.topics.read)
     what = f"{limit} here, enough for {most} partitions in one worker"
     if most >= there:

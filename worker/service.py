@@ -44,8 +44,6 @@ from worker.supervisor import Membership, Supervisor
 from worker.topic_watch import TopicWatch
 from worker.watchdog import Watchdog
 
-CONNECTIONS: Final = 10
-"""Of all lanes together: a lane waits for one longer than it would take a database with more of them to be slower."""
 STOP_SECONDS: Final = 5.0
 LANES_SHARE: Final = 0.6
 """Of the time for a drain; what is left is for leaving the group and closing."""
@@ -84,7 +82,7 @@ async def serve(settings: Settings, *, stop: asyncio.Event, on_ready: Callable[[
     """
     limit = raise_limit()
     log.info("descriptors", limit=limit)
-    require_enough(limit, connections=CONNECTIONS)
+    require_enough(limit, connections=settings.postgres.connections)
     courtesy = Courtesy(settings.max_batch)
     health = Health(bulk_topic=settings.topics.bulk_commands, giving_way=lambda: courtesy.giving_way)
     metrics = Metrics(health)
@@ -95,7 +93,8 @@ async def serve(settings: Settings, *, stop: asyncio.Event, on_ready: Callable[[
         log.info("admin_listening", host=settings.admin.host, port=port)
         if on_ready is not None:
             on_ready(port)
-        database = await Database.open(settings.postgres.dsn.get_secret_value(), connections=CONNECTIONS)
+        postgres = settings.postgres
+        database = await Database.open(postgres.dsn.get_secret_value(), connections=postgres.connections)
         opened.push_async_callback(database.close)
         pass_codes = PassCodes()
         opened.callback(pass_codes.close)

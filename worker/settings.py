@@ -156,10 +156,15 @@ class TopicSettings(_Section):
 
 
 class PostgresSettings(_Section):
-    """``dsn`` is the worker's own role; ``owner`` is the schema's, for ``migrate`` and ``import``."""
+    """``dsn`` is the worker's own role; ``owner`` is the schema's, for ``migrate`` and ``import``.
+
+    ``connections`` are those of all lanes of a worker together: a lane waits for one longer than it would take a
+    database with more of them to be slower.
+    """
 
     dsn: Dsn = SecretStr("postgresql://localhost/effective")
     owner_dsn: Dsn | None = None
+    connections: Annotated[int, Field(ge=1, le=1000)] = 10
 
     @property
     def owner(self) -> SecretStr:

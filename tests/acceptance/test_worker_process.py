@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.acceptance.scene import Load, Scene
 from tests.acceptance.worker_process import Ended, WorkerProcess, worker_settings
 from tests.providers.kafka import KafkaServer, TopicNames
 from tests.providers.postgres import DatabaseUnderTest
@@ -54,6 +55,21 @@ def test_an_idle_worker_ends_clean_when_it_is_told_to(
     with WorkerProcess(settings, tmp_path) as worker:
         assert worker.probe("/livez")[0] == 200
         assert worker.signal_and_wait(which) == 0
+
+
+@pytest.mark.real_kafka
+def test_a_worker_holds_no_more_connections_than_it_is_given_and_needs_but_one(scene: Scene) -> None:
+    load = Load(scene, scene.new_tokens(400))
+    with scene.worker(POSTGRES__CONNECTIONS="1", MAX_BATCH="10") as worker:
+        load.send(1, 400)
+        scene.wait_consumed()
+        held = scene.rows(
+            "SELECT count(*) AS held FROM pg_stat_activity"
+            " WHERE datname = current_database() AND application_name = 'effective-worker'"
+        )
+        assert held[0]["held"] == 1
+        assert worker.terminate() == 0
+    load.check_exactly_once()
 
 
 def test_a_worker_that_starts_writes_no_secret_to_its_log(settings: dict[str, str], tmp_path: Path) -> None:

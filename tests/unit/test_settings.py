@@ -24,6 +24,7 @@ def test_an_empty_environment_gives_the_defaults_of_the_contract() -> None:
     assert (settings.kafka.session_timeout_ms, settings.kafka.transaction_timeout_ms) == (10_000, 20_000)
     assert settings.topics.dead_letters == "access-token.set-effective.dead-letters"
     assert settings.postgres.owner.get_secret_value() == "postgresql://localhost/effective"
+    assert settings.postgres.connections == 10
     assert (settings.max_batch, settings.max_command_bytes, settings.record_retention_days) == (500, 65_536, 30)
     assert (settings.admin.host, settings.admin.port) == ("127.0.0.1", 8080)
 
@@ -35,6 +36,7 @@ def test_every_setting_is_read_from_its_variable() -> None:
             "WORKER_TOPICS__REPLY_TO_ALLOWED": "replies.a, replies.b*",
             "WORKER_POSTGRES__DSN": "postgresql://worker:w@db/e",
             "WORKER_POSTGRES__OWNER_DSN": "postgresql://owner:o@db/e",
+            "WORKER_POSTGRES__CONNECTIONS": "3",
             "WORKER_LOGIN__SECRETS": f"{SECRET},{SECRET[::-1]}",
             "WORKER_LOGIN__EXPIRY_CLOCK": "append",
             "WORKER_DELIVERY": "at_least_once",
@@ -45,6 +47,7 @@ def test_every_setting_is_read_from_its_variable() -> None:
     )
     assert settings.topics.reply_to_allowed == ("replies.a", "replies.b*")
     assert settings.postgres.owner.get_secret_value() == "postgresql://owner:o@db/e"
+    assert settings.postgres.connections == 3
     assert [secret.get_secret_value() for secret in settings.login.secrets] == [SECRET, SECRET[::-1]]
     assert (settings.login.expiry_clock, settings.delivery, settings.log.level) == ("append", "at_least_once", "debug")
     assert settings.drain_seconds == 2.5
@@ -68,6 +71,11 @@ def test_any_setting_can_come_from_a_file(variable: str, tmp_path: Path) -> None
     assert faults_of({f"{variable}_FILE": str(tmp_path / "none")}) == {
         f"{variable}_FILE": "the file cannot be read: No such file or directory"
     }
+
+
+@pytest.mark.parametrize("connections", ["0", "-1", "1001", "ten", "2.5"])
+def test_a_pool_has_a_size_that_can_be(connections: str) -> None:
+    assert list(faults_of({"WORKER_POSTGRES__CONNECTIONS": connections})) == ["WORKER_POSTGRES__CONNECTIONS"]
 
 
 def test_a_value_and_its_file_together_are_a_fault(tmp_path: Path) -> None:

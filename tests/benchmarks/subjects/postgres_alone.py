@@ -27,7 +27,6 @@ from worker.database import Database
 from worker.fuse import Fuse
 from worker.model import Coordinates, Delivery
 from worker.pipeline import Hold, Pipeline, Policy
-from worker.service import CONNECTIONS
 from worker.settings import Settings, read_settings
 from worker.sql import statement
 
@@ -73,7 +72,8 @@ async def run() -> None:
     settings = read_settings(os.environ)
     run_name, warm_name = os.environ["BENCH_RUN"], os.environ["BENCH_WARM_RUN"]
     count, warm, lanes = (int(os.environ[f"BENCH_{each}"]) for each in ("COUNT", "WARM", "LANES"))
-    database = await Database.open(settings.postgres.dsn.get_secret_value(), connections=CONNECTIONS)
+    postgres = settings.postgres
+    database = await Database.open(postgres.dsn.get_secret_value(), connections=postgres.connections)
     pipeline = pipeline_of(settings, database, PassCodes())
     starts, loads = [], []
     for lane in range(lanes):
