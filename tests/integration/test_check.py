@@ -8,6 +8,7 @@ from tests.logins import SECRET
 from tests.providers.kafka import KafkaServer, TopicNames
 from tests.providers.postgres import DatabaseUnderTest
 from worker.check import Check, check
+from worker.descriptors import partitions_within
 from worker.migrate import owner_connection
 from worker.settings import LoginSettings, PostgresSettings, Settings
 
@@ -68,6 +69,26 @@ async def test_missing_topics_are_named(settings: Settings) -> None:
     elsewhere = settings.topics.model_copy(update={"results": "no-such-topic"})
     line = (await checked(settings.model_copy(update={"topics": elsewhere})))["topics"]
     assert (line.state, "missing: no-such-topic" in line.detail) == ("failed", True)
+
+
+@pytest.mark.parametrize(("limit", "state"), [(1024, "ok"), (48, "warning"), (40, "failed")])
+async def test_a_limit_of_open_files_is_told_in_partitions(
+    settings: Settings, limit: int, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.check.raise_limit", lambda: limit)
+    line = (await checked(settings))["descriptors"]
+    enough = partitions_within(limit, brokers=1, connections=settings.postgres.connections)
+    assert line.state == state
+    assert line.detail.startswith(f"{limit} here, enough for {enough} partitions in one worker")
+    assert ("ulimit" in line.detail) == (state != "ok")
+
+
+async def test_a_database_of_a_newer_release_fails(settings: Settings, database: DatabaseUnderTest) -> None:
+    async with owner_connection(database.owner_dsn) as connection:
+        await connection.execute("INSERT INTO _pogo_migration VALUES ('hash', '9999_to_come', now(), 'public')")
+    line = (await checked(settings))["schema"]
+    assert line.state == "failed"
+    assert "this worker is older than the schema" in line.detail
 
 
 async def test_a_pending_migration_fails(settings: Settings, database: DatabaseUnderTest) -> None:
