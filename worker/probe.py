@@ -1,6 +1,7 @@
 """Look at the dependencies while nothing is to be done, so that readiness is true of an idle worker as well."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -16,11 +17,17 @@ Look = Callable[[], Awaitable[None]]
 class Probe:
     """Asks each dependency every few seconds. What a lane has noted of one is not taken back here before it answers."""
 
-    def __init__(self, looks: dict[str, Look], health: Health) -> None:
+    def __init__(self, looks: dict[str, Look], health: Health, clock: Callable[[], float] = time.monotonic) -> None:
         """``looks`` are named for their dependency, and raise ``DependencyAway`` if it does not answer."""
         self._looks = looks
         self._health = health
-        self._away: set[str] = set()
+        self._clock = clock
+        self._away: dict[str, float] = {}
+
+    def silent(self, dependency: str) -> float:
+        """For how many seconds nobody who looked has had an answer; 0 if the last look had one."""
+        since = self._away.get(dependency)
+        return 0.0 if since is None else self._clock() - since
 
     async def run(self, stop: asyncio.Event) -> None:
         """Look until ``stop``."""
@@ -31,12 +38,13 @@ class Probe:
     async def look(self) -> None:
         """Ask every dependency once, and note what has changed."""
         for dependency, ask in self._looks.items():
+            asked = self._clock()
             try:
                 await ask()
             except DependencyAway as away:
-                self._away.add(dependency)
+                self._away.setdefault(dependency, asked)
                 self._health.away(dependency, away.reason)
             else:
                 if dependency in self._away:
-                    self._away.remove(dependency)
+                    del self._away[dependency]
                     self._health.back(dependency)
