@@ -175,6 +175,7 @@ class Health:
         self._stood: Away | None = None
         self._ahead: float | None = None
         self._clocks_agree = True
+        self._out: Away | None = None
 
     def lane(self, source: TopicPartition, state: LaneState, reason: str = "") -> None:
         """Note the state of a partition's lane; the same state again keeps its ``since``."""
@@ -210,6 +211,10 @@ class Health:
         """Note whether the group has told this worker its partitions (there may be none for it)."""
         self._assigned = known
 
+    def out_of_group(self, reason: str | None) -> None:
+        """Note that the worker has left the group, and why; ``None``: that it takes part in it."""
+        self._out = None if reason is None else Away(reason, self._clock())
+
     def progress(self) -> None:
         """Called by every turn of a loop, also by one that finds nothing to do."""
         self._progressed = self._clock()
@@ -242,7 +247,9 @@ class Health:
     def ready(self) -> tuple[bool, dict[str, Any]]:
         """Whether the partitions are worked on and both dependencies reachable, and the document that says so."""
         reasons = [f"{name} {away.state}: {away.reason}" for name, away in sorted(self._away.items())]
-        if not self._assigned:
+        if self._out is not None:
+            reasons.append(f"out of the consumer group: {self._out.reason}")
+        elif not self._assigned:
             reasons.append("the consumer group has not assigned partitions yet")
         lanes = {self._name(source): lane for source, lane in sorted(self._lanes.items(), key=self._order)}
         for name, lane in lanes.items():
@@ -263,6 +270,8 @@ class Health:
         }
         if self._ahead is not None:
             document["clock_ahead_of_postgres_seconds"] = round(self._ahead, 1)
+        if self._out is not None:
+            document["out_of_group"] = {"reason": self._out.reason, "since": self._moment(self._out.since)}
         if self._bulk_topic is not None:
             document["bulk_gives_way"] = self.giving_way()
         return not reasons, document

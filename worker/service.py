@@ -47,6 +47,8 @@ from worker.watchdog import Watchdog
 STOP_SECONDS: Final = 5.0
 LANES_SHARE: Final = 0.6
 """Of the time for a drain; what is left is for leaving the group and closing."""
+WITHOUT_POSTGRES_SECONDS: Final = 60.0
+"""After so long a worker leaves the group: longer than a restart or a fail-over takes, in which all lose it alike."""
 STEP_SECONDS: Final = 30.0
 """What a dependency that takes connections and says nothing is given at the start, before it is away."""
 HEARTBEAT_MS: Final = 1000
@@ -188,19 +190,25 @@ async def _work(settings: Settings, stop: asyncio.Event, cluster: str, tools: To
     watchdog = Watchdog(consumer, tools.looks, tools.health, tools.backlog)
     seat = Seat(consumer)
     commits = Commits(consumer)
+    probe = Probe({"postgres": tools.database.look, "kafka": membership.look}, tools.health)
+
+    def unfit() -> str:
+        silent = probe.silent("postgres")
+        return f"postgres has not answered for {silent:.0f} s" if silent > WITHOUT_POSTGRES_SECONDS else ""
+
     supervisor = Supervisor(
         consumer,
         lambda source: _lane(settings, cluster, source, tools, commits),
         membership,
+        settings.topics.read,
         health=tools.health,
         metrics=tools.metrics,
         # The broker waits a session's time for all members to come back; some of it is needed for coming back.
         revoke_seconds=session_seconds / 2,
         checks=(seat.check, watchdog.check),
+        unfit=unfit,
     )
-    probe = Probe({"postgres": tools.database.look, "kafka": membership.look}, tools.health)
     try:
-        consumer.subscribe(settings.topics.read, listener=supervisor)
         async with beside("probe", probe.run(stop), stop), beside("watchdog", watchdog.run(stop), stop):
             await supervisor.run(stop)
         log.info("draining", seconds=settings.drain_seconds)

@@ -10,6 +10,7 @@ from typing import Final
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.protocol.group import LeaveGroupRequest
 
 from worker.descriptors import really
 from worker.errors import KAFKA_ERRORS, DependencyAway, LaneBlocked, WorkerError
@@ -21,13 +22,16 @@ WATCH_SECONDS: Final = 0.5
 SETTLED_SECONDS: Final = 30.0
 """A lane that has run for this long starts over with short waits when it is lost."""
 
+LEAVE_SECONDS: Final = 5.0
+
 _FORESEEN: Final = (WorkerError, *KAFKA_ERRORS)
 
 log = structlog.get_logger(__name__)
 
 
 class Membership:
-    """Knows when the group last answered well to a heartbeat, by the moment at which that heartbeat was sent."""
+    """Takes part in the group, or not, and knows when the group last answered well to a heartbeat, by the moment at
+    which that heartbeat was sent."""
 
     def __init__(self, consumer: AIOKafkaConsumer, session_seconds: float) -> None:
         self._sent = time.monotonic()
@@ -35,9 +39,34 @@ class Membership:
         self._session_seconds = session_seconds
         self._refusal = ""
         self._answered = asyncio.Event()
+        self._consumer = consumer
+        self.takes_part = False
         coordinator = consumer._coordinator
         self._heartbeat: Callable[[], Awaitable[bool]] = coordinator._do_heartbeat
         coordinator._do_heartbeat = self._watched
+
+    def join(self, topics: Sequence[str], listener: ConsumerRebalanceListener) -> None:
+        """Take part in the group, which tells ``listener`` the partitions in its time."""
+        self._heard = time.monotonic()
+        self._consumer.subscribe(topics, listener=listener)
+        self.takes_part = True
+
+    async def leave(self) -> None:
+        """Give all partitions back at once, also those of a member with a ``group_instance_id``.
+
+        Such a one aiokafka does not let go before its session is over; but the broker takes the word of any member, by
+        the id that it knows it by (DESIGN 6). Where the broker does not hear it, the session runs out.
+        """
+        self.takes_part = False
+        coordinator = self._consumer._coordinator
+        request = LeaveGroupRequest(coordinator.group_id, coordinator.member_id)
+        coordinator.reset_generation()  # or the client would say it as well, of members without such an id
+        self._consumer.unsubscribe()
+        try:
+            async with asyncio.timeout(LEAVE_SECONDS):
+                await coordinator._send_req(request)
+        except KAFKA_ERRORS as error:
+            log.warning("leave_unheard", reason=f"{type(error).__name__}: {error}")
 
     async def _watched(self) -> bool:
         sent = time.monotonic()
@@ -53,7 +82,9 @@ class Membership:
         return good
 
     async def look(self) -> None:
-        """Raises ``DependencyAway`` if the group has been silent for longer than a session."""
+        """Raises ``DependencyAway`` if the group has been silent for longer than a session, to one who takes part."""
+        if not self.takes_part:
+            return
         silent = time.monotonic() - self._heard
         if silent > self._session_seconds:
             raise DependencyAway("kafka", f"no heartbeat has been answered well for {silent:.0f} s{self._refusal}")
@@ -88,15 +119,18 @@ class Supervisor(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ca
         consumer: AIOKafkaConsumer,
         make_lane: Callable[[TopicPartition], Lane],
         membership: Membership,
+        topics: Sequence[str],
         *,
         health: Health,
         metrics: Metrics,
         revoke_seconds: float,
         checks: Sequence[Callable[[], None]],
+        unfit: Callable[[], str],
     ) -> None:
         """``revoke_seconds`` is what a rebalance grants the lanes to finish the batch in hand.
 
         Each of ``checks`` raises when only a new process helps; see ``Watchdog`` and ``Seat``.
+        ``unfit`` says why the worker could do nothing with partitions of ``topics``, if so, and nothing otherwise.
         """
         self._consumer = consumer
         self._membership = membership
@@ -105,6 +139,8 @@ class Supervisor(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ca
         self._metrics = metrics
         self._revoke_seconds = revoke_seconds
         self._checks = checks
+        self._topics = topics
+        self._unfit = unfit
         self._assigned: frozenset[TopicPartition] = frozenset()
         self._changed = asyncio.Event()
         self._drain = asyncio.Event()
@@ -141,6 +177,7 @@ class Supervisor(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ca
             while not stop.is_set():
                 for check in self._checks:
                     check()
+                await self._attend()
                 if not self._lanes:
                     self._health.progress()  # nothing to do is no standstill
                 self._start_missing()
@@ -150,6 +187,20 @@ class Supervisor(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ca
                 changed.cancel()
         finally:
             stopped.cancel()
+
+    async def _attend(self) -> None:
+        """Take part in the group while there is any use in it: who is unfit would keep its partitions from others."""
+        why = self._unfit()
+        if why and self._membership.takes_part:
+            log.warning("leaving_group", reason=why)
+            self._health.out_of_group(f"{why}, and other workers may have more luck")
+            await self._let_go(self._revoke_seconds)
+            await self._membership.leave()
+            await self.on_partitions_revoked(())  # a rebalance may have ended meanwhile
+        elif not why and not self._membership.takes_part:
+            log.info("joining_group")
+            self._health.out_of_group(None)
+            self._membership.join(self._topics, self)
 
     async def drain(self, seconds: float) -> None:
         """Start no more, finish what is in hand, and cancel what has not ended after ``seconds``. Safe twice."""

@@ -40,6 +40,7 @@ async def test_a_heartbeat_that_is_refused_is_tried_again() -> None:
 async def test_a_group_that_refuses_for_a_session_is_away_and_says_why() -> None:
     coordinator = Coordinator(kafka.GroupAuthorizationFailedError("the group"))
     membership = Membership(consumer_of(coordinator), session_seconds=-1)
+    membership.takes_part = True
     await coordinator._do_heartbeat()
     with pytest.raises(DependencyAway, match="the group"):
         await membership.look()

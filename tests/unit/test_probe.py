@@ -57,3 +57,30 @@ async def test_it_looks_until_it_is_told_to_stop(postgres: Dependency, health: H
     await in_time(postgres.asked.wait(), "the dependency was asked")
     stop.set()
     await in_time(running, "the probe ended")
+
+
+async def test_it_knows_how_long_nobody_has_answered(postgres: Dependency, health: Health) -> None:
+    now = 100.0
+    probe = Probe({"postgres": postgres.look}, health, lambda: now)
+    await probe.look()
+    assert probe.silent("postgres") == 0
+
+    postgres.answers = False
+    await probe.look()
+    now += 30
+    await probe.look()
+    now += 30
+    assert probe.silent("postgres") == 60
+
+    postgres.answers = True
+    await probe.look()
+    assert probe.silent("postgres") == 0
+
+
+async def test_what_lanes_say_of_a_dependency_is_no_silence(postgres: Dependency, health: Health) -> None:
+    now = 100.0
+    probe = Probe({"postgres": postgres.look}, health, lambda: now)
+    health.away(DependencyAway("postgres", "lock timeout"))
+    await probe.look()
+    now += 1000
+    assert probe.silent("postgres") == 0

@@ -1,13 +1,14 @@
 """A partition assigned to this process has exactly one lane, and a lane ends only with its assignment (DESIGN 2)."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka import errors as kafka
 
 from tests.waiting import SECONDS, until, until_answered
 from worker.errors import ClientStuck, DependencyAway, LaneBlocked, LaneLost
@@ -25,10 +26,31 @@ class Group:
     def __init__(self) -> None:
         self.assigned: set[TopicPartition] = set()
         self.answers = True
-        self._coordinator = SimpleNamespace(_do_heartbeat=self._answer)
+        self.subscribed: Sequence[str] = ()
+        self.told: list[str] = []
+        self._coordinator = SimpleNamespace(
+            _do_heartbeat=self._answer,
+            _send_req=self._hear,
+            group_id="group",
+            member_id="member",
+            reset_generation=lambda: self.told.append("reset"),
+        )
 
     async def _answer(self) -> bool:
         return self.answers
+
+    async def _hear(self, request: Any) -> None:
+        self.told.append(f"{request._member_id} leaves {request._group}")
+        if not self.answers:
+            raise kafka.GroupCoordinatorNotAvailableError
+
+    def subscribe(self, topics: Sequence[str], *, listener: Any) -> None:
+        self.subscribed = topics
+        self.listener = listener
+
+    def unsubscribe(self) -> None:
+        self.subscribed, self.assigned = (), set()
+        self.told.append("unsubscribe")
 
     def assignment(self) -> set[TopicPartition]:
         return self.assigned
@@ -71,11 +93,14 @@ class House:
             consumer,
             self._make,
             self.membership,
+            ["commands"],
             health=self.health,
             metrics=Metrics(self.health),
             revoke_seconds=revoke_seconds,
             checks=[self._check_client],
+            unfit=lambda: self.unfit,
         )
+        self.unfit = ""
         self.stuck = ""
         self.stop = asyncio.Event()
 
@@ -272,9 +297,101 @@ async def test_a_silent_group_is_a_broker_that_is_away(monkeypatch: pytest.Monke
     monkeypatch.setattr("worker.supervisor.time", SimpleNamespace(monotonic=lambda: clock.now))
     group = Group()
     membership = Membership(cast(AIOKafkaConsumer, group), session_seconds=10.0)
+    membership.join(["commands"], cast(ConsumerRebalanceListener, None))
     await group.heartbeat()
     clock.now += 10.0
     await membership.look()
     clock.now += 0.1
     with pytest.raises(DependencyAway, match="no heartbeat has been answered"):
+        await membership.look()
+
+
+# --- out of the group -------------------------------------------------------------------------------------------------
+
+
+async def left(house: House) -> None:
+    """Make the house unfit, and wait until it has left the group that it is in."""
+    await house.until(lambda: house.membership.takes_part)
+    house.unfit = "postgres has not answered for 61 s"
+    await house.until(lambda: not house.membership.takes_part and bool(house.group.told))
+
+
+async def test_a_worker_that_can_do_nothing_gives_its_partitions_back_and_says_so() -> None:
+    async with supervised() as house:
+        await house.assign(ONE, TWO)
+        await house.until(lambda: house.at_work == [1, 2])
+        await left(house)
+        # In this order: the client would not say it of a member with a name, and twice of one without.
+        assert house.group.told == ["reset", "unsubscribe", "member leaves group"]
+        assert house.at_work == []
+        assert house.health.lanes() == {}
+        ready, document = house.health.ready()
+        assert not ready
+        assert "out of the consumer group: postgres has not answered for 61 s" in document["reason"]
+        assert document["out_of_group"]["since"]
+        assert house.health.live()[0]
+
+
+async def test_one_that_could_do_nothing_from_the_start_does_not_join() -> None:
+    async with supervised() as house:
+        house.unfit = "postgres has not answered for 61 s"
+        await some_turns()
+        assert not house.group.subscribed
+        house.unfit = ""
+        await house.until(lambda: bool(house.group.subscribed))
+        assert house.group.told == []
+
+
+async def test_it_takes_part_again_as_soon_as_it_can() -> None:
+    async with supervised() as house:
+        await house.assign(ONE)
+        await left(house)
+        house.unfit = ""
+        await house.until(lambda: list(house.group.subscribed) == ["commands"])
+        assert house.group.listener is house.supervisor
+        await house.assign(TWO)
+        await house.until(lambda: house.at_work == [2])
+        assert "out_of_group" not in house.health.ready()[1]
+
+
+async def test_what_a_rebalance_assigns_while_the_lanes_drain_is_given_back_as_well() -> None:
+    async def slow(drain: asyncio.Event) -> None:
+        await drain.wait()
+        await house.supervisor.on_partitions_assigned([TWO])
+
+    async with supervised() as house:
+        house.work = slow
+        await house.assign(ONE)
+        await house.until(lambda: house.at_work == [1])
+        await left(house)
+        house.group.assigned = {ONE, TWO}
+        house.supervisor._changed.set()
+        await some_turns()
+        assert house.at_work == []
+        assert house.health.lanes() == {}
+
+
+async def test_a_group_that_does_not_hear_of_it_lets_the_session_run_out() -> None:
+    async with supervised() as house:
+        await house.assign(ONE)
+        house.group.answers = False
+        await left(house)
+        assert house.at_work == []
+        house.unfit = ""
+        await house.until(lambda: house.membership.takes_part)
+
+
+async def test_a_group_that_one_has_left_is_not_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr("worker.supervisor.time", SimpleNamespace(monotonic=lambda: clock.now))
+    group = Group()
+    membership = Membership(cast(AIOKafkaConsumer, group), session_seconds=10.0)
+    membership.join(["commands"], cast(ConsumerRebalanceListener, None))
+    await membership.leave()
+    clock.now += 1000.0
+    await membership.look()
+    membership.join(["commands"], cast(ConsumerRebalanceListener, None))
+    await membership.look()
+    clock.now += 10.1
+    with pytest.raises(DependencyAway):
         await membership.look()
