@@ -277,7 +277,7 @@ def test_no_statement_of_the_journey_is_left_out() -> None:
     # `lanes` reads all of a small table, the two others none; what looks back or loads is no part of the journey.
     unplanned = ("lanes", "constraints_now", "postgres_clock")
     looking_back = ("audit_", "erase_", "explain", "history", "reconcile_", "dead_letter_")
-    others = ("import_", "demo_", "lacking_rights", "mend_lane", *looking_back, *unplanned)
+    others = ("import_", "demo_", "migrate_", "lacking_rights", "mend_lane", *looking_back, *unplanned)
     files = {Path(each.name).stem for each in resources.files("worker.sql").iterdir() if each.name.endswith(".sql")}
 
     assert {asked.name.split()[0] for asked in STATEMENTS} == {name for name in files if not name.startswith(others)}
