@@ -1,4 +1,4 @@
-"""Apply the decided transitions: the state, the immutable fact, and the lane's hash chain, set-based."""
+"""Apply the decided transitions: the state and the immutable fact, chained to the one before it, set-based."""
 
 import hashlib
 from collections.abc import Sequence
@@ -29,6 +29,11 @@ def chained(decisions: Sequence[Decision], chain: Chain, *, lane_name: str, now:
         facts.append(fact)
         chain = Chain(fact.sequence, fact.hash)
     return facts
+
+
+def head(chain: Chain, facts: Sequence[Fact]) -> Chain:
+    """The head of a chain with these facts at its end."""
+    return Chain(facts[-1].sequence, facts[-1].hash) if facts else chain
 
 
 def _link(decision: Applied, chain: Chain, lane_name: str, now: datetime) -> Fact:
@@ -64,7 +69,7 @@ _COLUMNS: Final = (
 
 
 async def apply(connection: Connection, facts: Sequence[Fact], lane: int) -> None:
-    """Write the facts of a batch, and let its access tokens and its lane follow them.
+    """Write the facts of a batch, and let its access tokens follow them.
 
     The rows are locked, so a transition that does not fit is a bug and raises.
     """
@@ -74,7 +79,7 @@ async def apply(connection: Connection, facts: Sequence[Fact], lane: int) -> Non
     first, last = facts[0], facts[-1]
     # Dates are shown to the second; Postgres would round half a second up, into the future.
     updated = first.occurred_at.replace(tzinfo=None, microsecond=0)
-    changed = await connection.execute(statement("apply"), lane, first.sequence, last.sequence, last.hash, updated)
+    changed = await connection.execute(statement("apply"), lane, first.sequence, last.sequence, updated)
     if changed != f"UPDATE {len(facts)}":
         raise RuntimeError(f"{len(facts)} transitions were decided under a lock, but Postgres says {changed}")
 

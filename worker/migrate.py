@@ -10,8 +10,11 @@ from typing import Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
+import structlog
 from pogo_core.error import BadMigrationError
+from pogo_core.migration import Migration
 from pogo_core.util import migrate as pogo
+from pogo_core.util import sql as pogo_sql
 
 from worker.database import CONNECT_SECONDS, SERVER_SETTINGS
 from worker.dsn import read_dsn
@@ -21,6 +24,11 @@ from worker.schema import pending as pending_of
 from worker.sql import statement
 
 WORKER_ROLE: Final = "effective_worker"
+RENEWS_RULE: Final = "0002_imported_anew"
+LOCK_TIMEOUT: Final = "500ms"
+"""Less than a lane waits for a lock: all lanes stand behind a migration that waits."""
+LOCK_PAUSE_SECONDS: Final = 5.0
+LOCK_TRIES: Final = 120
 ALONE_SECONDS: Final = 0.1
 _OF_EVERY_SESSION: Final = ("application_name", "timezone", "search_path", "default_transaction_isolation")
 # Any number does, as long as every release takes the same one.
@@ -28,6 +36,8 @@ _LOCK_KEY: Final = 0x0EFF_EC71_7E00
 _QUIET: Final = logging.getLogger("worker.migrate.pogo")
 _QUIET.addHandler(logging.NullHandler())
 _QUIET.propagate = False
+
+log = structlog.get_logger(__name__)
 
 
 class MigrationError(WorkerError):
@@ -37,23 +47,71 @@ class MigrationError(WorkerError):
 async def apply_migrations(owner_dsn: str, worker_dsn: str | None = None) -> tuple[str, ...]:
     """Apply what is pending and let the user of ``worker_dsn`` work. Returns the names applied, oldest first.
 
-    Safe to run twice or by several at once: the others wait for the first. Raises ``MigrationError``,
-    ``SchemaUnfit`` and ``DependencyAway``.
+    Safe to run twice or by several at once: the others wait for the first, and no lane waits. Raises
+    ``MigrationError``, ``SchemaUnfit`` and ``DependencyAway``.
     """
     async with owner_connection(owner_dsn) as connection:
         await _alone(connection)
         await require_utf8(connection)
         before = await pending_of(connection)
         if before:
-            try:
-                await pogo.apply(connection, MIGRATIONS, schema_name=NAME, logger=_QUIET)
-            except BadMigrationError as error:
-                raise MigrationError(f"{error}: {_cause(error)}") from error
+            await _apply_patiently(connection)
         if before or await lacking_rights(connection, WORKER_ROLE):
             await connection.execute(statement("worker_rights"))
         if worker_dsn is not None:
             await _let_work(connection, user_of(worker_dsn))
         return before
+
+
+async def _apply_patiently(connection: asyncpg.Connection) -> None:
+    """Apply what is pending without holding anybody up: a lock that is not there at once is asked for again later.
+
+    Who waits for a table's lock has all who come after behind it, every lane included. Raises ``MigrationError``.
+    """
+    held_up = ""
+    for _ in range(LOCK_TRIES):
+        await connection.execute(f"SET lock_timeout = '{LOCK_TIMEOUT}'")
+        try:
+            await _renew_rule(connection)
+            await pogo.apply(connection, MIGRATIONS, schema_name=NAME, logger=_QUIET)
+        except (BadMigrationError, asyncpg.LockNotAvailableError) as error:
+            if not isinstance(error.__cause__ or error, asyncpg.LockNotAvailableError):
+                raise MigrationError(f"{error}: {_cause(error)}") from error
+            held_up = await _held_up(connection)
+            log.warning("migration_waits", reason=held_up, again_in_seconds=LOCK_PAUSE_SECONDS)
+            await asyncio.sleep(LOCK_PAUSE_SECONDS)
+        else:
+            await connection.execute("RESET lock_timeout")
+            return
+    raise MigrationError(
+        f"given up: {held_up}. End that transaction, and migrate again; what was applied stays applied"
+    )
+
+
+async def _held_up(connection: asyncpg.Connection) -> str:
+    name = (await pending_of(connection))[0]
+    oldest = await connection.fetchrow(statement("migrate_oldest"))
+    if oldest is None:
+        return f"{name} did not get a lock in {LOCK_TIMEOUT}"
+    who = f"process {oldest['pid']} of {oldest['name']} ({oldest['application']})"
+    return f"{name} did not get a lock in {LOCK_TIMEOUT}; the oldest transaction is {who}, {oldest['seconds']} s old"
+
+
+async def _renew_rule(connection: asyncpg.Connection) -> None:
+    """Do what 0002 does where there are transitions: it reads them all, and nobody may write meanwhile.
+
+    Released files stay as they are. Where nothing was applied there is nothing to read. Cut short, it goes on.
+    """
+    if (await pending_of(connection))[:1] != (RENEWS_RULE,):
+        return
+    proven = await connection.fetchval(statement("migrate_rule_state"))
+    if proven is None:
+        await connection.execute(statement("migrate_rule_anew"))
+    if not proven:
+        await connection.execute(statement("migrate_rule_proven"))
+    await connection.execute(statement("migrate_rule_replaced"))
+    applied = Migration(RENEWS_RULE, MIGRATIONS / f"{RENEWS_RULE}.sql", None)
+    await pogo_sql.migration_applied(connection, applied.id, applied.hash, schema_name=NAME)
 
 
 async def _alone(connection: asyncpg.Connection) -> None:

@@ -25,7 +25,7 @@ from uuid import UUID
 from msgspec.structs import replace
 
 from schemas.codes import StatusCode
-from worker.apply import Chain, apply, chained
+from worker.apply import Chain, apply, chained, head
 from worker.authorise import Logins, Standing, authorise
 from worker.credentials import PassCodeCheck, PassCodes, look_up, question
 from worker.database import Connection, Database, rolled_back
@@ -164,8 +164,8 @@ class Pipeline:
     async def pass_by(self, hold: Hold, first: int, following: int) -> Hold:
         """Move the lane on over offsets that hold no command, as a batch without one. Raises as ``run`` does."""
         async with self._transaction() as transaction:
-            _, hold = await _hold(transaction, hold, first, following, None)
-        return hold
+            chain = await _hold(transaction, hold)
+            return await _move(transaction, hold, first, (following, None), chain)
 
     async def _in_pieces(self, hold: Hold, batch: Sequence[Decoded], first: int) -> tuple[list[Answered], Hold]:
         """Halve a batch that Postgres refuses until the bad command stands alone; its neighbours go on (DESIGN 3)."""
@@ -223,15 +223,16 @@ class Pipeline:
         fresh = [item for item in batch if _where(item) not in recalled] if recalled else batch
         verified = await self._verify(fresh)
         async with self._transaction() as transaction:
-            chain, hold = await _hold(transaction, hold, first, *_following(batch))
+            chain = await _hold(transaction, hold)
             ready = await self._make_ready(transaction, verified)
             bound = await recall_by_id(transaction, doubtful(ready.asked, ready.tokens) if trusting else ready.asked)
             decisions, _ = decide(ready.asked, State(ready.tokens, bound))
             answers, facts = await _carry_out(transaction, hold, chain, ready, decisions)
+            moved = await _move(transaction, hold, first, _following(batch), head(chain, facts))
             outcomes = _in_order(batch, recalled, answers, facts)
             shown = await self._show(transaction, outcomes)
         self._fuse.passed(len(fresh))
-        return [_answered(item, outcome, shown) for item, outcome in zip(batch, outcomes, strict=True)], hold
+        return [_answered(item, outcome, shown) for item, outcome in zip(batch, outcomes, strict=True)], moved
 
     async def _rehearse(self, hold: Hold, batch: Sequence[Decoded], first: int) -> tuple[list[Answered], Hold]:
         """The journey of dry runs: each is carried out as if it alone came now, and taken back. Only the lane moves on.
@@ -240,19 +241,22 @@ class Pipeline:
         does not count them: they burn nothing, and are there to find such trouble.
         """
         verified = await self._verify(batch)
+        following = _following(batch)
         answered: dict[int, Answered] = {}
         async with self._transaction() as transaction:
-            chain, hold = await _hold(transaction, hold, first, *_following(batch))
+            chain = await _hold(transaction, hold)
             ready = await self._make_ready(transaction, verified)
             decisions = rehearse(ready.asked, State(ready.tokens, await recall_by_id(transaction, ready.asked)))
             for positions in rounds(decisions):
                 part, decided = ready.only(positions), [decisions[position] for position in positions]
                 async with rolled_back(transaction):
-                    answers, _ = await _carry_out(transaction, hold, chain, part, decided)
+                    answers, facts = await _carry_out(transaction, hold, chain, part, decided)
+                    await _move(transaction, hold, first, following, head(chain, facts))
                     outcomes = [Outcome(answer, None) for answer in answers]
                     shown = await self._show(transaction, outcomes)
                 for position, item, outcome in zip(positions, part.items, outcomes, strict=True):
                     answered[position] = _answered(item, outcome, shown)
+            hold = await _move(transaction, hold, first, following, chain)
         return [answered[position] for position in range(len(batch))], hold
 
     async def _verify(self, items: Sequence[Decoded]) -> _Verified:
@@ -335,28 +339,33 @@ class Pipeline:
         code = StatusCode.INTERNAL_ERROR
         answer = Answer(_coordinates(item).command_id, code, reason, now, organisation=organisation)
         async with self._database.transaction() as transaction:
-            _, hold = await _hold(transaction, hold, first, *_following([item]))
+            chain = await _hold(transaction, hold)
             if is_real:
                 await record(transaction, hold.lane, [(_coordinates(item), answer)])
+            hold = await _move(transaction, hold, first, _following([item]), chain)
         if is_real:
             self._fuse.failed()
         return [Answered(item, answer, None)], hold
 
 
-async def _hold(
-    transaction: Connection, hold: Hold, first: int, following: int, timestamp: int | None
-) -> tuple[Chain, Hold]:
-    """The first statement of every batch: it fails for whoever is no longer the lane's owner.
-
-    ``timestamp`` is of the command before the offset ``following``, if there is one.
-    """
-    row = await transaction.fetchrow(
-        statement("hold_lane"), hold.lane, hold.owner, first, following, hold.next_offset, timestamp
-    )
+async def _hold(transaction: Connection, hold: Hold) -> Chain:
+    """The first statement of every batch: it fails for whoever is no longer the lane's owner, and locks the lane."""
+    row = await transaction.fetchrow(statement("hold_lane"), hold.lane, hold.owner, hold.next_offset)
     if row is None:
         # Further on, if a part of the batch was committed before what made this a second try.
         raise LaneLost("postgres: another worker has taken the lane, or it is further on than this one knows")
-    return Chain(row["chain_sequence"], row["chain_hash"]), replace(hold, next_offset=row["next_offset"])
+    return Chain(row["chain_sequence"], row["chain_hash"])
+
+
+async def _move(
+    transaction: Connection, hold: Hold, first: int, following: tuple[int, int | None], chain: Chain
+) -> Hold:
+    """Move a lane on that is held, by one update: every one leaves a version of its row behind.
+
+    ``following`` is the offset to go on from, and the timestamp of the command before it, if there is one.
+    """
+    place = (first, following[0], chain.sequence, chain.hash, following[1])
+    return replace(hold, next_offset=await transaction.fetchval(statement("move_lane"), hold.lane, *place))
 
 
 async def _carry_out(

@@ -116,7 +116,7 @@ def no_owner_check() -> None:
 
 
 def no_lane_check() -> None:
-    _hold_without("AND owner = $2 AND next_offset = $5", "AND ($2::uuid, $5::bigint) IS NOT NULL")
+    _hold_without("AND owner = $2 AND next_offset = $3", "AND ($2::uuid, $3::bigint) IS NOT NULL")
 
 
 def _hold_without(proof: str, nothing: str) -> None:

@@ -1,17 +1,25 @@
 """The schema comes up to date once, whoever asks and however often."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import re
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
 from uuid import uuid4
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
 from tests.providers.postgres import DatabaseUnderTest, PostgresServer
+from tests.waiting import in_time, until, until_answered
 from worker.dsn import DsnUnusable
 from worker.embedded.postgres import Login, make_database, make_login
 from worker.errors import DependencyAway
-from worker.migrate import MigrationError, apply_migrations, owner_connection, pending, user_of
+from worker.migrate import RENEWS_RULE, MigrationError, apply_migrations, owner_connection, pending, user_of
+from worker.schema import MIGRATIONS
 from worker.schema import NEEDED as ALL
 
 
@@ -57,6 +65,140 @@ async def test_a_second_run_applies_nothing(empty: str) -> None:
 async def test_several_at_once_apply_each_migration_once(empty: str) -> None:
     applied = await asyncio.gather(*(apply_migrations(empty) for _ in range(5)))
     assert sorted(applied) == [(), (), (), (), ALL]
+
+
+class BusyLane:
+    """A lane that commits batch after batch, and waits for locks no longer than a lane does."""
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self._connection = connection
+        self.batches = 0
+
+    async def work(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            async with self._connection.transaction():
+                self.batches += 1
+                await self._connection.execute(
+                    "UPDATE lane SET first_offset = next_offset, next_offset = next_offset + 1"
+                )
+                await self._connection.execute("SELECT FROM access_token FOR NO KEY UPDATE")
+                await self._connection.execute(TRANSITION, self.batches)
+                await self._connection.execute(RECORD, self.batches)
+
+
+LANE: Final = """
+INSERT INTO organisation (id, name) VALUES ('O', 'O');
+INSERT INTO access_token (organisation, id, number, life_cycle_state) VALUES ('O', 'T', 'N', 'NOT_EFFECTIVE');
+INSERT INTO lane (cluster, consumer_group, topic, partition, owner, owned_since, first_offset, next_offset)
+    VALUES ('c', 'g', 't', 0, gen_random_uuid(), now(), 0, 0)
+"""
+TRANSITION: Final = """
+INSERT INTO transition (organisation, access_token_id, version, from_state, to_state, occurred_at, user_id, unit_id,
+        command_id, cause, lane, sequence, previous_hash, hash)
+    SELECT 'O', 'T' || $1::bigint, 1, 'NOT_EFFECTIVE', 'EFFECTIVE', now(), 'U', '1', $1::text, 'API', 1, $1, sha256(''),
+        sha256('')
+"""
+RECORD: Final = """
+INSERT INTO command_record (lane, record_offset, record_timestamp, command_key, command_id, status, message, replayed,
+        fields, decided_at)
+    SELECT 1, $1::bigint, 1, gen_random_uuid(), $1::text, 'ACCESS_DENIED', '', false, 0, now()
+"""
+
+
+@asynccontextmanager
+async def connected(dsn: str, **settings: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(dsn, server_settings=settings)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+@pytest.fixture
+def migrated_before(empty: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Awaitable[None]]:
+    """Brings the database up to the release before the one that brought a migration, and then goes on as this one."""
+
+    async def migrate(name: str) -> None:
+        for earlier in ALL[: ALL.index(name)]:
+            shutil.copy(MIGRATIONS / f"{earlier}.sql", tmp_path)
+        with monkeypatch.context() as release:
+            release.setattr("worker.migrate.MIGRATIONS", tmp_path)
+            await apply_migrations(empty)
+
+    monkeypatch.setattr("worker.migrate.LOCK_PAUSE_SECONDS", 0.2)
+    return migrate
+
+
+@pytest.mark.parametrize("name", ALL[1:])
+async def test_no_lane_waits_for_a_migration_that_waits_for_a_long_snapshot(
+    empty: str, migrated_before: Callable[[str], Awaitable[None]], name: str
+) -> None:
+    await migrated_before(name)
+    async with connected(empty) as other, connected(empty, lock_timeout="2s") as connection:
+        await other.execute(LANE)
+        lane, stop = BusyLane(connection), asyncio.Event()
+        working = asyncio.ensure_future(lane.work(stop))
+        snapshot = other.transaction(isolation="repeatable_read")
+        await snapshot.start()
+        for table in ("lane", "access_token", "transition", "command_record"):
+            await other.execute(f"SELECT FROM {table}")
+
+        migrating = asyncio.ensure_future(apply_migrations(empty))
+        waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"
+
+        async def held_up() -> bool:
+            return migrating.done() or bool(await other.fetchval(waits))
+
+        await until_answered(held_up, bool, what="the migration waited, or was over")
+        before = lane.batches
+        await until(lambda: lane.batches, lambda done: done > before + 50 or working.done(), what="the lane went on")
+        await snapshot.rollback()
+        assert name in await in_time(migrating, "the migration was over")
+        stop.set()
+        await in_time(working, "the lane had waited for nothing too long")
+    assert await pending(empty) == ()
+
+
+async def test_a_lock_that_is_never_there_is_given_up_with_a_word_on_who_may_hold_it(
+    empty: str, migrated_before: Callable[[str], Awaitable[None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.migrate.LOCK_TRIES", 2)
+    name = "0004_mended_lanes"
+    await migrated_before(name)
+    async with connected(empty, application_name="a report") as other, other.transaction():
+        await other.execute("SELECT FROM lane")
+        pid = other.get_server_pid()
+
+        with capture_logs() as lines, pytest.raises(MigrationError) as raised:
+            await apply_migrations(empty)
+
+    assert re.search(rf"{name} did not get a lock .* process {pid} of .* \(a report\), \d+ s old", str(raised.value))
+    assert [line["event"] for line in lines] == ["migration_waits"] * 2
+    assert await apply_migrations(empty) == ALL[ALL.index(name) :]
+
+
+async def test_the_rule_of_0002_is_the_same_whichever_way_it_came(
+    empty: str, migrated_before: Callable[[str], Awaitable[None]], database: DatabaseUnderTest
+) -> None:
+    rule = "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname LIKE 'transition_rule%'"
+    await migrated_before(RENEWS_RULE)
+    await apply_migrations(empty)
+
+    async with connected(empty) as online, connected(database.owner_dsn) as fresh:
+        assert await online.fetch(rule) == await fresh.fetch(rule) != []
+
+
+async def test_where_there_are_transitions_0002_is_not_run_as_it_was_released(
+    empty: str, migrated_before: Callable[[str], Awaitable[None]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await migrated_before(RENEWS_RULE)
+    for name in ALL:
+        shutil.copy(MIGRATIONS / f"{name}.sql", tmp_path)
+    released = tmp_path / f"{RENEWS_RULE}.sql"
+    released.write_text(released.read_text().replace("-- migrate: apply", "-- migrate: apply\n\nSELECT 1 / 0;\n", 1))
+    monkeypatch.setattr("worker.migrate.MIGRATIONS", tmp_path)
+
+    assert await apply_migrations(empty) == ALL[1:]
 
 
 async def test_the_user_of_the_worker_may_work_and_no_more(

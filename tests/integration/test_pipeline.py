@@ -632,6 +632,20 @@ async def test_a_lane_that_stands_elsewhere_than_its_row_is_lost(j: Journey, lan
     assert await j.count("transition") == 1
 
 
+async def test_a_batch_updates_its_lane_once_whatever_comes_of_it(j: Journey, lane: Partition) -> None:
+    await j.owner.execute(
+        "CREATE SEQUENCE lane_updates;"
+        " CREATE FUNCTION count_update() RETURNS trigger SECURITY DEFINER LANGUAGE plpgsql"
+        " AS $$ BEGIN PERFORM nextval('lane_updates'); RETURN NEW; END $$;"
+        " CREATE TRIGGER counted BEFORE UPDATE ON lane FOR EACH ROW EXECUTE FUNCTION count_update()"
+    )
+
+    await lane.run(by_code(), by_code(CARD_CODE))
+    assert await j.owner.fetchval("SELECT last_value FROM lane_updates") == 1
+    assert codes(await lane.run(by_code(EFFECTIVE_CODE))) == ["INVALID_LIFE_CYCLE_STATE"]
+    assert await j.owner.fetchval("SELECT last_value FROM lane_updates") == 2
+
+
 async def test_a_lane_passes_by_what_holds_no_command_and_what_it_decided_before_is_settled(
     j: Journey, lane: Partition
 ) -> None:

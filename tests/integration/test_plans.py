@@ -96,14 +96,15 @@ STATEMENTS: Final = (
             ("open_lane", lambda _: (1, OWNER, 0)),
             ("owned_lane", lambda _: (1, OWNER)),
             ("order_done", lambda _: (1, OWNER)),
-            ("hold_lane", lambda count: (1, OWNER, ROWS + 1, ROWS + 1 + count, ROWS + 1)),
+            ("hold_lane", lambda _: (1, OWNER, ROWS + 1)),
+            ("move_lane", lambda count: (1, ROWS + 1, ROWS + 1 + count, 1, bytes(32))),
             ("recall_by_coordinates", lambda count: (1, 1, count)),
             ("pass_code_hashes", lambda count: named("I", count)),
             ("authorise", _authorise),
             ("load", lambda count: (*named("C", count), *named("I", count))),
             ("recall_by_id", lambda count: (["ORG1"] * count, [UUID(int=number + 1) for number in range(count)])),
             ("project_accounts", lambda count: named("A", count)),
-            ("apply", lambda count: (1, 1, count, bytes(32), NOW.replace(tzinfo=None))),
+            ("apply", lambda count: (1, 1, count, NOW.replace(tzinfo=None))),
             ("retire_records", lambda count: (1, timedelta(days=-1), count, 0, 7)),
         )
     ),
@@ -277,7 +278,7 @@ def test_no_statement_of_the_journey_is_left_out() -> None:
     # `lanes` reads all of a small table, the others none; what looks back or loads is no part of the journey.
     unplanned = ("lanes", "constraints_now", "postgres_clock", "session")
     looking_back = ("audit_", "erase_", "explain", "history", "reconcile_", "dead_letter_")
-    others = ("import_", "demo_", "lacking_rights", "worker_rights", "mend_lane", *looking_back, *unplanned)
+    others = ("import_", "demo_", "migrate_", "lacking_rights", "worker_rights", "mend_lane", *looking_back, *unplanned)
     files = {Path(each.name).stem for each in resources.files("worker.sql").iterdir() if each.name.endswith(".sql")}
 
     assert {asked.name.split()[0] for asked in STATEMENTS} == {name for name in files if not name.startswith(others)}

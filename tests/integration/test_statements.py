@@ -24,6 +24,7 @@ from tests.journey import (
 )
 from tests.providers.postgres import DatabaseUnderTest, until_waiting
 from worker.apply import apply
+from worker.database import rolled_back
 from worker.errors import BatchOvertaken, from_postgres
 from worker.model import Answer, Coordinates, Fact, TokenKey, command_key
 from worker.record import record
@@ -65,6 +66,8 @@ async def opened(worker: asyncpg.Connection, *, at: int = 0, partition: int = 0)
 
 # --- lanes ------------------------------------------------------------------------------------------------------------
 
+MARK = "SELECT first_offset, next_offset, last_offset, last_timestamp FROM lane"
+
 
 async def test_take_lane_makes_the_row_once_and_then_takes_it_over(worker: asyncpg.Connection) -> None:
     first = await take(worker)
@@ -99,7 +102,7 @@ async def test_mend_lane_takes_the_row_only_as_it_was_looked_at_and_whoever_had_
     assert await worker.fetchval(statement("owned_lane"), lane, MINE)
     assert await mend(7, 7, None) == lane
     assert await worker.fetchval(statement("owned_lane"), lane, MINE) is None
-    assert await worker.fetchrow(statement("hold_lane"), lane, MINE, 7, 8, 7, 100) is None
+    assert await worker.fetchrow(statement("hold_lane"), lane, MINE, 7) is None
     assert await worker.fetchval(statement("order_done"), lane, MINE) is None
     assert tuple(await take(worker))[:4] == (lane, 4, 9, 4)
     assert await worker.fetchval(statement("order_done"), lane, MINE) == lane
@@ -108,7 +111,7 @@ async def test_mend_lane_takes_the_row_only_as_it_was_looked_at_and_whoever_had_
 
 async def test_take_lane_keeps_the_chain(worker: asyncpg.Connection) -> None:
     lane = await opened(worker)
-    await apply(worker, facts_of((TOKEN_ID, 1), first=7), lane)
+    await worker.execute(statement("move_lane"), lane, 0, 1, 7, b"\x07" * 32)
 
     await take(worker, THEIRS)
 
@@ -120,14 +123,46 @@ async def test_take_lane_waits_for_a_batch_under_way(database: DatabaseUnderTest
     other = await asyncpg.connect(database.worker_dsn)
     transaction = other.transaction()
     await transaction.start()
-    assert await other.fetchrow(statement("hold_lane"), lane, MINE, 0, 3, 0, 100) is not None
+    assert await other.fetchrow(statement("hold_lane"), lane, MINE, 0) is not None
 
     taking = asyncio.ensure_future(take(worker, THEIRS))
     await until_waiting(other)
     assert not taking.done()
+    await other.execute(statement("move_lane"), lane, 0, 3, 0, bytes(32))
     await transaction.commit()
 
     assert (await taking)["next_offset"] == 3
+    await other.close()
+
+
+async def test_a_lane_that_is_held_is_locked_until_the_end_whatever_is_rolled_back_meanwhile(
+    database: DatabaseUnderTest, worker: asyncpg.Connection
+) -> None:
+    lane = await opened(worker)
+    other = await asyncpg.connect(database.worker_dsn)
+    async with other.transaction():
+        await other.fetchrow(statement("hold_lane"), lane, MINE, 0)
+        async with rolled_back(other):
+            await other.execute(statement("move_lane"), lane, 0, 3, 1, b"\x01" * 32)
+        taking = asyncio.ensure_future(take(worker, THEIRS))
+        await until_waiting(other)
+        await other.execute(statement("move_lane"), lane, 0, 2, 0, bytes(32))
+
+    assert (await taking)["next_offset"] == 2
+    await other.close()
+
+
+async def test_who_waited_to_hold_a_lane_that_was_taken_meanwhile_does_not_hold_it(
+    database: DatabaseUnderTest, worker: asyncpg.Connection
+) -> None:
+    lane = await opened(worker)
+    other = await asyncpg.connect(database.worker_dsn)
+    async with other.transaction():
+        await take(other, THEIRS)
+        holding = asyncio.ensure_future(worker.fetchrow(statement("hold_lane"), lane, MINE, 0))
+        await until_waiting(other)
+
+    assert await holding is None
     await other.close()
 
 
@@ -187,17 +222,27 @@ async def test_open_lane_happens_once_and_to_the_owner_only(worker: asyncpg.Conn
     assert await worker.fetchval(statement("open_lane"), lane, MINE, 9) is None
 
 
-async def test_hold_lane_moves_the_row_on_and_gives_the_chain(worker: asyncpg.Connection) -> None:
-    lane = await opened(worker, at=4)
-    await apply(worker, facts_of((TOKEN_ID, 1), first=9), lane)
+async def test_hold_lane_gives_the_chain_and_move_lane_moves_it_and_the_row_on(worker: asyncpg.Connection) -> None:
+    lane, other = await opened(worker, at=4), await opened(worker, partition=1)
+    assert await worker.fetchval(statement("move_lane"), lane, 4, 10, 9, b"\x09" * 32, 100) == 10
 
-    row = await worker.fetchrow(statement("hold_lane"), lane, MINE, 4, 10, 4, 100)
+    row = await worker.fetchrow(statement("hold_lane"), lane, MINE, 10)
 
     assert row is not None
-    assert tuple(row) == (9, b"\x09" * 32, 10)
-    state = await worker.fetchrow("SELECT first_offset, next_offset, last_offset, last_timestamp FROM lane")
+    assert tuple(row) == (9, b"\x09" * 32)
+    state = await worker.fetchrow(f"{MARK} WHERE id = $1", lane)
     assert state is not None
     assert tuple(state) == (4, 10, 9, 100)
+    assert await chains(worker) == [(lane, 9, b"\x09" * 32), (other, 0, bytes(32))]
+
+
+async def test_hold_lane_writes_no_version_of_the_row(worker: asyncpg.Connection) -> None:
+    lane = await opened(worker, at=4)
+    before = await worker.fetchval("SELECT ctid::text FROM lane")
+
+    await worker.fetchrow(statement("hold_lane"), lane, MINE, 4)
+
+    assert await worker.fetchval("SELECT ctid::text FROM lane") == before
 
 
 @pytest.mark.parametrize(("mine", "seen"), [(THEIRS, 4), (MINE, 3), (MINE, 5)])
@@ -206,20 +251,29 @@ async def test_hold_lane_refuses_another_owner_and_another_place(
 ) -> None:
     lane = await opened(worker, at=4)
 
-    assert await worker.fetchrow(statement("hold_lane"), lane, mine, 4, 10, seen, 100) is None
+    assert await worker.fetchrow(statement("hold_lane"), lane, mine, seen) is None
     assert await worker.fetchval("SELECT next_offset FROM lane") == 4
 
 
-async def test_hold_lane_never_moves_next_offset_back(worker: asyncpg.Connection) -> None:
+async def test_move_lane_never_moves_next_offset_back(worker: asyncpg.Connection) -> None:
     lane = await opened(worker, at=8)
 
-    row = await worker.fetchrow(statement("hold_lane"), lane, MINE, 2, 5, 8, 100)
+    assert await worker.fetchval(statement("move_lane"), lane, 2, 5, 0, bytes(32), 100) == 8
 
-    assert row is not None
-    assert row["next_offset"] == 8
-    state = await worker.fetchrow("SELECT first_offset, last_offset, last_timestamp FROM lane")
+    state = await worker.fetchrow(MARK)
     assert state is not None
-    assert tuple(state) == (2, None, None)
+    assert tuple(state) == (2, 8, None, None)
+
+
+async def test_what_is_no_command_leaves_the_last_one_where_it_was(worker: asyncpg.Connection) -> None:
+    lane = await opened(worker)
+
+    await worker.fetchval(statement("move_lane"), lane, 0, 5, 0, bytes(32), 100)
+    assert await worker.fetchval(statement("move_lane"), lane, 5, 7, 0, bytes(32), None) == 7
+
+    state = await worker.fetchrow(MARK)
+    assert state is not None
+    assert tuple(state) == (5, 7, 4, 100)
 
 
 async def test_a_lane_knows_its_topic_and_why_it_does_not_start(worker: asyncpg.Connection) -> None:
@@ -482,21 +536,10 @@ async def test_apply_writes_one_whole_fact_per_transition(worker: asyncpg.Connec
     }
 
 
-async def test_apply_moves_the_chain_of_its_lane_only_and_to_the_last_fact(worker: asyncpg.Connection) -> None:
-    one, other = await opened(worker), await opened(worker, partition=1)
+async def test_apply_without_facts_changes_nothing(worker: asyncpg.Connection) -> None:
+    await apply(worker, [], await opened(worker))
 
-    await apply(worker, facts_of((TOKEN_ID, 1), (OTHER_TOKEN_ID, 1), first=4), one)
-
-    assert await chains(worker) == [(one, 5, b"\x05" * 32), (other, 0, bytes(32))]
-
-
-async def test_apply_without_facts_leaves_the_chain(worker: asyncpg.Connection) -> None:
-    lane = await opened(worker)
-    await apply(worker, facts_of((TOKEN_ID, 1)), lane)
-
-    await apply(worker, [], lane)
-
-    assert await chains(worker) == [(lane, 1, b"\x01" * 32)]
+    assert await worker.fetchval("SELECT count(*) FROM transition") == 0
 
 
 # --- the record of commands -------------------------------------------------------------------------------------------
@@ -692,7 +735,17 @@ async def test_retire_records_removes_what_is_old_and_settled_in_steps(worker: a
 
 async def test_every_statement_of_the_journey_is_a_file_that_postgres_can_plan(worker: asyncpg.Connection) -> None:
     for name in (
-        *("take_lane", "open_lane", "hold_lane", "owned_lane", "lanes", "authorise", "pass_code_hashes", "load"),
-        *("apply", "project", "recall_by_coordinates", "recall_by_id", "retire_records"),
+        *(
+            "take_lane",
+            "open_lane",
+            "hold_lane",
+            "move_lane",
+            "owned_lane",
+            "lanes",
+            "authorise",
+            "pass_code_hashes",
+            "load",
+        ),
+        *("load", "apply", "project", "recall_by_coordinates", "recall_by_id", "retire_records"),
     ):
         await worker.prepare(statement(name))

@@ -13,6 +13,9 @@ DROP INDEX CONCURRENTLY IF EXISTS transition_command_idx;
 -- Of the id nothing but its hash: a transition writes little more, and none of an import.
 CREATE INDEX CONCURRENTLY transition_command_idx ON transition USING hash (command_id) WHERE command_id IS NOT NULL;
 
+-- As it was (worker/migrate.py), for what comes after this.
+SET lock_timeout = '500ms';
+
 -- migrate: rollback
 
 DROP INDEX CONCURRENTLY IF EXISTS transition_command_idx;
