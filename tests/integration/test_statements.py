@@ -111,7 +111,7 @@ async def test_mend_lane_takes_the_row_only_as_it_was_looked_at_and_whoever_had_
 
 async def test_take_lane_keeps_the_chain(worker: asyncpg.Connection) -> None:
     lane = await opened(worker)
-    await worker.execute(statement("move_lane"), lane, 0, 1, 7, b"\x07" * 32)
+    await worker.execute(statement("move_lane"), lane, 0, 1, 7, b"\x07" * 32, 100)
 
     await take(worker, THEIRS)
 
@@ -128,7 +128,7 @@ async def test_take_lane_waits_for_a_batch_under_way(database: DatabaseUnderTest
     taking = asyncio.ensure_future(take(worker, THEIRS))
     await until_waiting(other)
     assert not taking.done()
-    await other.execute(statement("move_lane"), lane, 0, 3, 0, bytes(32))
+    await other.execute(statement("move_lane"), lane, 0, 3, 0, bytes(32), 100)
     await transaction.commit()
 
     assert (await taking)["next_offset"] == 3
@@ -143,10 +143,10 @@ async def test_a_lane_that_is_held_is_locked_until_the_end_whatever_is_rolled_ba
     async with other.transaction():
         await other.fetchrow(statement("hold_lane"), lane, MINE, 0)
         async with rolled_back(other):
-            await other.execute(statement("move_lane"), lane, 0, 3, 1, b"\x01" * 32)
+            await other.execute(statement("move_lane"), lane, 0, 3, 1, b"\x01" * 32, 100)
         taking = asyncio.ensure_future(take(worker, THEIRS))
         await until_waiting(other)
-        await other.execute(statement("move_lane"), lane, 0, 2, 0, bytes(32))
+        await other.execute(statement("move_lane"), lane, 0, 2, 0, bytes(32), 100)
 
     assert (await taking)["next_offset"] == 2
     await other.close()
