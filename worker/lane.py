@@ -58,6 +58,7 @@ TRIES: Final = 3
 """How often a publication is tried as it is, and then with its dead letters cut, before they are left out once."""
 MASKED_BYTES: Final = 16 * 1024
 """Of values that are searched for secrets at once, on the event loop."""
+DRAINED: Final = "told to drain"
 
 _WAYS_OUT: Final = "The ways out: effective-worker lanes mend"
 
@@ -283,7 +284,9 @@ class Lane:
         """Where the log begins and ends; a log that ends too early is looked at again for a while."""
         log_start, log_end = await self._ends()
         until = time.monotonic() + BEHIND_SECONDS
-        while following is not None and log_end < following and time.monotonic() < until and not self._drain.is_set():
+        while following is not None and log_end < following and time.monotonic() < until:
+            if self._drain.is_set():
+                raise LaneLost(DRAINED)  # too early to say that the log was cut
             self._say("waiting", f"the log ends at offset {log_end}, and commands up to {following} were decided")
             await pause(IDLE_SECONDS, self._drain)
             log_start, log_end = await self._ends()
@@ -302,7 +305,7 @@ class Lane:
             if time.monotonic() > until:
                 what = f"the record at offset {offset} cannot be read: a transaction may be open before it"
                 raise DependencyAway("kafka", what)
-        raise LaneLost("told to drain")
+        raise LaneLost(DRAINED)
 
     async def _block(self, reason: str) -> None:
         """Write it down. Raises ``LaneLost`` if the lane has a newer owner: what is known of it is outdated."""

@@ -930,6 +930,20 @@ async def test_a_log_whose_end_is_told_late_blocks_nothing(monkeypatch: pytest.M
     assert world.row.blocked is None
 
 
+async def test_a_drain_while_the_end_of_the_log_is_looked_at_blocks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.lane.BEHIND_SECONDS", stretched(60))
+    world = World(b"a")
+    set_row(world, Row(1, 2))
+    world.log.committed_offset = 2
+    running, drain = world.start()
+    await world.until(lambda: SOURCE in (lanes := world.health.lanes()) and lanes[SOURCE].state == "waiting")
+    drain.set()
+
+    with pytest.raises(LaneLost, match="told to drain"):
+        await in_time(running, "the lane ended", seen=world.state)
+    assert world.row.blocked is None
+
+
 async def test_a_log_that_stays_too_short_blocks_the_lane_and_growing_does_not_help_it() -> None:
     world = World(b"a")
     set_row(world, Row(1, 2))
