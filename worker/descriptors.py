@@ -8,7 +8,8 @@ from typing import Final
 from worker.errors import MORE_DESCRIPTORS, DependencyAway, OutOfDescriptors, WorkerError
 
 OF_ITS_OWN: Final = 31
-"""Of a worker without lanes and pool: the log, the event loop, the admin port and those who ask there, a file read."""
+"""Of a worker without lanes and pool: the log, the event loop, the admin port and those who ask there, a file read, and
+the watch of the topics."""
 REPLACED: Final = 2
 """A producer that was replaced keeps its sockets while the new one opens its own, in all lanes at once if need be."""
 
@@ -41,8 +42,8 @@ def partitions_within(limit: int, *, brokers: int, connections: int) -> int:
     """How many partitions a worker can work on with so many descriptors, also while it replaces all its producers.
 
     ``connections`` is the size of its pool. Its consumer has a socket for each broker and one for the coordinator, and
-    looks reply topics and those of commands up by one more each. A lane's producer has one for each broker and one for each of two coordinators,
-    of its transactions and of the group, but never more than two to one broker.
+    there is one more for reply topics to be looked up. A lane's producer has one for each broker and one for each of two
+    coordinators, of its transactions and of the group, but never more than two to one broker.
     """
     free = limit - OF_ITS_OWN - connections - (brokers + 2)
     return max(0, free // (REPLACED * min(brokers + 2, 2 * brokers)))
