@@ -42,7 +42,7 @@ def partitions_within(limit: int, *, brokers: int, connections: int) -> int:
     """How many partitions a worker can work on with so many descriptors, also while it replaces all its producers.
 
     ``connections`` is the size of its pool. Its consumer has a socket for each broker and one for the coordinator, and
-    there is one more for reply topics to be looked up. A lane's producer has one for each broker and one for each of two
+    reply topics are looked up by one more. A lane's producer has one for each broker and one for each of two
     coordinators, of its transactions and of the group, but never more than two to one broker.
     """
     free = limit - OF_ITS_OWN - connections - (brokers + 2)
