@@ -230,7 +230,21 @@ def test_a_group_that_has_forgotten_its_offsets_answers_nothing_again(scene: Sce
     assert len(scene.transitions()) == COMMANDS + 1
 
 
-@pytest.mark.parametrize(("way", "again"), [("skip", 0), ("from-start", COMMANDS)])
+@pytest.mark.parametrize(
+    ("way", "again"),
+    [
+        ("skip", 0),
+        pytest.param(
+            "from-start",
+            COMMANDS,
+            marks=pytest.mark.slow(
+                why="the same story with the other way out: 8 s",
+                instead="tests/acceptance/test_lanes.py"
+                "::test_a_database_from_before_the_first_start_is_not_taken_for_a_first_start",
+            ),
+        ),
+    ],
+)
 def test_a_database_from_before_the_first_start_is_not_taken_for_a_first_start(
     scene: Scene, way: str, again: int
 ) -> None:

@@ -79,8 +79,18 @@ def wait_out_of_group(worker: WorkerProcess) -> None:
 
 @pytest.mark.parametrize(
     ("place", "lose"),
-    [({}, Line.cut), ({"KAFKA__GROUP_INSTANCE_ID": "pod-0"}, Line.silence)],
-    ids=["any place, refused", "a place of its own, silent"],
+    [
+        pytest.param({}, Line.cut, id="any place, refused"),
+        pytest.param(
+            {"KAFKA__GROUP_INSTANCE_ID": "pod-0"},
+            Line.silence,
+            id="a place of its own, silent",
+            marks=pytest.mark.slow(
+                why="what is silent is given up only after its time: 90 s",
+                instead="tests/acceptance/test_without_postgres.py::test_the_other_answers_all_until_it_comes_back",
+            ),
+        ),
+    ],
 )
 def test_the_other_answers_all_until_it_comes_back(
     scene: Scene, place: dict[str, str], lose: Callable[[Line], None]
