@@ -11,8 +11,6 @@ from tests.pace import patience
 
 pytestmark = pytest.mark.real_kafka
 
-DELIVERIES = ("exactly_once", "at_least_once")
-
 
 def transactional(scene: Scene) -> Producer:
     producer = Producer({"bootstrap.servers": scene.kafka.bootstrap, "transactional.id": scene.topics.commands})
