@@ -5,6 +5,7 @@ its neighbours wait is compared; what waits behind it in its own partition has a
 """
 
 import asyncio
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -48,7 +49,11 @@ def harms(sizes: Sequence[int]) -> Iterator[Harm]:
     for size in sizes:
         for codec in CODECS:
             for place in PLACES:
-                data = batch([large(place, size * MB)], codec) if codec != "none" or size == min(SIZES) else b""
+                data = (
+                    batch([large(place, size * MB)], codec, timestamp=time.time_ns() // 1_000_000)
+                    if codec != "none" or size == min(SIZES)
+                    else b""
+                )
                 if 0 < len(data) <= BROKERS_LIMIT:
                     yield Harm(size, place, codec, data)
 
