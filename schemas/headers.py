@@ -294,7 +294,7 @@ class DeadLetterHeaders(Schema):
     dl_truncated: Literal["true"] | None = None
     """There if the command was too large to be kept whole."""
     dl_value_bytes: _Number | None = None
-    """How large its value was, where that could be told."""
+    """The size of its value, where that could be told."""
     dl_value_sha256: _Digest | None = None
     """SHA-256 of its whole value, in lower-case hexadecimal digits, where its end was reached."""
     dl_batch_sha256: _Digest | None = None

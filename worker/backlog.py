@@ -1,4 +1,4 @@
-"""How far a worker is behind: what its partitions hold that nobody has been answered yet (CONTRACT 10)."""
+"""The backlog of a worker: what its partitions hold that nobody has been answered yet (CONTRACT 10)."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _LABELS: Final = ("topic", "partition")
 
 @dataclass(frozen=True, slots=True)
 class Behind:
-    """How far a partition is behind: ``lag`` and ``hidden`` in offsets, ``age`` in seconds."""
+    """The backlog of a partition: ``lag`` and ``hidden`` in offsets, ``age`` in seconds."""
 
     lag: int
     age: float
@@ -99,7 +99,7 @@ class Backlog(Collector):
         return max(0.0, now - noticed.since)
 
     def _position(self, source: TopicPartition) -> int | None:
-        """Where answering goes on. With nothing in hand the client's position says so, which is behind markers."""
+        """The offset at which answering goes on. With nothing in hand it is the client's position, behind markers."""
         oldest = self._in_hand.get(source)
         return position_of(self._consumer, source) if oldest is None else oldest.offset
 

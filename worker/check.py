@@ -109,7 +109,7 @@ def _topics(plan: TopicPlan) -> Check:
 
 
 async def _instance(admin: AIOKafkaAdminClient, settings: Settings, instance_id: str) -> Check:
-    """Whether the place in the group is taken. A warning only: it is, too, when a worker is replaced by a newer one."""
+    """Tell if the place in the group is taken. A warning only: it is so when a newer worker replaces an older one."""
     name, group = "instance id", settings.kafka.group_id
     [answer] = await admin.describe_consumer_groups([group])
     [described] = answer.to_object()["groups"]

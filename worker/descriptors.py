@@ -39,7 +39,7 @@ def require_enough(limit: int, *, connections: int) -> None:
 
 
 def partitions_within(limit: int, *, brokers: int, connections: int) -> int:
-    """How many partitions a worker can work on with so many descriptors, also while it replaces all its producers.
+    """The partitions that a worker can work on with so many descriptors, also while it replaces all its producers.
 
     ``connections`` is the size of its pool. Its consumer has a socket for each broker and one for the coordinator, and
     reply topics are looked up by one more. A lane's producer has one for each broker and one for each of two
@@ -50,7 +50,7 @@ def partitions_within(limit: int, *, brokers: int, connections: int) -> int:
 
 
 def really(away: DependencyAway) -> DependencyAway:
-    """What is missing really: the Kafka client does not say that it is only a descriptor, and neither does a name."""
+    """Name what is missing really: the Kafka client does not say that it is only a descriptor, and no name does."""
     try:
         os.close(os.open(os.devnull, os.O_RDONLY))
     except OSError as error:

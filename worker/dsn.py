@@ -74,13 +74,13 @@ class DsnUnusable(WorkerError):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """What a DSN says, for the client: the rest of it, and what the client itself would not understand."""
+    """A DSN for the client: the part that it understands, and what it would not."""
 
     dsn: str = field(repr=False)
     session: dict[str, str]
     """Parameters of the session that the server is to set."""
     connect_seconds: float | None
-    """How long connecting may take, over all hosts; ``None`` if the DSN leaves that open."""
+    """The most that connecting may take, over all hosts; ``None`` if the DSN leaves that open."""
     socket_options: tuple[tuple[int, int, int], ...]
 
     def set_socket(self, connection: Any) -> None:

@@ -127,7 +127,7 @@ def _planned(scope: _Scope) -> dict[str, int]:
 
 
 async def _scope(connection: asyncpg.Connection, organisation: str, contact: str) -> _Scope:
-    """What belongs to the contact. Looks through whole tables, and locks nothing."""
+    """Find all that belongs to the contact. Looks through whole tables, and locks nothing."""
     if not await connection.fetchval(
         "SELECT EXISTS (SELECT FROM contact WHERE organisation = $1 AND id = $2)", organisation, contact
     ):

@@ -56,7 +56,7 @@ class LoginRefused(Unfit):
 
 
 class SessionUnfit(Unfit):
-    """What the worker sets in its sessions does not hold in them."""
+    """Settings that the worker makes in its sessions do not hold in them."""
 
     def __init__(self, what: str) -> None:
         super().__init__(
@@ -102,7 +102,7 @@ class BatchOvertaken(WorkerError):
 
 
 class Unreadable(WorkerError):
-    """What a sender has written cannot be read, or not within the bounds: answered as malformed, and passed."""
+    """A sender's data cannot be read, or not within the bounds: answered as malformed, and passed."""
 
 
 class LaneLost(WorkerError):
@@ -122,8 +122,8 @@ class LaneBlocked(WorkerError):
 
 
 class LaneContradicted(LaneBlocked):
-    """What the lane has decided does not belong to this log, or is lost: that stays so in its row, whatever log and
-    offsets look like later."""
+    """The lane's decisions do not belong to this log, or are lost: that stays so in its row, whatever log and offsets
+    look like later."""
 
 
 class Unpublished(WorkerError):
@@ -151,7 +151,7 @@ class ClientStuck(WorkerError):
 
 
 DEPENDENCIES = ("postgres", "kafka", "descriptors")
-"""What may be missing (``DependencyAway.dependency``); a lane that has started has found all of it there."""
+"""All that may be missing (``DependencyAway.dependency``); a lane that has started has found all of it there."""
 
 # --- Postgres ---------------------------------------------------------------------------------------------------------
 

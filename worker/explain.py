@@ -25,7 +25,7 @@ _CLOCKS: Final = timedelta(minutes=1)
 """How far the clocks of workers and brokers may lie apart: an answer is looked for from so long before its decision."""
 
 _WHOLE_ID: Final = re.compile(r"ce:[^:]*:[^:]*:[^:]+|req:[^:]*:[^:]+")
-"""What is not sought among senders' own ids: for that, all that is recorded must be read."""
+"""Ids that are not sought among senders' own: for that, all that is recorded must be read."""
 
 
 class AmbiguousId(WorkerError):

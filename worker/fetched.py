@@ -48,9 +48,9 @@ class Bounds:
     record: int = 2 * 1024 * 1024
     """The largest record that is taken whole: larger than a broker takes by default."""
     batch: int = 32 * 1024 * 1024
-    """How much of a record batch is inflated."""
+    """The most of a record batch that is inflated."""
     take: int = 4 * 1024 * 1024
-    """How much is read for one look at a partition; at least one record, whatever its size."""
+    """The most that is read for one look at a partition; at least one record, whatever its size."""
 
 
 def bound_fetches(bounds: Bounds) -> None:
@@ -61,7 +61,7 @@ def bound_fetches(bounds: Bounds) -> None:
 
 @dataclass(slots=True)
 class Record:
-    """What aiokafka reads of a record. It hands ``checksum`` on untouched, which no record of format 2 has."""
+    """A record as aiokafka reads it. It hands ``checksum`` on untouched, which no record of format 2 has."""
 
     offset: int
     timestamp: int
@@ -81,7 +81,7 @@ class Records:
         self._position = 0
         self.bounds = bounds
         self.work = 0
-        """How many bytes have been read or inflated so far."""
+        """Bytes that have been read or inflated so far."""
 
     def worked(self, size: int) -> None:
         self.work += size
@@ -156,7 +156,7 @@ class Batch:
                     raise
 
     def _whole(self, records: bytes, count: int) -> Iterator[Any]:
-        """What aiokafka's decoder makes of some of the records, as if they alone were the batch."""
+        """Read some of the records with aiokafka's decoder, as if they alone were the batch."""
         batch = self._batch
         head = _HEAD.pack(
             *(batch.base_offset, _HEAD.size - _LOG_OVERHEAD + len(records), 0, _FORMAT, 0),
@@ -202,7 +202,7 @@ class Inflating:
     def __init__(self, pieces: Iterator[bytes], most: float = inf, worked: Callable[[int], object] = int) -> None:
         """``most`` is how many bytes may be inflated; ``worked`` is told of each piece of them."""
         self.held = bytearray()
-        """What was inflated and not read."""
+        """Inflated, and not read yet."""
         self.position = 0
         self._pieces = pieces
         self._most = most
@@ -286,7 +286,7 @@ class Fetched(fetcher.FetchResult):  # type: ignore[misc] # aiokafka carries no 
 
 
 def _whole_records(held: bytearray, most: int, largest: int) -> tuple[int, int, bool]:
-    """How many whole records the bytes begin with, where the last of them ends, and if a larger one follows."""
+    """Count the whole records at the beginning; tell where the last of them ends, and if a larger one follows."""
     count = end = 0
     size = len(held)
     while count < most:

@@ -129,4 +129,4 @@ _CODECS: Final = {
     ZSTD: ("zstd", _zstd),
 }
 _ERRORS: Final = (zlib.error, zstandard.ZstdError, cramjam.DecompressionError, RuntimeError, EOFError, ValueError)
-"""What the decoders raise; lz4 has no error of its own."""
+"""Of the decoders; lz4 has no error of its own."""

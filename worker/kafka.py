@@ -181,7 +181,7 @@ class Seat:
 
 
 class _Fenced(kafka_errors.KafkaError):  # type: ignore[misc] # aiokafka carries no types
-    """What the client sees of it: as if the group had not answered, until the process ends."""
+    """The client's view of it: as if the group had not answered, until the process ends."""
 
     retriable = True
 
@@ -195,7 +195,7 @@ def fetch_past(consumer: AIOKafkaConsumer, seconds: float) -> None:
 
 
 def position_of(consumer: AIOKafkaConsumer, source: TopicPartition) -> int | None:
-    """Where a partition is read next, without a wait; ``None`` if it is not assigned, or that is not known yet."""
+    """The offset that is read next, told without a wait; ``None`` for a partition not assigned, or not known yet."""
     if not consumer._subscription.is_assigned(source):
         return None
     state = consumer._subscription.subscription.assignment.state_value(source)

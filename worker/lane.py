@@ -53,9 +53,9 @@ QUIET_LOOKS: Final = 10
 BROKER_SECONDS: Final = 15.0
 """The deadline of a request to the broker that is not part of a publication."""
 BEHIND_SECONDS: Final = 10.0
-"""How long the end of a log may lie before what was decided: a new leader knows it a moment late."""
+"""The time for which a log may end before what was decided: a new leader knows its end a moment late."""
 TRIES: Final = 3
-"""How often a publication is tried as it is, and then with its dead letters cut, before they are left out once."""
+"""Tries of a publication as it is, and then with its dead letters cut, before they are left out once."""
 MASKED_BYTES: Final = 16 * 1024
 """Of values that are searched for secrets at once, on the event loop."""
 DRAINED: Final = "told to drain"
@@ -163,7 +163,7 @@ def require_same_record(offset: int, timestamp: int, found: int | None) -> None:
 
 
 def letters_of(attempt: int) -> Letters:
-    """How the dead letters of a publication are written at its so-manieth attempt, counted from 0.
+    """The way to write the dead letters of a publication at an attempt, counted from 0.
 
     What is never heard of again may be so because of its size; left out, they are no longer to blame, and if the broker
     says nothing then either, it is away, and they are tried as they are again.
@@ -281,7 +281,7 @@ class Lane:
         return start
 
     async def _settled_ends(self, following: int | None) -> tuple[int, int]:
-        """Where the log begins and ends; a log that ends too early is looked at again for a while."""
+        """The beginning and the end of the log; a log that ends too early is looked at again for a while."""
         log_start, log_end = await self._ends()
         until = time.monotonic() + BEHIND_SECONDS
         while following is not None and log_end < following and time.monotonic() < until:

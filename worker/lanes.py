@@ -78,7 +78,7 @@ class Decided:
     ordered: int | None
     transitions: int
     blocked: str | None = None
-    """Why it does not start, where that was written down: the log is not the one that it has decided on."""
+    """The reason not to start, where one was written down: the log is not the one that it has decided on."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,15 +96,15 @@ def coordinates_of(command_id: str) -> Coordinates | None:
 
 
 KEPT_BYTES: Final = 64 * 1024
-"""How much is kept of a value that is too large, of a key, and of all headers together."""
+"""The part that is kept of a value that is too large, of a key, and of all headers together."""
 
 
 class Cut(Value, frozen=True):
-    """Why a record was not read whole, and what is known of the rest. Hashes are SHA-256."""
+    """The reason for which a record was not read whole, and what is known of the rest. Hashes are SHA-256."""
 
     reason: str
     value_bytes: int | None = None
-    """How large the value is, if it was come by."""
+    """The size of the value, if it was come by."""
     value_hash: bytes | None = None
     """Of the whole value; ``None`` if its end was not reached."""
     batch_hash: bytes | None = None

@@ -277,7 +277,7 @@ class Health:
         return not reasons, document
 
     def _aside(self) -> list[str]:
-        """What is wrong and makes no worker unready: its partitions are worked on."""
+        """Faults that make no worker unready: its partitions are worked on."""
         if self._clocks_agree or self._ahead is None:
             return []
         how = f"{abs(self._ahead):.0f} s {'ahead of' if self._ahead > 0 else 'behind'} that of Postgres"

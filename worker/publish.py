@@ -207,7 +207,7 @@ def transactional_id(place: Place) -> str:
 
 
 def former_id(place: Place) -> str | None:
-    """What an older worker calls the lane's producer, if that is something else.
+    """The name of the lane's producer to an older worker, if that is another one.
 
     Group ``a`` with topic ``b.c`` and group ``a.b`` with topic ``c`` had one id, and fenced each other.
     """

@@ -171,7 +171,7 @@ def dead_letter_message(answered: Answered, post: Post, *, whole: bool = True) -
 
 
 def _told_of(cut: Cut) -> Iterator[tuple[str, str]]:
-    """What is known of a record beyond what is kept of it."""
+    """Headers on a record beyond what is kept of it."""
     if cut.value_bytes is not None:
         yield "dl_value_bytes", str(cut.value_bytes)
     if cut.value_hash is not None:
@@ -202,7 +202,7 @@ def is_dead_lettered(answered: Answered) -> bool:
 
 
 class Letters(Enum):
-    """How dead letters are written: less of them, where the broker is not heard of again while it is sent more."""
+    """Ways to write dead letters: less of them, where the broker is not heard of again while it is sent more."""
 
     WHOLE = "whole"
     CUT = "cut"

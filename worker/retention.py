@@ -16,13 +16,13 @@ from worker.patience import pause
 from worker.sql import statement
 
 STEP_SECONDS: Final = 0.05
-"""How long a step should take: the next one is larger or smaller by it, and the pause after it is as long."""
+"""The time that a step should take: the next one is larger or smaller by it, and the pause after it is as long."""
 FIRST_STEP: Final = 500
 SMALLEST_STEP: Final = 100
 LARGEST_STEP: Final = 10_000
 INTERVAL_SECONDS: Final = 600.0
 CLOCKS_SECONDS: Final = 60.0
-"""How far the worker's clock and Postgres's may lie apart: beyond, one of them is wrong, and nobody knows which."""
+"""The most that the worker's clock and Postgres's may lie apart: beyond, one is wrong, and nobody knows which."""
 
 # Any number does, as long as every release takes the same one.
 _LOCK_KEY: Final = 0x0E77
@@ -105,7 +105,7 @@ class Retention:
             return [(row["id"], row["first_offset"] or 0) for row in await connection.fetch(statement("lanes"))]
 
     async def _step(self, lane: int, since: int, records: int) -> tuple[int, int]:
-        """How many were removed, and from where to go on."""
+        """Remove a step's worth. Returns how many were removed, and from where to go on."""
         async with self._database.transaction() as transaction:
             row = await transaction.fetchrow(statement("retire_records"), lane, self._age, records, since, _LOCK_KEY)
         return (0, since) if row is None or row["last"] is None else (row["records"], row["last"])
@@ -124,7 +124,7 @@ class Retention:
 
 
 def next_step(asked: int, removed: int, took: float) -> int:
-    """How many records the next step takes, after one that ``took`` so many seconds. A step not filled tells little."""
+    """The size of the next step, after one that ``took`` so many seconds. A step not filled tells little."""
     if took > STEP_SECONDS:
         return max(SMALLEST_STEP, asked // 2)
     if removed == asked and took < STEP_SECONDS / 2:

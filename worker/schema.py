@@ -1,4 +1,4 @@
-"""Which schema a worker needs, and whether it is there, with the rights to work in it."""
+"""The schema that a worker needs, and the rights to work in it."""
 
 from pathlib import Path
 from typing import Any, Final
@@ -80,7 +80,7 @@ async def pending(connection: Connection) -> tuple[str, ...]:
 
 
 async def lacking_rights(connection: Connection, user: str) -> list[str]:
-    """What a user may not do that a worker must, as ``RIGHT on table``. The schema must be that of this version."""
+    """List the rights of a worker that a user lacks, as ``RIGHT on table``. The schema must be of this version."""
     rows = await connection.fetch(
         statement("lacking_rights"), *zip(*_RIGHTS, strict=True), *zip(*_CHANGED, strict=True), user
     )

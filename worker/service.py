@@ -59,7 +59,7 @@ FETCH_WAIT_MS: Final = 100
 BESIDE_BULK_MS: Final = 20
 """The same beside a bulk topic, whose untaken records must not hold up the interactive ones for longer either."""
 KEY_AND_HEADERS: Final = 128 * 1024
-"""How many bytes a record may have beside a value of the largest size."""
+"""Bytes that a record may have beside a value of the largest size."""
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)

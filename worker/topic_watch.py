@@ -54,7 +54,7 @@ class TopicWatch:
         return found[topic]
 
     def is_another(self, topic: str, known: UUID | None) -> bool:
-        """Whether the topic was made anew since it had the id ``known``, as far as has been heard."""
+        """Tell if the topic was made anew since it had the id ``known``, as far as has been heard."""
         now = self._ids.get(topic)
         return now is not None and known is not None and now != known
 

@@ -198,7 +198,7 @@ def test_what_is_malformed_has_a_dead_letter_and_nothing_else_has(aftermath: Aft
 
 
 def cut_of(sent: bytes | None) -> dict[str, str]:
-    """What a dead letter says of a value that it does not keep whole."""
+    """The headers of a dead letter for a value that it does not keep whole."""
     if sent is None or len(sent) <= KEPT_BYTES:
         return {}
     whole = {"dl_value_bytes": str(len(sent)), "dl_value_sha256": hashlib.sha256(sent).hexdigest()}

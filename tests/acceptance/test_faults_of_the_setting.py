@@ -1,4 +1,4 @@
-"""What a person must mend is no outage: a worker that starts ends and says what, and one at work waits and says so."""
+"""Faults that a person must mend are no outage: a worker that starts ends and names them, one at work waits."""
 
 import asyncio
 from typing import Final

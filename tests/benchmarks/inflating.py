@@ -36,7 +36,7 @@ MEMORY_BAR: Final = 400
 
 @dataclass(frozen=True, slots=True)
 class Harm:
-    """What a record may do: its size in MB, where in it that is, and its batch as it is sent."""
+    """A harmful record: its size in MB, where in it that is, and its batch as it is sent."""
 
     size: int
     place: str
@@ -111,7 +111,7 @@ def _refused(place: Place) -> int:
 
 
 def _neighbours(run: str, first: int, timed: Timed) -> tuple[list[float], list[float]]:
-    """What the commands of other partitions took, and what those of the partition did."""
+    """The times of the commands of other partitions, and those of the partition's own."""
     counted = range(first + WARM_UP.count, first + WARM_UP.count + len(timed.took))
     # By librdkafka's partitioner, which is not the one of all others.
     own = [crc32(key) % PARTITIONS == PARTITION for key, _, _ in commands(run, counted)]

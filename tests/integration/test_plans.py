@@ -135,7 +135,7 @@ LOOKING_BACK: Final = tuple(
         ),
     )
 )
-"""What is asked beside the journey, by the owner, planned as Postgres likes: rows are locked, or a person waits."""
+"""Statements beside the journey, by the owner, planned as Postgres likes: rows are locked, or a person waits."""
 
 
 @pytest.fixture

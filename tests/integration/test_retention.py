@@ -26,7 +26,7 @@ def ahead(seconds: float) -> Callable[[], float]:
 
 
 class Retiring:
-    """What a worker does for one database, and what it says of it."""
+    """A worker's work for one database, and what it says of it."""
 
     def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
         self.metrics = Metrics()
@@ -47,7 +47,7 @@ async def let_days_go_by(j: Journey, days: float) -> None:
 
 
 async def after(j: Journey, days: float) -> int:
-    """How many records a worker removes so many days later."""
+    """Count the records that a worker removes so many days later."""
     await let_days_go_by(j, days)
     return await Retiring(j.database).retire()
 

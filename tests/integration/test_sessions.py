@@ -20,7 +20,7 @@ from worker.migrate import owner_connection
 from worker.settings import PostgresSettings
 
 NAMED: Final = (b"user", b"database", b"client_encoding", b"application_name")
-"""What a pooler passes on by itself."""
+"""The settings that a pooler passes on by itself."""
 OTHERWISE: Final = {"statement_timeout": "0", "search_path": "nowhere", "default_transaction_isolation": "serializable"}
 
 

@@ -1,4 +1,4 @@
-"""What goes on in the background of the main work, and what becomes of that when it fails."""
+"""Work in the background of the main work, and what becomes of that when it fails."""
 
 import asyncio
 from collections.abc import Iterator

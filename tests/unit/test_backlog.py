@@ -1,4 +1,4 @@
-"""How far a worker is behind, whether its lanes work, wait, are blocked or idle."""
+"""The backlog of a worker, whether its lanes work, wait, are blocked or idle."""
 
 from types import SimpleNamespace
 from typing import Final, cast

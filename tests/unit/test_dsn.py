@@ -45,7 +45,7 @@ def test_a_password_that_is_encoded_is_read_as_it_is(password: str) -> None:
 
 @given(password=WORDS)
 def test_a_raw_password_is_read_as_it_is_or_refused_and_never_quoted(password: str) -> None:
-    """What no reader can see is left aside: a % with two digits behind it, and a parameter that is one of libpq's."""
+    """Leave aside what no reader can see: a % with two digits behind it, and a parameter that is one of libpq's."""
     try:
         address = read_dsn(f"postgresql://worker:{password}@db:5433/effective?sslmode=disable")
     except DsnUnusable as refused:

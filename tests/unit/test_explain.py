@@ -1,4 +1,4 @@
-"""What ``explain`` asks for: whole ids by their index, and only what can be no whole id among senders' own."""
+"""The questions of ``explain``: whole ids by their index, and only what can be no whole id among senders' own."""
 
 from typing import Any, cast
 

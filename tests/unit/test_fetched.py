@@ -1,4 +1,4 @@
-"""What the broker has sent, read within bounds: what aiokafka makes of it, and never more than may be."""
+"""Fetches read within bounds: the records that aiokafka makes of them, and never more than may be."""
 
 import hashlib
 import tracemalloc

@@ -1,4 +1,4 @@
-"""What a sender has compressed, inflated a piece at a time: the same bytes, few of them at once, and no surprise."""
+"""Compressed data, inflated a piece at a time: the same bytes, few of them at once, and no surprise."""
 
 import zlib
 from contextlib import suppress

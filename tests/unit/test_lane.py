@@ -134,7 +134,7 @@ class Row:
     """Offset and timestamp of the last record decided."""
     blocked: str | None = None
     settled: int = 0
-    """How often it was asked to note that all is published."""
+    """The times that it was asked to note that all is published."""
     away_times: int = 0
     """How often the question for the owner meets a database that is away."""
 
@@ -839,7 +839,7 @@ A_TOPIC, ANOTHER = UUID(int=1), UUID(int=2)
 
 
 def set_row(world: World, row: Row) -> None:
-    """What the lane's row says before the first start."""
+    """Set the lane's row as it is before the first start."""
     vars(world.row).update(vars(row))
 
 

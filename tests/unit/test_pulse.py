@@ -15,7 +15,7 @@ SESSION = 10.0
 
 
 class Clocks:
-    """What time it is, and what the process has spent of it."""
+    """The time, and how much of it the process has spent."""
 
     def __init__(self) -> None:
         self.now = self.spent = 0.0
