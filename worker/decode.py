@@ -148,8 +148,13 @@ def _kept(delivery: Delivery, max_bytes: int) -> Delivery:
         return replace(delivery, cut=replace(cut, reason=_too_large(max_bytes))) if is_too_large else delivery
     if value is None or len(value) <= max(max_bytes, KEPT_BYTES):
         return delivery
-    cut = Cut(_too_large(max_bytes), len(value), hashlib.sha256(value).digest())
-    return replace(delivery, value=value[:KEPT_BYTES], cut=cut)
+    kept, cut = shortened(value, _too_large(max_bytes))
+    return replace(delivery, value=kept, cut=cut)
+
+
+def shortened(value: bytes, reason: str) -> tuple[bytes, Cut]:
+    """The beginning of a value that is not kept whole, and what is known of the whole."""
+    return value[:KEPT_BYTES], Cut(reason, len(value), hashlib.sha256(value).digest())
 
 
 def _too_large(max_bytes: int) -> str:

@@ -37,6 +37,7 @@ _COUNT_AT: Final = _HEAD.size - _COUNT.size
 _FORMAT: Final = 2
 _CODEC: Final = 0x07
 _MORE: Final = 0x80
+_SEVEN_BITS: Final = 0x7F
 _MOST_BITS: Final = 70
 """Of a number as Kafka writes it: ten times seven."""
 
@@ -254,7 +255,7 @@ class Inflating:
         number = shift = 0
         while True:
             (byte,) = self.take(1)
-            number |= (byte & ~_MORE) << shift
+            number |= (byte & _SEVEN_BITS) << shift
             shift += 7
             if not byte & _MORE:
                 return (number >> 1) ^ -(number & 1)
@@ -273,15 +274,15 @@ class Fetched(fetcher.FetchResult):  # type: ignore[misc] # aiokafka carries no 
             return []
         records, source = [], self._partition_records._records
         until = source.work + source.bounds.take
+        is_over = True
         for record in self._partition_records:
             records.append(record)
             if len(records) == max_records or source.work >= until:
+                is_over = False
                 break
-        else:
-            self._update_position()
-            self._partition_records = None
-            return records
         self._update_position()
+        if is_over:
+            self._partition_records = None
         return records
 
 
@@ -296,7 +297,7 @@ def _whole_records(held: bytearray, most: int, largest: int) -> tuple[int, int, 
                 return count, end, False
             byte = held[position]
             position += 1
-            number |= (byte & 0x7F) << shift
+            number |= (byte & _SEVEN_BITS) << shift
             shift += 7
             if byte < _MORE or shift >= _MOST_BITS:
                 break

@@ -102,16 +102,14 @@ def _blocks(data: bytes) -> Iterator[bytes]:
 
 def _lz4(data: bytes) -> Iterator[bytes]:
     frame = lz4.frame.LZ4FrameDecompressor()
-    for part in _parts(data):
+    parts = _parts(data)
+    while not frame.eof:
+        part = next(parts, None) if frame.needs_input else b""
+        if part is None:
+            return
         piece = frame.decompress(part, PIECE)
         if piece:
             yield piece
-        while not frame.eof and not frame.needs_input:
-            piece = frame.decompress(b"", PIECE)
-            if piece:
-                yield piece
-        if frame.eof:
-            return
 
 
 def _zstd(data: bytes) -> Iterator[bytes]:

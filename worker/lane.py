@@ -43,7 +43,7 @@ from worker.publish import Place, Publisher
 from worker.replies import Replies
 from worker.result import Letters, Message, Post, is_dead_lettered, messages
 from worker.sql import statement
-from worker.topic_watch import TopicWatch
+from worker.topic_watch import TopicWatch, are_different
 from worker.tracing import batch_span, command_span, exported, link, step_span
 
 IDLE_SECONDS: Final = 0.5
@@ -145,7 +145,7 @@ def require_same_topic(known: UUID | None, found: UUID | None) -> None:
 
     Raises ``LaneContradicted``.
     """
-    if known is not None and found is not None and known != found:
+    if are_different(known, found):
         raise LaneContradicted(f"the topic was deleted and made anew: its id was {known}, and is {found}. {_WAYS_OUT}")
 
 

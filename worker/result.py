@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from schemas.codes import StatusCode
 from schemas.headers import CE_SUBJECT, DRY_RUN, RESULT_TYPE, SPEC_VERSION, TRANSITION_TYPE, TRUE
-from worker.decode import masked
+from worker.decode import masked, shortened
 from worker.encode import encode
 from worker.model import (
     KEPT_BYTES,
@@ -144,7 +144,7 @@ def dead_letter_message(answered: Answered, post: Post, *, whole: bool = True) -
     if not whole:
         headers = []
         if value is not None and len(value) > KEPT_BYTES:
-            cut, value = Cut("", len(value), hashlib.sha256(value).digest()), value[:KEPT_BYTES]
+            value, cut = shortened(value, "")
     # Cut first: to look for secrets takes time by the size.
     value = masked(value)
     facts = {

@@ -55,8 +55,12 @@ class TopicWatch:
 
     def is_another(self, topic: str, known: UUID | None) -> bool:
         """Tell if the topic was made anew since it had the id ``known``, as far as has been heard."""
-        now = self._ids.get(topic)
-        return now is not None and known is not None and now != known
+        return are_different(known, self._ids.get(topic))
+
+
+def are_different(one: UUID | None, other: UUID | None) -> bool:
+    """Tell if these are the ids of two topics, as far as both are known."""
+    return one is not None and other is not None and one != other
 
 
 def _gone(topics: Sequence[str]) -> str:
