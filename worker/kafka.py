@@ -2,7 +2,8 @@
 
 import asyncio
 import ssl
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Final
 from uuid import UUID
 
@@ -14,6 +15,7 @@ from aiokafka.partitioner import murmur2
 from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.protocol.group import JoinGroupRequest
 
+from worker.connection import mend_sending
 from worker.errors import KAFKA_ERRORS, DependencyAway, WorkerError
 from worker.fetched import Bounds, bound_fetches
 from worker.settings import PREFIX, KafkaSettings, SettingsError
@@ -65,6 +67,7 @@ class TopicLook:
         """``options`` are the connection settings (``client_options``)."""
         self._options = options
         self._client: AIOKafkaClient | None = None
+        self._turn = asyncio.Lock()
 
     async def partitions(self, topics: Sequence[str]) -> dict[str, int]:
         """How many partitions each has of those that exist, are not Kafka's own and may be seen.
@@ -80,32 +83,42 @@ class TopicLook:
     async def _topics(self, topics: Sequence[str]) -> dict[str, dict[str, Any]]:
         found: dict[str, dict[str, Any]] = {}
         try:
-            async with asyncio.timeout(LOOK_SECONDS):
+            # In turn: a client that one of two made, the other would use half made, or close.
+            async with asyncio.timeout(LOOK_SECONDS), self._turn, self._connected(topics[:1]) as client:
                 for first in range(0, len(topics), MOST_NAMES):
-                    found |= await self._asked(list(topics[first : first + MOST_NAMES]))
+                    found |= await _asked(client, list(topics[first : first + MOST_NAMES]))
         except KAFKA_ERRORS as error:
-            await self.close()
             raise DependencyAway("kafka", f"{type(error).__name__} while topics were looked up: {error}") from error
         return found
 
-    async def _asked(self, topics: list[str]) -> dict[str, dict[str, Any]]:
-        if self._client is None:
-            self._client = AIOKafkaClient(**self._options)
-            await self._client.bootstrap()
-            # Or it would go on to ask for all topics every few minutes.
-            self._client._topics = set(topics[:1])
-        answer = await self._client.send(self._client.get_random_node(), TopicsRequest(topics))
-        return {
-            topic["topic"]: topic
-            for topic in answer.to_object()["topics"]
-            if not topic["error_code"] and not topic["is_internal"]
-        }
+    @asynccontextmanager
+    async def _connected(self, some: Sequence[str]) -> AsyncIterator[AIOKafkaClient]:
+        """The client, for a look; after one that failed it is made anew, since its brokers may have moved."""
+        try:
+            if self._client is None:
+                self._client = AIOKafkaClient(**self._options)
+                await self._client.bootstrap()
+                # Or it would go on to ask for all topics every few minutes.
+                self._client._topics = set(some)
+            yield self._client
+        except BaseException:
+            await self.close()
+            raise
 
     async def close(self) -> None:
         """Safe twice, and before the first look."""
         client, self._client = self._client, None
         if client is not None:
             await client.close()
+
+
+async def _asked(client: AIOKafkaClient, topics: list[str]) -> dict[str, dict[str, Any]]:
+    answer = await client.send(client.get_random_node(), TopicsRequest(topics))
+    return {
+        topic["topic"]: topic
+        for topic in answer.to_object()["topics"]
+        if not topic["error_code"] and not topic["is_internal"]
+    }
 
 
 def hear_offset_errors(consumer: AIOKafkaConsumer) -> None:
@@ -222,8 +235,9 @@ _ASK_ANOTHER: Final = frozenset(
 )
 
 
-# Whoever imports this reads what others have written.
+# Whoever imports this reads what others have written, over connections that break.
 bound_fetches(Bounds())
+mend_sending()
 
 
 def _ssl_context(kafka: KafkaSettings) -> ssl.SSLContext:

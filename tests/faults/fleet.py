@@ -169,7 +169,14 @@ class Fleet:
     def failures(self) -> Sequence[str]:
         """What a worker called a failure of its own: a lane that ended with an error nobody had foreseen."""
         lives = [life for slot in (*self.slots, *self.extra) for life in slot.lives]
-        return [str(entry) for life in lives for entry in life.events("lane_failed")]
+        return [_failure(entry) for life in lives for entry in life.events("lane_failed")]
+
+
+def _failure(entry: Mapping[str, Any]) -> str:
+    """The error, and where it was raised, which is all that there is room for in the last lines."""
+    trace = [line.strip() for line in str(entry.get("exception", "")).splitlines() if line.strip()]
+    places = [line for line in trace if line.startswith("File ")]
+    return f"partition {entry['partition']} at {entry['timestamp']}: {' '.join(trace[-1:] + places[-1:])}"
 
 
 async def _until(condition: Callable[[], bool], seconds: float) -> bool:

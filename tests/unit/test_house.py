@@ -17,7 +17,7 @@ ROOT: Final = Path(__file__).parents[2]
 # A later one may import an earlier one, never the reverse. A package counts as one.
 ORDER: Final = (
     *("model", "decide", "errors", "descriptors", "dsn", "sql", "database", "schema"),
-    *("settings", "inflate", "fetched", "topic_ids", "kafka"),
+    *("settings", "inflate", "fetched", "topic_ids", "connection", "kafka"),
     *("observe", "backlog", "patience", "background", "probe", "pulse", "topic_watch"),
     *("tracing", "fuse", "courtesy", "contract"),
     *("decode", "replies", "recall", "authorise", "credentials", "load", "apply", "record", "encode"),

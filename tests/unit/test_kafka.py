@@ -1,5 +1,6 @@
 """What the group's coordinator answers instead of offsets is an error, and not the absence of offsets."""
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -22,7 +23,7 @@ from aiokafka.protocol.group import (
     SyncGroupResponse_v3,
 )
 
-from worker.kafka import InstanceTaken, OffsetsNotTold, Seat, hear_offset_errors
+from worker.kafka import InstanceTaken, OffsetsNotTold, Seat, TopicLook, hear_offset_errors
 
 OFFSETS = OffsetFetchRequest("group", [("commands", [0])])
 
@@ -175,3 +176,47 @@ async def test_a_member_without_a_place_of_its_own_is_left_alone() -> None:
     await member.ask(join(), joined("a"))
     await member.ask(join(), joined("b"))
     assert member.asked_as == ["", ""]
+
+
+class Client:
+    """A client of a broker that knows one topic, once it was asked for its brokers."""
+
+    def __init__(self, **_: Any) -> None:
+        self.is_ready = self.is_closed = False
+
+    async def bootstrap(self) -> None:
+        await asyncio.sleep(0)
+        self.is_ready = True
+
+    def get_random_node(self) -> int | None:
+        return 1 if self.is_ready else None
+
+    async def send(self, node: int | None, _: Any) -> Any:
+        await asyncio.sleep(0)
+        if node is None or self.is_closed:
+            raise kafka.NodeNotReadyError
+        topic = {"topic": "commands", "error_code": 0, "is_internal": False, "partitions": [{}, {}]}
+        return SimpleNamespace(to_object=lambda: {"topics": [topic]})
+
+    async def close(self) -> None:
+        self.is_closed = True
+
+
+async def test_lanes_that_look_their_topic_up_at_once_do_not_take_the_client_from_each_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("worker.kafka.AIOKafkaClient", Client)
+    look = TopicLook({})
+    assert await asyncio.gather(*(look.partitions(["commands"]) for _ in range(3))) == [{"commands": 2}] * 3
+    await look.close()
+
+
+async def test_a_look_that_is_given_up_leaves_no_half_made_client_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.kafka.AIOKafkaClient", Client)
+    look = TopicLook({})
+    given_up = asyncio.create_task(look.partitions(["commands"]))
+    await asyncio.sleep(0)
+    given_up.cancel()
+    assert await look.partitions(["commands"]) == {"commands": 2}
+    assert given_up.cancelled()
+    await look.close()
