@@ -15,6 +15,7 @@ from uuid import UUID
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import OffsetOutOfRangeError
 from opentelemetry.trace import Span
 
 from worker.backlog import Backlog
@@ -35,6 +36,7 @@ from worker.errors import (
 )
 from worker.fuse import Fuse
 from worker.kafka import position_of
+from worker.losses import losses
 from worker.model import Answered, Coordinates, Delivery, lane_name
 from worker.observe import Health, LaneState, Metrics
 from worker.patience import Patience, carried_out, done_before, pause
@@ -50,6 +52,8 @@ IDLE_SECONDS: Final = 0.5
 """How long one look for new records waits: a lane that is told to drain ends within this."""
 QUIET_LOOKS: Final = 10
 """After so many looks in vain a lane is idle, and has time for what brings nobody an answer."""
+LOSSES_SECONDS: Final = 5.0
+"""After so long it is asked again whether a person has acknowledged what the lane has lost."""
 BROKER_SECONDS: Final = 15.0
 """The deadline of a request to the broker that is not part of a publication."""
 BEHIND_SECONDS: Final = 10.0
@@ -104,10 +108,12 @@ class Tools:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where a lane begins to read. ``set_back``: somebody asks for answers again that were already given."""
+    """Where a lane begins to read. ``set_back``: somebody asks for answers again that were already given. ``lost`` are
+    the offsets before it that were removed from the log, and whose commands, if they held any, nobody was answered."""
 
     position: int
     set_back: bool = False
+    lost: range = range(0)
 
 
 def where_to_start(
@@ -131,13 +137,15 @@ def where_to_start(
             f" re-created. {_WAYS_OUT}"
         )
     if committed is None:
-        return Start(max(first, log_start))
+        return Start(max(first, log_start), lost=range(first, max(first, log_start)))
     if committed > following:
         raise LaneBlocked(
             f"the committed offset is {committed}, but commands were decided up to {following} only: Postgres has lost"
             f" commits, or the offset was set forward by hand. {_WAYS_OUT}"
         )
-    return Start(max(committed, log_start), set_back=committed < first)
+    unanswered = max(committed, first)
+    lost = range(unanswered, max(unanswered, log_start))
+    return Start(max(committed, log_start), set_back=committed < first, lost=lost)
 
 
 def require_same_topic(known: UUID | None, found: UUID | None) -> None:
@@ -192,6 +200,8 @@ class Lane:
         self._left_out = 0
         self._is_settled = True
         self._topic_id: UUID | None = None
+        self._has_lost = False
+        self._losses_seen = 0.0
         self._quiet = 0
         self._drain = asyncio.Event()
         self._patience = Patience()
@@ -211,6 +221,8 @@ class Lane:
             while not drain.is_set():
                 if self._tools.topics.is_another(self._source.topic, self._topic_id):
                     raise LaneLost("kafka: the topic was deleted and made anew")
+                if self._has_lost and time.monotonic() - self._losses_seen > LOSSES_SECONDS:
+                    await self._see_losses()
                 taken = await self._take()
                 hold = await (self._work_off(hold, taken) if taken else self._rest(hold))
                 # Not before: a lane that fails at what it reads would be working at each of its starts.
@@ -251,22 +263,28 @@ class Lane:
         if self._topic_id not in {None, row["topic_id"]}:
             await self._note(statement("know_topic"), self._topic_id)
         self._is_settled = row["first_offset"] == row["next_offset"]
-        if self._committed is None and not self._is_settled:
-            self._tools.metrics.offsets_missing()
-            self._log.warning("offsets_missing", first_offset=row["first_offset"], next_offset=row["next_offset"])
-        if start.set_back:
-            self._tools.metrics.offsets_set_back()
-            self._log.warning("offsets_set_back", committed=self._committed, first_offset=row["first_offset"])
+        self._say_what_is_odd(row, start)
         following = row["next_offset"]
         if following is None:
             following = start.position
             await self._note(statement("open_lane"), following)
+        if start.lost:
+            following = await self._lose(start.lost, following)
+        await self._see_losses()
         self._position = start.position
         await self._outlast_the_last_look()
         self._tools.consumer.seek(self._source, start.position)
         self._tools.backlog.in_hand(self._source, None)  # what a lost lane has left is read again
         self._log.info("lane_started", position=start.position, committed=self._committed, next_offset=following)
         return Hold(self._row, self._site.name, self._owner, following)
+
+    def _say_what_is_odd(self, row: Any, start: Start) -> None:
+        if self._committed is None and not self._is_settled:
+            self._tools.metrics.offsets_missing()
+            self._log.warning("offsets_missing", first_offset=row["first_offset"], next_offset=row["next_offset"])
+        if start.set_back:
+            self._tools.metrics.offsets_set_back()
+            self._log.warning("offsets_set_back", committed=self._committed, first_offset=row["first_offset"])
 
     async def _where_to_start(self, row: Any) -> Start:
         """Compare what the row says with the group's offset and with the log. Raises ``LaneBlocked``."""
@@ -317,6 +335,32 @@ class Lane:
         async with self._tools.database.connection() as connection:
             if await connection.fetchval(change, self._row, self._owner, *what) is None:
                 raise LaneLost("postgres: another worker has taken the lane")
+
+    async def _lose(self, lost: range, following: int) -> int:
+        """Write down what is lost, let the group go on behind it, and return the offset up to which is decided then.
+
+        Whatever stops it, it is written down once: the lane's row goes on behind it in the same moment.
+        """
+        now = datetime.fromtimestamp(self._tools.clock(), UTC)
+        decided = min(following, lost.stop)
+        await self._note(statement("lose_commands"), lost.start, lost.stop, decided, now)
+        self._tools.metrics.commands_lost(len(lost))
+        self._log.error("commands_lost", first=lost.start, last=lost.stop - 1, decided_up_to=decided)
+        await self._carry_out(lost.stop)
+        self._committed = lost.stop
+        return max(following, lost.stop)
+
+    async def _see_losses(self) -> None:
+        """Let health show what the lane has lost and nobody has acknowledged yet, as far as Postgres can be asked."""
+        self._losses_seen = time.monotonic()
+        try:
+            async with self._tools.database.connection() as connection:
+                found = (await losses(connection, [self._row])).get(self._row, ())
+        except DependencyAway:
+            return  # who decides says so
+        unseen = [str(loss) for loss in found if loss.acknowledged_at is None]
+        self._has_lost = bool(unseen)
+        self._tools.health.lost(self._source, unseen)
 
     async def _carry_out(self, ordered: int) -> None:
         """Commit the offset that an operator has ordered (``worker.lanes``), and forget the order only then.
@@ -390,6 +434,8 @@ class Lane:
             return []
         try:
             records: list[Any] = look.result().get(self._source, [])
+        except OffsetOutOfRangeError as error:
+            raise LaneLost(f"kafka: what was to be read next is no longer in the log: {error}") from error
         except KAFKA_ERRORS as error:
             raise DependencyAway("kafka", f"{type(error).__name__} while reading: {error}") from error
         return records

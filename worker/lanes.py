@@ -19,6 +19,7 @@ from worker.browse import Span, browser
 from worker.database import Row
 from worker.errors import DependencyAway, LaneBlocked, WorkerError
 from worker.lane import Start, where_to_start
+from worker.losses import Loss, losses
 from worker.migrate import owner_connection
 from worker.settings import Settings
 from worker.sql import statement
@@ -27,6 +28,10 @@ from worker.topics import admin_client, cluster_id
 
 class CannotMend(WorkerError):
     """The lane needs no mending, or not by this way, or it has moved meanwhile. Nothing was changed."""
+
+
+class NoSuchLane(CannotMend):
+    """There is neither a partition of that number nor a row for one."""
 
 
 class State(StrEnum):
@@ -90,6 +95,13 @@ class Lane:
     committed: int | None
     decided: Decided | None
     member: Member | None
+    losses: tuple[Loss, ...] = ()
+    """All that is known to be lost, acknowledged or not."""
+
+    @property
+    def unseen(self) -> tuple[Loss, ...]:
+        """What is lost, and nobody has acknowledged."""
+        return tuple(loss for loss in self.losses if loss.acknowledged_at is None)
 
     @property
     def start(self) -> Start | LaneBlocked | None:
@@ -170,10 +182,19 @@ async def lanes(settings: Settings) -> tuple[Lane, ...]:
         committed = await committed_offsets(settings, sources)
         async with owner_connection(settings.postgres.dsn.get_secret_value()) as connection:
             rows = await connection.fetch(statement("lanes_of_group"), cluster, settings.kafka.group_id, list(topics))
+            lost = await losses(connection, [row["id"] for row in rows])
         logs = {span.source: span for spans in (await kafka.spans(*topics)).values() for span in spans}
     decided = {TopicPartition(row["topic"], row["partition"]): _decided(row) for row in rows}
+    lost_at = {TopicPartition(row["topic"], row["partition"]): lost.get(row["id"], ()) for row in rows}
     return tuple(
-        Lane(source, logs.get(source), committed.get(source), decided.get(source), members.get(source))
+        Lane(
+            source,
+            logs.get(source),
+            committed.get(source),
+            decided.get(source),
+            members.get(source),
+            lost_at.get(source, ()),
+        )
         for source in sorted(logs.keys() | decided.keys(), key=lambda each: (topics.index(each.topic), each.partition))
     )
 
@@ -259,17 +280,46 @@ async def mend(
     return Mending(tuple((lane, (remedy,)) for lane, remedy in planned), done=carry_out)
 
 
+async def show(settings: Settings, place: TopicPartition) -> Lane:
+    """The lane of one partition. Raises ``NoSuchLane`` and ``DependencyAway``."""
+    return _of({lane.source: lane for lane in await lanes(settings)}, place)
+
+
+async def acknowledge(
+    settings: Settings, places: Sequence[TopicPartition], *, carry_out: bool, now: datetime
+) -> tuple[Lane, ...]:
+    """Find the lanes at ``places`` (all, if there are none) that have lost what nobody has acknowledged; if told to
+    ``carry_out``, acknowledge what was found. The lanes are returned as they were found.
+
+    A worker hears of it within seconds. Needs the owner's connection. Raises ``NoSuchLane`` and ``DependencyAway``.
+    """
+    found = {lane.source: lane for lane in await lanes(settings)}
+    chosen = [_of(found, place) for place in places] or list(found.values())
+    lost = tuple(lane for lane in chosen if lane.unseen)
+    if carry_out and lost:
+        rows = [lane.decided.row for lane in lost if lane.decided is not None]
+        latest = max(loss.noticed_at for lane in lost for loss in lane.unseen)
+        async with owner_connection(settings.postgres.owner.get_secret_value()) as connection:
+            await connection.execute(statement("lanes_acknowledge"), rows, now, latest)
+    return lost
+
+
 def name(source: TopicPartition) -> str:
     """A lane's name for people, and for ``lanes mend``."""
     return f"{source.topic}/{source.partition}"
 
 
 def _blocked(found: Mapping[TopicPartition, Lane], place: TopicPartition) -> Lane:
-    lane = found.get(place)
-    if lane is None:
-        raise CannotMend(f"there is no partition {name(place)}")
+    lane = _of(found, place)
     if lane.state is not State.BLOCKED:
         raise CannotMend(f"{name(place)} is {lane.state}: nothing keeps it from starting")
+    return lane
+
+
+def _of(found: Mapping[TopicPartition, Lane], place: TopicPartition) -> Lane:
+    lane = found.get(place)
+    if lane is None:
+        raise NoSuchLane(f"there is no partition {name(place)}")
     return lane
 
 

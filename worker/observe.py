@@ -5,7 +5,7 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
@@ -167,6 +167,7 @@ class Health:
         self._bulk_topic = bulk_topic
         self.giving_way = giving_way
         self._lanes: dict[TopicPartition, LaneHealth] = {}
+        self._lost: dict[TopicPartition, Sequence[str]] = {}
         self._away: dict[str, Away] = {}
         self._returned: dict[str, asyncio.Event] = {}
         self._assigned = False
@@ -185,6 +186,15 @@ class Health:
 
     def lane_gone(self, source: TopicPartition) -> None:
         self._lanes.pop(source, None)
+        self._lost.pop(source, None)
+
+    def lost(self, source: TopicPartition, losses: Sequence[str]) -> None:
+        """Note what a partition's log has lost before it was answered, and nobody has acknowledged yet."""
+        self._lost[source] = losses
+
+    def losses(self) -> int:
+        """How many losses nobody has acknowledged."""
+        return sum(map(len, self._lost.values()))
 
     def lanes(self) -> Mapping[TopicPartition, LaneHealth]:
         return dict(self._lanes)
@@ -278,10 +288,16 @@ class Health:
 
     def _aside(self) -> list[str]:
         """Faults that make no worker unready: its partitions are worked on."""
-        if self._clocks_agree or self._ahead is None:
-            return []
-        how = f"{abs(self._ahead):.0f} s {'ahead of' if self._ahead > 0 else 'behind'} that of Postgres"
-        return [f"records of commands are not retired: the worker's clock is {how}"]
+        said = [
+            f"partition {self._name(source)} has lost commands before they were answered, at {', '.join(losses)}:"
+            " see effective-worker lanes show, and acknowledge it"
+            for source, losses in sorted(self._lost.items())
+            if losses
+        ]
+        if not self._clocks_agree and self._ahead is not None:
+            how = f"{abs(self._ahead):.0f} s {'ahead of' if self._ahead > 0 else 'behind'} that of Postgres"
+            said.append(f"records of commands are not retired: the worker's clock is {how}")
+        return said
 
     def _name(self, source: TopicPartition) -> str:
         """The number of a partition; in the bulk topic, with the topic before it."""
@@ -318,7 +334,11 @@ class _HealthCollector(Collector):
             away.add_metric([dependency], dependency in self._health.dependencies_away())
         way = GaugeMetricFamily(f"{_PREFIX}bulk_gives_way", "1 while bulk lanes give way to interactive commands")
         way.add_metric([], self._health.giving_way())
-        return lanes, away, way
+        lost = GaugeMetricFamily(
+            f"{_PREFIX}unacknowledged_losses", "Ranges of commands that were removed unanswered, to be acknowledged"
+        )
+        lost.add_metric([], self._health.losses())
+        return lanes, away, way, lost
 
 
 class Metrics:
@@ -351,6 +371,7 @@ class Metrics:
         self._missing = counter(
             "offsets_missing_total", "Lanes started without an offset of the group, though it had one"
         )
+        self._lost = counter("commands_lost_total", "Offsets whose commands were removed before they were answered")
         self._retired = counter("records_retired_total", "Records of commands removed for their age")
 
     def show(self, collector: Collector) -> None:
@@ -391,6 +412,9 @@ class Metrics:
 
     def offsets_missing(self) -> None:
         self._missing.inc()
+
+    def commands_lost(self, count: int) -> None:
+        self._lost.inc(count)
 
     def records_retired(self, count: int) -> None:
         self._retired.inc(count)

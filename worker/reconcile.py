@@ -23,6 +23,7 @@ from worker.browse import Browser, Span, browser, header, is_dry_run
 from worker.database import Row
 from worker.errors import WorkerError
 from worker.lanes import committed_offsets
+from worker.losses import Loss, losses, range_lost
 from worker.matching import Due, Matching, Seen, Unmatched, in_order
 from worker.migrate import owner_connection
 from worker.model import Coordinates, command_key, coordinates_of, rfc3339
@@ -72,6 +73,7 @@ class Kind(StrEnum):
     RECORDED = "a dry run that was recorded"
     NOT_REHEARSED = "a dry run's result without a dry run"
     LANE = "a lane that differs from the committed offset"
+    LOST = "commands that were removed unanswered"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +155,8 @@ async def reconcile(
                     on_progress=on_progress,
                 )
                 _compare_lanes(work.report, committed, before, lanes)
+                logs = {span.source: span for each in found.values() for span in each}
+                _find_lost(work.report, logs, committed, before, await losses(connection, [row["id"] for row in lanes]))
                 await work.commands()
                 await work.transitions()
                 await work.states()
@@ -185,6 +189,28 @@ def _compare_lanes(
         first = earlier[source]["first_offset"] if source in earlier else None
         if first is not None and offset < first:
             report.differs(Kind.LANE, where, f"the committed offset is {offset}, and was {first} or more: set back")
+
+
+def _find_lost(
+    report: Reconciliation,
+    logs: Mapping[TopicPartition, Span],
+    committed: Mapping[TopicPartition, int],
+    before: Sequence[Row],
+    losses: Mapping[int, Sequence[Loss]],
+) -> None:
+    """What a worker has noticed and nobody has acknowledged, and what no worker has come to yet."""
+    for row in before:
+        source = _source(row)
+        where = f"{source.topic}/{source.partition}"
+        for loss in losses.get(row["id"], ()):
+            if loss.acknowledged_at is None:
+                report.differs(Kind.LOST, where, f"{loss}; noticed at {rfc3339(loss.noticed_at)}")
+        log, first = logs.get(source), row["first_offset"]
+        if log is None or first is None or row["ordered_offset"] is not None:
+            continue
+        answered = max(first, committed.get(source, first))
+        if answered < log.begin:
+            report.differs(Kind.LOST, where, range_lost(answered, log.begin, row["next_offset"]))
 
 
 @dataclass(slots=True, kw_only=True)

@@ -17,10 +17,12 @@ NEEDED: Final = tuple(sorted(path.stem for path in MIGRATIONS.glob("*.sql")))
 _READ: Final = (
     *("organisation", "unit", "app_user", "revoked_login", "contact", "accounts_receivable", "rewards_participant"),
     *("classification", "access_token", "transition", "command_record", "lane"),
+    "command_loss",
 )
 _RIGHTS: Final = (
     *((table, "SELECT") for table in _READ),
     *(("transition", "INSERT"), ("command_record", "INSERT"), ("command_record", "DELETE"), ("lane", "INSERT")),
+    ("command_loss", "INSERT"),
 )
 _CHANGED: Final = (
     *(("access_token", column) for column in ("life_cycle_state", "version")),

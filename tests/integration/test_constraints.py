@@ -514,7 +514,7 @@ READ_ONLY: Final = (
     *("organisation", "unit", "app_user", "revoked_login"),
     *("contact", "accounts_receivable", "rewards_participant", "classification"),
 )
-EVERY_TABLE: Final = (*READ_ONLY, "access_token", "lane", "transition", "command_record")
+EVERY_TABLE: Final = (*READ_ONLY, "access_token", "lane", "transition", "command_record", "command_loss")
 # What a transition changes, and nothing else.
 CHANGED_BY_A_TRANSITION: Final = {
     "life_cycle_state",
@@ -535,6 +535,7 @@ FORBIDDEN: Final = [
         for table in READ_ONLY
     ),
     *(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE" for table in READ_ONLY),
+    "UPDATE command_loss SET acknowledged_at = now()",
     "UPDATE organisation SET active = true",
     "UPDATE unit SET active = true",
     "UPDATE app_user SET rights = '{ACCESS_TOKENS.SET_EFFECTIVE}'",
@@ -593,7 +594,7 @@ async def test_the_worker_has_exactly_the_rights_of_the_journey(owner: Session) 
 
     expected = {(table, "SELECT") for table in EVERY_TABLE}
     expected |= {("lane", "INSERT"), ("transition", "INSERT"), ("command_record", "INSERT")}
-    expected |= {("command_record", "DELETE")}
+    expected |= {("command_record", "DELETE"), ("command_loss", "INSERT")}
     assert {tuple(row) for row in rows} == expected
 
 

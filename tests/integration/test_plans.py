@@ -101,6 +101,8 @@ STATEMENTS: Final = (
             ("settle_lane", lambda _: (1, OWNER, ROWS + 1)),
             ("know_topic", lambda _: (1, OWNER, OWNER)),
             ("block_lane", lambda _: (1, OWNER, "why", NOW)),
+            ("lose_commands", lambda _: (1, OWNER, 1, 3, 2, NOW)),
+            ("losses", lambda _: ([1],)),
             ("recall_by_coordinates", lambda count: (1, 1, count)),
             ("pass_code_hashes", lambda count: named("I", count)),
             ("authorise", _authorise),

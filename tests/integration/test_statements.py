@@ -26,6 +26,7 @@ from tests.providers.postgres import DatabaseUnderTest, until_waiting
 from worker.apply import apply
 from worker.database import rolled_back
 from worker.errors import BatchOvertaken, from_postgres
+from worker.losses import Loss, losses
 from worker.model import Answer, Coordinates, Fact, TokenKey, command_key
 from worker.record import record
 from worker.sql import statement
@@ -82,6 +83,28 @@ async def test_take_lane_makes_the_row_once_and_then_takes_it_over(worker: async
     assert tuple(row) == (THEIRS, NOW)
     assert (await take(worker, partition=1))["id"] != first["id"]
     assert (await take(worker, group="h"))["id"] != first["id"]
+
+
+async def test_what_is_lost_is_written_down_by_the_owner_alone_and_the_lane_goes_on_behind_it(
+    worker: asyncpg.Connection,
+) -> None:
+    lane = await opened(worker, at=7)
+    lost = (3, 12, 7, NOW)
+    assert await worker.fetchval(statement("lose_commands"), lane, THEIRS, *lost) is None
+    assert await losses(worker, [lane]) == {}
+    assert await worker.fetchval(statement("lose_commands"), lane, MINE, *lost) == lane
+    assert await losses(worker, [lane]) == {lane: (Loss(3, 12, 7, NOW),)}
+    assert tuple(await take(worker))[:4] == (lane, 12, 12, 12)
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await worker.execute(statement("lanes_acknowledge"), [lane], NOW, NOW)
+
+
+async def test_only_what_was_shown_is_acknowledged(owner: asyncpg.Connection, worker: asyncpg.Connection) -> None:
+    lane, later = await opened(worker, at=7), NOW + timedelta(seconds=1)
+    await worker.execute(statement("lose_commands"), lane, MINE, 7, 9, 7, NOW)
+    await worker.execute(statement("lose_commands"), lane, MINE, 9, 10, 9, later)
+    await owner.execute(statement("lanes_acknowledge"), [lane], later, NOW)
+    assert await losses(worker, [lane]) == {lane: (Loss(7, 9, 7, NOW, later), Loss(9, 10, 9, later))}
 
 
 async def test_mend_lane_takes_the_row_only_as_it_was_looked_at_and_whoever_had_it_has_lost_it(

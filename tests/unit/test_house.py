@@ -18,7 +18,7 @@ ROOT: Final = Path(__file__).parents[2]
 ORDER: Final = (
     *("model", "decide", "errors", "descriptors", "dsn", "sql", "database", "schema"),
     *("settings", "inflate", "fetched", "topic_ids", "connection", "kafka"),
-    *("observe", "backlog", "patience", "background", "probe", "pulse", "topic_watch"),
+    *("observe", "backlog", "patience", "losses", "background", "probe", "pulse", "topic_watch"),
     *("tracing", "fuse", "courtesy", "contract"),
     *("decode", "replies", "recall", "authorise", "credentials", "load", "apply", "record", "encode"),
     *("project", "result", "publish"),

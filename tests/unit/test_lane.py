@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import OffsetOutOfRangeError
 from msgspec.structs import replace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -37,6 +38,7 @@ from worker.topic_watch import TopicWatch
 from worker.tracing import id_generator
 
 SOURCE: Final = TopicPartition("commands", 0)
+NOW: Final = datetime(2026, 1, 1, tzinfo=UTC)
 POST: Final = Post("results", "transitions", "dead-letters", "group", "worker")
 
 
@@ -64,6 +66,8 @@ class Log:
 
     async def getmany(self, source: TopicPartition, *, timeout_ms: int, max_records: int) -> dict[TopicPartition, Any]:
         until = time.monotonic() + timeout_ms / 1000
+        if self.position < self.start:
+            raise OffsetOutOfRangeError({source: self.position})
         self.looking += 1
         self.looks += 1
         try:
@@ -137,6 +141,9 @@ class Row:
     """The times that it was asked to note that all is published."""
     away_times: int = 0
     """How often the question for the owner meets a database that is away."""
+    lost: list[tuple[int, int, int]] = field(default_factory=list)
+    """What was written down as lost: begin, end, and the end of what was decided."""
+    acknowledged: bool = False
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator["Row"]:
@@ -155,6 +162,11 @@ class Row:
             "blocked": self.blocked,
         }
 
+    async def fetch(self, _: str, lanes: list[int]) -> list[dict[str, Any]]:
+        seen = NOW if self.acknowledged else None
+        names = ("lane", "begin_offset", "end_offset", "decided_end", "noticed_at", "acknowledged_at")
+        return [dict(zip(names, (lanes[0], *each, NOW, seen), strict=True)) for each in self.lost]
+
     async def fetchval(self, asked: str, lane: int, owner: UUID, *what: Any) -> int | None:
         if asked == statement("owned_lane") and self.away_times:
             self.away_times -= 1
@@ -169,6 +181,11 @@ class Row:
             self.topic_id = what[0]
         if asked == statement("block_lane"):
             self.blocked = what[0]
+        if asked == statement("lose_commands"):
+            begin, end, decided, _now = what
+            self.lost.append((begin, end, decided))
+            self.first_offset, self.next_offset = end, max(end, self.next_offset or 0)
+            self.ordered_offset = end
         if asked == statement("settle_lane"):
             self.settled += 1
             if self.away_times:
@@ -833,6 +850,70 @@ async def test_offsets_that_the_group_has_forgotten_are_counted_where_something_
     assert (forgotten.publishes.commands, settled.publishes.commands) == (["1"], ["2"])
     assert b"offsets_missing_total 1.0" in forgotten.tools.metrics.text()
     assert b"offsets_missing_total 0.0" in settled.tools.metrics.text()
+
+
+async def test_commands_that_were_removed_unread_are_written_down_counted_and_passed() -> None:
+    world = World(b"a", b"b", b"c", b"d")
+    set_row(world, Row(1, 2))
+    world.log.committed_offset, world.log.start = 1, 3
+
+    await world.run_until(lambda: world.log.committed_offset == 4)
+
+    assert world.row.lost == [(1, 3, 2)]
+    assert world.row.ordered_offset is None
+    assert [offset for offset, _ in world.publishes.published] == [3, 4]
+    assert world.publishes.commands == ["3"]
+    assert b"effective_worker_commands_lost_total 2.0" in world.tools.metrics.text()
+    assert "lost commands before they were answered, at offsets 1 to 2 (those below 2 decided, and not told)" in reason(
+        world
+    )
+
+
+async def test_what_is_lost_is_written_down_once_wherever_the_lane_is_stopped() -> None:
+    world = World(b"a", b"b", b"c")
+    set_row(world, Row(1, 1))
+    world.log.committed_offset, world.log.start = 1, 2
+    world.publishes.faults = [lambda *_: Fenced("a newer one")]
+    with pytest.raises(LaneLost):
+        await in_time(world.start()[0], "the lane ended", seen=world.state)
+    assert (world.row.lost, world.row.ordered_offset, world.log.committed_offset) == ([(1, 2, 1)], 2, 1)
+
+    await world.run_until(lambda: world.log.committed_offset == 3)
+
+    assert world.row.lost == [(1, 2, 1)]
+    assert world.publishes.commands == ["2"]
+
+
+async def test_a_lane_under_which_the_log_is_cut_at_its_beginning_starts_again() -> None:
+    world = World(b"a", b"b")
+    running, _ = world.start()
+    await world.until(lambda: world.log.committed_offset == 2 and world.log.looking == 1)
+    world.log.values += [b"c", b"d"]
+    world.log.start = 3
+    with pytest.raises(LaneLost, match="no longer in the log"):
+        await in_time(running, "the lane ended", seen=world.state)
+
+
+async def test_health_is_silent_about_a_loss_once_a_person_has_acknowledged_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("worker.lane.LOSSES_SECONDS", 0)
+    monkeypatch.setattr("worker.lane.IDLE_SECONDS", 0.01)
+    world = World(b"a")
+    set_row(world, Row(0, 0))
+    world.log.committed_offset, world.log.start = 0, 1
+    running, drain = world.start()
+    await world.until(lambda: "partition 0 has lost" in reason(world))
+    assert b"effective_worker_unacknowledged_losses 1.0" in world.tools.metrics.text()
+    world.row.acknowledged = True
+    await world.until(lambda: "has lost" not in reason(world))
+    assert b"effective_worker_unacknowledged_losses 0.0" in world.tools.metrics.text()
+    drain.set()
+    await in_time(running, "the lane ended after a drain", seen=world.state)
+
+
+def reason(world: World) -> str:
+    return str(world.health.ready()[1]["reason"])
 
 
 A_TOPIC, ANOTHER = UUID(int=1), UUID(int=2)

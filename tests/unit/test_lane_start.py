@@ -73,7 +73,25 @@ def test_expired_offsets_start_from_the_first_of_the_last_batch() -> None:
 
 
 def test_expired_offsets_of_a_log_cut_at_its_beginning_start_at_what_is_left() -> None:
-    assert where_to_start(None, 50, 60, 55, 100) == Start(55)
+    assert where_to_start(None, 50, 60, 55, 100) == Start(55, lost=range(50, 55))
+
+
+@pytest.mark.parametrize(
+    ("committed", "log_start", "lost"),
+    [
+        pytest.param(60, 60, range(0), id="what was answered may be removed"),
+        pytest.param(60, 61, range(60, 61), id="one that nobody has read"),
+        pytest.param(60, 100, range(60, 100), id="all that nobody has read"),
+        pytest.param(52, 55, range(52, 55), id="some that were decided and not answered"),
+        pytest.param(52, 70, range(52, 70), id="these, and some that nobody has read"),
+        pytest.param(10, 30, range(0), id="what was answered before the offsets were set back"),
+        pytest.param(10, 55, range(50, 55), id="more than that"),
+    ],
+)
+def test_what_is_removed_before_it_was_answered_is_lost(committed: int, log_start: int, lost: range) -> None:
+    start = where_to_start(committed, 50, 60, log_start, 100)
+
+    assert (start.position, start.lost) == (max(committed, log_start), lost)
 
 
 @pytest.mark.parametrize("committed", [None, 10, 50, 60])

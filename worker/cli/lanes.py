@@ -1,4 +1,4 @@
-"""``effective-worker lanes list`` and ``effective-worker lanes mend``"""
+"""``effective-worker lanes list``, ``show``, ``mend`` and ``acknowledge``"""
 
 import sys
 import time
@@ -15,6 +15,7 @@ from rich.table import Table
 from worker import lanes
 from worker.cli.terminal import FAILED, Json, example, group, run_to_end, settings_from_environment, show
 from worker.lanes import Lane, Mending, Remedy, State, Way, name
+from worker.losses import Loss
 from worker.model import rfc3339
 from worker.settings import Settings
 
@@ -35,11 +36,10 @@ Partitions = Annotated[
 def list_(json: Json = False) -> None:
     """Every partition of the commands topics: who works on it, what is committed, decided and waiting, and its state.
 
-    Exit 1 if one does not start.
+    Exit 1 if one does not start, or has lost commands and nobody has acknowledged it.
     """
     settings = settings_from_environment()
     found = run_to_end(lanes.lanes(settings))
-    blocked = [lane for lane in found if lane.state is State.BLOCKED]
     if json:
         show({"lanes": [_document(lane) for lane in found]}, [], as_json=True)
     elif not found:
@@ -49,8 +49,52 @@ def list_(json: Json = False) -> None:
         if not console.is_terminal:
             console.width = _WIDE
         console.print(_table(found, settings.topics.commands))
-        show({}, [f"{name(lane.source)} does not start: {lane.why_blocked}" for lane in blocked], as_json=False)
-    raise typer.Exit(FAILED if blocked else 0)
+        show({}, [line for lane in found for line in _troubles(lane)], as_json=False)
+    raise typer.Exit(FAILED if any(map(_is_in_trouble, found)) else 0)
+
+
+def show_(
+    partition: Annotated[str, typer.Argument(help="The number of a partition, or TOPIC/NUMBER.", show_default=False)],
+    json: Json = False,
+) -> None:
+    """All that is known of one lane: log, offsets, last batch, owner, what is lost, and the ways out if it stands.
+
+    Exit 1 if it does not start, or has lost commands and nobody has acknowledged it.
+    """
+    settings = settings_from_environment()
+    lane = run_to_end(lanes.show(settings, _place(settings, partition)))
+    ways = lanes.remedies(lane)
+    show(_document(lane) | {"ways": list(map(_way, ways))}, list(_whole(lane, ways)), as_json=json)
+    raise typer.Exit(FAILED if _is_in_trouble(lane) else 0)
+
+
+def acknowledge(
+    partitions: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[PARTITION]...",
+            help="The number of a partition, or TOPIC/NUMBER; all, if none is given.",
+            show_default=False,
+        ),
+    ] = None,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it. Without this, only say what is lost.")] = False,
+    json: Json = False,
+) -> None:
+    """Say that a person has seen which commands were removed from the log before they were answered.
+
+    Nothing else changes: they cannot be brought back, and their senders must be told. Health and reconcile are silent
+    about them from then on; ``lanes show`` keeps them.
+    """
+    settings = settings_from_environment()
+    places = [_place(settings, text) for text in dict.fromkeys(partitions or ())]
+    now = datetime.fromtimestamp(time.time(), UTC)
+    found = run_to_end(lanes.acknowledge(settings, places, carry_out=yes, now=now))
+    lines = [f"{name(lane.source)} has lost {loss}" for lane in found for loss in lane.unseen]
+    if lines:
+        lines.append("acknowledged" if yes else "nothing was changed; acknowledge it with --yes")
+    document = {"done": yes, "lanes": [_document(lane) for lane in found]}
+    show(document, lines or ["nothing is lost that nobody has acknowledged"], as_json=json)
 
 
 def mend(
@@ -105,7 +149,49 @@ def _document(lane: Lane) -> dict[str, Any]:
         "ordered_offset": None if decided is None else decided.ordered,
         "behind": lane.behind,
         "transitions": 0 if decided is None else decided.transitions,
+        "lost": [_loss(loss) for loss in lane.losses],
     }
+
+
+def _loss(loss: Loss) -> dict[str, Any]:
+    return {
+        "from_offset": loss.begin,
+        "to_offset": loss.end - 1,
+        "decided_up_to": loss.decided,
+        "noticed_at": rfc3339(loss.noticed_at),
+        "acknowledged_at": None if loss.acknowledged_at is None else rfc3339(loss.acknowledged_at),
+    }
+
+
+def _is_in_trouble(lane: Lane) -> bool:
+    return lane.state is State.BLOCKED or bool(lane.unseen)
+
+
+def _troubles(lane: Lane) -> Iterator[str]:
+    if lane.state is State.BLOCKED:
+        yield f"{name(lane.source)} does not start: {lane.why_blocked}"
+    for loss in lane.unseen:
+        yield f"{name(lane.source)} has lost {loss}: see effective-worker lanes acknowledge"
+
+
+def _whole(lane: Lane, ways: Sequence[Remedy]) -> Iterator[str]:
+    decided, member, log = lane.decided, lane.member, lane.log
+    yield f"{name(lane.source)}: {lane.state}"
+    yield f"  log: {'none' if log is None else f'offsets {log.begin} to {log.end}'}"
+    yield f"  committed by the group: {_number(lane.committed)}"
+    if decided is not None:
+        yield f"  last batch: offsets {_number(decided.first)} to {_number(decided.following)}"
+        yield f"  transitions: {decided.transitions}"
+        yield f"  owner: {decided.owner} since {rfc3339(decided.owned_since)}"
+    yield f"  worker: {'nobody' if member is None else f'{member.host}, {member.id}'}"
+    yield f"  behind: {lane.behind}"
+    for loss in lane.losses:
+        seen = "nobody has" if loss.acknowledged_at is None else rfc3339(loss.acknowledged_at)
+        yield f"  lost: {loss}, noticed {rfc3339(loss.noticed_at)}, acknowledged: {seen}"
+    if lane.why_blocked:
+        yield f"  does not start: {lane.why_blocked}"
+        for remedy in ways:
+            yield f"    --by {remedy.way}: {remedy.what}"
 
 
 def _way(remedy: Remedy) -> dict[str, Any]:
@@ -161,5 +247,7 @@ def add(app: typer.Typer) -> None:
     lanes = group("One lane per partition: where each stands, and the ways out when one does not start.")
     lanes.command("list", epilog=example("lanes list", "lanes list --json"))(list_)
     mending = ("lanes mend", "lanes mend 3 --by redo", "lanes mend 3 --by redo --yes")
+    lanes.command("show", epilog=example("lanes show 3", "lanes show 3 --json"))(show_)
+    lanes.command("acknowledge", epilog=example("lanes acknowledge", "lanes acknowledge 3 --yes"))(acknowledge)
     lanes.command("mend", epilog=example(*mending))(mend)
     app.add_typer(lanes, name="lanes", epilog=example("lanes list", "lanes mend 3 --by redo --yes"))

@@ -1,0 +1,46 @@
+"""Commands that a log has lost before they were answered: kept in Postgres until a person acknowledges them (DESIGN 2).
+
+Retention removes what is old, read or not. Nobody can bring it back; but nobody is to learn of it from a customer.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from worker.database import Connection, Row
+from worker.sql import statement
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Offsets from ``begin`` up to, and without, ``end``. Those below ``decided`` were decided, and nobody was told."""
+
+    begin: int
+    end: int
+    decided: int
+    noticed_at: datetime
+    acknowledged_at: datetime | None = None
+
+    def __str__(self) -> str:
+        return range_lost(self.begin, self.end, self.decided)
+
+
+def range_lost(begin: int, end: int, decided: int) -> str:
+    """A loss in words; the arguments are as in :class:`Loss`."""
+    which = f"offset {begin}" if end - begin == 1 else f"offsets {begin} to {end - 1}"
+    if decided <= begin:
+        return which
+    told = "all of them" if decided >= end else f"those below {decided}"
+    return f"{which} ({told} decided, and not told)"
+
+
+async def losses(connection: Connection, lanes: Sequence[int]) -> dict[int, tuple[Loss, ...]]:
+    """What each of these lanes has lost, oldest first, acknowledged or not. ``lanes`` are ids of rows."""
+    found: dict[int, list[Loss]] = {}
+    for row in await connection.fetch(statement("losses"), list(lanes)):
+        found.setdefault(row["lane"], []).append(_loss(row))
+    return {lane: tuple(each) for lane, each in found.items()}
+
+
+def _loss(row: Row) -> Loss:
+    return Loss(row["begin_offset"], row["end_offset"], row["decided_end"], row["noticed_at"], row["acknowledged_at"])
