@@ -138,6 +138,10 @@ def test_at_least_once_bulk_commands_are_answered_and_never_in_the_bulk_topic(bo
     )  # what is held of a customer is looked for there, too
 
 
+@pytest.mark.slow(
+    why="four workers start one after the other: 12 s",
+    instead="tests/acceptance/test_bulk.py::test_interactive_commands_go_first_and_all_is_accounted_for",
+)
 def test_a_rolling_restart_adds_the_bulk_topic(both: Scene) -> None:
     bulk, codes = 400, both.new_tokens(800)
     every = list(range(PARTITIONS))

@@ -129,6 +129,10 @@ def test_nothing_is_left_of_an_erased_customer(scene: Scene) -> None:
     assert report.differences == []
 
 
+@pytest.mark.slow(
+    why="a world of its own, in which nothing happens: 7 s",
+    instead="tests/integration/test_erasing.py::test_a_dry_run_waits_for_no_lane_and_locks_nothing",
+)
 def test_without_yes_it_only_shows_what_would_go(scene: Scene) -> None:
     a_customers_traces(scene)
     before = scene.every_table()
@@ -175,6 +179,10 @@ def test_an_erased_customer_can_no_longer_log_in_and_is_shown_as_nobody(scene: S
     assert all("Polina" not in json.dumps(answer(record)) for record in new)
 
 
+@pytest.mark.slow(
+    why="a world of its own: 7 s",
+    instead="tests/acceptance/test_erasure.py::test_nothing_is_left_of_an_erased_customer",
+)
 def test_it_may_be_run_again_and_an_unknown_contact_is_told(scene: Scene) -> None:
     assert erase(scene, "--yes")[0] == 0
     tables = scene.every_table()

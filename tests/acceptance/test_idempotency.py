@@ -337,6 +337,10 @@ def test_offsets_set_back_by_hand_bring_the_same_answers_and_no_second_transitio
     assert scene.every_table()["access_token"] == tokens
 
 
+@pytest.mark.slow(
+    why="the group is emptied and filled once more: 7 s",
+    instead="tests/acceptance/test_idempotency.py::test_offsets_set_back_by_hand_bring_the_same_answers_and_no_second_transition",
+)
 def test_a_command_that_comes_after_the_offsets_were_set_back_is_judged_anew(scene: Scene) -> None:
     code = scene.new_tokens(1)[0]
     scene.send(Outgoing(body(code), b"", event_id("a"), 0))

@@ -100,6 +100,10 @@ def test_wherever_in_a_record_it_is(scene: Scene, place: str) -> None:
     assert [status(record)[0] for record in records] == ["MALFORMED_REQUEST", "MALFORMED_REQUEST", "OK"]
 
 
+@pytest.mark.slow(
+    why="twelve partitions inflate at once: 14 s",
+    instead="tests/acceptance/test_inflating.py::test_a_batch_that_inflates_beyond_all_bounds_is_answered_and_passed",
+)
 def test_every_partition_at_once_does_not_fill_the_memory(scene: Scene) -> None:
     codes = scene.new_tokens(8)
     for partition in range(4):

@@ -128,6 +128,10 @@ def test_an_offset_set_forward_by_hand_is_taken_back_while_the_worker_runs(scene
     assert run(scene, "audit", "verify").returncode == 0
 
 
+@pytest.mark.slow(
+    why="the other way out of the same contradiction: 7 s",
+    instead="tests/acceptance/test_lanes.py::test_an_offset_set_forward_by_hand_is_taken_back_while_the_worker_runs",
+)
 def test_an_offset_set_forward_by_hand_may_be_left_where_it_is(scene: Scene) -> None:
     codes = scene.new_tokens(6)
     scene.send(Outgoing(body(codes[0]), b"a", (), 1))
@@ -147,6 +151,10 @@ def test_an_offset_set_forward_by_hand_may_be_left_where_it_is(scene: Scene) -> 
     assert [status(record) for record in scene.results(3)] == [("OK", "false")] * 3
 
 
+@pytest.mark.slow(
+    why="three workers and a database put back, for the way out redo again: 8 s",
+    instead="tests/acceptance/test_lanes.py::test_an_offset_set_forward_by_hand_is_taken_back_while_the_worker_runs",
+)
 def test_commits_that_postgres_has_lost_are_made_good(scene: Scene) -> None:
     load = Load(scene, scene.new_tokens(COMMANDS))
     load.send(1, COMMANDS // 2)
@@ -270,6 +278,10 @@ def make_anew(scene: Scene) -> None:
     create_topics(scene.kafka.bootstrap, scene.topics.commands, partitions=PARTITIONS)
 
 
+@pytest.mark.slow(
+    why="two topics, one after the other, and three workers: 10 s",
+    instead="tests/acceptance/test_lanes.py::test_a_topic_made_anew_under_a_worker_is_noticed",
+)
 def test_a_topic_made_anew_stays_blocked_though_its_log_has_grown_past_what_was_decided(scene: Scene) -> None:
     codes = scene.new_tokens(12)
     scene.send(*(Outgoing(body(code), b"a", (), 0) for code in codes[:4]))

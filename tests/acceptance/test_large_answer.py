@@ -19,7 +19,19 @@ def limit(scene: Scene, topic: str, size: int) -> None:
     scene.set_up(topic, "max.message.bytes", str(size))
 
 
-@pytest.mark.parametrize("delivery", ["exactly_once", "at_least_once"])
+@pytest.mark.parametrize(
+    "delivery",
+    [
+        "exactly_once",
+        pytest.param(
+            "at_least_once",
+            marks=pytest.mark.slow(
+                why="the same story in the other delivery: 6 s",
+                instead="tests/acceptance/test_large_answer.py::test_an_answer_too_large_keeps_its_status_and_loses_its_data",
+            ),
+        ),
+    ],
+)
 def test_an_answer_too_large_keeps_its_status_and_loses_its_data(scene: Scene, delivery: str) -> None:
     codes = scene.new_tokens(6)
     small = [Outgoing(body(code, fields_set="number"), code.encode(), (), 1) for code in codes]

@@ -19,7 +19,15 @@ pytestmark = pytest.mark.real_kafka
     [
         ("LogAppendTime", "append", "OK"),
         ("LogAppendTime", "processing", "EXPIRED_TOKEN"),
-        ("CreateTime", "append", "EXPIRED_TOKEN"),
+        pytest.param(
+            "CreateTime",
+            "append",
+            "EXPIRED_TOKEN",
+            marks=pytest.mark.slow(
+                why="another topic and worker, which wait for a login to expire: 8 s",
+                instead="tests/integration/test_pipeline.py::test_expiry_may_be_judged_when_the_broker_took_the_record",
+            ),
+        ),
     ],
 )
 def test_a_login_that_expired_while_its_command_waited(scene: Scene, kind: str, clock: str, code: str) -> None:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -91,7 +91,19 @@ def check(block: Block, ran: subprocess.CompletedProcess[str]) -> None:
 ALONE: Final = [block for block in BLOCKS if not block.with_servers]
 
 
-@pytest.mark.parametrize("block", ALONE, ids=[block.script.splitlines()[0] for block in ALONE])
+_SLOW: Final = pytest.mark.slow(
+    why="the demo once more, with many commands: 15 s",
+    instead="tests/acceptance/test_readme.py::test_the_commands_of_the_readme_work",
+)
+
+
+def _called(block: Block) -> Any:
+    """A block as a parameter, by its first line."""
+    name = block.script.splitlines()[0]
+    return pytest.param(block, id=name, marks=[_SLOW] if "--commands" in name else [])
+
+
+@pytest.mark.parametrize("block", map(_called, ALONE))
 def test_the_commands_of_the_readme_work(block: Block, tmp_path: Path) -> None:
     assert not re.search(r"make test|\.ci/run|pytest", block.script), "the tests would run themselves"
     check(block, run(block, ROOT, environment(tmp_path)))

@@ -26,7 +26,7 @@ from tests.waiting import SECONDS, output_of, wait_until
 pytestmark = pytest.mark.real_kafka
 
 COMMANDS: Final = 6000
-KILLS: Final = 4
+KILLS: Final = 3
 CANARY: Final = "canary-pass-code"
 
 
@@ -258,7 +258,21 @@ def test_answers_are_found_among_others_in_the_results_topic_where_that_is_asked
     assert len(scene.seen(scene.topics.results)) == 30
 
 
-@pytest.mark.parametrize(("which", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=str)
+@pytest.mark.parametrize(
+    ("which", "code"),
+    [
+        (signal.SIGINT, 130),
+        pytest.param(
+            signal.SIGTERM,
+            143,
+            marks=pytest.mark.slow(
+                why="the other signal, which is heard by the same few lines: 9 s",
+                instead="tests/acceptance/test_submit.py::test_who_stops_it_is_told_how_to_go_on",
+            ),
+        ),
+    ],
+    ids=str,
+)
 def test_who_stops_it_is_told_how_to_go_on(scene: Scene, tmp_path: Path, which: signal.Signals, code: int) -> None:
     codes = scene.new_tokens(3000)
     file = tmp_path / "migration.ndjson"

@@ -42,6 +42,10 @@ def wait_still(worker: WorkerProcess) -> None:
     worker.wait(psutil.Process(worker.pid).status, "stands still", wanted=lambda told: told == psutil.STATUS_STOPPED)
 
 
+@pytest.mark.slow(
+    why="two rebalances under load: 10 s",
+    instead="tests/acceptance/test_two_workers.py::test_one_is_killed_and_the_other_takes_over",
+)
 def test_one_joins_and_leaves_in_the_middle(scene: Scene) -> None:
     load = Load(scene, scene.new_tokens(COMMANDS))
     staying, coming = scene.worker(MAX_BATCH="20"), scene.worker(MAX_BATCH="20")

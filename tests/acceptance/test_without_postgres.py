@@ -119,6 +119,10 @@ def test_the_other_answers_all_until_it_comes_back(
     load.check_exactly_once()
 
 
+@pytest.mark.slow(
+    why="all workers leave the group and come back: 11 s",
+    instead="tests/acceptance/test_without_postgres.py::test_the_other_answers_all_until_it_comes_back",
+)
 def test_nothing_is_lost_where_nobody_has_postgres(scene: Scene) -> None:
     load = Load(scene, scene.new_tokens(200))
     with (
