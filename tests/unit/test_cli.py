@@ -39,6 +39,8 @@ COMMANDS: Final = (
     ("contact", "erase"),
     ("lanes",),
     ("lanes", "list"),
+    ("lanes", "show"),
+    ("lanes", "acknowledge"),
     ("lanes", "mend"),
     ("dead-letters",),
     ("dead-letters", "list"),
@@ -302,3 +304,14 @@ def test_a_command_that_is_called_is_imported_and_no_other() -> None:
 def test_every_command_has_its_module_and_every_module_its_command() -> None:
     modules = {path.stem.strip("_").replace("_", "-") for path in (ROOT / "worker" / "cli").glob("*.py")}
     assert modules - {"init", "terminal"} == set(cli.COMMANDS)
+
+
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "0<&- 1>&-", "0<&- 1>&- 2>&-"])
+def test_a_command_whose_standard_descriptors_are_closed_ends_as_any_other(
+    closed: str, nowhere: dict[str, str]
+) -> None:
+    # libuv aborts the process that closes a socket of such a number.
+    called = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "worker", "lanes", "list"]
+    done = run_to_end(called, cwd=ROOT, env=environment(nowhere))
+    assert done.returncode == 1, done.stderr
+    assert ("error: kafka" in done.stderr) == ("2>&-" not in closed)

@@ -8,6 +8,7 @@ from typing import Annotated, Final
 import typer
 
 from worker.cli.terminal import HELP, CommandGroup, complain
+from worker.descriptors import hold_standard
 
 COMMANDS: Final = (
     *("demo", "run", "migrate", "topics", "check", "import", "login-token", "contract", "submit"),
@@ -38,6 +39,7 @@ def application(called: str | None = None) -> typer.Typer:
 
 def main() -> None:
     """The console script. Ends the process with the exit code of CONTRACT 8."""
+    hold_standard()
     application(next(iter(sys.argv[1:]), None))(prog_name="effective-worker")
 
 
