@@ -1,7 +1,8 @@
 """Verify the history: every lane's hash chain, every access token's state, the topic, and anchors (CONTRACT 6).
 
-Everything in Postgres is read in one snapshot and in the order of the chains, so that workers may go on meanwhile and
-ten million transitions take no more memory than ten.
+Workers may go on meanwhile: everything in Postgres is read in pages, in the order of the chains, and no page needs the
+same moment as another. A chain proves itself; only its end and its lane's head must be of one moment, and of an access
+token its state and its history. So ten million transitions take no more memory than ten, and no snapshot stays open.
 """
 
 import hashlib
@@ -23,6 +24,7 @@ from worker.browse import Browser, Span
 from worker.database import Row
 from worker.errors import WorkerError
 from worker.model import lane_name, rfc3339
+from worker.pages import by_token, pages
 from worker.sql import statement
 
 MOST_NAMED: Final = 1_000
@@ -34,6 +36,7 @@ _TOLD: Final = (
     *("organisation", "access_token_id", "version", "from_state", "to_state", "occurred_at", "user_id", "unit_id"),
     *("command_id", "cause", "sequence"),
 )
+_LOWEST_LANE: Final = -(2**31)
 _LARGEST_SEQUENCE: Final = 2**63 - 1
 
 
@@ -159,12 +162,11 @@ async def verify(
 
     ``on_progress`` gets how many transitions and events of how many were read. Raises ``DependencyAway``.
     """
-    async with connection.transaction(isolation="repeatable_read", readonly=True):
-        lanes = {row["id"]: row for row in await connection.fetch(statement("audit_lanes"))}
-        work = _Work(connection, lanes, _anchored(anchor), on_progress)
-        work.total = sum(row["chain_sequence"] for row in lanes.values())
-        await work.chains()
-        await work.states()
+    lanes = {row["id"]: row for row in await connection.fetch(statement("audit_lanes"))}
+    work = Work(connection, lanes, _anchored(anchor), on_progress)
+    work.total = sum(row["chain_sequence"] for row in lanes.values())
+    await work.chains()
+    await work.states()
     if topic is not None:
         await work.published(*topic)
     work.report.lanes = len(lanes)
@@ -176,7 +178,7 @@ def _anchored(anchor: Anchor | None) -> dict[str, Head] | None:
 
 
 @dataclass(slots=True)
-class _Work:
+class Work:
     """One audit under way."""
 
     connection: asyncpg.Connection
@@ -192,18 +194,18 @@ class _Work:
     async def chains(self) -> None:
         """Every chain from its first transition to its lane's head."""
         unseen = dict(self.lanes)
-        lane, name, chain = None, "", _FIRST
+        last, name, chain = None, "", _FIRST
         if self.anchored is not None:
             self.report.anchored = 0
-        async for row in self._rows(statement("audit_transitions")):
-            if row["lane"] != lane:
-                self._end(lane, name, chain)
-                lane, chain = row["lane"], _FIRST
-                name = _name(unseen.pop(lane)) if lane in unseen else self._unknown(lane)
-            chain = self._link(name, chain, row)
-        self._end(lane, name, chain)
-        for lane, row in unseen.items():
-            self._end(lane, _name(row), _FIRST)
+        async for row in self._transitions():
+            if last is None or row["lane"] != last["lane"]:
+                self._end(last, name, chain)
+                unseen.pop(row["lane"], None)
+                name, chain = self._unknown(row["lane"]) if row["cluster"] is None else _name(row), _FIRST
+            chain, last = self._link(name, chain, row), row
+        self._end(last, name, chain)
+        for row in unseen.values():
+            self._end(row, _name(row), _FIRST)
         for head in (self.anchored or {}).values():
             what = f"sequence {head.sequence} with hash {head.hash} was anchored, and is not there"
             self.report.found(Kind.ANCHOR, f"lane {head.lane}", what)
@@ -229,9 +231,9 @@ class _Work:
         self.report.transitions += 1
         return Chain(sequence, found)
 
-    def _end(self, lane: int | None, name: str, chain: Chain) -> None:
-        row = None if lane is None else self.lanes.get(lane)
-        if row is None:
+    def _end(self, row: Row | None, name: str, chain: Chain) -> None:
+        """Compare the end of a chain with the head of its lane, by a row that was read in the moment of that end."""
+        if row is None or row["chain_sequence"] is None:
             return
         head = Chain(row["chain_sequence"], row["chain_hash"])
         if head != chain:
@@ -249,7 +251,7 @@ class _Work:
 
     async def states(self) -> None:
         """Every access token against its history."""
-        async for row in self._rows(statement("audit_states"), counted=False):
+        async for row in by_token(self.connection, statement("audit_states")):
             where = f"access token {row['id']} of {row['organisation']}"
             if row["is_gap"]:
                 self.report.found(Kind.HISTORY, where, "its versions do not count 1, 2, 3 …")
@@ -262,13 +264,16 @@ class _Work:
     # --- what was published -------------------------------------------------------------------------------------------
 
     async def published(self, kafka: Browser, topic: str) -> None:
-        """Every event against its transition, and every transition of the snapshot against the events."""
+        """Every event against its transition, and against the events every transition that was there at the beginning.
+
+        The lanes are looked up after the ends of the topic: whatever was published below is of one of them.
+        """
         spans = (await kafka.spans(topic)).get(topic, [])
         self.report.events = 0
         self.total += sum(span.end - span.begin for span in spans)
         kafka.open(spans)
-        ids = {_name(row): lane for lane, row in self.lanes.items()}
-        seen: dict[int, Numbers] = {lane: Numbers() for lane in self.lanes}
+        ids = {_name(row): row["id"] for row in await self.connection.fetch(statement("audit_lanes"))}
+        seen: dict[int, Numbers] = {lane: Numbers() for lane in ids.values()}
         for span in spans:
             events: list[tuple[str, dict[str, Any]]] = []
             async for record in kafka.read(span):
@@ -305,7 +310,7 @@ class _Work:
         ids: Mapping[str, int],
         seen: Mapping[int, "Numbers"],
     ) -> None:
-        """Postgres commits first: whatever is published stands there, if not in the snapshot then since."""
+        """Postgres commits first: whatever is published stands there."""
         known = [(ids.get(event["lane"], 0), event["sequence"]) for _, event in events]
         possible = [(lane, number) for lane, number in known if 0 < number <= _LARGEST_SEQUENCE]
         lanes, numbers = [lane for lane, _ in possible], [number for _, number in possible]
@@ -337,13 +342,12 @@ class _Work:
 
     # --- both ---------------------------------------------------------------------------------------------------------
 
-    async def _rows(self, query: str, *, counted: bool = True) -> AsyncIterator[Row]:
-        cursor = await self.connection.cursor(query)
-        while rows := await cursor.fetch(_CHUNK):
-            for row in rows:
+    async def _transitions(self) -> AsyncIterator[Row]:
+        query = statement("audit_transitions")
+        async for page in pages(self.connection, query, (_LOWEST_LANE, 0), lambda row: (row["lane"], row["sequence"])):
+            for row in page:
                 yield row
-            if counted:
-                self._progressed(len(rows))
+            self._progressed(len(page))
 
     def _progressed(self, count: int = 1) -> None:
         before, self.done = self.done, self.done + count

@@ -2,7 +2,7 @@
 
 Workers may go on meanwhile: everything is compared below the offsets that the group had committed when it began, and
 what lies above may be there or not. The order of the looks makes it so: lanes, committed offsets, ends of the topics,
-and then one snapshot of Postgres, which is always ahead of Kafka (DESIGN 2).
+and then Postgres, which is always ahead of Kafka (DESIGN 2). It is read in pages: a later one only knows more.
 """
 
 import math
@@ -27,6 +27,7 @@ from worker.losses import Loss, losses, range_lost
 from worker.matching import Due, Matching, Seen, Unmatched, in_order
 from worker.migrate import owner_connection
 from worker.model import Coordinates, command_key, coordinates_of, rfc3339
+from worker.pages import by_token, pages
 from worker.rehearsals import Rehearsal, Rehearsals
 from worker.result import DEAD_LETTERED
 from worker.settings import Settings
@@ -39,7 +40,6 @@ _LOOKED_UP: Final = 500
 _APART: Final = timedelta(minutes=1)
 """Two lanes that share a partition write each in its own order: what the one decided may lie so far behind what the
 other decided before it."""
-_PREFETCH: Final = 500
 _RESULTS, _LETTERS, _EVENTS, _REHEARSED = "results", "dead letters", "events", "results of dry runs"
 _MEMBERS: Final = (
     *("from_state", "to_state", "occurred_at", "user_id", "unit_id", "command_id", "cause", "sequence"),
@@ -124,9 +124,11 @@ OnProgress = Callable[[int, int], None]
 
 
 async def reconcile(
-    settings: Settings, *, now: datetime, on_progress: OnProgress = lambda _done, _total: None
+    settings: Settings, *, clock: Callable[[], datetime], on_progress: OnProgress = lambda _done, _total: None
 ) -> Reconciliation:
     """Compare everything. ``on_progress`` gets how many records of how many were read.
+
+    ``clock`` tells what is older than the retention, also while all this is read.
 
     Raises ``NothingToCompare`` and ``DependencyAway``.
     """
@@ -141,25 +143,24 @@ async def reconcile(
             for name in topics.own:
                 if name not in spans:
                     raise NothingToCompare(f"there is no topic {name}")
-            async with connection.transaction(isolation="repeatable_read", readonly=True):
-                lanes = await connection.fetch(statement("lanes_of_group"), *at)
-                work = _Work(
-                    settings=settings,
-                    cluster=cluster,
-                    kafka=kafka,
-                    connection=connection,
-                    spans=spans,
-                    committed=committed,
-                    lanes={_source(row): row["id"] for row in lanes},
-                    kept_since=now - timedelta(days=settings.record_retention_days),
-                    on_progress=on_progress,
-                )
-                _compare_lanes(work.report, committed, before, lanes)
-                logs = {span.source: span for each in found.values() for span in each}
-                _find_lost(work.report, logs, committed, before, await losses(connection, [row["id"] for row in lanes]))
-                await work.commands()
-                await work.transitions()
-                await work.states()
+            lanes = await connection.fetch(statement("lanes_of_group"), *at)
+            work = _Work(
+                settings=settings,
+                cluster=cluster,
+                kafka=kafka,
+                connection=connection,
+                spans=spans,
+                committed=committed,
+                lanes={_source(row): row["id"] for row in lanes},
+                clock=clock,
+                on_progress=on_progress,
+            )
+            _compare_lanes(work.report, committed, before, lanes)
+            logs = {span.source: span for each in found.values() for span in each}
+            _find_lost(work.report, logs, committed, before, await losses(connection, [row["id"] for row in lanes]))
+            await work.commands()
+            await work.transitions()
+            await work.states()
     return work.report
 
 
@@ -224,7 +225,7 @@ class _Work:
     committed: Mapping[TopicPartition, int]
     lanes: Mapping[TopicPartition, int]
     """The rows of the lanes by what they read."""
-    kept_since: datetime
+    clock: Callable[[], datetime]
     on_progress: OnProgress
     report: Reconciliation = field(default_factory=Reconciliation)
     done: int = 0
@@ -265,7 +266,7 @@ class _Work:
 
     async def states(self) -> None:
         """Access tokens with their last transitions."""
-        async for row in self.connection.cursor(statement("reconcile_states"), prefetch=_PREFETCH):
+        async for row in by_token(self.connection, statement("reconcile_states")):
             now = f"{row['life_cycle_state']}, version {row['version']}"
             last = "none" if row["last_version"] is None else f"{row['to_state']}, version {row['last_version']}"
             where = f"access token {row['id']} of {row['organisation']}"
@@ -288,7 +289,7 @@ class _Work:
     async def _lane(self, span: Span) -> AsyncIterator[Due | Seen]:
         """The merge of a partition's commands with its lane's records, both in the order of the log."""
         commands = self.kafka.read(span)
-        records = aiter(self._rows(statement("reconcile_records"), self.lanes.get(span.source)))
+        records = aiter(self._records(self.lanes.get(span.source)))
         command, record = await anext(commands, None), await anext(records, None)
         self.report.compared[span.source] = (span.begin, span.end)
         begun = False
@@ -317,7 +318,7 @@ class _Work:
     def _unrecorded(self, command: Any, span: Span, *, retired: bool) -> None:
         """Records are retired from the beginning of a lane, by their age."""
         stamped = _at(command.timestamp)
-        if retired and stamped < self.kept_since:
+        if retired and stamped < self._kept_since():
             self.report.retired += 1
             self.report.compared[span.source] = (command.offset + 1, span.end)
         else:
@@ -347,10 +348,11 @@ class _Work:
 
     async def _chain(self, source: TopicPartition, lane: int) -> AsyncIterator[Due | Seen]:
         settled = self.committed.get(source, 0)
-        async for row in self._rows(statement("reconcile_transitions"), lane):
+        query = statement("reconcile_transitions")
+        async for row in self._rows(query, (0,), lambda row: (row["sequence"],), lane):
             organisation, token, version = row["organisation"], row["access_token_id"], row["version"]
             where = f"version {version} of the access token {token} of {organisation}"
-            if row["record_offset"] is None and row["cause"] == "API" and row["occurred_at"] >= self.kept_since:
+            if row["record_offset"] is None and row["cause"] == "API" and row["occurred_at"] >= self._kept_since():
                 what = f"no applied command is recorded as {row['command_id']}"
                 self.report.differs(Kind.NO_APPLIED, where, what)
             certain = row["record_offset"] is None or row["record_offset"] < settled
@@ -362,10 +364,23 @@ class _Work:
             says = tuple(members[name] for name in _MEMBERS)
             yield Due(_EVENTS, (organisation, token, version), row["occurred_at"], says, where, source, certain)
 
-    async def _rows(self, query: str, lane: int | None) -> AsyncIterator[Row]:
+    async def _records(self, lane: int | None) -> AsyncIterator[Row]:
         if lane is not None:
-            async for row in self.connection.cursor(query, lane, prefetch=_PREFETCH):
+            query = statement("reconcile_records")
+            place = ("record_offset", "record_timestamp")
+            async for row in self._rows(query, (-1, 0), lambda row: tuple(row[name] for name in place), lane):
                 yield row
+
+    async def _rows(
+        self, query: str, begin: tuple[int, ...], key: Callable[[Row], tuple[Any, ...]], lane: int
+    ) -> AsyncIterator[Row]:
+        async for page in pages(self.connection, query, begin, key, lane):
+            for row in page:
+                yield row
+
+    def _kept_since(self) -> datetime:
+        """What is older may be retired, also while all this is read."""
+        return self.clock() - timedelta(days=self.settings.record_retention_days)
 
     # --- dry runs -----------------------------------------------------------------------------------------------------
 
@@ -506,7 +521,7 @@ class _Work:
             ours = known.get(seen.key)
             if ours is False or (seen.book == _EVENTS and "IMPORT" in seen.says):
                 self.report.others += 1
-            elif seen.book != _EVENTS and seen.moment < self.kept_since:
+            elif seen.book != _EVENTS and seen.moment < self._kept_since():
                 self.report.retired += 1
             elif ours and self.settings.delivery == "at_least_once":
                 self.report.repeated += 1

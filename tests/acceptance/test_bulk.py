@@ -107,7 +107,7 @@ def test_interactive_commands_go_first_and_all_is_accounted_for(both: Scene) -> 
 
 def check_books(scene: Scene, answered: Record) -> None:
     """What looks back over a history finds everything in order, in both topics."""
-    report = asyncio.run(reconcile(read_settings(scene.settings), now=datetime.now(UTC)))
+    report = asyncio.run(reconcile(read_settings(scene.settings), clock=lambda: datetime.now(UTC)))
     assert (report.differences, report.commands, report.transitions) == ([], MANY + ASKED, MANY + ASKED)
     assert report.compared.keys() == {
         (topic, place) for topic in read_settings(scene.settings).topics.read for place in range(PARTITIONS)
@@ -172,6 +172,6 @@ def test_a_rolling_restart_adds_the_bulk_topic(both: Scene) -> None:
     # What retention takes of a partition that two lanes have written to is no difference.
     ends = log_ends(both.kafka.bootstrap, both.topics.transitions)
     cut_off(both, TopicPartition(both.topics.results, 0, 100), TopicPartition(both.topics.transitions, 1, ends[1]))
-    report = asyncio.run(reconcile(read_settings(both.settings), now=datetime.now(UTC)))
+    report = asyncio.run(reconcile(read_settings(both.settings), clock=lambda: datetime.now(UTC)))
     assert report.differences == []
     assert report.not_comparable > 0

@@ -125,7 +125,7 @@ def test_nothing_is_left_of_an_erased_customer(scene: Scene) -> None:
     # What happened is still told, and still whole.
     assert history(scene) == before
     check_chains(before)
-    report = asyncio.run(reconcile(read_settings(scene.settings), now=datetime.now(UTC)))
+    report = asyncio.run(reconcile(read_settings(scene.settings), clock=lambda: datetime.now(UTC)))
     assert report.differences == []
 
 

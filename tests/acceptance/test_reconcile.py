@@ -28,7 +28,7 @@ DRY_RUN: Final = ("dry_run", b"true")
 
 def compared(scene: Scene, **settings: str) -> Reconciliation:
     changed = {f"WORKER_{name}": value for name, value in settings.items()}
-    return asyncio.run(reconcile(read_settings(scene.settings | changed), now=datetime.now(UTC)))
+    return asyncio.run(reconcile(read_settings(scene.settings | changed), clock=lambda: datetime.now(UTC)))
 
 
 def a_load(scene: Scene, prefix: str, count: int) -> int:
@@ -124,7 +124,7 @@ def test_what_retention_has_taken_is_no_difference(scene: Scene) -> None:
 
     scene.execute("DELETE FROM command_record WHERE record_offset < 20 AND lane IN (SELECT id FROM lane)")
     month = datetime.now(UTC) + timedelta(days=30)
-    later = asyncio.run(reconcile(read_settings(scene.settings), now=month))
+    later = asyncio.run(reconcile(read_settings(scene.settings), clock=lambda: month))
     assert later.differences == []
     assert later.retired > 0
     assert {begin for begin, end in later.compared.values()} == {20}

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 import asyncpg
 import msgspec
@@ -15,8 +15,10 @@ from msgspec.structs import replace
 
 from tests.journey import Journey, by_code, journey
 from tests.providers.postgres import DatabaseUnderTest
-from worker.audit import Anchor, AnchorError, Audit, Finding, Kind, Numbers, read_anchor, take_anchor, verify
+from worker.audit import Anchor, AnchorError, Audit, Finding, Kind, Numbers, Work, read_anchor, take_anchor, verify
+from worker.database import Row
 from worker.model import Fact
+from worker.pages import pages
 
 NOW: Final = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 LANE: Final = "cluster/group/commands/0"
@@ -41,6 +43,40 @@ async def j(database: DatabaseUnderTest) -> AsyncIterator[Journey]:
         await opened.owner.execute("SET session_replication_role = replica")
         await opened.owner.execute("ALTER TABLE transition DROP CONSTRAINT transition_rule_check")
         yield opened
+
+
+async def test_no_snapshot_stays_open_while_it_reads_on(j: Journey, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.pages.ROWS", 2)
+    open_: list[bool] = []
+    read = Work._progressed
+
+    def progressed(work: Work, count: int = 1) -> None:
+        open_.append(work.connection.is_in_transaction())
+        read(work, count)
+
+    monkeypatch.setattr(Work, "_progressed", progressed)
+    report = await audited(j)
+    assert (report.holds, report.transitions, report.lanes) == (True, TOKENS, 2)
+    assert open_ == [False] * 5
+
+
+async def test_a_lane_that_goes_on_while_it_is_read_holds(j: Journey, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.pages.ROWS", 1)
+    lane, fresh = await j.lane(2), iter("AB")
+    await j.owner.execute(
+        "INSERT INTO access_token (organisation, id, number, life_cycle_state, authentication_code)"
+        " SELECT 'ORG1', n, n, 'NOT_EFFECTIVE', n FROM unnest('{A,B}'::text[]) AS n"
+    )
+
+    async def pages_with_work(*arguments: Any) -> AsyncIterator[list[Row]]:
+        async for page in pages(*arguments):
+            yield page
+            if (code := next(fresh, None)) is not None:
+                await lane.run(by_code(code))
+
+    monkeypatch.setattr("worker.audit.pages", pages_with_work)
+    report = await audited(j)
+    assert (report.holds, report.transitions) == (True, TOKENS + 2), named(report)
 
 
 async def audited(j: Journey, anchor: Anchor | None = None) -> Audit:

@@ -24,7 +24,7 @@ ORDER: Final = (
     *("project", "result", "publish"),
     *("pipeline", "lane", "retention", "watchdog", "supervisor", "admin", "service"),
     *("migrate", "topics", "announce", "import_lines", "import_rows", "importing", "check"),
-    *("browse", "lanes", "history", "explain", "matching", "rehearsals", "reconcile", "audit", "erasure"),
+    *("browse", "lanes", "pages", "history", "explain", "matching", "rehearsals", "reconcile", "audit", "erasure"),
     *("login_source", "dead_letters", "submit"),
     *("embedded", "demo", "deadline", "cli", "__main__"),
 )

@@ -19,9 +19,8 @@ def reconcile(json: Json = False) -> None:
     anything differs.
     """
     settings = settings_from_environment()
-    now = datetime.fromtimestamp(time.time(), UTC)
     with progress_bar("comparing") as on_progress:
-        report = run_to_end(reconciling.reconcile(settings, now=now, on_progress=on_progress))
+        report = run_to_end(reconciling.reconcile(settings, clock=_now, on_progress=on_progress))
     document = asdict(report) | {
         "clean": report.clean,
         "compared": [
@@ -32,6 +31,10 @@ def reconcile(json: Json = False) -> None:
     }
     show(document, list(_lines(report)), as_json=json)
     raise typer.Exit(0 if report.clean else FAILED)
+
+
+def _now() -> datetime:
+    return datetime.fromtimestamp(time.time(), UTC)
 
 
 def _lines(report: Reconciliation) -> Iterator[str]:

@@ -8,6 +8,7 @@ WITH step AS (
         , version - lag(version, 1, 0) OVER history <> 1 AS is_gap
         , lead(version) OVER history IS NULL AS is_last
     FROM transition
+    WHERE (organisation, access_token_id) > ($1, $2) AND (organisation, access_token_id) <= ($3, $4)
     WINDOW history AS (PARTITION BY organisation, access_token_id ORDER BY version)
 ), told AS (
     SELECT organisation, id, max(version) AS version, max(to_state) FILTER (WHERE is_last) AS state
@@ -17,7 +18,9 @@ WITH step AS (
 )
 SELECT organisation, id, token.life_cycle_state, token.version, told.state AS told_state, told.version AS told_version
     , coalesce(told.is_elsewhere, false) AS is_elsewhere, coalesce(told.is_gap, false) AS is_gap
-FROM access_token AS token FULL JOIN told USING (organisation, id)
+FROM (
+    SELECT * FROM access_token WHERE (organisation, id) > ($1, $2) AND (organisation, id) <= ($3, $4)
+) AS token FULL JOIN told USING (organisation, id)
 WHERE told.is_elsewhere OR told.is_gap
     OR token.version <> coalesce(told.version, 0) OR token.life_cycle_state <> told.state
 ORDER BY organisation, id

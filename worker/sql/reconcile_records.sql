@@ -1,8 +1,9 @@
--- A lane's records in the order of its log, and of what command the transition is that an applied one brought about.
+-- The next of a lane's records in the order of its log, and of what command the transition is that an applied one brought about.
 SELECT r.record_offset, r.record_timestamp, r.command_id, r.status, r.replayed, r.organisation, r.access_token_id,
     r.version, r.decided_at, t.command_id AS transition_of
 FROM command_record AS r
 LEFT JOIN transition AS t
     ON t.organisation = r.organisation AND t.access_token_id = r.access_token_id AND t.version = r.version
-WHERE r.lane = $1
+WHERE r.lane = $1 AND (r.record_offset, r.record_timestamp) > ($2, $3)
 ORDER BY r.record_offset, r.record_timestamp
+LIMIT $4

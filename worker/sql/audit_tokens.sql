@@ -1,0 +1,10 @@
+-- The last of the next access tokens, those with a history and those that are there, in the order of their keys.
+SELECT organisation, id FROM (
+    (SELECT organisation, id FROM access_token WHERE (organisation, id) > ($1, $2) ORDER BY organisation, id LIMIT $3)
+    UNION ALL
+    (SELECT organisation, access_token_id FROM transition WHERE (organisation, access_token_id) > ($1, $2)
+        ORDER BY organisation, access_token_id LIMIT $3)
+    ORDER BY organisation, id LIMIT $3
+) AS next
+ORDER BY organisation DESC, id DESC
+LIMIT 1
