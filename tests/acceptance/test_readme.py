@@ -103,7 +103,7 @@ def _called(block: Block) -> Any:
     return pytest.param(block, id=name, marks=[_SLOW] if "--commands" in name else [])
 
 
-@pytest.mark.parametrize("block", map(_called, ALONE))
+@pytest.mark.parametrize("block", [_called(block) for block in ALONE])
 def test_the_commands_of_the_readme_work(block: Block, tmp_path: Path) -> None:
     assert not re.search(r"make test|\.ci/run|pytest", block.script), "the tests would run themselves"
     check(block, run(block, ROOT, environment(tmp_path)))

@@ -314,6 +314,11 @@ class Cluster(KafkaServer):
         finally:
             await reader.stop()
 
+    def forget_group(self, group: str) -> None:
+        """Delete a group, as the broker does with one that was idle for long. Raises ``KafkaException``."""
+        admin = self._admin()  # kept until it has answered
+        admin.delete_consumer_groups([group])[group].result(timeout=ANSWER_SECONDS)
+
     def add_partition(self, topic: str) -> None:
         """One more of them."""
         admin = self._admin()

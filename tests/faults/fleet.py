@@ -30,7 +30,9 @@ class Slot:
         self.wanted = True
         """Whether it is started again when it has ended."""
         self.lives: list[WorkerProcess] = []
-        self._settings = settings
+        self.asked: frozenset[int] = frozenset()
+        """Exit codes that a fault asks for."""
+        self.settings = settings
         self._directory = directory
         self._mutant = mutant
 
@@ -44,7 +46,7 @@ class Slot:
 
     def start(self, *points: str) -> None:
         command = faulty(*points, mutant=self._mutant)
-        self.lives.append(WorkerProcess(self._settings, self._directory, command=command).start())
+        self.lives.append(WorkerProcess(self.settings, self._directory, command=command).start())
 
     def is_ready(self) -> bool:
         return self.runs and self.worker.probe("/readyz")[0] == 200
@@ -98,7 +100,7 @@ class Fleet:
         self._counted.add(id(slot.worker))
         code = slot.worker.exit_code or 0
         self.ends[code] += 1
-        if code not in ENDED_BY_US:
+        if code not in ENDED_BY_US | slot.asked:
             told = slot.worker.events("stuck") or slot.worker.logs().splitlines()[-3:]
             self.unasked.append(f"{slot.name} ended with {code}: {told}")
 
@@ -127,6 +129,13 @@ class Fleet:
         self.extra.append(slot)
         slot.start()
         return slot
+
+    def double(self, slot: Slot) -> Slot:
+        """One more worker, under the name that this one has in the group. It is not started again."""
+        twin = Slot(f"{slot.name} again {len(self.extra) + 1}", slot.settings, self._directory, self._mutant)
+        self.extra.append(twin)
+        twin.start()
+        return twin
 
     async def drained(self) -> list[str]:
         """SIGTERM to all; what went otherwise than it should."""

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import asyncpg
 import psutil
+from confluent_kafka import KafkaException
 
 from tests.faults.cluster import EXPIRATION_SECONDS, Node
 from tests.faults.fleet import Slot
@@ -25,6 +26,9 @@ POINT_SECONDS: Final = 30.0
 ONCE_PER_LANE: Final = frozenset({"before_the_row", "before_the_init", "after_the_init"})
 """Points that a worker in good health does not come to again."""
 STRIKE_SECONDS: Final = 15.0
+INSTANCE_ID: Final = "WORKER_KAFKA__GROUP_INSTANCE_ID"
+FENCED: Final = 1
+"""What a worker ends with that has lost its place to a later comer."""
 EXPIRED_SECONDS: Final = TRANSACTION_SECONDS + EXPIRATION_SECONDS + 10.0
 """An open transaction is aborted first; after that the broker looks every few seconds for what it may forget."""
 
@@ -112,6 +116,66 @@ async def _storm(stage: Stage, chance: Random) -> None:
         if not await stage.fleet.ended(guest, 30):
             guest.worker.kill()
         stage.fleet.count_end(guest)
+
+
+async def _offsets_gone(stage: Stage, _: Random) -> bool:
+    """The group forgets its offsets, as an idle one does after days: when all workers have ended in good order."""
+    slots = stage.fleet.slots
+    for slot in slots:
+        slot.wanted = False
+        with suppress(psutil.NoSuchProcess):
+            psutil.Process(slot.worker.pid).terminate()
+    try:
+        ended = await asyncio.gather(*(stage.fleet.ended(slot, 40) for slot in slots))
+        return all(ended) and await _all_settled(stage) and await _forgotten(stage)
+    finally:
+        for slot in slots:
+            slot.worker.kill()
+            stage.fleet.count_end(slot)
+            slot.wanted = True
+        await asyncio.gather(*(stage.fleet.ready(slot) for slot in slots))
+
+
+async def _all_settled(stage: Stage) -> bool:
+    """Tell if Postgres knows, of every lane, that its last batch is published."""
+    try:
+        async with _owner(stage) as connection:
+            return await connection.fetchval("SELECT bool_and(first_offset = next_offset) FROM lane") is True
+    except (OSError, asyncpg.PostgresError):  # away: it could not be told
+        return False
+
+
+async def _forgotten(stage: Stage) -> bool:
+    async def is_gone() -> bool:
+        try:
+            await asyncio.to_thread(stage.cluster.forget_group, stage.scene.group)
+        except KafkaException:  # a member is still there, or no coordinator
+            return False
+        return True
+
+    try:
+        await until(is_gone, STRIKE_SECONDS)
+    except TimeoutError:
+        return False
+    return True
+
+
+async def _named_twice(stage: Stage, chance: Random) -> bool:
+    """A second worker under the name that one has in the group: the earlier one ends, and is started again, and so on.
+
+    Whichever of the two joins last has the place.
+    """
+    slot = chance.choice([slot for slot in stage.fleet.slots if INSTANCE_ID in slot.settings])
+    await stage.fleet.ready(slot)
+    slot.asked, former = frozenset({FENCED}), slot.worker
+    twin = stage.fleet.double(slot)
+    twin.asked = slot.asked
+    came = await stage.fleet.ended(twin, 2 * SESSION_SECONDS + POINT_SECONDS)
+    twin.worker.kill()
+    stage.fleet.count_end(twin)
+    await stage.fleet.ready(slot)
+    slot.asked = frozenset()
+    return came and former is not slot.worker
 
 
 async def _all_asleep_until_expired(stage: Stage, _: Random) -> bool:
@@ -426,6 +490,8 @@ def _kinds() -> Iterator[FaultKind]:
         _all_asleep_until_expired,
         Delivery.EXACTLY_ONCE,
     )
+    yield FaultKind("group offsets forgotten", Domain.WORKER, _offsets_gone)
+    yield FaultKind("two of one name", Domain.WORKER, _named_twice)
     for point in STEPS:
         name, only = point.replace("_", " "), _STEPS_OF.get(point)
         yield FaultKind(f"worker killed {name}", Domain.WORKER, _at(point, "SIGKILL"), only)
