@@ -356,8 +356,9 @@ class Lane:
         try:
             async with self._tools.database.connection() as connection:
                 found = (await losses(connection, [self._row])).get(self._row, ())
-        except DependencyAway:
-            return  # who decides says so
+        except DependencyAway:  # who decides says so
+            self._has_lost = True  # perhaps: it is to be asked again
+            return
         unseen = [str(loss) for loss in found if loss.acknowledged_at is None]
         self._has_lost = bool(unseen)
         self._tools.health.lost(self._source, unseen)

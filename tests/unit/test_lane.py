@@ -144,6 +144,8 @@ class Row:
     lost: list[tuple[int, int, int]] = field(default_factory=list)
     """What was written down as lost: begin, end, and the end of what was decided."""
     acknowledged: bool = False
+    losses_untold: int = 0
+    """How often the question for what is lost meets a database that is away."""
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator["Row"]:
@@ -163,6 +165,9 @@ class Row:
         }
 
     async def fetch(self, _: str, lanes: list[int]) -> list[dict[str, Any]]:
+        if self.losses_untold:
+            self.losses_untold -= 1
+            raise DependencyAway("postgres", "away")
         seen = NOW if self.acknowledged else None
         names = ("lane", "begin_offset", "end_offset", "decided_end", "noticed_at", "acknowledged_at")
         return [dict(zip(names, (lanes[0], *each, NOW, seen), strict=True)) for each in self.lost]
@@ -902,6 +907,7 @@ async def test_health_is_silent_about_a_loss_once_a_person_has_acknowledged_it(
     world = World(b"a")
     set_row(world, Row(0, 0))
     world.log.committed_offset, world.log.start = 0, 1
+    world.row.losses_untold = 2
     running, drain = world.start()
     await world.until(lambda: "partition 0 has lost" in reason(world))
     assert b"effective_worker_unacknowledged_losses 1.0" in world.tools.metrics.text()
