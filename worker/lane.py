@@ -7,7 +7,7 @@ again and the record of commands answers it.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
@@ -20,7 +20,7 @@ from opentelemetry.trace import Span
 
 from worker.backlog import Backlog
 from worker.courtesy import Courtesy, Turn
-from worker.database import Database
+from worker.database import Connection, Database
 from worker.descriptors import really
 from worker.errors import (
     DEPENDENCIES,
@@ -36,14 +36,15 @@ from worker.errors import (
 )
 from worker.fuse import Fuse
 from worker.kafka import position_of
-from worker.losses import losses
-from worker.model import Answered, Coordinates, Delivery, lane_name
+from worker.losses import Loss, losses
+from worker.model import Answered, Coordinates, Delivery, Outcome, lane_name
 from worker.observe import Health, LaneState, Metrics
 from worker.patience import Patience, carried_out, done_before, pause
 from worker.pipeline import Hold, Pipeline
 from worker.publish import Place, Publisher
+from worker.recall import recall_by_coordinates
 from worker.replies import Replies
-from worker.result import Letters, Message, Post, is_dead_lettered, messages
+from worker.result import Letters, Message, Post, is_dead_lettered, messages, transition_message
 from worker.sql import statement
 from worker.topic_watch import TopicWatch, are_different
 from worker.tracing import batch_span, command_span, exported, link, step_span
@@ -355,7 +356,7 @@ class Lane:
         self._losses_seen = time.monotonic()
         try:
             async with self._tools.database.connection() as connection:
-                found = (await losses(connection, [self._row])).get(self._row, ())
+                found = await self._losses(connection)
         except DependencyAway:  # who decides says so
             self._has_lost = True  # perhaps: it is to be asked again
             return
@@ -370,15 +371,40 @@ class Lane:
         From here on nobody decides before the order is forgotten, so that to do it again changes nothing.
         """
         await self._require_owned()
+        events = await self._events_of_the_lost(ordered)
         try:
-            await self._publisher.publish((), ordered)
+            await self._publisher.publish(events, ordered)
         except Fenced as fenced:
             raise LaneLost(f"kafka: {fenced.reason}") from fenced
         except Unpublished as unknown:
             raise DependencyAway("kafka", unknown.reason) from unknown
         await self._note(statement("order_done"))
-        self._log.warning("offset_ordered", position=ordered)
+        self._log.warning("offset_ordered", position=ordered, events=len(events))
         await self._publisher.open()  # settles the commit, which is told by nobody before
+
+    async def _events_of_the_lost(self, ordered: int) -> list[Message]:
+        """The events of transitions whose commands are gone from the log: nobody is answered, but a fact is a fact.
+
+        None, if the group's offset says that they were published: it is committed with them.
+        """
+        async with self._tools.database.connection() as connection:
+            unsettled = [loss for loss in await self._losses(connection) if not loss.settled]
+            facts = [
+                fact
+                for loss in unsettled
+                if loss.begin < loss.decided
+                for outcome in (await self._recalled(connection, loss)).values()
+                if (fact := outcome.fact) is not None
+            ]
+        if not facts or await self._read_committed() == ordered:
+            return []
+        return [transition_message(fact, self._tools.post) for fact in facts]
+
+    async def _losses(self, connection: Connection) -> Sequence[Loss]:
+        return (await losses(connection, [self._row])).get(self._row, ())
+
+    async def _recalled(self, connection: Connection, loss: Loss) -> Mapping[tuple[int, int], Outcome]:
+        return await recall_by_coordinates(connection, self._row, self._site.name, loss.begin, loss.decided - 1)
 
     async def _outlast_the_last_look(self) -> None:
         """A look that a drain cut short goes on, and would take this lane's records: it ends before the seek."""

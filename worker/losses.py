@@ -13,12 +13,16 @@ from worker.sql import statement
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """Offsets from ``begin`` up to, and without, ``end``. Those below ``decided`` were decided, and nobody was told."""
+    """Offsets from ``begin`` up to, and without, ``end``. Those below ``decided`` were decided, and nobody was told.
+
+    ``settled``: the events of their transitions, if there are any, are published.
+    """
 
     begin: int
     end: int
     decided: int
     noticed_at: datetime
+    settled: bool = False
     acknowledged_at: datetime | None = None
 
     def __str__(self) -> str:
@@ -43,4 +47,5 @@ async def losses(connection: Connection, lanes: Sequence[int]) -> dict[int, tupl
 
 
 def _loss(row: Row) -> Loss:
-    return Loss(row["begin_offset"], row["end_offset"], row["decided_end"], row["noticed_at"], row["acknowledged_at"])
+    where = row["begin_offset"], row["end_offset"], row["decided_end"]
+    return Loss(*where, row["noticed_at"], row["settled"], row["acknowledged_at"])

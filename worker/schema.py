@@ -29,6 +29,7 @@ _CHANGED: Final = (
     *(("access_token", column) for column in ("updated_date", "updated_by_user", "updated_by_unit")),
     *(("lane", column) for column in ("owner", "owned_since", "first_offset", "next_offset")),
     *(("lane", column) for column in ("chain_sequence", "chain_hash", "ordered_offset")),
+    ("command_loss", "settled"),
     *(("lane", column) for column in ("topic_id", "last_offset", "last_timestamp", "blocked", "blocked_since")),
 )
 

@@ -7,9 +7,10 @@ import pytest
 from confluent_kafka import TopicPartition
 
 from tests.acceptance.clients import Outgoing
-from tests.acceptance.scene import Scene, answer, body
+from tests.acceptance.scene import Scene, answer, body, history
 from tests.acceptance.test_history_and_explain import run
 from tests.acceptance.worker_process import WorkerProcess
+from tests.faults.worker import faulty
 from tests.pace import patience
 
 pytestmark = pytest.mark.real_kafka
@@ -100,3 +101,26 @@ def test_what_is_removed_unread_under_a_worker_is_told(scene: Scene) -> None:
     assert answered in (["first-1", "unread-4"], ["first-1", "fetched-1", "unread-4"])
     lost = [(loss["from_offset"], loss["to_offset"]) for loss in shown(scene)["lost"]]
     assert lost == [(len(answered) - 1, 4)]
+
+
+def test_transitions_whose_commands_are_gone_are_published_all_the_same(scene: Scene) -> None:
+    send(scene, 6, "decided")
+    with scene.worker(command=faulty("between_the_commits:1:SIGKILL")) as worker:
+        worker.wait_end(what="was killed after it had decided")
+    decided = len(history(scene))
+    assert decided
+    assert scene.transitions() == []
+    remove(scene, 6)
+    send(scene, 1, "last")
+    with scene.worker() as worker:
+        scene.wait_consumed()
+        assert f"({'all of them' if decided == 6 else f'those below {decided}'} decided, and not told)" in said(worker)
+        assert worker.terminate() == 0
+
+    assert len(scene.transitions()) == len(history(scene)) == decided + 1
+    verified = run(scene, "audit", "verify")
+    assert verified.returncode == 0, verified.stdout
+    owner = {"POSTGRES__OWNER_DSN": scene.database.owner_dsn}
+    run(scene, "lanes", "acknowledge", "--yes", **owner)
+    compared = run(scene, "reconcile")
+    assert compared.returncode == 0, compared.stdout

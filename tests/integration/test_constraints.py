@@ -536,6 +536,7 @@ FORBIDDEN: Final = [
     ),
     *(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE" for table in READ_ONLY),
     "UPDATE command_loss SET acknowledged_at = now()",
+    "UPDATE command_loss SET end_offset = begin_offset",
     "UPDATE organisation SET active = true",
     "UPDATE unit SET active = true",
     "UPDATE app_user SET rights = '{ACCESS_TOKENS.SET_EFFECTIVE}'",

@@ -95,6 +95,9 @@ async def test_what_is_lost_is_written_down_by_the_owner_alone_and_the_lane_goes
     assert await worker.fetchval(statement("lose_commands"), lane, MINE, *lost) == lane
     assert await losses(worker, [lane]) == {lane: (Loss(3, 12, 7, NOW),)}
     assert tuple(await take(worker))[:4] == (lane, 12, 12, 12)
+    assert await worker.fetchval(statement("order_done"), lane, THEIRS) is None
+    assert await worker.fetchval(statement("order_done"), lane, MINE) == lane
+    assert await losses(worker, [lane]) == {lane: (Loss(3, 12, 7, NOW, settled=True),)}
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await worker.execute(statement("lanes_acknowledge"), [lane], NOW, NOW)
 
@@ -104,7 +107,7 @@ async def test_only_what_was_shown_is_acknowledged(owner: asyncpg.Connection, wo
     await worker.execute(statement("lose_commands"), lane, MINE, 7, 9, 7, NOW)
     await worker.execute(statement("lose_commands"), lane, MINE, 9, 10, 9, later)
     await owner.execute(statement("lanes_acknowledge"), [lane], later, NOW)
-    assert await losses(worker, [lane]) == {lane: (Loss(7, 9, 7, NOW, later), Loss(9, 10, 9, later))}
+    assert await losses(worker, [lane]) == {lane: (Loss(7, 9, 7, NOW, acknowledged_at=later), Loss(9, 10, 9, later))}
 
 
 async def test_mend_lane_takes_the_row_only_as_it_was_looked_at_and_whoever_had_it_has_lost_it(

@@ -1,5 +1,5 @@
 -- What these lanes have lost, in the order in which it was noticed.
-SELECT lane, begin_offset, end_offset, decided_end, noticed_at, acknowledged_at
+SELECT lane, begin_offset, end_offset, decided_end, noticed_at, settled, acknowledged_at
 FROM command_loss
 WHERE lane = ANY ($1::integer[])
 ORDER BY lane, noticed_at, begin_offset

@@ -1,3 +1,8 @@
--- The group's offset is where it was ordered to be.
-UPDATE lane SET ordered_offset = NULL WHERE id = $1 AND owner = $2
-RETURNING id
+-- The group's offset is where it was ordered to be, and what was to be published with it is.
+WITH done AS (
+    UPDATE lane SET ordered_offset = NULL WHERE id = $1 AND owner = $2
+    RETURNING id
+), settled AS (
+    UPDATE command_loss SET settled = true FROM done WHERE command_loss.lane = done.id AND NOT command_loss.settled
+)
+SELECT id FROM done
