@@ -76,7 +76,7 @@ def types() -> Stage:
 def model(*arguments: str) -> Stage:
     return Stage(
         "model",
-        "every interleaving of the protocol keeps P1 to P5, and breaks them once a rule is undone",
+        "every interleaving of the protocol keeps P1 to P6, and breaks them once a rule is undone",
         *_module("model", "tests/model/check.py", *arguments),
         reading=Reading.HARNESS,
     )

@@ -5,7 +5,7 @@
  * Postgres transactions are atomic, because their first statement locks the lane's row. Kafka's transaction coordinator
  * speaks protocol v1. An epoch matters only by whether it is still the newest, so it is one bit per holder.
  *
- * tests/model/README.md tells the properties P1 to P5; tests/model/check.py the bounds and the mutants.
+ * tests/model/README.md tells the properties P1 to P6; tests/model/check.py the bounds and the mutants.
  */
 
 /* ---- bounds: how many of each there may be */
@@ -57,6 +57,35 @@
 #ifndef VERIFY
 #define VERIFY 1      /* the broker verifies a Produce with the coordinator; 0: an old broker, for SEND_ABORT only */
 #endif
+
+#ifndef STOPS
+#define STOPS 0       /* workers that are stopped in good order: they finish their batch, and leave the group */
+#endif
+#ifndef RETENTIONS
+#define RETENTIONS 0  /* removals of commands from the log's start, answered or not */
+#endif
+#ifndef EXPIRIES
+#define EXPIRIES 0    /* the group's offset is forgotten, while nobody works */
+#endif
+#ifndef RESTORES
+#define RESTORES 0    /* Postgres is put back to an earlier point, or to before the lane's first start */
+#endif
+#ifndef CUTS
+#define CUTS 0        /* the log is cut below what was decided, while nobody works, and grows again */
+#endif
+#ifndef MARKER
+#define MARKER N      /* the offset that holds no command, but the marker of a sender's transaction; N: none */
+#endif
+#ifndef STATEMENTS
+#define STATEMENTS 0  /* the statements of a batch's Postgres transaction are steps of their own: its lock shows */
+#endif
+
+/* What only the configurations with one of these need is not there in the others, so that these stay small. */
+#define PASSES (MARKER < N || EXPIRIES > 0)             /* batches of no commands */
+#define ORDERS (RETENTIONS > 0 || RESTORES > 0 || CUTS > 0)
+#define BLOCKS (RESTORES > 0 || CUTS > 0)
+#define QUIET (EXPIRIES > 0 || CUTS > 0)                /* somebody asks whether nobody works */
+#define EXTRA (PASSES || ORDERS || STATEMENTS || STOPS > 0)
 
 /* ---- rules that can be left out, one at a time */
 #ifndef NO_RECORD
@@ -131,6 +160,69 @@
 #ifndef NO_SETTLING
 #define NO_SETTLING 0
 #endif
+#ifndef LOSE_SILENTLY
+#define LOSE_SILENTLY 0
+#endif
+#ifndef HASTY
+#define HASTY 0
+#endif
+#ifndef ASKED_AGAIN
+#define ASKED_AGAIN 0
+#endif
+#ifndef LOSE_ANSWERED
+#define LOSE_ANSWERED 0
+#endif
+#ifndef LOSE_APART
+#define LOSE_APART 0
+#endif
+#ifndef LOSE_UNOWNED
+#define LOSE_UNOWNED 0
+#endif
+#ifndef NO_ORDER
+#define NO_ORDER 0
+#endif
+#ifndef ORDER_UNASKED
+#define ORDER_UNASKED 0
+#endif
+#ifndef ORDER_UNSETTLED
+#define ORDER_UNSETTLED 0
+#endif
+#ifndef FORGET_EARLY
+#define FORGET_EARLY 0
+#endif
+#ifndef NO_SETTLE
+#define NO_SETTLE 0
+#endif
+#ifndef SETTLE_EARLY
+#define SETTLE_EARLY 0
+#endif
+#ifndef FROM_LOG_START
+#define FROM_LOG_START 0
+#endif
+#ifndef FIRST_START_ANYWAY
+#define FIRST_START_ANYWAY 0
+#endif
+#ifndef GO_ON_FORWARD
+#define GO_ON_FORWARD 0
+#endif
+#ifndef DECIDE_AGAIN
+#define DECIDE_AGAIN 0
+#endif
+#ifndef NO_BLOCK
+#define NO_BLOCK 0
+#endif
+#ifndef NO_SAME_RECORD
+#define NO_SAME_RECORD 0
+#endif
+#ifndef NO_LOCK
+#define NO_LOCK 0
+#endif
+#ifndef NO_REST
+#define NO_REST 0
+#endif
+#ifndef REST_UNDECIDED
+#define REST_UNDECIDED 0
+#endif
 
 #ifndef TOGETHER
 #define TOGETHER 0    /* Postgres refuses any two new commands in one batch, and takes each alone */
@@ -159,13 +251,20 @@
 #define IDS (1 + ID_PER_WORKER)
 #define ID(w) ((w) * ID_PER_WORKER)
 #define TOKEN(k) ((k) / 2)   /* two commands for one access token: the first is applied, the second refused */
-#define EXPECTED(k) ((k) == BAD -> INTERNAL : (((k) % 2 == 0 || (k) - 1 == BAD) -> OK : REFUSED))
+#define EXPECTED(k) ((k) == BAD -> INTERNAL : (((k) % 2 == 0 || (k) - 1 == BAD || SKIPPED((k) - (k) % 2)) -> OK : REFUSED))
 
-bit property_1, property_2, property_3, property_4;   /* always 0: they name the property in the text of an assertion */
+/* always 0: they name the property in the text of an assertion */
+bit property_1, property_2, property_3, property_4, property_6;
 
 /* ---- faults that are left */
 byte crashes = CRASHES, rebalances = REBALANCES, lost = LOST, late = LATE, refusals = REFUSALS;
 byte timeouts = TIMEOUTS, rollbacks = ROLLBACKS, away = AWAY;
+#if EXTRA
+byte stops = STOPS, retentions = RETENTIONS, expiries = EXPIRIES, restores = RESTORES, cuts = CUTS;
+#define EXTRA_FAULTS (stops | retentions | expiries | restores | cuts)
+#else
+#define EXTRA_FAULTS 0
+#endif
 #if MASKED > 0
 byte masked = MASKED;
 #endif
@@ -180,6 +279,37 @@ byte owner = NOBODY, first_offset, next_offset;
 byte rec[N];                 /* the record of commands */
 bit effective[(N + 1) / 2];  /* access tokens */
 byte applied[N];             /* transitions by command */
+#if STATEMENTS
+byte locked = NOBODY;        /* whose batch has locked the lane's row */
+byte chain;                  /* the head of the chain: the number of transitions */
+#define UNLOCKED (locked == NOBODY)
+#else
+#define UNLOCKED true
+#endif
+#if ORDERS
+byte ordered;                /* the offset that the group is to commit, plus 1 */
+#define NOT_ORDERED (ordered == 0)
+#else
+#define NOT_ORDERED true
+#endif
+#if RESTORES
+bit unopened = 1;            /* the row has no offsets yet */
+#else
+#define unopened 0
+#endif
+#if BLOCKS
+bit blocked;
+#endif
+#if CUTS
+byte last;                   /* the last record that was decided, plus 1 */
+bit other;                   /* and where it stood, there is another one now, or none */
+bit noticed;                 /* some lane has found that */
+#define NOTICED noticed = 1
+#define ANOTHER_RECORD (last && LOG_START < last && last <= LOG_END && other)
+#else
+#define NOTICED skip
+#define ANOTHER_RECORD false
+#endif
 
 /* ---- Kafka */
 byte txn[IDS];
@@ -189,6 +319,57 @@ bit twice[IDS];              /* something stands twice in the open transaction *
 byte moving[IDS];            /* the offset in the open transaction, plus 1 */
 byte told[N], shown[N];      /* visible results and transition events */
 byte offset;                 /* the group's committed offset */
+#if EXPIRIES
+bit absent;                  /* it has none; then offset is 0 */
+#else
+#define absent 0
+#endif
+#if RETENTIONS
+byte log_start;
+#define LOG_START log_start
+#else
+#define LOG_START 0
+#endif
+#if CUTS
+byte log_end = N;
+#define LOG_END log_end
+#else
+#define LOG_END N
+#endif
+
+/* ---- what may be, because a person or a fault has made it so; nobody in the protocol reads it */
+#if RETENTIONS
+byte written[N];             /* how often it was written down as lost */
+#define WRITTEN(k) written[k]
+#else
+#define WRITTEN(k) 0
+#endif
+#if ORDERS
+bit excused[N];              /* a person has decided that nobody answers it */
+bit skipped[N];              /* it was passed by without a decision: the next one for its token is the first */
+bit gone[N];                 /* Postgres has lost the decision */
+bit back;                    /* a person has ordered an offset before the committed one */
+#define EXCUSED(k) excused[k]
+#define SKIPPED(k) skipped[k]
+#define GONE(k) gone[k]
+#else
+#define EXCUSED(k) 0
+#define SKIPPED(k) 0
+#define GONE(k) 0
+#endif
+#if ORDERS || EXPIRIES
+bit again[N];                /* it may be answered once more */
+#define AGAIN(k) again[k]
+#else
+#define AGAIN(k) 0
+#endif
+#if EXPIRIES
+byte lately;                 /* where the last batch that Postgres has committed begins */
+bit at_rest;                 /* a lane has found everything published since, or was stopped in good order */
+#endif
+/* Where a batch is published again, a former owner that has asked before may do so after the loss was written down. */
+#define AT_MOST (!ASKED_AGAIN && (LOST > 0 || LATE > 0 || REFUSALS > 0 || MASKED != 0 || LARGE < N))
+#define HAD(k) (told[k] || WRITTEN(k) || EXCUSED(k) || (k) == MARKER)
 
 /* ---- one late request */
 byte what, arg, count;
@@ -215,6 +396,30 @@ byte recalled0[2], recalled1[2], answer0[2], answer1[2];
 #if READ_BEFORE_OPEN
 byte read[2];
 #endif
+#if EXTRA
+byte kept[2];                /* the committed offset, as the lane knows it; N + 1: none */
+byte first_seen[2];          /* first_offset, as it stood in the row that was taken */
+#define NOW (absent -> N + 1 : offset)
+#define KEPT kept[me]
+#else
+#define NOW offset
+#define KEPT position[me]
+#endif
+#if ORDERS
+byte to_order[2];            /* the order that stood in the row, or that was made by the start itself, plus 1 */
+bit losing[2];               /* it is the latter */
+byte lost_from[2], lost_to[2];
+#endif
+#if RESTORES
+bit unopened_seen[2];
+#endif
+#if QUIET
+bit idle[2];                 /* no lane is at work */
+#define NOBODY_WORKS (member == NOBODY && idle[0] && idle[1] && what == 0)
+#endif
+#if STATEMENTS
+byte chain_read[2];
+#endif
 
 /* A fenced lane waits for a heartbeat, and one whose publications fail again and again waits ever longer (patience.py):
  * longer than the 30 ms after which a client that was told CONCURRENT_TRANSACTIONS asks again. Only DEAF needs that. */
@@ -230,7 +435,7 @@ bit asks_again[2];
 byte k, j;                   /* scratch, 0 between steps */
 bit clash;
 
-#define ANSWERED (told[0] && told[N-1] && told[N/2] && told[N > 1])
+#define ANSWERED (HAD(0) && HAD(N-1) && HAD(N/2) && HAD(N > 1))
 /* Nothing stands in an open transaction, or results after it would be hidden until the coordinator times it out. */
 #define NOTHING(id) (!pending[(id)*N] && !pending[(id)*N + N-1] && !pending[(id)*N + N/2] && !pending[(id)*N + (N>1)])
 #define CLOSED (NOTHING(0) && NOTHING(IDS-1))
@@ -249,13 +454,27 @@ inline new_epoch(id) {
 }
 
 inline move_offset(to) {
+#if ORDERS
+  if
+  :: to < offset && back ->                            /* a person wants answers once more */
+     back = 0; offset = to; k = to;
+     do
+     :: k < N -> again[k] = (told[k] > 0); k++
+     :: else -> break
+     od
+  :: else
+  fi;
+#endif
   assert(property_4 || !EXACT || to >= offset);
   k = 0;
   do
-  :: k < to -> assert(property_4 || told[k]); k++
+  :: k < to -> assert(property_4 || HAD(k)); k++
   :: else -> break
   od;
   k = 0;
+#if EXPIRIES
+  absent = 0;
+#endif
   offset = to
 }
 
@@ -273,20 +492,23 @@ inline make_visible(id) {            /* what is pending becomes visible */
   :: k < N ->
      if
      :: pending[id*N + k] ->
-        assert(property_2 || !EXACT || told[k] == 0);
-        assert(property_3 || pending[id*N + k] == EXPECTED(k));
-        assert(property_3 || (pending[id*N + k] == OK) == (applied[k] == 1));
+        assert(property_2 || !EXACT || told[k] == 0 || AGAIN(k));
+        assert(property_3 || pending[id*N + k] == EXPECTED(k) || GONE(k));
+        assert(property_3 || (pending[id*N + k] == OK) == (applied[k] == 1) || GONE(k));
         if :: told[k] < 2 -> told[k]++ :: else fi
      :: else
      fi;
      if
      :: event[id*N + k] ->
-        assert(property_3 || applied[k] == 1);
-        assert(property_3 || !EXACT || shown[k] == 0);
+        assert(property_3 || applied[k] == 1 || GONE(k));
+        assert(property_3 || !EXACT || shown[k] == 0 || AGAIN(k));
         if :: shown[k] < 2 -> shown[k]++ :: else fi
      :: else
      fi;
-     assert(property_3 || !EXACT || NO_GATHER || shown[k] == (told[k] && EXPECTED(k) == OK));
+     assert(property_3 || !EXACT || NO_GATHER || (shown[k] > 0) == (told[k] && EXPECTED(k) == OK) || SKIPPED(k) || GONE(k));
+#if ORDERS || EXPIRIES
+     if :: pending[id*N + k] -> again[k] = 0 :: else fi;
+#endif
      k++
   :: else -> break
   od;
@@ -294,7 +516,7 @@ inline make_visible(id) {            /* what is pending becomes visible */
   if :: moving[id] -> move_offset(moving[id] - 1) :: else fi;
   k = 0;
   do
-  :: k < N -> assert(property_4 || !EXACT || OFFSET_AFTER || !told[k] || k < offset); k++
+  :: k < N -> assert(property_4 || !EXACT || OFFSET_AFTER || !told[k] || k < offset || AGAIN(k)); k++
   :: else -> break
   od;
   k = 0
@@ -381,6 +603,19 @@ inline forget_batch() {
 inline forget_lane() {
   ASK_AGAIN(0);
   forget_batch(); position[me] = 0; seen[me] = 0; valid[me] = 0;
+#if EXTRA
+  kept[me] = 0; first_seen[me] = 0;
+#endif
+#if ORDERS
+  to_order[me] = 0; losing[me] = 0; lost_from[me] = 0; lost_to[me] = 0;
+#endif
+#if RESTORES
+  unopened_seen[me] = 0;
+#endif
+#if STATEMENTS
+  chain_read[me] = 0;
+  if :: locked == me -> locked = NOBODY :: else fi;    /* its connection is gone */
+#endif
 #if READ_BEFORE_OPEN
   read[me] = 0
 #endif
@@ -395,6 +630,11 @@ inline forget_lane() {
 #define FOLLOWING (position[me] + sending[me])
 #define HAS_FACT (answer0[me] == OK || (sending[me] == 2 && answer1[me] == OK))
 #define TOO_LARGE (whole[me] && position[me] <= LARGE && LARGE < FOLLOWING)
+/* What a lane finds to take: a command, perhaps behind a marker. */
+#define SOMETHING (position[me] < LOG_END && !(position[me] == MARKER && MARKER + 1 == LOG_END))
+/* Why it does not start: the log is not the one that was decided on, or Postgres not the one that has decided. */
+#define CONTRADICTED ((unopened && !absent && offset > 0) || (!unopened && (LOG_END < next_offset || ANOTHER_RECORD)))
+#define AHEAD (!unopened && !absent && NOT_ORDERED && offset > next_offset)
 #define OPENED (txn[ID(me)] == ONGOING && valid[me])
 #define MINE (assigned[me] == 1)
 /* A revoked lane may finish what it is at, but only so long: where time matters, it gets no further than to the next
@@ -424,15 +664,25 @@ inline answer(c, status) {
 
 inline decide_one(c) {       /* decide, apply, record */
   if
+  :: c == MARKER -> skip
   :: c == position[me] && recalled0[me] -> answer0[me] = recalled0[me]
   :: c != position[me] && recalled1[me] -> answer1[me] = recalled1[me]
   :: else ->
+#if EXTRA
+     assert(property_3 || !told[c] || AGAIN(c));       /* what was answered is decided again only if a person says so */
+#endif
+#if ORDERS
+     gone[c] = 0;
+#endif
      if
      :: c == BAD || (BLAME_BATCH && IN_PIECE(BAD)) -> answer(c, INTERNAL)
      :: else ->
         if
         :: !effective[TOKEN(c)] ->
            effective[TOKEN(c)] = 1; applied[c]++; answer(c, OK);
+#if STATEMENTS
+           chain_read[me]++;
+#endif
            assert(property_3 || applied[c] == 1)
         :: else -> answer(c, REFUSED)
         fi
@@ -443,20 +693,41 @@ inline decide_one(c) {       /* decide, apply, record */
 
 proctype Worker(byte me) {
 _let_go:
-  atomic { forget_lane() }
+  atomic {
+    forget_lane();
+#if QUIET
+    idle[me] = 1
+#endif
+  }
 
 _start_missing:
   if
-  :: atomic { assigned[me] -> assigned[me] = 1 }
+  :: atomic { assigned[me] -> assigned[me] = 1;
+#if QUIET
+       idle[me] = 0
+#endif
+     }
   :: CRASH
   fi;
 
 _own:                                                  /* take_lane: a fresh owner id */
 #if !OPEN_BEFORE_OWN
   if
-  :: atomic { UNCANCELLED -> owner = me; seen[me] = next_offset;
+  :: atomic { UNCANCELLED && UNLOCKED -> owner = me; seen[me] = next_offset;
 #if READ_BEFORE_OPEN
        read[me] = offset;
+#endif
+#if EXTRA
+       first_seen[me] = first_offset;
+#endif
+#if ORDERS
+       to_order[me] = ordered; losing[me] = 0; lost_from[me] = 0; lost_to[me] = 0;
+#endif
+#if RESTORES
+       unopened_seen[me] = unopened;
+#endif
+#if BLOCKS
+       if :: blocked -> printf("SAY %d: the row says that it is blocked\n", me); goto stays_blocked :: else fi;
 #endif
        printf("SAY %d: takes the lane, next_offset %d\n", me, next_offset); goto open }
   :: CRASH :: CANCEL
@@ -490,8 +761,66 @@ open:                                                  /* InitProducerId, of the
   fi;
 #endif
 
+#if ORDERS
+  if
+  :: atomic { reopening[me] == 0 && to_order[me] -> goto _carry_out }
+  :: atomic { reopening[me] == 0 && !to_order[me] && losing[me] -> losing[me] = 0; goto _take }
+  :: atomic { reopening[me] != 0 || (!to_order[me] && !losing[me]) -> skip }
+  fi;
+#endif
+
+#if ASKED_AGAIN
+  if                                                   /* a successor that takes the lane from now on fences this producer */
+  :: atomic { reopening[me] == 0 || owner == me -> skip }
+  :: atomic { reopening[me] != 0 && owner != me -> goto confirmed_after }
+  :: CRASH :: CANCEL
+  fi;
+#endif
+
 _read_committed:
   if
+#if EXTRA
+  :: atomic { reopening[me] == 0 ->                    /* where_to_start */
+       kept[me] = NOW;
+       printf("SAY %d: finds the offset %d, the row %d to %d, the log %d to %d\n", me, NOW, first_seen[me], seen[me], LOG_START, LOG_END);
+#if RESTORES
+       if
+       :: unopened_seen[me] && !absent && offset > 0 && !FIRST_START_ANYWAY -> goto _block
+       :: unopened_seen[me] && (absent || offset == 0 || FIRST_START_ANYWAY) -> position[me] = LOG_START; goto open_lane
+       :: else
+       fi;
+#endif
+#if CUTS
+       if
+       :: LOG_END < seen[me] || (ANOTHER_RECORD && !NO_SAME_RECORD) -> goto _block
+       :: else
+       fi;
+#endif
+       if
+       :: !absent && offset > seen[me] && !GO_ON_FORWARD && !DECIDE_AGAIN ->
+          printf("SAY %d: is blocked\n", me);
+          assert(property_4 || RESTORES > 0 || owner != me || offset <= next_offset);        /* else: "set forward by hand" */
+          goto stays_blocked
+       :: else
+       fi;
+       /* else: "set back by hand" */
+       assert(property_4 || !EXACT || !valid[me] || owner != me || absent || offset >= first_seen[me]);
+       d_step {
+         position[me] = (absent -> (FROM_LOG_START -> 0 : first_seen[me]) : ((DECIDE_AGAIN && offset > seen[me]) -> seen[me] : offset));
+#if RETENTIONS
+         lost_from[me] = ((absent || offset < first_seen[me] || LOSE_ANSWERED) -> first_seen[me] : offset);
+         if
+         :: lost_from[me] < LOG_START && !LOSE_SILENTLY -> lost_to[me] = LOG_START
+         :: else -> lost_from[me] = 0
+         fi;
+         if :: position[me] < LOG_START -> position[me] = LOG_START :: else fi
+#endif
+       };
+#if RETENTIONS
+       if :: lost_to[me] -> goto _lose :: else fi
+#endif
+     }
+#else
   :: atomic { reopening[me] == 0 ->                    /* where_to_start */
 #if READ_BEFORE_OPEN
        position[me] = read[me]; read[me] = 0;
@@ -504,12 +833,13 @@ _read_committed:
        :: position[me] > seen[me] -> printf("SAY %d: is blocked\n", me); goto confirmed_after    /* LaneBlocked */
        :: else
        fi }
+#endif
   :: atomic { reopening[me] != 0 && NO_READ_AFTER_OPEN -> reopening[me] = 0; goto publish }
   :: atomic { reopening[me] != 0 && !NO_READ_AFTER_OPEN ->                   /* _settled */
        printf("SAY %d: reads the offset %d after %d to %d\n", me, offset, position[me], FOLLOWING);
        if
-       :: offset == FOLLOWING -> goto published
-       :: offset == position[me] ->
+       :: NOW == FOLLOWING -> goto published
+       :: NOW == KEPT && NOW != FOLLOWING ->
           if
           :: reopening[me] == 2 ->                     /* _publish: in halves, until one stands alone */
              if
@@ -529,10 +859,42 @@ _read_committed:
 
 _take:
   if
-  :: atomic { position[me] < N && MINE ->
-       if :: size[me] = 1 :: BATCH > 1 && position[me] + 1 < N -> size[me] = 2 fi;
+  :: atomic { SOMETHING && MINE ->
+       if
+       :: position[me] != MARKER -> size[me] = 1
+       :: BATCH > 1 && position[me] + 1 < LOG_END && position[me] + 1 != MARKER -> size[me] = 2
+       fi;
        printf("SAY %d: takes %d from %d\n", me, size[me], position[me]) }
-  :: atomic { position[me] < N && away > 0 -> away--; forget_lane(); goto _own }
+#if BLOCKS                                             /* assumed: the next command, or a restart, makes it look */
+  :: atomic { !SOMETHING && MINE && owner != me -> goto confirmed_after }
+#endif
+#if RETENTIONS                                         /* or it is taken, because it was fetched before */
+  :: atomic { position[me] < LOG_START -> printf("SAY %d: finds that what comes next was removed\n", me); goto confirmed_after }
+#endif
+#if EXPIRIES
+  :: atomic { !NO_SETTLE && KEPT == seen[me] && first_offset < next_offset && UNLOCKED ->        /* _settle */
+       if
+       :: owner == me && next_offset == seen[me] -> first_offset = next_offset; at_rest = 1; printf("SAY %d: all is settled\n", me)
+       :: else -> goto confirmed_after
+       fi;
+       goto _take }
+#endif
+#if PASSES                                             /* _rest: a batch of no commands */
+  :: atomic { !NO_REST && !SOMETHING && MINE && (KEPT == N + 1 || LOG_END > KEPT) && !(REST_UNDECIDED) ->
+       size[me] = LOG_END - position[me]; printf("SAY %d: passes %d by\n", me, size[me]); goto _hold }
+  :: atomic { !NO_REST && !SOMETHING && MINE && LOG_END > position[me] && REST_UNDECIDED ->
+       size[me] = 1; goto decided }
+#endif
+#if STOPS
+  :: atomic { stops > 0 && MINE && (EXPIRIES == 0 || NO_SETTLE || KEPT != seen[me] || owner != me || first_offset == next_offset) ->
+       stops--; assigned[me] = 0; printf("SAY %d: is stopped\n", me);
+#if EXPIRIES
+       if :: KEPT == seen[me] && owner == me && next_offset == seen[me] -> at_rest = 1 :: else fi;
+#endif
+       if :: member == me -> member = NOBODY :: else fi;
+       goto _let_go }
+#endif
+  :: atomic { SOMETHING && away > 0 -> away--; forget_lane(); goto _own }
   :: CRASH :: CANCEL
   fi;
 
@@ -546,10 +908,23 @@ _recall:                                               /* before the transaction
   fi;
 
 _hold:                                                 /* one transaction: _hold, load, decide, apply, record, COMMIT */
+#if STATEMENTS
   if
+  :: atomic { UNLOCKED && !HELD -> printf("SAY %d: another has taken the lane in postgres\n", me); goto confirmed_after }
+  :: atomic { UNLOCKED && HELD -> chain_read[me] = chain; if :: NO_LOCK :: else -> locked = me fi; printf("SAY %d: holds the lane\n", me) }
+  :: CRASH :: CANCEL
+  fi;
+#endif
+_move:
+  if
+#if STATEMENTS
+  :: atomic { true ->
+       if :: locked == me -> locked = NOBODY :: else fi;
+#else
   :: atomic { !HELD -> printf("SAY %d: another has taken the lane in postgres\n", me); goto confirmed_after }
   :: atomic { HELD ->
-       clash = (!NO_RECORD && ((!RECALLED(LOW) && rec[LOW]) || (!RECALLED(HIGH-1) && rec[HIGH-1])));
+#endif
+       clash = (size[me] > 0 && !NO_RECORD && ((!RECALLED(LOW) && rec[LOW]) || (!RECALLED(HIGH-1) && rec[HIGH-1])));
        if
        :: clash -> clash = 0; recalled0[me] = 0; recalled1[me] = 0; goto overtaken
        :: else
@@ -567,7 +942,24 @@ _hold:                                                 /* one transaction: _hold
          od;
          j = 0;
          recalled0[me] = 0; recalled1[me] = 0;
-         first_offset = position[me];
+         first_offset = (SETTLE_EARLY -> HIGH : position[me]);
+#if CUTS
+         if :: HIGH > next_offset -> last = HIGH; other = 0 :: else fi;
+#endif
+#if EXPIRIES
+         lately = position[me]; at_rest = 0;
+#endif
+#if STATEMENTS
+         chain = chain_read[me]; chain_read[me] = 0;
+         j = 0;
+         do
+         :: j < N -> k = k + applied[j]; j++
+         :: else -> break
+         od;
+         j = 0;
+         assert(property_3 || chain == k);             /* the chain has no fork */
+         k = 0;
+#endif
          if :: NO_GREATEST || HIGH > next_offset -> next_offset = HIGH :: else fi
        };
        printf("SAY %d: postgres commits %d to %d, answers %d %d\n", me, LOW, HIGH, answer0[me], answer1[me]);
@@ -579,9 +971,14 @@ _hold:                                                 /* one transaction: _hold
        :: piece[me] == 1 + RIGHT_FIRST -> piece[me] = 2 - RIGHT_FIRST; goto _recall
        :: else -> piece[me] = 0
        fi }
-  :: atomic { rollbacks > 0 -> rollbacks--; recalled0[me] = 0; recalled1[me] = 0; answer0[me] = 0; answer1[me] = 0; piece[me] = 0; goto _recall }
+  :: atomic { rollbacks > 0 -> rollbacks--; recalled0[me] = 0; recalled1[me] = 0; answer0[me] = 0; answer1[me] = 0; piece[me] = 0;
+#if STATEMENTS
+       if :: locked == me -> locked = NOBODY :: else fi;    /* one that stands still is ended by Postgres as well */
+#endif
+       goto _recall }
   :: CRASH :: CANCEL
   fi;
+decided:
   atomic { sending[me] = size[me]; whole[me] = 1 };
 
 publish:
@@ -608,7 +1005,7 @@ send:                                                  /* Produce: the results *
   :: atomic { valid[me] && !OPENED -> if :: NO_GATHER -> failed[me] = 1 :: else -> goto _settled fi }
   :: atomic { OPENED && TOO_LARGE -> if :: NO_GATHER -> failed[me] = 1 :: else -> reopening[me] = 2; goto _require_owned fi }
   :: atomic { OPENED && !TOO_LARGE ->
-       put_result(ID(me), position[me], answer0[me]);
+       if :: sending[me] > 0 -> put_result(ID(me), position[me], answer0[me]) :: else fi;
        if :: sending[me] == 2 -> put_result(ID(me), position[me] + 1, answer1[me]) :: else fi;
 #if VERIFY == 0
        if :: what && !newest -> known = 1 :: else fi;
@@ -718,7 +1115,11 @@ commit:                                                /* consumer.commit, which
 
 published:
   atomic {
-    position[me] = FOLLOWING; printf("SAY %d: published up to %d\n", me, position[me]);
+    position[me] = FOLLOWING;
+#if EXTRA
+    kept[me] = position[me];
+#endif
+    printf("SAY %d: published up to %d\n", me, position[me]);
     tainted[me] = 0; reopening[me] = 0; failed[me] = 0; whole[me] = 1;
     if
     :: sending[me] < size[me] -> answer0[me] = answer1[me]; answer1[me] = 0; size[me] = 1; goto publish
@@ -746,6 +1147,114 @@ confirmed_after:                                       /* LaneLost: a heartbeat 
   :: atomic { !DEAF && member != me && assigned[me] == 1 -> assigned[me] = 0; goto _let_go }
   :: CRASH :: CANCEL
   fi;
+
+#if RETENTIONS
+_lose:                                                 /* lose_commands: one statement */
+  if
+  :: atomic { (owner == me || LOSE_UNOWNED) && UNLOCKED ->
+       d_step {
+         j = lost_from[me];
+         do
+         :: j < lost_to[me] ->
+            written[j]++;
+            assert(property_6 || written[j] == 1);
+            assert(property_6 || AT_MOST || told[j] == 0 || AGAIN(j));
+            if :: rec[j] == 0 -> skipped[j] = 1 :: else fi;
+            j++
+         :: else -> break
+         od;
+         j = 0
+       };
+       printf("SAY %d: writes down that %d to %d are lost\n", me, lost_from[me], lost_to[me]);
+       if :: LOSE_APART -> goto lose_later :: else fi;
+lose_row:
+       first_offset = lost_to[me];
+       if :: lost_to[me] > next_offset -> next_offset = lost_to[me] :: else fi;
+       if :: NO_ORDER :: else -> ordered = lost_to[me] + 1 fi;
+       if
+       :: true -> seen[me] = next_offset; to_order[me] = lost_to[me] + 1; kept[me] = lost_to[me]; losing[me] = 1;
+          lost_from[me] = 0; lost_to[me] = 0; goto _carry_out
+       :: lost > 0 -> lost--; forget_lane(); goto _own
+       fi }
+  :: atomic { owner != me && !LOSE_UNOWNED -> goto confirmed_after }
+  :: CRASH :: CANCEL
+  fi;
+lose_later:                                            /* mutant LOSE_APART */
+  if
+  :: atomic { owner == me -> goto lose_row }
+  :: atomic { owner != me -> goto confirmed_after }
+  :: CRASH :: CANCEL
+  fi;
+#endif
+
+#if ORDERS
+_carry_out:                                            /* the owner is asked for first */
+  if
+  :: atomic { owner == me || ORDER_UNASKED -> if :: FORGET_EARLY -> ordered = 0 :: else fi }
+  :: atomic { owner != me && !ORDER_UNASKED -> goto confirmed_after }
+  :: CRASH :: CANCEL
+  fi;
+  if                                                   /* publish: no messages, and the offset */
+  :: atomic { !valid[me] -> goto fenced }
+  :: atomic { valid[me] && (txn[0] <= ONGOING || txn[0] >= COMMITTED) -> txn[0] = ONGOING; moving[0] = to_order[me];
+       if
+       :: true
+       :: lost > 0 -> lost--; forget_lane(); goto _own          /* DependencyAway */
+       fi }
+  :: CRASH :: CANCEL
+  fi;
+  if
+  :: atomic { !valid[me] -> goto fenced }
+  :: atomic { valid[me] && txn[0] != ONGOING -> forget_lane(); goto _own }
+  :: atomic { OPENED -> txn[0] = TO_COMMIT; printf("SAY %d: the order to commit %d is carried out\n", me, to_order[me] - 1);
+       if
+       :: true
+       :: lost > 0 -> lost--; forget_lane(); goto _own
+       fi }
+  :: atomic { lost > 0 -> lost--; forget_lane(); goto _own }    /* never arrived */
+  :: CRASH :: CANCEL
+  fi;
+order_done:
+  if
+  :: atomic { owner == me && UNLOCKED -> ordered = 0; to_order[me] = 0;
+       if
+       :: ORDER_UNSETTLED && losing[me] -> losing[me] = 0; goto _take
+       :: ORDER_UNSETTLED && !losing[me] -> goto _read_committed
+       :: else -> goto open                            /* another producer settles it */
+       fi }
+  :: atomic { owner != me -> goto confirmed_after }
+  :: CRASH :: CANCEL
+  fi;
+#endif
+
+#if RESTORES
+open_lane:
+  if
+  :: atomic { owner == me && unopened -> unopened = 0; first_offset = position[me]; next_offset = position[me]; seen[me] = position[me]; goto _take }
+  :: atomic { !(owner == me && unopened) -> goto confirmed_after }
+  :: CRASH :: CANCEL
+  fi;
+#endif
+
+#if BLOCKS
+_block:                                                /* block_lane: a person must decide */
+  if
+  :: atomic { owner == me -> if :: NO_BLOCK :: else -> blocked = 1 fi; NOTICED; printf("SAY %d: blocks the lane\n", me) }
+  :: atomic { owner != me -> goto confirmed_after }
+  :: CRASH :: CANCEL
+  fi;
+#endif
+#if EXTRA
+stays_blocked:                                         /* it starts again and again; left out are those that change nothing */
+  if
+#if BLOCKS
+  :: atomic { member == me && MINE && (owner != me || !(blocked || CONTRADICTED || AHEAD)) -> forget_lane(); goto _own }
+#else
+  :: atomic { member == me && MINE && (owner != me || !AHEAD) -> forget_lane(); goto _own }
+#endif
+  :: CRASH :: CANCEL
+  fi;
+#endif
 
 overtaken:                                             /* BatchOvertaken: what does not change cannot end it */
   if
@@ -776,8 +1285,129 @@ inline give(w) {
   printf("SAY group: the partition is assigned to %d\n", w)
 }
 
+#if QUIET
+inline come_to_rest() {      /* so much time passes that Kafka has ended every transaction */
+  if :: txn[0] == ONGOING -> new_epoch(0); txn[0] = TO_ABORT :: else fi;
+  if :: txn[0] == TO_COMMIT || txn[0] == TO_ABORT -> write_markers(0) :: else fi
+}
+#endif
+
+#if EXPIRIES
+inline expire() {
+  come_to_rest();
+  absent = 1; offset = 0;
+  k = lately;
+  do
+  :: k < next_offset -> again[k] = (told[k] && !at_rest); k++
+  :: else -> break
+  od;
+  k = 0;
+  printf("SAY kafka: the group's offset is forgotten, first_offset %d, next_offset %d\n", first_offset, next_offset)
+}
+#endif
+
+#if RESTORES
+inline put_back(to) {        /* Postgres as it was when next_offset was this */
+  k = to;
+  do
+  :: k < next_offset ->
+     if
+     :: rec[k] -> gone[k] = 1; if :: applied[k] -> effective[TOKEN(k)] = 0 :: else fi; rec[k] = 0; applied[k] = 0
+     :: else
+     fi;
+     k++
+  :: else -> break
+  od;
+  k = 0;
+  next_offset = to; first_offset = (to > 0 -> to - 1 : 0); ordered = 0; blocked = 0;
+  printf("SAY postgres: is put back to next_offset %d\n", to)
+}
+#endif
+
+#if CUTS
+inline cut(at) {             /* what comes later at these offsets are other commands, for other tokens */
+  come_to_rest();
+  log_end = at;
+  other = (last > at);
+  k = at;
+  do
+  :: k < N ->
+     if :: k % 2 == 0 || applied[k] -> effective[TOKEN(k)] = 0 :: else fi;
+     told[k] = 0; shown[k] = 0; rec[k] = 0; applied[k] = 0; excused[k] = 0;
+     k++
+  :: else -> break
+  od;
+  k = 0;
+  printf("SAY kafka: the log is cut at %d\n", at)
+}
+#endif
+
+#if BLOCKS
+/* Assumed: nobody orders anything in the moment in which an order is forgotten, and Kafka has yet to carry it out. */
+#define TOLD_RIGHT (HASTY || txn[0] != TO_COMMIT || moving[0] > offset)
+inline mended(first, next, order) {
+  printf("SAY a person: the row is to be %d to %d, the order (plus 1) %d, instead of %d to %d; committed %d\n", first, next, order, first_offset, next_offset, offset);
+  first_offset = first; next_offset = next; ordered = order; owner = NOBODY; blocked = 0;
+  if :: order && order - 1 < offset -> back = 1 :: else fi;
+#if RESTORES
+  unopened = 0;
+#endif
+#if CUTS
+  last = 0; other = 0;
+#endif
+}
+
+inline pass_over(from, to) { /* a person decides that nobody decides or answers these (again) */
+  k = from;
+  do
+  :: k < to -> excused[k] = 1; if :: rec[k] == 0 -> skipped[k] = 1 :: else fi; k++
+  :: else -> break
+  od;
+  k = 0
+}
+#endif
+
+#if CUTS
+/* Assumed: what was cut, has grown again and is removed, all of it while nobody works, is beyond knowledge. */
+#define STILL_THERE (!other || noticed)
+#else
+#define STILL_THERE true
+#endif
+
 proctype World() {
   do
+#if RETENTIONS
+  :: atomic { retentions > 0 && log_start < LOG_END && STILL_THERE -> retentions--; log_start++;
+       do
+       :: log_start < LOG_END -> log_start++
+       :: break
+       od;
+       printf("SAY kafka: the log begins at %d\n", log_start) }
+#endif
+#if EXPIRIES
+  :: d_step { expiries > 0 && NOBODY_WORKS && !absent -> expiries--; expire() }
+#endif
+#if RESTORES
+  :: d_step { restores > 0 && !unopened -> restores--; put_back(0); unopened = 1; owner = NOBODY }
+  :: atomic { restores > 0 && next_offset > 0 -> restores--;
+       do
+       :: j + 1 < next_offset -> j++
+       :: break
+       od;
+       d_step { put_back(j); j = 0 } }
+  :: d_step { unopened && blocked && TOLD_RIGHT -> pass_over(0, offset); mended(offset, offset, 0) }           /* skip */
+  :: d_step { unopened && blocked && TOLD_RIGHT -> mended(LOG_START, LOG_START, LOG_START + 1) }               /* from-start */
+  :: d_step { AHEAD && !blocked && TOLD_RIGHT -> mended(next_offset, next_offset, next_offset + 1) }           /* redo */
+  :: d_step { AHEAD && !blocked && TOLD_RIGHT -> pass_over(next_offset, offset); mended(offset, offset, 0) }   /* skip */
+#endif
+#if CUTS
+  :: d_step { cuts > 0 && NOBODY_WORKS && LOG_START == 0 && next_offset > 0 -> cuts--; cut(0) }
+  :: d_step { cuts > 0 && NOBODY_WORKS && LOG_START <= 1 && next_offset > 1 -> cuts--; cut(1) }
+  :: d_step { cuts > 0 && NOBODY_WORKS && LOG_START <= 2 && next_offset > 2 -> cuts--; cut(2) }
+  :: d_step { log_end < N -> log_end++ }
+  :: d_step { (blocked || (NO_BLOCK && CONTRADICTED)) && TOLD_RIGHT -> pass_over(0, LOG_START); mended(LOG_START, log_end, LOG_START + 1) }    /* from-start */
+  :: d_step { (blocked || (NO_BLOCK && CONTRADICTED)) && TOLD_RIGHT -> pass_over(0, log_end); mended(log_end, log_end, log_end + 1) }          /* from-end */
+#endif
   :: d_step { txn[0] == TO_COMMIT || txn[0] == TO_ABORT -> write_markers(0) }
 #if ID_PER_WORKER
   :: d_step { txn[1] == TO_COMMIT || txn[1] == TO_ABORT -> write_markers(1) }
@@ -791,7 +1421,10 @@ proctype World() {
 #ifndef LIVE
   :: d_step { assigned[0] && member == 1 -> assigned[0] = 0; printf("SAY 0: learns that the partition is gone\n") }
   :: d_step { assigned[1] && member == 0 -> assigned[1] = 0; printf("SAY 1: learns that the partition is gone\n") }
-  :: d_step { (crashes | rebalances | lost | late | refusals | timeouts | rollbacks | away) > 0 ->
+  :: d_step { (crashes | rebalances | lost | late | refusals | timeouts | rollbacks | away | EXTRA_FAULTS) > 0 ->
+#if EXTRA
+       stops = 0; retentions = 0; expiries = 0; restores = 0; cuts = 0;
+#endif
        crashes = 0; rebalances = 0; lost = 0; late = 0; refusals = 0; timeouts = 0; rollbacks = 0; away = 0 }
   :: atomic { timeout -> assert(property_1 || DONE) }; break   /* nothing can move any more */
 #endif
