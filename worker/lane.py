@@ -368,7 +368,8 @@ class Lane:
         """Commit the offset that an operator has ordered (``worker.lanes``), and forget the order only then.
 
         The owner is asked for first: who slept before InitProducerId may have a successor that has obeyed and gone on.
-        From here on nobody decides before the order is forgotten, so that to do it again changes nothing.
+        From here on nobody decides before the order is forgotten, so that to do it again changes nothing. Another
+        producer settles the commit before: until then, whoever looks from outside would find the former offset.
         """
         await self._require_owned()
         events = await self._events_of_the_lost(ordered)
@@ -378,9 +379,9 @@ class Lane:
             raise LaneLost(f"kafka: {fenced.reason}") from fenced
         except Unpublished as unknown:
             raise DependencyAway("kafka", unknown.reason) from unknown
+        await self._publisher.open()
         await self._note(statement("order_done"))
         self._log.warning("offset_ordered", position=ordered, events=len(events))
-        await self._publisher.open()  # settles the commit, which is told by nobody before
 
     async def _events_of_the_lost(self, ordered: int) -> list[Message]:
         """The events of transitions whose commands are gone from the log: nobody is answered, but a fact is a fact.
@@ -667,13 +668,15 @@ class Lane:
     async def _reopened(self) -> int | None:
         """Open a new producer, then read the committed offset: in this order it can no longer move.
 
-        Without the question for the owner, a worker that hears nothing of its successor would fence it again and again.
+        Without the question for the owner before, a worker that hears nothing of its successor would fence it again and
+        again; without the one after, who slept in between would publish what its successor has answered, or given up.
         """
         while True:
             try:
                 await self._confirmed()
                 await self._require_owned()
                 await self._publisher.open()
+                await self._require_owned()
                 return await self._read_committed()
             except DependencyAway as away:
                 if self._drain.is_set():

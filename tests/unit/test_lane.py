@@ -557,6 +557,24 @@ async def test_a_lane_with_a_newer_owner_publishes_nothing_again_and_fences_nobo
     assert world.publishes.commands == []
 
 
+async def test_who_sleeps_between_the_question_and_its_producer_publishes_nothing_again() -> None:
+    world = World(b"a", b"b")
+    world.publishes.faults = [lambda *_: Unpublished("it looked like a broken connection")]
+    opened = world.publishes.open
+
+    async def open_late() -> None:
+        if world.publishes.opened:
+            world.row.owner = uuid4()  # meanwhile a successor took the row
+        await opened()
+
+    world.publishes.open = open_late  # type: ignore[method-assign]
+    running, _ = world.start()
+    with pytest.raises(LaneLost, match="another worker has taken the lane"):
+        await in_time(running, "the lane ended", seen=world.state)
+
+    assert (world.publishes.opened, world.publishes.published) == (2, [])
+
+
 async def test_a_database_that_cannot_name_the_owner_is_waited_for_before_a_batch_is_published_again() -> None:
     world = World(b"1", b"2")
     world.publishes.faults = [lambda *_: Unpublished("lost")]
