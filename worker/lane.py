@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
@@ -53,6 +54,8 @@ IDLE_SECONDS: Final = 0.5
 """How long one look for new records waits: a lane that is told to drain ends within this."""
 QUIET_LOOKS: Final = 10
 """After so many looks in vain a lane is idle, and has time for what brings nobody an answer."""
+ROW_SECONDS: Final = 15.0
+"""After so long an idle lane asks whether it is still its own: a person may have ordered it otherwise."""
 LOSSES_SECONDS: Final = 5.0
 """After so long it is asked again whether a person has acknowledged what the lane has lost."""
 BROKER_SECONDS: Final = 15.0
@@ -203,6 +206,7 @@ class Lane:
         self._topic_id: UUID | None = None
         self._has_lost = False
         self._losses_seen = 0.0
+        self._row_seen = time.monotonic()
         self._quiet = 0
         self._drain = asyncio.Event()
         self._patience = Patience()
@@ -515,6 +519,7 @@ class Lane:
         if self._quiet < QUIET_LOOKS:
             return hold
         self._quiet = 0
+        await self._look_at_the_row()
         position = position_of(self._tools.consumer, self._source)
         if position is None or position <= (self._committed or 0):
             return hold
@@ -526,6 +531,14 @@ class Lane:
             self._over()
             await self._until_published((), position)
         return hold
+
+    async def _look_at_the_row(self) -> None:
+        """Raises ``LaneLost`` if an idle lane has a newer owner, whom it would meet at its next command only."""
+        if time.monotonic() - self._row_seen < ROW_SECONDS:
+            return
+        self._row_seen = time.monotonic()
+        with suppress(DependencyAway):  # the probe says so
+            await self._require_owned()
 
     async def _handle(self, hold: Hold, batch: Sequence[Delivery]) -> Hold:
         """Decide and commit in Postgres, then publish and commit in Kafka."""

@@ -851,6 +851,21 @@ async def test_a_drained_lane_notes_that_all_is_published() -> None:
     assert (world.row.first_offset, world.row.next_offset) == (1, 1)
 
 
+async def test_an_idle_lane_notices_that_somebody_has_taken_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.lane.IDLE_SECONDS", 0.01)
+    monkeypatch.setattr("worker.lane.QUIET_LOOKS", 1)
+    monkeypatch.setattr("worker.lane.ROW_SECONDS", 0)
+    world = World(b"a")
+    running, _ = world.start()
+    await world.until(lambda: world.row.settled == 1)
+    world.row.away_times = 2  # which is no reason to let go
+    await world.until(lambda: not world.row.away_times)
+    world.row.owner = uuid4()  # a person has chosen a way out, or another worker works on it
+
+    with pytest.raises(LaneLost, match="another worker has taken the lane"):
+        await in_time(running, "the lane ended", seen=world.state)
+
+
 async def test_a_database_that_is_away_at_a_drain_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.lane.IDLE_SECONDS", 60)
     world = World(b"a")
