@@ -105,8 +105,7 @@ def test_what_is_removed_unread_under_a_worker_is_told(scene: Scene) -> None:
 
 def test_transitions_whose_commands_are_gone_are_published_all_the_same(scene: Scene) -> None:
     send(scene, 6, "decided")
-    with scene.worker(command=faulty("between_the_commits:1:SIGKILL")) as worker:
-        worker.wait_end(what="was killed after it had decided")
+    scene.worker(command=faulty("between_the_commits:1:SIGKILL")).start().wait_end(what="was killed in between")
     decided = len(history(scene))
     assert decided
     assert scene.transitions() == []
