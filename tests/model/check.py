@@ -97,11 +97,13 @@ CONFIGURATIONS: Final = (
     Run("commands are removed unread", "N=2 RETENTIONS=1 CRASHES=1 REBALANCES=1"),
     Run("removed in two steps", "RETENTIONS=2 CRASHES=1"),
     Run("removed, an answer is lost", "N=2 RETENTIONS=1 CRASHES=1 LOST=1"),
+    Run("removed, and a former owner publishes again", "N=2 RETENTIONS=1 REBALANCES=1 LOST=1"),
     Run("the group's offset expires", "EXPIRIES=1 STOPS=1 CRASHES=1"),
     Run("removed unread, and the offset expires", "N=2 RETENTIONS=1 EXPIRIES=1 STOPS=1 CRASHES=1", quick=True),
     Run("the offset expires, with a zombie", "N=2 EXPIRIES=1 STOPS=1 CRASHES=1 REBALANCES=1"),
     Run("Postgres is put back", "RESTORES=1 CRASHES=1"),
     Run("Postgres is put back, with a zombie", "N=2 RESTORES=1 REBALANCES=1"),
+    Run("Postgres is put back, a former owner publishes again", "N=2 RESTORES=1 REBALANCES=1 LOST=1"),
     Run("Postgres is put back, an answer is lost", "N=2 RESTORES=1 CRASHES=1 LOST=1", quick=True),
     Run("the log is cut, and its start goes on", "CUTS=1 RETENTIONS=1 STOPS=1", quick=True),
     Run("the log is cut, with a zombie", "N=2 CUTS=1 CRASHES=1 REBALANCES=1"),
@@ -152,6 +154,7 @@ MUTANTS: Final = (
     Run("NO_RESTART", "N=2 REBALANCES=1", "P1"),
     Run("NO_HEARTBEAT", "N=2 REBALANCES=1 DEAF=1", "P5", live=True),
     Run("NO_QUESTION", "N=2 REBALANCES=1 DEAF=1 MASKED=-1", "P5", live=True),
+    Run("NO_SECOND_QUESTION", "N=2 RETENTIONS=1 REBALANCES=1 LOST=1", "P4"),
     Run("NO_CANCEL", "N=2 REBALANCES=1", "P5", live=True),
     Run("NO_HALVING", "N=2 LARGE=1", "P1"),
     Run("WHOLE_BOUNDARY", "N=2 LARGE=1", "P4"),
@@ -168,6 +171,7 @@ MUTANTS: Final = (
     Run("LOSE_UNOWNED", "N=2 RETENTIONS=1 REBALANCES=1", "P6"),
     Run("NO_ORDER", "N=2 RETENTIONS=1 CRASHES=1", "P4"),
     Run("FORGET_EARLY", "N=2 RETENTIONS=1 CRASHES=1", "P4"),
+    Run("FORGET_UNSETTLED", "N=2 RESTORES=1", "P4"),
     Run("ORDER_UNSETTLED", "N=2 RETENTIONS=1 CRASHES=1", "P4"),
     Run("ORDER_UNASKED", "N=1 RESTORES=1 REBALANCES=1", "P4"),
     Run("NO_SETTLE", "N=2 EXPIRIES=1 STOPS=1", "P2"),
@@ -195,9 +199,6 @@ MUTANTS: Final = (
 REMARKS: Final = (
     Run("NO_OWNER_CHECK: next_offset alone tells owners apart", "N=2 CRASHES=1 REBALANCES=1 LOST=1 NO_OWNER_CHECK=1"),
     Run("OPEN_BEFORE_OWN: the order of these two is free", "N=2 CRASHES=1 REBALANCES=1 LOST=1 OPEN_BEFORE_OWN=1"),
-    Run("GAP: removed unread, a former owner publishes again", "N=2 RETENTIONS=1 REBALANCES=1 LOST=1", "P4"),
-    Run("ASKED_AGAIN closes it", "N=2 RETENTIONS=1 REBALANCES=1 LOST=1 ASKED_AGAIN=1"),
-    Run("HASTY: a person orders again before Kafka has it", "N=2 RESTORES=1 HASTY=1", "P4"),
 )
 
 

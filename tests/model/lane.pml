@@ -121,6 +121,9 @@
 #ifndef NO_QUESTION
 #define NO_QUESTION 0
 #endif
+#ifndef NO_SECOND_QUESTION
+#define NO_SECOND_QUESTION 0
+#endif
 #ifndef NO_REPLACEMENT
 #define NO_REPLACEMENT 0
 #endif
@@ -163,12 +166,6 @@
 #ifndef LOSE_SILENTLY
 #define LOSE_SILENTLY 0
 #endif
-#ifndef HASTY
-#define HASTY 0
-#endif
-#ifndef ASKED_AGAIN
-#define ASKED_AGAIN 0
-#endif
 #ifndef LOSE_ANSWERED
 #define LOSE_ANSWERED 0
 #endif
@@ -189,6 +186,9 @@
 #endif
 #ifndef FORGET_EARLY
 #define FORGET_EARLY 0
+#endif
+#ifndef FORGET_UNSETTLED
+#define FORGET_UNSETTLED 0
 #endif
 #ifndef NO_SETTLE
 #define NO_SETTLE 0
@@ -367,8 +367,6 @@ bit again[N];                /* it may be answered once more */
 byte lately;                 /* where the last batch that Postgres has committed begins */
 bit at_rest;                 /* a lane has found everything published since, or was stopped in good order */
 #endif
-/* Where a batch is published again, a former owner that has asked before may do so after the loss was written down. */
-#define AT_MOST (!ASKED_AGAIN && (LOST > 0 || LATE > 0 || REFUSALS > 0 || MASKED != 0 || LARGE < N))
 #define HAD(k) (told[k] || WRITTEN(k) || EXCUSED(k) || (k) == MARKER)
 
 /* ---- one late request */
@@ -744,36 +742,38 @@ _require_owned:                                        /* Postgres is asked befo
 
 open:                                                  /* InitProducerId, of the first producer and of every later one */
   if
-  :: atomic { NO_SETTLING && AT_LEAST(me) -> skip }
+  :: atomic { NO_SETTLING && AT_LEAST(me) -> goto opened }
   :: atomic { UNCANCELLED && txn[ID(me)] == ONGOING && !(NO_SETTLING && AT_LEAST(me)) ->
        new_epoch(ID(me)); txn[ID(me)] = TO_ABORT; ASK_AGAIN(1); printf("SAY %d: InitProducerId meets an open transaction\n", me); goto open }
   :: atomic { UNCANCELLED && (txn[ID(me)] == EMPTY || txn[ID(me)] >= COMMITTED) && !(NO_SETTLING && AT_LEAST(me)) ->
        new_epoch(ID(me)); txn[ID(me)] = EMPTY; valid[me] = 1; tainted[me] = 0; failed[me] = 0; ASK_AGAIN(0);
-       printf("SAY %d: a producer is open\n", me) }
+       printf("SAY %d: a producer is open\n", me);
+       if :: reopening[me] == 0 -> goto opened :: else fi }
   :: atomic { away > 0 && reopening[me] == 0 -> away--; valid[me] = 0; goto _own }
   :: CRASH :: CANCEL
   fi;
+#if !NO_SECOND_QUESTION
+  if                                                   /* _require_owned: who takes the lane from now on fences this producer */
+  :: atomic { owner == me -> skip }
+  :: atomic { owner != me -> goto confirmed_after }
+  :: atomic { DEAF && member != me && OUTWAITED ->     /* deaf to Postgres too: DependencyAway, and all of it again */
+       printf("SAY %d: hears nothing of postgres\n", me); goto _require_owned }
+  :: CRASH :: CANCEL
+  fi;
+#endif
+  goto _read_committed;
+
+opened:                                                /* the first producer */
 #if OPEN_BEFORE_OWN
   if
-  :: atomic { reopening[me] == 0 -> owner = me; seen[me] = next_offset }
-  :: atomic { reopening[me] != 0 -> skip }
+  :: atomic { owner = me; seen[me] = next_offset }
   :: CRASH :: CANCEL
   fi;
 #endif
-
 #if ORDERS
   if
-  :: atomic { reopening[me] == 0 && to_order[me] -> goto _carry_out }
-  :: atomic { reopening[me] == 0 && !to_order[me] && losing[me] -> losing[me] = 0; goto _take }
-  :: atomic { reopening[me] != 0 || (!to_order[me] && !losing[me]) -> skip }
-  fi;
-#endif
-
-#if ASKED_AGAIN
-  if                                                   /* a successor that takes the lane from now on fences this producer */
-  :: atomic { reopening[me] == 0 || owner == me -> skip }
-  :: atomic { reopening[me] != 0 && owner != me -> goto confirmed_after }
-  :: CRASH :: CANCEL
+  :: atomic { to_order[me] -> goto _carry_out }
+  :: atomic { !to_order[me] -> skip }
   fi;
 #endif
 
@@ -1158,7 +1158,7 @@ _lose:                                                 /* lose_commands: one sta
          :: j < lost_to[me] ->
             written[j]++;
             assert(property_6 || written[j] == 1);
-            assert(property_6 || AT_MOST || told[j] == 0 || AGAIN(j));
+            assert(property_6 || NO_SECOND_QUESTION || told[j] == 0 || AGAIN(j));
             if :: rec[j] == 0 -> skipped[j] = 1 :: else fi;
             j++
          :: else -> break
@@ -1214,13 +1214,26 @@ _carry_out:                                            /* the owner is asked for
   :: atomic { lost > 0 -> lost--; forget_lane(); goto _own }    /* never arrived */
   :: CRASH :: CANCEL
   fi;
+#if ORDER_UNSETTLED || FORGET_UNSETTLED
+  goto order_done;
+#endif
+settle_order:                                          /* open: another producer */
+  if
+  :: atomic { txn[0] == ONGOING -> new_epoch(0); txn[0] = TO_ABORT; goto settle_order }         /* a successor's */
+  :: atomic { txn[0] == EMPTY || txn[0] >= COMMITTED -> new_epoch(0); txn[0] = EMPTY; valid[me] = 1; printf("SAY %d: the order is settled\n", me);
+       if :: FORGET_UNSETTLED -> goto carried_out :: else fi }
+  :: atomic { lost > 0 -> lost--; forget_lane(); goto _own }
+  :: CRASH :: CANCEL
+  fi;
 order_done:
   if
-  :: atomic { owner == me && UNLOCKED -> ordered = 0; to_order[me] = 0;
+  :: atomic { owner == me && UNLOCKED -> ordered = 0; printf("SAY %d: the order is forgotten\n", me);
+       if :: FORGET_UNSETTLED -> goto settle_order :: else fi;
+carried_out:
+       to_order[me] = 0;
        if
-       :: ORDER_UNSETTLED && losing[me] -> losing[me] = 0; goto _take
-       :: ORDER_UNSETTLED && !losing[me] -> goto _read_committed
-       :: else -> goto open                            /* another producer settles it */
+       :: losing[me] -> losing[me] = 0; goto _take
+       :: else -> goto _read_committed
        fi }
   :: atomic { owner != me -> goto confirmed_after }
   :: CRASH :: CANCEL
@@ -1343,8 +1356,6 @@ inline cut(at) {             /* what comes later at these offsets are other comm
 #endif
 
 #if BLOCKS
-/* Assumed: nobody orders anything in the moment in which an order is forgotten, and Kafka has yet to carry it out. */
-#define TOLD_RIGHT (HASTY || txn[0] != TO_COMMIT || moving[0] > offset)
 inline mended(first, next, order) {
   printf("SAY a person: the row is to be %d to %d, the order (plus 1) %d, instead of %d to %d; committed %d\n", first, next, order, first_offset, next_offset, offset);
   first_offset = first; next_offset = next; ordered = order; owner = NOBODY; blocked = 0;
@@ -1395,18 +1406,18 @@ proctype World() {
        :: break
        od;
        d_step { put_back(j); j = 0 } }
-  :: d_step { unopened && blocked && TOLD_RIGHT -> pass_over(0, offset); mended(offset, offset, 0) }           /* skip */
-  :: d_step { unopened && blocked && TOLD_RIGHT -> mended(LOG_START, LOG_START, LOG_START + 1) }               /* from-start */
-  :: d_step { AHEAD && !blocked && TOLD_RIGHT -> mended(next_offset, next_offset, next_offset + 1) }           /* redo */
-  :: d_step { AHEAD && !blocked && TOLD_RIGHT -> pass_over(next_offset, offset); mended(offset, offset, 0) }   /* skip */
+  :: d_step { unopened && blocked -> pass_over(0, offset); mended(offset, offset, 0) }                          /* skip */
+  :: d_step { unopened && blocked -> mended(LOG_START, LOG_START, LOG_START + 1) }                              /* from-start */
+  :: d_step { AHEAD && !blocked -> mended(next_offset, next_offset, next_offset + 1) }                          /* redo */
+  :: d_step { AHEAD && !blocked -> pass_over(next_offset, offset); mended(offset, offset, 0) }                  /* skip */
 #endif
 #if CUTS
   :: d_step { cuts > 0 && NOBODY_WORKS && LOG_START == 0 && next_offset > 0 -> cuts--; cut(0) }
   :: d_step { cuts > 0 && NOBODY_WORKS && LOG_START <= 1 && next_offset > 1 -> cuts--; cut(1) }
   :: d_step { cuts > 0 && NOBODY_WORKS && LOG_START <= 2 && next_offset > 2 -> cuts--; cut(2) }
   :: d_step { log_end < N -> log_end++ }
-  :: d_step { (blocked || (NO_BLOCK && CONTRADICTED)) && TOLD_RIGHT -> pass_over(0, LOG_START); mended(LOG_START, log_end, LOG_START + 1) }    /* from-start */
-  :: d_step { (blocked || (NO_BLOCK && CONTRADICTED)) && TOLD_RIGHT -> pass_over(0, log_end); mended(log_end, log_end, log_end + 1) }          /* from-end */
+  :: d_step { blocked || (NO_BLOCK && CONTRADICTED) -> pass_over(0, LOG_START); mended(LOG_START, log_end, LOG_START + 1) }    /* from-start */
+  :: d_step { blocked || (NO_BLOCK && CONTRADICTED) -> pass_over(0, log_end); mended(log_end, log_end, log_end + 1) }          /* from-end */
 #endif
   :: d_step { txn[0] == TO_COMMIT || txn[0] == TO_ABORT -> write_markers(0) }
 #if ID_PER_WORKER
