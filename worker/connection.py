@@ -37,7 +37,7 @@ def _written(connection: AIOKafkaConnection, request: Any, expect_response: bool
 async def _sent(
     client: AIOKafkaClient, node_id: Any, request: Any, *, group: ConnectionGroup = ConnectionGroup.DEFAULT
 ) -> Any:
-    """What is closed after a timeout is the connection that was slow.
+    """Send, and after a timeout close the connection that was slow.
 
     The client looks it up by its name once more: there may be none by then (``KeyError``), or one that has taken its
     place, with the requests of others.

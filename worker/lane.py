@@ -37,7 +37,7 @@ from worker.errors import (
 )
 from worker.fuse import Fuse
 from worker.kafka import position_of
-from worker.losses import Loss, losses
+from worker.losses import Loss, losses, removed, unacknowledged
 from worker.model import Answered, Coordinates, Delivery, Outcome, lane_name
 from worker.observe import Health, LaneState, Metrics
 from worker.patience import Patience, carried_out, done_before, pause
@@ -112,8 +112,11 @@ class Tools:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where a lane begins to read. ``set_back``: somebody asks for answers again that were already given. ``lost`` are
-    the offsets before it that were removed from the log, and whose commands, if they held any, nobody was answered."""
+    """The place where a lane begins to read.
+
+    ``set_back``: somebody asks for answers again that were already given. ``lost``: offsets before it that were removed
+    from the log, and whose commands, if they held any, nobody was answered.
+    """
 
     position: int
     set_back: bool = False
@@ -141,14 +144,13 @@ def where_to_start(
             f" re-created. {_WAYS_OUT}"
         )
     if committed is None:
-        return Start(max(first, log_start), lost=range(first, max(first, log_start)))
+        return Start(max(first, log_start), lost=removed(committed, first, log_start))
     if committed > following:
         raise LaneBlocked(
             f"the committed offset is {committed}, but commands were decided up to {following} only: Postgres has lost"
             f" commits, or the offset was set forward by hand. {_WAYS_OUT}"
         )
-    unanswered = max(committed, first)
-    lost = range(unanswered, max(unanswered, log_start))
+    lost = removed(committed, first, log_start)
     return Start(max(committed, log_start), set_back=committed < first, lost=lost)
 
 
@@ -364,7 +366,7 @@ class Lane:
         except DependencyAway:  # who decides says so
             self._has_lost = True  # perhaps: it is to be asked again
             return
-        unseen = [str(loss) for loss in found if loss.acknowledged_at is None]
+        unseen = [str(loss) for loss in unacknowledged(found)]
         self._has_lost = bool(unseen)
         self._tools.health.lost(self._source, unseen)
 

@@ -19,7 +19,7 @@ from worker.browse import Span, browser
 from worker.database import Row
 from worker.errors import DependencyAway, LaneBlocked, WorkerError
 from worker.lane import Start, where_to_start
-from worker.losses import Loss, losses
+from worker.losses import Loss, losses, unacknowledged
 from worker.migrate import owner_connection
 from worker.settings import Settings
 from worker.sql import statement
@@ -84,6 +84,7 @@ class Decided:
     transitions: int
     blocked: str | None = None
     """The reason not to start, where one was written down: the log is not the one that it has decided on."""
+    losses: tuple[Loss, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +96,16 @@ class Lane:
     committed: int | None
     decided: Decided | None
     member: Member | None
-    losses: tuple[Loss, ...] = ()
-    """All that is known to be lost, acknowledged or not."""
+
+    @property
+    def losses(self) -> tuple[Loss, ...]:
+        """All that is known to be lost, acknowledged or not."""
+        return () if self.decided is None else self.decided.losses
 
     @property
     def unseen(self) -> tuple[Loss, ...]:
-        """What is lost, and nobody has acknowledged."""
-        return tuple(loss for loss in self.losses if loss.acknowledged_at is None)
+        """The losses that nobody has acknowledged."""
+        return unacknowledged(self.losses)
 
     @property
     def start(self) -> Start | LaneBlocked | None:
@@ -184,17 +188,9 @@ async def lanes(settings: Settings) -> tuple[Lane, ...]:
             rows = await connection.fetch(statement("lanes_of_group"), cluster, settings.kafka.group_id, list(topics))
             lost = await losses(connection, [row["id"] for row in rows])
         logs = {span.source: span for spans in (await kafka.spans(*topics)).values() for span in spans}
-    decided = {TopicPartition(row["topic"], row["partition"]): _decided(row) for row in rows}
-    lost_at = {TopicPartition(row["topic"], row["partition"]): lost.get(row["id"], ()) for row in rows}
+    decided = {TopicPartition(row["topic"], row["partition"]): _decided(row, lost) for row in rows}
     return tuple(
-        Lane(
-            source,
-            logs.get(source),
-            committed.get(source),
-            decided.get(source),
-            members.get(source),
-            lost_at.get(source, ()),
-        )
+        Lane(source, logs.get(source), committed.get(source), decided.get(source), members.get(source))
         for source in sorted(logs.keys() | decided.keys(), key=lambda each: (topics.index(each.topic), each.partition))
     )
 
@@ -342,7 +338,7 @@ async def _order(settings: Settings, planned: Sequence[tuple[Lane, Remedy]], now
                 raise CannotMend(f"{name(lane.source)} has moved meanwhile: look again. Nothing was changed")
 
 
-def _decided(row: Row) -> Decided:
+def _decided(row: Row, lost: Mapping[int, tuple[Loss, ...]]) -> Decided:
     return Decided(
         row=row["id"],
         owner=row["owner"],
@@ -352,6 +348,7 @@ def _decided(row: Row) -> Decided:
         ordered=row["ordered_offset"],
         transitions=row["chain_sequence"],
         blocked=row["blocked"],
+        losses=lost.get(row["id"], ()),
     )
 
 

@@ -3,7 +3,7 @@
 Retention removes what is old, read or not. Nobody can bring it back; but nobody is to learn of it from a customer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -29,6 +29,20 @@ class Loss:
         return range_lost(self.begin, self.end, self.decided)
 
 
+def unacknowledged(found: Iterable[Loss]) -> tuple[Loss, ...]:
+    """The losses that no person has acknowledged yet, in the same order."""
+    return tuple(loss for loss in found if loss.acknowledged_at is None)
+
+
+def removed(committed: int | None, first: int, log_start: int) -> range:
+    """The offsets that were removed from the log before they were answered; empty if there are none.
+
+    ``committed`` is the group's offset, ``first`` the lane's ``first_offset``: what lies below either was answered.
+    """
+    answered = first if committed is None else max(committed, first)
+    return range(answered, max(answered, log_start))
+
+
 def range_lost(begin: int, end: int, decided: int) -> str:
     """A loss in words; the arguments are as in :class:`Loss`."""
     which = f"offset {begin}" if end - begin == 1 else f"offsets {begin} to {end - 1}"
@@ -39,7 +53,7 @@ def range_lost(begin: int, end: int, decided: int) -> str:
 
 
 async def losses(connection: Connection, lanes: Sequence[int]) -> dict[int, tuple[Loss, ...]]:
-    """What each of these lanes has lost, oldest first, acknowledged or not. ``lanes`` are ids of rows."""
+    """The losses of each of these lanes, oldest first, acknowledged or not. ``lanes`` are ids of rows."""
     found: dict[int, list[Loss]] = {}
     for row in await connection.fetch(statement("losses"), list(lanes)):
         found.setdefault(row["lane"], []).append(_loss(row))

@@ -193,7 +193,7 @@ class Health:
         self._lost[source] = losses
 
     def losses(self) -> int:
-        """How many losses nobody has acknowledged."""
+        """The number of losses that nobody has acknowledged."""
         return sum(map(len, self._lost.values()))
 
     def lanes(self) -> Mapping[TopicPartition, LaneHealth]:

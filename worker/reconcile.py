@@ -23,7 +23,7 @@ from worker.browse import Browser, Span, browser, header, is_dry_run
 from worker.database import Row
 from worker.errors import WorkerError
 from worker.lanes import committed_offsets
-from worker.losses import Loss, losses, range_lost
+from worker.losses import Loss, losses, range_lost, removed, unacknowledged
 from worker.matching import Due, Matching, Seen, Unmatched, in_order
 from worker.migrate import owner_connection
 from worker.model import Coordinates, command_key, coordinates_of, rfc3339
@@ -199,19 +199,17 @@ def _find_lost(
     before: Sequence[Row],
     losses: Mapping[int, Sequence[Loss]],
 ) -> None:
-    """What a worker has noticed and nobody has acknowledged, and what no worker has come to yet."""
+    """Report the losses that nobody has acknowledged, and those that no worker has come to yet."""
     for row in before:
         source = _source(row)
         where = f"{source.topic}/{source.partition}"
-        for loss in losses.get(row["id"], ()):
-            if loss.acknowledged_at is None:
-                report.differs(Kind.LOST, where, f"{loss}; noticed at {rfc3339(loss.noticed_at)}")
+        for loss in unacknowledged(losses.get(row["id"], ())):
+            report.differs(Kind.LOST, where, f"{loss}; noticed at {rfc3339(loss.noticed_at)}")
         log, first = logs.get(source), row["first_offset"]
         if log is None or first is None or row["ordered_offset"] is not None:
             continue
-        answered = max(first, committed.get(source, first))
-        if answered < log.begin:
-            report.differs(Kind.LOST, where, range_lost(answered, log.begin, row["next_offset"]))
+        if lost := removed(committed.get(source), first, log.begin):
+            report.differs(Kind.LOST, where, range_lost(lost.start, lost.stop, row["next_offset"]))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -379,7 +377,7 @@ class _Work:
                 yield row
 
     def _kept_since(self) -> datetime:
-        """What is older may be retired, also while all this is read."""
+        """The moment before which anything may be retired, also while all this is read."""
         return self.clock() - timedelta(days=self.settings.record_retention_days)
 
     # --- dry runs -----------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from confluent_kafka import Producer
 
 from tests import waiting
 from tests.acceptance.clients import Outgoing, consumed_offsets, log_ends
+from tests.acceptance.deliveries import in_both_deliveries
 from tests.acceptance.scene import Scene, body, status
 from tests.acceptance.worker_process import WorkerProcess
 from tests.pace import patience
@@ -31,19 +32,12 @@ def gauge(worker: WorkerProcess, name: str, topic: str) -> float:
     return next((float(line[len(label) :]) for line in worker.metrics().splitlines() if line.startswith(label)), -1.0)
 
 
-@pytest.mark.parametrize(
-    "delivery",
-    [
-        "exactly_once",
-        pytest.param(
-            "at_least_once",
-            marks=pytest.mark.slow(
-                why="the same story in the other delivery: 11 s",
-                instead="tests/acceptance/test_backlog.py"
-                "::test_the_group_comes_to_rest_behind_the_markers_of_transactional_senders",
-            ),
-        ),
-    ],
+@in_both_deliveries(
+    pytest.mark.slow(
+        why="the same story in the other delivery: 11 s",
+        instead="tests/acceptance/test_backlog.py"
+        "::test_the_group_comes_to_rest_behind_the_markers_of_transactional_senders",
+    )
 )
 def test_the_group_comes_to_rest_behind_the_markers_of_transactional_senders(scene: Scene, delivery: str) -> None:
     one, two = scene.new_tokens(2)

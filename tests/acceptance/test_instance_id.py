@@ -2,24 +2,18 @@
 
 import pytest
 
+from tests.acceptance.deliveries import in_both_deliveries
 from tests.acceptance.scene import Load, Scene
 from tests.acceptance.test_two_workers import wait_for_all
 
 pytestmark = pytest.mark.real_kafka
 
 
-@pytest.mark.parametrize(
-    "delivery",
-    [
-        "exactly_once",
-        pytest.param(
-            "at_least_once",
-            marks=pytest.mark.slow(
-                why="the same story in the other delivery: 8 s",
-                instead="tests/acceptance/test_instance_id.py::test_the_fenced_one_ends_and_names_the_variable",
-            ),
-        ),
-    ],
+@in_both_deliveries(
+    pytest.mark.slow(
+        why="the same story in the other delivery: 8 s",
+        instead="tests/acceptance/test_instance_id.py::test_the_fenced_one_ends_and_names_the_variable",
+    )
 )
 def test_the_fenced_one_ends_and_names_the_variable(scene: Scene, delivery: str) -> None:
     load = Load(scene, scene.new_tokens(200))

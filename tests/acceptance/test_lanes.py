@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 
 from tests.acceptance.clients import Outgoing
+from tests.acceptance.deliveries import in_both_deliveries
 from tests.acceptance.scene import PARTITIONS, Load, Scene, answer, body, history, status
 from tests.acceptance.test_history_and_explain import run
 from tests.acceptance.worker_process import WorkerProcess
@@ -85,19 +86,12 @@ def test_every_lane_is_listed_with_who_works_on_it_and_where_it_stands(scene: Sc
     assert (unknown.returncode, "there is no partition" in unknown.stderr) == (1, True)
 
 
-@pytest.mark.parametrize(
-    "delivery",
-    [
-        "exactly_once",
-        pytest.param(
-            "at_least_once",
-            marks=pytest.mark.slow(
-                why="the same story in the other delivery: 20 s",
-                instead="tests/acceptance/test_lanes.py"
-                "::test_an_offset_set_forward_by_hand_is_taken_back_while_the_worker_runs",
-            ),
-        ),
-    ],
+@in_both_deliveries(
+    pytest.mark.slow(
+        why="the same story in the other delivery: 20 s",
+        instead="tests/acceptance/test_lanes.py"
+        "::test_an_offset_set_forward_by_hand_is_taken_back_while_the_worker_runs",
+    )
 )
 def test_an_offset_set_forward_by_hand_is_taken_back_while_the_worker_runs(scene: Scene, delivery: str) -> None:
     load = Load(scene, scene.new_tokens(COMMANDS))

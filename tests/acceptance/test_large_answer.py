@@ -5,6 +5,7 @@ from typing import Final
 import pytest
 
 from tests.acceptance.clients import Outgoing
+from tests.acceptance.deliveries import in_both_deliveries
 from tests.acceptance.scene import Scene, answer, body, event_id, history, status
 
 pytestmark = pytest.mark.real_kafka
@@ -19,18 +20,11 @@ def limit(scene: Scene, topic: str, size: int) -> None:
     scene.set_up(topic, "max.message.bytes", str(size))
 
 
-@pytest.mark.parametrize(
-    "delivery",
-    [
-        "exactly_once",
-        pytest.param(
-            "at_least_once",
-            marks=pytest.mark.slow(
-                why="the same story in the other delivery: 6 s",
-                instead="tests/acceptance/test_large_answer.py::test_an_answer_too_large_keeps_its_status_and_loses_its_data",
-            ),
-        ),
-    ],
+@in_both_deliveries(
+    pytest.mark.slow(
+        why="the same story in the other delivery: 6 s",
+        instead="tests/acceptance/test_large_answer.py::test_an_answer_too_large_keeps_its_status_and_loses_its_data",
+    )
 )
 def test_an_answer_too_large_keeps_its_status_and_loses_its_data(scene: Scene, delivery: str) -> None:
     codes = scene.new_tokens(6)

@@ -28,7 +28,7 @@ ONCE_PER_LANE: Final = frozenset({"before_the_row", "before_the_init", "after_th
 STRIKE_SECONDS: Final = 15.0
 INSTANCE_ID: Final = "WORKER_KAFKA__GROUP_INSTANCE_ID"
 FENCED: Final = 1
-"""What a worker ends with that has lost its place to a later comer."""
+"""The exit code of a worker that has lost its place to a later comer."""
 EXPIRED_SECONDS: Final = TRANSACTION_SECONDS + EXPIRATION_SECONDS + 10.0
 """An open transaction is aborted first; after that the broker looks every few seconds for what it may forget."""
 

@@ -142,10 +142,10 @@ class Row:
     away_times: int = 0
     """How often the question for the owner meets a database that is away."""
     lost: list[tuple[int, int, int]] = field(default_factory=list)
-    """What was written down as lost: begin, end, and the end of what was decided."""
+    """The losses that were written down: begin, end, and the end of what was decided."""
     acknowledged: bool = False
     losses_untold: int = 0
-    """How often the question for what is lost meets a database that is away."""
+    """Times that the question for what is lost meets a database that is away."""
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator["Row"]:
