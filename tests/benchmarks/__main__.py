@@ -20,14 +20,24 @@ from tests.benchmarks.inflating import inflating
 from tests.benchmarks.latency import latency
 from tests.benchmarks.rehearsing import rehearsing
 from tests.benchmarks.report import Report
+from tests.benchmarks.retiring import retiring
+from tests.benchmarks.snapshot import snapshot
 from tests.benchmarks.stage import open_stage
 from tests.benchmarks.submitting import submitting
 from tests.providers import Unavailable
 
-SECTIONS: Final = (
-    *("compare", "latency", "capacity", "growth", "audit"),
-    *("bulk", "submit", "import", "dry-run", "inflating"),
-)
+PLAIN: Final = {
+    "capacity": capacity,
+    "growth": growth,
+    "audit": auditing,
+    "bulk": bulk,
+    "import": importing,
+    "dry-run": rehearsing,
+    "inflating": inflating,
+    "retention": retiring,
+}
+IN_ROUNDS: Final = {"submit": submitting, "snapshot": snapshot}
+SECTIONS: Final = ("compare", "latency", *PLAIN, *IN_ROUNDS)
 
 
 async def run(options: argparse.Namespace) -> None:
@@ -44,22 +54,12 @@ async def run(options: argparse.Namespace) -> None:
             saturation = (await compare(stage, report, options.quick, rounds=options.rounds)).saturation
         if "latency" in options.only:
             await latency(stage, report, options.quick, saturation=saturation)
-        if "capacity" in options.only:
-            await capacity(stage, report, options.quick)
-        if "growth" in options.only:
-            await growth(stage, report, options.quick)
-        if "audit" in options.only:
-            await auditing(stage, report, options.quick)
-        if "bulk" in options.only:
-            await bulk(stage, report, options.quick)
-        if "submit" in options.only:
-            await submitting(stage, report, options.quick, rounds=options.rounds)
-        if "import" in options.only:
-            await importing(stage, report, options.quick)
-        if "dry-run" in options.only:
-            await rehearsing(stage, report, options.quick)
-        if "inflating" in options.only:
-            await inflating(stage, report, options.quick)
+        for name, measure in PLAIN.items():
+            if name in options.only:
+                await measure(stage, report, options.quick)
+        for name, in_turn in IN_ROUNDS.items():
+            if name in options.only:
+                await in_turn(stage, report, options.quick, rounds=options.rounds)
         report.keep("commit latency at the end, ms", await stage.commit_latency() * 1000)
     report.write()
 
@@ -75,7 +75,7 @@ def sections(text: str) -> list[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description="Measure the worker.")
     parser.add_argument("--only", type=sections, default=list(SECTIONS), help=f"some of: {','.join(SECTIONS)}")
-    parser.add_argument("--rounds", type=int, help=f"of compare and submit (default {ROUNDS}, quick 1)")
+    parser.add_argument("--rounds", type=int, help=f"of compare, submit and snapshot (default {ROUNDS}, quick 1)")
     parser.add_argument("--quick", action="store_true", help="a little of everything: for trying out, not for figures")
     parser.add_argument("--out", type=Path, default=Path("build", "bench"), help="where figures and plots go")
     options = parser.parse_args()

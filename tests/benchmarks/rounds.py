@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from statistics import median
 from typing import Final
@@ -21,6 +21,13 @@ WARM: Final = 20 * PARTITIONS
 """So many commands come before those that are measured: code is loaded, connections stand, statements are prepared."""
 SHOWN_LOG: Final = 4000
 """Characters of the end of a subject's log, for an error."""
+
+Beside = Callable[[TopicNames], AbstractAsyncContextManager[None]]
+"""What goes on beside a worker from when it is let go on the backlog to when it is through."""
+
+
+def _nothing(_: TopicNames) -> AbstractAsyncContextManager[None]:
+    return nullcontext()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +83,7 @@ async def play(
     partitions: int = PARTITIONS,
     workers: int = 1,
     variables: Mapping[str, str] | None = None,
+    beside: Beside = _nothing,
 ) -> Round:
     """Measure so many workers of the subject on a backlog whose access tokens are there, and check the answers.
 
@@ -96,7 +104,7 @@ async def play(
             if subject is POSTGRES:
                 done = await _without_kafka(stage, every, backlog)
             else:
-                done = await _with_kafka(stage, topics, every, backlog, warm)
+                done = await _with_kafka(stage, topics, every, backlog, warm, beside=beside)
         except Exception as error:
             error.add_note(f"{subject.title} wrote:\n{every[0].logs()[-SHOWN_LOG:]}")
             raise
@@ -105,7 +113,7 @@ async def play(
 
 
 async def _with_kafka(
-    stage: Stage, topics: TopicNames, workers: Sequence[WorkerProcess], backlog: Backlog, warm: str
+    stage: Stage, topics: TopicNames, workers: Sequence[WorkerProcess], backlog: Backlog, warm: str, *, beside: Beside
 ) -> Round:
     place = stage.bootstrap, topics.commands
     if len(workers) > 1:  # each must have joined before there is work, or the first does it all
@@ -118,12 +126,13 @@ async def _with_kafka(
         each.pause()
     await asyncio.to_thread(send_all, *place, backlog.written)
     await stage.settle()
-    meter, wal = _meter(stage, workers), await stage.wal()
-    began_ms = time.time() * 1000
-    for each in workers:
-        each.resume()
-    await _through(stage, topics, workers)
-    usage, wal = meter.stop(), await stage.wal() - wal
+    async with beside(topics):
+        meter, wal = _meter(stage, workers), await stage.wal()
+        began_ms = time.time() * 1000
+        for each in workers:
+            each.resume()
+        await _through(stage, topics, workers)
+        usage, wal = meter.stop(), await stage.wal() - wal
     for each in workers:
         await asyncio.to_thread(each.terminate)
     answers = await asyncio.to_thread(answered, stage.bootstrap, topics.results, backlog.run)
