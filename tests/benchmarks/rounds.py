@@ -26,7 +26,7 @@ Beside = Callable[[TopicNames], AbstractAsyncContextManager[None]]
 """What goes on beside a worker from when it is let go on the backlog to when it is through."""
 
 
-def _nothing(_: TopicNames) -> AbstractAsyncContextManager[None]:
+def nothing(_: TopicNames) -> AbstractAsyncContextManager[None]:
     return nullcontext()
 
 
@@ -83,7 +83,7 @@ async def play(
     partitions: int = PARTITIONS,
     workers: int = 1,
     variables: Mapping[str, str] | None = None,
-    beside: Beside = _nothing,
+    beside: Beside = nothing,
 ) -> Round:
     """Measure so many workers of the subject on a backlog whose access tokens are there, and check the answers.
 
