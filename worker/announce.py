@@ -2,6 +2,7 @@
 
 Imports have a lane of their own. Its row counts events where others count offsets: up to ``first_offset`` they are
 published, up to ``next_offset`` written. So whatever stops an import or a publication, the next one goes on from there.
+What was announced is marked in Kafka as well, so that a database that was put back is known for what it is.
 """
 
 import asyncio
@@ -17,8 +18,9 @@ from msgspec.structs import replace
 from schemas.states import LifeCycleState
 from worker.apply import Chain, sealed, write_facts
 from worker.database import Row
-from worker.errors import KAFKA_ERRORS, WorkerError, from_kafka
+from worker.errors import KAFKA_ERRORS, DependencyAway, LaneBlocked, WorkerError, from_kafka
 from worker.kafka import client_options
+from worker.mark import Mark, MarkForbidden, group_of, read_mark, write_mark
 from worker.migrate import owner_connection
 from worker.model import IMPORT_LANE, Fact, Value
 from worker.publish import WatchedProducer, send, started
@@ -49,11 +51,34 @@ class ImportLane(Value, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Announced:
-    """How many events were published now, how many are still waiting, and what they wait for (``None`` for nothing)."""
+    """How many events were published now, how many are still waiting, and what they wait for (``None`` for nothing).
+
+    ``unmarked``: why it is not known whether the database is older than what was announced; ``None`` if it is known.
+    """
 
     published: int
     waiting: int
     reason: str | None = None
+    unmarked: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Overtaken:
+    """Imports have announced up to the mark, of which this database knows nothing, or something else.
+
+    ``written``: how far the lane of imports has come in this database.
+    """
+
+    mark: Mark
+    written: int
+
+    def __str__(self) -> str:
+        known = (
+            f"knows of {self.written} events of theirs only"
+            if self.written < self.mark.sequence
+            else f"has another event there, of {self.written}"
+        )
+        return f"imports have announced up to sequence {self.mark.sequence}, and this database {known}"
 
 
 # --- written ----------------------------------------------------------------------------------------------------------
@@ -108,6 +133,60 @@ def _stored(row: Row) -> Fact:
     return replace(fact, hash=row["hash"])
 
 
+# --- compared ---------------------------------------------------------------------------------------------------------
+
+
+async def overtaken(connection: asyncpg.Connection, settings: Settings) -> Overtaken | None:
+    """Compare the database with what was announced of it; ``None`` if nothing contradicts it.
+
+    Raises ``MarkForbidden``, ``DependencyAway`` for Kafka.
+    """
+    mark = await read_mark(settings)
+    if mark is None or await connection.fetchval(statement("import_link"), mark.sequence) == mark.hash:
+        return None
+    row = await connection.fetchrow(statement("import_lane"))
+    return Overtaken(mark, 0 if row is None else row["written"])
+
+
+async def require_not_overtaken(connection: asyncpg.Connection, settings: Settings) -> None:
+    """Raises ``LaneBlocked`` if going on would say again what was said otherwise; else as :func:`overtaken`."""
+    found = await overtaken(connection, settings)
+    if found is not None:
+        raise LaneBlocked(
+            f"{found} ({settings.topics.transitions}, group {group_of(settings)}): it was put back to an older state,"
+            f" or is another one, and the same numbers would be announced twice. The ways out: put the right database"
+            f" in its place, and import again; or let imports go on behind what was announced: effective-worker import"
+            f" --mend"
+        )
+
+
+async def _mark_all(connection: asyncpg.Connection, settings: Settings) -> int:
+    """Mark all that is written as announced, and return how far that is. One after another, so the mark only grows."""
+    async with connection.transaction():
+        lane = await hold_import_lane(connection)
+        await write_mark(settings, Mark(lane.chain.sequence, lane.chain.hash))
+    return lane.chain.sequence
+
+
+async def mend(settings: Settings, *, carry_out: bool) -> Overtaken | None:
+    """Find out whether imports go on, ``None`` if they do; if told to ``carry_out``, let them, behind what was
+    announced. What this database has up to there is not announced.
+
+    The row comes first: cut short before the mark is set, imports stay blocked, and this is done again. Raises
+    ``MarkForbidden``, ``DependencyAway``.
+    """
+    async with owner_connection(settings.postgres.owner.get_secret_value()) as connection:
+        found = await overtaken(connection, settings)
+        if found is None or not carry_out:
+            return found
+        await connection.execute(statement("import_open_lane"))
+        async with connection.transaction():
+            lane = await hold_import_lane(connection)
+            await connection.execute(statement("import_mend_lane"), lane.id, found.mark.sequence, found.mark.hash)
+        await _mark_all(connection, settings)
+        return found
+
+
 # --- published --------------------------------------------------------------------------------------------------------
 
 
@@ -115,7 +194,7 @@ async def announce(settings: Settings) -> Announced:
     """Publish the events of this import and earlier ones that are not published yet, at least once each.
 
     Where the broker cannot be reached or has no such topic, they wait, and the report says for what. Raises
-    ``DependencyAway`` for Postgres.
+    ``LaneBlocked`` if the database is older than what was announced, ``DependencyAway`` for Postgres.
     """
     async with owner_connection(settings.postgres.owner.get_secret_value()) as connection:
         row = await connection.fetchrow(statement("import_lane"))
@@ -125,7 +204,8 @@ async def announce(settings: Settings) -> Announced:
         try:
             producer = await _producer(settings)
             try:
-                while page := await connection.fetch(statement("import_events"), row["id"], position, PAGE):
+                end, unmarked = await _claim(connection, settings, row["written"])
+                while page := await connection.fetch(statement("import_events"), row["id"], position, end, PAGE):
                     await _publish(producer, settings, page)
                     position = page[-1]["sequence"]
                     await connection.execute(statement("import_announced"), row["id"], position)
@@ -134,7 +214,22 @@ async def announce(settings: Settings) -> Announced:
                 await producer.drop()
         except _Waits as waits:
             return Announced(done, row["written"] - position, str(waits.__cause__))
-        return Announced(done, 0)
+        return Announced(done, 0, unmarked=unmarked)
+
+
+async def _claim(connection: asyncpg.Connection, settings: Settings, written: int) -> tuple[int, str | None]:
+    """Mark what is to be announced before it is: whatever stops it then, no other database says these numbers.
+
+    Returns up to where that is, and why it could not be marked, where that is forbidden: ``written`` then. Raises
+    ``LaneBlocked``.
+    """
+    try:
+        await require_not_overtaken(connection, settings)
+        return await _mark_all(connection, settings), None
+    except MarkForbidden as forbidden:
+        return written, str(forbidden)
+    except DependencyAway as away:
+        raise _Waits from away
 
 
 class _Waits(Exception):

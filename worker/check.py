@@ -11,6 +11,7 @@ from aiokafka.errors import for_code
 from worker.database import Database
 from worker.descriptors import partitions_within, raise_limit
 from worker.errors import MORE_DESCRIPTORS, WorkerError
+from worker.mark import MarkForbidden, group_of, may_mark
 from worker.migrate import owner_connection
 from worker.schema import lacking_rights, require_utf8, require_version
 from worker.settings import Settings
@@ -63,7 +64,7 @@ async def _kafka(settings: Settings) -> list[Check]:
             broker = await _broker(admin, settings)
             plan = await check_topics(admin, settings)
             brokers = len((await admin.describe_cluster())["brokers"])
-            checks = [broker, _topics(plan), _descriptors(plan, brokers, settings)]
+            checks = [broker, _topics(plan), _descriptors(plan, brokers, settings), await _imports(settings)]
             instance_id = settings.kafka.group_instance_id
             return checks if instance_id is None else [*checks, await _instance(admin, settings, instance_id)]
     except WorkerError as error:
@@ -106,6 +107,21 @@ def _topics(plan: TopicPlan) -> Check:
     if differences:
         return Check("topics", "warning", "; ".join(differences))
     return Check("topics", "ok", f"all {len(plan.topics)}, {plan.topics[0].partitions} partitions each")
+
+
+async def _imports(settings: Settings) -> Check:
+    """Tell if imports may keep how far they have announced. A warning only: without it they go on, and see less."""
+    name = "imports"
+    try:
+        may = await may_mark(settings)
+    except WorkerError as error:
+        return Check(name, "warning", f"not looked at: {error}")
+    if may is False:
+        return Check(name, "warning", str(MarkForbidden(settings)))
+    what = (
+        "may keep how far they have announced" if may else "not told whether they may keep how far they have announced"
+    )
+    return Check(name, "ok", f"{what}, in group {group_of(settings)}")
 
 
 async def _instance(admin: AIOKafkaAdminClient, settings: Settings, instance_id: str) -> Check:

@@ -95,6 +95,12 @@ OnProgress = Callable[[ImportProgress], None]
 OnResumed = Callable[[str, int], None]
 """Is told the file and the line after which an import goes on that was stopped."""
 OnBad = Callable[[BadLine], None]
+Before = Callable[[asyncpg.Connection], Awaitable[None]]
+"""Looks at the database by the connection that will write, and raises what keeps the import from that."""
+
+
+async def _go_on(_: asyncpg.Connection) -> None:
+    """Nothing was looked at, and nothing is in the way."""
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -172,15 +178,17 @@ async def import_files(
     on_resumed: OnResumed = lambda _file, _line: None,
     on_bad: OnBad = lambda _: None,
     from_start: bool = False,
+    before: Before = _go_on,
     clock: Callable[[], float] = time.time,
 ) -> ImportReport:
     """Upsert the lines of ``files`` (NDJSON); bad ones are reported and skipped. Running it again loads the same.
 
     If an import of the same files did not end, this one goes on where that was, unless it is to begin ``from_start``;
     the report is of both. ``on_bad`` is told of every bad line at the end, in order. The first state of every new
-    access token is an event, which ``worker.announce`` publishes. ``clock`` gives seconds since the epoch.
+    access token is an event, which ``worker.announce`` publishes. ``before`` is called before anything is written.
+    ``clock`` gives seconds since the epoch.
     Raises ``ImportingError`` if a file cannot be read, the schema is not there, or somebody is importing the same files
-    at this moment; ``DependencyAway`` for Postgres.
+    at this moment; ``DependencyAway`` for Postgres; what ``before`` raises.
     """
     paths = [Path(file) for file in files]
     run = _Run(paths, on_progress, clock, [_size(path) for path in paths])
@@ -189,6 +197,7 @@ async def import_files(
             raise ImportingError(
                 "the database has no schema yet, or an older one: run `effective-worker migrate` first"
             )
+        await before(connection)
         await connection.fetchval(statement("import_session"))
         await connection.execute(statement("import_stage"))
         await connection.execute(statement("import_open_lane"))

@@ -132,7 +132,7 @@ def hear_offset_errors(consumer: AIOKafkaConsumer) -> None:
 
     async def heard(request: Any) -> Any:
         answer = await send(request)
-        for code in _errors_of(answer) if isinstance(request, OffsetFetchRequest) else ():
+        for code in errors_of(answer) if isinstance(request, OffsetFetchRequest) else ():
             error = kafka_errors.for_code(code)
             if error in _ASK_ANOTHER:
                 coordinator.coordinator_dead()
@@ -182,7 +182,7 @@ class Seat:
         if joins and not request._member_id:
             request._member_id = self._member_id
         answer = await self._send(request)
-        codes = set(_errors_of(answer))
+        codes = set(errors_of(answer))
         if _FENCED_INSTANCE_ID in codes:
             self._taken = True
             raise _Fenced
@@ -221,8 +221,8 @@ class OffsetsNotTold(kafka_errors.KafkaError):  # type: ignore[misc] # aiokafka 
     retriable = True
 
 
-def _errors_of(answer: Any) -> Iterator[int]:
-    """The errors of an answer of the group's coordinator: of the whole, and of each partition."""
+def errors_of(answer: Any) -> Iterator[int]:
+    """The codes of the errors of an answer of the group's coordinator: of the whole, and of each partition."""
     topics = getattr(answer, "topics", ())
     codes = [getattr(answer, "error_code", 0), *(code for _, places in topics for *_, code in places)]
     return (code for code in codes if code)

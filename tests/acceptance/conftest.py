@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -9,7 +10,8 @@ import pytest
 
 from tests.acceptance.scene import Scene
 from tests.acceptance.worker_process import worker_settings
-from tests.providers.kafka import KafkaServer, TopicNames, create_topics, delete_topics
+from tests.providers import Unavailable
+from tests.providers.kafka import JvmKafka, KafkaServer, TopicNames, create_topics, delete_topics, warm_up
 from tests.providers.postgres import DatabaseUnderTest, PostgresServer
 
 
@@ -40,3 +42,30 @@ def shared_scene(
     yield Scene(shared_kafka, shared_postgres, topics, database, settings, tmp_path_factory.mktemp("shared"))
     delete_topics(shared_kafka.bootstrap, *every)
     asyncio.run(shared_postgres.drop(database.name))
+
+
+class GuardedKafka(JvmKafka):
+    """Everybody may do everything, unless told otherwise; and a topic that somebody asks for is made."""
+
+    def _settings(self, directory: Path) -> dict[str, str]:
+        return {
+            **super()._settings(directory),
+            "auto.create.topics.enable": "true",
+            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "allow.everyone.if.no.acl.found": "true",
+        }
+
+
+@pytest.fixture
+def guarded(scene: Scene, topics: TopicNames) -> Iterator[Scene]:
+    """The same scene on a broker of its own, which guards what is in it."""
+    kafka = GuardedKafka()
+    try:
+        asyncio.run(kafka.start())
+    except Unavailable as reason:
+        pytest.skip(f"a broker of its own: {reason}")
+    warm_up(kafka.bootstrap)
+    create_topics(kafka.bootstrap, topics.commands, topics.results, topics.transitions, topics.dead_letters)
+    settings = scene.settings | {"WORKER_KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap}
+    yield replace(scene, kafka=kafka, settings=settings)
+    asyncio.run(kafka.dispose())

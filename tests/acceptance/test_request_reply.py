@@ -1,13 +1,11 @@
 """Request and reply with clients that nobody here wrote, and nothing of ours installed in them (CONTRACT 2)."""
 
-import asyncio
 import base64
 import json
 import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
@@ -20,7 +18,7 @@ from tests.acceptance.clients import Outgoing, Record, read_committed
 from tests.acceptance.scene import PARTITIONS, Scene, answer, body, event_id, history, status
 from tests.pace import patience
 from tests.providers import Unavailable
-from tests.providers.kafka import JvmKafka, TopicNames, create_topics, delete_topics, spring_program, warm_up
+from tests.providers.kafka import create_topics, delete_topics, spring_program
 from tests.waiting import run_to_end
 
 pytestmark = pytest.mark.real_kafka
@@ -173,33 +171,6 @@ def test_a_reply_topic_that_vanishes_loses_its_answers_to_the_results_topic_and_
 
 
 # --- a broker that guards its topics, and makes those that are asked for ----------------------------------------------
-
-
-class GuardedKafka(JvmKafka):
-    """Everybody may do everything, unless told otherwise; and a topic that somebody asks for is made."""
-
-    def _settings(self, directory: Path) -> dict[str, str]:
-        return {
-            **super()._settings(directory),
-            "auto.create.topics.enable": "true",
-            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-            "allow.everyone.if.no.acl.found": "true",
-        }
-
-
-@pytest.fixture
-def guarded(scene: Scene, topics: TopicNames) -> Iterator[Scene]:
-    """The same scene on a broker of its own."""
-    kafka = GuardedKafka()
-    try:
-        asyncio.run(kafka.start())
-    except Unavailable as reason:
-        pytest.skip(f"a broker of its own: {reason}")
-    warm_up(kafka.bootstrap)
-    create_topics(kafka.bootstrap, topics.commands, topics.results, topics.transitions, topics.dead_letters)
-    settings = scene.settings | {"WORKER_KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap}
-    yield replace(scene, kafka=kafka, settings=settings)
-    asyncio.run(kafka.dispose())
 
 
 def test_a_forbidden_topic_stops_nobody_and_a_missing_one_is_not_made_by_asking_for_it(guarded: Scene) -> None:

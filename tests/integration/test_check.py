@@ -30,7 +30,8 @@ async def checked(settings: Settings) -> dict[str, Check]:
 async def test_a_worker_that_could_start_has_nothing_that_fails(settings: Settings) -> None:
     lines = await checked(settings)
     assert list(lines) == [
-        *("settings", "broker", "topics", "descriptors", "database", "sessions", "schema", "grants", "login keys")
+        *("settings", "broker", "topics", "descriptors", "imports"),
+        *("database", "sessions", "schema", "grants", "login keys"),
     ]
     assert {name for name, line in lines.items() if line.state == "failed"} - {"topics"} == set()
     assert lines["grants"].state == "ok"
@@ -63,6 +64,15 @@ async def test_an_instance_id_that_a_member_has_is_a_warning(settings: Settings)
         assert (await checked(other))["instance id"].state == "ok"
     assert (line.state, "pod-0 is in group" in line.detail) == ("warning", True)
     assert "WORKER_KAFKA__GROUP_INSTANCE_ID" in line.detail
+
+
+@pytest.mark.real_kafka
+async def test_imports_may_keep_how_far_they_have_announced_where_nobody_forbids_it(settings: Settings) -> None:
+    line = (await checked(settings))["imports"]
+    assert (line.state, line.detail) == (
+        "ok",
+        f"may keep how far they have announced, in group {settings.kafka.group_id}.import",
+    )
 
 
 async def test_missing_topics_are_named(settings: Settings) -> None:

@@ -88,10 +88,11 @@ class PostgresServer(ABC):
         self.worker = Login(WORKER_LOGIN, secrets.token_urlsafe(24))
         await make_prepared(self, self.template, self.worker)
 
-    async def copy(self) -> DatabaseUnderTest:
-        """Make a database with the schema and the fixture in it, for one test or one module."""
+    async def copy(self, source: str | None = None) -> DatabaseUnderTest:
+        """Make a database with the schema and the fixture in it, for one test or one module; or one that is as
+        ``source`` is now, to which nobody may be connected."""
         name = f"test_{uuid4().hex}"
-        await self._execute(f'CREATE DATABASE "{name}" TEMPLATE "{self.template}"')
+        await self._execute(f'CREATE DATABASE "{name}" TEMPLATE "{source or self.template}"')
         return DatabaseUnderTest(self.dsn(name), self.dsn(name, self.worker), name)
 
     async def drop(self, name: str) -> None:

@@ -102,6 +102,11 @@ def test_the_help_of_each_command_shows_an_example(command: Sequence[str]) -> No
     [
         ("frobnicate",),
         ("import",),
+        ("import", "--yes"),
+        ("import", "x.ndjson", "--mend"),
+        ("import", "x.ndjson", "--yes"),
+        ("import", "--mend", "--announce"),
+        ("import", "--mend", "--no-events"),
         ("migrate", "--sideways"),
         ("login-token", "--organisation", "ORG1"),
         ("contract",),

@@ -7,13 +7,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
+import asyncpg
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from worker.announce import Announced, announce
+from worker.announce import Announced, announce, mend, require_not_overtaken
 from worker.cli.terminal import FAILED, Json, example, run_to_end, settings_from_environment, show
+from worker.errors import DependencyAway
 from worker.importing import BadLine, ImportProgress, ImportReport, OnProgress, import_files
+from worker.mark import MarkForbidden
 from worker.settings import Settings
 
 
@@ -21,6 +24,7 @@ def import_(
     files: Annotated[
         list[Path] | None, typer.Argument(metavar="FILE...", show_default=False, help="NDJSON files.")
     ] = None,
+    *,
     announce_only: Annotated[
         bool, typer.Option("--announce", help="Load nothing: publish the events that earlier imports have left.")
     ] = False,
@@ -28,6 +32,11 @@ def import_(
     from_start: Annotated[
         bool, typer.Option("--from-start", help="Forget that an import of these files was stopped.")
     ] = False,
+    mend_lane: Annotated[
+        bool,
+        typer.Option("--mend", help="Load nothing: say if the database is older than what was announced of it."),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --mend: go on behind what was announced.")] = False,
     json: Json = False,
 ) -> None:
     """Load organisations, units, users, revoked logins and access tokens. Bad lines are reported, skipped, and exit 1.
@@ -36,12 +45,19 @@ def import_(
     changed. An import that was stopped, by whatever, goes on where it was when the same files are imported again within
     seven days, and then reports the bad lines of both. The first state of a new access token is an event: if the broker
     does not take it now, it waits for the next import, or for `import --announce`, which exits 1 if it has to wait on.
+
+    A database that was put back to before what was announced of it is refused, with exit 1, before anything is loaded.
     """
-    if bool(files) == announce_only or (announce_only and (no_events or from_start)):
-        raise typer.BadParameter("files to load, or --announce and nothing else", param_hint="FILE...")
+    _check_usage(files, announce_only, mend_lane, of_files=no_events or from_start, yes=yes)
     settings = settings_from_environment()
-    report = _load(settings, files, from_start=from_start) if files else ImportReport(0, 0, ())
+    if mend_lane:
+        _mend(settings, carry_out=yes, json=json)
+        return
+    unmarked: list[str] = []
+    report = _load(settings, files, unmarked, from_start=from_start) if files else ImportReport(0, 0, ())
     announced = Announced(0, 0) if no_events else run_to_end(announce(settings))
+    if announced.published:  # it was looked at again, and that counts
+        unmarked = [] if announced.unmarked is None else [announced.unmarked]
     lines = []
     if files:
         lines.append(f"{report.read} lines read, {report.loaded} loaded, {report.bad_count} bad")
@@ -52,11 +68,31 @@ def import_(
             f"warning: {announced.waiting} first states are loaded but not announced yet: {announced.reason}; "
             "announce them with: effective-worker import --announce\n"
         )
-    show(_document(report, None if no_events else announced), lines, as_json=json)
+    elif unmarked:
+        sys.stderr.write(
+            f"warning: whether the database is older than what was announced is not known: {unmarked[0]}\n"
+        )
+    document = _document(report, None if no_events else announced) | {"unmarked": unmarked[0] if unmarked else None}
+    show(document, lines, as_json=json)
     raise typer.Exit(FAILED if report.bad_count or (announce_only and announced.waiting) else 0)
 
 
-def _load(settings: Settings, files: list[Path], *, from_start: bool) -> ImportReport:
+def _check_usage(files: list[Path] | None, announce_only: bool, mend_lane: bool, *, of_files: bool, yes: bool) -> None:
+    if sum((bool(files), announce_only, mend_lane)) != 1 or (of_files and not files) or (yes and not mend_lane):
+        what = "files to load, or --announce and nothing else, or --mend with or without --yes"
+        raise typer.BadParameter(what, param_hint="FILE...")
+
+
+def _load(settings: Settings, files: list[Path], unmarked: list[str], *, from_start: bool) -> ImportReport:
+    """Load the files. Where it is not known whether the database is older than what was announced, ``unmarked`` is told
+    why."""
+
+    async def before(connection: asyncpg.Connection) -> None:
+        try:
+            await require_not_overtaken(connection, settings)
+        except (DependencyAway, MarkForbidden) as error:
+            unmarked.append(str(error))
+
     owner = settings.postgres.owner.get_secret_value()
     with _bar() as on_progress:
         return run_to_end(
@@ -66,8 +102,24 @@ def _load(settings: Settings, files: list[Path], *, from_start: bool) -> ImportR
                 on_resumed=_say_resumed,
                 on_bad=_say_bad,
                 from_start=from_start,
+                before=before,
             )
         )
+
+
+def _mend(settings: Settings, *, carry_out: bool, json: bool) -> None:
+    found = run_to_end(mend(settings, carry_out=carry_out))
+    if found is None:
+        show({"announced": None, "written": None, "done": False}, ["nothing keeps imports from going on"], as_json=json)
+        return
+    document = {"announced": found.mark.sequence, "written": found.written, "done": carry_out}
+    lines = [
+        str(found),
+        f"  go on behind sequence {found.mark.sequence}: nothing up to there is announced (again), and what is lacking"
+        " here of it, `audit verify` names from then on",
+        "done: imports go on" if carry_out else "nothing was changed; do it with --yes",
+    ]
+    show(document, lines, as_json=json)
 
 
 def _say_resumed(file: str, line: int) -> None:
@@ -117,5 +169,5 @@ def _bar() -> Iterator[OnProgress]:
 
 def add(app: typer.Typer) -> None:
     """Add the command, with examples in its help."""
-    importing = ("import fixture.ndjson", "import customers.ndjson --from-start", "import --announce")
+    importing = ("import fixture.ndjson", "import customers.ndjson --from-start", "import --announce", "import --mend")
     app.command("import", epilog=example(*importing))(import_)

@@ -1,0 +1,141 @@
+"""How far imports have announced, as Kafka knows it: an offset of a group of their own (DESIGN 2, Imports).
+
+A database that is put back to an older state has forgotten what was announced of it; what stands beside the topic has
+not. So an import can tell, and says no number twice.
+"""
+
+import asyncio
+import re
+from typing import Any, Final
+
+from aiokafka import errors as kafka
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.protocol.admin import DescribeGroupsRequest_v0, DescribeGroupsRequest_v3, DescribeGroupsResponse_v3
+from aiokafka.protocol.api import Request
+from aiokafka.protocol.commit import OffsetCommitRequest, OffsetFetchRequest
+
+from worker.errors import DependencyAway, WorkerError
+from worker.kafka import RETRY_BACKOFF_MS, errors_of
+from worker.model import Value
+from worker.settings import Settings
+from worker.topics import admin_client
+
+KEPT_MS: Final = 100 * 365 * 24 * 60 * 60 * 1000
+"""A hundred years: a group that nobody is in forgets an offset after seven days, unless its commit says otherwise."""
+_PARTITION: Final = 0
+"""Of the transitions topic. Events go by their keys; the mark is of them all, and goes with the topic."""
+_HASH: Final = re.compile(r"[0-9a-f]{64}")
+_READ: Final = 1 << 3
+"""Among the operations that a broker says one may do."""
+_LATER: Final = (
+    kafka.GroupCoordinatorNotAvailableError,
+    kafka.GroupLoadInProgressError,
+    kafka.NotCoordinatorForGroupError,
+)
+_FORBIDDEN: Final = (kafka.GroupAuthorizationFailedError, kafka.TopicAuthorizationFailedError)
+
+
+class MarkForbidden(WorkerError):
+    """A right is lacking to read or keep what imports have announced."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(
+            "imports may not keep in Kafka how far they have announced, so an older database in the place of the right"
+            f" one would not be noticed: allow READ on the group {group_of(settings)} and on the topic"
+            f" {settings.topics.transitions}"
+        )
+
+
+class Mark(Value, frozen=True):
+    """The last event of imports that may have been announced, by its sequence, and its hash."""
+
+    sequence: int
+    hash: bytes
+
+
+def group_of(settings: Settings) -> str:
+    """The group whose offset is the mark. It has no members."""
+    return f"{settings.kafka.group_id}.import"
+
+
+def mark_of(offset: int, metadata: str | None) -> Mark | None:
+    """What a committed offset says; ``None`` if there is none, or if it was not an import that committed it."""
+    if offset < 0 or not _HASH.fullmatch(metadata or ""):
+        return None
+    return Mark(offset, bytes.fromhex(metadata or ""))
+
+
+async def read_mark(settings: Settings) -> Mark | None:
+    """The mark; ``None`` if nothing was announced, or if it is gone. Raises ``MarkForbidden``, ``DependencyAway``."""
+    where = [(settings.topics.transitions, [_PARTITION])]
+    answer = await _ask(settings, OffsetFetchRequest(group_of(settings), where))
+    [(_, [(_, offset, metadata, _)])] = answer.topics
+    return mark_of(offset, metadata)
+
+
+async def write_mark(settings: Settings, mark: Mark) -> None:
+    """Set the mark, before what it speaks of is announced. Raises ``MarkForbidden``, ``DependencyAway``."""
+    what = [(settings.topics.transitions, [(_PARTITION, mark.sequence, mark.hash.hex())])]
+    await _ask(settings, OffsetCommitRequest(group_of(settings), -1, "", KEPT_MS, what))
+
+
+async def may_mark(settings: Settings) -> bool | None:
+    """Whether the group may be committed to; ``None`` where the broker does not say. Raises ``DependencyAway``."""
+    try:
+        answer = await _ask(settings, _RightsRequest(group_of(settings)))
+    except MarkForbidden:
+        return False
+    [group] = answer.to_object()["groups"]
+    error = kafka.for_code(group["error_code"])
+    if error in _FORBIDDEN:
+        return False
+    if group["error_code"]:
+        raise DependencyAway("kafka", f"{error.__name__} of the group {group_of(settings)}")
+    rights = group.get("authorized_operations", -1)
+    return None if rights < 0 else bool(rights & _READ)
+
+
+async def _ask(settings: Settings, request: Any) -> Any:
+    group = group_of(settings)
+    async with admin_client(settings) as admin:
+        try:
+            async with asyncio.timeout(settings.kafka.request_timeout_ms / 1000):
+                return await _answered(admin, group, request)
+        except _FORBIDDEN as error:
+            raise MarkForbidden(settings) from error
+        except TimeoutError as error:
+            raise DependencyAway("kafka", f"the coordinator of the group {group} does not answer") from error
+
+
+async def _answered(admin: AIOKafkaAdminClient, group: str, request: Any) -> Any:
+    """The coordinator's answer; a cluster's first question to any makes it first."""
+    while True:
+        try:
+            answer = await admin._send_request(request, await admin.find_coordinator(group))
+            if codes := list(errors_of(answer)):
+                raise kafka.for_code(codes[0])(f"of the group {group}")
+        except _LATER:
+            await asyncio.sleep(RETRY_BACKOFF_MS / 1000)
+        else:
+            return answer
+
+
+class _Rights(DescribeGroupsRequest_v3):  # type: ignore[misc] # aiokafka carries no types
+    """The client's own reads an older answer, without the rights."""
+
+    RESPONSE_TYPE = DescribeGroupsResponse_v3
+
+
+class _RightsRequest(Request[DescribeGroupsRequest_v0 | _Rights]):  # type: ignore[misc] # aiokafka carries no types
+    """A group with what one may do to it, where the broker says that."""
+
+    API_KEY = _Rights.API_KEY
+
+    def __init__(self, group: str) -> None:
+        self._group = group
+
+    def build(self, request_struct_class: Any) -> Any:
+        """The newest form that broker and client both know."""
+        if request_struct_class is _Rights:
+            return _Rights([self._group], True)
+        return request_struct_class([self._group])
