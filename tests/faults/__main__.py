@@ -158,7 +158,7 @@ def _prepared(stage: Stage, options: argparse.Namespace) -> tuple[Ledger, Load]:
 
 async def _at_rest(stage: Stage, load: Load, witness: Witness, ledger: Ledger) -> Evidence:
     """Heal what is hurt, let the workers catch up and be for a while, stop them, and gather the evidence."""
-    for proxy in (*stage.kafka_proxies, stage.postgres_proxy):
+    for proxy in stage.proxies:
         proxy.disarm()
     await stage.postgres.start()
     await stage.cluster.start()

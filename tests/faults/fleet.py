@@ -18,6 +18,7 @@ from worker.embedded.processes import until
 WATCH_SECONDS: Final = 0.1
 READY_SECONDS: Final = 60.0
 ANSWER_SECONDS: Final = 30.0
+DSN: Final = "WORKER_POSTGRES__DSN"
 # A SIGTERM before it was listened to is one of them.
 ENDED_BY_US: Final = frozenset({0, -signal.SIGKILL, -signal.SIGTERM})
 
@@ -60,13 +61,20 @@ class Slot:
 
 
 class Fleet:
-    """All workers. ``settings`` are those of each; every other one has a place in the group of its own (static)."""
+    """All workers. ``settings`` are those of each; every other one has a place in the group of its own (static).
 
-    def __init__(self, settings: Mapping[str, str], directory: Path, count: int, mutant: str | None = None) -> None:
+    There is one for each of ``dsns``, its own way to Postgres.
+    """
+
+    def __init__(
+        self, settings: Mapping[str, str], directory: Path, dsns: Sequence[str], mutant: str | None = None
+    ) -> None:
         self._settings = settings
         self._directory = directory
         self._mutant = mutant
-        self.slots = [self._slot(f"worker {number}", static=number % 2 == 0) for number in range(1, count + 1)]
+        self.slots = [
+            self._slot(f"worker {number}", static=number % 2 == 0, dsn=dsn) for number, dsn in enumerate(dsns, 1)
+        ]
         self.extra: list[Slot] = []
         """Those that come and go."""
         self.ends: Counter[int] = Counter()
@@ -75,9 +83,9 @@ class Fleet:
         """Ends that no fault had asked for."""
         self._counted: set[int] = set()
 
-    def _slot(self, name: str, *, static: bool) -> Slot:
+    def _slot(self, name: str, *, static: bool, dsn: str) -> Slot:
         named = {"WORKER_KAFKA__GROUP_INSTANCE_ID": name.replace(" ", "-")} if static else {}
-        return Slot(name, {**self._settings, **named}, self._directory, self._mutant)
+        return Slot(name, {**self._settings, **named, DSN: dsn}, self._directory, self._mutant)
 
     async def start(self) -> None:
         for slot in self.slots:
@@ -125,7 +133,7 @@ class Fleet:
 
     def join(self) -> Slot:
         """One more worker, with a name that the group does not know. It is not started again."""
-        slot = self._slot(f"guest {len(self.extra) + 1}", static=False)
+        slot = self._slot(f"guest {len(self.extra) + 1}", static=False, dsn=self._settings[DSN])
         self.extra.append(slot)
         slot.start()
         return slot

@@ -433,11 +433,11 @@ def _brokers(stage: Stage) -> tuple[Proxy, ...]:
 
 
 def _database(stage: Stage) -> tuple[Proxy, ...]:
-    return (stage.postgres_proxy,)
+    return stage.postgres_proxies
 
 
 async def _all_cut(stage: Stage, _: Random) -> None:
-    for proxy in (*stage.kafka_proxies, stage.postgres_proxy):
+    for proxy in stage.proxies:
         proxy.cut_all()
     await asyncio.sleep(1)
 
