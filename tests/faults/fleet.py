@@ -18,6 +18,8 @@ from worker.embedded.processes import until
 WATCH_SECONDS: Final = 0.1
 READY_SECONDS: Final = 60.0
 ANSWER_SECONDS: Final = 30.0
+RETENTION_SECONDS: Final = 5.0
+"""How often a worker of a run looks for records to retire. None is old enough: whatever goes is a fault."""
 DSN: Final = "WORKER_POSTGRES__DSN"
 # A SIGTERM before it was listened to is one of them.
 ENDED_BY_US: Final = frozenset({0, -signal.SIGKILL, -signal.SIGTERM})
@@ -45,8 +47,8 @@ class Slot:
     def runs(self) -> bool:
         return bool(self.lives) and self.worker.exit_code is None
 
-    def start(self, *points: str) -> None:
-        command = faulty(*points, mutant=self._mutant)
+    def start(self, *points: str, **otherwise: float) -> None:
+        command = faulty(*points, mutant=self._mutant, retention=RETENTION_SECONDS, **otherwise)
         self.lives.append(WorkerProcess(self.settings, self._directory, command=command).start())
 
     def is_ready(self) -> bool:
@@ -114,20 +116,20 @@ class Fleet:
 
     async def ready(self, slot: Slot, seconds: float = READY_SECONDS) -> bool:
         """Wait until it says that it is ready; whether it did."""
-        return await _until(slot.is_ready, seconds)
+        return await holds_within(slot.is_ready, seconds)
 
     async def stopped(self, slot: Slot, seconds: float) -> bool:
-        return await _until(slot.is_stopped, seconds)
+        return await holds_within(slot.is_stopped, seconds)
 
     async def ended(self, slot: Slot, seconds: float) -> bool:
-        return await _until(lambda: not slot.runs, seconds)
+        return await holds_within(lambda: not slot.runs, seconds)
 
     async def holdings(self, slot: Slot) -> Mapping[str, Any]:
         """What its process says that it holds. Raises ``TimeoutError`` if it says nothing."""
         worker = slot.worker
         told = len(worker.events(EVENT))
         psutil.Process(worker.pid).send_signal(signal.SIGUSR2)
-        if not await _until(lambda: len(worker.events(EVENT)) > told, ANSWER_SECONDS):
+        if not await holds_within(lambda: len(worker.events(EVENT)) > told, ANSWER_SECONDS):
             raise TimeoutError(f"{slot.name} does not say what it holds")
         return worker.events(EVENT)[-1]
 
@@ -196,7 +198,9 @@ def _failure(entry: Mapping[str, Any]) -> str:
     return f"partition {entry['partition']} at {entry['timestamp']}: {' '.join(trace[-1:] + places[-1:])}"
 
 
-async def _until(condition: Callable[[], bool], seconds: float) -> bool:
+async def holds_within(condition: Callable[[], bool], seconds: float) -> bool:
+    """Wait until it holds; whether it came to that."""
+
     async def holds() -> bool:
         return await asyncio.to_thread(condition)
 

@@ -15,7 +15,7 @@ from uuid import uuid4
 from tests.acceptance.scene import Scene
 from tests.acceptance.worker_process import worker_settings
 from tests.faults.cluster import REPLICAS, Cluster
-from tests.faults.fleet import Fleet
+from tests.faults.fleet import Fleet, Slot
 from tests.faults.ledger import Delivery
 from tests.faults.proxy import KafkaProxy, PostgresProxy, Proxy
 from tests.providers.kafka import HOST, TopicNames, create_topics
@@ -29,6 +29,7 @@ TRANSACTION_SECONDS: Final = 10
 MAX_BATCH: Final = 50
 DATABASE: Final = "faults"
 WATCH_SECONDS: Final = 0.5
+RETENTION_DAYS: Final = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,10 @@ class Stage:
     def proxies(self) -> tuple[Proxy, ...]:
         """All there are."""
         return (*self.kafka_proxies, *self.postgres_proxies)
+
+    def postgres_of(self, slot: Slot) -> PostgresProxy:
+        """The way to Postgres of one worker alone."""
+        return self.postgres_proxies[self.fleet.slots.index(slot)]
 
     def fallen(self) -> list[str]:
         """The servers that ended although the schedule did not end them."""
@@ -111,6 +116,7 @@ async def staged(
             "WORKER_KAFKA__TRANSACTION_TIMEOUT_MS": str(TRANSACTION_SECONDS * 1000),
             "WORKER_MAX_BATCH": str(MAX_BATCH),
             "WORKER_DELIVERY": delivery.value,
+            "WORKER_RECORD_RETENTION_DAYS": str(RETENTION_DAYS),
         }
         second = f"bulk-{topics.commands}" if bulk else None
         if second is not None:
