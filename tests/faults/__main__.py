@@ -113,6 +113,7 @@ async def _under_fire(stage: Stage, options: argparse.Namespace) -> Outcome:
         await asyncio.to_thread(load.abandon)
         await asyncio.to_thread(witness.abandon)
     evidence.bungled = [*log.broken, *(f"{type(end).__name__}: {end}" for end in ends if isinstance(end, Exception))]
+    evidence.unkept = log.unkept
     return Outcome(
         options.seed,
         ledger.delivery,
@@ -158,7 +159,7 @@ def _prepared(stage: Stage, options: argparse.Namespace) -> tuple[Ledger, Load]:
 
 async def _at_rest(stage: Stage, load: Load, witness: Witness, ledger: Ledger) -> Evidence:
     """Heal what is hurt, let the workers catch up and be for a while, stop them, and gather the evidence."""
-    for proxy in (*stage.kafka_proxies, stage.postgres_proxy):
+    for proxy in stage.proxies:
         proxy.disarm()
     await stage.postgres.start()
     await stage.cluster.start()
@@ -248,7 +249,9 @@ async def _held(stage: Stage) -> list[str]:
 def _sessions_held(stage: Stage) -> list[str]:
     found = []
     rows = stage.scene.rows(
-        "SELECT count(*) AS sessions, count(*) FILTER (WHERE state LIKE 'idle in transaction%') AS open"
+        # Who looks for records to retire is in one for some milliseconds, now and then.
+        "SELECT count(*) AS sessions,"
+        " count(*) FILTER (WHERE state LIKE 'idle in transaction%' AND xact_start < now() - interval '1 s') AS open"
         " FROM pg_stat_activity WHERE application_name = 'effective-worker'"
     )
     if rows[0]["sessions"] > SESSIONS * len(stage.fleet.slots):

@@ -109,11 +109,13 @@ def check(ledger: Ledger, evidence: Evidence) -> Report:
         *_chains_whole(evidence),
         *_dead_letters_deserved(ledger, evidence),
         *_dry_runs_known(ledger, evidence),
+        *_records_kept(ledger, evidence),
         *_all_consumed(evidence),
         *_readers_agree(evidence),
         *(Violation(Rule.SETTLED, topic) for topic in evidence.unsettled),
         *(Violation(Rule.OWNER, what) for what in evidence.disturbed),
         *(Violation(Rule.LEFT, what) for what in evidence.left),
+        *(Violation(Rule.IN_TROUBLE, what) for what in evidence.unkept),
         *(Violation(Rule.FORESEEN, what) for what in evidence.failed),
         *(Violation(Rule.READABLE, what) for what in evidence.unreadable),
         *_of_the_harness(evidence),
@@ -382,6 +384,15 @@ def _dry_runs_known(ledger: Ledger, evidence: Evidence) -> Iterator[Violation]:
         is_dry_run = 0 <= each.number < len(ledger.commands) and ledger.commands[each.number].dry_run
         if is_dry_run and (each.partition, each.offset) in evidence.recorded:
             yield Violation(Rule.NO_RECORD, f"command {each.number}")
+
+
+def _records_kept(ledger: Ledger, evidence: Evidence) -> Iterator[Violation]:
+    """No run is as long as records are kept, so there is one of every command that was answered."""
+    answered = {result.number for result in evidence.results}
+    for each in evidence.sent:
+        is_real = 0 <= each.number < len(ledger.commands) and not ledger.commands[each.number].dry_run
+        if is_real and each.number in answered and (each.partition, each.offset) not in evidence.recorded:
+            yield Violation(Rule.RECORDED, f"command {each.number}, at offset {each.offset} of {each.partition}")
 
 
 def _all_consumed(evidence: Evidence) -> Iterator[Violation]:

@@ -18,6 +18,9 @@ from worker.embedded.processes import until
 WATCH_SECONDS: Final = 0.1
 READY_SECONDS: Final = 60.0
 ANSWER_SECONDS: Final = 30.0
+RETENTION_SECONDS: Final = 5.0
+"""How often a worker of a run looks for records to retire. None is old enough: whatever goes is a fault."""
+DSN: Final = "WORKER_POSTGRES__DSN"
 # A SIGTERM before it was listened to is one of them.
 ENDED_BY_US: Final = frozenset({0, -signal.SIGKILL, -signal.SIGTERM})
 
@@ -44,8 +47,8 @@ class Slot:
     def runs(self) -> bool:
         return bool(self.lives) and self.worker.exit_code is None
 
-    def start(self, *points: str) -> None:
-        command = faulty(*points, mutant=self._mutant)
+    def start(self, *points: str, **otherwise: float) -> None:
+        command = faulty(*points, mutant=self._mutant, retention=RETENTION_SECONDS, **otherwise)
         self.lives.append(WorkerProcess(self.settings, self._directory, command=command).start())
 
     def is_ready(self) -> bool:
@@ -60,13 +63,20 @@ class Slot:
 
 
 class Fleet:
-    """All workers. ``settings`` are those of each; every other one has a place in the group of its own (static)."""
+    """All workers. ``settings`` are those of each; every other one has a place in the group of its own (static).
 
-    def __init__(self, settings: Mapping[str, str], directory: Path, count: int, mutant: str | None = None) -> None:
+    There is one for each of ``dsns``, its own way to Postgres.
+    """
+
+    def __init__(
+        self, settings: Mapping[str, str], directory: Path, dsns: Sequence[str], mutant: str | None = None
+    ) -> None:
         self._settings = settings
         self._directory = directory
         self._mutant = mutant
-        self.slots = [self._slot(f"worker {number}", static=number % 2 == 0) for number in range(1, count + 1)]
+        self.slots = [
+            self._slot(f"worker {number}", static=number % 2 == 0, dsn=dsn) for number, dsn in enumerate(dsns, 1)
+        ]
         self.extra: list[Slot] = []
         """Those that come and go."""
         self.ends: Counter[int] = Counter()
@@ -75,9 +85,9 @@ class Fleet:
         """Ends that no fault had asked for."""
         self._counted: set[int] = set()
 
-    def _slot(self, name: str, *, static: bool) -> Slot:
+    def _slot(self, name: str, *, static: bool, dsn: str) -> Slot:
         named = {"WORKER_KAFKA__GROUP_INSTANCE_ID": name.replace(" ", "-")} if static else {}
-        return Slot(name, {**self._settings, **named}, self._directory, self._mutant)
+        return Slot(name, {**self._settings, **named, DSN: dsn}, self._directory, self._mutant)
 
     async def start(self) -> None:
         for slot in self.slots:
@@ -106,26 +116,26 @@ class Fleet:
 
     async def ready(self, slot: Slot, seconds: float = READY_SECONDS) -> bool:
         """Wait until it says that it is ready; whether it did."""
-        return await _until(slot.is_ready, seconds)
+        return await holds_within(slot.is_ready, seconds)
 
     async def stopped(self, slot: Slot, seconds: float) -> bool:
-        return await _until(slot.is_stopped, seconds)
+        return await holds_within(slot.is_stopped, seconds)
 
     async def ended(self, slot: Slot, seconds: float) -> bool:
-        return await _until(lambda: not slot.runs, seconds)
+        return await holds_within(lambda: not slot.runs, seconds)
 
     async def holdings(self, slot: Slot) -> Mapping[str, Any]:
         """What its process says that it holds. Raises ``TimeoutError`` if it says nothing."""
         worker = slot.worker
         told = len(worker.events(EVENT))
         psutil.Process(worker.pid).send_signal(signal.SIGUSR2)
-        if not await _until(lambda: len(worker.events(EVENT)) > told, ANSWER_SECONDS):
+        if not await holds_within(lambda: len(worker.events(EVENT)) > told, ANSWER_SECONDS):
             raise TimeoutError(f"{slot.name} does not say what it holds")
         return worker.events(EVENT)[-1]
 
     def join(self) -> Slot:
         """One more worker, with a name that the group does not know. It is not started again."""
-        slot = self._slot(f"guest {len(self.extra) + 1}", static=False)
+        slot = self._slot(f"guest {len(self.extra) + 1}", static=False, dsn=self._settings[DSN])
         self.extra.append(slot)
         slot.start()
         return slot
@@ -188,7 +198,9 @@ def _failure(entry: Mapping[str, Any]) -> str:
     return f"partition {entry['partition']} at {entry['timestamp']}: {' '.join(trace[-1:] + places[-1:])}"
 
 
-async def _until(condition: Callable[[], bool], seconds: float) -> bool:
+async def holds_within(condition: Callable[[], bool], seconds: float) -> bool:
+    """Wait until it holds; whether it came to that."""
+
     async def holds() -> bool:
         return await asyncio.to_thread(condition)
 

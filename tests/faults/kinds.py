@@ -17,6 +17,7 @@ from confluent_kafka import KafkaException
 from tests.faults.cluster import EXPIRATION_SECONDS, Node
 from tests.faults.fleet import Slot
 from tests.faults.ledger import Delivery
+from tests.faults.one_worker import a_month_ahead, without_postgres
 from tests.faults.points import STEPS
 from tests.faults.proxy import Api, Fault, GroupApi, Kind, Proxy
 from tests.faults.stage import SESSION_SECONDS, TRANSACTION_SECONDS, Stage
@@ -433,11 +434,11 @@ def _brokers(stage: Stage) -> tuple[Proxy, ...]:
 
 
 def _database(stage: Stage) -> tuple[Proxy, ...]:
-    return (stage.postgres_proxy,)
+    return stage.postgres_proxies
 
 
 async def _all_cut(stage: Stage, _: Random) -> None:
-    for proxy in (*stage.kafka_proxies, stage.postgres_proxy):
+    for proxy in stage.proxies:
         proxy.cut_all()
     await asyncio.sleep(1)
 
@@ -492,6 +493,8 @@ def _kinds() -> Iterator[FaultKind]:
     )
     yield FaultKind("group offsets forgotten", Domain.WORKER, _offsets_gone)
     yield FaultKind("two of one name", Domain.WORKER, _named_twice)
+    yield FaultKind("postgres away for one worker", Domain.WORKER, without_postgres)
+    yield FaultKind("a clock a month ahead", Domain.WORKER, a_month_ahead)
     for point in STEPS:
         name, only = point.replace("_", " "), _STEPS_OF.get(point)
         yield FaultKind(f"worker killed {name}", Domain.WORKER, _at(point, "SIGKILL"), only)

@@ -137,6 +137,8 @@ class Evidence:
     """The lanes that were thrown back to their start while nothing hurt anyone."""
     left: Sequence[str] = ()
     """What the workers left behind that they should not have, or held too much of: sessions, tasks, sockets."""
+    unkept: Sequence[str] = ()
+    """What faults saw of workers that did otherwise, in their trouble, than they should."""
     failed: Sequence[str] = ()
     """The lanes that ended with an error of the worker's own."""
     unreadable: Sequence[str] = ()

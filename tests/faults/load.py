@@ -25,6 +25,8 @@ FLUSH_SECONDS: Final = 120.0
 CODECS: Final = ("zstd", "lz4", "gzip", "snappy")
 SWOLLEN_BYTES: Final = 4_000_000
 """Of some malformed commands, all but a few of which are white space: as large as one record, and small in the log."""
+LOGIN_SECONDS: Final = 100 * 24 * 60 * 60
+"""How long logins are good: also to a worker whose clock is a month ahead."""
 SWOLLEN: Final = 8
 """One malformed command of so many."""
 
@@ -111,11 +113,12 @@ class Writer:
 
     def __init__(self, swollen: int = 0) -> None:
         self._swollen = swollen
+        until = int(time.time()) + LOGIN_SECONDS
         self._logins = {
-            None: login_token(),
-            "INVALID_TOKEN": login_token(secret="another secret that is long enough for HS256"),
+            None: login_token(exp=until),
+            "INVALID_TOKEN": login_token(secret="another secret that is long enough for HS256", exp=until),
             "EXPIRED_TOKEN": login_token(iat=int(time.time()) - 7300, exp=int(time.time()) - 100),
-            "ACCESS_DENIED": login_token(user="reader"),
+            "ACCESS_DENIED": login_token(user="reader", exp=until),
         }
 
     def value(self, command: Command) -> bytes:

@@ -6,8 +6,10 @@ are here and not in the product: each replaces, in the worker's own process, wha
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer
@@ -19,6 +21,7 @@ from worker import pipeline, publish
 from worker.errors import KAFKA_ERRORS, Unpublished
 from worker.lane import Lane
 from worker.publish import Exactly, WatchedProducer
+from worker.retention import Retention
 from worker.sql import statement
 from worker.supervisor import Supervisor
 
@@ -204,6 +207,29 @@ def dry_run_kept() -> None:
     _put(pipeline, rolled_back=kept)
 
 
+def age_by_own_clock() -> None:
+    init = Retention.__init__
+
+    def made(retention: Any, *arguments: Any, clock: Callable[[], float], **options: Any) -> None:
+        init(retention, *arguments, clock=clock, **options)
+        # Its own now in place of that of Postgres, which has this machine's.
+        retention._age -= timedelta(seconds=clock() - time.time())
+
+    async def never_doubted(_: Any) -> bool:
+        return True
+
+    _put(Retention, __init__=made, _clocks_agree=never_doubted)
+
+
+def partitions_kept_without_postgres() -> None:
+    init = Supervisor.__init__
+
+    def made(supervisor: Any, *arguments: Any, **options: Any) -> None:
+        init(supervisor, *arguments, **{**options, "unfit": str})
+
+    _put(Supervisor, __init__=made)
+
+
 def _put(owner: Any, **replaced: Any) -> None:
     for name, function in replaced.items():
         setattr(owner, name, function)
@@ -293,6 +319,22 @@ _SPECS: Final = (
         ("none: a dry run shows it",),
         "topic, table, states and answers agree",
         dry_run_kept,
+    ),
+    MutantSpec(
+        "age_by_own_clock",
+        "how old a record is, Postgres says at both ends, and who differs from it by more than a minute retires none",
+        ("a worker whose clock is a month ahead",),
+        "no record is retired before its time",
+        age_by_own_clock,
+        ("a clock a month ahead",),
+    ),
+    MutantSpec(
+        "partitions_kept_without_postgres",
+        "a worker that can do nothing must not keep its partitions",
+        ("Postgres away from one worker only",),
+        "no answer is lost",
+        partitions_kept_without_postgres,
+        ("postgres away for one worker",),
     ),
 )
 

@@ -12,8 +12,8 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from types import ModuleType
@@ -123,6 +123,7 @@ class Proxy(ABC):
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._serving: set[asyncio.Task[None]] = set()
+        self._is_cut_off = False
 
     def start(self) -> None:
         self._thread.start()
@@ -179,6 +180,16 @@ class Proxy(ABC):
         """Cut every connection that is open now."""
         self._loop.call_soon_threadsafe(self._abort_all)
 
+    @contextmanager
+    def cut_off(self) -> Iterator[None]:
+        """Let nobody through for as long as the block lasts: who is connected is cut off, who comes is hung up on."""
+        self._is_cut_off = True
+        self.cut_all()
+        try:
+            yield
+        finally:
+            self._is_cut_off = False
+
     def _take(self, matches: Callable[[Point], bool]) -> Fault | None:
         with self._news:
             for entry in self._armed:
@@ -202,6 +213,9 @@ class Proxy(ABC):
     # --- connections --------------------------------------------------------------------------------------------------
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._is_cut_off:
+            writer.transport.abort()
+            return
         task = asyncio.current_task()
         assert task is not None
         self._serving.add(task)

@@ -22,6 +22,10 @@ class Verdict(StrEnum):
     """The harness failed, and what else was seen may have come of that."""
 
 
+class Unkept(Exception):
+    """What a fault has seen of a promise that was not kept, and that nobody could see afterwards."""
+
+
 EXIT_CODES: Final[Mapping[Verdict, int]] = {Verdict.KEPT: 0, Verdict.BROKEN: 1, Verdict.NOT_CHECKED: 2}
 USAGE: Final = 64
 """For a command line that cannot be understood (``EX_USAGE`` of sysexits): none of the verdicts."""
@@ -59,6 +63,8 @@ class Rule(StrEnum):
     OWNER = "an owner keeps its lane", Side.PRODUCT
     FORESEEN = "no lane ends with an error that nobody foresaw", Side.PRODUCT
     LEFT = "nothing is left behind", Side.PRODUCT
+    RECORDED = "no record is retired before its time", Side.PRODUCT
+    IN_TROUBLE = "a worker in trouble says so and makes way", Side.PRODUCT
 
     SOUND = "the load is sound", Side.HARNESS
     """Every command of the ledger stands in the log once, in its place, and nothing else does."""
@@ -86,6 +92,7 @@ _BY_THE_LEDGER: Final = frozenset(
         Rule.DEAD_LETTERS,
         Rule.MARKED,
         Rule.NO_RECORD,
+        Rule.RECORDED,
     }
 )
 """Those that hold what was seen against the ledger, by the number of a command."""

@@ -11,6 +11,7 @@ from random import Random
 from typing import Final
 
 from tests.faults.kinds import Domain, FaultKind
+from tests.faults.rules import Unkept
 from tests.faults.stage import Stage
 
 PAIRED: Final = 0.3
@@ -48,6 +49,8 @@ class Log:
     """Faults whose moment did not come."""
     broken: list[str] = field(default_factory=list)
     """Faults that the harness could not carry out: its own failures."""
+    unkept: list[str] = field(default_factory=list)
+    """What faults saw that was not as promised."""
 
     def counts(self) -> dict[str, int]:
         return dict(sorted(Counter(each.name for each in self.struck).items()))
@@ -104,6 +107,9 @@ async def _carry_out(stage: Stage, kind: FaultKind, chance: Random, log: Log) ->
     try:
         async with asyncio.timeout(LONGEST_SECONDS):
             done = await kind.act(stage, chance)
+    except Unkept as seen:
+        log.unkept.append(f"{kind.name}: {seen}")
+        done = True
     except Exception as error:  # noqa: BLE001 - a fault that fails is told with the verdict, and the run goes on
         log.broken.append(f"{kind.name}: {type(error).__name__}: {error}")
         return

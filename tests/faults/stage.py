@@ -15,9 +15,9 @@ from uuid import uuid4
 from tests.acceptance.scene import Scene
 from tests.acceptance.worker_process import worker_settings
 from tests.faults.cluster import REPLICAS, Cluster
-from tests.faults.fleet import Fleet
+from tests.faults.fleet import Fleet, Slot
 from tests.faults.ledger import Delivery
-from tests.faults.proxy import KafkaProxy, PostgresProxy
+from tests.faults.proxy import KafkaProxy, PostgresProxy, Proxy
 from tests.providers.kafka import HOST, TopicNames, create_topics
 from tests.providers.postgres import DatabaseUnderTest, WheelPostgres, make_prepared
 from worker.embedded.postgres import Login
@@ -29,6 +29,7 @@ TRANSACTION_SECONDS: Final = 10
 MAX_BATCH: Final = 50
 DATABASE: Final = "faults"
 WATCH_SECONDS: Final = 0.5
+RETENTION_DAYS: Final = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,8 @@ class Stage:
     cluster: Cluster
     postgres: WheelPostgres
     kafka_proxies: tuple[KafkaProxy, ...]
-    postgres_proxy: PostgresProxy
+    postgres_proxies: tuple[PostgresProxy, ...]
+    """One for each slot of the fleet; whoever joins for a while goes through the first."""
     fleet: Fleet
     partitions: int
     bulk: str | None = None
@@ -56,6 +58,15 @@ class Stage:
         So a partition's number still names one lane with work.
         """
         return self.sources[partition % len(self.sources)]
+
+    @property
+    def proxies(self) -> tuple[Proxy, ...]:
+        """All there are."""
+        return (*self.kafka_proxies, *self.postgres_proxies)
+
+    def postgres_of(self, slot: Slot) -> PostgresProxy:
+        """The way to Postgres of one worker alone."""
+        return self.postgres_proxies[self.fleet.slots.index(slot)]
 
     def fallen(self) -> list[str]:
         """The servers that ended although the schedule did not end them."""
@@ -94,15 +105,18 @@ async def staged(
         login = Login("worker_login", secrets.token_urlsafe(24))
         await make_prepared(postgres, DATABASE, login)
         database = DatabaseUnderTest(postgres.dsn(DATABASE), postgres.dsn(DATABASE, login), DATABASE)
-        postgres_proxy = PostgresProxy(urlsplit(database.worker_dsn).port or 5432)
-        opened.enter_context(postgres_proxy)
+        to_postgres = tuple(PostgresProxy(urlsplit(database.worker_dsn).port or 5432) for _ in range(workers))
+        for each in to_postgres:
+            opened.enter_context(each)
+        dsns = [_through(each, database.worker_dsn) for each in to_postgres]
         topics = await asyncio.to_thread(_topics, cluster, partitions)
-        settings = worker_settings(cluster.workers_bootstrap, topics, _through(postgres_proxy, database.worker_dsn)) | {
+        settings = worker_settings(cluster.workers_bootstrap, topics, dsns[0]) | {
             "WORKER_KAFKA__SESSION_TIMEOUT_MS": str(SESSION_SECONDS * 1000),
             "WORKER_KAFKA__REQUEST_TIMEOUT_MS": str(REQUEST_SECONDS * 1000),
             "WORKER_KAFKA__TRANSACTION_TIMEOUT_MS": str(TRANSACTION_SECONDS * 1000),
             "WORKER_MAX_BATCH": str(MAX_BATCH),
             "WORKER_DELIVERY": delivery.value,
+            "WORKER_RECORD_RETENTION_DAYS": str(RETENTION_DAYS),
         }
         second = f"bulk-{topics.commands}" if bulk else None
         if second is not None:
@@ -110,10 +124,10 @@ async def staged(
             await asyncio.to_thread(create)
             settings["WORKER_TOPICS__BULK_COMMANDS"] = second
         scene = Scene(cluster, postgres, topics, database, settings, directory)
-        fleet = Fleet(settings, directory, workers, mutant)
+        fleet = Fleet(settings, directory, dsns, mutant)
         opened.callback(_keep_logs_of_workers, fleet, logs)
         opened.callback(fleet.kill)
-        yield Stage(scene, cluster, postgres, proxies, postgres_proxy, fleet, partitions, second)
+        yield Stage(scene, cluster, postgres, proxies, to_postgres, fleet, partitions, second)
 
 
 def _keep_logs_of_brokers(cluster: Cluster, target: Path) -> None:

@@ -395,6 +395,14 @@ def put_a_rehearsal_aside(evidence: Evidence) -> None:
     evidence.dead_letters = [*evidence.dead_letters, DeadLetter(0, 11, "MALFORMED_REQUEST")]
 
 
+def retire_a_record(evidence: Evidence) -> None:
+    evidence.recorded = {*evidence.recorded} - {(0, 8)}
+
+
+def keep_partitions_in_trouble(evidence: Evidence) -> None:
+    evidence.unkept = ["postgres away for one worker: worker 1 kept its partitions"]
+
+
 PLANTED: Final[dict[Callable[[Evidence], None], Rule]] = {
     lose_an_answer: Rule.LOST,
     repeat_an_answer: Rule.REPEATED,
@@ -437,6 +445,8 @@ PLANTED: Final[dict[Callable[[Evidence], None], Rule]] = {
     take_a_real_one_for_a_rehearsal: Rule.MARKED,
     record_a_rehearsal: Rule.NO_RECORD,
     put_a_rehearsal_aside: Rule.DEAD_LETTERS,
+    retire_a_record: Rule.RECORDED,
+    keep_partitions_in_trouble: Rule.IN_TROUBLE,
 }
 """What the product has broken."""
 SPOILT: Final[dict[Callable[[Evidence], None], Rule]] = {
@@ -488,6 +498,12 @@ def test_a_failure_of_the_harness_hides_nothing_that_it_cannot_have_caused(
 def test_every_rule_is_planted() -> None:
     assert {*PLANTED.values(), *UNFAITHFUL.values()} == {rule for rule in Rule if rule.side is Side.PRODUCT}
     assert {*SPOILT.values()} | NOT_OF_THE_CHECKER == {rule for rule in Rule if rule.side is Side.HARNESS}
+
+
+def test_a_command_that_was_not_answered_needs_no_record(case: Case) -> None:
+    lose_an_answer(case.evidence)
+    case.evidence.recorded = {*case.evidence.recorded} - {(0, 3)}
+    assert Rule.RECORDED not in case.rules()
 
 
 @pytest.mark.parametrize("seconds", [0.0, 1.9, 7.0])

@@ -7,11 +7,12 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
+from urllib.parse import urlsplit
 
 import pytest
 from confluent_kafka import Producer
@@ -22,9 +23,11 @@ from tests.acceptance.scene import Scene, event_id, history
 from tests.acceptance.test_two_workers import wait_still
 from tests.acceptance.worker_process import WorkerProcess
 from tests.faults.checker import Report, check
+from tests.faults.conftest import through
 from tests.faults.ledger import NUMBER, SOURCE, Command, Evidence, Ledger, dead_letter, event, result, seen, sent
 from tests.faults.load import Writer
 from tests.faults.mutants import MUTANTS
+from tests.faults.proxy import PostgresProxy
 from tests.faults.witness import recorded
 from tests.faults.worker import faulty
 from tests.pace import in_milliseconds, patience, stretched
@@ -33,7 +36,7 @@ from tests.waiting import SECONDS
 pytestmark = [
     pytest.mark.real_kafka,
     pytest.mark.slow(
-        why="each rule is undone in a worker that is killed, stopped or fenced: 8 to 21 s each; CI takes a few in turn",
+        why="each rule is undone in a worker that is killed, stopped or fenced: 8 to 25 s each; CI takes a few in turn",
         instead="tests/faults/test_checker.py::test_a_broken_promise_is_noticed",
     ),
 ]
@@ -70,7 +73,14 @@ class Arm:
 
     def worker(self, *points: str, **settings: str) -> WorkerProcess:
         """A worker of this arm, not started yet."""
-        return self.scene.worker(command=faulty(*points, mutant=self.mutant), **{**PATIENT, **settings})
+        return self._worker(faulty(*points, mutant=self.mutant), settings)
+
+    def unusual(self, *, settings: Mapping[str, str], **otherwise: float) -> WorkerProcess:
+        """The same, of which something is not as usual (``tests.faults.worker``)."""
+        return self._worker(faulty(mutant=self.mutant, **otherwise), settings)
+
+    def _worker(self, command: tuple[str, ...], settings: Mapping[str, str]) -> WorkerProcess:
+        return self.scene.worker(command=command, **{**PATIENT, **settings})
 
     def send(self, count: int = BATCH, *, dry_run: bool = False) -> None:
         """Send so many commands, each for a token of its own."""
@@ -267,6 +277,40 @@ def dry_runs_among_others(arm: Arm) -> None:
     finish(arm, arm.worker())
 
 
+def a_clock_is_a_month_ahead(arm: Arm) -> None:
+    """To it, records that are seconds old are past their time."""
+    arm.send()
+    worker = arm.unusual(settings={}, days_ahead=31, retention=1)
+    with running(worker):
+        arm.scene.wait_consumed()
+        arm.send()
+        arm.scene.wait_consumed()
+        doubted = len(worker.events("records_not_retired"))
+        worker.wait(
+            lambda: worker.events("records_retired") or worker.events("records_not_retired")[doubted + 1 :],
+            "has looked once more for what to retire",
+        )
+
+
+def postgres_is_away_from_the_owner(arm: Arm) -> None:
+    """Another worker hears Postgres as well as Kafka, and has no partition."""
+    dsn = arm.scene.database.worker_dsn
+    proxy = PostgresProxy(urlsplit(dsn).port or 5432)
+    own = {"POSTGRES__DSN": through(proxy, dsn), "KAFKA__GROUP_INSTANCE_ID": "a"}
+    owner = arm.unusual(settings=own, without_postgres=2)
+    # Partitions go round in the order of the members' names.
+    other = arm.worker(KAFKA__GROUP_INSTANCE_ID="z")
+    # It is away until both are gone.
+    with proxy, ExitStack() as away, running(owner):
+        owner.wait_ready()
+        with running(other):
+            other.wait_ready()
+            owner.wait(lambda: owner.probe("/readyz")[1], "has it", wanted=lambda said: said["ready"] and said["lanes"])
+            away.enter_context(proxy.cut_off())
+            arm.send()
+            arm.wait_consumed()
+
+
 @contextmanager
 def unverified(scene: Scene) -> Iterator[None]:
     """A broker like those before Kafka 3.6, which do not ask whether a transaction knows of the partition."""
@@ -290,6 +334,8 @@ SCENARIOS: Final[dict[str, Callable[[Arm], None]]] = {
     "offset_outside_transaction": partial(killed_at, point="after_the_end"),
     "no_record_of_commands": partial(killed_at, point="between_the_commits"),
     "dry_run_kept": dry_runs_among_others,
+    "age_by_own_clock": a_clock_is_a_month_ahead,
+    "partitions_kept_without_postgres": postgres_is_away_from_the_owner,
 }
 
 

@@ -267,6 +267,21 @@ def _numbers(value: Any) -> list[int]:
 # --- Postgres ---------------------------------------------------------------------------------------------------------
 
 COUNT: Final = "SELECT count(*) FROM organisation"
+
+
+async def test_nobody_passes_a_proxy_that_is_cut_off_until_it_is_not(broker: FakeBroker) -> None:
+    request = REQUESTS[Api.END_TXN]
+    with KafkaProxy(broker.port) as proxy:
+        client = Client(proxy.port)
+        await client.ask(request)
+        with proxy.cut_off():
+            assert await client.is_cut_off(request)
+            assert await client.is_cut_off(request)
+        await client.ask(request)
+        client.close()
+    assert len(broker.heard) == 2
+
+
 INSERT: Final = "INSERT INTO organisation (id, name) VALUES ($1, $1)"
 
 

@@ -1,28 +1,51 @@
 """Run as a program: ``worker run`` with faults built in.
 
-``python -m tests.faults.worker [--mutant NAME] [--point NAME:NUMBER:SIGNAL]...``
+``python -m tests.faults.worker [--mutant NAME] [--point NAME:NUMBER:SIGNAL]... [--retention SECONDS]
+[--without-postgres SECONDS] [--days-ahead DAYS]``
 """
 
 import argparse
 import signal
 import sys
 import time
-from typing import Final
+from types import SimpleNamespace
+from typing import Any, Final
 
 from tests.faults.holdings import tell
 from tests.faults.mutants import MUTANTS
 from tests.faults.points import arm
+from worker import retention, service
 from worker.cli import main
 
 BLOCKED_SECONDS: Final = 8.0
 """For how long a SIGUSR1 blocks the event loop: longer than a session."""
+DAY_SECONDS: Final = 24 * 60 * 60
 
 
-def faulty(*points: str, mutant: str | None = None) -> tuple[str, ...]:
-    """What to run Python with: a worker with these points armed and that rule undone."""
+def faulty(*points: str, mutant: str | None = None, **otherwise: float) -> tuple[str, ...]:
+    """What to run Python with: a worker with these points armed and that rule undone.
+
+    ``otherwise`` names what of it is not as usual: the options of this program that take a number.
+    """
     undone = () if mutant is None else ("--mutant", mutant)
     armed = (argument for point in points for argument in ("--point", point))
-    return ("-m", "tests.faults.worker", *undone, *armed)
+    options = (f"--{name.replace('_', '-')}={number:g}" for name, number in otherwise.items())
+    return ("-m", "tests.faults.worker", *undone, *armed, *options)
+
+
+def make_otherwise(*, retention_seconds: float | None, without_postgres: float | None, days_ahead: float) -> None:
+    """Change, in this process, how often the worker looks for records to retire, after how long without Postgres it
+    leaves its group, and the clock that tells it the time of day."""
+    at_work: Any = service
+    retiring: Any = retention
+    if retention_seconds is not None:
+        retiring.INTERVAL_SECONDS = retention_seconds
+    if without_postgres is not None:
+        at_work.WITHOUT_POSTGRES_SECONDS = without_postgres
+    if days_ahead:
+        ahead = days_ahead * DAY_SECONDS
+        # All that has a clock is given it there.
+        at_work.time = SimpleNamespace(time=lambda: time.time() + ahead, monotonic=time.monotonic)
 
 
 def _stand() -> None:
@@ -35,6 +58,9 @@ def _run() -> None:
     parser = argparse.ArgumentParser(description="worker run, with faults built in")
     parser.add_argument("--mutant", choices=sorted(MUTANTS), help="the rule to undo")
     parser.add_argument("--point", action="append", default=[], metavar="NAME:NUMBER:SIGNAL")
+    parser.add_argument("--retention", type=float, metavar="SECONDS", help="how often to look for what to retire")
+    parser.add_argument("--without-postgres", type=float, metavar="SECONDS", help="when to leave the group for it")
+    parser.add_argument("--days-ahead", type=float, default=0.0, metavar="DAYS", help="of its clock")
     asked = parser.parse_args()
     signal.signal(signal.SIGUSR1, lambda *_: _stand())
     signal.signal(signal.SIGUSR2, lambda *_: tell())
@@ -46,6 +72,9 @@ def _run() -> None:
             arm(point)
     except ValueError as error:
         parser.error(str(error))
+    make_otherwise(
+        retention_seconds=asked.retention, without_postgres=asked.without_postgres, days_ahead=asked.days_ahead
+    )
     sys.argv[1:] = ["run"]
     main()
 

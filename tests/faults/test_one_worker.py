@@ -1,0 +1,235 @@
+"""A fault of one worker alone strikes, is undone, and tells a moment that did not come from a promise not kept."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from random import Random
+from types import SimpleNamespace
+from typing import Any, Final
+
+import jwt
+import pytest
+
+from tests.faults import one_worker
+from tests.faults.kinds import Domain, FaultKind
+from tests.faults.ledger import Command
+from tests.faults.load import Writer
+from tests.faults.one_worker import DAYS_AHEAD, LIMIT_SECONDS, a_month_ahead, without_postgres
+from tests.faults.rules import Unkept
+from tests.faults.schedule import Log, Strike, play
+from tests.faults.worker import DAY_SECONDS, faulty, make_otherwise
+from tests.logins import SECRET
+from worker import retention, service
+
+LANES: Final = {"lanes": {"0": {"state": "working"}}}
+OUT: Final = {"lanes": {}, "out_of_group": {"reason": "postgres has not answered for 6 s"}}
+DOUBTS: Final = {
+    "clock_ahead_of_postgres_seconds": DAYS_AHEAD * 86_400.0,
+    "reason": "partitions assigned; records of commands are not retired: the worker's clock is 2678400 s ahead",
+}
+
+
+class Life:
+    """Instead of a process: what it says and logs."""
+
+    def __init__(self, *said: dict[str, Any], logs: tuple[str, ...] = ()) -> None:
+        self._said = list(said) or [{}]
+        self._logs = logs
+        self.is_killed = False
+
+    def probe(self, _: str) -> tuple[int, Any]:
+        return 200, self._said.pop(0) if len(self._said) > 1 else self._said[0]
+
+    def events(self, event: str) -> list[dict[str, Any]]:
+        return [{"event": event}] if event in self._logs else []
+
+    def kill(self) -> None:
+        self.is_killed = True
+
+
+class Stage:
+    """One worker, which is always ready, and what was done to it."""
+
+    def __init__(self, life: Life, *, runs: bool = True) -> None:
+        self.usual, self.odd = Life(), life
+        self.started: dict[str, float] = {}
+        self.cuts: list[str] = []
+        self.slot = SimpleNamespace(
+            name="worker 1", wanted=True, runs=runs, worker=self.usual, start=self._start, is_ready=lambda: True
+        )
+        self.fleet = SimpleNamespace(slots=[self.slot], ready=self._ready, count_end=lambda _: None)
+
+    def _start(self, **otherwise: float) -> None:
+        assert self.usual.is_killed
+        assert not self.slot.wanted
+        self.started, self.slot.worker = otherwise, self.odd
+
+    async def _ready(self, *_: object) -> bool:
+        return True
+
+    def postgres_of(self, slot: object) -> Any:
+        assert slot is self.slot
+        return SimpleNamespace(cut_off=self._cut_off)
+
+    @contextmanager
+    def _cut_off(self) -> Iterator[None]:
+        self.cuts.append("cut")
+        try:
+            yield
+        finally:
+            self.cuts.append("mended")
+
+    @property
+    def is_undone(self) -> bool:
+        return self.odd.is_killed and self.slot.wanted and self.cuts in ([], ["cut", "mended"])
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("START", "LEAVE", "TAKE_OVER", "SAY"):
+        monkeypatch.setattr(one_worker, f"{name}_SECONDS", 0.3)
+    for name in ("LOOK", "RETENTION"):
+        monkeypatch.setattr(one_worker, f"{name}_SECONDS", 0.01)
+
+
+def others_answer(monkeypatch: pytest.MonkeyPatch, *settled: int) -> None:
+    """Lanes of one partition, in which ten commands are decided at first; how many are settled at each look."""
+    looks = list(settled)
+
+    async def lanes(_: object) -> dict[str, tuple[int, int]]:
+        return {"commands-0": (looks.pop(0) if len(looks) > 1 else looks[0], 10)}
+
+    monkeypatch.setattr(one_worker, "_lanes", lanes)
+
+
+async def strike(act: Any, stage: Any) -> bool:
+    done: bool = await act(stage, Random(1))
+    return done
+
+
+# --- without Postgres -------------------------------------------------------------------------------------------------
+
+
+async def test_who_leaves_is_answered_for_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    others_answer(monkeypatch, 5, 10, 11)
+    stage = Stage(Life(LANES, OUT, logs=("leaving_group",)))
+    assert await strike(without_postgres, stage)
+    assert stage.started == {"without_postgres": LIMIT_SECONDS}
+    assert stage.cuts == ["cut", "mended"]
+    assert stage.is_undone
+
+
+async def test_who_keeps_its_partitions_breaks_a_promise() -> None:
+    stage = Stage(Life(LANES))
+    with pytest.raises(Unkept, match="worker 1 was without Postgres for 0 s and kept its partitions"):
+        await strike(without_postgres, stage)
+    assert stage.is_undone
+
+
+async def test_who_ends_meanwhile_has_had_no_moment() -> None:
+    stage = Stage(Life(LANES), runs=False)
+    assert not await strike(without_postgres, stage)
+    assert stage.is_undone
+
+
+async def test_who_has_no_partitions_has_none_to_lose() -> None:
+    stage = Stage(Life({"lanes": {}}))
+    assert not await strike(without_postgres, stage)
+    assert stage.cuts == []
+    assert stage.is_undone
+
+
+async def test_a_moment_in_which_nobody_answers_for_it_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    others_answer(monkeypatch, 5, 10)  # what was decided is published, and nothing further
+    stage = Stage(Life(LANES, OUT, logs=("leaving_group",)))
+    assert not await strike(without_postgres, stage)
+    assert stage.is_undone
+
+
+async def test_a_postgres_that_is_away_for_all_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def away(_: object) -> dict[str, tuple[int, int]]:
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(one_worker, "_lanes", away)
+    stage = Stage(Life(LANES, OUT, logs=("leaving_group",)))
+    assert not await strike(without_postgres, stage)
+
+
+# --- a month ahead ----------------------------------------------------------------------------------------------------
+
+
+async def test_who_doubts_its_clock_has_had_its_moment() -> None:
+    stage = Stage(Life(DOUBTS, logs=("records_not_retired",)))
+    assert await strike(a_month_ahead, stage)
+    assert stage.started == {"days_ahead": DAYS_AHEAD}
+    assert stage.is_undone
+
+
+@pytest.mark.parametrize(
+    "life",
+    [
+        pytest.param(Life({"reason": ""}), id="silent"),
+        pytest.param(Life(DOUBTS), id="not in the log"),
+        pytest.param(Life({**DOUBTS, "reason": ""}, logs=("records_not_retired",)), id="not in the reason"),
+    ],
+)
+async def test_who_is_silent_breaks_a_promise(life: Life) -> None:
+    stage = Stage(life)
+    with pytest.raises(Unkept, match="worker 1 has a clock 31 days ahead, and does not say so"):
+        await strike(a_month_ahead, stage)
+    assert stage.is_undone
+
+
+@pytest.mark.parametrize(("logs", "runs"), [(("retention_failed",), True), ((), False)])
+async def test_who_could_not_ask_for_the_time_has_had_no_moment(logs: tuple[str, ...], runs: bool) -> None:
+    stage = Stage(Life({"reason": ""}, logs=logs), runs=runs)
+    assert not await strike(a_month_ahead, stage)
+    assert stage.is_undone
+
+
+# --- what it takes ----------------------------------------------------------------------------------------------------
+
+
+async def test_what_a_fault_saw_is_told_and_is_no_failure_of_the_harness() -> None:
+    async def act(_: object, __: Random) -> None:
+        raise Unkept("worker 1 kept its partitions")
+
+    stage: Any = SimpleNamespace(fallen=list)
+    log = Log()
+    await play(
+        stage, iter([Strike((FaultKind("away", Domain.WORKER, act),), 1.0, "1/1")]), time.monotonic() + 0.01, log
+    )
+    assert log.unkept == ["away: worker 1 kept its partitions"]
+    assert (log.counts(), log.broken, log.missed) == ({"away": 1}, [], {})
+
+
+def test_a_worker_is_told_what_is_not_as_usual() -> None:
+    command = faulty("before_the_end:1:SIGKILL", mutant="dry_run_kept", days_ahead=31, without_postgres=5.0)
+    assert command[2:] == (
+        *("--mutant", "dry_run_kept", "--point", "before_the_end:1:SIGKILL"),
+        *("--days-ahead=31", "--without-postgres=5"),
+    )
+
+
+def test_what_is_not_as_usual_is_so_in_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "INTERVAL_SECONDS", 600.0)
+    monkeypatch.setattr(service, "WITHOUT_POSTGRES_SECONDS", 60.0)
+    monkeypatch.setattr(service, "time", time)
+    given: Any = service
+
+    make_otherwise(retention_seconds=None, without_postgres=None, days_ahead=0.0)
+    assert (retention.INTERVAL_SECONDS, service.WITHOUT_POSTGRES_SECONDS, given.time) == (600.0, 60.0, time)
+
+    make_otherwise(retention_seconds=1.0, without_postgres=2.0, days_ahead=31)
+    assert (retention.INTERVAL_SECONDS, service.WITHOUT_POSTGRES_SECONDS) == (1.0, 2.0)
+    assert given.time.time() - time.time() == pytest.approx(31 * DAY_SECONDS, abs=60)
+    assert given.time.monotonic is time.monotonic
+
+
+@pytest.mark.parametrize(("flaw", "is_good"), [(None, True), ("ACCESS_DENIED", True), ("EXPIRED_TOKEN", False)])
+def test_a_login_is_as_good_a_month_ahead(flaw: str | None, is_good: bool) -> None:
+    value = Writer().value(Command(1, 0, "code", "life_cycle_state", flaw=flaw))
+    token = json.loads(value)["token"]
+    until = jwt.decode(token, SECRET, algorithms=["HS256"], options={"verify_exp": False})["exp"]
+    assert [until > time.time() + days * DAY_SECONDS for days in (0, DAYS_AHEAD)] == [is_good] * 2
