@@ -174,7 +174,7 @@ async def _at_rest(stage: Stage, load: Load, witness: Witness, ledger: Ledger) -
         left += await _held(stage)
         left += await stage.fleet.drained()
     left += [f"{each} after the last worker ended" for each in await asyncio.to_thread(sessions, stage.scene)]
-    evidence = await asyncio.to_thread(gather, stage.scene, witness, sorted(ledger.known), stage.sources)
+    evidence = await asyncio.to_thread(gather, stage.scene, witness, sorted(ledger.known), stage.sources, stage.past)
     evidence.disturbed, evidence.left, evidence.refused = disturbed, left, refused
     evidence.failed, evidence.fallen = stage.fleet.failures(), stage.fallen()
     evidence.stalled = [f"{place} stands still with {count} to go" for place, count in catch_up.standing.items()]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 
 from schemas.transition import verify_chain
-from tests.faults.ledger import ORGANISATION, SOURCE, Command, Delivery, Evidence, Ledger, Result, Sent, by_partition
+from tests.faults.ledger import ORGANISATION, SOURCE, Command, Delivery, Evidence, Ledger, Sent, by_partition
 from tests.faults.rules import EXPLAINS, Rule, Side, Verdict, verdict
 
 DEAD_LETTERED: Final = frozenset({"MALFORMED_REQUEST", "INTERNAL_ERROR"})
@@ -37,6 +37,8 @@ class Report:
     """What the checker found, and over how much."""
 
     commands: int = 0
+    removed: int = 0
+    """Commands that were removed from their log unread."""
     transitions: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
     races: int = 0
@@ -92,7 +94,7 @@ class Model:
 
 def check(ledger: Ledger, evidence: Evidence) -> Report:
     """Hold everything that was seen against everything that was asked, and against what the delivery promises."""
-    report = Report(commands=len(ledger.commands), transitions=len(evidence.history))
+    report = Report(len(ledger.commands), len(evidence.removed), len(evidence.history))
     report.statuses.update(f"{result.status}{' (replayed)' if result.replayed else ''}" for result in evidence.results)
     # Of every answer, also of one that was given again.
     report.violations += _data_right(ledger, evidence)
@@ -102,15 +104,17 @@ def check(ledger: Ledger, evidence: Evidence) -> Report:
         report.repeated = given - len(evidence.results)
     report.violations += [
         *_sent_once(ledger, evidence.sent),
-        *_answered_once(ledger, evidence.results),
+        *_answered_once(ledger, evidence),
         *_rightly_answered(ledger, evidence, report),
         *_in_order(evidence),
         *_one_transition_each(ledger, evidence),
         *_chains_whole(evidence),
+        *_losses_written_down(evidence),
         *_dead_letters_deserved(ledger, evidence),
         *_dry_runs_known(ledger, evidence),
         *_all_consumed(evidence),
         *_readers_agree(evidence),
+        *(Violation(Rule.UNTOLD, what) for what in evidence.untold),
         *(Violation(Rule.SETTLED, topic) for topic in evidence.unsettled),
         *(Violation(Rule.OWNER, what) for what in evidence.disturbed),
         *(Violation(Rule.LEFT, what) for what in evidence.left),
@@ -188,11 +192,13 @@ def _sent_once(ledger: Ledger, sent: Sequence[Sent]) -> Iterator[Violation]:
             yield Violation(Rule.SOUND, f"command {each.number} stands in partition {each.partition}")
 
 
-def _answered_once(ledger: Ledger, results: Sequence[Result]) -> Iterator[Violation]:
+def _answered_once(ledger: Ledger, evidence: Evidence) -> Iterator[Violation]:
+    """A command that was removed unread has no answer; that it has none indeed is looked at with the losses."""
+    results, removed = evidence.results, _numbers(evidence.removed)
     times = Counter(result.number for result in results)
     for command in ledger.commands:
         count = times.pop(command.number, 0)
-        if count == 0:
+        if count == 0 and command.number not in removed:
             yield Violation(Rule.LOST, f"command {command.number} of partition {command.partition}")
         elif count > 1:
             places = [f"{r.partition}@{r.offset} {r.status}" for r in results if r.number == command.number]
@@ -206,8 +212,10 @@ def _rightly_answered(ledger: Ledger, evidence: Evidence, report: Report) -> Ite
     answers: dict[int, Judged] = {}
     for result in evidence.results:
         answers.setdefault(result.number, (result.status, result.replayed))
+    removed = _numbers(evidence.removed)
     sent = sorted(evidence.sent, key=lambda each: (each.partition, each.offset))
-    commands = [ledger.commands[each.number] for each in sent if 0 <= each.number < len(ledger.commands)]
+    read = [each.number for each in sent if each.number not in removed]
+    commands = [ledger.commands[number] for number in read if 0 <= number < len(ledger.commands)]
     for group in _related(commands, ledger.effective):
         lanes = _lanes(group)
         report.races += len(lanes) > 1
@@ -356,13 +364,35 @@ def _chains_whole(evidence: Evidence) -> Iterator[Violation]:
         last[place] = sequence
 
 
+def _losses_written_down(evidence: Evidence) -> Iterator[Violation]:
+    """Exactly what was removed unread, and once; and nobody was answered."""
+    removed = Counter((each.partition, each.offset) for each in evidence.removed)
+    written = Counter((partition, offset) for partition, lost in evidence.written_down for offset in lost)
+    for what, places in (("removed, and not written down", removed - written), ("written down", written - removed)):
+        for partition in sorted({partition for partition, _ in places}):
+            offsets = sorted(offset for number, offset in places.elements() if number == partition)
+            told = f"{len(offsets)} offsets {what}, from {offsets[0]} to {offsets[-1]}"
+            yield Violation(Rule.LOSSES, f"partition {partition}: {told}")
+    answered = {result.number for result in evidence.results}
+    for each in evidence.removed:
+        if each.number in answered:
+            place = f"{each.partition}@{each.offset}"
+            yield Violation(Rule.LOSSES, f"command {each.number}, removed from {place}, was answered")
+
+
+def _numbers(sent: Iterable[Sent]) -> set[int]:
+    return {each.number for each in sent}
+
+
 def _dead_letters_deserved(ledger: Ledger, evidence: Evidence) -> Iterator[Violation]:
     """One for every command that could not be read, and for none else."""
     numbers = {(each.partition, each.offset): each.number for each in evidence.sent}
+    removed = _numbers(evidence.removed)
     deserved = Counter(
         (each.partition, each.offset)
         for each in evidence.sent
         if 0 <= each.number < len(ledger.commands)
+        and each.number not in removed
         and ledger.commands[each.number].flaw in DEAD_LETTERED
         and not ledger.commands[each.number].dry_run
     )

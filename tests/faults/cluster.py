@@ -16,6 +16,7 @@ from typing import Any, Final
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 from confluent_kafka import KafkaException
+from confluent_kafka import TopicPartition as Place
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions
 
@@ -318,6 +319,12 @@ class Cluster(KafkaServer):
         """Delete a group, as the broker does with one that was idle for long. Raises ``KafkaException``."""
         admin = self._admin()  # kept until it has answered
         admin.delete_consumer_groups([group])[group].result(timeout=ANSWER_SECONDS)
+
+    def remove_records(self, topic: str, partition: int, before: int) -> int:
+        """Remove the beginning of a partition, whoever has read it; where it begins now. Raises ``KafkaException``."""
+        admin = self._admin()
+        [asked] = admin.delete_records([Place(topic, partition, before)]).values()
+        return int(asked.result(timeout=ANSWER_SECONDS).low_watermark)
 
     def add_partition(self, topic: str) -> None:
         """One more of them."""

@@ -113,6 +113,7 @@ class Evidence:
     """What Kafka and Postgres hold when everything has come to rest."""
 
     sent: Sequence[Sent] = ()
+    """Also what was removed from the log since."""
     results: Sequence[Result] = ()
     events: Sequence[Event] = ()
     dead_letters: Sequence[DeadLetter] = ()
@@ -125,6 +126,12 @@ class Evidence:
     committed: Mapping[int, int] = field(default_factory=dict)
     ends: Mapping[int, int] = field(default_factory=dict)
     """Of the command topic, of the partitions that hold anything."""
+    removed: Sequence[Sent] = ()
+    """Those of ``sent`` that were removed from the log before the group had read them."""
+    written_down: Sequence[tuple[int, range]] = ()
+    """The offsets that workers wrote down as lost, with their partition."""
+    untold: Sequence[str] = ()
+    """What needed a person, and was told to nobody, or after a person had seen to it."""
     during: Mapping[str, Sequence[Seen]] = field(default_factory=dict)
     """By topic, what the reader saw that ran during the faults."""
     after: Mapping[str, Sequence[Seen]] = field(default_factory=dict)

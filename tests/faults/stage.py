@@ -5,7 +5,7 @@ import secrets
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -17,6 +17,7 @@ from tests.acceptance.worker_process import worker_settings
 from tests.faults.cluster import REPLICAS, Cluster
 from tests.faults.fleet import Fleet
 from tests.faults.ledger import Delivery
+from tests.faults.past import Past
 from tests.faults.proxy import KafkaProxy, PostgresProxy
 from tests.providers.kafka import HOST, TopicNames, create_topics
 from tests.providers.postgres import DatabaseUnderTest, WheelPostgres, make_prepared
@@ -44,6 +45,7 @@ class Stage:
     partitions: int
     bulk: str | None = None
     """The second topic of commands, if there is one."""
+    past: Past = field(default_factory=Past)
 
     @property
     def sources(self) -> tuple[str, ...]:

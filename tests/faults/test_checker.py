@@ -172,6 +172,65 @@ def test_an_answer_that_was_called_too_large_may_come_without_its_data(case: Cas
     assert case.rules() == set()
 
 
+def remove_unread(evidence: Evidence) -> None:
+    """A rival, and what could not have been read: neither is decided, and both are written down."""
+    gone = {6, 9}
+    evidence.removed = [each for each in evidence.sent if each.number in gone]
+    evidence.written_down = [(each.partition, range(each.offset, each.offset + 1)) for each in evidence.removed]
+    evidence.results = [each for each in evidence.results if each.number not in gone]
+    evidence.dead_letters = []
+
+
+def test_what_was_removed_unread_and_written_down_is_not_answered(case: Case) -> None:
+    remove_unread(case.evidence)
+    report = case.report()
+    assert report.violations == []
+    assert report.removed == 2
+
+
+def lose_a_loss(evidence: Evidence) -> None:
+    remove_unread(evidence)
+    evidence.written_down = without(evidence.written_down, 1)
+
+
+def write_a_loss_down_twice(evidence: Evidence) -> None:
+    remove_unread(evidence)
+    evidence.written_down = [*evidence.written_down, evidence.written_down[0]]
+
+
+def write_down_what_was_answered(evidence: Evidence) -> None:
+    evidence.written_down = [(0, range(3, 5))]
+
+
+def write_down_too_much(evidence: Evidence) -> None:
+    remove_unread(evidence)
+    evidence.written_down = [(0, range(5, 7)), *evidence.written_down[1:]]
+
+
+def answer_what_is_lost(evidence: Evidence) -> None:
+    answered = evidence.results[9]
+    remove_unread(evidence)
+    evidence.results = [*evidence.results, answered]
+
+
+def put_aside_what_is_lost(evidence: Evidence) -> None:
+    letters = evidence.dead_letters
+    remove_unread(evidence)
+    evidence.dead_letters = letters
+
+
+def decide_what_is_lost(evidence: Evidence) -> None:
+    """Its repetition was answered as if the first had come before."""
+    first = {0}
+    evidence.removed = [each for each in evidence.sent if each.number in first]
+    evidence.written_down = [(0, range(1))]
+    evidence.results = [each for each in evidence.results if each.number not in first]
+
+
+def tell_nobody(evidence: Evidence) -> None:
+    evidence.untold = ["lanes list should say that commands/0 has lost offsets 3 to 4"]
+
+
 def lose_an_answer(evidence: Evidence) -> None:
     evidence.results = without(evidence.results, 3)
 
@@ -419,6 +478,14 @@ PLANTED: Final[dict[Callable[[Evidence], None], Rule]] = {
     change_a_state_without_a_transition: Rule.AGREE,
     forget_a_change: Rule.AGREE,
     lose_a_transition_everywhere: Rule.AGREE,
+    lose_a_loss: Rule.LOSSES,
+    write_a_loss_down_twice: Rule.LOSSES,
+    write_down_what_was_answered: Rule.LOSSES,
+    write_down_too_much: Rule.LOSSES,
+    answer_what_is_lost: Rule.LOSSES,
+    put_aside_what_is_lost: Rule.DEAD_LETTERS,
+    decide_what_is_lost: Rule.STATUS,
+    tell_nobody: Rule.UNTOLD,
     put_an_innocent_aside: Rule.DEAD_LETTERS,
     lose_a_dead_letter: Rule.DEAD_LETTERS,
     repeat_a_dead_letter: Rule.DEAD_LETTERS,
