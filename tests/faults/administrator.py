@@ -4,7 +4,8 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from random import Random
 from subprocess import CompletedProcess
@@ -17,6 +18,7 @@ from tests.acceptance.clients import consumed_offsets, log_ends, stream_to_end
 from tests.acceptance.worker_process import ROOT
 from tests.faults.ledger import Sent, sent
 from tests.faults.stage import Stage
+from tests.providers import Unavailable
 from tests.waiting import run_to_end
 from worker.embedded.processes import until
 
@@ -24,6 +26,8 @@ FEWEST_UNREAD: Final = 2
 MOST_UNREAD: Final = 40
 MOMENT_SECONDS: Final = 15.0
 """How long the moment is waited for."""
+AT_WORK: Final = frozenset({"new", "done", "behind"})
+"""The states of a lane that needs nobody."""
 DONE_SECONDS: Final = 60.0
 """Longer than any other fault lets a worker or a person wait."""
 
@@ -57,6 +61,64 @@ async def removed_unread(stage: Stage, chance: Random) -> bool:
         return True
 
 
+async def made_anew(stage: Stage, chance: Random) -> bool:
+    """A topic of commands is deleted and made again: whoever decided on the former one waits for a person."""
+    if stage.past.one.locked():
+        return False
+    async with stage.past.one:
+        topic = chance.choice(stage.sources)
+        async with _all_answered(stage) as is_answered:
+            decided = await asyncio.to_thread(_decided, stage, topic) if is_answered else None
+            if not decided or not await _is_whole(stage):
+                return False
+            await _replaced(stage, topic)
+        await _require(stage, _places_that_tell_of_blocks(stage, decided), f"that {topic} waits for a person")
+        await _carried_out(stage, "lanes", "mend", "--by", "from-start", "--yes")
+        if not await _came(lambda: all(lane["state"] in AT_WORK for lane in _listed(stage)[1].values())):
+            stage.past.untold.append(f"a lane of {topic} does not start, which was mended")
+        return True
+
+
+async def _replaced(stage: Stage, topic: str) -> None:
+    """Read the log, delete the topic, and make one of the same name and as many partitions."""
+    count = len(await asyncio.to_thread(log_ends, stage.scene.kafka.bootstrap, topic))
+    held = await asyncio.to_thread(_held, stage, topic)
+    if not await _came(lambda: stage.cluster.is_gone(topic)):
+        raise TimeoutError(f"{topic} is not gone")
+    stage.past.sent += held
+    if not await _came(lambda: stage.cluster.is_there(topic, count)):
+        raise TimeoutError(f"{topic} is not made anew")
+
+
+@asynccontextmanager
+async def _all_answered(stage: Stage) -> AsyncIterator[bool]:
+    """A pause of the load; whether all that was sent before is answered."""
+    load = stage.load
+    assert load is not None
+    taken = await asyncio.to_thread(load.pause, MOMENT_SECONDS)
+    try:
+        yield taken and await _came(lambda: not stage.left(), MOMENT_SECONDS)
+    finally:
+        load.resume()
+
+
+async def _is_whole(stage: Stage) -> bool:
+    try:
+        await stage.cluster.healed(MOMENT_SECONDS)
+    except Unavailable:
+        return False
+    return True
+
+
+def _decided(stage: Stage, topic: str) -> frozenset[Place]:
+    """The partitions of which something was decided; none if nobody can say so."""
+    try:
+        rows = stage.scene.rows("SELECT partition FROM lane WHERE topic = $1 AND next_offset > 0", topic)
+    except _HURT:
+        return frozenset()
+    return frozenset(Place(topic, row["partition"]) for row in rows)
+
+
 async def _removed(stage: Stage, place: Place, count: int) -> range | None:
     """Remove so many commands that nobody has read, with all before them; ``None`` if it is no moment for it."""
     bootstrap, known = stage.scene.kafka.bootstrap, await asyncio.to_thread(_answered, stage, place)
@@ -65,7 +127,8 @@ async def _removed(stage: Stage, place: Place, count: int) -> range | None:
     unread = range(known, known + count)
     if not await _came(lambda: log_ends(bootstrap, place.topic)[place.partition] >= unread.stop, MOMENT_SECONDS):
         return None
-    gone = [each for each in await asyncio.to_thread(_held, stage, place) if each.offset < unread.stop]
+    held = await asyncio.to_thread(_held, stage, place.topic, place.partition)
+    gone = [each for each in held if each.offset < unread.stop]
     if not await _came(lambda: stage.cluster.remove_records(place.topic, place.partition, unread.stop) == unread.stop):
         raise TimeoutError(f"whether {place} was removed up to {unread.stop} is not known")
     stage.past.sent += gone
@@ -86,9 +149,9 @@ def _answered(stage: Stage, place: Place) -> int | None:
     return committed if rows and len(offsets) == 1 else None
 
 
-def _held(stage: Stage, place: Place) -> list[Sent]:
-    """What stands in the log."""
-    return [sent(record) for record in stream_to_end(stage.scene.kafka.bootstrap, place.topic, only=place.partition)]
+def _held(stage: Stage, topic: str, only: int | None = None) -> list[Sent]:
+    """What stands in the logs of a topic, or in that of one partition."""
+    return [sent(record) for record in stream_to_end(stage.scene.kafka.bootstrap, topic, only=only)]
 
 
 # --- people -----------------------------------------------------------------------------------------------------------
@@ -112,6 +175,26 @@ def _places_that_tell(stage: Stage, place: Place, lost: range) -> Mapping[str, C
         return any("effective_worker_unacknowledged_losses 1" in text for text in texts)
 
     return {"lanes list": listed, "/readyz": in_health, "/metrics": measured}
+
+
+def _places_that_tell_of_blocks(stage: Stage, places: Collection[Place]) -> Mapping[str, Callable[[], bool]]:
+    """Where a person finds out that these lanes do not start, and how to see whether it stands there."""
+
+    def written() -> bool:
+        rows = stage.scene.rows("SELECT topic, partition FROM lane WHERE blocked IS NOT NULL")
+        return {Place(row["topic"], row["partition"]) for row in rows} >= set(places)
+
+    def listed() -> bool:
+        code, lanes = _listed(stage)
+        return code == 1 and all(lanes[place]["state"] == "blocked" for place in places)
+
+    def in_health() -> bool:
+        said = "; ".join(_reasons(stage))
+        usual = stage.scene.topics.commands
+        names = [str(place.partition) if place.topic == usual else str(place) for place in places]
+        return all(f"partition {name} is blocked" in said for name in names)
+
+    return {"its row": written, "lanes list": listed, "/readyz": in_health}
 
 
 async def _require(stage: Stage, told: Mapping[str, Callable[[], bool]], what: str, *, said: bool = True) -> None:

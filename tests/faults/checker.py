@@ -160,9 +160,7 @@ def _without_repetitions(evidence: Evidence, report: Report) -> Evidence:
             report,
         ),
         events=_firsts(events, lambda each: f"event {each.event_id}", lambda each: each.members, report),
-        dead_letters=_firsts(
-            letters, lambda each: f"dead letter {each.partition}@{each.offset}", lambda each: each.code, report
-        ),
+        dead_letters=_firsts(letters, lambda each: f"dead letter {each.place}", lambda each: each.code, report),
     )
 
 
@@ -208,12 +206,12 @@ def _answered_once(ledger: Ledger, evidence: Evidence) -> Iterator[Violation]:
 
 
 def _rightly_answered(ledger: Ledger, evidence: Evidence, report: Report) -> Iterator[Violation]:
-    """Every status is the one that the rules give, in the order of the log; lanes may have met in any order."""
+    """Every status is the one that the rules give, in the order of the logs; lanes may have met in any order."""
     answers: dict[int, Judged] = {}
     for result in evidence.results:
         answers.setdefault(result.number, (result.status, result.replayed))
     removed = _numbers(evidence.removed)
-    sent = sorted(evidence.sent, key=lambda each: (each.partition, each.offset))
+    sent = sorted(evidence.sent, key=lambda each: each.partition)  # which leaves each partition's order as it is
     read = [each.number for each in sent if each.number not in removed]
     commands = [ledger.commands[number] for number in read if 0 <= number < len(ledger.commands)]
     for group in _related(commands, ledger.effective):
@@ -302,16 +300,16 @@ def _data_right(ledger: Ledger, evidence: Evidence) -> Iterator[Violation]:
 
 def _in_order(evidence: Evidence) -> Iterator[Violation]:
     """Within each partition of the results, the answers to one partition of commands stand in its order."""
-    places = {each.number: (each.partition, each.offset) for each in evidence.sent}
+    places = {each.number: (each.partition, rank) for rank, each in enumerate(evidence.sent)}
     last: dict[tuple[int, int], int] = {}
     for result in sorted(evidence.results, key=lambda each: (each.partition, each.offset)):
         if result.number not in places:
             continue
-        partition, offset = places[result.number]
+        partition, rank = places[result.number]
         lane = (result.partition, partition)
-        if offset < last.get(lane, -1):
+        if rank < last.get(lane, -1):
             yield Violation(Rule.ORDER, f"command {result.number} was answered after a later one")
-        last[lane] = max(offset, last.get(lane, -1))
+        last[lane] = max(rank, last.get(lane, -1))
 
 
 def _one_transition_each(ledger: Ledger, evidence: Evidence) -> Iterator[Violation]:
@@ -386,17 +384,17 @@ def _numbers(sent: Iterable[Sent]) -> set[int]:
 
 def _dead_letters_deserved(ledger: Ledger, evidence: Evidence) -> Iterator[Violation]:
     """One for every command that could not be read, and for none else."""
-    numbers = {(each.partition, each.offset): each.number for each in evidence.sent}
+    numbers = {each.place: each.number for each in evidence.sent}
     removed = _numbers(evidence.removed)
     deserved = Counter(
-        (each.partition, each.offset)
+        each.place
         for each in evidence.sent
         if 0 <= each.number < len(ledger.commands)
         and each.number not in removed
         and ledger.commands[each.number].flaw in DEAD_LETTERED
         and not ledger.commands[each.number].dry_run
     )
-    given = Counter((letter.partition, letter.offset) for letter in evidence.dead_letters)
+    given = Counter(letter.place for letter in evidence.dead_letters)
     for place, count in (given - deserved).items():
         yield Violation(Rule.DEAD_LETTERS, f"{count} too many for command {numbers.get(place)} at {place}")
     for place in deserved - given:
@@ -410,7 +408,7 @@ def _dry_runs_known(ledger: Ledger, evidence: Evidence) -> Iterator[Violation]:
             yield Violation(Rule.MARKED, f"command {result.number}: {result.dry_run}")
     for each in evidence.sent:
         is_dry_run = 0 <= each.number < len(ledger.commands) and ledger.commands[each.number].dry_run
-        if is_dry_run and (each.partition, each.offset) in evidence.recorded:
+        if is_dry_run and each.place in evidence.recorded:
             yield Violation(Rule.NO_RECORD, f"command {each.number}")
 
 

@@ -18,7 +18,7 @@ from aiokafka.errors import KafkaError
 from confluent_kafka import KafkaException
 from confluent_kafka import TopicPartition as Place
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewPartitions
+from confluent_kafka.cimpl import NewPartitions, NewTopic
 
 from tests.providers import Unavailable
 from tests.providers.kafka import (
@@ -325,6 +325,23 @@ class Cluster(KafkaServer):
         admin = self._admin()
         [asked] = admin.delete_records([Place(topic, partition, before)]).values()
         return int(asked.result(timeout=ANSWER_SECONDS).low_watermark)
+
+    def is_gone(self, topic: str) -> bool:
+        """Delete the topic; whether nobody knows of it any more. Raises ``KafkaException``."""
+        admin = self._admin()
+        is_known = topic in admin.list_topics(timeout=10).topics
+        if is_known:
+            admin.delete_topics([topic])[topic].result(timeout=ANSWER_SECONDS)
+        return not is_known
+
+    def is_there(self, topic: str, partitions: int) -> bool:
+        """Make the topic; whether every broker keeps its part of it. Raises ``KafkaException``."""
+        admin = self._admin()
+        known = admin.list_topics(timeout=10).topics.get(topic)
+        if known is None:
+            admin.create_topics([NewTopic(topic, partitions, REPLICAS)])[topic].result(timeout=ANSWER_SECONDS)
+            return False
+        return len(known.partitions) == partitions and not _wounds_of(known)
 
     def add_partition(self, topic: str) -> None:
         """One more of them."""

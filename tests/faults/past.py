@@ -11,9 +11,9 @@ class Past:
     """Evidence of the time before somebody changed a log."""
 
     sent: list[Sent] = field(default_factory=list)
-    """The records that their log does not hold any more, those of one partition in its order."""
+    """What stood in a log when it was changed, that of one partition in its order."""
     removed: list[Sent] = field(default_factory=list)
-    """Those of them that the group had not read."""
+    """Those of them that were removed before the group had read them."""
     untold: list[str] = field(default_factory=list)
     """What a person should have been told, and was not."""
     one: asyncio.Lock = field(default_factory=asyncio.Lock)

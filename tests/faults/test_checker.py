@@ -135,7 +135,7 @@ def case() -> Case:
         events=[published(event) for event in events()],
         dead_letters=[DeadLetter(0, 6, "MALFORMED_REQUEST")],
         history=events(),
-        recorded={(at.partition, at.offset) for at in placed() if not COMMANDS[at.number].dry_run},
+        recorded={at.place for at in placed() if not COMMANDS[at.number].dry_run},
         states=states,
         committed={0: 12, 1: 1, 2: 2, 3: 1},
         ends={0: 12, 1: 1, 2: 2, 3: 1},
@@ -229,6 +229,45 @@ def decide_what_is_lost(evidence: Evidence) -> None:
 
 def tell_nobody(evidence: Evidence) -> None:
     evidence.untold = ["lanes list should say that commands/0 has lost offsets 3 to 4"]
+
+
+@pytest.fixture
+def again(case: Case) -> Case:
+    """The log of partition 0 has begun again: what stands where a malformed one and a dry run stood is another."""
+    case.ledger.commands += [
+        command(16, 0, "already", "id-anew"),
+        command(17, 0, "b", flaw="MALFORMED_REQUEST"),
+    ]
+    anew = [Sent(0, 6, 16, 1), Sent(0, 9, 17, 1)]
+    told = ("INVALID_LIFE_CYCLE_STATE", "MALFORMED_REQUEST")
+    case.evidence.sent = [*case.evidence.sent, *anew]
+    case.evidence.results = [
+        *case.evidence.results,
+        *(
+            Result(0, 50 + at.offset, at.number, status, False, "ce:ORG1:%2Ffaults:id-anew", f"{at.place}")
+            for at, status in zip(anew, told, strict=True)
+        ),
+    ]
+    case.evidence.dead_letters = [*case.evidence.dead_letters, DeadLetter(0, 9, "MALFORMED_REQUEST", 1)]
+    case.evidence.recorded = {*case.evidence.recorded, *(at.place for at in anew)}
+    return case
+
+
+def test_a_log_that_begins_again_holds_other_commands(again: Case) -> None:
+    assert again.rules() == set()
+
+
+@pytest.mark.parametrize("delivery", Delivery)
+def test_dead_letters_of_two_logs_are_not_each_other_s(again: Case, delivery: Delivery) -> None:
+    again.ledger.delivery = delivery
+    letters = again.evidence.dead_letters
+    again.evidence.dead_letters = [letters[0], replace(letters[1], offset=6)]
+    assert again.rules() == {Rule.DEAD_LETTERS}
+
+
+def test_the_answers_to_a_new_log_stand_behind_those_to_the_former(again: Case) -> None:
+    again.evidence.results = changed(again.evidence.results, 16, offset=1)
+    assert again.rules() == {Rule.ORDER}
 
 
 def lose_an_answer(evidence: Evidence) -> None:
@@ -390,7 +429,7 @@ def send_a_command_twice(evidence: Evidence) -> None:
     """The worker does what it should: the second is another command, and is answered."""
     evidence.sent = [*evidence.sent, Sent(1, 1, 9)]
     evidence.results = [*evidence.results, replace(evidence.results[9], offset=2)]
-    evidence.recorded = {*evidence.recorded, (1, 1)}
+    evidence.recorded = {*evidence.recorded, (1, 1, 0)}
     evidence.committed, evidence.ends = ({**ends, 1: 2} for ends in (evidence.committed, evidence.ends))
 
 
@@ -447,7 +486,7 @@ def take_a_real_one_for_a_rehearsal(evidence: Evidence) -> None:
 
 
 def record_a_rehearsal(evidence: Evidence) -> None:
-    evidence.recorded = {*evidence.recorded, (0, 10)}
+    evidence.recorded = {*evidence.recorded, (0, 10, 0)}
 
 
 def put_a_rehearsal_aside(evidence: Evidence) -> None:

@@ -21,7 +21,7 @@ from tests.acceptance.clients import (
     wait_settled,
 )
 from tests.acceptance.scene import Scene, history
-from tests.faults.ledger import Evidence, Seen, Sent, dead_letter, event, result, seen, sent
+from tests.faults.ledger import Coordinates, Evidence, Seen, Sent, dead_letter, event, result, seen, sent
 from tests.faults.past import Past
 
 T = TypeVar("T")
@@ -146,7 +146,7 @@ def gather(scene: Scene, witness: Witness, known: Sequence[str], sources: Sequen
     evidence.during = witness.saw
     evidence.misread = [] if witness.fault is None else [witness.fault]
     _read(scene, evidence, sources)
-    evidence.sent = [*past.sent, *evidence.sent]
+    evidence.sent = list(dict.fromkeys([*past.sent, *evidence.sent]))
     evidence.removed, evidence.written_down, evidence.untold = past.removed, written_down(scene), past.untold
     evidence.history = history(scene)
     query = "SELECT authentication_code, life_cycle_state, version FROM access_token WHERE id = ANY ($1)"
@@ -160,10 +160,13 @@ def gather(scene: Scene, witness: Witness, known: Sequence[str], sources: Sequen
     return evidence
 
 
-def recorded(scene: Scene) -> set[tuple[int, int]]:
-    """Partition and offset of every command that was recorded."""
-    rows = scene.rows("SELECT l.partition, r.record_offset FROM command_record AS r JOIN lane AS l ON l.id = r.lane")
-    return {(row["partition"], row["record_offset"]) for row in rows}
+def recorded(scene: Scene) -> set[Coordinates]:
+    """Every command that was recorded."""
+    rows = scene.rows(
+        "SELECT l.partition, r.record_offset, r.record_timestamp"
+        " FROM command_record AS r JOIN lane AS l ON l.id = r.lane"
+    )
+    return {(row["partition"], row["record_offset"], row["record_timestamp"]) for row in rows}
 
 
 def written_down(scene: Scene) -> list[tuple[int, range]]:
