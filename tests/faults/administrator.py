@@ -24,6 +24,8 @@ from worker.embedded.processes import until
 
 FEWEST_UNREAD: Final = 2
 MOST_UNREAD: Final = 40
+MOST_CUT: Final = 3
+"""In record batches."""
 MOMENT_SECONDS: Final = 15.0
 """How long the moment is waited for."""
 AT_WORK: Final = frozenset({"new", "done", "behind"})
@@ -73,10 +75,38 @@ async def made_anew(stage: Stage, chance: Random) -> bool:
                 return False
             await _replaced(stage, topic)
         await _require(stage, _places_that_tell_of_blocks(stage, decided), f"that {topic} waits for a person")
-        await _carried_out(stage, "lanes", "mend", "--by", "from-start", "--yes")
-        if not await _came(lambda: all(lane["state"] in AT_WORK for lane in _listed(stage)[1].values())):
-            stage.past.untold.append(f"a lane of {topic} does not start, which was mended")
+        await _mended(stage, "from-start")
         return True
+
+
+async def cut_off(stage: Stage, chance: Random) -> bool:
+    """What was answered is gone from the end of a log, whose offsets others will have: who decided on it waits.
+
+    As after an unclean election: acknowledged records are in no log any more.
+    """
+    if stage.past.one.locked():
+        return False
+    partition, count = chance.randrange(stage.partitions), chance.randint(1, MOST_CUT)
+    place = Place(stage.source(partition), partition)
+    async with stage.past.one, _all_answered(stage) as is_answered:
+        decided = await asyncio.to_thread(_decided, stage, place.topic) if is_answered else ()
+        if place not in decided or not await _is_whole(stage):
+            return False
+        stage.past.sent += await asyncio.to_thread(_held, stage, place.topic, partition)
+        end = await stage.cluster.lose_end(place.topic, partition, count)
+        if not await _came(lambda: log_ends(stage.scene.kafka.bootstrap, place.topic)[partition] == end):
+            raise TimeoutError(f"{place} does not end at {end}")
+        await _require(stage, _places_that_tell_of_blocks(stage, [place]), f"that {place} waits for a person")
+        # What is in the log is answered: nothing of it is to be decided again.
+        await _mended(stage, "from-end")
+        return True
+
+
+async def _mended(stage: Stage, way: str) -> None:
+    """Take the way out of every lane that does not start, and see that they all do."""
+    await _carried_out(stage, "lanes", "mend", "--by", way, "--yes")
+    if not await _came(lambda: all(lane["state"] in AT_WORK for lane in _listed(stage)[1].values())):
+        stage.past.untold.append(f"a lane does not start, which was mended {way}")
 
 
 async def _replaced(stage: Stage, topic: str) -> None:

@@ -20,6 +20,7 @@ from confluent_kafka import TopicPartition as Place
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions, NewTopic
 
+from tests.faults.log_files import batches, cut
 from tests.providers import Unavailable
 from tests.providers.kafka import (
     BROKER_SETTINGS,
@@ -130,6 +131,10 @@ class Node:
             self._falls.append(f"broker {self.number} ended with {self._process.exit_code}")
         return list(self._falls)
 
+    def log_of(self, topic: str, partition: int) -> Path:
+        """The directory of the partition's log."""
+        return self._directory / "data" / f"{topic}-{partition}"
+
     def format(self, program: BrokerProgram, voters: str, cluster: str) -> None:
         self._directory.mkdir(parents=True)
         ports = self.ports
@@ -220,17 +225,17 @@ class Cluster(KafkaServer):
 
     async def start(self) -> None:
         """Start what does not run, and return when every partition has all its replicas. Raises ``Unavailable``."""
+        is_new = self._program is None
         if self._program is None:
             self._program = await asyncio.to_thread(broker_program)
             await asyncio.to_thread(self._format, self._program)
-            for node in self.nodes:
-                node.launch(self._program)
-            await asyncio.gather(*(node.ready() for node in self.nodes))
-            await self.healed()
-            await asyncio.to_thread(warm_up, self.bootstrap, replicas=REPLICAS)
-        for node in self.nodes:
-            await self.revive(node)
+        for node in self.nodes:  # before any is waited for: one by itself does not answer
+            node.resume()
+            node.launch(self._program)
+        await asyncio.gather(*(node.ready() for node in self.nodes))
         await self.healed()
+        if is_new:
+            await asyncio.to_thread(warm_up, self.bootstrap, replicas=REPLICAS)
 
     def _format(self, program: BrokerProgram) -> None:
         voters = ",".join(f"{node.number}@{HOST}:{node.ports.controller}" for node in self.nodes)
@@ -272,6 +277,20 @@ class Cluster(KafkaServer):
         for topic in known.topics.values():
             found += _wounds_of(topic)
         return found
+
+    async def lose_end(self, topic: str, partition: int, count: int) -> int:
+        """Let the power fail everywhere before so many last batches of a partition are on a disk; where it ends now.
+
+        Raises ``Unavailable``.
+        """
+        await self.kill()
+        logs = [node.log_of(topic, partition) for node in self.nodes]
+        firsts = sorted({first for log in logs for first in batches(log)})
+        before = firsts[-min(count, len(firsts))]
+        for log in logs:
+            cut(log, before)
+        await self.start()
+        return before
 
     async def stop(self) -> None:
         await asyncio.gather(*(node.stop() for node in self.nodes))

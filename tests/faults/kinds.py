@@ -14,7 +14,7 @@ import asyncpg
 import psutil
 from confluent_kafka import KafkaException
 
-from tests.faults.administrator import made_anew, removed_unread
+from tests.faults.administrator import cut_off, made_anew, removed_unread
 from tests.faults.cluster import EXPIRATION_SECONDS, Node
 from tests.faults.fleet import Slot
 from tests.faults.ledger import Delivery
@@ -495,6 +495,7 @@ def _kinds() -> Iterator[FaultKind]:
     yield FaultKind("partitions raised", Domain.BROKER, _partitions_raised, Delivery.EXACTLY_ONCE)
     yield FaultKind("brokers restarted in turn", Domain.BROKER, _rolling_restart)
     yield FaultKind("topic made anew", Domain.BROKER, made_anew)
+    yield FaultKind("log cut", Domain.BROKER, cut_off)
     yield FaultKind("postgres restarted fast", Domain.POSTGRES, _restarted_fast)
     yield FaultKind("postgres restarted immediate", Domain.POSTGRES, _restarted_immediate)
     yield FaultKind("postgres away", Domain.POSTGRES, _away)

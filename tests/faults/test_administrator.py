@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.faults import administrator
-from tests.faults.administrator import made_anew, removed_unread
+from tests.faults.administrator import cut_off, made_anew, removed_unread
 from tests.faults.ledger import Sent
 from tests.faults.past import Past
 from tests.providers import Unavailable
@@ -22,7 +22,7 @@ class Ground:
         self.ended, self.answered, self.end, self.begin = True, 8, 50, 0
         self.row = {"partition": 0, "first_offset": 8, "next_offset": 8}
         self.past = Past()
-        self.is_whole = True
+        self.is_whole, self.left_at = True, 50
         self.did: list[tuple[str, ...]] = []
         self.seen: list[bool] = []
         for name, instead in {
@@ -60,6 +60,10 @@ class Ground:
             if not self.is_whole:
                 raise Unavailable("a broker is away")
 
+        async def lose_end(*_: object) -> int:
+            self.did.append(("cut",))
+            return self.left_at
+
         def does(*what: str, instead: Any) -> Callable[..., Any]:
             def do(*_: object) -> Any:
                 self.did.append(what)
@@ -80,6 +84,7 @@ class Ground:
                 healed=healed,
                 is_gone=does("delete", instead=True),
                 is_there=does("create", instead=True),
+                lose_end=lose_end,
             ),
             scene=SimpleNamespace(
                 kafka=SimpleNamespace(bootstrap=""), group="group", rows=lambda *_: [self.row] if self.row else []
@@ -131,7 +136,7 @@ async def test_nothing_is_removed_when_it_is_not_known_what_is_unread(
     assert (ground.begin, ground.past.sent, ground.past.removed, ground.did) == (0, [], [], [])
 
 
-@pytest.mark.parametrize("act", [removed_unread, made_anew])
+@pytest.mark.parametrize("act", [removed_unread, made_anew, cut_off])
 async def test_a_log_is_changed_by_one_at_a_time(ground: Ground, act: Any) -> None:
     async with ground.past.one:
         assert not await act(ground.stage(), Random(1))
@@ -188,4 +193,28 @@ async def test_a_lane_that_does_not_start_when_it_is_mended_is_written_down(
 ) -> None:
     monkeypatch.setattr(administrator, "_listed", lambda _: (0, {"a lane": {"state": "ordered"}}))
     assert await made_anew(ground.stage(), Random(1))
-    assert ground.past.untold == ["a lane of commands does not start, which was mended"]
+    assert ground.past.untold == ["a lane does not start, which was mended from-start"]
+
+
+# --- cut --------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_log_is_cut_when_all_is_answered_and_mended_before_other_commands_come(ground: Ground) -> None:
+    assert await cut_off(ground.stage(), Random(1))
+    assert ground.did == [("pause",), ("cut",), ("lanes", "mend", "--by", "from-end", "--yes"), ("resume",)]
+    assert ground.past.sent == [Sent(0, n, n) for n in range(50)]
+    assert (ground.past.removed, ground.past.untold) == ([], [])
+
+
+@pytest.mark.parametrize("spoil", [lag, decide_nothing, hurt_a_broker])
+async def test_no_log_is_cut_at_another_moment(ground: Ground, spoil: Callable[[Ground], None]) -> None:
+    spoil(ground)
+    assert not await cut_off(ground.stage(), Random(1))
+    assert ground.did == [("pause",), ("resume",)]
+    assert ground.past.sent == []
+
+
+async def test_a_log_that_does_not_end_where_it_was_cut_is_a_failure_of_the_harness(ground: Ground) -> None:
+    ground.left_at = 51
+    with pytest.raises(TimeoutError, match="does not end at 51"):
+        await cut_off(ground.stage(), Random(1))
