@@ -171,12 +171,11 @@ def _answered(stage: Stage, place: Place) -> int | None:
     scene = stage.scene
     try:
         committed = consumed_offsets(scene.kafka.bootstrap, scene.group, place.topic).get(place.partition)
-        query = "SELECT first_offset, next_offset FROM lane WHERE topic = $1 AND partition = $2"
-        rows = scene.rows(query, place.topic, place.partition)
+        query = "SELECT next_offset FROM lane WHERE topic = $1 AND partition = $2"
+        decided = [row["next_offset"] for row in scene.rows(query, place.topic, place.partition)]
     except _HURT:
         return None
-    offsets = {row[name] for row in rows for name in ("first_offset", "next_offset")} | {committed}
-    return committed if rows and len(offsets) == 1 else None
+    return committed if decided == [committed] else None
 
 
 def _held(stage: Stage, topic: str, only: int | None = None) -> list[Sent]:

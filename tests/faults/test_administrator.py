@@ -20,7 +20,7 @@ class Ground:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ended, self.answered, self.end, self.begin = True, 8, 50, 0
-        self.row = {"partition": 0, "first_offset": 8, "next_offset": 8}
+        self.row = {"partition": 0, "next_offset": 8}
         self.past = Past()
         self.is_whole, self.left_at = True, 50
         self.did: list[tuple[str, ...]] = []
@@ -120,7 +120,7 @@ def decide_nothing(ground: Ground) -> None:
 
 
 def decide_more_than_is_told(ground: Ground) -> None:
-    ground.row = {"first_offset": 6, "next_offset": 8}
+    ground.row = {"partition": 0, "next_offset": 9}
 
 
 def send_nothing(ground: Ground) -> None:
