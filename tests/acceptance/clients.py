@@ -125,9 +125,12 @@ def read_to_end(bootstrap: str, topic: str, *, seconds: float = SECONDS) -> list
     return sorted(records, key=lambda record: (record.partition, record.offset))
 
 
-def stream_to_end(bootstrap: str, topic: str, *, seconds: float = SECONDS) -> Iterator[Record]:
-    """The same one by one as they come, in order within each partition: for a topic too large to hold."""
-    with _Reader(bootstrap, topic) as reader:
+def stream_to_end(bootstrap: str, topic: str, *, seconds: float = SECONDS, only: int | None = None) -> Iterator[Record]:
+    """The same one by one as they come, in order within each partition: for a topic too large to hold.
+
+    ``only`` is the number of a partition, if not all are wanted.
+    """
+    with _Reader(bootstrap, topic, only=only) as reader:
         yield from reader.take_all(waiting.Ceiling(seconds))
 
 
@@ -208,9 +211,11 @@ def wait_consumed(
 
 
 class _Reader:
-    """A reader of every partition of a topic, from the beginning, in no group."""
+    """A reader of every partition of a topic, or ``only`` of one, from the beginning, in no group."""
 
-    def __init__(self, bootstrap: str, topic: str, isolation: str = "read_committed") -> None:
+    def __init__(
+        self, bootstrap: str, topic: str, isolation: str = "read_committed", *, only: int | None = None
+    ) -> None:
         self._topic = topic
         self._consumer = Consumer(
             {
@@ -226,7 +231,7 @@ class _Reader:
         )
         known = self._consumer.list_topics(topic, timeout=patience(SECONDS)).topics[topic]
         assert known.error is None, f"{topic}: {known.error}"
-        self._partitions = sorted(known.partitions)
+        self._partitions = sorted(known.partitions) if only is None else [only]
 
     def __enter__(self) -> "_Reader":
         self._consumer.assign([TopicPartition(self._topic, number, OFFSET_BEGINNING) for number in self._partitions])

@@ -13,6 +13,7 @@ from tests.acceptance.clients import (
     read_committed,
     read_to_end,
     send,
+    stream_to_end,
     wait_settled,
 )
 from tests.pace import patience
@@ -54,6 +55,13 @@ def test_reading_to_the_end_stops_there_and_passes_markers(kafka: KafkaServer, t
 
     assert [record.value for record in read_to_end(kafka.bootstrap, topics.results)] == [b"kept"]
     assert log_ends(kafka.bootstrap, topics.results)[1] == 4
+
+
+def test_a_partition_is_read_by_itself(kafka: KafkaServer, topics: TopicNames) -> None:
+    send(kafka.bootstrap, topics.commands, [Outgoing(str(n).encode(), partition=n) for n in (0, 1, 2, 1)])
+
+    only = stream_to_end(kafka.bootstrap, topics.commands, only=1)
+    assert [(record.partition, record.offset, record.value) for record in only] == [(1, 0, b"1"), (1, 1, b"1")]
 
 
 @pytest.mark.real_kafka

@@ -15,8 +15,8 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from typing import Final, NoReturn
 
 import psutil
 
-from tests.acceptance.clients import consumed_offsets, log_ends
+from tests.acceptance.clients import log_ends
 from tests.faults.catch_up import CatchUp, Metronome, follow
 from tests.faults.checker import Report, Violation, check
 from tests.faults.holdings import too_much
@@ -91,6 +91,7 @@ async def run(options: argparse.Namespace, logs: Path, attempt: Attempt) -> None
 
 async def _under_fire(stage: Stage, options: argparse.Namespace) -> Outcome:
     ledger, load = await asyncio.to_thread(_prepared, stage, options)
+    stage = replace(stage, load=load)
     topics = stage.scene.topics
     watched = (topics.results, topics.transitions, topics.dead_letters)
     witness = Witness(stage.scene.kafka.bootstrap, watched)
@@ -170,12 +171,12 @@ async def _at_rest(stage: Stage, load: Load, witness: Witness, ledger: Ledger) -
         told = await asyncio.to_thread(load.finish)
         refused += [] if told is None else [told]
         if catch_up.done:
-            catch_up = await asyncio.to_thread(follow, partial(_left, stage))
+            catch_up = await asyncio.to_thread(follow, stage.left)
         left = [f"{name} is not ready" for name in await _not_ready(stage)]
         left += await _held(stage)
         left += await stage.fleet.drained()
     left += [f"{each} after the last worker ended" for each in await asyncio.to_thread(sessions, stage.scene)]
-    evidence = await asyncio.to_thread(gather, stage.scene, witness, sorted(ledger.known), stage.sources)
+    evidence = await asyncio.to_thread(gather, stage.scene, witness, sorted(ledger.known), stage.sources, stage.past)
     evidence.disturbed, evidence.left, evidence.refused = disturbed, left, refused
     evidence.failed, evidence.fallen = stage.fleet.failures(), stage.fallen()
     evidence.stalled = [f"{place} stands still with {count} to go" for place, count in catch_up.standing.items()]
@@ -184,18 +185,6 @@ async def _at_rest(stage: Stage, load: Load, witness: Witness, ledger: Ledger) -
     fired = (each.fault for proxy in stage.kafka_proxies for each in proxy.fired)
     evidence.refused_as_too_large = sum(fault.error in TOO_LARGE for fault in fired)
     return evidence
-
-
-def _left(stage: Stage, wanted: Mapping[str, Mapping[int, int]] | None = None) -> dict[str, int]:
-    """How many records the workers have before them, by partition: up to ``wanted``, or the end of the log."""
-    bootstrap = stage.scene.kafka.bootstrap
-    left: dict[str, int] = {}
-    for topic in stage.sources:
-        ends = log_ends(bootstrap, topic) if wanted is None else wanted[topic]
-        consumed = consumed_offsets(bootstrap, stage.scene.group, topic)
-        counts = {number: end - consumed.get(number, 0) for number, end in ends.items()}
-        left |= {f"{topic}-{number}": count for number, count in counts.items() if count > 0}
-    return left
 
 
 async def _not_ready(stage: Stage) -> list[str]:
@@ -214,7 +203,7 @@ async def _in_the_quiet(stage: Stage, load: Load, metronome: Metronome) -> tuple
     wanted = await asyncio.to_thread(_one_more, stage)
     catch_up = CatchUp({}, {})
     if load.is_alive():
-        catch_up = await asyncio.to_thread(follow, partial(_left, stage, wanted))
+        catch_up = await asyncio.to_thread(follow, partial(stage.left, wanted))
     if not catch_up.done or not load.is_alive():
         return catch_up, ()
     metronome.latest = 0.0  # so far nobody has blamed anything on the workers that the machine may have cost

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 
 from schemas.transition import verify_chain
-from tests.faults.ledger import ORGANISATION, SOURCE, Command, Delivery, Evidence, Ledger, Result, Sent, by_partition
+from tests.faults.ledger import ORGANISATION, SOURCE, Command, Delivery, Evidence, Ledger, Sent, by_partition
 from tests.faults.rules import EXPLAINS, Rule, Side, Verdict, verdict
 
 DEAD_LETTERED: Final = frozenset({"MALFORMED_REQUEST", "INTERNAL_ERROR"})
@@ -37,6 +37,8 @@ class Report:
     """What the checker found, and over how much."""
 
     commands: int = 0
+    removed: int = 0
+    """Commands that were removed from their log unread."""
     transitions: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
     races: int = 0
@@ -92,7 +94,7 @@ class Model:
 
 def check(ledger: Ledger, evidence: Evidence) -> Report:
     """Hold everything that was seen against everything that was asked, and against what the delivery promises."""
-    report = Report(commands=len(ledger.commands), transitions=len(evidence.history))
+    report = Report(len(ledger.commands), len(evidence.removed), len(evidence.history))
     report.statuses.update(f"{result.status}{' (replayed)' if result.replayed else ''}" for result in evidence.results)
     # Of every answer, also of one that was given again.
     report.violations += _data_right(ledger, evidence)
@@ -102,16 +104,18 @@ def check(ledger: Ledger, evidence: Evidence) -> Report:
         report.repeated = given - len(evidence.results)
     report.violations += [
         *_sent_once(ledger, evidence.sent),
-        *_answered_once(ledger, evidence.results),
+        *_answered_once(ledger, evidence),
         *_rightly_answered(ledger, evidence, report),
         *_in_order(evidence),
         *_one_transition_each(ledger, evidence),
         *_chains_whole(evidence),
+        *_losses_written_down(evidence),
         *_dead_letters_deserved(ledger, evidence),
         *_dry_runs_known(ledger, evidence),
         *_records_kept(ledger, evidence),
         *_all_consumed(evidence),
         *_readers_agree(evidence),
+        *(Violation(Rule.UNTOLD, what) for what in evidence.untold),
         *(Violation(Rule.SETTLED, topic) for topic in evidence.unsettled),
         *(Violation(Rule.OWNER, what) for what in evidence.disturbed),
         *(Violation(Rule.LEFT, what) for what in evidence.left),
@@ -158,9 +162,7 @@ def _without_repetitions(evidence: Evidence, report: Report) -> Evidence:
             report,
         ),
         events=_firsts(events, lambda each: f"event {each.event_id}", lambda each: each.members, report),
-        dead_letters=_firsts(
-            letters, lambda each: f"dead letter {each.partition}@{each.offset}", lambda each: each.code, report
-        ),
+        dead_letters=_firsts(letters, lambda each: f"dead letter {each.place}", lambda each: each.code, report),
     )
 
 
@@ -190,11 +192,13 @@ def _sent_once(ledger: Ledger, sent: Sequence[Sent]) -> Iterator[Violation]:
             yield Violation(Rule.SOUND, f"command {each.number} stands in partition {each.partition}")
 
 
-def _answered_once(ledger: Ledger, results: Sequence[Result]) -> Iterator[Violation]:
+def _answered_once(ledger: Ledger, evidence: Evidence) -> Iterator[Violation]:
+    """A command that was removed unread has no answer; that it has none indeed is looked at with the losses."""
+    results, removed = evidence.results, _numbers(evidence.removed)
     times = Counter(result.number for result in results)
     for command in ledger.commands:
         count = times.pop(command.number, 0)
-        if count == 0:
+        if count == 0 and command.number not in removed:
             yield Violation(Rule.LOST, f"command {command.number} of partition {command.partition}")
         elif count > 1:
             places = [f"{r.partition}@{r.offset} {r.status}" for r in results if r.number == command.number]
@@ -204,12 +208,14 @@ def _answered_once(ledger: Ledger, results: Sequence[Result]) -> Iterator[Violat
 
 
 def _rightly_answered(ledger: Ledger, evidence: Evidence, report: Report) -> Iterator[Violation]:
-    """Every status is the one that the rules give, in the order of the log; lanes may have met in any order."""
+    """Every status is the one that the rules give, in the order of the logs; lanes may have met in any order."""
     answers: dict[int, Judged] = {}
     for result in evidence.results:
         answers.setdefault(result.number, (result.status, result.replayed))
-    sent = sorted(evidence.sent, key=lambda each: (each.partition, each.offset))
-    commands = [ledger.commands[each.number] for each in sent if 0 <= each.number < len(ledger.commands)]
+    removed = _numbers(evidence.removed)
+    sent = sorted(evidence.sent, key=lambda each: each.partition)  # which leaves each partition's order as it is
+    read = [each.number for each in sent if each.number not in removed]
+    commands = [ledger.commands[number] for number in read if 0 <= number < len(ledger.commands)]
     for group in _related(commands, ledger.effective):
         lanes = _lanes(group)
         report.races += len(lanes) > 1
@@ -296,16 +302,16 @@ def _data_right(ledger: Ledger, evidence: Evidence) -> Iterator[Violation]:
 
 def _in_order(evidence: Evidence) -> Iterator[Violation]:
     """Within each partition of the results, the answers to one partition of commands stand in its order."""
-    places = {each.number: (each.partition, each.offset) for each in evidence.sent}
+    places = {each.number: (each.partition, rank) for rank, each in enumerate(evidence.sent)}
     last: dict[tuple[int, int], int] = {}
     for result in sorted(evidence.results, key=lambda each: (each.partition, each.offset)):
         if result.number not in places:
             continue
-        partition, offset = places[result.number]
+        partition, rank = places[result.number]
         lane = (result.partition, partition)
-        if offset < last.get(lane, -1):
+        if rank < last.get(lane, -1):
             yield Violation(Rule.ORDER, f"command {result.number} was answered after a later one")
-        last[lane] = max(offset, last.get(lane, -1))
+        last[lane] = max(rank, last.get(lane, -1))
 
 
 def _one_transition_each(ledger: Ledger, evidence: Evidence) -> Iterator[Violation]:
@@ -358,17 +364,39 @@ def _chains_whole(evidence: Evidence) -> Iterator[Violation]:
         last[place] = sequence
 
 
+def _losses_written_down(evidence: Evidence) -> Iterator[Violation]:
+    """Exactly what was removed unread, and once; and nobody was answered."""
+    removed = Counter((each.partition, each.offset) for each in evidence.removed)
+    written = Counter((partition, offset) for partition, lost in evidence.written_down for offset in lost)
+    for what, places in (("removed, and not written down", removed - written), ("written down", written - removed)):
+        for partition in sorted({partition for partition, _ in places}):
+            offsets = sorted(offset for number, offset in places.elements() if number == partition)
+            told = f"{len(offsets)} offsets {what}, from {offsets[0]} to {offsets[-1]}"
+            yield Violation(Rule.LOSSES, f"partition {partition}: {told}")
+    answered = {result.number for result in evidence.results}
+    for each in evidence.removed:
+        if each.number in answered:
+            place = f"{each.partition}@{each.offset}"
+            yield Violation(Rule.LOSSES, f"command {each.number}, removed from {place}, was answered")
+
+
+def _numbers(sent: Iterable[Sent]) -> set[int]:
+    return {each.number for each in sent}
+
+
 def _dead_letters_deserved(ledger: Ledger, evidence: Evidence) -> Iterator[Violation]:
     """One for every command that could not be read, and for none else."""
-    numbers = {(each.partition, each.offset): each.number for each in evidence.sent}
+    numbers = {each.place: each.number for each in evidence.sent}
+    removed = _numbers(evidence.removed)
     deserved = Counter(
-        (each.partition, each.offset)
+        each.place
         for each in evidence.sent
         if 0 <= each.number < len(ledger.commands)
+        and each.number not in removed
         and ledger.commands[each.number].flaw in DEAD_LETTERED
         and not ledger.commands[each.number].dry_run
     )
-    given = Counter((letter.partition, letter.offset) for letter in evidence.dead_letters)
+    given = Counter(letter.place for letter in evidence.dead_letters)
     for place, count in (given - deserved).items():
         yield Violation(Rule.DEAD_LETTERS, f"{count} too many for command {numbers.get(place)} at {place}")
     for place in deserved - given:
@@ -382,7 +410,7 @@ def _dry_runs_known(ledger: Ledger, evidence: Evidence) -> Iterator[Violation]:
             yield Violation(Rule.MARKED, f"command {result.number}: {result.dry_run}")
     for each in evidence.sent:
         is_dry_run = 0 <= each.number < len(ledger.commands) and ledger.commands[each.number].dry_run
-        if is_dry_run and (each.partition, each.offset) in evidence.recorded:
+        if is_dry_run and each.place in evidence.recorded:
             yield Violation(Rule.NO_RECORD, f"command {each.number}")
 
 
@@ -391,7 +419,7 @@ def _records_kept(ledger: Ledger, evidence: Evidence) -> Iterator[Violation]:
     answered = {result.number for result in evidence.results}
     for each in evidence.sent:
         is_real = 0 <= each.number < len(ledger.commands) and not ledger.commands[each.number].dry_run
-        if is_real and each.number in answered and (each.partition, each.offset) not in evidence.recorded:
+        if is_real and each.number in answered and each.place not in evidence.recorded:
             yield Violation(Rule.RECORDED, f"command {each.number}, at offset {each.offset} of {each.partition}")
 
 

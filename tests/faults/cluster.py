@@ -16,9 +16,11 @@ from typing import Any, Final
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 from confluent_kafka import KafkaException
+from confluent_kafka import TopicPartition as Place
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewPartitions
+from confluent_kafka.cimpl import NewPartitions, NewTopic
 
+from tests.faults.log_files import batches, cut
 from tests.providers import Unavailable
 from tests.providers.kafka import (
     BROKER_SETTINGS,
@@ -129,6 +131,10 @@ class Node:
             self._falls.append(f"broker {self.number} ended with {self._process.exit_code}")
         return list(self._falls)
 
+    def log_of(self, topic: str, partition: int) -> Path:
+        """The directory of the partition's log."""
+        return self._directory / "data" / f"{topic}-{partition}"
+
     def format(self, program: BrokerProgram, voters: str, cluster: str) -> None:
         self._directory.mkdir(parents=True)
         ports = self.ports
@@ -219,17 +225,17 @@ class Cluster(KafkaServer):
 
     async def start(self) -> None:
         """Start what does not run, and return when every partition has all its replicas. Raises ``Unavailable``."""
+        is_new = self._program is None
         if self._program is None:
             self._program = await asyncio.to_thread(broker_program)
             await asyncio.to_thread(self._format, self._program)
-            for node in self.nodes:
-                node.launch(self._program)
-            await asyncio.gather(*(node.ready() for node in self.nodes))
-            await self.healed()
-            await asyncio.to_thread(warm_up, self.bootstrap, replicas=REPLICAS)
-        for node in self.nodes:
-            await self.revive(node)
+        for node in self.nodes:  # before any is waited for: one by itself does not answer
+            node.resume()
+            node.launch(self._program)
+        await asyncio.gather(*(node.ready() for node in self.nodes))
         await self.healed()
+        if is_new:
+            await asyncio.to_thread(warm_up, self.bootstrap, replicas=REPLICAS)
 
     def _format(self, program: BrokerProgram) -> None:
         voters = ",".join(f"{node.number}@{HOST}:{node.ports.controller}" for node in self.nodes)
@@ -271,6 +277,20 @@ class Cluster(KafkaServer):
         for topic in known.topics.values():
             found += _wounds_of(topic)
         return found
+
+    async def lose_end(self, topic: str, partition: int, count: int) -> int:
+        """Let the power fail everywhere before so many last batches of a partition are on a disk; where it ends now.
+
+        Raises ``Unavailable``.
+        """
+        await self.kill()
+        logs = [node.log_of(topic, partition) for node in self.nodes]
+        firsts = sorted({first for log in logs for first in batches(log)})
+        before = firsts[-min(count, len(firsts))]
+        for log in logs:
+            cut(log, before)
+        await self.start()
+        return before
 
     async def stop(self) -> None:
         await asyncio.gather(*(node.stop() for node in self.nodes))
@@ -318,6 +338,29 @@ class Cluster(KafkaServer):
         """Delete a group, as the broker does with one that was idle for long. Raises ``KafkaException``."""
         admin = self._admin()  # kept until it has answered
         admin.delete_consumer_groups([group])[group].result(timeout=ANSWER_SECONDS)
+
+    def remove_records(self, topic: str, partition: int, before: int) -> int:
+        """Remove the beginning of a partition, whoever has read it; where it begins now. Raises ``KafkaException``."""
+        admin = self._admin()
+        [asked] = admin.delete_records([Place(topic, partition, before)]).values()
+        return int(asked.result(timeout=ANSWER_SECONDS).low_watermark)
+
+    def is_gone(self, topic: str) -> bool:
+        """Delete the topic; whether nobody knows of it any more. Raises ``KafkaException``."""
+        admin = self._admin()
+        is_known = topic in admin.list_topics(timeout=10).topics
+        if is_known:
+            admin.delete_topics([topic])[topic].result(timeout=ANSWER_SECONDS)
+        return not is_known
+
+    def is_there(self, topic: str, partitions: int) -> bool:
+        """Make the topic; whether every broker keeps its part of it. Raises ``KafkaException``."""
+        admin = self._admin()
+        known = admin.list_topics(timeout=10).topics.get(topic)
+        if known is None:
+            admin.create_topics([NewTopic(topic, partitions, REPLICAS)])[topic].result(timeout=ANSWER_SECONDS)
+            return False
+        return len(known.partitions) == partitions and not _wounds_of(known)
 
     def add_partition(self, topic: str) -> None:
         """One more of them."""

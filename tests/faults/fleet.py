@@ -3,7 +3,8 @@
 import asyncio
 import signal
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +22,7 @@ ANSWER_SECONDS: Final = 30.0
 RETENTION_SECONDS: Final = 5.0
 """How often a worker of a run looks for records to retire. None is old enough: whatever goes is a fault."""
 DSN: Final = "WORKER_POSTGRES__DSN"
+DRAIN_SECONDS: Final = 40.0
 # A SIGTERM before it was listened to is one of them.
 ENDED_BY_US: Final = frozenset({0, -signal.SIGKILL, -signal.SIGTERM})
 
@@ -147,6 +149,22 @@ class Fleet:
         twin.start()
         return twin
 
+    @asynccontextmanager
+    async def ended_in_order(self) -> AsyncIterator[bool]:
+        """Between the end of all workers by SIGTERM and their return; whether they all ended by themselves."""
+        for slot in self.slots:
+            slot.wanted = False
+            with suppress(psutil.NoSuchProcess):
+                psutil.Process(slot.worker.pid).terminate()
+        try:
+            yield all(await asyncio.gather(*(self.ended(slot, DRAIN_SECONDS) for slot in self.slots)))
+        finally:
+            for slot in self.slots:
+                slot.worker.kill()
+                self.count_end(slot)
+                slot.wanted = True
+            await asyncio.gather(*(self.ready(slot) for slot in self.slots))
+
     async def drained(self) -> list[str]:
         """SIGTERM to all; what went otherwise than it should."""
         everybody = [slot for slot in (*self.slots, *self.extra) if slot.runs]
@@ -156,8 +174,8 @@ class Fleet:
             psutil.Process(slot.worker.pid).terminate()
         faults = []
         for slot in everybody:
-            if not await self.ended(slot, 40):
-                faults.append(f"{slot.name} did not drain within 40 s")
+            if not await self.ended(slot, DRAIN_SECONDS):
+                faults.append(f"{slot.name} did not drain within {DRAIN_SECONDS:.0f} s")
                 slot.worker.kill()
             self.count_end(slot)
             if slot.worker.exit_code:

@@ -14,6 +14,7 @@ import asyncpg
 import psutil
 from confluent_kafka import KafkaException
 
+from tests.faults.administrator import cut_off, made_anew, removed_unread
 from tests.faults.cluster import EXPIRATION_SECONDS, Node
 from tests.faults.fleet import Slot
 from tests.faults.ledger import Delivery
@@ -121,20 +122,8 @@ async def _storm(stage: Stage, chance: Random) -> None:
 
 async def _offsets_gone(stage: Stage, _: Random) -> bool:
     """The group forgets its offsets, as an idle one does after days: when all workers have ended in good order."""
-    slots = stage.fleet.slots
-    for slot in slots:
-        slot.wanted = False
-        with suppress(psutil.NoSuchProcess):
-            psutil.Process(slot.worker.pid).terminate()
-    try:
-        ended = await asyncio.gather(*(stage.fleet.ended(slot, 40) for slot in slots))
-        return all(ended) and await _all_settled(stage) and await _forgotten(stage)
-    finally:
-        for slot in slots:
-            slot.worker.kill()
-            stage.fleet.count_end(slot)
-            slot.wanted = True
-        await asyncio.gather(*(stage.fleet.ready(slot) for slot in slots))
+    async with stage.fleet.ended_in_order() as all_ended:
+        return all_ended and await _all_settled(stage) and await _forgotten(stage)
 
 
 async def _all_settled(stage: Stage) -> bool:
@@ -495,6 +484,7 @@ def _kinds() -> Iterator[FaultKind]:
     yield FaultKind("two of one name", Domain.WORKER, _named_twice)
     yield FaultKind("postgres away for one worker", Domain.WORKER, without_postgres)
     yield FaultKind("a clock a month ahead", Domain.WORKER, a_month_ahead)
+    yield FaultKind("records removed unread", Domain.WORKER, removed_unread)
     for point in STEPS:
         name, only = point.replace("_", " "), _STEPS_OF.get(point)
         yield FaultKind(f"worker killed {name}", Domain.WORKER, _at(point, "SIGKILL"), only)
@@ -507,6 +497,8 @@ def _kinds() -> Iterator[FaultKind]:
     # Answers move to another partition: of those given twice nobody promises which comes first.
     yield FaultKind("partitions raised", Domain.BROKER, _partitions_raised, Delivery.EXACTLY_ONCE)
     yield FaultKind("brokers restarted in turn", Domain.BROKER, _rolling_restart)
+    yield FaultKind("topic made anew", Domain.BROKER, made_anew)
+    yield FaultKind("log cut", Domain.BROKER, cut_off)
     yield FaultKind("postgres restarted fast", Domain.POSTGRES, _restarted_fast)
     yield FaultKind("postgres restarted immediate", Domain.POSTGRES, _restarted_immediate)
     yield FaultKind("postgres away", Domain.POSTGRES, _away)

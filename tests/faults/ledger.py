@@ -64,13 +64,22 @@ class Seen:
     digest: bytes
 
 
+Coordinates = tuple[int, int, int]
+"""Partition, offset and timestamp of a command: a log that begins again uses its offsets again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """One record of the command topic."""
+    """One record of the command topic. ``timestamp`` (milliseconds) tells two apart that stood at one offset."""
 
     partition: int
     offset: int
     number: int
+    timestamp: int = 0
+
+    @property
+    def place(self) -> Coordinates:
+        return self.partition, self.offset, self.timestamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +115,11 @@ class DeadLetter:
     partition: int
     offset: int
     code: str
+    timestamp: int = 0
+
+    @property
+    def place(self) -> Coordinates:
+        return self.partition, self.offset, self.timestamp
 
 
 @dataclass(slots=True)
@@ -113,18 +127,25 @@ class Evidence:
     """What Kafka and Postgres hold when everything has come to rest."""
 
     sent: Sequence[Sent] = ()
+    """Those of a partition in their order; also what is not in the log any more."""
     results: Sequence[Result] = ()
     events: Sequence[Event] = ()
     dead_letters: Sequence[DeadLetter] = ()
     history: Sequence[Mapping[str, Any]] = ()
     """The transition table, as events, by lane and sequence."""
-    recorded: Collection[tuple[int, int]] = ()
-    """Partition and offset of the commands that the record of commands knows."""
+    recorded: Collection[Coordinates] = ()
+    """The commands that the record of commands knows."""
     states: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     """State and version of each access token by its code."""
     committed: Mapping[int, int] = field(default_factory=dict)
     ends: Mapping[int, int] = field(default_factory=dict)
     """Of the command topic, of the partitions that hold anything."""
+    removed: Sequence[Sent] = ()
+    """Those of ``sent`` that were removed from the log before the group had read them."""
+    written_down: Sequence[tuple[int, range]] = ()
+    """The offsets that workers wrote down as lost, with their partition."""
+    untold: Sequence[str] = ()
+    """What needed a person, and was told to nobody, or after a person had seen to it."""
     during: Mapping[str, Sequence[Seen]] = field(default_factory=dict)
     """By topic, what the reader saw that ran during the faults."""
     after: Mapping[str, Sequence[Seen]] = field(default_factory=dict)
@@ -178,7 +199,7 @@ def number_of(record: Record) -> int:
 
 
 def sent(record: Record) -> Sent:
-    return Sent(record.partition, record.offset, number_of(record))
+    return Sent(record.partition, record.offset, number_of(record), record.timestamp)
 
 
 def result(record: Record) -> Result:
@@ -210,8 +231,9 @@ def event(record: Record) -> Event:
 
 
 def dead_letter(record: Record) -> DeadLetter:
-    where, code = (record.header(f"dl_{name}") or b"-1" for name in ("partition", "code"))
-    return DeadLetter(int(where), int(record.header("dl_offset") or -1), code.decode())
+    names = ("partition", "offset", "timestamp", "code")
+    partition, offset, timestamp, code = (record.header(f"dl_{name}") or b"-1" for name in names)
+    return DeadLetter(int(partition), int(offset), code.decode(), int(timestamp))
 
 
 def by_partition(records: Sequence[Seen]) -> dict[int, list[Seen]]:

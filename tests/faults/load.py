@@ -184,23 +184,25 @@ class Load(threading.Thread):
         self._halt = threading.Event()
         self._faults = _Faults()
         self._doubled_every = doubled_every
-        self._producer = Producer(
-            {
-                "bootstrap.servers": bootstrap,
-                "enable.idempotence": True,
-                # With several under way a leader that goes can make librdkafka begin a new epoch and send again what
-                # stands in the log already (confluentinc/librdkafka#4953): commands that the ledger has once only.
-                "max.in.flight.requests.per.connection": 1,
-                "linger.ms": 5,
-                "compression.type": codec,
-                # The producer counts before it compresses, the broker afterwards.
-                "message.max.bytes": 2 * SWOLLEN_BYTES,
-                "queue.buffering.max.messages": 2_000_000,
-                # Nothing is given up while a broker is away: the ledger says that it was sent.
-                "message.timeout.ms": 0,
-                "log_level": 0,
-            }
-        )
+        self._turn = threading.Lock()
+        """Held while commands are handed over."""
+        self._is_paused = False
+        self._settings: dict[str, Any] = {
+            "bootstrap.servers": bootstrap,
+            "enable.idempotence": True,
+            # With several under way a leader that goes can make librdkafka begin a new epoch and send again what
+            # stands in the log already (confluentinc/librdkafka#4953): commands that the ledger has once only.
+            "max.in.flight.requests.per.connection": 1,
+            "linger.ms": 5,
+            "compression.type": codec,
+            # The producer counts before it compresses, the broker afterwards.
+            "message.max.bytes": 2 * SWOLLEN_BYTES,
+            "queue.buffering.max.messages": 2_000_000,
+            # Nothing is given up while a broker is away: the ledger says that it was sent.
+            "message.timeout.ms": 0,
+            "log_level": 0,
+        }
+        self._producer = Producer(self._settings)
 
     def run(self) -> None:
         try:
@@ -211,15 +213,16 @@ class Load(threading.Thread):
     def _send_all(self) -> None:
         writer, looked, due = Writer(SWOLLEN_BYTES), time.monotonic(), 0.0
         while not self._halt.wait(TICK_SECONDS):
-            now = time.monotonic()
-            due, looked = due + (now - looked) * self.rate, now
-            while due >= 1:
-                command = next(self._mix, None)
-                if command is None:
-                    return
-                self._send(command, writer)
-                due -= 1
-            self._producer.poll(0)
+            with self._turn:
+                now = time.monotonic()
+                due, looked = 0.0 if self._is_paused else due + (now - looked) * self.rate, now
+                while due >= 1:
+                    command = next(self._mix, None)
+                    if command is None:
+                        return
+                    self._send(command, writer)
+                    due -= 1
+                self._producer.poll(0)
 
     def _send(self, command: Command, writer: Writer) -> None:
         self._ledger.write(command)
@@ -236,6 +239,22 @@ class Load(threading.Thread):
             on_delivery=self._faults.told,
             headers=writer.headers(command),
         )
+
+    def pause(self, seconds: float) -> bool:
+        """Send no more until ``resume``; whether the broker has all that was sent, within so many seconds."""
+        with self._turn:
+            self._is_paused = True
+        return not self._producer.flush(seconds)
+
+    def resume(self) -> None:
+        """Go on at the same rate, and not with what was not sent meanwhile.
+
+        With a new producer if all was taken: the sequence numbers of the former one are of a log that may be another.
+        """
+        with self._turn:
+            if not len(self._producer):
+                self._producer = Producer(self._settings)
+            self._is_paused = False
 
     def finish(self) -> str | None:
         """Send no more, and wait until the broker has it all; what it refused, if anything."""

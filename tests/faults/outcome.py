@@ -69,6 +69,7 @@ def document(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "kinds": outcome.log.counts(),
         "missed": dict(outcome.log.missed),
         "commands": outcome.report.commands,
+        "removed": outcome.report.removed,
         "transitions": outcome.report.transitions,
         "statuses": dict(outcome.report.statuses.most_common()),
         "races": outcome.report.races,
@@ -107,6 +108,8 @@ def tell(outcome: Outcome) -> str:
     lines += [f"       missed its moment: {name} ({count})" for name, count in sorted(log.missed.items())]
     lines.append(f"commands {report.commands}, transitions {report.transitions}, races between lanes {report.races}")
     lines.append("  " + ", ".join(f"{name} {count}" for name, count in report.statuses.most_common()))
+    if report.removed:
+        lines.append(f"  removed unread {report.removed}")
     if report.repeated:
         lines.append(f"  given again {report.repeated}")
     lines.append("workers ended: " + ", ".join(f"{count} x {code}" for code, count in outcome.worker_ends.items()))

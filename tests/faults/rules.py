@@ -53,6 +53,8 @@ class Rule(StrEnum):
     AGREE = "topic, table, states and answers agree", Side.PRODUCT
     ONCE = "one transition per token", Side.PRODUCT
     CHAINS = "chains are whole", Side.PRODUCT
+    LOSSES = "what is removed unread is written down as lost", Side.PRODUCT
+    UNTOLD = "people are told what needs them, until they have seen to it", Side.PRODUCT
     DEAD_LETTERS = "dead letters are deserved", Side.PRODUCT
     MARKED = "dry runs are marked", Side.PRODUCT
     NO_RECORD = "dry runs leave no record", Side.PRODUCT
@@ -89,6 +91,7 @@ _BY_THE_LEDGER: Final = frozenset(
         Rule.SAME,
         Rule.ORDER,
         Rule.AGREE,
+        Rule.LOSSES,
         Rule.DEAD_LETTERS,
         Rule.MARKED,
         Rule.NO_RECORD,
@@ -100,6 +103,8 @@ _AT_THE_END: Final = frozenset(
     {
         Rule.LOST,
         Rule.AGREE,
+        Rule.LOSSES,
+        Rule.UNTOLD,
         Rule.DEAD_LETTERS,
         Rule.CONSUMED,
         Rule.READERS,

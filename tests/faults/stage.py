@@ -3,20 +3,23 @@
 import asyncio
 import secrets
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
+from tests.acceptance.clients import consumed_offsets, log_ends
 from tests.acceptance.scene import Scene
 from tests.acceptance.worker_process import worker_settings
 from tests.faults.cluster import REPLICAS, Cluster
 from tests.faults.fleet import Fleet, Slot
 from tests.faults.ledger import Delivery
+from tests.faults.load import Load
+from tests.faults.past import Past
 from tests.faults.proxy import KafkaProxy, PostgresProxy, Proxy
 from tests.providers.kafka import HOST, TopicNames, create_topics
 from tests.providers.postgres import DatabaseUnderTest, WheelPostgres, make_prepared
@@ -46,6 +49,9 @@ class Stage:
     partitions: int
     bulk: str | None = None
     """The second topic of commands, if there is one."""
+    past: Past = field(default_factory=Past)
+    load: Load | None = None
+    """Once it is known."""
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -67,6 +73,17 @@ class Stage:
     def postgres_of(self, slot: Slot) -> PostgresProxy:
         """The way to Postgres of one worker alone."""
         return self.postgres_proxies[self.fleet.slots.index(slot)]
+
+    def left(self, wanted: Mapping[str, Mapping[int, int]] | None = None) -> dict[str, int]:
+        """How many records the workers have before them, by partition: up to ``wanted``, or the end of the log."""
+        bootstrap = self.scene.kafka.bootstrap
+        left: dict[str, int] = {}
+        for topic in self.sources:
+            ends = log_ends(bootstrap, topic) if wanted is None else wanted[topic]
+            consumed = consumed_offsets(bootstrap, self.scene.group, topic)
+            counts = {number: end - consumed.get(number, 0) for number, end in ends.items()}
+            left |= {f"{topic}-{number}": count for number, count in counts.items() if count > 0}
+        return left
 
     def fallen(self) -> list[str]:
         """The servers that ended although the schedule did not end them."""

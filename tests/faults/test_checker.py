@@ -135,7 +135,7 @@ def case() -> Case:
         events=[published(event) for event in events()],
         dead_letters=[DeadLetter(0, 6, "MALFORMED_REQUEST")],
         history=events(),
-        recorded={(at.partition, at.offset) for at in placed() if not COMMANDS[at.number].dry_run},
+        recorded={at.place for at in placed() if not COMMANDS[at.number].dry_run},
         states=states,
         committed={0: 12, 1: 1, 2: 2, 3: 1},
         ends={0: 12, 1: 1, 2: 2, 3: 1},
@@ -170,6 +170,104 @@ def test_an_answer_that_was_called_too_large_may_come_without_its_data(case: Cas
     case.evidence.refused_as_too_large = 1
     case.evidence.results = changed(case.evidence.results, 0, data={})
     assert case.rules() == set()
+
+
+def remove_unread(evidence: Evidence) -> None:
+    """A rival, and what could not have been read: neither is decided, and both are written down."""
+    gone = {6, 9}
+    evidence.removed = [each for each in evidence.sent if each.number in gone]
+    evidence.written_down = [(each.partition, range(each.offset, each.offset + 1)) for each in evidence.removed]
+    evidence.results = [each for each in evidence.results if each.number not in gone]
+    evidence.dead_letters = []
+
+
+def test_what_was_removed_unread_and_written_down_is_not_answered(case: Case) -> None:
+    remove_unread(case.evidence)
+    report = case.report()
+    assert report.violations == []
+    assert report.removed == 2
+
+
+def lose_a_loss(evidence: Evidence) -> None:
+    remove_unread(evidence)
+    evidence.written_down = without(evidence.written_down, 1)
+
+
+def write_a_loss_down_twice(evidence: Evidence) -> None:
+    remove_unread(evidence)
+    evidence.written_down = [*evidence.written_down, evidence.written_down[0]]
+
+
+def write_down_what_was_answered(evidence: Evidence) -> None:
+    evidence.written_down = [(0, range(3, 5))]
+
+
+def write_down_too_much(evidence: Evidence) -> None:
+    remove_unread(evidence)
+    evidence.written_down = [(0, range(5, 7)), *evidence.written_down[1:]]
+
+
+def answer_what_is_lost(evidence: Evidence) -> None:
+    answered = evidence.results[9]
+    remove_unread(evidence)
+    evidence.results = [*evidence.results, answered]
+
+
+def put_aside_what_is_lost(evidence: Evidence) -> None:
+    letters = evidence.dead_letters
+    remove_unread(evidence)
+    evidence.dead_letters = letters
+
+
+def decide_what_is_lost(evidence: Evidence) -> None:
+    """Its repetition was answered as if the first had come before."""
+    first = {0}
+    evidence.removed = [each for each in evidence.sent if each.number in first]
+    evidence.written_down = [(0, range(1))]
+    evidence.results = [each for each in evidence.results if each.number not in first]
+
+
+def tell_nobody(evidence: Evidence) -> None:
+    evidence.untold = ["lanes list should say that commands/0 has lost offsets 3 to 4"]
+
+
+@pytest.fixture
+def again(case: Case) -> Case:
+    """The log of partition 0 has begun again: what stands where a malformed one and a dry run stood is another."""
+    case.ledger.commands += [
+        command(16, 0, "already", "id-anew"),
+        command(17, 0, "b", flaw="MALFORMED_REQUEST"),
+    ]
+    anew = [Sent(0, 6, 16, 1), Sent(0, 9, 17, 1)]
+    told = ("INVALID_LIFE_CYCLE_STATE", "MALFORMED_REQUEST")
+    case.evidence.sent = [*case.evidence.sent, *anew]
+    case.evidence.results = [
+        *case.evidence.results,
+        *(
+            Result(0, 50 + at.offset, at.number, status, False, "ce:ORG1:%2Ffaults:id-anew", f"{at.place}")
+            for at, status in zip(anew, told, strict=True)
+        ),
+    ]
+    case.evidence.dead_letters = [*case.evidence.dead_letters, DeadLetter(0, 9, "MALFORMED_REQUEST", 1)]
+    case.evidence.recorded = {*case.evidence.recorded, *(at.place for at in anew)}
+    return case
+
+
+def test_a_log_that_begins_again_holds_other_commands(again: Case) -> None:
+    assert again.rules() == set()
+
+
+@pytest.mark.parametrize("delivery", Delivery)
+def test_dead_letters_of_two_logs_are_not_each_other_s(again: Case, delivery: Delivery) -> None:
+    again.ledger.delivery = delivery
+    letters = again.evidence.dead_letters
+    again.evidence.dead_letters = [letters[0], replace(letters[1], offset=6)]
+    assert again.rules() == {Rule.DEAD_LETTERS}
+
+
+def test_the_answers_to_a_new_log_stand_behind_those_to_the_former(again: Case) -> None:
+    again.evidence.results = changed(again.evidence.results, 16, offset=1)
+    assert again.rules() == {Rule.ORDER}
 
 
 def lose_an_answer(evidence: Evidence) -> None:
@@ -331,7 +429,7 @@ def send_a_command_twice(evidence: Evidence) -> None:
     """The worker does what it should: the second is another command, and is answered."""
     evidence.sent = [*evidence.sent, Sent(1, 1, 9)]
     evidence.results = [*evidence.results, replace(evidence.results[9], offset=2)]
-    evidence.recorded = {*evidence.recorded, (1, 1)}
+    evidence.recorded = {*evidence.recorded, (1, 1, 0)}
     evidence.committed, evidence.ends = ({**ends, 1: 2} for ends in (evidence.committed, evidence.ends))
 
 
@@ -388,7 +486,7 @@ def take_a_real_one_for_a_rehearsal(evidence: Evidence) -> None:
 
 
 def record_a_rehearsal(evidence: Evidence) -> None:
-    evidence.recorded = {*evidence.recorded, (0, 10)}
+    evidence.recorded = {*evidence.recorded, (0, 10, 0)}
 
 
 def put_a_rehearsal_aside(evidence: Evidence) -> None:
@@ -396,7 +494,7 @@ def put_a_rehearsal_aside(evidence: Evidence) -> None:
 
 
 def retire_a_record(evidence: Evidence) -> None:
-    evidence.recorded = {*evidence.recorded} - {(0, 8)}
+    evidence.recorded = {each for each in evidence.recorded if each[:2] != (0, 8)}
 
 
 def keep_partitions_in_trouble(evidence: Evidence) -> None:
@@ -427,6 +525,14 @@ PLANTED: Final[dict[Callable[[Evidence], None], Rule]] = {
     change_a_state_without_a_transition: Rule.AGREE,
     forget_a_change: Rule.AGREE,
     lose_a_transition_everywhere: Rule.AGREE,
+    lose_a_loss: Rule.LOSSES,
+    write_a_loss_down_twice: Rule.LOSSES,
+    write_down_what_was_answered: Rule.LOSSES,
+    write_down_too_much: Rule.LOSSES,
+    answer_what_is_lost: Rule.LOSSES,
+    put_aside_what_is_lost: Rule.DEAD_LETTERS,
+    decide_what_is_lost: Rule.STATUS,
+    tell_nobody: Rule.UNTOLD,
     put_an_innocent_aside: Rule.DEAD_LETTERS,
     lose_a_dead_letter: Rule.DEAD_LETTERS,
     repeat_a_dead_letter: Rule.DEAD_LETTERS,
@@ -502,7 +608,7 @@ def test_every_rule_is_planted() -> None:
 
 def test_a_command_that_was_not_answered_needs_no_record(case: Case) -> None:
     lose_an_answer(case.evidence)
-    case.evidence.recorded = {*case.evidence.recorded} - {(0, 3)}
+    case.evidence.recorded = {each for each in case.evidence.recorded if each[:2] != (0, 3)}
     assert Rule.RECORDED not in case.rules()
 
 

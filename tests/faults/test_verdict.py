@@ -7,6 +7,7 @@ import os
 import shlex
 import signal
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -29,6 +30,7 @@ from tests.faults.rules import EXPLAINS, USAGE, Rule, Side, Verdict, verdict
 from tests.faults.schedule import Log, Strike, play
 from tests.faults.witness import Witness, understood
 from tests.providers.postgres import WheelPostgres
+from tests.waiting import wait_until
 from worker.embedded.processes import ServerProcess, until
 
 NOBODY: Final = "127.0.0.1:1"
@@ -422,6 +424,12 @@ class Books:
     def poll(self, _: float) -> None:
         return
 
+    def purge(self) -> None:
+        return
+
+    def __len__(self) -> int:
+        return 0
+
     def flush(self, _: float) -> int:
         return 0
 
@@ -444,6 +452,43 @@ def test_a_load_that_is_sent_twice_is_noticed(doubled_every: int, sound: bool) -
     assert refused is None
     report = check(ledger, Evidence(sent=books.sent))
     assert (Rule.SOUND not in report.counts()) is sound
+
+
+class Ticks:
+    """Instead of a halt: how often the load has looked at it."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._halt = threading.Event()
+
+    def wait(self, _: float) -> bool:
+        self.count += 1
+        return self._halt.wait(0.001)
+
+    def set(self) -> None:
+        self._halt.set()
+
+
+def test_a_load_that_is_paused_sends_nothing_until_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second, ticks = Books(), Books(), Ticks()
+    producers = iter([first, second])
+    monkeypatch.setattr("tests.faults.load.Producer", lambda _: next(producers))
+    mix = Mix(1, 3, (f"t-{n}" for n in range(1_000_000)), ["e-1"])
+    load = Load(NOBODY, lambda _: "commands", mix, Ledger(), rate=1000, codec="zstd")
+    halt: Any = ticks
+    load._halt = halt
+    load.start()
+    try:
+        wait_until(lambda: first.sent, what="something was sent")
+        assert load.pause(1.0)
+        count, looked = len(first.sent), ticks.count
+        wait_until(lambda: ticks.count > looked + 2, what="the load has looked on")
+        assert len(first.sent) == count
+        load.resume()
+        wait_until(lambda: second.sent, what="the load went on")
+        assert (len(first.sent), second.sent[0].number) == (count, count)
+    finally:
+        load.abandon()
 
 
 def test_a_load_that_ends_with_an_error_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

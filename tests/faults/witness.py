@@ -21,7 +21,8 @@ from tests.acceptance.clients import (
     wait_settled,
 )
 from tests.acceptance.scene import Scene, history
-from tests.faults.ledger import Evidence, Seen, Sent, dead_letter, event, result, seen, sent
+from tests.faults.ledger import Coordinates, Evidence, Seen, Sent, dead_letter, event, result, seen, sent
+from tests.faults.past import Past
 
 T = TypeVar("T")
 
@@ -127,8 +128,11 @@ class Witness(threading.Thread):
         return longest
 
 
-def gather(scene: Scene, witness: Witness, known: Sequence[str], sources: Sequence[str]) -> Evidence:
-    """All that Kafka and Postgres hold, when nothing runs any more. ``sources`` are the topics of commands."""
+def gather(scene: Scene, witness: Witness, known: Sequence[str], sources: Sequence[str], past: Past) -> Evidence:
+    """All that Kafka and Postgres hold, when nothing runs any more, and what they held in the ``past``.
+
+    ``sources`` are the topics of commands.
+    """
     bootstrap, topics = scene.kafka.bootstrap, scene.topics
     unsettled = []
     for topic in (*sources, topics.results, topics.transitions, topics.dead_letters):
@@ -142,6 +146,8 @@ def gather(scene: Scene, witness: Witness, known: Sequence[str], sources: Sequen
     evidence.during = witness.saw
     evidence.misread = [] if witness.fault is None else [witness.fault]
     _read(scene, evidence, sources)
+    evidence.sent = list(dict.fromkeys([*past.sent, *evidence.sent]))
+    evidence.removed, evidence.written_down, evidence.untold = past.removed, written_down(scene), past.untold
     evidence.history = history(scene)
     query = "SELECT authentication_code, life_cycle_state, version FROM access_token WHERE id = ANY ($1)"
     rows = scene.rows(query, list(known))
@@ -154,10 +160,21 @@ def gather(scene: Scene, witness: Witness, known: Sequence[str], sources: Sequen
     return evidence
 
 
-def recorded(scene: Scene) -> set[tuple[int, int]]:
-    """Partition and offset of every command that was recorded."""
-    rows = scene.rows("SELECT l.partition, r.record_offset FROM command_record AS r JOIN lane AS l ON l.id = r.lane")
-    return {(row["partition"], row["record_offset"]) for row in rows}
+def recorded(scene: Scene) -> set[Coordinates]:
+    """Every command that was recorded."""
+    rows = scene.rows(
+        "SELECT l.partition, r.record_offset, r.record_timestamp"
+        " FROM command_record AS r JOIN lane AS l ON l.id = r.lane"
+    )
+    return {(row["partition"], row["record_offset"], row["record_timestamp"]) for row in rows}
+
+
+def written_down(scene: Scene) -> list[tuple[int, range]]:
+    """Partition and offsets of every loss that a worker has noticed."""
+    rows = scene.rows(
+        "SELECT l.partition, c.begin_offset, c.end_offset FROM command_loss AS c JOIN lane AS l ON l.id = c.lane"
+    )
+    return [(row["partition"], range(row["begin_offset"], row["end_offset"])) for row in rows]
 
 
 def _read(scene: Scene, evidence: Evidence, sources: Sequence[str]) -> None:

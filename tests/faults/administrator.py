@@ -1,0 +1,289 @@
+"""The faults that befall a log of commands itself, and what a person then does about it (CONTRACT 8)."""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from random import Random
+from subprocess import CompletedProcess
+from typing import Any, Final
+
+import asyncpg
+from confluent_kafka import KafkaException
+
+from tests.acceptance.clients import consumed_offsets, log_ends, stream_to_end
+from tests.acceptance.worker_process import ROOT
+from tests.faults.ledger import Sent, sent
+from tests.faults.stage import Stage
+from tests.providers import Unavailable
+from tests.waiting import run_to_end
+from worker.embedded.processes import until
+
+FEWEST_UNREAD: Final = 2
+MOST_UNREAD: Final = 40
+MOST_CUT: Final = 3
+"""In record batches."""
+MOMENT_SECONDS: Final = 15.0
+"""How long the moment is waited for."""
+AT_WORK: Final = frozenset({"new", "done", "behind"})
+"""The states of a lane that needs nobody."""
+DONE_SECONDS: Final = 60.0
+"""Longer than any other fault lets a worker or a person wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A partition of a topic of commands."""
+
+    topic: str
+    partition: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}/{self.partition}"
+
+
+async def removed_unread(stage: Stage, chance: Random) -> bool:
+    """Retention, or a person, removes commands that nobody has read; somebody hears of it and acknowledges it."""
+    if stage.past.one.locked():
+        return False
+    async with stage.past.one:
+        partition = chance.randrange(stage.partitions)
+        place, count = Place(stage.source(partition), partition), chance.randint(FEWEST_UNREAD, MOST_UNREAD)
+        async with stage.fleet.ended_in_order() as all_ended:
+            lost = await _removed(stage, place, count) if all_ended else None
+        if lost is None:
+            return False
+        told = _places_that_tell(stage, place, lost)
+        await _require(stage, told, f"that {place} has lost offsets {lost.start} to {lost.stop - 1}")
+        await _carried_out(stage, "lanes", "acknowledge", str(place), "--yes")
+        await _require(stage, told, f"no more what {place} has lost, since it is acknowledged", said=False)
+        return True
+
+
+async def made_anew(stage: Stage, chance: Random) -> bool:
+    """A topic of commands is deleted and made again: whoever decided on the former one waits for a person."""
+    if stage.past.one.locked():
+        return False
+    async with stage.past.one:
+        topic = chance.choice(stage.sources)
+        async with _all_answered(stage) as is_answered:
+            decided = await asyncio.to_thread(_decided, stage, topic) if is_answered else None
+            if not decided or not await _is_whole(stage):
+                return False
+            await _replaced(stage, topic)
+        await _require(stage, _places_that_tell_of_blocks(stage, decided), f"that {topic} waits for a person")
+        await _mended(stage, "from-start")
+        return True
+
+
+async def cut_off(stage: Stage, chance: Random) -> bool:
+    """What was answered is gone from the end of a log, whose offsets others will have: who decided on it waits.
+
+    As after an unclean election: acknowledged records are in no log any more.
+    """
+    if stage.past.one.locked():
+        return False
+    partition, count = chance.randrange(stage.partitions), chance.randint(1, MOST_CUT)
+    place = Place(stage.source(partition), partition)
+    async with stage.past.one, _all_answered(stage) as is_answered:
+        decided = await asyncio.to_thread(_decided, stage, place.topic) if is_answered else ()
+        if place not in decided or not await _is_whole(stage):
+            return False
+        stage.past.sent += await asyncio.to_thread(_held, stage, place.topic, partition)
+        end = await stage.cluster.lose_end(place.topic, partition, count)
+        if not await _came(lambda: log_ends(stage.scene.kafka.bootstrap, place.topic)[partition] == end):
+            raise TimeoutError(f"{place} does not end at {end}")
+        await _require(stage, _places_that_tell_of_blocks(stage, [place]), f"that {place} waits for a person")
+        # What is in the log is answered: nothing of it is to be decided again.
+        await _mended(stage, "from-end")
+        return True
+
+
+async def _mended(stage: Stage, way: str) -> None:
+    """Take the way out of every lane that does not start, and see that they all do."""
+    await _carried_out(stage, "lanes", "mend", "--by", way, "--yes")
+    if not await _came(lambda: all(lane["state"] in AT_WORK for lane in _listed(stage)[1].values())):
+        stage.past.untold.append(f"a lane does not start, which was mended {way}")
+
+
+async def _replaced(stage: Stage, topic: str) -> None:
+    """Read the log, delete the topic, and make one of the same name and as many partitions."""
+    count = len(await asyncio.to_thread(log_ends, stage.scene.kafka.bootstrap, topic))
+    held = await asyncio.to_thread(_held, stage, topic)
+    if not await _came(lambda: stage.cluster.is_gone(topic)):
+        raise TimeoutError(f"{topic} is not gone")
+    stage.past.sent += held
+    if not await _came(lambda: stage.cluster.is_there(topic, count)):
+        raise TimeoutError(f"{topic} is not made anew")
+
+
+@asynccontextmanager
+async def _all_answered(stage: Stage) -> AsyncIterator[bool]:
+    """A pause of the load; whether all that was sent before is answered."""
+    load = stage.load
+    assert load is not None
+    taken = await asyncio.to_thread(load.pause, MOMENT_SECONDS)
+    try:
+        yield taken and await _came(lambda: not stage.left(), MOMENT_SECONDS)
+    finally:
+        load.resume()
+
+
+async def _is_whole(stage: Stage) -> bool:
+    try:
+        await stage.cluster.healed(MOMENT_SECONDS)
+    except Unavailable:
+        return False
+    return True
+
+
+def _decided(stage: Stage, topic: str) -> frozenset[Place]:
+    """The partitions of which something was decided; none if nobody can say so."""
+    try:
+        rows = stage.scene.rows("SELECT partition FROM lane WHERE topic = $1 AND next_offset > 0", topic)
+    except _HURT:
+        return frozenset()
+    return frozenset(Place(topic, row["partition"]) for row in rows)
+
+
+async def _removed(stage: Stage, place: Place, count: int) -> range | None:
+    """Remove so many commands that nobody has read, with all before them; ``None`` if it is no moment for it."""
+    bootstrap, known = stage.scene.kafka.bootstrap, await asyncio.to_thread(_answered, stage, place)
+    if known is None:
+        return None
+    unread = range(known, known + count)
+    if not await _came(lambda: log_ends(bootstrap, place.topic)[place.partition] >= unread.stop, MOMENT_SECONDS):
+        return None
+    held = await asyncio.to_thread(_held, stage, place.topic, place.partition)
+    gone = [each for each in held if each.offset < unread.stop]
+    if not await _came(lambda: stage.cluster.remove_records(place.topic, place.partition, unread.stop) == unread.stop):
+        raise TimeoutError(f"whether {place} was removed up to {unread.stop} is not known")
+    stage.past.sent += gone
+    stage.past.removed += [each for each in gone if each.offset in unread]
+    return unread
+
+
+def _answered(stage: Stage, place: Place) -> int | None:
+    """The offset up to which all is decided and told, if Postgres and Kafka agree on it."""
+    scene = stage.scene
+    try:
+        committed = consumed_offsets(scene.kafka.bootstrap, scene.group, place.topic).get(place.partition)
+        query = "SELECT next_offset FROM lane WHERE topic = $1 AND partition = $2"
+        decided = [row["next_offset"] for row in scene.rows(query, place.topic, place.partition)]
+    except _HURT:
+        return None
+    return committed if decided == [committed] else None
+
+
+def _held(stage: Stage, topic: str, only: int | None = None) -> list[Sent]:
+    """What stands in the logs of a topic, or in that of one partition."""
+    return [sent(record) for record in stream_to_end(stage.scene.kafka.bootstrap, topic, only=only)]
+
+
+# --- people -----------------------------------------------------------------------------------------------------------
+
+
+def _places_that_tell(stage: Stage, place: Place, lost: range) -> Mapping[str, Callable[[], bool]]:
+    """Where a person finds out what was lost, and how to see whether it stands there."""
+
+    def listed() -> bool:
+        code, lanes = _listed(stage)
+        unseen = [each for each in lanes[place]["lost"] if each["acknowledged_at"] is None]
+        ranges = [(each["from_offset"], each["to_offset"]) for each in unseen]
+        return code == 1 and ranges == [(lost.start, lost.stop - 1)]
+
+    def in_health() -> bool:
+        what = f"has lost commands before they were answered, at offsets {lost.start} to {lost.stop - 1}"
+        return any(what in reason for reason in _reasons(stage))
+
+    def measured() -> bool:
+        texts = [slot.worker.metrics() for slot in stage.fleet.slots]
+        return any("effective_worker_unacknowledged_losses 1" in text for text in texts)
+
+    return {"lanes list": listed, "/readyz": in_health, "/metrics": measured}
+
+
+def _places_that_tell_of_blocks(stage: Stage, places: Collection[Place]) -> Mapping[str, Callable[[], bool]]:
+    """Where a person finds out that these lanes do not start, and how to see whether it stands there."""
+
+    def written() -> bool:
+        rows = stage.scene.rows("SELECT topic, partition FROM lane WHERE blocked IS NOT NULL")
+        return {Place(row["topic"], row["partition"]) for row in rows} >= set(places)
+
+    def listed() -> bool:
+        code, lanes = _listed(stage)
+        return code == 1 and all(lanes[place]["state"] == "blocked" for place in places)
+
+    def in_health() -> bool:
+        said = "; ".join(_reasons(stage))
+        usual = stage.scene.topics.commands
+        names = [str(place.partition) if place.topic == usual else str(place) for place in places]
+        return all(f"partition {name} is blocked" in said for name in names)
+
+    return {"its row": written, "lanes list": listed, "/readyz": in_health}
+
+
+async def _require(stage: Stage, told: Mapping[str, Callable[[], bool]], what: str, *, said: bool = True) -> None:
+    """Write down who does not come to say ``what``, or, if not ``said``, who does not cease to."""
+    for where, look in told.items():
+        if not await _came(look, wanted=said):
+            stage.past.untold.append(f"{where} should say {what}")
+
+
+def _listed(stage: Stage) -> tuple[int, Mapping[Place, Mapping[str, Any]]]:
+    """The exit code of ``lanes list``, and what it says of each. Raises ``ValueError`` if it lists none."""
+    done = _command(stage, "lanes", "list", "--json")
+    lanes = json.loads(done.stdout)["lanes"]
+    return done.returncode, {Place(lane["topic"], lane["partition"]): lane for lane in lanes}
+
+
+def _reasons(stage: Stage) -> list[str]:
+    """What the workers say of their health. Raises ``OSError`` if one says nothing."""
+    documents = [slot.worker.probe("/readyz")[1] for slot in stage.fleet.slots]
+    if None in documents:
+        raise ConnectionError("a worker is not there")
+    return [document["reason"] for document in documents]
+
+
+def _command(stage: Stage, *arguments: str) -> "CompletedProcess[str]":
+    """A command of a person's, whose way to the servers leads through no proxy."""
+    scene = stage.scene
+    direct = {
+        "WORKER_KAFKA__BOOTSTRAP_SERVERS": scene.kafka.bootstrap,
+        "WORKER_POSTGRES__DSN": scene.database.worker_dsn,
+        "WORKER_POSTGRES__OWNER_DSN": scene.database.owner_dsn,
+    }
+    environment = {**os.environ, **scene.settings, **direct}
+    return run_to_end([sys.executable, "-m", "worker", *arguments], cwd=ROOT, env=environment)
+
+
+async def _carried_out(stage: Stage, *arguments: str) -> None:
+    """Tried again while something else is hurt. Raises ``TimeoutError``."""
+    if not await _came(lambda: _command(stage, *arguments).returncode == 0):
+        raise TimeoutError(f"effective-worker {' '.join(arguments)} does not come to its end")
+
+
+_HURT: Final = (
+    *(KafkaException, asyncpg.PostgresError, asyncpg.InterfaceError, OSError),
+    *(AssertionError, LookupError, ValueError),
+)
+"""What a look may fail of while another fault is at work."""
+
+
+async def _came(look: Callable[[], bool], seconds: float | None = None, *, wanted: bool = True) -> bool:
+    """Whether what is seen is ``wanted`` within that time (``DONE_SECONDS``)."""
+
+    async def holds() -> bool:
+        try:
+            return await asyncio.to_thread(look) is wanted
+        except _HURT:
+            return False
+
+    try:
+        await until(holds, DONE_SECONDS if seconds is None else seconds)
+    except TimeoutError:
+        return False
+    return True

@@ -1,0 +1,220 @@
+"""What is done to a log of commands waits for its moment, and tells what it has seen."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from random import Random
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.faults import administrator
+from tests.faults.administrator import cut_off, made_anew, removed_unread
+from tests.faults.ledger import Sent
+from tests.faults.past import Past
+from tests.providers import Unavailable
+
+
+class Ground:
+    """Instead of a stage: one partition, in which eight commands are answered, and whoever is asked."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ended, self.answered, self.end, self.begin = True, 8, 50, 0
+        self.row = {"partition": 0, "next_offset": 8}
+        self.past = Past()
+        self.is_whole, self.left_at = True, 50
+        self.did: list[tuple[str, ...]] = []
+        self.seen: list[bool] = []
+        for name, instead in {
+            "consumed_offsets": lambda *_: {0: self.answered},
+            "log_ends": lambda *_: {0: self.end},
+            "_held": lambda *_: [Sent(0, n, n) for n in range(self.end)],
+            "_command": self._command,
+            "_places_that_tell": lambda *_: {"lanes list": self._told},
+            "_places_that_tell_of_blocks": lambda *_: {"lanes list": self._told},
+            "_listed": lambda _: (0, {"a lane": {"state": "done"}}),
+            "DONE_SECONDS": 0.2,
+            "MOMENT_SECONDS": 0.2,
+        }.items():
+            monkeypatch.setattr(administrator, name, instead)
+
+    def _command(self, _: object, *arguments: str) -> Any:
+        self.did.append(arguments)
+        return SimpleNamespace(returncode=0, stdout="")
+
+    def _told(self) -> bool:
+        """What needs a person, until one has seen to it."""
+        self.seen.append(not any("--yes" in each for each in self.did))
+        return self.seen[-1]
+
+    def stage(self) -> Any:
+        @asynccontextmanager
+        async def ended_in_order() -> AsyncIterator[bool]:
+            yield self.ended
+
+        def remove_records(_: str, __: int, before: int) -> int:
+            self.begin = before
+            return before
+
+        async def healed(_: float) -> None:
+            if not self.is_whole:
+                raise Unavailable("a broker is away")
+
+        async def lose_end(*_: object) -> int:
+            self.did.append(("cut",))
+            return self.left_at
+
+        def does(*what: str, instead: Any) -> Callable[..., Any]:
+            def do(*_: object) -> Any:
+                self.did.append(what)
+                return instead
+
+            return do
+
+        return SimpleNamespace(
+            past=self.past,
+            partitions=1,
+            sources=("commands",),
+            source=lambda _: "commands",
+            left=lambda: {} if self.answered == 8 else {"commands-0": 1},
+            load=SimpleNamespace(pause=does("pause", instead=True), resume=does("resume", instead=None)),
+            fleet=SimpleNamespace(ended_in_order=ended_in_order),
+            cluster=SimpleNamespace(
+                remove_records=remove_records,
+                healed=healed,
+                is_gone=does("delete", instead=True),
+                is_there=does("create", instead=True),
+                lose_end=lose_end,
+            ),
+            scene=SimpleNamespace(
+                kafka=SimpleNamespace(bootstrap=""), group="group", rows=lambda *_: [self.row] if self.row else []
+            ),
+        )
+
+
+@pytest.fixture
+def ground(monkeypatch: pytest.MonkeyPatch) -> Ground:
+    return Ground(monkeypatch)
+
+
+async def test_what_is_removed_unread_is_evidence_and_is_acknowledged(ground: Ground) -> None:
+    assert await removed_unread(ground.stage(), Random(1))
+    assert 10 <= ground.begin <= 48
+    assert ground.past.sent == [Sent(0, n, n) for n in range(ground.begin)]
+    assert ground.past.removed == [Sent(0, n, n) for n in range(8, ground.begin)]
+    assert ground.did == [("lanes", "acknowledge", "commands/0", "--yes")]
+    assert ground.seen == [True, False]
+    assert ground.past.untold == []
+
+
+def drain_in_vain(ground: Ground) -> None:
+    ground.ended = False
+
+
+def lag(ground: Ground) -> None:
+    ground.answered = 7
+
+
+def decide_nothing(ground: Ground) -> None:
+    ground.row = {}
+
+
+def decide_more_than_is_told(ground: Ground) -> None:
+    ground.row = {"partition": 0, "next_offset": 9}
+
+
+def send_nothing(ground: Ground) -> None:
+    ground.end = 8
+
+
+@pytest.mark.parametrize("spoil", [drain_in_vain, lag, decide_nothing, decide_more_than_is_told, send_nothing])
+async def test_nothing_is_removed_when_it_is_not_known_what_is_unread(
+    ground: Ground, spoil: Callable[[Ground], None]
+) -> None:
+    spoil(ground)
+    assert not await removed_unread(ground.stage(), Random(1))
+    assert (ground.begin, ground.past.sent, ground.past.removed, ground.did) == (0, [], [], [])
+
+
+@pytest.mark.parametrize("act", [removed_unread, made_anew, cut_off])
+async def test_a_log_is_changed_by_one_at_a_time(ground: Ground, act: Any) -> None:
+    async with ground.past.one:
+        assert not await act(ground.stage(), Random(1))
+    assert (ground.begin, ground.did) == (0, [])
+
+
+async def test_who_says_nothing_of_a_loss_is_written_down(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(administrator, "_places_that_tell", lambda *_: {"/readyz": lambda: False})
+    assert await removed_unread(ground.stage(), Random(1))
+    [told] = ground.past.untold
+    assert told.startswith("/readyz should say that commands/0 has lost offsets 8 to ")
+
+
+async def test_who_does_not_cease_to_speak_of_a_loss_is_written_down(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(administrator, "_places_that_tell", lambda *_: {"/metrics": lambda: True})
+    assert await removed_unread(ground.stage(), Random(1))
+    assert ground.past.untold == ["/metrics should say no more what commands/0 has lost, since it is acknowledged"]
+
+
+# --- made anew --------------------------------------------------------------------------------------------------------
+
+MENDED = ("lanes", "mend", "--by", "from-start", "--yes")
+
+
+async def test_a_topic_is_made_anew_when_all_is_answered_and_mended_while_commands_come(ground: Ground) -> None:
+    assert await made_anew(ground.stage(), Random(1))
+    assert ground.did == [("pause",), ("delete",), ("create",), ("resume",), MENDED]
+    assert ground.past.sent == [Sent(0, n, n) for n in range(50)]
+    assert (ground.past.removed, ground.past.untold) == ([], [])
+
+
+def hurt_a_broker(ground: Ground) -> None:
+    ground.is_whole = False
+
+
+@pytest.mark.parametrize("spoil", [lag, decide_nothing, hurt_a_broker])
+async def test_no_topic_is_made_anew_at_another_moment(ground: Ground, spoil: Callable[[Ground], None]) -> None:
+    spoil(ground)
+    assert not await made_anew(ground.stage(), Random(1))
+    assert ground.did == [("pause",), ("resume",)]
+    assert ground.past.sent == []
+
+
+async def test_who_does_not_tell_of_a_block_is_written_down(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(administrator, "_places_that_tell_of_blocks", lambda *_: {"its row": lambda: False})
+    assert await made_anew(ground.stage(), Random(1))
+    assert ground.past.untold == ["its row should say that commands waits for a person"]
+
+
+async def test_a_lane_that_does_not_start_when_it_is_mended_is_written_down(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(administrator, "_listed", lambda _: (0, {"a lane": {"state": "ordered"}}))
+    assert await made_anew(ground.stage(), Random(1))
+    assert ground.past.untold == ["a lane does not start, which was mended from-start"]
+
+
+# --- cut --------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_log_is_cut_when_all_is_answered_and_mended_before_other_commands_come(ground: Ground) -> None:
+    assert await cut_off(ground.stage(), Random(1))
+    assert ground.did == [("pause",), ("cut",), ("lanes", "mend", "--by", "from-end", "--yes"), ("resume",)]
+    assert ground.past.sent == [Sent(0, n, n) for n in range(50)]
+    assert (ground.past.removed, ground.past.untold) == ([], [])
+
+
+@pytest.mark.parametrize("spoil", [lag, decide_nothing, hurt_a_broker])
+async def test_no_log_is_cut_at_another_moment(ground: Ground, spoil: Callable[[Ground], None]) -> None:
+    spoil(ground)
+    assert not await cut_off(ground.stage(), Random(1))
+    assert ground.did == [("pause",), ("resume",)]
+    assert ground.past.sent == []
+
+
+async def test_a_log_that_does_not_end_where_it_was_cut_is_a_failure_of_the_harness(ground: Ground) -> None:
+    ground.left_at = 51
+    with pytest.raises(TimeoutError, match="does not end at 51"):
+        await cut_off(ground.stage(), Random(1))
