@@ -15,10 +15,13 @@ from worker.observe import Health, Metrics
 from worker.patience import pause
 from worker.sql import statement
 
-STEP_SECONDS: Final = 0.05
-"""The time that a step should take: the next one is larger or smaller by it, and the pause after it is as long."""
-FIRST_STEP: Final = 500
-SMALLEST_STEP: Final = 100
+STEP_SECONDS: Final = 0.2
+"""The time that a step should take: the next one is larger or smaller by it, and the pause after it is as long.
+
+Beside a full load most of a step's time is waiting for its turn, whatever its size: of shorter steps too few come.
+"""
+FIRST_STEP: Final = 1000
+SMALLEST_STEP: Final = 1000
 LARGEST_STEP: Final = 10_000
 INTERVAL_SECONDS: Final = 600.0
 CLOCKS_SECONDS: Final = 60.0

@@ -200,13 +200,13 @@ async def test_a_lane_whose_offsets_began_anew_is_looked_at_from_its_beginning(j
 @pytest.mark.parametrize(
     ("asked", "removed", "took", "following"),
     [
-        pytest.param(500, 500, 0.01, 1000, id="quick, and more to do"),
-        pytest.param(8000, 8000, 0.01, 10_000, id="never too large"),
-        pytest.param(500, 500, 0.04, 500, id="long enough"),
-        pytest.param(500, 20, 0.01, 500, id="nothing to learn from"),
-        pytest.param(5000, 5000, 0.2, 2500, id="too long"),
-        pytest.param(5000, 0, 0.2, 2500, id="too long for nothing"),
-        pytest.param(150, 150, 9.0, 100, id="never too small"),
+        pytest.param(2000, 2000, 0.04, 4000, id="quick, and more to do"),
+        pytest.param(8000, 8000, 0.04, 10_000, id="never too large"),
+        pytest.param(2000, 2000, 0.16, 2000, id="long enough"),
+        pytest.param(2000, 20, 0.01, 2000, id="nothing to learn from"),
+        pytest.param(5000, 5000, 0.8, 2500, id="too long"),
+        pytest.param(5000, 0, 0.8, 2500, id="too long for nothing"),
+        pytest.param(1500, 1500, 9.0, 1000, id="never too small"),
     ],
 )
 def test_a_step_is_as_large_as_its_time_allows(asked: int, removed: int, took: float, following: int) -> None:
