@@ -86,6 +86,8 @@ class Hold(Value, frozen=True):
     name: str
     owner: UUID
     next_offset: int
+    place: tuple[int, int] | None = None
+    """Where its last version was written (its ``ctid``), as far as is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +166,7 @@ class Pipeline:
     async def pass_by(self, hold: Hold, first: int, following: int) -> Hold:
         """Move the lane on over offsets that hold no command, as a batch without one. Raises as ``run`` does."""
         async with self._transaction() as transaction:
-            chain = await _hold(transaction, hold)
+            hold, chain = await _hold(transaction, hold)
             return await _move(transaction, hold, first, (following, None), chain)
 
     async def _in_pieces(self, hold: Hold, batch: Sequence[Decoded], first: int) -> tuple[list[Answered], Hold]:
@@ -223,7 +225,7 @@ class Pipeline:
         fresh = [item for item in batch if _where(item) not in recalled] if recalled else batch
         verified = await self._verify(fresh)
         async with self._transaction() as transaction:
-            chain = await _hold(transaction, hold)
+            hold, chain = await _hold(transaction, hold)
             ready = await self._make_ready(transaction, verified)
             bound = await recall_by_id(transaction, doubtful(ready.asked, ready.tokens) if trusting else ready.asked)
             decisions, _ = decide(ready.asked, State(ready.tokens, bound))
@@ -244,7 +246,7 @@ class Pipeline:
         following = _following(batch)
         answered: dict[int, Answered] = {}
         async with self._transaction() as transaction:
-            chain = await _hold(transaction, hold)
+            hold, chain = await _hold(transaction, hold)
             ready = await self._make_ready(transaction, verified)
             decisions = rehearse(ready.asked, State(ready.tokens, await recall_by_id(transaction, ready.asked)))
             for positions in rounds(decisions):
@@ -339,7 +341,7 @@ class Pipeline:
         code = StatusCode.INTERNAL_ERROR
         answer = Answer(_coordinates(item).command_id, code, reason, now, organisation=organisation)
         async with self._database.transaction() as transaction:
-            chain = await _hold(transaction, hold)
+            hold, chain = await _hold(transaction, hold)
             if is_real:
                 await record(transaction, hold.lane, [(_coordinates(item), answer)])
             hold = await _move(transaction, hold, first, _following([item]), chain)
@@ -348,13 +350,13 @@ class Pipeline:
         return [Answered(item, answer, None)], hold
 
 
-async def _hold(transaction: Connection, hold: Hold) -> Chain:
+async def _hold(transaction: Connection, hold: Hold) -> tuple[Hold, Chain]:
     """The first statement of every batch: it fails for whoever is no longer the lane's owner, and locks the lane."""
-    row = await transaction.fetchrow(statement("hold_lane"), hold.lane, hold.owner, hold.next_offset)
+    row = await transaction.fetchrow(statement("hold_lane"), hold.lane, hold.owner, hold.next_offset, hold.place)
     if row is None:
         # Further on, if a part of the batch was committed before what made this a second try.
         raise LaneLost("postgres: another worker has taken the lane, or it is further on than this one knows")
-    return Chain(row["chain_sequence"], row["chain_hash"])
+    return replace(hold, place=row["place"]), Chain(row["chain_sequence"], row["chain_hash"])
 
 
 async def _move(
@@ -364,8 +366,10 @@ async def _move(
 
     ``following`` is the offset to go on from, and the timestamp of the command before it, if there is one.
     """
-    place = (first, following[0], chain.sequence, chain.hash, following[1])
-    return replace(hold, next_offset=await transaction.fetchval(statement("move_lane"), hold.lane, *place))
+    to = (first, following[0], chain.sequence, chain.hash, following[1])
+    row = await transaction.fetchrow(statement("move_lane"), hold.lane, *to, hold.place)
+    assert row is not None, "the lane is locked where it lies"
+    return replace(hold, next_offset=row["next_offset"], place=row["place"])
 
 
 async def _carry_out(

@@ -87,6 +87,7 @@ def _projection(*names: str) -> str:
     return projection(fields_mask(names) if names else ALL_FIELDS)
 
 
+PLACE: Final = (0, 1)
 GOLDEN: Final = ("verified_by_user", "number", "rewards_participant", "accounts_receivable")
 STATEMENTS: Final = (
     *(
@@ -96,8 +97,8 @@ STATEMENTS: Final = (
             ("open_lane", lambda _: (1, OWNER, 0)),
             ("owned_lane", lambda _: (1, OWNER)),
             ("order_done", lambda _: (1, OWNER)),
-            ("hold_lane", lambda _: (1, OWNER, ROWS + 1)),
-            ("move_lane", lambda count: (1, ROWS + 1, ROWS + 1 + count, 1, bytes(32), 1)),
+            ("hold_lane", lambda _: (1, OWNER, ROWS + 1, PLACE)),
+            ("move_lane", lambda count: (1, ROWS + 1, ROWS + 1 + count, 1, bytes(32), 1, PLACE)),
             ("settle_lane", lambda _: (1, OWNER, ROWS + 1)),
             ("know_topic", lambda _: (1, OWNER, OWNER)),
             ("block_lane", lambda _: (1, OWNER, "why", NOW)),

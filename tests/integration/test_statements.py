@@ -110,6 +110,21 @@ async def test_only_what_was_shown_is_acknowledged(owner: asyncpg.Connection, wo
     assert await losses(worker, [lane]) == {lane: (Loss(7, 9, 7, NOW, acknowledged_at=later), Loss(9, 10, 9, later))}
 
 
+async def place_of(connection: asyncpg.Connection, lane: int) -> Any:
+    """Where the version of its row lies that is visible."""
+    return await connection.fetchval("SELECT ctid FROM lane WHERE id = $1", lane)
+
+
+async def hold(connection: asyncpg.Connection, lane: int, owner: UUID, seen: int, place: Any = None) -> Any:
+    return await connection.fetchrow(statement("hold_lane"), lane, owner, seen, place)
+
+
+async def move(connection: asyncpg.Connection, lane: int, *to: Any) -> int | None:
+    """``to``: first and next offset, sequence and hash of the head, timestamp of the last command."""
+    moved: int | None = await connection.fetchval(statement("move_lane"), lane, *to, await place_of(connection, lane))
+    return moved
+
+
 async def test_mend_lane_takes_the_row_only_as_it_was_looked_at_and_whoever_had_it_has_lost_it(
     worker: asyncpg.Connection,
 ) -> None:
@@ -128,7 +143,7 @@ async def test_mend_lane_takes_the_row_only_as_it_was_looked_at_and_whoever_had_
     assert await worker.fetchval(statement("owned_lane"), lane, MINE)
     assert await mend(7, 7, None) == lane
     assert await worker.fetchval(statement("owned_lane"), lane, MINE) is None
-    assert await worker.fetchrow(statement("hold_lane"), lane, MINE, 7) is None
+    assert await hold(worker, lane, MINE, 7) is None
     assert await worker.fetchval(statement("order_done"), lane, MINE) is None
     assert tuple(await take(worker))[:4] == (lane, 4, 9, 4)
     assert await worker.fetchval(statement("order_done"), lane, MINE) == lane
@@ -137,7 +152,7 @@ async def test_mend_lane_takes_the_row_only_as_it_was_looked_at_and_whoever_had_
 
 async def test_take_lane_keeps_the_chain(worker: asyncpg.Connection) -> None:
     lane = await opened(worker)
-    await worker.execute(statement("move_lane"), lane, 0, 1, 7, b"\x07" * 32, 100)
+    await move(worker, lane, 0, 1, 7, b"\x07" * 32, 100)
 
     await take(worker, THEIRS)
 
@@ -149,12 +164,12 @@ async def test_take_lane_waits_for_a_batch_under_way(database: DatabaseUnderTest
     other = await asyncpg.connect(database.worker_dsn)
     transaction = other.transaction()
     await transaction.start()
-    assert await other.fetchrow(statement("hold_lane"), lane, MINE, 0) is not None
+    assert await hold(other, lane, MINE, 0) is not None
 
     taking = asyncio.ensure_future(take(worker, THEIRS))
     await until_waiting(other)
     assert not taking.done()
-    await other.execute(statement("move_lane"), lane, 0, 3, 0, bytes(32), 100)
+    await move(other, lane, 0, 3, 0, bytes(32), 100)
     await transaction.commit()
 
     assert (await taking)["next_offset"] == 3
@@ -167,28 +182,49 @@ async def test_a_lane_that_is_held_is_locked_until_the_end_whatever_is_rolled_ba
     lane = await opened(worker)
     other = await asyncpg.connect(database.worker_dsn)
     async with other.transaction():
-        await other.fetchrow(statement("hold_lane"), lane, MINE, 0)
+        await hold(other, lane, MINE, 0)
         async with rolled_back(other):
-            await other.execute(statement("move_lane"), lane, 0, 3, 1, b"\x01" * 32, 100)
+            await move(other, lane, 0, 3, 1, b"\x01" * 32, 100)
         taking = asyncio.ensure_future(take(worker, THEIRS))
         await until_waiting(other)
-        await other.execute(statement("move_lane"), lane, 0, 2, 0, bytes(32), 100)
+        await move(other, lane, 0, 2, 0, bytes(32), 100)
 
     assert (await taking)["next_offset"] == 2
     await other.close()
 
 
+@pytest.mark.parametrize("placed", [False, True])
 async def test_who_waited_to_hold_a_lane_that_was_taken_meanwhile_does_not_hold_it(
-    database: DatabaseUnderTest, worker: asyncpg.Connection
+    database: DatabaseUnderTest, worker: asyncpg.Connection, placed: bool
 ) -> None:
     lane = await opened(worker)
+    place = await place_of(worker, lane) if placed else None
     other = await asyncpg.connect(database.worker_dsn)
     async with other.transaction():
         await take(other, THEIRS)
-        holding = asyncio.ensure_future(worker.fetchrow(statement("hold_lane"), lane, MINE, 0))
+        holding = asyncio.ensure_future(hold(worker, lane, MINE, 0, place))
         await until_waiting(other)
 
     assert await holding is None
+    await other.close()
+
+
+@pytest.mark.parametrize("placed", [False, True])
+async def test_who_waited_to_hold_a_lane_that_was_updated_meanwhile_holds_it_where_it_lies_now(
+    database: DatabaseUnderTest, worker: asyncpg.Connection, placed: bool
+) -> None:
+    lane = await opened(worker)
+    former = await place_of(worker, lane)
+    other = await asyncpg.connect(database.worker_dsn)
+    async with worker.transaction():
+        async with other.transaction():
+            await other.execute("UPDATE lane SET owned_since = owned_since WHERE id = $1", lane)
+            holding = asyncio.ensure_future(hold(worker, lane, MINE, 0, former if placed else None))
+            await until_waiting(other)
+        row = await holding
+        assert row is not None
+        assert row["place"] == await place_of(other, lane) != former
+        assert await worker.fetchval(statement("move_lane"), lane, 0, 3, 0, bytes(32), 100, row["place"]) == 3
     await other.close()
 
 
@@ -250,23 +286,50 @@ async def test_open_lane_happens_once_and_to_the_owner_only(worker: asyncpg.Conn
 
 async def test_hold_lane_gives_the_chain_and_move_lane_moves_it_and_the_row_on(worker: asyncpg.Connection) -> None:
     lane, other = await opened(worker, at=4), await opened(worker, partition=1)
-    assert await worker.fetchval(statement("move_lane"), lane, 4, 10, 9, b"\x09" * 32, 100) == 10
+    assert await move(worker, lane, 4, 10, 9, b"\x09" * 32, 100) == 10
 
-    row = await worker.fetchrow(statement("hold_lane"), lane, MINE, 10)
+    row = await hold(worker, lane, MINE, 10)
 
     assert row is not None
-    assert tuple(row) == (9, b"\x09" * 32)
+    assert (row["chain_sequence"], row["chain_hash"]) == (9, b"\x09" * 32)
     state = await worker.fetchrow(f"{MARK} WHERE id = $1", lane)
     assert state is not None
     assert tuple(state) == (4, 10, 9, 100)
     assert await chains(worker) == [(lane, 9, b"\x09" * 32), (other, 0, bytes(32))]
 
 
+async def test_hold_lane_finds_the_row_where_it_was_left_and_where_it_was_moved_to(worker: asyncpg.Connection) -> None:
+    lane, other = await opened(worker, at=4), await opened(worker, partition=1, at=4)
+    left = await place_of(worker, lane)
+
+    for place in (left, None, await place_of(worker, other), (77, 7)):
+        row = await hold(worker, lane, MINE, 4, place)
+        assert row is not None
+        assert row["place"] == left
+    assert await move(worker, lane, 4, 5, 0, bytes(32), 100) == 5
+    assert await hold(worker, lane, MINE, 4, left) is None
+    row = await hold(worker, lane, MINE, 5, left)
+    assert row is not None
+    assert row["place"] == await place_of(worker, lane) != left
+
+
+async def test_a_lane_that_is_where_it_was_left_is_not_looked_for_by_its_key(worker: asyncpg.Connection) -> None:
+    lane = await opened(worker, at=4)
+    place = await place_of(worker, lane)
+    plan = "EXPLAIN (ANALYZE, TIMING OFF, BUFFERS OFF, COSTS OFF) "
+
+    told = await worker.fetch(plan + statement("hold_lane"), lane, MINE, 4, place)
+
+    lines = [line for (line,) in told]
+    assert any("Tid Scan" in line and "(actual rows=1" in line for line in lines), lines
+    assert any("Index Scan" in line and "(never executed)" in line for line in lines), lines
+
+
 async def test_hold_lane_writes_no_version_of_the_row(worker: asyncpg.Connection) -> None:
     lane = await opened(worker, at=4)
     before = await worker.fetchval("SELECT ctid::text FROM lane")
 
-    await worker.fetchrow(statement("hold_lane"), lane, MINE, 4)
+    await hold(worker, lane, MINE, 4)
 
     assert await worker.fetchval("SELECT ctid::text FROM lane") == before
 
@@ -277,14 +340,14 @@ async def test_hold_lane_refuses_another_owner_and_another_place(
 ) -> None:
     lane = await opened(worker, at=4)
 
-    assert await worker.fetchrow(statement("hold_lane"), lane, mine, seen) is None
+    assert await hold(worker, lane, mine, seen) is None
     assert await worker.fetchval("SELECT next_offset FROM lane") == 4
 
 
 async def test_move_lane_never_moves_next_offset_back(worker: asyncpg.Connection) -> None:
     lane = await opened(worker, at=8)
 
-    assert await worker.fetchval(statement("move_lane"), lane, 2, 5, 0, bytes(32), 100) == 8
+    assert await move(worker, lane, 2, 5, 0, bytes(32), 100) == 8
 
     state = await worker.fetchrow(MARK)
     assert state is not None
@@ -294,8 +357,8 @@ async def test_move_lane_never_moves_next_offset_back(worker: asyncpg.Connection
 async def test_what_is_no_command_leaves_the_last_one_where_it_was(worker: asyncpg.Connection) -> None:
     lane = await opened(worker)
 
-    await worker.fetchval(statement("move_lane"), lane, 0, 5, 0, bytes(32), 100)
-    assert await worker.fetchval(statement("move_lane"), lane, 5, 7, 0, bytes(32), None) == 7
+    await move(worker, lane, 0, 5, 0, bytes(32), 100)
+    assert await move(worker, lane, 5, 7, 0, bytes(32), None) == 7
 
     state = await worker.fetchrow(MARK)
     assert state is not None

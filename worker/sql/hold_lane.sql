@@ -1,5 +1,14 @@
 -- The first statement of every batch: locks the lane as its update will, and proves that it is still ours and where we
--- left it. It writes no version of the row: while a snapshot is held for hours, each makes all later batches slower.
-SELECT chain_sequence, chain_hash FROM lane
-WHERE id = $1 AND owner = $2 AND next_offset = $3
-FOR NO KEY UPDATE
+-- left it. It is looked for where its last version was written ($4, or NULL): by its key, each batch would step over all
+-- versions that a snapshot keeps which is held for hours. By its key it is found where somebody else has updated it.
+-- No version of the row is written.
+WITH there AS (
+    SELECT ctid AS place, chain_sequence, chain_hash FROM lane
+    WHERE ctid = $4 AND id = $1 AND owner = $2 AND next_offset = $3
+    FOR NO KEY UPDATE
+), found AS (
+    SELECT ctid AS place, chain_sequence, chain_hash FROM lane
+    WHERE NOT EXISTS (SELECT FROM there) AND id = $1 AND owner = $2 AND next_offset = $3
+    FOR NO KEY UPDATE
+)
+SELECT * FROM there UNION ALL SELECT * FROM found

@@ -1,6 +1,7 @@
--- The last word of every batch on its lane, which its first statement has locked: how far it is, and the head of its
--- chain. next_offset never goes back: where offsets were set back by hand, the record of commands answers up to it. The
--- last record that was decided is the one before it, unless there are only markers ($6, its timestamp, is NULL).
+-- The last word of every batch on its lane, which its first statement has locked where it lies ($7): how far it is, and
+-- the head of its chain. next_offset never goes back: where offsets were set back by hand, the record of commands answers
+-- up to it. The last record that was decided is the one before it, unless there are only markers ($6, its timestamp, is
+-- NULL).
 UPDATE lane SET
     first_offset = $2,
     next_offset = greatest(next_offset, $3),
@@ -8,5 +9,5 @@ UPDATE lane SET
     chain_hash = $5,
     last_offset = CASE WHEN $3 > next_offset AND $6::bigint IS NOT NULL THEN $3 - 1 ELSE last_offset END,
     last_timestamp = CASE WHEN $3 > next_offset AND $6::bigint IS NOT NULL THEN $6 ELSE last_timestamp END
-WHERE id = $1
-RETURNING next_offset
+WHERE id = $1 AND ctid = $7
+RETURNING next_offset, ctid AS place
