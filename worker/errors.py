@@ -82,6 +82,20 @@ class OutOfDescriptors(Unfit):
         )
 
 
+class ClockRefused(Unfit):
+    """The broker does not take what this machine's clock puts on records: Kafka itself is not to blame."""
+
+    state: ClassVar[str] = "is wrong"
+    event: ClassVar[str] = "clock_refused"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "clock",
+            "the clock of this machine is ahead of what the broker takes (message.timestamp.after.max.ms), or behind"
+            " it, if a topic has a message.timestamp.before.max.ms: set it right",
+        )
+
+
 class FuseBlown(WorkerError):
     """Too many commands have failed for it to be their own fault: the lane pauses, and nothing more is given up."""
 
@@ -142,6 +156,10 @@ class AnswerRefused(Unpublished):
     """The broker will never take one of the answers (too large): publish in halves until it stands alone."""
 
 
+class StampsRefused(Unpublished):
+    """A topic of ours does not take the moment that the clock has put on a record."""
+
+
 class Fenced(Unpublished):
     """A newer producer holds the lane's transactional id."""
 
@@ -150,8 +168,11 @@ class ClientStuck(WorkerError):
     """A background task of the Kafka client has died: only a new process helps."""
 
 
-DEPENDENCIES = ("postgres", "kafka", "descriptors")
-"""All that may be missing (``DependencyAway.dependency``); a lane that has started has found all of it there."""
+DEPENDENCIES = ("postgres", "kafka", "descriptors", "clock")
+"""All that may be missing (``DependencyAway.dependency``); a lane that has started has found all of it there.
+
+All but the clock, which is taken for right until the broker refuses what it says.
+"""
 
 # --- Postgres ---------------------------------------------------------------------------------------------------------
 
@@ -236,14 +257,22 @@ _TOO_LARGE = (kafka.MessageSizeTooLargeError, kafka.RecordListTooLargeError)
 _FENCED = (kafka.ProducerFenced, kafka.InvalidProducerEpoch)
 
 
-def from_kafka(error: BaseException, to_blame: frozenset[str] = frozenset()) -> WorkerError:
-    """Map what a publication raised. Whatever it was, the producer is not used again."""
+def from_kafka(
+    error: BaseException, to_blame: frozenset[str] = frozenset(), *, refused_by_ours: bool = True
+) -> WorkerError:
+    """Map what a publication raised. Whatever it was, the producer is not used again.
+
+    ``refused_by_ours`` says whether a topic of our own took not what it was sent: what a sender's topic takes is its
+    owner's to set, and no proof against our clock.
+    """
     if isinstance(error, WorkerError):
         return error
     if isinstance(error, _TOO_LARGE):
         return AnswerRefused(type(error).__name__)
     if isinstance(error, _FENCED):
         return Fenced(type(error).__name__)
+    if isinstance(error, kafka.InvalidTimestampError) and refused_by_ours:
+        return StampsRefused(f"{type(error).__name__}: {error}")
     if isinstance(error, kafka.TopicAuthorizationFailedError):
         to_blame |= _named_by(error)
     return Unpublished(f"{type(error).__name__}: {error}", to_blame)

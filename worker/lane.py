@@ -27,12 +27,15 @@ from worker.errors import (
     DEPENDENCIES,
     KAFKA_ERRORS,
     AnswerRefused,
+    ClockRefused,
     DependencyAway,
     Fenced,
     FuseBlown,
     LaneBlocked,
     LaneContradicted,
     LaneLost,
+    StampsRefused,
+    Unfit,
     Unpublished,
 )
 from worker.fuse import Fuse
@@ -47,6 +50,7 @@ from worker.recall import recall_by_coordinates
 from worker.replies import Replies
 from worker.result import Letters, Message, Post, is_dead_lettered, messages, transition_message
 from worker.sql import statement
+from worker.stamps import Stamps
 from worker.topic_watch import TopicWatch, are_different
 from worker.tracing import batch_span, command_span, exported, link, step_span
 
@@ -103,6 +107,7 @@ class Tools:
     courtesy: Courtesy
     topics: TopicWatch
     backlog: Backlog
+    stamps: Stamps
     confirmed: Callable[[], Awaitable[None]]
     """Returns once the group has confirmed, within a session, that the worker is a member; see ``Membership``."""
     replies: Replies = field(default_factory=Replies)
@@ -384,7 +389,7 @@ class Lane:
         except Fenced as fenced:
             raise LaneLost(f"kafka: {fenced.reason}") from fenced
         except Unpublished as unknown:
-            raise DependencyAway("kafka", unknown.reason) from unknown
+            raise self._missing(unknown) from unknown
         await self._publisher.open()
         await self._note(statement("order_done"))
         self._log.warning("offset_ordered", position=ordered, events=len(events))
@@ -648,6 +653,8 @@ class Lane:
                 break
         if letters is Letters.NONE:
             self._leave_out(answered)
+        if written:
+            self._tools.stamps.taken()
         self._is_settled = False
         self._committed = self._position = following
         self._over()
@@ -669,16 +676,26 @@ class Lane:
         self._log.info("producer_replaced", reason=unknown.reason)
         self._tools.metrics.producer_replaced()
         if not isinstance(unknown, AnswerRefused):
-            # One failure is common, and not waited for; a row of them is not.
-            if self._patience.tried:
-                await self._wait_out(DependencyAway("kafka", unknown.reason))
+            missing = self._missing(unknown)
+            # One failure is common, and not waited for; a row of them is not, and a clock is not set in a moment.
+            if self._patience.tried or isinstance(missing, Unfit):
+                if self._drain.is_set():
+                    raise missing  # nobody would space out the tries; the batch is the next owner's
+                await self._wait_out(missing)
             else:
                 self._patience.tried = 1
-                self._missed.add("kafka")
+                self._missed.add(missing.dependency)
         committed = await self._reopened()
         if committed not in (self._committed, following):
             raise LaneLost(f"kafka: the committed offset is {committed}, neither {self._committed} nor {following}")
         return committed == following
+
+    def _missing(self, unknown: Unpublished) -> DependencyAway:
+        """What a publication needs and had not."""
+        if isinstance(unknown, StampsRefused):
+            self._tools.stamps.refused()
+            return ClockRefused()
+        return DependencyAway("kafka", unknown.reason)
 
     async def _reopened(self) -> int | None:
         """Open a new producer, then read the committed offset: in this order it can no longer move.

@@ -330,7 +330,7 @@ class _HealthCollector(Collector):
         for state in LANE_STATES:
             lanes.add_metric([state], states.count(state))
         away = GaugeMetricFamily(f"{_PREFIX}dependency_away", "1 while it cannot be worked with", labels=["dependency"])
-        for dependency in ("kafka", "postgres", "descriptors"):
+        for dependency in ("kafka", "postgres", "descriptors", "clock"):
             away.add_metric([dependency], dependency in self._health.dependencies_away())
         way = GaugeMetricFamily(f"{_PREFIX}bulk_gives_way", "1 while bulk lanes give way to interactive commands")
         way.add_metric([], self._health.giving_way())

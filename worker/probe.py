@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from worker.descriptors import really
@@ -18,7 +18,7 @@ Look = Callable[[], Awaitable[None]]
 class Probe:
     """Asks each dependency every few seconds. What a lane has noted of one is not taken back here before it answers."""
 
-    def __init__(self, looks: dict[str, Look], health: Health, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, looks: Mapping[str, Look], health: Health, clock: Callable[[], float] = time.monotonic) -> None:
         """``looks`` are named for their dependency, and raise ``DependencyAway`` if it does not answer."""
         self._looks = looks
         self._health = health

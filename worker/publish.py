@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka import errors as kafka
 
-from worker.errors import KAFKA_ERRORS, DependencyAway, LaneLost, Unpublished, from_kafka
+from worker.errors import KAFKA_ERRORS, DependencyAway, LaneLost, Unpublished, WorkerError, from_kafka
 from worker.kafka import keyed
 from worker.result import Message
 
@@ -91,7 +91,7 @@ class Exactly:
                 )
                 await producer.commit_transaction()
         except KAFKA_ERRORS as error:
-            raise from_kafka(error, sent.to_blame(messages)) from error
+            raise sent.failed(error, messages) from error
         if watched.tainted:
             raise Unpublished("a request was retried under the surface")
 
@@ -189,7 +189,7 @@ class AtLeast:
         except (kafka.CommitFailedError, kafka.IllegalStateError) as error:
             raise LaneLost(f"kafka: the group has moved on ({type(error).__name__})") from error
         except KAFKA_ERRORS as error:
-            raise from_kafka(error, sent.to_blame(messages)) from error
+            raise sent.failed(error, messages) from error
 
     async def close(self) -> None:
         producer, self._producer = self._producer, None
@@ -314,15 +314,29 @@ class Sent:
         self.futures.append(future)
         self._topics.append(topic)
 
+    def failed(self, error: BaseException, messages: Sequence[Message]) -> WorkerError:
+        """Map what the publication of these messages raised."""
+        redirected = _redirected(messages)
+        ours = (future for topic, future in zip(self._topics, self.futures, strict=True) if topic not in redirected)
+        return from_kafka(error, self.to_blame(messages), refused_by_ours=any(map(_refused, ours)))
+
     def to_blame(self, messages: Sequence[Message]) -> frozenset[str]:
         """The topics of redirected answers that took them not, or not in time, if our own topics took everything."""
-        redirected = {message.topic for message in messages if message.partition is not None}
+        redirected = _redirected(messages)
         if not redirected:
             return frozenset()
         refused = {topic for topic, future in zip(self._topics, self.futures, strict=True) if not _delivered(future)}
         # A batch for a topic that has vanished is not even handed over.
         refused |= redirected.difference(self._topics)
         return frozenset(refused) if refused <= redirected else frozenset()
+
+
+def _redirected(messages: Sequence[Message]) -> set[str]:
+    return {message.topic for message in messages if message.partition is not None}
+
+
+def _refused(future: "asyncio.Future[Any]") -> bool:
+    return future.done() and not future.cancelled() and future.exception() is not None
 
 
 def _delivered(future: "asyncio.Future[Any]") -> bool:

@@ -40,6 +40,7 @@ from worker.result import Post
 from worker.retention import Retention
 from worker.schema import require_schema
 from worker.settings import PREFIX, Settings, SettingsError
+from worker.stamps import Stamps
 from worker.supervisor import Membership, Supervisor
 from worker.topic_watch import TopicWatch
 from worker.watchdog import Watchdog
@@ -49,6 +50,9 @@ LANES_SHARE: Final = 0.6
 """Of the time for a drain; what is left is for leaving the group and closing."""
 WITHOUT_POSTGRES_SECONDS: Final = 60.0
 """After so long a worker leaves the group: longer than a restart or a fail-over takes, in which all lose it alike."""
+CLOCK_REFUSED_SECONDS: Final = 60.0
+"""The same where the broker takes nothing that this machine's clock has stamped. Not at once: if one broker of several
+has the wrong clock, other lanes are taken meanwhile, and who is out would be missed there."""
 STEP_SECONDS: Final = 30.0
 """What a dependency that takes connections and says nothing is given at the start, before it is away."""
 HEARTBEAT_MS: Final = 1000
@@ -175,6 +179,7 @@ def _tools(
         courtesy=courtesy,
         topics=topics,
         backlog=backlog,
+        stamps=Stamps(time.time, time.monotonic),
         confirmed=membership.confirmed,
         replies=replies,
     )
@@ -190,11 +195,16 @@ async def _work(settings: Settings, stop: asyncio.Event, cluster: str, tools: To
     watchdog = Watchdog(consumer, tools.looks, tools.health, tools.backlog)
     seat = Seat(consumer)
     commits = Commits(consumer)
-    probe = Probe({"postgres": tools.database.look, "kafka": membership.look}, tools.health)
+    looks = {"postgres": tools.database.look, "kafka": membership.look, "clock": tools.stamps.look}
+    probe = Probe(looks, tools.health)
 
     def unfit() -> str:
-        silent = probe.silent("postgres")
-        return f"postgres has not answered for {silent:.0f} s" if silent > WITHOUT_POSTGRES_SECONDS else ""
+        silent, refused = probe.silent("postgres"), probe.silent("clock")
+        if silent > WITHOUT_POSTGRES_SECONDS:
+            return f"postgres has not answered for {silent:.0f} s"
+        if refused > CLOCK_REFUSED_SECONDS:
+            return f"what the clock of this machine stamps has been refused for {refused:.0f} s"
+        return ""
 
     supervisor = Supervisor(
         consumer,

@@ -22,6 +22,7 @@ from worker.errors import (
     LaneBlocked,
     LaneLost,
     LoginRefused,
+    StampsRefused,
     Unfit,
     Unpublished,
     WorkerError,
@@ -209,7 +210,13 @@ def test_a_fenced_producer_is_told_apart(kind: type[BaseException]) -> None:
     assert type(from_kafka(raised(kind))) is Fenced
 
 
-def test_no_other_error_of_kafka_is_taken_for_a_fence_or_a_refused_answer() -> None:
+def test_a_refused_stamp_is_the_clocks_and_not_kafkas_but_in_a_senders_topic() -> None:
+    refused = raised(aiokafka.errors.InvalidTimestampError)
+    assert type(from_kafka(refused)) is StampsRefused
+    assert type(from_kafka(refused, refused_by_ours=False)) is Unpublished
+
+
+def test_no_other_error_of_kafka_is_taken_for_a_fence_a_refused_answer_or_a_refused_stamp() -> None:
     special = {kind for kind in KAFKA if type(from_kafka(raised(kind))) is not Unpublished}
 
     assert special == {
@@ -217,6 +224,7 @@ def test_no_other_error_of_kafka_is_taken_for_a_fence_or_a_refused_answer() -> N
         aiokafka.errors.InvalidProducerEpoch,
         aiokafka.errors.MessageSizeTooLargeError,
         aiokafka.errors.RecordListTooLargeError,
+        aiokafka.errors.InvalidTimestampError,
     }
 
 

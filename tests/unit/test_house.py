@@ -19,7 +19,7 @@ ORDER: Final = (
     *("model", "decide", "errors", "descriptors", "dsn", "sql", "database", "schema"),
     *("settings", "inflate", "fetched", "topic_ids", "connection", "kafka"),
     *("observe", "backlog", "patience", "losses", "background", "probe", "pulse", "topic_watch"),
-    *("tracing", "fuse", "courtesy", "contract"),
+    *("tracing", "fuse", "stamps", "courtesy", "contract"),
     *("decode", "replies", "recall", "authorise", "credentials", "load", "apply", "record", "encode"),
     *("project", "result", "publish"),
     *("pipeline", "lane", "retention", "watchdog", "supervisor", "admin", "service"),

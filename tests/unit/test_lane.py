@@ -24,7 +24,17 @@ from tests.waiting import in_time, until
 from worker.backlog import Backlog, Behind
 from worker.courtesy import Courtesy, Turn
 from worker.database import Database
-from worker.errors import AnswerRefused, DependencyAway, Fenced, FuseBlown, LaneBlocked, LaneLost, Unpublished
+from worker.errors import (
+    AnswerRefused,
+    ClockRefused,
+    DependencyAway,
+    Fenced,
+    FuseBlown,
+    LaneBlocked,
+    LaneLost,
+    StampsRefused,
+    Unpublished,
+)
 from worker.fuse import FAILURES, Fuse
 from worker.lane import Lane, Site, Tools
 from worker.model import Answer, Answered, Decoded, Delivery, Envelope, Refused, ReplyTo
@@ -34,6 +44,7 @@ from worker.publish import Place
 from worker.replies import Replies
 from worker.result import Message, Post
 from worker.sql import statement
+from worker.stamps import Stamps
 from worker.topic_watch import TopicWatch
 from worker.tracing import id_generator
 
@@ -325,6 +336,7 @@ class World:
             courtesy=Courtesy(max_batch),
             topics=self.watch,
             backlog=self.backlog,
+            stamps=Stamps(time.time, time.monotonic),
             confirmed=self.group.confirmed,
             replies=Replies(["*"], look=self.look),
         )
@@ -632,6 +644,51 @@ async def test_a_lane_that_cannot_publish_again_and_again_says_why() -> None:
     assert reasons == ["", "", *["kafka: TopicAuthorizationFailedError: results"] * 2]
     assert world.health.lanes()[SOURCE].state == "working"
     assert not world.health.dependencies_away()
+
+
+async def test_a_clock_that_is_refused_is_to_blame_from_the_first_time_on_and_not_kafka() -> None:
+    world = World(b"1")
+    away: list[list[str]] = []
+
+    def told(_: Sequence[Message], __: int) -> Exception:
+        away.append(list(world.health.dependencies_away()))
+        return StampsRefused("InvalidTimestampError")
+
+    world.publishes.faults = [told] * 3
+
+    await world.run_until(lambda: world.log.committed_offset == 1)
+
+    assert away == [[], ["clock"], ["clock"]]
+    assert not world.health.dependencies_away()
+    await world.tools.stamps.look()  # what was taken in the end speaks for the clock
+
+
+async def test_a_lane_told_to_drain_while_its_clock_is_refused_lets_go_and_does_not_spin() -> None:
+    world = World(b"a")
+    world.publishes.faults = [lambda *_: StampsRefused("InvalidTimestampError")] * 1000
+    running, drain = world.start()
+    await world.until(lambda: world.publishes.opened > 2)
+    drain.set()
+    opened = world.publishes.opened
+
+    with pytest.raises(ClockRefused):
+        await in_time(running, "the lane ended", seen=world.state)
+
+    assert world.publishes.opened <= opened + 2
+    assert world.log.committed_offset is None
+
+
+async def test_an_order_that_the_clock_is_in_the_way_of_blames_the_clock() -> None:
+    world = World(b"0", b"1")
+    world.log.committed_offset, world.row.first_offset, world.row.next_offset = 1, 1, 1
+    world.row.ordered_offset = 0
+    world.publishes.faults = [lambda *_: StampsRefused("InvalidTimestampError")]
+    running, _ = world.start()
+
+    with pytest.raises(ClockRefused):
+        await in_time(running, "the lane ended", seen=world.state)
+    with pytest.raises(ClockRefused):
+        await world.tools.stamps.look()
 
 
 async def test_an_offset_that_is_neither_old_nor_new_loses_the_lane_and_publishes_nothing() -> None:

@@ -14,7 +14,7 @@ from aiokafka.partitioner import murmur2
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from worker.errors import DependencyAway
+from worker.errors import DependencyAway, StampsRefused, Unpublished
 from worker.publish import (
     AtLeast,
     Commits,
@@ -294,6 +294,18 @@ async def test_nobody_is_to_blame_if_our_own_topics_did_not_take_theirs(outcome:
 
 async def test_without_a_redirected_answer_nobody_is_to_blame() -> None:
     assert sent(results=False).to_blame([message("results", 1)]) == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("results", "replies", "kind"),
+    [(False, False, StampsRefused), (True, False, Unpublished), (None, False, Unpublished)],
+)
+async def test_a_stamp_that_only_a_reply_topic_refuses_proves_nothing_against_the_clock(
+    results: bool | None, replies: bool | None, kind: type[Unpublished]
+) -> None:
+    """Otherwise whoever owns a reply topic could send every worker out of its group."""
+    batches = sent(results=results, replies=replies, others=True)
+    assert type(batches.failed(kafka.InvalidTimestampError(), REDIRECTED)) is kind
 
 
 # --- what happens under the surface -----------------------------------------------------------------------------------
