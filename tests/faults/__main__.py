@@ -370,4 +370,6 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    # Whoever ends us, by whichever signal, ends what we started too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())
