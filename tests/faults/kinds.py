@@ -25,6 +25,8 @@ from tests.faults.stage import SESSION_SECONDS, TRANSACTION_SECONDS, Stage
 from worker.embedded.processes import until
 
 POINT_SECONDS: Final = 30.0
+UPDATE: Final = "UPDATE"
+"""A statement that a connection prepares once: only then does its text pass."""
 ONCE_PER_LANE: Final = frozenset({"before_the_row", "before_the_init", "after_the_init"})
 """Points that a worker in good health does not come to again."""
 STRIKE_SECONDS: Final = 15.0
@@ -388,10 +390,13 @@ async def _sessions_frozen(stage: Stage, chance: Random) -> None:
 # --- the network ------------------------------------------------------------------------------------------------------
 
 
+_SELDOM: Final = frozenset({Api.INIT_PRODUCER_ID, Api.OFFSET_FETCH, UPDATE})
+
+
 def _through(proxies: Callable[[Stage], tuple[Proxy, ...]], make: Callable[[Random], Fault]) -> Act:
     """Arm the fault wherever its request may pass, and wait until it has struck.
 
-    What is asked at a lane's start only is made to be asked: by a broker that loses its connections.
+    What is asked at a lane's start only, or said once per connection, is made to be: by a place that loses all of them.
     """
 
     async def act(stage: Stage, chance: Random) -> bool:
@@ -399,7 +404,7 @@ def _through(proxies: Callable[[Stage], tuple[Proxy, ...]], make: Callable[[Rand
         before = [len(place.fired) for place in places]
         for place in places:
             place.arm(fault)
-        if fault.at in {Api.INIT_PRODUCER_ID, Api.OFFSET_FETCH}:
+        if fault.at in _SELDOM:
             chance.choice(places).cut_all()
 
         async def struck() -> bool:
@@ -525,7 +530,7 @@ def _network_kinds() -> Iterator[FaultKind]:
     for api in (Api.PRODUCE, *_IN_TRANSACTIONS):
         yield FaultKind(f"{api.name} {late}", Domain.NETWORK, _kafka_fault(late, api), Delivery.EXACTLY_ONCE)
     for kind in (Kind.DROPPED, Kind.ANSWER_LOST, Kind.BLACK_HOLED, Kind.DELAYED):
-        for statement in ("COMMIT", "UPDATE"):
+        for statement in ("COMMIT", UPDATE):
             yield FaultKind(f"{statement} {kind}", Domain.NETWORK, _postgres_fault(kind, statement))
 
 

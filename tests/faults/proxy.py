@@ -6,6 +6,7 @@ as many times as they were armed for, and are noted down. What is not struck pas
 
 import asyncio
 import inspect
+import re
 import socket
 import struct
 import threading
@@ -534,10 +535,13 @@ class PostgresProxy(Proxy):
                 link.to_client.write(chunk)
 
 
+_COMMENTS: Final = re.compile(rb"(\s*--[^\n]*\n)*\s*")
+
+
 def _is_for(kind: bytes, message: bytes) -> Callable[[Point], bool]:
     """Whether a message brings a statement that begins so. One that was prepared before comes without its text."""
     text = message[5:] if kind == b"Q" else message[5:].partition(b"\0")[2] if kind == b"P" else b""
-    said = text.rstrip(b"\0").decode(errors="replace").lstrip().upper()
+    said = _COMMENTS.sub(b"", text, count=1).rstrip(b"\0").decode(errors="replace").upper()
     return lambda at: isinstance(at, str) and said.startswith(at.upper())
 
 

@@ -264,11 +264,6 @@ def _numbers(value: Any) -> list[int]:
     return [value] if isinstance(value, int) else []
 
 
-# --- Postgres ---------------------------------------------------------------------------------------------------------
-
-COUNT: Final = "SELECT count(*) FROM organisation"
-
-
 async def test_nobody_passes_a_proxy_that_is_cut_off_until_it_is_not(broker: FakeBroker) -> None:
     request = REQUESTS[Api.END_TXN]
     with KafkaProxy(broker.port) as proxy:
@@ -282,6 +277,9 @@ async def test_nobody_passes_a_proxy_that_is_cut_off_until_it_is_not(broker: Fak
     assert len(broker.heard) == 2
 
 
+# --- Postgres ---------------------------------------------------------------------------------------------------------
+
+COUNT: Final = "SELECT count(*) FROM organisation"
 INSERT: Final = "INSERT INTO organisation (id, name) VALUES ($1, $1)"
 
 
@@ -294,6 +292,17 @@ async def test_a_commit_whose_answer_is_lost_is_a_commit(
         await _insert(postgres_proxy, database)
     assert await _count(database) == before + 1
     assert len(postgres_proxy.fired) == 1
+
+
+@pytest.mark.parametrize("comment", ["", "-- Why it is made,\n-- in two lines; UPDATE is not meant.\n"])
+async def test_a_statement_is_known_by_its_first_word_whatever_is_said_of_it_before(
+    database: DatabaseUnderTest, postgres_proxy: PostgresProxy, comment: str
+) -> None:
+    postgres_proxy.arm(Fault(Kind.DROPPED, "INSERT"))
+    before = await _count(database)
+    with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
+        await _insert(postgres_proxy, database, f"{comment}{INSERT}")
+    assert await _count(database) == before
 
 
 async def test_a_commit_that_is_dropped_is_none(database: DatabaseUnderTest, postgres_proxy: PostgresProxy) -> None:
@@ -328,11 +337,11 @@ async def test_statements_pass_when_nothing_waits_for_them(
     assert await _count(database) == before + 1
 
 
-async def _insert(proxy: PostgresProxy, database: DatabaseUnderTest) -> None:
+async def _insert(proxy: PostgresProxy, database: DatabaseUnderTest, statement: str = INSERT) -> None:
     connection = await asyncpg.connect(through(proxy, database.owner_dsn))
     try:
         async with connection.transaction():
-            await connection.execute(INSERT, "a new one")
+            await connection.execute(statement, "a new one")
     finally:
         connection.terminate()
 
