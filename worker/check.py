@@ -121,7 +121,8 @@ async def _imports(settings: Settings) -> Check:
     what = (
         "may keep how far they have announced" if may else "not told whether they may keep how far they have announced"
     )
-    return Check(name, "ok", f"{what}, in group {group_of(settings)}")
+    where = f"in group {group_of(settings)} (READ on {settings.topics.transitions} is not looked at)"
+    return Check(name, "ok", f"{what}, {where}")
 
 
 async def _instance(admin: AIOKafkaAdminClient, settings: Settings, instance_id: str) -> Check:

@@ -24,7 +24,7 @@ KEPT_MS: Final = 100 * 365 * 24 * 60 * 60 * 1000
 """A hundred years: a group that nobody is in forgets an offset after seven days, unless its commit says otherwise."""
 _PARTITION: Final = 0
 """Of the transitions topic. Events go by their keys; the mark is of them all, and goes with the topic."""
-_HASH: Final = re.compile(r"[0-9a-f]{64}")
+_SAID: Final = re.compile(r"(0|[1-9][0-9]*) ([0-9a-f]{64})")
 _READ: Final = 1 << 3
 """Among the operations that a broker says one may do."""
 _LATER: Final = (
@@ -59,28 +59,35 @@ def group_of(settings: Settings) -> str:
 
 
 def mark_of(offset: int, metadata: str | None) -> Mark | None:
-    """What a committed offset says; ``None`` if there is none, or if it was not an import that committed it."""
-    if offset < 0 or not _HASH.fullmatch(metadata or ""):
+    """What a committed offset says; ``None`` if there is none, or if it was not an import that committed it.
+
+    The sequence stands in the metadata as well: who copies a group to another cluster translates its offset.
+    """
+    said = _SAID.fullmatch(metadata or "")
+    if said is None or int(said[1]) != offset:
         return None
-    return Mark(offset, bytes.fromhex(metadata or ""))
+    return Mark(offset, bytes.fromhex(said[2]))
 
 
 async def read_mark(settings: Settings) -> Mark | None:
     """The mark; ``None`` if nothing was announced, or if it is gone. Raises ``MarkForbidden``, ``DependencyAway``."""
     where = [(settings.topics.transitions, [_PARTITION])]
     answer = await _ask(settings, OffsetFetchRequest(group_of(settings), where))
-    [(_, [(_, offset, metadata, _)])] = answer.topics
-    return mark_of(offset, metadata)
+    marks = (mark_of(offset, metadata) for _, places in answer.topics for _, offset, metadata, _ in places)
+    return next(marks, None)  # a broker may leave out what has no offset
 
 
 async def write_mark(settings: Settings, mark: Mark) -> None:
     """Set the mark, before what it speaks of is announced. Raises ``MarkForbidden``, ``DependencyAway``."""
-    what = [(settings.topics.transitions, [(_PARTITION, mark.sequence, mark.hash.hex())])]
+    what = [(settings.topics.transitions, [(_PARTITION, mark.sequence, f"{mark.sequence} {mark.hash.hex()}")])]
     await _ask(settings, OffsetCommitRequest(group_of(settings), -1, "", KEPT_MS, what))
 
 
 async def may_mark(settings: Settings) -> bool | None:
-    """Whether the group may be committed to; ``None`` where the broker does not say. Raises ``DependencyAway``."""
+    """Whether the group may be committed to; ``None`` where the broker does not say. Raises ``DependencyAway``.
+
+    The right on the topic is not looked at.
+    """
     try:
         answer = await _ask(settings, _RightsRequest(group_of(settings)))
     except MarkForbidden:

@@ -15,6 +15,7 @@ from worker.mark import KEPT_MS, Mark, MarkForbidden, mark_of, may_mark, read_ma
 from worker.settings import Settings, read_settings
 
 HASH: Final = bytes(range(32))
+SAID: Final = f"40 {HASH.hex()}"
 SETTINGS: Final = read_settings({"WORKER_KAFKA__GROUP_ID": "g", "WORKER_TOPICS__TRANSITIONS": "t"})
 
 
@@ -69,14 +70,17 @@ def committed(error: int = 0) -> OffsetCommitResponse_v3:
 @pytest.mark.parametrize(
     ("offset", "metadata", "found"),
     [
-        (40, HASH.hex(), Mark(40, HASH)),
+        (40, SAID, Mark(40, HASH)),
+        (0, f"0 {HASH.hex()}", Mark(0, HASH)),
+        (41, SAID, None),
+        (40, HASH.hex(), None),
         (-1, "", None),
         (-1, None, None),
         (40, "", None),
         (40, None, None),
         (40, "set by hand", None),
-        (40, HASH.hex().upper(), None),
-        (40, HASH.hex() + "\n", None),
+        (40, f"40 {HASH.hex().upper()}", None),
+        (40, f"{SAID}\n", None),
     ],
 )
 def test_a_mark_is_what_an_import_has_committed_and_nothing_else(
@@ -86,23 +90,29 @@ def test_a_mark_is_what_an_import_has_committed_and_nothing_else(
 
 
 async def test_a_mark_is_read_of_the_groups_own_offset(told: Any) -> None:
-    coordinator = told(fetched(40, HASH.hex()))
+    coordinator = told(fetched(40, SAID))
     assert await read_mark(SETTINGS) == Mark(40, HASH)
     [asked] = coordinator.asked
     assert (asked._consumer_group, asked._partitions) == ("g.import", [("t", [0])])
+
+
+@pytest.mark.parametrize("topics", [[], [("t", [])]])
+async def test_a_broker_may_leave_out_what_has_no_offset(told: Any, topics: Any) -> None:
+    told(OffsetFetchResponse_v3(0, topics, 0))
+    assert await read_mark(SETTINGS) is None
 
 
 async def test_a_mark_is_kept_longer_than_a_group_without_members_remembers(told: Any) -> None:
     coordinator = told(committed())
     await write_mark(SETTINGS, Mark(40, HASH))
     [asked] = coordinator.asked
-    assert asked._topics == [("t", [(0, 40, HASH.hex())])]
+    assert asked._topics == [("t", [(0, 40, SAID)])]
     assert (asked._consumer_group_generation_id, asked._consumer_id) == (-1, "")  # as one who is no member
     assert asked._retention_time == KEPT_MS > 10 * 365 * 24 * 60 * 60 * 1000
 
 
 async def test_a_coordinator_that_is_not_there_yet_is_asked_again(told: Any) -> None:
-    told(kafka.GroupCoordinatorNotAvailableError(), fetched(whole=14), fetched(error=16), fetched(5, HASH.hex()))
+    told(kafka.GroupCoordinatorNotAvailableError(), fetched(whole=14), fetched(error=16), fetched(5, f"5 {HASH.hex()}"))
     assert await read_mark(SETTINGS) == Mark(5, HASH)
 
 

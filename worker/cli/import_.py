@@ -12,12 +12,12 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from worker.announce import Announced, announce, mend, require_not_overtaken
+from worker.announce import Announced, Overtaken, announce, mend, require_not_overtaken
 from worker.cli.terminal import FAILED, Json, example, run_to_end, settings_from_environment, show
 from worker.errors import DependencyAway
 from worker.importing import BadLine, ImportProgress, ImportReport, OnProgress, import_files
 from worker.mark import MarkForbidden
-from worker.settings import Settings
+from worker.settings import Settings, SettingsError
 
 
 def import_(
@@ -90,7 +90,7 @@ def _load(settings: Settings, files: list[Path], unmarked: list[str], *, from_st
     async def before(connection: asyncpg.Connection) -> None:
         try:
             await require_not_overtaken(connection, settings)
-        except (DependencyAway, MarkForbidden) as error:
+        except (DependencyAway, MarkForbidden, SettingsError) as error:
             unmarked.append(str(error))
 
     owner = settings.postgres.owner.get_secret_value()
@@ -117,9 +117,17 @@ def _mend(settings: Settings, *, carry_out: bool, json: bool) -> None:
         str(found),
         f"  go on behind sequence {found.mark.sequence}: nothing up to there is announced (again), and what is lacking"
         " here of it, `audit verify` names from then on",
+        *_break_in_the_chain(found),
         "done: imports go on" if carry_out else "nothing was changed; do it with --yes",
     ]
     show(document, lines, as_json=json)
+
+
+def _break_in_the_chain(found: Overtaken) -> list[str]:
+    """What readers of the topic meet if this database has gone on by itself: its chain goes on, and not theirs."""
+    if found.written < found.mark.sequence:
+        return []
+    return ["  in the topic the hashes break there, once: what follows is chained to events of this database only"]
 
 
 def _say_resumed(file: str, line: int) -> None:
