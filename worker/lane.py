@@ -181,13 +181,13 @@ def require_same_record(offset: int, timestamp: int, found: int | None) -> None:
         )
 
 
-def letters_of(attempt: int) -> Letters:
-    """The way to write the dead letters of a publication at an attempt, counted from 0.
+def letters_of(attempts: int) -> Letters:
+    """The way to write the dead letters of a publication, after so many attempts that may have failed by them.
 
     What is never heard of again may be so because of its size; left out, they are no longer to blame, and if the broker
     says nothing then either, it is away, and they are tried as they are again.
     """
-    step = attempt % (2 * TRIES + 1)
+    step = attempts % (2 * TRIES + 1)
     return Letters.NONE if step == 2 * TRIES else Letters.CUT if step >= TRIES else Letters.WHOLE
 
 
@@ -634,10 +634,9 @@ class Lane:
 
         Raises ``AnswerRefused`` when nothing was published and the producer stands ready for another try.
         """
-        has_letters, attempt = any(map(is_dead_lettered, answered)), 0
+        has_letters, attempts = any(map(is_dead_lettered, answered)), 0
         while True:
-            letters = letters_of(attempt) if has_letters else Letters.WHOLE
-            attempt += 1
+            letters = letters_of(attempts) if has_letters else Letters.WHOLE
             written = await self._messages(answered, whole=whole, redirected=redirected, letters=letters)
             try:
                 await self._publisher.publish(written, following)
@@ -649,6 +648,8 @@ class Lane:
                 if isinstance(unknown, AnswerRefused):
                     raise
                 await self._avoid(answered, unknown)
+                if not isinstance(unknown, StampsRefused):  # no letter's size is to blame for the clock
+                    attempts += 1
             else:
                 break
         if letters is Letters.NONE:

@@ -787,6 +787,23 @@ async def test_a_broker_that_takes_nothing_without_the_dead_letter_either_is_awa
     assert b"dead_letters_left_out_total 0.0" in world.tools.metrics.text()
 
 
+@pytest.mark.parametrize("refusals", [6, 13])
+async def test_no_dead_letter_is_left_out_for_a_clock_that_is_refused(
+    refusals: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.patience.LONGEST", 0.01)
+    world = World(b"x" * 50_000)
+    world.decides.code = StatusCode.MALFORMED_REQUEST
+    world.publishes.faults = [lambda *_: StampsRefused("InvalidTimestampError")] * refusals
+
+    await world.run_until(lambda: world.log.committed_offset == 1)
+
+    [(_, written)] = world.publishes.published
+    [letter] = letters_in(written)
+    assert letter.value == b"x" * 50_000
+    assert b"dead_letters_left_out_total 0.0" in world.tools.metrics.text()
+
+
 async def test_a_lane_is_not_ready_before_it_has_worked_off_what_it_read_first() -> None:
     world = World(b"a")
     states: list[str] = []
