@@ -262,7 +262,7 @@ def from_kafka(
 ) -> WorkerError:
     """Map what a publication raised. Whatever it was, the producer is not used again.
 
-    ``refused_by_ours`` says whether a topic of our own took not what it was sent: what a sender's topic takes is its
+    ``refused_by_ours`` says whether a topic of our own refused what it was sent: what a sender's topic takes is its
     owner's to set, and no proof against our clock.
     """
     if isinstance(error, WorkerError):
