@@ -390,6 +390,7 @@ class Lane:
             raise LaneLost(f"kafka: {fenced.reason}") from fenced
         except Unpublished as unknown:
             raise self._missing(unknown) from unknown
+        self._taken(events)
         await self._publisher.open()
         await self._note(statement("order_done"))
         self._log.warning("offset_ordered", position=ordered, events=len(events))
@@ -654,11 +655,15 @@ class Lane:
                 break
         if letters is Letters.NONE:
             self._leave_out(answered)
-        if written:
-            self._tools.stamps.taken()
+        self._taken(written)
         self._is_settled = False
         self._committed = self._position = following
         self._over()
+
+    def _taken(self, written: Sequence[Message]) -> None:
+        """What a topic of ours takes speaks for the clock; what a sender's takes is its owner's to set."""
+        if any(message.partition is None for message in written):
+            self._tools.stamps.taken()
 
     def _leave_out(self, answered: Sequence[Answered]) -> None:
         left_out = [each.decoded.delivery.coordinates.offset for each in answered if is_dead_lettered(each)]

@@ -691,6 +691,44 @@ async def test_an_order_that_the_clock_is_in_the_way_of_blames_the_clock() -> No
         await world.tools.stamps.look()
 
 
+@pytest.mark.parametrize("topics", [[], [POST.transitions]])
+async def test_an_order_whose_events_are_taken_speaks_for_the_clock_and_one_without_says_nothing(
+    topics: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def events(*_: object) -> list[Message]:
+        return [Message(topic, None, b"event", ()) for topic in topics]
+
+    monkeypatch.setattr(Lane, "_events_of_the_lost", events)
+    world = World(b"0")
+    world.log.committed_offset = world.row.first_offset = world.row.next_offset = world.row.ordered_offset = 1
+    world.tools.stamps.refused()
+
+    await world.run_until(lambda: world.row.ordered_offset is None)
+
+    assert await is_believed(world) == bool(topics)
+
+
+async def test_what_only_a_reply_topic_has_taken_says_nothing_of_the_clock() -> None:
+    world = World(b"a")
+    world.others = {"replies": 4}
+    world.decides.reply = ReplyTo("reply_to", "replies", 3)
+    world.tools.stamps.refused()
+
+    await world.run_until(lambda: world.log.committed_offset == 1)
+
+    assert [message.topic for _, written in world.publishes.published for message in written] == ["replies"]
+    assert not await is_believed(world)
+
+
+async def is_believed(world: World) -> bool:
+    """Whether nothing is held against the clock."""
+    try:
+        await world.tools.stamps.look()
+    except ClockRefused:
+        return False
+    return True
+
+
 async def test_an_offset_that_is_neither_old_nor_new_loses_the_lane_and_publishes_nothing() -> None:
     world = World(b"a", b"b")
 
