@@ -168,10 +168,10 @@ class ClientStuck(WorkerError):
     """A background task of the Kafka client has died: only a new process helps."""
 
 
-DEPENDENCIES = ("postgres", "kafka", "descriptors", "clock")
-"""All that may be missing (``DependencyAway.dependency``); a lane that has started has found all of it there.
+DEPENDENCIES = ("postgres", "kafka", "descriptors")
+"""What a lane that has started has found there (``DependencyAway.dependency``).
 
-All but the clock, which is taken for right until the broker refuses what it says.
+Not the clock: it is taken for right until the broker refuses what it says, and a start proves nothing of it.
 """
 
 # --- Postgres ---------------------------------------------------------------------------------------------------------

@@ -732,7 +732,7 @@ class Lane:
         away = really(missing)
         self._missed.add(away.dependency)
         self._tools.health.progress()
-        self._tools.health.away(away)
+        self._tools.health.away(away, self._source)
         self._tools.metrics.waited(away.dependency)
         self._say("waiting", str(away))
         self._log.warning(away.event, dependency=away.dependency, reason=away.reason)

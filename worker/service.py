@@ -196,7 +196,7 @@ async def _work(settings: Settings, stop: asyncio.Event, cluster: str, tools: To
     seat = Seat(consumer)
     commits = Commits(consumer)
     looks = {"postgres": tools.database.look, "kafka": membership.look, "clock": tools.stamps.look}
-    probe = Probe(looks, tools.health)
+    probe = Probe(looks, tools.health, decisive={"clock"})
 
     def unfit() -> str:
         silent, refused = probe.silent("postgres"), probe.silent("clock")

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -661,6 +661,27 @@ async def test_a_clock_that_is_refused_is_to_blame_from_the_first_time_on_and_no
     assert away == [[], ["clock"], ["clock"]]
     assert not world.health.dependencies_away()
     await world.tools.stamps.look()  # what was taken in the end speaks for the clock
+
+
+async def test_what_a_lane_waits_for_is_not_missed_any_more_when_it_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.patience.SHORTEST", 60.0)
+    world = World(b"a")
+    world.publishes.faults = [lambda *_: StampsRefused("InvalidTimestampError")] * 2
+    running, drain = world.start()
+    await world.until(lambda: "clock" in world.health.dependencies_away())
+    drain.set()
+    with suppress(ClockRefused):
+        await in_time(running, "the lane ended", seen=world.state)
+    world.health.lane_gone(SOURCE)
+    assert not world.health.dependencies_away()
+
+
+async def test_a_lane_that_starts_has_proved_nothing_of_the_clock() -> None:
+    world = World()
+    for missing in (ClockRefused(), DependencyAway("kafka", "away")):
+        world.health.away(missing)
+    await world.run_until(lambda: world.health.lanes()[SOURCE].state == "working")
+    assert list(world.health.dependencies_away()) == ["clock"]
 
 
 async def test_a_lane_told_to_drain_while_its_clock_is_refused_lets_go_and_does_not_spin() -> None:
