@@ -168,10 +168,10 @@ class ClientStuck(WorkerError):
     """A background task of the Kafka client has died: only a new process helps."""
 
 
-DEPENDENCIES = ("postgres", "kafka", "descriptors", "clock")
-"""All that may be missing (``DependencyAway.dependency``); a lane that has started has found all of it there.
+DEPENDENCIES = ("postgres", "kafka", "descriptors")
+"""What a lane that has started has found there (``DependencyAway.dependency``).
 
-All but the clock, which is taken for right until the broker refuses what it says.
+Not the clock: it is taken for right until the broker refuses what it says, and a start proves nothing of it.
 """
 
 # --- Postgres ---------------------------------------------------------------------------------------------------------
@@ -262,7 +262,7 @@ def from_kafka(
 ) -> WorkerError:
     """Map what a publication raised. Whatever it was, the producer is not used again.
 
-    ``refused_by_ours`` says whether a topic of our own took not what it was sent: what a sender's topic takes is its
+    ``refused_by_ours`` says whether a topic of our own refused what it was sent: what a sender's topic takes is its
     owner's to set, and no proof against our clock.
     """
     if isinstance(error, WorkerError):

@@ -181,13 +181,13 @@ def require_same_record(offset: int, timestamp: int, found: int | None) -> None:
         )
 
 
-def letters_of(attempt: int) -> Letters:
-    """The way to write the dead letters of a publication at an attempt, counted from 0.
+def letters_of(attempts: int) -> Letters:
+    """The way to write the dead letters of a publication, after so many attempts that may have failed by them.
 
     What is never heard of again may be so because of its size; left out, they are no longer to blame, and if the broker
     says nothing then either, it is away, and they are tried as they are again.
     """
-    step = attempt % (2 * TRIES + 1)
+    step = attempts % (2 * TRIES + 1)
     return Letters.NONE if step == 2 * TRIES else Letters.CUT if step >= TRIES else Letters.WHOLE
 
 
@@ -390,6 +390,7 @@ class Lane:
             raise LaneLost(f"kafka: {fenced.reason}") from fenced
         except Unpublished as unknown:
             raise self._missing(unknown) from unknown
+        self._taken(events)
         await self._publisher.open()
         await self._note(statement("order_done"))
         self._log.warning("offset_ordered", position=ordered, events=len(events))
@@ -634,10 +635,9 @@ class Lane:
 
         Raises ``AnswerRefused`` when nothing was published and the producer stands ready for another try.
         """
-        has_letters, attempt = any(map(is_dead_lettered, answered)), 0
+        has_letters, attempts = any(map(is_dead_lettered, answered)), 0
         while True:
-            letters = letters_of(attempt) if has_letters else Letters.WHOLE
-            attempt += 1
+            letters = letters_of(attempts) if has_letters else Letters.WHOLE
             written = await self._messages(answered, whole=whole, redirected=redirected, letters=letters)
             try:
                 await self._publisher.publish(written, following)
@@ -649,15 +649,21 @@ class Lane:
                 if isinstance(unknown, AnswerRefused):
                     raise
                 await self._avoid(answered, unknown)
+                if not isinstance(unknown, StampsRefused):  # no letter's size is to blame for the clock
+                    attempts += 1
             else:
                 break
         if letters is Letters.NONE:
             self._leave_out(answered)
-        if written:
-            self._tools.stamps.taken()
+        self._taken(written)
         self._is_settled = False
         self._committed = self._position = following
         self._over()
+
+    def _taken(self, written: Sequence[Message]) -> None:
+        """What a topic of ours takes speaks for the clock; what a sender's takes is its owner's to set."""
+        if any(message.partition is None for message in written):
+            self._tools.stamps.taken()
 
     def _leave_out(self, answered: Sequence[Answered]) -> None:
         left_out = [each.decoded.delivery.coordinates.offset for each in answered if is_dead_lettered(each)]
@@ -726,7 +732,7 @@ class Lane:
         away = really(missing)
         self._missed.add(away.dependency)
         self._tools.health.progress()
-        self._tools.health.away(away)
+        self._tools.health.away(away, self._source)
         self._tools.metrics.waited(away.dependency)
         self._say("waiting", str(away))
         self._log.warning(away.event, dependency=away.dependency, reason=away.reason)

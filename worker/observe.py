@@ -169,6 +169,7 @@ class Health:
         self._lanes: dict[TopicPartition, LaneHealth] = {}
         self._lost: dict[TopicPartition, Sequence[str]] = {}
         self._away: dict[str, Away] = {}
+        self._missed_by: dict[str, set[TopicPartition | None]] = {}
         self._returned: dict[str, asyncio.Event] = {}
         self._assigned = False
         self._progressed = clock()
@@ -185,8 +186,21 @@ class Health:
         self._lanes[source] = LaneHealth(state, reason, since)
 
     def lane_gone(self, source: TopicPartition) -> None:
+        """Forget the partition, and what its lane has missed."""
         self._lanes.pop(source, None)
         self._lost.pop(source, None)
+        self.misses_only(source, None)
+
+    def misses_only(self, source: TopicPartition, dependency: str | None) -> None:
+        """Note that a partition's lane has ended, and for what (``None``: for no dependency).
+
+        What nobody misses any more is back: whoever had noted it will not take it back.
+        """
+        for each, missed_by in list(self._missed_by.items()):
+            if each != dependency:
+                missed_by.discard(source)
+            if not missed_by:
+                self.back(each)
 
     def lost(self, source: TopicPartition, losses: Sequence[str]) -> None:
         """Note what a partition's log has lost before it was answered, and nobody has acknowledged yet."""
@@ -199,14 +213,19 @@ class Health:
     def lanes(self) -> Mapping[TopicPartition, LaneHealth]:
         return dict(self._lanes)
 
-    def away(self, missing: DependencyAway) -> None:
-        """Note that a dependency cannot work now; the first such note since it was back gives the ``since``."""
+    def away(self, missing: DependencyAway, source: TopicPartition | None = None) -> None:
+        """Note that a dependency cannot work now; the first such note since it was back gives the ``since``.
+
+        ``source`` is the partition whose lane misses it, and ``None`` for somebody who will take it back in any case.
+        """
         former = self._away.get(missing.dependency)
         since = self._clock() if former is None else former.since
         self._away[missing.dependency] = Away(missing.reason, since, missing.state)
+        self._missed_by.setdefault(missing.dependency, set()).add(source)
 
     def back(self, dependency: str) -> None:
         """Note that ``dependency`` works again, and wake whoever waits for it."""
+        self._missed_by.pop(dependency, None)
         if self._away.pop(dependency, None) is not None and (returned := self._returned.pop(dependency, None)):
             returned.set()
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Final
 
 from worker.descriptors import really
@@ -16,12 +16,23 @@ Look = Callable[[], Awaitable[None]]
 
 
 class Probe:
-    """Asks each dependency every few seconds. What a lane has noted of one is not taken back here before it answers."""
+    """Asks each dependency every few seconds. What a lane has noted of one is the lane's to take back, as a rule."""
 
-    def __init__(self, looks: Mapping[str, Look], health: Health, clock: Callable[[], float] = time.monotonic) -> None:
-        """``looks`` are named for their dependency, and raise ``DependencyAway`` if it does not answer."""
+    def __init__(
+        self,
+        looks: Mapping[str, Look],
+        health: Health,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        decisive: Collection[str] = (),
+    ) -> None:
+        """``looks`` are named for their dependency, and raise ``DependencyAway`` if it does not answer.
+
+        A good look of those that are ``decisive`` takes back what lanes have noted as well: it knows all that they do.
+        """
         self._looks = looks
         self._health = health
+        self._decisive = decisive
         self._clock = clock
         self._since: dict[str, float] = {}
         self._missed: dict[str, str] = {}  # what was noted at each look: it may be something else that is in its way
@@ -52,6 +63,8 @@ class Probe:
             else:
                 self._since.pop(dependency, None)
                 self._take_back(dependency)
+                if dependency in self._decisive:
+                    self._health.back(dependency)
 
     def _take_back(self, look: str, *, unless: str | None = None) -> None:
         missed = self._missed.get(look)

@@ -318,7 +318,7 @@ class Sent:
         """Map what the publication of these messages raised."""
         redirected = _redirected(messages)
         ours = (future for topic, future in zip(self._topics, self.futures, strict=True) if topic not in redirected)
-        return from_kafka(error, self.to_blame(messages), refused_by_ours=any(map(_refused, ours)))
+        return from_kafka(error, self.to_blame(messages), refused_by_ours=any(map(_refused_the_stamp, ours)))
 
     def to_blame(self, messages: Sequence[Message]) -> frozenset[str]:
         """The topics of redirected answers that took them not, or not in time, if our own topics took everything."""
@@ -335,8 +335,8 @@ def _redirected(messages: Sequence[Message]) -> set[str]:
     return {message.topic for message in messages if message.partition is not None}
 
 
-def _refused(future: "asyncio.Future[Any]") -> bool:
-    return future.done() and not future.cancelled() and future.exception() is not None
+def _refused_the_stamp(future: "asyncio.Future[Any]") -> bool:
+    return future.done() and not future.cancelled() and isinstance(future.exception(), kafka.InvalidTimestampError)
 
 
 def _delivered(future: "asyncio.Future[Any]") -> bool:

@@ -10,7 +10,7 @@ from typing import Final
 import structlog
 
 from worker.database import Database
-from worker.errors import WorkerError
+from worker.errors import DependencyAway, WorkerError
 from worker.observe import Health, Metrics
 from worker.patience import pause
 from worker.sql import statement
@@ -18,10 +18,11 @@ from worker.sql import statement
 STEP_SECONDS: Final = 0.2
 """The time that a step should take: the next one is larger or smaller by it, and the pause after it is as long.
 
-Beside a full load most of a step's time is waiting for its turn, whatever its size: of shorter steps too few come.
+Beside a full load most of a step's time is waiting for its turn, whatever its size: so with shorter steps too few are
+retired.
 """
 FIRST_STEP: Final = 1000
-SMALLEST_STEP: Final = 1000
+SMALLEST_STEP: Final = 100
 LARGEST_STEP: Final = 10_000
 INTERVAL_SECONDS: Final = 600.0
 CLOCKS_SECONDS: Final = 60.0
@@ -93,7 +94,11 @@ class Retention:
         since, total, asked, removed = (since if since <= first else 0), 0, 0, 0
         while removed == asked and not stop.is_set():
             began, asked = self._timer(), self._records
-            removed, since = await self._step(lane, since, asked)
+            try:
+                removed, since = await self._step(lane, since, asked)
+            except DependencyAway:
+                self._records = smaller(asked)  # it may have been more than a statement's time is enough for
+                raise
             took = self._timer() - began
             total += removed
             self._cleared[lane] = since
@@ -129,7 +134,12 @@ class Retention:
 def next_step(asked: int, removed: int, took: float) -> int:
     """The size of the next step, after one that ``took`` so many seconds. A step not filled tells little."""
     if took > STEP_SECONDS:
-        return max(SMALLEST_STEP, asked // 2)
+        return smaller(asked)
     if removed == asked and took < STEP_SECONDS / 2:
         return min(LARGEST_STEP, asked * 2)
     return asked
+
+
+def smaller(asked: int) -> int:
+    """The size of the next step, after one that took too long."""
+    return max(SMALLEST_STEP, asked // 2)

@@ -52,7 +52,7 @@ WITHOUT_POSTGRES_SECONDS: Final = 60.0
 """After so long a worker leaves the group: longer than a restart or a fail-over takes, in which all lose it alike."""
 CLOCK_REFUSED_SECONDS: Final = 60.0
 """The same where the broker takes nothing that this machine's clock has stamped. Not at once: if one broker of several
-has the wrong clock, other lanes are taken meanwhile, and who is out would be missed there."""
+has the wrong clock, other lanes are taken meanwhile where they are busy, and who is out would be missed there."""
 STEP_SECONDS: Final = 30.0
 """What a dependency that takes connections and says nothing is given at the start, before it is away."""
 HEARTBEAT_MS: Final = 1000
@@ -196,7 +196,7 @@ async def _work(settings: Settings, stop: asyncio.Event, cluster: str, tools: To
     seat = Seat(consumer)
     commits = Commits(consumer)
     looks = {"postgres": tools.database.look, "kafka": membership.look, "clock": tools.stamps.look}
-    probe = Probe(looks, tools.health)
+    probe = Probe(looks, tools.health, decisive={"clock"})
 
     def unfit() -> str:
         silent, refused = probe.silent("postgres"), probe.silent("clock")

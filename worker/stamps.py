@@ -7,8 +7,9 @@ from worker.errors import ClockRefused
 
 SET_SECONDS: Final = 60.0
 """A clock that has moved by more than this has been set; no drift is mistaken for it."""
-TRY_AGAIN_SECONDS: Final = 600.0
-"""After so long a refusal proves nothing: it may be the broker's clock that was wrong, or a setting of a topic's."""
+TRY_AGAIN_SECONDS: Final = 120.0
+"""After so long a refusal proves nothing: it may be a broker's clock that is wrong, or a setting of a topic's, and all
+workers may be out. Longer than a lane waits for its next try."""
 
 
 class Stamps:

@@ -259,10 +259,11 @@ class Supervisor(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ca
         state: LaneState = "waiting"
         reason = str(error)
         self._health.progress()
+        self._health.misses_only(source, error.dependency if isinstance(error, DependencyAway) else None)
         if isinstance(error, LaneBlocked):
             state = "blocked"
         elif isinstance(error, DependencyAway):
-            self._health.away(error)
+            self._health.away(error, source)
         elif not isinstance(error, _FORESEEN):
             reason = type(error).__name__
         self._health.lane(source, state, reason)

@@ -15,6 +15,7 @@ from tests.providers.postgres import DatabaseUnderTest, PostgresServer
 from tests.waiting import in_time, until, until_answered
 from worker import retention
 from worker.database import Database
+from worker.errors import StatementTimeout
 from worker.observe import Health, Metrics
 from worker.retention import Retention
 from worker.sql import statement
@@ -206,11 +207,38 @@ async def test_a_lane_whose_offsets_began_anew_is_looked_at_from_its_beginning(j
         pytest.param(2000, 20, 0.01, 2000, id="nothing to learn from"),
         pytest.param(5000, 5000, 0.8, 2500, id="too long"),
         pytest.param(5000, 0, 0.8, 2500, id="too long for nothing"),
-        pytest.param(1500, 1500, 9.0, 1000, id="never too small"),
+        pytest.param(1000, 1000, 9.0, 500, id="a slow disk"),
+        pytest.param(150, 150, 9.0, 100, id="never too small"),
     ],
 )
 def test_a_step_is_as_large_as_its_time_allows(asked: int, removed: int, took: float, following: int) -> None:
     assert retention.next_step(asked, removed, took) == following
+
+
+async def test_a_step_that_postgres_gives_up_is_tried_with_half_as_much_at_the_next_look(
+    j: Journey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lane = await j.lane()
+    await lane.run(by_code(EFFECTIVE_CODE))
+    await lane.run(by_code(EFFECTIVE_CODE))
+    await let_days_go_by(j, 31)
+    asked: list[int] = []
+    step = Retention._step
+
+    async def slow(self: Retention, lane: int, since: int, records: int) -> tuple[int, int]:
+        asked.append(records)
+        if len(asked) < 6:
+            raise StatementTimeout("postgres", "canceling statement due to statement timeout")
+        return await step(self, lane, since, records)
+
+    monkeypatch.setattr(Retention, "_step", slow)
+    retiring = Retiring(j.database)
+    for _ in range(5):
+        with pytest.raises(StatementTimeout):
+            await retiring.retire()
+
+    assert await retiring.retire() == 1
+    assert asked == [1000, 500, 250, 125, 100, 100]
 
 
 async def test_many_records_go_in_small_steps(j: Journey, monkeypatch: pytest.MonkeyPatch) -> None:

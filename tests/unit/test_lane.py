@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -663,6 +663,27 @@ async def test_a_clock_that_is_refused_is_to_blame_from_the_first_time_on_and_no
     await world.tools.stamps.look()  # what was taken in the end speaks for the clock
 
 
+async def test_what_a_lane_waits_for_is_not_missed_any_more_when_it_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.patience.SHORTEST", 60.0)
+    world = World(b"a")
+    world.publishes.faults = [lambda *_: StampsRefused("InvalidTimestampError")] * 2
+    running, drain = world.start()
+    await world.until(lambda: "clock" in world.health.dependencies_away())
+    drain.set()
+    with suppress(ClockRefused):
+        await in_time(running, "the lane ended", seen=world.state)
+    world.health.lane_gone(SOURCE)
+    assert not world.health.dependencies_away()
+
+
+async def test_a_lane_that_starts_has_proved_nothing_of_the_clock() -> None:
+    world = World()
+    for missing in (ClockRefused(), DependencyAway("kafka", "away")):
+        world.health.away(missing)
+    await world.run_until(lambda: world.health.lanes()[SOURCE].state == "working")
+    assert list(world.health.dependencies_away()) == ["clock"]
+
+
 async def test_a_lane_told_to_drain_while_its_clock_is_refused_lets_go_and_does_not_spin() -> None:
     world = World(b"a")
     world.publishes.faults = [lambda *_: StampsRefused("InvalidTimestampError")] * 1000
@@ -689,6 +710,44 @@ async def test_an_order_that_the_clock_is_in_the_way_of_blames_the_clock() -> No
         await in_time(running, "the lane ended", seen=world.state)
     with pytest.raises(ClockRefused):
         await world.tools.stamps.look()
+
+
+@pytest.mark.parametrize("topics", [[], [POST.transitions]])
+async def test_an_order_whose_events_are_taken_speaks_for_the_clock_and_one_without_says_nothing(
+    topics: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def events(*_: object) -> list[Message]:
+        return [Message(topic, None, b"event", ()) for topic in topics]
+
+    monkeypatch.setattr(Lane, "_events_of_the_lost", events)
+    world = World(b"0")
+    world.log.committed_offset = world.row.first_offset = world.row.next_offset = world.row.ordered_offset = 1
+    world.tools.stamps.refused()
+
+    await world.run_until(lambda: world.row.ordered_offset is None)
+
+    assert await is_believed(world) == bool(topics)
+
+
+async def test_what_only_a_reply_topic_has_taken_says_nothing_of_the_clock() -> None:
+    world = World(b"a")
+    world.others = {"replies": 4}
+    world.decides.reply = ReplyTo("reply_to", "replies", 3)
+    world.tools.stamps.refused()
+
+    await world.run_until(lambda: world.log.committed_offset == 1)
+
+    assert [message.topic for _, written in world.publishes.published for message in written] == ["replies"]
+    assert not await is_believed(world)
+
+
+async def is_believed(world: World) -> bool:
+    """Whether nothing is held against the clock."""
+    try:
+        await world.tools.stamps.look()
+    except ClockRefused:
+        return False
+    return True
 
 
 async def test_an_offset_that_is_neither_old_nor_new_loses_the_lane_and_publishes_nothing() -> None:
@@ -778,6 +837,23 @@ async def test_a_broker_that_takes_nothing_without_the_dead_letter_either_is_awa
     world = World(b"x" * 50_000)
     world.decides.code = StatusCode.MALFORMED_REQUEST
     world.publishes.faults = [lambda *_: Unpublished("TimeoutError")] * 7
+
+    await world.run_until(lambda: world.log.committed_offset == 1)
+
+    [(_, written)] = world.publishes.published
+    [letter] = letters_in(written)
+    assert letter.value == b"x" * 50_000
+    assert b"dead_letters_left_out_total 0.0" in world.tools.metrics.text()
+
+
+@pytest.mark.parametrize("refusals", [6, 13])
+async def test_no_dead_letter_is_left_out_for_a_clock_that_is_refused(
+    refusals: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.patience.LONGEST", 0.01)
+    world = World(b"x" * 50_000)
+    world.decides.code = StatusCode.MALFORMED_REQUEST
+    world.publishes.faults = [lambda *_: StampsRefused("InvalidTimestampError")] * refusals
 
     await world.run_until(lambda: world.log.committed_offset == 1)
 

@@ -160,6 +160,27 @@ def test_an_absence_keeps_its_beginning_and_shows_its_latest_reason(health: Heal
     assert away == {"reason": "timed out", "since": "1970-01-01T00:16:40Z"}
 
 
+def test_what_only_lanes_miss_is_missed_until_the_last_of_them_is_gone(health: Health, clock: Clock) -> None:
+    for partition in range(2):
+        health.away(DependencyAway("kafka", "refused"), at(partition))
+        clock.now += 30
+    health.lane_gone(at(0))
+    assert health.dependencies_away()["kafka"].since == clock.now - 60
+    returned = health.returned("kafka")
+    health.lane_gone(at(1))
+    assert not health.dependencies_away()
+    assert returned.is_set()
+
+
+def test_what_somebody_else_misses_too_outlasts_the_lanes(health: Health) -> None:
+    health.away(DependencyAway("kafka", "refused"), at(0))
+    health.away(DependencyAway("kafka", "no heartbeat"))
+    health.lane_gone(at(0))
+    assert health.dependencies_away()["kafka"].reason == "no heartbeat"
+    health.back("kafka")
+    assert not health.dependencies_away()
+
+
 def test_a_blocked_lane_makes_a_worker_unready_with_its_reason(health: Health) -> None:
     health.assigned(True)
     health.lane(at(0), "working")

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from aiokafka import TopicPartition
 
 from tests.waiting import in_time
 from worker.errors import DependencyAway
@@ -49,6 +50,13 @@ async def test_what_a_lane_has_noted_is_the_lanes_to_take_back(postgres: Depende
     health.away(DependencyAway("postgres", "lock timeout"))
     await Probe({"postgres": postgres.look}, health).look()
     assert "postgres" in health.dependencies_away()
+
+
+async def test_a_decisive_look_takes_back_what_a_lane_has_noted(postgres: Dependency, health: Health) -> None:
+    health.away(DependencyAway("postgres", "lock timeout"), TopicPartition("commands", 0))
+    health.away(DependencyAway("kafka", "refused"))
+    await Probe({"postgres": postgres.look}, health, decisive={"postgres"}).look()
+    assert list(health.dependencies_away()) == ["kafka"]
 
 
 async def test_it_looks_until_it_is_told_to_stop(postgres: Dependency, health: Health) -> None:

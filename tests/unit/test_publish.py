@@ -261,18 +261,19 @@ async def test_a_redirected_answer_goes_to_its_partition_and_nobody_asks_how_man
 
 # --- whose fault it was -----------------------------------------------------------------------------------------------
 
+STAMP: Final = kafka.InvalidTimestampError()
 REDIRECTED: Final = (message("results", 1), Message("replies", None, None, (), 0), Message("others", None, None, (), 0))
 
 
-def sent(**outcomes: bool | None) -> Sent:
-    """A publication in which these topics took what they got, refused it, or have not answered yet."""
+def sent(**outcomes: bool | Exception | None) -> Sent:
+    """A publication in which these topics took what they got, refused it (for a reason), or have not answered yet."""
     batches = Sent()
     for topic, outcome in outcomes.items():
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if outcome:
+        if outcome is True:
             future.set_result(None)
         elif outcome is not None:
-            future.set_exception(kafka.KafkaError())
+            future.set_exception(outcome or kafka.KafkaError())
             future.exception()
         batches.add(topic, future)
     return batches
@@ -298,14 +299,20 @@ async def test_without_a_redirected_answer_nobody_is_to_blame() -> None:
 
 @pytest.mark.parametrize(
     ("results", "replies", "kind"),
-    [(False, False, StampsRefused), (True, False, Unpublished), (None, False, Unpublished)],
+    [
+        (STAMP, STAMP, StampsRefused),
+        (True, STAMP, Unpublished),
+        (None, STAMP, Unpublished),
+        (kafka.NotEnoughReplicasError(), STAMP, Unpublished),
+    ],
+    ids=repr,
 )
 async def test_a_stamp_that_only_a_reply_topic_refuses_proves_nothing_against_the_clock(
-    results: bool | None, replies: bool | None, kind: type[Unpublished]
+    results: bool | Exception | None, replies: Exception, kind: type[Unpublished]
 ) -> None:
     """Otherwise whoever owns a reply topic could send every worker out of its group."""
     batches = sent(results=results, replies=replies, others=True)
-    assert type(batches.failed(kafka.InvalidTimestampError(), REDIRECTED)) is kind
+    assert type(batches.failed(replies, REDIRECTED)) is kind
 
 
 # --- what happens under the surface -----------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import pytest
 
 from worker.errors import ClockRefused
+from worker.patience import LONGEST
 from worker.stamps import SET_SECONDS, TRY_AGAIN_SECONDS, Stamps
 
 AHEAD = 5400.0
@@ -70,3 +71,16 @@ async def test_a_clock_once_tried_again_stays_so_until_it_is_refused_again(machi
     assert not await machine.is_refused()
     machine.ahead = AHEAD
     assert not await machine.is_refused()
+
+
+async def test_who_was_refused_by_a_brokers_wrong_clock_tries_again_within_minutes(machine: Machine) -> None:
+    """All workers may be out at once, and none of their own clocks will be set."""
+    machine.stamps.refused()
+    machine.running += 121
+    assert not await machine.is_refused()
+
+
+async def test_a_refusal_is_still_believed_when_its_lane_tries_again(machine: Machine) -> None:
+    machine.stamps.refused()
+    machine.running += LONGEST
+    assert await machine.is_refused()

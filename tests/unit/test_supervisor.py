@@ -285,6 +285,27 @@ async def test_a_lane_that_ended_for_a_dependency_starts_again_as_soon_as_that_i
         await house.until(lambda: house.at_work == [1])
 
 
+async def test_what_a_revoked_lane_has_missed_is_not_missed_for_ever() -> None:
+    async with supervised() as house:
+        house.trouble = [DependencyAway("kafka", "away")] * 1000
+        await house.assign(ONE)
+        await house.until(lambda: "kafka" in house.health.dependencies_away())
+        await house.supervisor.on_partitions_revoked([ONE])
+        assert not house.health.dependencies_away()
+
+
+@pytest.mark.parametrize(
+    ("trouble", "missed"),
+    [(LaneBlocked("the log was cut"), []), (DependencyAway("postgres", "away"), ["postgres"])],
+)
+async def test_a_lane_that_ends_misses_only_what_it_ended_for(trouble: Exception, missed: list[str]) -> None:
+    async with supervised() as house:
+        house.health.away(DependencyAway("kafka", "away"), ONE)
+        house.trouble = [trouble] * 1000
+        await house.assign(ONE)
+        await house.until(lambda: list(house.health.dependencies_away()) == missed)
+
+
 async def test_a_client_that_only_a_new_process_helps_ends_the_supervision() -> None:
     house = House()
     house.stuck = "the fetcher is dead"

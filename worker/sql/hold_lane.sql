@@ -1,7 +1,7 @@
 -- The first statement of every batch: locks the lane as its update will, and proves that it is still ours and where we
--- left it. It is looked for where its last version was written ($4, or NULL): by its key, each batch would step over all
--- versions that a snapshot keeps which is held for hours. By its key it is found where somebody else has updated it.
--- No version of the row is written.
+-- left it. It looks where the last version was written ($4, or NULL): by its key, each batch would step over every
+-- version that a long snapshot keeps, so the key is only for a row that somebody else has updated. This writes no
+-- version.
 WITH there AS (
     SELECT ctid AS place, chain_sequence, chain_hash FROM lane
     WHERE ctid = $4 AND id = $1 AND owner = $2 AND next_offset = $3
