@@ -12,6 +12,7 @@ import jwt
 import pytest
 
 from tests.faults import one_worker
+from tests.faults.calm import Calm
 from tests.faults.kinds import Domain, FaultKind
 from tests.faults.ledger import Command
 from tests.faults.load import Writer
@@ -195,7 +196,7 @@ async def test_what_a_fault_saw_is_told_and_is_no_failure_of_the_harness() -> No
     async def act(_: object, __: Random) -> None:
         raise Unkept("worker 1 kept its partitions")
 
-    stage: Any = SimpleNamespace(fallen=list)
+    stage: Any = SimpleNamespace(fallen=list, calm=Calm())
     log = Log()
     await play(
         stage, iter([Strike((FaultKind("away", Domain.WORKER, act),), 1.0, "1/1")]), time.monotonic() + 0.01, log
