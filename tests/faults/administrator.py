@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import sys
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from confluent_kafka import KafkaException
 
 from tests.acceptance.clients import consumed_offsets, log_ends, stream_to_end
 from tests.acceptance.worker_process import ROOT
+from tests.faults.calm import CALM_SECONDS
 from tests.faults.ledger import Sent, sent
 from tests.faults.stage import Stage
 from tests.providers import Unavailable
@@ -30,8 +32,11 @@ MOMENT_SECONDS: Final = 15.0
 """How long the moment is waited for."""
 AT_WORK: Final = frozenset({"new", "done", "behind"})
 """The states of a lane that needs nobody."""
+PATIENCE_SECONDS: Final = 30.0
+"""How long what was promised may take among other faults; after that they are held back, and it is judged."""
 DONE_SECONDS: Final = 60.0
-"""Longer than any other fault lets a worker or a person wait."""
+"""How long the harness tries to do what it does itself."""
+LOSSES: Final = "effective_worker_unacknowledged_losses"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +61,11 @@ async def removed_unread(stage: Stage, chance: Random) -> bool:
             lost = await _removed(stage, place, count) if all_ended else None
         if lost is None:
             return False
-        told = _places_that_tell(stage, place, lost)
-        await _require(stage, told, f"that {place} has lost offsets {lost.start} to {lost.stop - 1}")
-        await _carried_out(stage, "lanes", "acknowledge", str(place), "--yes")
-        await _require(stage, told, f"no more what {place} has lost, since it is acknowledged", said=False)
+        what = f"say that {place} has lost offsets {lost.start} to {lost.stop - 1}"
+        is_told = await _require(stage, _places_that_tell(stage, place, lost), what)
+        if await _carried_out(stage, "lanes", "acknowledge", str(place), "--yes") and is_told:
+            what = f"say no more what {place} has lost, since it is acknowledged"
+            await _require(stage, _places_that_tell(stage, place, None), what)
         return True
 
 
@@ -74,8 +80,9 @@ async def made_anew(stage: Stage, chance: Random) -> bool:
             if not decided or not await _is_whole(stage):
                 return False
             await _replaced(stage, topic)
-        await _require(stage, _places_that_tell_of_blocks(stage, decided), f"that {topic} waits for a person")
-        await _mended(stage, "from-start")
+        what = f"say that {topic} waits for a person"
+        is_told = await _require(stage, _places_that_tell_of_blocks(stage, decided), what)
+        await _mended(stage, "from-start", judged=is_told)
         return True
 
 
@@ -96,17 +103,18 @@ async def cut_off(stage: Stage, chance: Random) -> bool:
         end = await stage.cluster.lose_end(place.topic, partition, count)
         if not await _came(lambda: log_ends(stage.scene.kafka.bootstrap, place.topic)[partition] == end):
             raise TimeoutError(f"{place} does not end at {end}")
-        await _require(stage, _places_that_tell_of_blocks(stage, [place]), f"that {place} waits for a person")
+        what = f"say that {place} waits for a person"
+        is_told = await _require(stage, _places_that_tell_of_blocks(stage, [place]), what)
         # What is in the log is answered: nothing of it is to be decided again.
-        await _mended(stage, "from-end")
+        await _mended(stage, "from-end", judged=is_told)
         return True
 
 
-async def _mended(stage: Stage, way: str) -> None:
+async def _mended(stage: Stage, way: str, *, judged: bool) -> None:
     """Take the way out of every lane that does not start, and see that they all do."""
-    await _carried_out(stage, "lanes", "mend", "--by", way, "--yes")
-    if not await _came(lambda: all(lane["state"] in AT_WORK for lane in _listed(stage)[1].values())):
-        stage.past.untold.append(f"a lane does not start, which was mended {way}")
+    if await _carried_out(stage, "lanes", "mend", "--by", way, "--yes") and judged:
+        starts = {"every lane": lambda: all(lane["state"] in AT_WORK for lane in _listed(stage)[1].values())}
+        await _require(stage, starts, f"start, since it is mended {way}")
 
 
 async def _replaced(stage: Stage, topic: str) -> None:
@@ -186,24 +194,34 @@ def _held(stage: Stage, topic: str, only: int | None = None) -> list[Sent]:
 # --- people -----------------------------------------------------------------------------------------------------------
 
 
-def _places_that_tell(stage: Stage, place: Place, lost: range) -> Mapping[str, Callable[[], bool]]:
-    """Where a person finds out what was lost, and how to see whether it stands there."""
+def _places_that_tell(stage: Stage, place: Place, lost: range | None) -> Mapping[str, Callable[[], bool]]:
+    """Where a person finds out what was lost, and how to see whether that, or ``None``, is what stands there."""
 
     def listed() -> bool:
         code, lanes = _listed(stage)
         unseen = [each for each in lanes[place]["lost"] if each["acknowledged_at"] is None]
         ranges = [(each["from_offset"], each["to_offset"]) for each in unseen]
-        return code == 1 and ranges == [(lost.start, lost.stop - 1)]
+        return (code, ranges) == ((0, []) if lost is None else (1, [(lost.start, lost.stop - 1)]))
 
     def in_health() -> bool:
-        what = f"has lost commands before they were answered, at offsets {lost.start} to {lost.stop - 1}"
-        return any(what in reason for reason in _reasons(stage))
+        what = "has lost commands before they were answered"
+        if lost is None:
+            return not any(what in reason for reason in _reasons(stage))
+        # What follows the last offset is no further digit of it.
+        pattern = re.compile(rf"{what}, at offsets {lost.start} to {lost.stop - 1}(?!\d)")
+        return any(pattern.search(reason) for reason in _reasons(stage))
 
     def measured() -> bool:
-        texts = [slot.worker.metrics() for slot in stage.fleet.slots]
-        return any("effective_worker_unacknowledged_losses 1" in text for text in texts)
+        counts = [_measured(slot.worker.metrics(), LOSSES) for slot in stage.fleet.slots]
+        return not any(counts) if lost is None else max(counts) == 1
 
     return {"lanes list": listed, "/readyz": in_health, "/metrics": measured}
+
+
+def _measured(text: str, name: str) -> float:
+    """The value of a metric without labels. Raises ``LookupError`` if it is not there."""
+    values = [line.split()[1] for line in text.splitlines() if line.startswith(f"{name} ")]
+    return float(values[0])
 
 
 def _places_that_tell_of_blocks(stage: Stage, places: Collection[Place]) -> Mapping[str, Callable[[], bool]]:
@@ -226,11 +244,25 @@ def _places_that_tell_of_blocks(stage: Stage, places: Collection[Place]) -> Mapp
     return {"its row": written, "lanes list": listed, "/readyz": in_health}
 
 
-async def _require(stage: Stage, told: Mapping[str, Callable[[], bool]], what: str, *, said: bool = True) -> None:
-    """Write down who does not come to say ``what``, or, if not ``said``, who does not cease to."""
-    for where, look in told.items():
-        if not await _came(look, wanted=said):
-            stage.past.untold.append(f"{where} should say {what}")
+async def _require(stage: Stage, told: Mapping[str, Callable[[], bool]], what: str) -> bool:
+    """Write down who does not come to do ``what``; whether all did. Raises ``TimeoutError`` if it cannot be judged.
+
+    All are looked at at once: an act has a time of its own, in which it comes to its end even if nobody says anything.
+    """
+    silent = await _not_come(told, PATIENCE_SECONDS)
+    if silent:
+        async with stage.calm.asked() as is_calm:
+            if not is_calm:
+                raise TimeoutError(f"other faults do not come to their end, before {', '.join(silent)} should {what}")
+            silent = await _not_come({where: told[where] for where in silent}, CALM_SECONDS)
+    stage.past.untold += [f"{where} should {what}" for where in silent]
+    return not silent
+
+
+async def _not_come(told: Mapping[str, Callable[[], bool]], seconds: float) -> list[str]:
+    """Where it is not seen within that time."""
+    came = await asyncio.gather(*(_came(look, seconds) for look in told.values()))
+    return [where for where, is_seen in zip(told, came, strict=True) if not is_seen]
 
 
 def _listed(stage: Stage) -> tuple[int, Mapping[Place, Mapping[str, Any]]]:
@@ -260,10 +292,10 @@ def _command(stage: Stage, *arguments: str) -> "CompletedProcess[str]":
     return run_to_end([sys.executable, "-m", "worker", *arguments], cwd=ROOT, env=environment)
 
 
-async def _carried_out(stage: Stage, *arguments: str) -> None:
-    """Tried again while something else is hurt. Raises ``TimeoutError``."""
-    if not await _came(lambda: _command(stage, *arguments).returncode == 0):
-        raise TimeoutError(f"effective-worker {' '.join(arguments)} does not come to its end")
+async def _carried_out(stage: Stage, *arguments: str) -> bool:
+    """Tried again while something else is hurt; whether it came to its end, which people are promised too."""
+    name = f"effective-worker {' '.join(arguments)}"
+    return await _require(stage, {name: lambda: _command(stage, *arguments).returncode == 0}, "come to its end")
 
 
 _HURT: Final = (
@@ -273,12 +305,12 @@ _HURT: Final = (
 """What a look may fail of while another fault is at work."""
 
 
-async def _came(look: Callable[[], bool], seconds: float | None = None, *, wanted: bool = True) -> bool:
-    """Whether what is seen is ``wanted`` within that time (``DONE_SECONDS``)."""
+async def _came(look: Callable[[], bool], seconds: float | None = None) -> bool:
+    """Whether it is seen within that time (``DONE_SECONDS``)."""
 
     async def holds() -> bool:
         try:
-            return await asyncio.to_thread(look) is wanted
+            return await asyncio.to_thread(look)
         except _HURT:
             return False
 

@@ -217,7 +217,7 @@ def _failure(entry: Mapping[str, Any]) -> str:
 
 
 async def holds_within(condition: Callable[[], bool], seconds: float) -> bool:
-    """Wait until it holds; whether it came to that."""
+    """Wait until ``condition`` holds, for ``seconds`` at most; return whether it did."""
 
     async def holds() -> bool:
         return await asyncio.to_thread(condition)

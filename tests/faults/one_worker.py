@@ -9,6 +9,7 @@ from typing import Any, Final
 import asyncpg
 
 from tests.acceptance.worker_process import WorkerProcess
+from tests.faults.calm import CALM_SECONDS
 from tests.faults.fleet import RETENTION_SECONDS, Slot, holds_within
 from tests.faults.rules import Unkept
 from tests.faults.stage import RETENTION_DAYS, Stage
@@ -34,7 +35,7 @@ LOOKS: Final = (2, 4)
 async def without_postgres(stage: Stage, chance: Random) -> bool:
     """One worker hears Kafka and not Postgres: others answer its commands, until it hears both again.
 
-    Raises ``Unkept`` if it keeps its partitions.
+    Raises ``Unkept`` if it keeps its partitions, nobody takes them, or it does not join again.
     """
     slot = chance.choice(stage.fleet.slots)
     async with _life(stage, slot, without_postgres=LIMIT_SECONDS) as life:
@@ -45,9 +46,9 @@ async def without_postgres(stage: Stage, chance: Random) -> bool:
                 if slot.runs:
                     raise Unkept(f"{slot.name} was without Postgres for {LEAVE_SECONDS:.0f} s and kept its partitions")
                 return False
-            if not await _all_come_on(stage):
+            if not await _all_come_on(stage, TAKE_OVER_SECONDS) and not await _all_come_on_in_quiet(stage, slot):
                 return False
-        return await stage.fleet.ready(slot, JOIN_SECONDS)
+        return await stage.fleet.ready(slot, JOIN_SECONDS) or await _joins_in_quiet(stage, slot)
 
 
 async def a_month_ahead(stage: Stage, chance: Random) -> bool:
@@ -59,9 +60,10 @@ async def a_month_ahead(stage: Stage, chance: Random) -> bool:
     async with _life(stage, slot, days_ahead=DAYS_AHEAD) as life:
         if not await stage.fleet.ready(slot, START_SECONDS):
             return False
+        failed = len(life.events("retention_failed"))
         if not await holds_within(lambda: _doubts_its_clock(life), SAY_SECONDS):
             # It may have been kept from asking Postgres for the time; but not in silence.
-            if slot.runs and not life.events("retention_failed"):
+            if slot.runs and len(life.events("retention_failed")) == failed:
                 raise Unkept(f"{slot.name} has a clock {DAYS_AHEAD} days ahead, and does not say so")
             return False
         await asyncio.sleep(RETENTION_SECONDS * chance.randint(*LOOKS))
@@ -104,7 +106,41 @@ def _doubts_its_clock(life: WorkerProcess) -> bool:
     return bool(life.events("records_not_retired")) and is_said and ahead > (DAYS_AHEAD - 1) * DAY_SECONDS
 
 
-async def _all_come_on(stage: Stage) -> bool:
+async def _all_come_on_in_quiet(stage: Stage, slot: Slot) -> bool:
+    """Whether others take over when nothing else hurts them. Raises ``Unkept`` if they do not."""
+    async with stage.calm.asked() as is_calm:
+        # Whoever changes a log lets its lanes wait for a person, or the load for itself. None begins in the quiet.
+        if not is_calm or stage.past.one.locked() or len(stage.fleet.slots) == 1:
+            return False
+        if await _all_come_on(stage, CALM_SECONDS):
+            return True
+        if await _hears_postgres(stage):
+            raise Unkept(f"{slot.name} was out of its group, and nobody took its partitions for {CALM_SECONDS:.0f} s")
+    return False
+
+
+async def _joins_in_quiet(stage: Stage, slot: Slot) -> bool:
+    """Whether it joins when nothing hurts it any more. Raises ``Unkept`` if it does not."""
+    async with stage.calm.asked() as is_calm:
+        if not is_calm:
+            return False
+        if await stage.fleet.ready(slot, CALM_SECONDS):
+            return True
+        if slot.runs and "out_of_group" in _said(slot.worker) and await _hears_postgres(stage):
+            raise Unkept(f"{slot.name} heard Postgres for {CALM_SECONDS:.0f} s, and did not join again")
+    return False
+
+
+async def _hears_postgres(stage: Stage) -> bool:
+    """Whether the harness does."""
+    try:
+        await _lanes(stage)
+    except (OSError, asyncpg.PostgresError):
+        return False
+    return True
+
+
+async def _all_come_on(stage: Stage, seconds: float) -> bool:
     """Wait until all that was decided in the load's partitions so far is published, and more; whether it came to that.
 
     A lane settles its offsets when a later batch is decided.
@@ -125,7 +161,7 @@ async def _all_come_on(stage: Stage) -> bool:
         return False
 
     try:
-        await until(is_settled, TAKE_OVER_SECONDS)
+        await until(is_settled, seconds)
     except TimeoutError:
         return False
     return True

@@ -17,8 +17,8 @@ from tests.faults.stage import Stage
 PAIRED: Final = 0.3
 PROCESSES: Final = frozenset({Domain.WORKER, Domain.BROKER})
 """How many of the faults come together with one of another domain, out of one."""
-LONGEST_SECONDS: Final = 150.0
-"""More than any fault takes, the healing of the cluster included."""
+LONGEST_SECONDS: Final = 450.0
+"""More than any fault takes, the healing of the cluster and one wait for quiet (``calm``) included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,10 @@ async def play(stage: Stage, row: Iterator[Strike], until: float, log: Log) -> N
 
     It ends early when a server has fallen: the run is not what the schedule says any more.
     """
-    while (now := time.monotonic()) < until and not stage.fallen():
+    while True:
+        await stage.calm.over()
+        if (now := time.monotonic()) >= until or stage.fallen():
+            return
         strike = next(row)
         acts = (_carry_out(stage, kind, Random(strike.seed), log) for kind in strike.kinds)
         await asyncio.gather(*acts)
@@ -102,18 +105,19 @@ async def play(stage: Stage, row: Iterator[Strike], until: float, log: Log) -> N
 
 
 async def _carry_out(stage: Stage, kind: FaultKind, chance: Random, log: Log) -> None:
-    began = time.monotonic()
-    sys.stderr.write(f"{datetime.now(UTC):%H:%M:%S} {kind.name}\n")
-    try:
-        async with asyncio.timeout(LONGEST_SECONDS):
-            done = await kind.act(stage, chance)
-    except Unkept as seen:
-        log.unkept.append(f"{kind.name}: {seen}")
-        done = True
-    except Exception as error:  # noqa: BLE001 - a fault that fails is told with the verdict, and the run goes on
-        log.broken.append(f"{kind.name}: {type(error).__name__}: {error}")
-        return
-    if done is False:
-        log.missed[kind.name] += 1
-    else:
-        log.struck.append(Struck(kind.name, kind.domain, began, time.monotonic()))
+    async with stage.calm.work():
+        began = time.monotonic()
+        sys.stderr.write(f"{datetime.now(UTC):%H:%M:%S} {kind.name}\n")
+        try:
+            async with asyncio.timeout(LONGEST_SECONDS):
+                done = await kind.act(stage, chance)
+        except Unkept as seen:
+            log.unkept.append(f"{kind.name}: {seen}")
+            done = True
+        except Exception as error:  # noqa: BLE001 - a fault that fails is told with the verdict, and the run goes on
+            log.broken.append(f"{kind.name}: {type(error).__name__}: {error}")
+            return
+        if done is False:
+            log.missed[kind.name] += 1
+        else:
+            log.struck.append(Struck(kind.name, kind.domain, began, time.monotonic()))

@@ -15,6 +15,7 @@ from uuid import uuid4
 from tests.acceptance.clients import consumed_offsets, log_ends
 from tests.acceptance.scene import Scene
 from tests.acceptance.worker_process import worker_settings
+from tests.faults.calm import Calm
 from tests.faults.cluster import REPLICAS, Cluster
 from tests.faults.fleet import Fleet, Slot
 from tests.faults.ledger import Delivery
@@ -50,6 +51,7 @@ class Stage:
     bulk: str | None = None
     """The second topic of commands, if there is one."""
     past: Past = field(default_factory=Past)
+    calm: Calm = field(default_factory=Calm)
     load: Load | None = None
     """Once it is known."""
 
@@ -67,7 +69,7 @@ class Stage:
 
     @property
     def proxies(self) -> tuple[Proxy, ...]:
-        """All there are."""
+        """Every proxy, to brokers and to Postgres."""
         return (*self.kafka_proxies, *self.postgres_proxies)
 
     def postgres_of(self, slot: Slot) -> PostgresProxy:

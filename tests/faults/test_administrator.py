@@ -1,18 +1,26 @@
 """What is done to a log of commands waits for its moment, and tells what it has seen."""
 
+import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from random import Random
+from threading import Barrier
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tests.faults import administrator
-from tests.faults.administrator import cut_off, made_anew, removed_unread
+from tests.faults import administrator, calm, schedule
+from tests.faults.administrator import Place, cut_off, made_anew, removed_unread
+from tests.faults.calm import Calm
+from tests.faults.kinds import Domain, FaultKind
 from tests.faults.ledger import Sent
 from tests.faults.past import Past
+from tests.faults.schedule import Log, Strike, play
+from tests.pace import patience
 from tests.providers import Unavailable
+from tests.waiting import SECONDS
 
 
 class Ground:
@@ -21,7 +29,7 @@ class Ground:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ended, self.answered, self.end, self.begin = True, 8, 50, 0
         self.row = {"partition": 0, "next_offset": 8}
-        self.past = Past()
+        self.past, self.calm, self.carries_out = Past(), Calm(), True
         self.is_whole, self.left_at = True, 50
         self.did: list[tuple[str, ...]] = []
         self.seen: list[bool] = []
@@ -30,9 +38,11 @@ class Ground:
             "log_ends": lambda *_: {0: self.end},
             "_held": lambda *_: [Sent(0, n, n) for n in range(self.end)],
             "_command": self._command,
-            "_places_that_tell": lambda *_: {"lanes list": self._told},
+            "_places_that_tell": lambda _, __, lost: {"lanes list": lambda: self._told() is (lost is not None)},
             "_places_that_tell_of_blocks": lambda *_: {"lanes list": self._told},
             "_listed": lambda _: (0, {"a lane": {"state": "done"}}),
+            "PATIENCE_SECONDS": 0.1,
+            "CALM_SECONDS": 0.2,
             "DONE_SECONDS": 0.2,
             "MOMENT_SECONDS": 0.2,
         }.items():
@@ -40,7 +50,7 @@ class Ground:
 
     def _command(self, _: object, *arguments: str) -> Any:
         self.did.append(arguments)
-        return SimpleNamespace(returncode=0, stdout="")
+        return SimpleNamespace(returncode=0 if self.carries_out else 1, stdout="")
 
     def _told(self) -> bool:
         """What needs a person, until one has seen to it."""
@@ -73,6 +83,8 @@ class Ground:
 
         return SimpleNamespace(
             past=self.past,
+            calm=self.calm,
+            fallen=list,
             partitions=1,
             sources=("commands",),
             source=lambda _: "commands",
@@ -153,9 +165,116 @@ async def test_who_says_nothing_of_a_loss_is_written_down(ground: Ground, monkey
 async def test_who_does_not_cease_to_speak_of_a_loss_is_written_down(
     ground: Ground, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(administrator, "_places_that_tell", lambda *_: {"/metrics": lambda: True})
+    monkeypatch.setattr(administrator, "_places_that_tell", lambda _, __, lost: {"/metrics": lambda: lost is not None})
     assert await removed_unread(ground.stage(), Random(1))
     assert ground.past.untold == ["/metrics should say no more what commands/0 has lost, since it is acknowledged"]
+
+
+@pytest.mark.parametrize("act", [removed_unread, made_anew, cut_off])
+async def test_an_act_in_which_nobody_says_anything_comes_to_its_end(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch, act: Any
+) -> None:
+    # As much longer than one wait as it is in a run.
+    longest = schedule.LONGEST_SECONDS / calm.CALM_SECONDS * 0.2
+    silent = {where: lambda: False for where in ("lanes list", "/readyz", "/metrics")}
+    for name in ("_places_that_tell", "_places_that_tell_of_blocks"):
+        monkeypatch.setattr(administrator, name, lambda *_: silent)
+    monkeypatch.setattr(schedule, "LONGEST_SECONDS", longest)
+    assert (await played(ground, act)).broken == []
+    assert [told.partition(" should ")[0] for told in ground.past.untold] == [*silent]
+
+
+async def test_all_places_are_looked_at_at_once(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(administrator, "PATIENCE_SECONDS", patience(SECONDS))
+    together = Barrier(3, timeout=patience(SECONDS))
+
+    def look() -> bool:
+        together.wait()
+        return True
+
+    monkeypatch.setattr(administrator, "_places_that_tell", lambda *_: dict.fromkeys(("a", "b", "c"), look))
+    assert await removed_unread(ground.stage(), Random(1))
+    assert ground.past.untold == []
+
+
+async def test_a_command_that_does_not_come_to_its_end_is_written_down(ground: Ground) -> None:
+    ground.carries_out = False
+    log = await played(ground, removed_unread)
+    assert (log.broken, log.counts()) == ([], {"act": 1})
+    assert ground.past.untold == ["effective-worker lanes acknowledge commands/0 --yes should come to its end"]
+
+
+async def test_nothing_is_said_of_who_is_hurt_by_others_all_the_time(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calm, "OTHERS_SECONDS", 0.2)
+    monkeypatch.setattr(administrator, "_places_that_tell", lambda *_: {"/readyz": lambda: False})
+    async with ground.calm.work():
+        log = await played(ground, removed_unread)
+    assert ground.past.untold == []
+    [failed] = log.broken
+    assert failed.startswith("act: TimeoutError: other faults do not come to their end, before /readyz should say")
+
+
+async def test_who_speaks_once_the_others_are_over_is_in_time(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    others = ground.calm.work()
+    is_over = False
+
+    def say(_: object, __: object, lost: range | None) -> Any:
+        return {"/readyz": lambda: is_over or lost is None}
+
+    async def end_others(seconds: float) -> None:
+        nonlocal is_over
+        await asyncio.sleep(seconds)
+        is_over = True
+        await others.__aexit__(None, None, None)
+
+    monkeypatch.setattr(administrator, "_places_that_tell", say)
+    await others.__aenter__()
+    _, log = await asyncio.gather(end_others(0.5), played(ground, removed_unread))
+    assert (ground.past.untold, log.broken) == ([], [])
+
+
+async def played(ground: Ground, act: Any) -> Log:
+    log = Log()
+    kind = FaultKind("act", Domain.BROKER, act)
+    await play(ground.stage(), iter([Strike((kind,), 0.1, "1/1")]), time.monotonic() + 0.05, log)
+    return log
+
+
+# --- where a loss is told ---------------------------------------------------------------------------------------------
+
+LOST = range(8, 11)
+SAYS = "partition 0 has lost commands before they were answered, at offsets 8 to 10: see lanes show"
+
+
+class Told:
+    """What a loss of the offsets 8 to 10 comes to, everywhere: instead of a stage, and of the command."""
+
+    def __init__(self, ranges: list[tuple[int, int]], reason: str, count: float) -> None:
+        lost = [{"from_offset": begin, "to_offset": end, "acknowledged_at": None} for begin, end in ranges]
+        self.listed = (int(bool(lost)), {Place("commands", 0): {"lost": lost}})
+        metrics = f"# TYPE {administrator.LOSSES} gauge\n{administrator.LOSSES} {count}\n"
+        worker = SimpleNamespace(probe=lambda _: (200, {"reason": reason}), metrics=lambda: metrics)
+        self.fleet = SimpleNamespace(slots=[SimpleNamespace(worker=worker)])
+
+
+@pytest.mark.parametrize(
+    ("told", "says_it", "says_nothing"),
+    [
+        (Told([(8, 10)], SAYS, 1.0), True, False),
+        (Told([], "partitions assigned", 0.0), False, True),
+        (Told([(8, 100)], SAYS.replace("10", "100"), 10.0), False, False),
+    ],
+    ids=["the loss", "none", "another"],
+)
+def test_a_loss_is_told_as_it_is_or_not_at_all(
+    monkeypatch: pytest.MonkeyPatch, told: Any, says_it: bool, says_nothing: bool
+) -> None:
+    monkeypatch.setattr(administrator, "_listed", lambda stage: stage.listed)
+    for lost, wanted in ((LOST, says_it), (None, says_nothing)):
+        places = administrator._places_that_tell(told, Place("commands", 0), lost)
+        assert {where: look() for where, look in places.items()} == dict.fromkeys(places, wanted)
 
 
 # --- made anew --------------------------------------------------------------------------------------------------------
@@ -193,7 +312,7 @@ async def test_a_lane_that_does_not_start_when_it_is_mended_is_written_down(
 ) -> None:
     monkeypatch.setattr(administrator, "_listed", lambda _: (0, {"a lane": {"state": "ordered"}}))
     assert await made_anew(ground.stage(), Random(1))
-    assert ground.past.untold == ["a lane does not start, which was mended from-start"]
+    assert ground.past.untold == ["every lane should start, since it is mended from-start"]
 
 
 # --- cut --------------------------------------------------------------------------------------------------------------

@@ -11,11 +11,13 @@ from typing import Any, Final
 import jwt
 import pytest
 
-from tests.faults import one_worker
+from tests.faults import calm, one_worker
+from tests.faults.calm import Calm
 from tests.faults.kinds import Domain, FaultKind
 from tests.faults.ledger import Command
 from tests.faults.load import Writer
 from tests.faults.one_worker import DAYS_AHEAD, LIMIT_SECONDS, a_month_ahead, without_postgres
+from tests.faults.past import Past
 from tests.faults.rules import Unkept
 from tests.faults.schedule import Log, Strike, play
 from tests.faults.worker import DAY_SECONDS, faulty, make_otherwise
@@ -33,32 +35,37 @@ DOUBTS: Final = {
 class Life:
     """Instead of a process: what it says and logs."""
 
-    def __init__(self, *said: dict[str, Any], logs: tuple[str, ...] = ()) -> None:
+    def __init__(self, *said: dict[str, Any], logs: tuple[str, ...] = (), later: tuple[str, ...] = ()) -> None:
         self._said = list(said) or [{}]
         self._logs = logs
+        self._later = later
+        """What it logs after its first word."""
         self.is_killed = False
 
     def probe(self, _: str) -> tuple[int, Any]:
+        self._logs, self._later = self._logs + self._later, ()
         return 200, self._said.pop(0) if len(self._said) > 1 else self._said[0]
 
     def events(self, event: str) -> list[dict[str, Any]]:
-        return [{"event": event}] if event in self._logs else []
+        return [{"event": each} for each in self._logs if each == event]
 
     def kill(self) -> None:
         self.is_killed = True
 
 
 class Stage:
-    """One worker, which is always ready, and what was done to it."""
+    """One worker, which is always ready, or not once it was cut off, and what was done to it."""
 
-    def __init__(self, life: Life, *, runs: bool = True) -> None:
+    def __init__(self, life: Life, *, runs: bool = True, joins: bool = True) -> None:
+        self._joins, self.calm, self.past = joins, Calm(), Past()
         self.usual, self.odd = Life(), life
         self.started: dict[str, float] = {}
         self.cuts: list[str] = []
         self.slot = SimpleNamespace(
             name="worker 1", wanted=True, runs=runs, worker=self.usual, start=self._start, is_ready=lambda: True
         )
-        self.fleet = SimpleNamespace(slots=[self.slot], ready=self._ready, count_end=lambda _: None)
+        # Whichever is chosen of the two.
+        self.fleet = SimpleNamespace(slots=[self.slot] * 2, ready=self._ready, count_end=lambda _: None)
 
     def _start(self, **otherwise: float) -> None:
         assert self.usual.is_killed
@@ -66,7 +73,7 @@ class Stage:
         self.started, self.slot.worker = otherwise, self.odd
 
     async def _ready(self, *_: object) -> bool:
-        return True
+        return self._joins or not self.cuts
 
     def postgres_of(self, slot: object) -> Any:
         assert slot is self.slot
@@ -87,8 +94,9 @@ class Stage:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("START", "LEAVE", "TAKE_OVER", "SAY"):
+    for name in ("START", "LEAVE", "TAKE_OVER", "SAY", "CALM"):
         monkeypatch.setattr(one_worker, f"{name}_SECONDS", 0.3)
+    monkeypatch.setattr(calm, "OTHERS_SECONDS", 0.3)
     for name in ("LOOK", "RETENTION"):
         monkeypatch.setattr(one_worker, f"{name}_SECONDS", 0.01)
 
@@ -104,7 +112,8 @@ def others_answer(monkeypatch: pytest.MonkeyPatch, *settled: int) -> None:
 
 
 async def strike(act: Any, stage: Any) -> bool:
-    done: bool = await act(stage, Random(1))
+    async with stage.calm.work():
+        done: bool = await act(stage, Random(1))
     return done
 
 
@@ -140,10 +149,53 @@ async def test_who_has_no_partitions_has_none_to_lose() -> None:
     assert stage.is_undone
 
 
-async def test_a_moment_in_which_nobody_answers_for_it_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_worker_that_nobody_answers_for_breaks_a_promise(monkeypatch: pytest.MonkeyPatch) -> None:
     others_answer(monkeypatch, 5, 10)  # what was decided is published, and nothing further
     stage = Stage(Life(LANES, OUT, logs=("leaving_group",)))
+    with pytest.raises(Unkept, match="worker 1 was out of its group, and nobody took its partitions"):
+        await strike(without_postgres, stage)
+    assert stage.is_undone
+
+
+async def test_a_moment_in_which_a_log_is_changed_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    others_answer(monkeypatch, 5, 10)
+    stage = Stage(Life(LANES, OUT, logs=("leaving_group",)))
+    async with stage.past.one:
+        assert not await strike(without_postgres, stage)
+    assert stage.is_undone
+
+
+async def test_a_worker_that_is_the_only_one_has_nobody_to_answer_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    others_answer(monkeypatch, 5, 10)
+    stage = Stage(Life(LANES, OUT, logs=("leaving_group",)))
+    del stage.fleet.slots[1]
     assert not await strike(without_postgres, stage)
+    assert stage.is_undone
+
+
+async def test_who_does_not_join_again_breaks_a_promise(monkeypatch: pytest.MonkeyPatch) -> None:
+    others_answer(monkeypatch, 5, 10, 11)
+    stage = Stage(Life(LANES, OUT, logs=("leaving_group",)), joins=False)
+    with pytest.raises(Unkept, match="worker 1 heard Postgres for 0 s, and did not join again"):
+        await strike(without_postgres, stage)
+    assert stage.is_undone
+
+
+async def test_who_is_in_its_group_again_and_is_not_ready_has_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    others_answer(monkeypatch, 5, 10, 11)
+    stage = Stage(Life(LANES, OUT, LANES, logs=("leaving_group",)), joins=False)
+    assert not await strike(without_postgres, stage)
+    assert stage.is_undone
+
+
+@pytest.mark.parametrize(("joins", "settled"), [(True, (5, 10)), (False, (5, 10, 11))])
+async def test_a_moment_in_which_others_are_hurt_too_is_none(
+    monkeypatch: pytest.MonkeyPatch, joins: bool, settled: tuple[int, ...]
+) -> None:
+    others_answer(monkeypatch, *settled)
+    stage = Stage(Life(LANES, OUT, logs=("leaving_group",)), joins=joins)
+    async with stage.calm.work():
+        assert not await strike(without_postgres, stage)
     assert stage.is_undone
 
 
@@ -171,6 +223,7 @@ async def test_who_doubts_its_clock_has_had_its_moment() -> None:
     [
         pytest.param(Life({"reason": ""}), id="silent"),
         pytest.param(Life(DOUBTS), id="not in the log"),
+        pytest.param(Life({"reason": ""}, logs=("retention_failed",)), id="it failed before it was ready"),
         pytest.param(Life({**DOUBTS, "reason": ""}, logs=("records_not_retired",)), id="not in the reason"),
     ],
 )
@@ -181,9 +234,9 @@ async def test_who_is_silent_breaks_a_promise(life: Life) -> None:
     assert stage.is_undone
 
 
-@pytest.mark.parametrize(("logs", "runs"), [(("retention_failed",), True), ((), False)])
-async def test_who_could_not_ask_for_the_time_has_had_no_moment(logs: tuple[str, ...], runs: bool) -> None:
-    stage = Stage(Life({"reason": ""}, logs=logs), runs=runs)
+@pytest.mark.parametrize(("later", "runs"), [(("retention_failed",), True), ((), False)])
+async def test_who_could_not_ask_for_the_time_has_had_no_moment(later: tuple[str, ...], runs: bool) -> None:
+    stage = Stage(Life({"reason": ""}, later=later), runs=runs)
     assert not await strike(a_month_ahead, stage)
     assert stage.is_undone
 
@@ -195,7 +248,7 @@ async def test_what_a_fault_saw_is_told_and_is_no_failure_of_the_harness() -> No
     async def act(_: object, __: Random) -> None:
         raise Unkept("worker 1 kept its partitions")
 
-    stage: Any = SimpleNamespace(fallen=list)
+    stage: Any = SimpleNamespace(fallen=list, calm=Calm())
     log = Log()
     await play(
         stage, iter([Strike((FaultKind("away", Domain.WORKER, act),), 1.0, "1/1")]), time.monotonic() + 0.01, log

@@ -19,6 +19,7 @@ import pytest
 
 from tests.acceptance.clients import Record
 from tests.faults.__main__ import DOUBLED_EVERY, Attempt, main, once, parsed
+from tests.faults.calm import Calm
 from tests.faults.catch_up import CATCH_UP_SECONDS, STANDING_SECONDS, CatchUp, Metronome, follow
 from tests.faults.checker import Report, Violation, check
 from tests.faults.cluster import Node, Ports
@@ -401,7 +402,7 @@ async def test_the_schedule_ends_when_a_server_has_fallen(fallen: list[str]) -> 
     async def act(_: object, __: Random) -> None:
         await asyncio.sleep(0)
 
-    stage: Any = SimpleNamespace(fallen=lambda: fallen)
+    stage: Any = SimpleNamespace(fallen=lambda: fallen, calm=Calm())
     strike = Strike((FaultKind("nothing", Domain.WORKER, act),), 1.0, "1/1")
     log = Log()
     await play(stage, iter([strike]), time.monotonic() + 0.01, log)

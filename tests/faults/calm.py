@@ -1,0 +1,63 @@
+"""Quiet when it is needed: what was promised is judged while nothing else hurts anybody."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from worker.embedded.processes import until
+
+OTHERS_SECONDS: Final = 100.0
+"""More than a fault goes on for that asks for no quiet itself."""
+CALM_SECONDS: Final = 60.0
+"""Longer than any fault lets a worker or a person wait once it is over, back-off included."""
+
+
+class Calm:
+    """How many faults are at work, and how many of those only wait to see what was promised."""
+
+    def __init__(self) -> None:
+        self._at_work = 0
+        self._asking = 0
+        self._over = asyncio.Event()
+        self._over.set()
+
+    async def over(self) -> None:
+        """Wait until nobody asks for quiet."""
+        while self._asking:
+            await self._over.wait()
+
+    @asynccontextmanager
+    async def work(self) -> AsyncIterator[None]:
+        """A fault is at work, which does not begin while somebody asks for quiet."""
+        await self.over()
+        self._at_work += 1
+        try:
+            yield
+        finally:
+            self._at_work -= 1
+
+    @asynccontextmanager
+    async def asked(self) -> AsyncIterator[bool]:
+        """No other fault begins; whether all came to their end within ``OTHERS_SECONDS``, but those that ask too.
+
+        A time that is long enough for one fault is not for a row of them, and rows have no end: so the others wait.
+        """
+        self._asking += 1
+        self._over.clear()
+        try:
+            yield await self._comes()
+        finally:
+            self._asking -= 1
+            if not self._asking:
+                self._over.set()
+
+    async def _comes(self) -> bool:
+        async def has_come() -> bool:
+            return self._at_work <= self._asking
+
+        try:
+            await until(has_come, OTHERS_SECONDS)
+        except TimeoutError:
+            return False
+        return True
