@@ -13,7 +13,7 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.helpers import create_ssl_context
 from aiokafka.partitioner import murmur2
 from aiokafka.protocol.commit import OffsetFetchRequest
-from aiokafka.protocol.group import JoinGroupRequest
+from aiokafka.protocol.group import HeartbeatRequest, JoinGroupRequest, SyncGroupRequest
 
 from worker.connection import mend_sending
 from worker.errors import KAFKA_ERRORS, DependencyAway, WorkerError
@@ -158,6 +158,9 @@ class Seat:
     aiokafka sends that id with joins only, and does not know the error for who has lost the place (DESIGN 6): it would
     join again as a stranger, and so take the place back, for ever. Here it joins as the member that it was, which the
     broker refuses, and nothing more is asked of the group.
+
+    A coordinator that is none any more, since it stood still, may give out a member's id that its successor does not
+    know, and refuses in the same way. So, once, an id by which nothing was answered yet proves no later comer.
     """
 
     def __init__(self, consumer: AIOKafkaConsumer) -> None:
@@ -165,6 +168,8 @@ class Seat:
         coordinator = consumer._coordinator
         self._instance_id: str = coordinator._group_instance_id or ""
         self._member_id: str = JoinGroupRequest.UNKNOWN_MEMBER_ID
+        self._doubtful = True
+        """Whether nothing was answered yet that proves the place to be this member's."""
         self._taken = False
         self._send = coordinator._send_req
         if self._instance_id:
@@ -179,17 +184,20 @@ class Seat:
         if self._taken:
             raise _Fenced
         joins = isinstance(request, JoinGroupRequest)
-        if joins and not request._member_id:
+        if joins:
             request._member_id = self._member_id
         answer = await self._send(request)
         codes = set(errors_of(answer))
         if _FENCED_INSTANCE_ID in codes:
-            self._taken = True
+            self._taken = not (joins and self._member_id and self._doubtful)
+            self._member_id, self._doubtful = JoinGroupRequest.UNKNOWN_MEMBER_ID, False
             raise _Fenced
         if joins and not codes:
             self._member_id = answer.member_id
         elif joins and kafka_errors.UnknownMemberIdError.errno in codes:
             self._member_id = JoinGroupRequest.UNKNOWN_MEMBER_ID  # nobody has the place: it is free to be taken
+        elif isinstance(request, HeartbeatRequest | SyncGroupRequest) and not codes:
+            self._doubtful = False
         return answer
 
 

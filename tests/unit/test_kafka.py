@@ -154,6 +154,34 @@ async def test_who_joins_again_does_so_as_the_member_that_it_was() -> None:
     member.seat.check()
 
 
+@pytest.mark.parametrize("others", [[], [(SYNC, SyncGroupResponse_v3(0, 16, b""))]], ids=["at once", "not told"])
+async def test_an_id_that_only_a_former_coordinator_knows_is_no_later_comer_but_once(others: Any) -> None:
+    member = StaticMember()
+    await member.ask(join(), joined("pod-0-a"))
+    for request, answer in others:
+        await member.ask(request, answer)
+    with pytest.raises(kafka.KafkaError):
+        await member.ask(join("pod-0-a"), joined("", FENCED))
+    member.seat.check()
+    await member.ask(join("pod-0-a"), joined("pod-0-b"))
+    assert member.asked_as[-1] == ""
+    with pytest.raises(kafka.KafkaError):
+        await member.ask(join("pod-0-b"), joined("", FENCED))
+    with pytest.raises(InstanceTaken):
+        member.seat.check()
+
+
+@pytest.mark.parametrize("proof", [(SYNC, SyncGroupResponse_v3(0, 0, b"")), (HEARTBEAT, HeartbeatResponse_v1(0, 0))])
+async def test_who_was_a_member_and_is_fenced_has_lost_its_place(proof: Any) -> None:
+    member = StaticMember()
+    await member.ask(join(), joined("pod-0-a"))
+    await member.ask(*proof)
+    with pytest.raises(kafka.KafkaError):
+        await member.ask(join("pod-0-a"), joined("", FENCED))
+    with pytest.raises(InstanceTaken):
+        member.seat.check()
+
+
 async def test_who_is_no_member_any_more_joins_as_a_stranger() -> None:
     member = StaticMember()
     await member.ask(join(), joined("pod-0-a"))
