@@ -77,7 +77,7 @@ async def made_anew(stage: Stage, chance: Random) -> bool:
         topic = chance.choice(stage.sources)
         async with _all_answered(stage) as is_answered:
             decided = await asyncio.to_thread(_decided, stage, topic) if is_answered else None
-            if not decided or not await _is_whole(stage):
+            if not decided:
                 return False
             await _replaced(stage, topic)
         what = f"say that {topic} waits for a person"
@@ -97,7 +97,7 @@ async def cut_off(stage: Stage, chance: Random) -> bool:
     place = Place(stage.source(partition), partition)
     async with stage.past.one, _all_answered(stage) as is_answered:
         decided = await asyncio.to_thread(_decided, stage, place.topic) if is_answered else ()
-        if place not in decided or not await _is_whole(stage):
+        if place not in decided:
             return False
         stage.past.sent += await asyncio.to_thread(_held, stage, place.topic, partition)
         end = await stage.cluster.lose_end(place.topic, partition, count)
@@ -130,12 +130,17 @@ async def _replaced(stage: Stage, topic: str) -> None:
 
 @asynccontextmanager
 async def _all_answered(stage: Stage) -> AsyncIterator[bool]:
-    """A pause of the load; whether all that was sent before is answered."""
+    """A pause of the load; whether all that was sent before is answered, and every broker is well.
+
+    Other faults are held back until then: among them that moment hardly ever comes.
+    """
     load = stage.load
     assert load is not None
-    taken = await asyncio.to_thread(load.pause, MOMENT_SECONDS)
     try:
-        yield taken and await _came(lambda: not stage.left(), MOMENT_SECONDS)
+        async with stage.calm.asked() as is_calm:
+            taken = is_calm and await asyncio.to_thread(load.pause, MOMENT_SECONDS)
+            is_answered = taken and await _came(lambda: not stage.left(), MOMENT_SECONDS) and await _is_whole(stage)
+        yield is_answered
     finally:
         load.resume()
 
