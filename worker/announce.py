@@ -51,7 +51,7 @@ class ImportLane(Value, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Announced:
-    """How many events were published now, how many are still waiting, and what they wait for (``None`` for nothing).
+    """The numbers of events published now and still waiting, and what those wait for (``None`` for nothing).
 
     ``unmarked``: why it is not known whether the database is older than what was announced; ``None`` if it is known.
     """

@@ -169,7 +169,7 @@ class ClientStuck(WorkerError):
 
 
 DEPENDENCIES = ("postgres", "kafka", "descriptors")
-"""What a lane that has started has found there (``DependencyAway.dependency``).
+"""The dependencies that a lane which has started has found there (``DependencyAway.dependency``).
 
 Not the clock: it is taken for right until the broker refuses what it says, and a start proves nothing of it.
 """

@@ -169,7 +169,7 @@ class Seat:
         self._instance_id: str = coordinator._group_instance_id or ""
         self._member_id: str = JoinGroupRequest.UNKNOWN_MEMBER_ID
         self._doubtful = True
-        """Whether nothing was answered yet that proves the place to be this member's."""
+        """True until something is answered that proves the place to be this member's."""
         self._taken = False
         self._send = coordinator._send_req
         if self._instance_id:

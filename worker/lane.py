@@ -661,7 +661,7 @@ class Lane:
         self._over()
 
     def _taken(self, written: Sequence[Message]) -> None:
-        """What a topic of ours takes speaks for the clock; what a sender's takes is its owner's to set."""
+        """Count what a topic of ours takes for the clock; what a sender's takes is its owner's to set."""
         if any(message.partition is None for message in written):
             self._tools.stamps.taken()
 
@@ -697,7 +697,7 @@ class Lane:
         return committed == following
 
     def _missing(self, unknown: Unpublished) -> DependencyAway:
-        """What a publication needs and had not."""
+        """Name what a publication needs and had not."""
         if isinstance(unknown, StampsRefused):
             self._tools.stamps.refused()
             return ClockRefused()

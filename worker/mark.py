@@ -1,4 +1,4 @@
-"""How far imports have announced, as Kafka knows it: an offset of a group of their own (DESIGN 2, Imports).
+"""The mark of how far imports have announced, kept in Kafka: an offset of a group of their own (DESIGN 2, Imports).
 
 A database that is put back to an older state has forgotten what was announced of it; what stands beside the topic has
 not. So an import can tell, and says no number twice.
@@ -59,7 +59,7 @@ def group_of(settings: Settings) -> str:
 
 
 def mark_of(offset: int, metadata: str | None) -> Mark | None:
-    """What a committed offset says; ``None`` if there is none, or if it was not an import that committed it.
+    """Read what a committed offset says; ``None`` if there is none, or if it was not an import that committed it.
 
     The sequence stands in the metadata as well: who copies a group to another cluster translates its offset.
     """
@@ -84,7 +84,7 @@ async def write_mark(settings: Settings, mark: Mark) -> None:
 
 
 async def may_mark(settings: Settings) -> bool | None:
-    """Whether the group may be committed to; ``None`` where the broker does not say. Raises ``DependencyAway``.
+    """Tell whether the group may be committed to; ``None`` where the broker does not say. Raises ``DependencyAway``.
 
     The right on the topic is not looked at.
     """

@@ -87,7 +87,7 @@ class Hold(Value, frozen=True):
     owner: UUID
     next_offset: int
     place: tuple[int, int] | None = None
-    """Where its last version was written (its ``ctid``), as far as is known."""
+    """The place of its last version (its ``ctid``), as far as is known."""
 
 
 @dataclass(frozen=True, slots=True)

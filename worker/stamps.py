@@ -1,4 +1,4 @@
-"""Whether the broker takes the moments that this machine's clock puts on records (DESIGN 2, *Out of the group*)."""
+"""The broker's opinion of the moments that this machine's clock puts on records (DESIGN 2, *Out of the group*)."""
 
 from collections.abc import Callable
 from typing import Final

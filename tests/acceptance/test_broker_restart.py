@@ -49,7 +49,7 @@ def test_the_broker_stopped_and_killed_under_load(scene: Scene) -> None:
 
 @pytest.mark.slow(
     why="the drain of a worker that nobody answers, and another start of the broker: 26 s",
-    instead="tests/unit/test_lane.py::test_a_lane_told_to_drain_while_kafka_is_away_lets_go_and_does_not_spin",
+    instead="tests/unit/test_lane.py::test_a_lane_told_to_drain_while_nothing_is_published_lets_go_and_does_not_spin",
 )
 def test_a_worker_may_be_stopped_while_the_broker_is_away(scene: Scene) -> None:
     load = Load(scene, scene.new_tokens(1000))

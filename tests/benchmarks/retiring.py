@@ -1,4 +1,4 @@
-"""Whether retention keeps pace with a full load: as many records are due as come, and the record must not grow.
+"""Retention beside a full load: as many records are due as come, and the record must not grow.
 
 What is due stands in the record beforehand, as that of lanes which nobody works on any more: the shortest time that a
 record is kept is a day.
@@ -50,7 +50,7 @@ WHERE schemaname = 'public' AND relname = 'command_record'
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What had been written to the record and taken out of it at a moment, in seconds of the monotonic clock."""
+    """The records written and retired up to a moment, in seconds of the monotonic clock."""
 
     at: float
     written: int

@@ -23,7 +23,7 @@ SHOWN_LOG: Final = 4000
 """Characters of the end of a subject's log, for an error."""
 
 Beside = Callable[[TopicNames], AbstractAsyncContextManager[None]]
-"""What goes on beside a worker from when it is let go on the backlog to when it is through."""
+"""Something that goes on beside a worker, from when it is let go on the backlog to when it is through."""
 
 
 def nothing(_: TopicNames) -> AbstractAsyncContextManager[None]:

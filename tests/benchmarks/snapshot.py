@@ -1,4 +1,4 @@
-"""What a snapshot costs that somebody holds for an hour or more: a dump, or a transaction that was forgotten.
+"""The cost of a snapshot that somebody holds for an hour or more: a dump, or a transaction that was forgotten.
 
 Every batch updates its lane's row, and no version of it may go while the snapshot is held. As many as an hour of
 batches would leave are made here at once, so that nobody need wait for an hour.

@@ -20,22 +20,22 @@ from tests.acceptance.worker_process import ROOT
 from tests.faults.calm import CALM_SECONDS
 from tests.faults.ledger import Sent, sent
 from tests.faults.stage import Stage
+from tests.faults.within import within
 from tests.providers import Unavailable
 from tests.waiting import run_to_end
-from worker.embedded.processes import until
 
 FEWEST_UNREAD: Final = 2
 MOST_UNREAD: Final = 40
 MOST_CUT: Final = 3
 """In record batches."""
 MOMENT_SECONDS: Final = 15.0
-"""How long the moment is waited for."""
+"""The longest wait for the moment of a fault."""
 AT_WORK: Final = frozenset({"new", "done", "behind"})
 """The states of a lane that needs nobody."""
 PATIENCE_SECONDS: Final = 30.0
-"""How long what was promised may take among other faults; after that they are held back, and it is judged."""
+"""The time for what was promised among other faults; after that they are held back, and it is judged."""
 DONE_SECONDS: Final = 60.0
-"""How long the harness tries to do what it does itself."""
+"""The time that the harness gives what it does itself."""
 LOSSES: Final = "effective_worker_unacknowledged_losses"
 
 
@@ -87,7 +87,7 @@ async def made_anew(stage: Stage, chance: Random) -> bool:
 
 
 async def cut_off(stage: Stage, chance: Random) -> bool:
-    """What was answered is gone from the end of a log, whose offsets others will have: who decided on it waits.
+    """Lose answered commands at the end of a log, whose offsets others will have: who decided on it waits.
 
     As after an unclean election: acknowledged records are in no log any more.
     """
@@ -192,7 +192,7 @@ def _answered(stage: Stage, place: Place) -> int | None:
 
 
 def _held(stage: Stage, topic: str, only: int | None = None) -> list[Sent]:
-    """What stands in the logs of a topic, or in that of one partition."""
+    """Read the logs of a topic, or that of one partition."""
     return [sent(record) for record in stream_to_end(stage.scene.kafka.bootstrap, topic, only=only)]
 
 
@@ -200,7 +200,7 @@ def _held(stage: Stage, topic: str, only: int | None = None) -> list[Sent]:
 
 
 def _places_that_tell(stage: Stage, place: Place, lost: range | None) -> Mapping[str, Callable[[], bool]]:
-    """Where a person finds out what was lost, and how to see whether that, or ``None``, is what stands there."""
+    """The places that tell a person what was lost, each with a look at whether it says that, or ``None``."""
 
     def listed() -> bool:
         code, lanes = _listed(stage)
@@ -230,7 +230,7 @@ def _measured(text: str, name: str) -> float:
 
 
 def _places_that_tell_of_blocks(stage: Stage, places: Collection[Place]) -> Mapping[str, Callable[[], bool]]:
-    """Where a person finds out that these lanes do not start, and how to see whether it stands there."""
+    """The places that tell a person that these lanes do not start, each with a look at whether it says so."""
 
     def written() -> bool:
         rows = stage.scene.rows("SELECT topic, partition FROM lane WHERE blocked IS NOT NULL")
@@ -265,7 +265,7 @@ async def _require(stage: Stage, told: Mapping[str, Callable[[], bool]], what: s
 
 
 async def _not_come(told: Mapping[str, Callable[[], bool]], seconds: float) -> list[str]:
-    """Where it is not seen within that time."""
+    """Name the places in which it is not seen within that time."""
     came = await asyncio.gather(*(_came(look, seconds) for look in told.values()))
     return [where for where, is_seen in zip(told, came, strict=True) if not is_seen]
 
@@ -278,7 +278,7 @@ def _listed(stage: Stage) -> tuple[int, Mapping[Place, Mapping[str, Any]]]:
 
 
 def _reasons(stage: Stage) -> list[str]:
-    """What the workers say of their health. Raises ``OSError`` if one says nothing."""
+    """Ask the workers for the reasons of their health. Raises ``OSError`` if one says nothing."""
     documents = [slot.worker.probe("/readyz")[1] for slot in stage.fleet.slots]
     if None in documents:
         raise ConnectionError("a worker is not there")
@@ -307,11 +307,11 @@ _HURT: Final = (
     *(KafkaException, asyncpg.PostgresError, asyncpg.InterfaceError, OSError),
     *(AssertionError, LookupError, ValueError),
 )
-"""What a look may fail of while another fault is at work."""
+"""The errors of a look while another fault is at work."""
 
 
 async def _came(look: Callable[[], bool], seconds: float | None = None) -> bool:
-    """Whether it is seen within that time (``DONE_SECONDS``)."""
+    """Tell whether it is seen within that time (``DONE_SECONDS``)."""
 
     async def holds() -> bool:
         try:
@@ -319,8 +319,4 @@ async def _came(look: Callable[[], bool], seconds: float | None = None) -> bool:
         except _HURT:
             return False
 
-    try:
-        await until(holds, DONE_SECONDS if seconds is None else seconds)
-    except TimeoutError:
-        return False
-    return True
+    return await within(DONE_SECONDS if seconds is None else seconds, holds)

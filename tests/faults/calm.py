@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
-from worker.embedded.processes import until
+from tests.faults.within import within
 
 OTHERS_SECONDS: Final = 100.0
 """More than a fault goes on for that asks for no quiet itself."""
@@ -14,7 +14,7 @@ CALM_SECONDS: Final = 60.0
 
 
 class Calm:
-    """How many faults are at work, and how many of those only wait to see what was promised."""
+    """Counts the faults at work, and those of them that only wait to see what was promised."""
 
     def __init__(self) -> None:
         self._at_work = 0
@@ -56,8 +56,4 @@ class Calm:
         async def has_come() -> bool:
             return self._at_work <= self._asking
 
-        try:
-            await until(has_come, OTHERS_SECONDS)
-        except TimeoutError:
-            return False
-        return True
+        return await within(OTHERS_SECONDS, has_come)

@@ -13,14 +13,14 @@ import psutil
 
 from tests.acceptance.worker_process import WorkerProcess
 from tests.faults.holdings import EVENT
+from tests.faults.within import within
 from tests.faults.worker import faulty
-from worker.embedded.processes import until
 
 WATCH_SECONDS: Final = 0.1
 READY_SECONDS: Final = 60.0
 ANSWER_SECONDS: Final = 30.0
 RETENTION_SECONDS: Final = 5.0
-"""How often a worker of a run looks for records to retire. None is old enough: whatever goes is a fault."""
+"""The pause between two looks of a worker for records to retire. None is old enough: whatever goes is a fault."""
 DSN: Final = "WORKER_POSTGRES__DSN"
 DRAIN_SECONDS: Final = 40.0
 # A SIGTERM before it was listened to is one of them.
@@ -222,8 +222,4 @@ async def holds_within(condition: Callable[[], bool], seconds: float) -> bool:
     async def holds() -> bool:
         return await asyncio.to_thread(condition)
 
-    try:
-        await until(holds, seconds)
-    except TimeoutError:
-        return False
-    return True
+    return await within(seconds, holds)

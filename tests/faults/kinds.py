@@ -22,7 +22,7 @@ from tests.faults.one_worker import a_month_ahead, without_postgres
 from tests.faults.points import STEPS
 from tests.faults.proxy import Api, Fault, GroupApi, Kind, Proxy
 from tests.faults.stage import SESSION_SECONDS, TRANSACTION_SECONDS, Stage
-from worker.embedded.processes import until
+from tests.faults.within import within
 
 POINT_SECONDS: Final = 30.0
 UPDATE: Final = "UPDATE"
@@ -145,11 +145,7 @@ async def _forgotten(stage: Stage) -> bool:
             return False
         return True
 
-    try:
-        await until(is_gone, STRIKE_SECONDS)
-    except TimeoutError:
-        return False
-    return True
+    return await within(STRIKE_SECONDS, is_gone)
 
 
 async def _named_twice(stage: Stage, chance: Random) -> bool:
@@ -192,11 +188,7 @@ async def _known(stage: Stage, *, every: bool) -> bool:
         expired = await stage.cluster.expired(ids)
         return not expired if every else expired == ids
 
-    try:
-        await until(holds, EXPIRED_SECONDS)
-    except TimeoutError:
-        return False
-    return True
+    return await within(EXPIRED_SECONDS, holds)
 
 
 def _at(point: str, which: str) -> Act:
@@ -411,9 +403,8 @@ def _through(proxies: Callable[[Stage], tuple[Proxy, ...]], make: Callable[[Rand
             return any(len(place.fired) > count for place, count in zip(places, before, strict=True))
 
         try:
-            await until(struck, STRIKE_SECONDS)
-        except TimeoutError:
-            return False
+            if not await within(STRIKE_SECONDS, struck):
+                return False
         finally:
             for place in places:
                 place.disarm()

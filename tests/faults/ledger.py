@@ -145,7 +145,7 @@ class Evidence:
     written_down: Sequence[tuple[int, range]] = ()
     """The offsets that workers wrote down as lost, with their partition."""
     untold: Sequence[str] = ()
-    """What needed a person, and was told to nobody, or after a person had seen to it."""
+    """Troubles that needed a person, and were told to nobody, or after a person had seen to it."""
     during: Mapping[str, Sequence[Seen]] = field(default_factory=dict)
     """By topic, what the reader saw that ran during the faults."""
     after: Mapping[str, Sequence[Seen]] = field(default_factory=dict)
@@ -159,7 +159,7 @@ class Evidence:
     left: Sequence[str] = ()
     """What the workers left behind that they should not have, or held too much of: sessions, tasks, sockets."""
     unkept: Sequence[str] = ()
-    """What faults saw of workers that did otherwise, in their trouble, than they should."""
+    """Things that faults saw of workers that did otherwise, in their trouble, than they should."""
     failed: Sequence[str] = ()
     """The lanes that ended with an error of the worker's own."""
     unreadable: Sequence[str] = ()

@@ -26,7 +26,7 @@ CODECS: Final = ("zstd", "lz4", "gzip", "snappy")
 SWOLLEN_BYTES: Final = 4_000_000
 """Of some malformed commands, all but a few of which are white space: as large as one record, and small in the log."""
 LOGIN_SECONDS: Final = 100 * 24 * 60 * 60
-"""How long logins are good: also to a worker whose clock is a month ahead."""
+"""The life of a login: long enough also for a worker whose clock is a month ahead."""
 SWOLLEN: Final = 8
 """One malformed command of so many."""
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Final
 
 BATCH: Final = struct.Struct(">qi")
-"""How a record batch begins: its first offset, and how many bytes follow."""
+"""The beginning of a record batch: its first offset, and the number of bytes that follow."""
 INDEXES: Final = (".index", ".timeindex")
-"""What the broker makes again of a segment without them."""
+"""The files that the broker makes again for a segment without them."""
 
 
 def batches(directory: Path) -> list[int]:

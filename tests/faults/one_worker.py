@@ -13,8 +13,8 @@ from tests.faults.calm import CALM_SECONDS
 from tests.faults.fleet import RETENTION_SECONDS, Slot, holds_within
 from tests.faults.rules import Unkept
 from tests.faults.stage import RETENTION_DAYS, Stage
+from tests.faults.within import within
 from tests.faults.worker import DAY_SECONDS
-from worker.embedded.processes import until
 
 START_SECONDS: Final = 25.0
 """So long a worker may take to come to work; who takes longer has something else in its way."""
@@ -29,7 +29,7 @@ DAYS_AHEAD: Final = RETENTION_DAYS + 1
 SAY_SECONDS: Final = 6 * RETENTION_SECONDS
 LOOK_SECONDS: Final = 0.5
 LOOKS: Final = (2, 4)
-"""How often it looks for what to retire while its clock is ahead, at least and at most."""
+"""The looks for what to retire while its clock is ahead, at least and at most."""
 
 
 async def without_postgres(stage: Stage, chance: Random) -> bool:
@@ -91,7 +91,7 @@ def _said(life: WorkerProcess) -> dict[str, Any]:
 
 
 def _works(slot: Slot) -> bool:
-    """Whether it has partitions to lose."""
+    """Tell whether it has partitions to lose."""
     return slot.is_ready() and bool(_said(slot.worker).get("lanes"))
 
 
@@ -107,7 +107,7 @@ def _doubts_its_clock(life: WorkerProcess) -> bool:
 
 
 async def _all_come_on_in_quiet(stage: Stage, slot: Slot) -> bool:
-    """Whether others take over when nothing else hurts them. Raises ``Unkept`` if they do not."""
+    """Tell whether others take over when nothing else hurts them. Raises ``Unkept`` if they do not."""
     async with stage.calm.asked() as is_calm:
         # Whoever changes a log lets its lanes wait for a person, or the load for itself. None begins in the quiet.
         if not is_calm or stage.past.one.locked() or len(stage.fleet.slots) == 1:
@@ -120,7 +120,7 @@ async def _all_come_on_in_quiet(stage: Stage, slot: Slot) -> bool:
 
 
 async def _joins_in_quiet(stage: Stage, slot: Slot) -> bool:
-    """Whether it joins when nothing hurts it any more. Raises ``Unkept`` if it does not."""
+    """Tell whether it joins when nothing hurts it any more. Raises ``Unkept`` if it does not."""
     async with stage.calm.asked() as is_calm:
         if not is_calm:
             return False
@@ -132,7 +132,7 @@ async def _joins_in_quiet(stage: Stage, slot: Slot) -> bool:
 
 
 async def _hears_postgres(stage: Stage) -> bool:
-    """Whether the harness does."""
+    """Tell whether the harness does."""
     try:
         await _lanes(stage)
     except (OSError, asyncpg.PostgresError):
@@ -160,15 +160,11 @@ async def _all_come_on(stage: Stage, seconds: float) -> bool:
         await asyncio.sleep(LOOK_SECONDS)
         return False
 
-    try:
-        await until(is_settled, seconds)
-    except TimeoutError:
-        return False
-    return True
+    return await within(seconds, is_settled)
 
 
 async def _lanes(stage: Stage) -> dict[str, tuple[int, int]]:
-    """How far each partition that the load goes to is published and decided, by name."""
+    """The offsets up to which each partition of the load is published and decided, by name."""
     connection = await asyncpg.connect(stage.scene.database.owner_dsn)
     try:
         rows = await connection.fetch("SELECT topic, partition, first_offset, next_offset FROM lane")

@@ -23,7 +23,7 @@ class Verdict(StrEnum):
 
 
 class Unkept(Exception):
-    """What a fault has seen of a promise that was not kept, and that nobody could see afterwards."""
+    """A promise that a fault has seen not kept, and that nobody could judge afterwards."""
 
 
 EXIT_CODES: Final[Mapping[Verdict, int]] = {Verdict.KEPT: 0, Verdict.BROKEN: 1, Verdict.NOT_CHECKED: 2}

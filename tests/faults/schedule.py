@@ -50,7 +50,7 @@ class Log:
     broken: list[str] = field(default_factory=list)
     """Faults that the harness could not carry out: its own failures."""
     unkept: list[str] = field(default_factory=list)
-    """What faults saw that was not as promised."""
+    """Things that faults saw, and that were not as promised."""
 
     def counts(self) -> dict[str, int]:
         return dict(sorted(Counter(each.name for each in self.struck).items()))

@@ -77,7 +77,7 @@ class Stage:
         return self.postgres_proxies[self.fleet.slots.index(slot)]
 
     def left(self, wanted: Mapping[str, Mapping[int, int]] | None = None) -> dict[str, int]:
-        """How many records the workers have before them, by partition: up to ``wanted``, or the end of the log."""
+        """Count the records that workers have before them, by partition: up to ``wanted``, or the end of the log."""
         bootstrap = self.scene.kafka.bootstrap
         left: dict[str, int] = {}
         for topic in self.sources:

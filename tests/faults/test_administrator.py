@@ -1,4 +1,4 @@
-"""What is done to a log of commands waits for its moment, and tells what it has seen."""
+"""Changes of a log of commands: each waits for its moment, and tells what it has seen."""
 
 import asyncio
 import time
@@ -14,7 +14,7 @@ import pytest
 from tests.faults import administrator, calm, schedule
 from tests.faults.administrator import Place, cut_off, made_anew, removed_unread
 from tests.faults.calm import Calm
-from tests.faults.kinds import Domain, FaultKind
+from tests.faults.kinds import Act, Domain, FaultKind
 from tests.faults.ledger import Sent
 from tests.faults.past import Past
 from tests.faults.schedule import Log, Strike, play
@@ -53,7 +53,7 @@ class Ground:
         return SimpleNamespace(returncode=0 if self.carries_out else 1, stdout="")
 
     def _told(self) -> bool:
-        """What needs a person, until one has seen to it."""
+        """Something that needs a person, until one has seen to it."""
         self.seen.append(not any("--yes" in each for each in self.did))
         return self.seen[-1]
 
@@ -249,7 +249,7 @@ SAYS = "partition 0 has lost commands before they were answered, at offsets 8 to
 
 
 class Told:
-    """What a loss of the offsets 8 to 10 comes to, everywhere: instead of a stage, and of the command."""
+    """A loss of the offsets 8 to 10, as it is told everywhere: instead of a stage, and of the command."""
 
     def __init__(self, ranges: list[tuple[int, int]], reason: str, count: float) -> None:
         lost = [{"from_offset": begin, "to_offset": end, "acknowledged_at": None} for begin, end in ranges]
@@ -293,10 +293,13 @@ def hurt_a_broker(ground: Ground) -> None:
     ground.is_whole = False
 
 
+@pytest.mark.parametrize("act", [made_anew, cut_off])
 @pytest.mark.parametrize("spoil", [lag, decide_nothing, hurt_a_broker])
-async def test_no_topic_is_made_anew_at_another_moment(ground: Ground, spoil: Callable[[Ground], None]) -> None:
+async def test_nothing_is_done_to_a_log_at_another_moment(
+    ground: Ground, spoil: Callable[[Ground], None], act: Act
+) -> None:
     spoil(ground)
-    assert not await made_anew(ground.stage(), Random(1))
+    assert not await act(ground.stage(), Random(1))
     assert ground.did == [("pause",), ("resume",)]
     assert ground.past.sent == []
 
@@ -323,14 +326,6 @@ async def test_a_log_is_cut_when_all_is_answered_and_mended_before_other_command
     assert ground.did == [("pause",), ("cut",), ("lanes", "mend", "--by", "from-end", "--yes"), ("resume",)]
     assert ground.past.sent == [Sent(0, n, n) for n in range(50)]
     assert (ground.past.removed, ground.past.untold) == ([], [])
-
-
-@pytest.mark.parametrize("spoil", [lag, decide_nothing, hurt_a_broker])
-async def test_no_log_is_cut_at_another_moment(ground: Ground, spoil: Callable[[Ground], None]) -> None:
-    spoil(ground)
-    assert not await cut_off(ground.stage(), Random(1))
-    assert ground.did == [("pause",), ("resume",)]
-    assert ground.past.sent == []
 
 
 async def test_a_log_that_does_not_end_where_it_was_cut_is_a_failure_of_the_harness(ground: Ground) -> None:

@@ -39,7 +39,7 @@ class Life:
         self._said = list(said) or [{}]
         self._logs = logs
         self._later = later
-        """What it logs after its first word."""
+        """The events that it logs after its first word."""
         self.is_killed = False
 
     def probe(self, _: str) -> tuple[int, Any]:

@@ -23,7 +23,7 @@ DAY_SECONDS: Final = 24 * 60 * 60
 
 
 def faulty(*points: str, mutant: str | None = None, **otherwise: float) -> tuple[str, ...]:
-    """What to run Python with: a worker with these points armed and that rule undone.
+    """The arguments for Python: a worker with these points armed and that rule undone.
 
     ``otherwise`` names what of it is not as usual: the options of this program that take a number.
     """

@@ -1,4 +1,4 @@
-"""What imports have announced is marked before it is said (DESIGN 2, Imports)."""
+"""Imports: everything is marked before it is said (DESIGN 2, Imports)."""
 
 from pathlib import Path
 from typing import Any

@@ -111,7 +111,7 @@ async def test_only_what_was_shown_is_acknowledged(owner: asyncpg.Connection, wo
 
 
 async def place_of(connection: asyncpg.Connection, lane: int) -> Any:
-    """Where the version of its row lies that is visible."""
+    """The place of the version of its row that is visible."""
     return await connection.fetchval("SELECT ctid FROM lane WHERE id = $1", lane)
 
 

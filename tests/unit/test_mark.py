@@ -1,4 +1,4 @@
-"""How far imports have announced, as Kafka knows it: what is asked, and what is made of the answers."""
+"""The mark of what imports have announced: what is asked, and what is made of the answers."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -124,7 +124,7 @@ def _mend(settings: Settings, *, carry_out: bool, json: bool) -> None:
 
 
 def _break_in_the_chain(found: Overtaken) -> list[str]:
-    """What readers of the topic meet if this database has gone on by itself: its chain goes on, and not theirs."""
+    """Tell what readers of the topic meet if this database has gone on by itself: its chain goes on, and not theirs."""
     if found.written < found.mark.sequence:
         return []
     return ["  in the topic the hashes break there, once: what follows is chained to events of this database only"]

@@ -1,0 +1,14 @@
+"""Waiting for something that need not come."""
+
+from collections.abc import Awaitable, Callable
+
+from worker.embedded.processes import until
+
+
+async def within(seconds: float, holds: Callable[[], Awaitable[bool]]) -> bool:
+    """Wait until it holds, for so long at most; return whether it came to that."""
+    try:
+        await until(holds, seconds)
+    except TimeoutError:
+        return False
+    return True
