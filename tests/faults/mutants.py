@@ -16,10 +16,12 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.client import ConnectionGroup, CoordinationType
 from aiokafka.errors import KafkaError
 from aiokafka.protocol.transaction import EndTxnRequest
+from msgspec.structs import replace
 
 from worker import pipeline, publish
 from worker.errors import KAFKA_ERRORS, Unpublished
 from worker.lane import Lane
+from worker.pipeline import Hold
 from worker.publish import Exactly, WatchedProducer
 from worker.retention import Retention
 from worker.sql import statement
@@ -204,7 +206,14 @@ def dry_run_kept() -> None:
     async def kept(_: Any) -> AsyncIterator[None]:
         yield
 
-    _put(pipeline, rolled_back=kept)
+    move = pipeline._move
+
+    async def moved(transaction: Any, hold: Hold, *to: Any) -> Hold:
+        # What is kept holds the lane's row as well, so that it is no longer where it was locked.
+        place = await transaction.fetchval("SELECT ctid FROM lane WHERE id = $1", hold.lane)
+        return await move(transaction, replace(hold, place=place), *to)
+
+    _put(pipeline, rolled_back=kept, _move=moved)
 
 
 def age_by_own_clock() -> None:
