@@ -28,7 +28,7 @@ from tests.acceptance.clients import (
     wait_consumed,
     wait_settled,
 )
-from tests.acceptance.worker_process import WorkerProcess
+from tests.acceptance.worker_process import USUAL, WorkerProcess
 from tests.logins import login_token
 from tests.pace import patience
 from tests.providers.kafka import KafkaServer, TopicNames
@@ -83,10 +83,10 @@ class Scene:
     def group(self) -> str:
         return self.settings["WORKER_KAFKA__GROUP_ID"]
 
-    def worker(self, *, command: Sequence[str] = ("-m", "worker", "run"), **settings: str) -> WorkerProcess:
+    def worker(self, *, command: Sequence[str] = USUAL, **settings: str) -> WorkerProcess:
         """A worker that is not started yet. ``settings`` are variables without their ``WORKER_``."""
         changed = {f"WORKER_{name}": value for name, value in settings.items()}
-        return WorkerProcess(self.settings | changed, self.directory, command=command)
+        return WorkerProcess(self.settings | changed, self.directory, command=command, preloaded=True)
 
     # --- Kafka --------------------------------------------------------------------------------------------------------
 

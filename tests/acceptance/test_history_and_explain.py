@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ import pytest
 from tests.acceptance.clients import Outgoing, Record
 from tests.acceptance.scene import Scene, body, event_id
 from tests.acceptance.worker_process import ROOT
-from tests.waiting import run_to_end
+from tests.preloaded import run_to_end
 
 pytestmark = pytest.mark.real_kafka
 
@@ -20,7 +19,7 @@ DRY_RUN = ("dry_run", b"true")
 
 def run(scene: Scene, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
     environment = {**os.environ, **scene.settings, **{f"WORKER_{name}": value for name, value in settings.items()}}
-    done = run_to_end([sys.executable, "-m", "worker", *arguments], cwd=ROOT, env=environment)
+    done = run_to_end(arguments, cwd=ROOT, env=environment)
     assert "Traceback" not in done.stderr, done.stderr
     return done
 

@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 from uuid import uuid4
 
+import tests.preloaded
 from tests import waiting
 from tests.logins import SECRET
 from tests.pace import in_milliseconds, patience, stretched
+from tests.preloaded import Program
 from tests.providers.kafka import TopicNames
 
 ROOT: Final = Path(__file__).parents[2]
 SECONDS: Final = waiting.SECONDS
+USUAL: Final = ("-m", "worker", "run")
 LAST_LINES: Final = 60
 """So much of its log is shown where it was waited for in vain."""
 
@@ -53,6 +56,7 @@ class WorkerProcess:
     """``python -m worker run``. A context manager: whatever happens in the block, the process is gone after it.
 
     ``settings`` are WORKER_ variables; ``command`` replaces what is run, for workers with a fault built in.
+    ``preloaded`` spares a worker that is as it comes what its imports cost (``tests.preloaded``).
     """
 
     def __init__(
@@ -60,12 +64,14 @@ class WorkerProcess:
         settings: Mapping[str, str],
         directory: Path,
         *,
-        command: Sequence[str] = ("-m", "worker", "run"),
+        command: Sequence[str] = USUAL,
+        preloaded: bool = False,
     ) -> None:
         self.settings = dict(settings)
+        self._preloaded = preloaded and tests.preloaded.SUPPORTED and command == USUAL
         self._command = [sys.executable, *command]
         self._log = directory / f"worker-{uuid4().hex[:8]}.log"
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | Program | None = None
 
     @property
     def group(self) -> str:
@@ -85,11 +91,15 @@ class WorkerProcess:
         """Start it, and return at once."""
         # Also found from here: a test may have put its own ahead.
         path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        environment = {**os.environ, **self.settings, "PYTHONPATH": path}
         with self._log.open("ab") as log:
+            if self._preloaded:
+                self._process = tests.preloaded.start(["run"], cwd=ROOT, env=environment, stdout=log, stderr=log)
+                return self
             self._process = subprocess.Popen(
                 self._command,
                 cwd=ROOT,
-                env={**os.environ, **self.settings, "PYTHONPATH": path},
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -213,7 +223,7 @@ class WorkerProcess:
         )
 
     @property
-    def _running(self) -> subprocess.Popen[bytes]:
+    def _running(self) -> subprocess.Popen[bytes] | Program:
         assert self._process is not None, "the worker was not started"
         return self._process
 
