@@ -96,6 +96,16 @@ def dry_run(sent: Sent) -> Sent:
     return replace(sent, headers=(*sent.headers, ("dry_run", b"true")))
 
 
+async def decided(pipeline: Pipeline, hold: Hold, batch: Sequence[Delivery]) -> tuple[list[Answered], Hold]:
+    """Decide a batch as a lane does: in parts, where there are many pass codes, each published before the next."""
+    answered: list[Answered] = []
+    while len(answered) < len(batch):
+        rest = batch[len(answered) :]
+        part, hold = await pipeline.run(hold, rest, rest[0].coordinates.offset)
+        answered += part
+    return answered, hold
+
+
 @dataclass
 class Partition:
     """A lane and the records of its partition so far."""
@@ -122,8 +132,8 @@ class Partition:
         return new
 
     async def take(self, batch: Sequence[Delivery]) -> list[Answered]:
-        """Decide a batch, from its own first offset on."""
-        answered, self.hold = await self.journey.pipeline.run(self.hold, batch, batch[0].coordinates.offset)
+        """Decide a batch, from its own first offset on, in as many parts as the pipeline makes of it."""
+        answered, self.hold = await decided(self.journey.pipeline, self.hold, batch)
         return answered
 
     async def run(self, *sent: Sent) -> list[Answered]:

@@ -2,12 +2,18 @@
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+import os
+import sys
+import threading
+from collections import deque
+from collections.abc import Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Final
+from functools import partial
+from typing import Final, Generic, TypeVar
 
 import argon2
+from argon2.low_level import hash_secret_raw
 
 from worker.database import Connection
 from worker.model import Claims, Command, Refused
@@ -16,6 +22,23 @@ from worker.sql import statement
 HASHER: Final = argon2.PasswordHasher(memory_cost=19 * 1024, time_cost=2, parallelism=1)
 # The hash of nothing anyone can send: an unknown identifier costs what a wrong pass code costs.
 _NOBODY: Final = HASHER.hash("\0")
+
+LEAST_KIB_PASSES: Final = 32 * 1024
+"""Memory times passes of the cheapest hash that is taken, in KiB: below it, a stolen one is guessed too quickly."""
+MOST_KIB_PASSES: Final = 46 * 1024
+"""The same of the dearest. Every comparison is filled up to it, so that its time tells nothing of what is stored."""
+LEAST_KIB: Final = 7 * 1024
+MOST_KIB: Final = 24 * 1024
+"""With more memory for the same product most of the time goes into getting it, which filling up does not make even."""
+_LEAST_FILL_KIB: Final = 8
+"""What Argon2 needs at least."""
+
+AT_ONCE: Final = 2
+"""Each takes 19 MiB and a core for some 15 ms, and heartbeats must go on."""
+NICENESS: Final = 10
+"""The event loop, on which everybody waits, goes first."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +51,10 @@ class PassCodeCheck:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A pass code to compare, with the hash that stood beside the identifier when it was asked."""
+    """A pass code to compare, with the hash that stood beside the identifier when it was asked, and who asks."""
 
     organisation: str
+    caller: str
     identifier: str = field(repr=False)
     pass_code: str = field(repr=False)
     pass_code_hash: str | None = field(default=None, repr=False)
@@ -40,7 +64,7 @@ def question(command: Command | Refused, login: Claims | Refused) -> Question | 
     """What is to be compared for a command: nothing, unless it brings an identifier and a verified login."""
     if isinstance(login, Refused) or isinstance(command, Refused) or command.identifier is None:
         return None
-    return Question(login.organisation, command.identifier, command.pass_code or "")
+    return Question(login.organisation, login.username, command.identifier, command.pass_code or "")
 
 
 async def look_up(connection: Connection, questions: Sequence[Question]) -> list[Question]:
@@ -53,29 +77,115 @@ async def look_up(connection: Connection, questions: Sequence[Question]) -> list
     return [replace(asked, pass_code_hash=row["pass_code_hash"]) for asked, row in zip(questions, rows, strict=True)]
 
 
-class PassCodes:
-    """Compares pass codes, two at once: each takes 19 MiB and a core for some 15 ms, and heartbeats must go on."""
+def unfit(pass_code_hash: str) -> str | None:
+    """What keeps a hash from being compared with at the price of any other; ``None`` for one that is taken."""
+    try:
+        found = argon2.extract_parameters(pass_code_hash)
+    except argon2.exceptions.InvalidHashError:
+        return "not an Argon2id hash ($argon2id$...)"
+    if found.type is not argon2.Type.ID or found.version != argon2.low_level.ARGON2_VERSION:
+        return "not an Argon2id hash ($argon2id$v=19$...)"
+    product = found.memory_cost * found.time_cost
+    if (
+        found.parallelism != 1
+        or not LEAST_KIB <= found.memory_cost <= MOST_KIB
+        or not LEAST_KIB_PASSES <= product <= MOST_KIB_PASSES
+    ):
+        return (
+            f"m={found.memory_cost},t={found.time_cost},p={found.parallelism} is not taken: p is 1,"
+            f" m {LEAST_KIB} to {MOST_KIB}, and m times t {LEAST_KIB_PASSES} to {MOST_KIB_PASSES},"
+            " such as m=19456,t=2,p=1"
+        )
+    return None
+
+
+class Shares(Generic[T]):
+    """What waits, dealt out in fair shares: to each lane in turn, and within a lane to each caller in turn."""
 
     def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="argon2")
+        self._lanes: dict[Hashable, dict[Hashable, deque[T]]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._lanes)
+
+    def put(self, lane: Hashable, caller: Hashable, item: T) -> None:
+        self._lanes.setdefault(lane, {}).setdefault(caller, deque()).append(item)
+
+    def take(self) -> T:
+        """The next one. Whose it was has its next turn after all others."""
+        lane = next(iter(self._lanes))
+        callers = self._lanes.pop(lane)
+        caller = next(iter(callers))
+        waiting = callers.pop(caller)
+        item = waiting.popleft()
+        if waiting:
+            callers[caller] = waiting
+        if callers:
+            self._lanes[lane] = callers
+        return item
+
+
+class PassCodes:
+    """Compares pass codes, ``AT_ONCE`` at once, in fair shares for whoever waits."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="argon2", initializer=_give_way)
+        self._waiting: Shares[tuple[Question, asyncio.Future[bool]]] = Shares()
+        self._under_way = 0
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def compare(self, questions: Sequence[Question]) -> list[PassCodeCheck]:
+    async def compare(self, lane: int, questions: Sequence[Question]) -> list[PassCodeCheck]:
         """Compare every pass code once, in order. Needs no connection: this is the slow part."""
         loop = asyncio.get_running_loop()
-        answers = await asyncio.gather(
-            *(
-                loop.run_in_executor(self._threads, _is_right, asked.pass_code_hash, asked.pass_code)
-                for asked in questions
-            )
-        )
-        return [PassCodeCheck(right, asked.pass_code_hash) for asked, right in zip(questions, answers, strict=True)]
+        answers = [loop.create_future() for _ in questions]
+        for asked, answer in zip(questions, answers, strict=True):
+            self._waiting.put(lane, (asked.organisation, asked.caller), (asked, answer))
+        self._go_on()
+        right = await asyncio.gather(*answers)
+        return [PassCodeCheck(each, asked.pass_code_hash) for asked, each in zip(questions, right, strict=True)]
+
+    def _go_on(self) -> None:
+        while self._waiting and self._under_way < AT_ONCE:
+            asked, answer = self._waiting.take()
+            if answer.cancelled():  # its lane has gone
+                continue
+            self._under_way += 1
+            work = answer.get_loop().run_in_executor(self._threads, _is_right, asked.pass_code_hash, asked.pass_code)
+            work.add_done_callback(partial(self._answer, answer))
+
+    def _answer(self, answer: "asyncio.Future[bool]", done: "asyncio.Future[bool]") -> None:
+        self._under_way -= 1
+        if not answer.cancelled():
+            if (error := None if done.cancelled() else done.exception()) is not None:
+                answer.set_exception(error)
+            elif done.cancelled():
+                answer.cancel()
+            else:
+                answer.set_result(done.result())
+        self._go_on()
+
+
+def _give_way() -> None:
+    if sys.platform == "linux":  # elsewhere it would be said of the whole process
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 
 
 def _is_right(pass_code_hash: str | None, pass_code: str) -> bool:
+    known = pass_code_hash if pass_code_hash is not None and unfit(pass_code_hash) is None else None
+    compared = known or _NOBODY
     right = False
-    with contextlib.suppress(argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):
-        right = HASHER.verify(pass_code_hash or _NOBODY, pass_code)
-    return right and pass_code_hash is not None
+    with contextlib.suppress(argon2.exceptions.VerificationError):
+        right = HASHER.verify(compared, pass_code)
+    _fill_up(compared)
+    return right and known is not None
+
+
+def _fill_up(compared: str) -> None:
+    """Work off what this hash costs less than the dearest."""
+    found = argon2.extract_parameters(compared)
+    left = MOST_KIB_PASSES - found.memory_cost * found.time_cost
+    if left >= _LEAST_FILL_KIB:
+        hash_secret_raw(b"", bytes(16), time_cost=1, memory_cost=left, parallelism=1, hash_len=16, type=argon2.Type.ID)

@@ -7,7 +7,6 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Final, Literal, Protocol, Union, get_args, get_origin, get_type_hints
 
-import argon2
 import msgspec
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -15,6 +14,7 @@ from pydantic.fields import FieldInfo
 
 from schemas.access_token import AccessToken, TokenDate, Unit, User
 from schemas.states import LifeCycleState
+from worker.credentials import unfit
 from worker.decode import quoted, texts_of
 from worker.model import Value
 
@@ -282,9 +282,6 @@ def _check_pass_code(line: AccessTokenRead) -> None:
         return
     if line.pass_code is not None:
         raise Bad("pass_code and pass_code_hash: one of them, not both")
-    try:
-        kind = argon2.extract_parameters(line.pass_code_hash).type
-    except argon2.exceptions.InvalidHashError:
-        raise Bad("pass_code_hash: not an Argon2id hash ($argon2id$...)") from None
-    if kind is not argon2.Type.ID:
-        raise Bad("pass_code_hash: not an Argon2id hash ($argon2id$...)")
+    fault = unfit(line.pass_code_hash)
+    if fault is not None:
+        raise Bad(f"pass_code_hash: {fault}")

@@ -506,10 +506,11 @@ class Lane:
         self._quiet = 0
         while taken and not self._drain.is_set():
             self._tools.backlog.in_hand(self._source, taken[0].coordinates)
+            done = 0
             async with self._turn(self._drain) as most:
                 if most:
-                    hold = await self._handle(hold, taken[:most])
-            taken = taken[most:]
+                    hold, done = await self._handle(hold, taken[:most])
+            taken = taken[done:]
         self._tools.backlog.in_hand(self._source, None)
         return hold
 
@@ -548,8 +549,8 @@ class Lane:
         with suppress(DependencyAway):  # the probe says so
             await self._require_owned()
 
-    async def _handle(self, hold: Hold, batch: Sequence[Delivery]) -> Hold:
-        """Decide and commit in Postgres, then publish and commit in Kafka."""
+    async def _handle(self, hold: Hold, batch: Sequence[Delivery]) -> tuple[Hold, int]:
+        """Decide and commit in Postgres, then publish and commit in Kafka: the batch, or the first so many of it."""
         with batch_span(self._source.topic, self._source.partition, self._site.place.group, len(batch)) as span:
             began = self._tools.clock()
             with step_span("decide"):
@@ -558,12 +559,12 @@ class Lane:
             decided = self._tools.clock()
             if answered:
                 with step_span("publish"):
-                    await self._publish(answered, batch[-1].coordinates.offset + 1)
-                self._tools.metrics.batch(len(batch), decided - began, self._tools.clock() - decided)
+                    await self._publish(answered, answered[-1].decoded.delivery.coordinates.offset + 1)
+                self._tools.metrics.batch(len(answered), decided - began, self._tools.clock() - decided)
                 self._count(answered)
                 if exported(span):
                     _export(span, answered, began)
-        return hold
+        return hold, len(answered)
 
     async def _decide(self, hold: Hold, batch: Sequence[Delivery]) -> tuple[list[Answered], Hold]:
         """Wait out a Postgres that is away; a drain ends the wait, and the batch is dropped as if never taken."""

@@ -59,7 +59,8 @@ def present(
 ) -> Presented | Refused:
     """The last checks before a decision: the access token is there, the caller may see it, its credentials are right.
 
-    Raises ``BatchOvertaken`` if the pass code changed between its verification and the lock.
+    Raises ``BatchOvertaken`` if the pass code changed between its verification and the lock, or was not verified since
+    the caller was not allowed to ask.
     """
     if command.authentication_code is not None:
         kind, name = "code", command.authentication_code
@@ -68,8 +69,10 @@ def present(
             return Refused(StatusCode.ACCESS_TOKEN_NOT_FOUND, "no access token of yours has this authentication_code")
     else:
         kind, name = "identifier", command.identifier or ""
+        if check is None:
+            raise BatchOvertaken
         token = _visible(locked.by_identifier.get((caller.organisation, name)), caller)
-        if token is None or check is None or not check.right:
+        if token is None or not check.right:
             return Refused(StatusCode.INVALID_CREDENTIALS, "identifier and pass_code do not go together")
         if check.pass_code_hash != token.pass_code_hash:
             raise BatchOvertaken

@@ -68,6 +68,9 @@ OVERTAKEN_TIMES: Final = 5
 SLOW_TIMES: Final = 3
 """How often a lone command may run into the statement timeout before it is given up."""
 
+COMPARED: Final = 16
+"""Pass codes of one batch: a tenth of a second, and another lane's turn comes as soon."""
+
 T = TypeVar("T")
 
 
@@ -153,10 +156,13 @@ class Pipeline:
     async def run(self, hold: Hold, batch: Sequence[Delivery], first: int) -> tuple[list[Answered], Hold]:
         """Decide a batch and commit it. Returns its answers in order, and the lane as it now stands.
 
-        ``first`` is the lane's committed offset: it stays the lane's ``first_offset`` until the batch is published.
-        Raises ``LaneLost``, ``FuseBlown`` and ``DependencyAway``: the next try recalls what was committed before.
+        Where pass codes would take too long it is the first part of the batch that is decided, and published before the
+        rest (``affordable``). ``first`` is the lane's committed offset: it stays the lane's ``first_offset`` until the
+        batch is published. Raises ``LaneLost``, ``FuseBlown`` and ``DependencyAway``: the next try recalls what was
+        committed before.
         """
         decoded = [decode(delivery, max_bytes=self._policy.max_command_bytes) for delivery in batch]
+        decoded = decoded[: affordable([self._may_be_compared(item) for item in decoded])]
         answered: list[Answered] = []
         for _, alike in groupby(await self._replies.judged(decoded), key=_is_dry_run):
             part, hold = await self._in_pieces(hold, list(alike), first)
@@ -223,7 +229,7 @@ class Pipeline:
         """
         recalled = await self._recall(hold, batch)
         fresh = [item for item in batch if _where(item) not in recalled] if recalled else batch
-        verified = await self._verify(fresh)
+        verified = await self._verify(hold.lane, fresh)
         async with self._transaction() as transaction:
             hold, chain = await _hold(transaction, hold)
             ready = await self._make_ready(transaction, verified)
@@ -242,7 +248,7 @@ class Pipeline:
         One that is read again is judged again: nothing was recorded, and its first answer was never visible. The fuse
         does not count them: they burn nothing, and are there to find such trouble.
         """
-        verified = await self._verify(batch)
+        verified = await self._verify(hold.lane, batch)
         following = _following(batch)
         answered: dict[int, Answered] = {}
         async with self._transaction() as transaction:
@@ -261,16 +267,18 @@ class Pipeline:
             hold = await _move(transaction, hold, first, following, chain)
         return [answered[position] for position in range(len(batch))], hold
 
-    async def _verify(self, items: Sequence[Decoded]) -> _Verified:
+    async def _verify(self, lane: int, items: Sequence[Decoded]) -> _Verified:
         requests = [item.request for item in items]
         verify = cache(self._logins.verify)  # most senders of a batch send many of its commands
         logins = each_unrefused(requests, lambda command: verify(command.login_token))
-        checks = await self._compare_pass_codes(requests, logins)
+        checks = await self._compare_pass_codes(lane, items, logins)
         return _Verified(items, logins, checks, datetime.fromtimestamp(self._clock(), UTC))
 
     async def _make_ready(self, transaction: Connection, verified: _Verified) -> _Ready:
         items, now = verified.items, verified.now
-        standings = await authorise(transaction, verified.logins, [self._judged_at(item, now) for item in items])
+        standings = await authorise(
+            transaction, verified.logins, [self._judged_at(item, now.timestamp()) for item in items]
+        )
         ids = [_command_id(item, standing) for item, standing in zip(items, standings, strict=True)]
         requests = [item.request for item in items]
         callers = [standing.caller for standing in standings]
@@ -302,24 +310,42 @@ class Pipeline:
         async with self._database.connection() as connection:
             return await recall_by_coordinates(connection, hold.lane, hold.name, offsets[0], offsets[-1])
 
+    def _may_be_compared(self, item: Decoded) -> bool:
+        """Tell whether a pass code may have to be compared, as far as the command itself says."""
+        request = item.request
+        if isinstance(request, Refused) or request.identifier is None:
+            return False
+        login = self._logins.verify(request.login_token)
+        return isinstance(login, Claims) and self._judged_at(item, self._clock()) < login.expires_at
+
     async def _compare_pass_codes(
-        self, requests: Sequence[Command | Refused], logins: Sequence[Claims | Refused]
+        self, lane: int, items: Sequence[Decoded], logins: Sequence[Claims | Refused]
     ) -> list[PassCodeCheck | None]:
-        """One comparison per command that brings an identifier and a verified login, ``None`` for every other."""
-        asked = [question(request, login) for request, login in zip(requests, logins, strict=True)]
-        distinct = list(dict.fromkeys(each for each in asked if each is not None))
-        if not distinct:
+        """One comparison per command that brings an identifier and a login that is allowed, ``None`` for every other.
+
+        Whoever will be refused anyhow is not worth what a comparison costs, so logins are judged here before it, and
+        again in the transaction.
+        """
+        asked = [question(item.request, login) for item, login in zip(items, logins, strict=True)]
+        positions = [position for position, each in enumerate(asked) if each is not None]
+        if not positions:
             return [None] * len(asked)
         async with self._database.connection() as connection:
-            looked_up = await look_up(connection, distinct)
-        checks = dict(zip(distinct, await self._pass_codes.compare(looked_up), strict=True))
+            moments = [self._judged_at(items[position], self._clock()) for position in positions]
+            standings = await authorise(connection, [logins[position] for position in positions], moments)
+            for position, standing in zip(positions, standings, strict=True):
+                if isinstance(standing.caller, Refused):
+                    asked[position] = None
+            distinct = list(dict.fromkeys(each for each in asked if each is not None))
+            looked_up = await look_up(connection, distinct) if distinct else []
+        checks = dict(zip(distinct, await self._pass_codes.compare(lane, looked_up), strict=True))
         return [None if each is None else checks[each] for each in asked]
 
-    def _judged_at(self, item: Decoded, now: datetime) -> float:
-        """When a login's expiry is judged, in seconds since the epoch (CONTRACT 4)."""
+    def _judged_at(self, item: Decoded, now: float) -> float:
+        """When a login's expiry is judged, in seconds since the epoch, as ``now`` is (CONTRACT 4)."""
         if self._policy.expiry_at_append and item.delivery.stamped_by_broker:
             return item.delivery.coordinates.timestamp / 1000
-        return now.timestamp()
+        return now
 
     async def _give_up(self, hold: Hold, item: Decoded, first: int, reason: str) -> tuple[list[Answered], Hold]:
         """Answer ``INTERNAL_ERROR`` to the one command that Postgres will not take. It binds its coordinates only.
@@ -381,6 +407,18 @@ async def _carry_out(
     answers = [_answer(*each, now=ready.now) for each in zip(decisions, ready.ids, ready.standings, strict=True)]
     await record(transaction, hold.lane, list(zip(map(_coordinates, ready.items), answers, strict=True)))
     return answers, facts
+
+
+def affordable(costly: Sequence[bool]) -> int:
+    """Tell how many commands make a batch, given for each whether its pass code may have to be compared.
+
+    Those before the first pass code do not wait for it; and no more are compared than take a moment, so that what comes
+    behind them is not kept from its turn.
+    """
+    places = [place for place, each in enumerate(costly) if each]
+    if places and places[0]:
+        return places[0]
+    return places[COMPARED] if len(places) > COMPARED else len(costly)
 
 
 def _is_dry_run(item: Decoded) -> bool:

@@ -14,6 +14,7 @@ from tests.benchmarks.auditing import auditing
 from tests.benchmarks.bulk import bulk
 from tests.benchmarks.capacity import capacity
 from tests.benchmarks.compare import ROUNDS, compare
+from tests.benchmarks.flooding import flooding
 from tests.benchmarks.growth import growth
 from tests.benchmarks.importing import importing
 from tests.benchmarks.inflating import inflating
@@ -34,6 +35,7 @@ PLAIN: Final = {
     "import": importing,
     "dry-run": rehearsing,
     "inflating": inflating,
+    "flooding": flooding,
     "retention": retiring,
 }
 IN_ROUNDS: Final = {"submit": submitting, "snapshot": snapshot}

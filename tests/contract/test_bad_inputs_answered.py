@@ -24,6 +24,7 @@ from tests.contract.bad_inputs import (
     body,
 )
 from tests.deliveries import delivery
+from tests.journey import decided
 from tests.logins import SECRET, login_token
 from tests.providers.postgres import DatabaseUnderTest
 from worker.authorise import Logins
@@ -91,7 +92,7 @@ async def test_each_bad_input_gets_its_status_and_changes_nothing(
     journey, hold = pipeline
     before = await states(database.owner_dsn)
 
-    answers, _ = await journey.run(hold, bad_batch(), 0)
+    answers, _ = await decided(journey, hold, bad_batch())
 
     given = {row.name: answered.answer.code for row, answered in zip(BAD_INPUTS, answers, strict=True)}
     assert given == {row.name: row.status for row in BAD_INPUTS}
@@ -103,7 +104,7 @@ async def test_each_answer_is_a_result_that_says_what_is_wrong_and_no_secret(pip
     batch = bad_batch()
     secrets = [CANARY_TOKEN.encode(), CANARY_PASS_CODE.encode(), PASS_CODE.encode(), SECRET.encode()]
 
-    answers, _ = await journey.run(hold, batch, 0)
+    answers, _ = await decided(journey, hold, batch)
 
     for row, answered in zip(BAD_INPUTS, answers, strict=True):
         result = Result.model_validate(value_of(answered))
@@ -123,7 +124,7 @@ async def test_a_good_command_among_bad_ones_succeeds(
     batch = [replace_offset(each, offset) for offset, each in enumerate([*bad[:middle], good, *bad[middle:]])]
     before = await states(database.owner_dsn)
 
-    answers, _ = await journey.run(hold, batch, 0)
+    answers, _ = await decided(journey, hold, batch)
 
     result = value_of(answers[middle])
     assert result["status"]["code"] == StatusCode.OK

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pytest
 
-from tests.integration.test_importing import CHEAP_HASH, EVENTS, ORGANISATION, first_state, load, rows, stored, token
+from tests.integration.test_importing import EVENTS, GIVEN_HASH, ORGANISATION, first_state, load, rows, stored, token
 from tests.providers.postgres import DatabaseUnderTest
 from tests.waiting import in_time, until_answered
 from worker import importing
@@ -111,7 +111,7 @@ async def test_what_a_stopped_import_made_is_still_the_last_lines_to_say(
     monkeypatch.setattr(importing, "CHUNK", 1)
     lines = [
         ORGANISATION,
-        token(1, pass_code_hash=CHEAP_HASH),
+        token(1, pass_code_hash=GIVEN_HASH),
         token(2),
         token(1, life_cycle_state="EFFECTIVE"),
         token(0, life_cycle_state="EFFECTIVE"),
@@ -287,7 +287,7 @@ def _any_line(chance: random.Random) -> dict[str, Any]:
         life_cycle_state=chance.choice(["EFFECTIVE", "NOT_EFFECTIVE", "PENDING_VERIFICATION"]),
         udf_string_1=chance.choice(["a", "b", None]),
         accounts_receivable=chance.choice([account, None]),
-        pass_code_hash=chance.choice([CHEAP_HASH, CHEAP_HASH.replace("m=8", "m=16"), None]),
+        pass_code_hash=chance.choice([GIVEN_HASH, GIVEN_HASH.replace("m=7168", "m=8192"), None]),
         log_information=chance.choice([log, {}]),
     )
 

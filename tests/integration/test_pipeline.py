@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
-import argon2
 import asyncpg
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -35,6 +34,7 @@ from tests.journey import (
     by_code,
     by_identifier,
     codes,
+    dry_run,
     event_of,
     facts,
     journey,
@@ -44,7 +44,7 @@ from tests.logins import login_token
 from tests.pace import in_milliseconds
 from tests.providers.postgres import DatabaseUnderTest, until_waiting
 from worker import pipeline
-from worker.credentials import PassCodeCheck, PassCodes, Question
+from worker.credentials import HASHER, PassCodeCheck, PassCodes, Question
 from worker.database import SERVER_SETTINGS
 from worker.errors import DependencyAway, FuseBlown, LaneLost
 from worker.fuse import FAILURES, Fuse
@@ -672,9 +672,9 @@ async def test_a_lane_taken_between_recall_and_transaction_writes_nothing(databa
     class Takes(PassCodes):
         """Another worker takes the lane while the pass codes are compared."""
 
-        async def compare(self, questions: Sequence[Question]) -> list[PassCodeCheck]:
+        async def compare(self, lane: int, questions: Sequence[Question]) -> list[PassCodeCheck]:
             await opened.own(0)
-            return await super().compare(questions)
+            return await super().compare(lane, questions)
 
     async with journey(database.worker_dsn, database.owner_dsn, pass_codes=Takes()) as opened:
         lane = await opened.lane()
@@ -711,7 +711,7 @@ async def test_a_poison_row_costs_its_own_command_and_no_other(j: Journey, lane:
     await poison(j, OTHER_TOKEN_ID)
     sent = [
         by_code(),
-        by_identifier(),
+        (with_pass_code := by_identifier()),
         by_code(login=login_token("ORG2")),
         by_code(EFFECTIVE_CODE),
         by_code("unknown"),
@@ -733,7 +733,8 @@ async def test_a_poison_row_costs_its_own_command_and_no_other(j: Journey, lane:
     assert lane.hold.next_offset == len(sent)
     row = await j.owner.fetchrow("SELECT first_offset, next_offset FROM lane")
     assert row is not None
-    assert tuple(row) == (0, len(sent))
+    # The pass code begins the last part of the batch.
+    assert tuple(row) == (sent.index(with_pass_code), len(sent))
     assert verify_chain(await chain(j, lane)) is None
 
 
@@ -840,10 +841,12 @@ class Meanwhile(PassCodes):
         self.times = times
         self.owner: asyncpg.Connection | None = None
         self.compared = 0
+        self.questions: list[int] = []
 
-    async def compare(self, questions: Sequence[Question]) -> list[PassCodeCheck]:
-        checks = await super().compare(questions)
+    async def compare(self, lane: int, questions: Sequence[Question]) -> list[PassCodeCheck]:
+        checks = await super().compare(lane, questions)
         self.compared += 1
+        self.questions.append(len(questions))
         if self.compared <= self.times:
             assert self.owner is not None
             await self.owner.execute(self.statement)
@@ -851,7 +854,7 @@ class Meanwhile(PassCodes):
 
 
 def new_hash(pass_code: str) -> str:
-    return argon2.PasswordHasher(memory_cost=8, time_cost=1, parallelism=1).hash(pass_code)
+    return HASHER.hash(pass_code)
 
 
 async def test_a_pass_code_changed_after_it_was_compared_is_compared_again(database: DatabaseUnderTest) -> None:
@@ -866,6 +869,54 @@ async def test_a_pass_code_changed_after_it_was_compared_is_compared_again(datab
         assert codes(answered) == [S.INVALID_CREDENTIALS, S.OK]
         assert meanwhile.compared == 2
         assert (await j.token(CODE_OF_IDENTIFIER))["version"] == 0
+
+
+@pytest.mark.parametrize("rehearsed", [False, True], ids=["real", "dry run"])
+@pytest.mark.parametrize(
+    ("refused", "code"),
+    [
+        ({"exp": 1}, S.EXPIRED_TOKEN),
+        ({"jti": "revoked-login-1"}, S.INVALID_TOKEN),
+        ({"user": "reader"}, S.ACCESS_DENIED),
+        ({"user": "leaver"}, S.INVALID_TOKEN),
+        ({"unit": "none"}, S.INVALID_TOKEN),
+        ({"organisation": "none"}, S.INVALID_TOKEN),
+        ({"secret": "another secret, as long as the right one"}, S.INVALID_TOKEN),
+    ],
+    ids=str,
+)
+async def test_no_pass_code_is_compared_for_who_is_refused_anyhow(
+    database: DatabaseUnderTest, refused: dict[str, Any], code: StatusCode, rehearsed: bool
+) -> None:
+    meanwhile = Meanwhile("", times=0)
+    async with journey(database.worker_dsn, database.owner_dsn, pass_codes=meanwhile) as j:
+        lane = await j.lane()
+        sent = [by_identifier(login=login_token(**refused)), by_identifier(pass_code="wrong")] * 20
+
+        answered = await lane.run(*map(dry_run, sent) if rehearsed else sent)
+
+        assert codes(answered) == [code, S.INVALID_CREDENTIALS] * 20
+        # Of one caller, one identifier and one pass code, in each part of the batch.
+        assert 1 <= sum(meanwhile.questions) <= len(meanwhile.questions)
+
+
+async def test_who_is_allowed_after_all_has_its_pass_code_compared(database: DatabaseUnderTest) -> None:
+    meanwhile = Meanwhile("UPDATE app_user SET rights = '{ACCESS_TOKENS.SET_EFFECTIVE}'", times=1)
+    async with journey(database.worker_dsn, database.owner_dsn, pass_codes=meanwhile) as j:
+        meanwhile.owner = j.owner
+        lane = await j.lane()
+        reader = login_token(user="reader")
+
+        answered = await lane.run(by_identifier(login=reader), by_identifier(pass_code="wrong", login=reader))
+
+        assert codes(answered) == [S.OK, S.INVALID_CREDENTIALS]
+        assert meanwhile.questions == [0, 2]
+
+
+async def test_a_hash_that_costs_more_than_any_is_not_computed(j: Journey, lane: Partition) -> None:
+    dear = "$argon2id$v=19$m=4194304,t=9,p=1$c29tZXNhbHRzb21lc2FsdA$9sTbSlTio3Biev89thdrlKKiCaYsjjYVJxGAL3swxpQ"
+    await j.owner.execute("UPDATE access_token SET pass_code_hash = $1 WHERE identifier = $2", dear, IDENTIFIER)
+    assert codes(await lane.run(by_identifier())) == [S.INVALID_CREDENTIALS]
 
 
 async def test_an_identifier_moved_to_another_token_does_not_take_its_pass_code_along(
