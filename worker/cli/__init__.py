@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
-from worker.cli.terminal import HELP, CommandGroup, complain
+from worker.cli.terminal import FAILED, HELP, CommandGroup, complain
 from worker.descriptors import hold_standard
 
 COMMANDS: Final = (
@@ -43,16 +43,23 @@ def main() -> None:
     application(next(iter(sys.argv[1:]), None))(prog_name="effective-worker")
 
 
+def _show_version(wanted: bool) -> None:
+    if not wanted:
+        return
+    try:
+        sys.stdout.write(f"{version('effective-worker')}\n")
+    except PackageNotFoundError:
+        complain("not installed, so there is no version")
+        raise typer.Exit(FAILED) from None
+    raise typer.Exit
+
+
 def _everything(
-    show_version: Annotated[bool, typer.Option("--version", is_eager=True, help="Show the version and exit.")] = False,
+    _: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
+    ] = False,
 ) -> None:
     """Sets access tokens effective, exactly once: commands in from Kafka, results out to Kafka, state in Postgres.
 
     Settings come from the environment alone.
     """
-    if show_version:
-        try:
-            sys.stdout.write(f"{version('effective-worker')}\n")
-        except PackageNotFoundError:
-            complain("not installed, so there is no version")
-        raise typer.Exit

@@ -1,0 +1,149 @@
+"""Every option of every command is taken, and what it leads to is an answer: servers are away, so it is a short one."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import typer
+
+from tests import preloaded
+from tests.logins import SECRET, login_token
+from worker.cli import application
+from worker.embedded.processes import free_port
+
+NEEDED: Final[dict[str, tuple[str, ...]]] = {
+    "import": ("lines.ndjson",),
+    "submit": ("commands.ndjson", "--token", "canary"),
+    "history": ("T1",),
+    "explain": ("rec:c/t/0/0/0",),
+    "contact erase": ("C1", "--organisation", "ORG1"),
+    "login-token": ("--organisation", "ORG1", "--user", "mpadmin"),
+    "contract": ("pack",),
+    "lanes show": ("0",),
+    "dead-letters show": ("0/0",),
+}
+"""What a command cannot do without."""
+INSTEAD: Final[dict[tuple[str, str], tuple[str, ...]]] = {
+    ("import", "--announce"): ("--announce",),
+    ("import", "--mend"): ("--mend",),
+    ("import", "--yes"): ("--mend", "--yes"),
+    ("contract", "--check"): ("--check", str(preloaded.ROOT / "schemas" / "pack")),
+    ("submit", "--token"): ("commands.ndjson", "--token", "canary"),
+    ("submit", "--token-command"): ("commands.ndjson", "--token-command", "true"),
+    ("submit", "--csv"): ("table.csv", "--csv", "--token", "canary"),
+    ("contact erase", "--organisation"): ("C1", "--organisation", "ORG1"),
+    ("contact erase", "--delete-records"): ("C1", "--organisation", "ORG1", "--yes", "--delete-records"),
+    ("login-token", "--organisation"): ("--organisation", "ORG1", "--user", "mpadmin"),
+    ("login-token", "--user"): ("--user", "mpadmin", "--organisation", "ORG1"),
+    ("lanes mend", "--by"): ("0", "--by", "redo"),
+    ("lanes mend", "--yes"): ("0", "--by", "redo", "--yes"),
+    ("dead-letters replay", "--login-token"): ("--login-token", login_token()),
+    ("dead-letters replay", "--yes"): ("--login-token-command", "true", "--yes"),
+}
+"""Options that need others, or take the place of what is needed."""
+VALUES: Final = {
+    "--account": "A1",
+    "--anchor": "anchor.json",
+    "--at": "0/0",
+    "--by": "redo",
+    "--code": "INTERNAL_ERROR",
+    "--journal": "journal",
+    "--limit": "5",
+    "--login-token-command": "true",
+    "--login-token-file": "token",
+    "--organisation": "ORG1",
+    "--partition": "0",
+    "--patience": "60",
+    "--rate": "10",
+    "--reason": "any",
+    "--reply-topic": "replies",
+    "--since": "2h",
+    "--source-topic": "commands",
+    "--timeout": "10",
+    "--token-command": "true",
+    "--topic": "commands",
+    "--ttl": "2h",
+    "--unit": "1",
+    "--until": "1h",
+    "--user": "mpadmin",
+    "--window": "10",
+}
+STARTS_SERVERS: Final = {"demo"}
+"""tests/acceptance/test_demo.py runs it."""
+
+
+def leaves(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """Every command that does something, by its name."""
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from leaves(inner, (*path, name))
+    if not getattr(command, "commands", {}):
+        yield " ".join(path), command
+
+
+COMMANDS: Final = {
+    name: command for name, command in leaves(typer.main.get_command(application())) if name not in STARTS_SERVERS
+}
+EVERY: Final = [
+    (name, way, bool(option.is_flag))
+    for name, command in COMMANDS.items()
+    for option in command.params
+    if option.param_type_name == "option"
+    for way in (option.opts[0], *option.secondary_opts)
+]
+
+
+_TAKEN_AT: Final = "2026-03-05T00:00:00.000000Z"
+_NO_HEADS: Final = {"taken_at": _TAKEN_AT, "heads": [], "format": 1}
+ANCHOR: Final = json.dumps(_NO_HEADS | {"digest": hashlib.sha256(f'["{_TAKEN_AT}",[]]'.encode()).hexdigest()})
+FILES: Final = {
+    "lines.ndjson": "{}\n",
+    "commands.ndjson": "{}\n",
+    "table.csv": "authentication_code\nC1\n",
+    "token": login_token(),
+    "anchor.json": ANCHOR,
+}
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A directory with what options name."""
+    for name, content in FILES.items():
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    return tmp_path
+
+
+def arguments_of(name: str, option: str, is_flag: bool) -> list[str]:
+    special = INSTEAD.get((name, option))
+    if special is not None:
+        return [*name.split(), *special]
+    return [*name.split(), *NEEDED.get(name, ()), option, *(() if is_flag else (VALUES[option],))]
+
+
+@pytest.mark.parametrize(("name", "option", "is_flag"), EVERY)
+def test_it_is_taken_and_answered(name: str, option: str, is_flag: bool, place: Path) -> None:
+    away = f"127.0.0.1:{free_port('127.0.0.1')}"
+    settings = {
+        "WORKER_LOGIN__SECRETS": SECRET,
+        "WORKER_POSTGRES__DSN": f"postgresql://worker:canary@{away}/effective",
+        "WORKER_POSTGRES__OWNER_DSN": f"postgresql://owner:canary@{away}/effective",
+        "WORKER_KAFKA__BOOTSTRAP_SERVERS": away,
+        "PYTHONPATH": str(preloaded.ROOT),
+    }
+    done = preloaded.run_to_end(arguments_of(name, option, is_flag), cwd=place, env={**os.environ, **settings})
+    said = done.stdout + done.stderr
+    assert done.returncode in {0, 1}, said
+    assert said
+    assert "Traceback" not in said
+    assert "Usage:" not in said
+    assert "canary" not in said
+
+
+def test_the_version_is_shown() -> None:
+    done = preloaded.run_to_end(["--version"], cwd=preloaded.ROOT, env=os.environ)
+    assert done.returncode == 0
+    assert done.stdout.strip().replace(".", "").isalnum()
+    assert done.stderr == ""
