@@ -16,7 +16,9 @@ from worker.model import Caller, Claims, Refused, Value
 from worker.sql import statement
 
 SKEW_SECONDS: Final = 60.0
-"""How far ``iat`` may lie ahead of our clock (CONTRACT 4)."""
+"""How far ``iat`` and ``nbf`` may lie ahead of our clock (CONTRACT 4)."""
+LONGEST_SECONDS: Final = 7200.0
+"""How long a login may live, if nothing else is set (CONTRACT 4)."""
 CACHE_SECONDS: Final = 30.0
 CACHED_LOGINS: Final = 4096
 
@@ -43,9 +45,19 @@ class Logins:
     every command. The raw token is never kept.
     """
 
-    def __init__(self, secrets: Sequence[str], clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        secrets: Sequence[str],
+        clock: Callable[[], float],
+        *,
+        longest_seconds: float = LONGEST_SECONDS,
+        audience: str | None = None,
+    ) -> None:
+        """``longest_seconds`` is the longest life of a login. With an ``audience``, every login must name it."""
         self._secrets = tuple(secrets)
         self._clock = clock
+        self._longest_seconds = longest_seconds
+        self._audience = audience
         self._verified: dict[bytes, tuple[Claims, float]] = {}
 
     def verify(self, token: str) -> Claims | Refused:
@@ -70,16 +82,35 @@ class Logins:
                 continue
             except Exception:  # noqa: BLE001 - whatever a hostile token makes the parsers raise, it is not verifiable
                 break
-            return _claims(payload, now)
+            return self._judged(payload, now)
         return _invalid("the login token cannot be verified")
+
+    def _judged(self, payload: dict[str, Any], now: float) -> Claims | Refused:
+        claims = _claims(payload, now)
+        if isinstance(claims, Refused):
+            return claims
+        issued = _seconds(payload["iat"]) or 0.0
+        if claims.expires_at - issued > self._longest_seconds:
+            return _invalid(f"the login token lives for longer than {self._longest_seconds:g} seconds")
+        if self._audience is not None and self._audience not in _audiences(payload.get("aud")):
+            return _invalid("the login token is for another audience")
+        return claims
 
 
 def sign_login(
-    secret: str, *, organisation: str, user: str, unit: str, issued: int, seconds: int, account: str | None = None
+    secret: str,
+    *,
+    organisation: str,
+    user: str,
+    unit: str,
+    issued: int,
+    seconds: int,
+    account: str | None = None,
+    audience: str | None = None,
 ) -> str:
     """A login token, for operators, tests and the demo (CONTRACT 4). ``issued``: seconds since the epoch.
 
-    ``account`` makes it a consumer application's login.
+    ``account`` makes it a consumer application's login; ``audience`` is named by it, if given.
     """
     claims: dict[str, Any] = {
         "jti": uuid4().hex,
@@ -91,6 +122,8 @@ def sign_login(
     }
     if account is not None:
         claims |= {"cii": "effective-worker", "acr": account}
+    if audience is not None:
+        claims["aud"] = audience
     return jwt.encode(claims, secret, algorithm="HS256")
 
 
@@ -109,6 +142,12 @@ def _claims(payload: dict[str, Any], now: float) -> Claims | Refused:
         return _invalid(f"the login token's claim {'iat' if issued is None else 'exp'} is not a number of seconds")
     if issued > now + SKEW_SECONDS:
         return _invalid("the login token was issued in the future")
+    if payload.get("nbf") is not None:
+        begins = _seconds(payload["nbf"])
+        if begins is None:
+            return _invalid("the login token's claim nbf is not a number of seconds")
+        if begins > now + SKEW_SECONDS:
+            return _invalid("the login token is not valid yet")
     return Claims(
         jti=payload["jti"],
         username=payload["usr"],
@@ -117,6 +156,11 @@ def _claims(payload: dict[str, Any], now: float) -> Claims | Refused:
         expires_at=expires,
         account=payload.get("acr"),
     )
+
+
+def _audiences(claim: object) -> Sequence[object]:
+    """RFC 7519, 4.1.3: one, or a list of them."""
+    return claim if isinstance(claim, list) else [claim]
 
 
 def _is_text(value: object) -> bool:

@@ -148,7 +148,12 @@ def _tools(
     health: Health,
     metrics: Metrics,
 ) -> Tools:
-    logins = Logins([secret.get_secret_value() for secret in settings.login.secrets], time.time)
+    logins = Logins(
+        [secret.get_secret_value() for secret in settings.login.secrets],
+        time.time,
+        longest_seconds=settings.login.longest_seconds,
+        audience=settings.login.audience,
+    )
     policy = Policy(
         max_command_bytes=settings.max_command_bytes,
         expiry_at_append=settings.login.expiry_clock == "append",

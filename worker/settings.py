@@ -172,10 +172,15 @@ class PostgresSettings(_Section):
 
 
 class LoginSettings(_Section):
-    """The secrets that verify login tokens, the signing one first, and the clock that judges their expiry."""
+    """The secrets that verify login tokens, the signing one first, and what else a login must be.
+
+    ``expiry_clock`` judges their expiry; none lives longer than ``longest_seconds``; each names ``audience``, if set.
+    """
 
     secrets: Annotated[tuple[SecretStr, ...], BeforeValidator(_listed), AfterValidator(_strong)] = ()
     expiry_clock: Annotated[Literal["processing", "append"], BeforeValidator(_lower)] = "processing"
+    longest_seconds: Annotated[float, Field(ge=1, le=31_622_400)] = 7200
+    audience: Annotated[str, Field(min_length=1, max_length=255)] | None = None
 
 
 class AdminSettings(_Section):

@@ -10,6 +10,7 @@ import pytest
 from tests.acceptance.scene import Scene
 from tests.acceptance.worker_process import worker_settings
 from tests.conftest import real_kafka_is_demanded
+from tests.faults.load import LOGIN_SECONDS
 from tests.faults.one_broker import ProxiedKafka
 from tests.faults.proxy import HOST, KafkaProxy, PostgresProxy
 from tests.pace import in_milliseconds
@@ -67,6 +68,7 @@ def scene(
         "WORKER_KAFKA__SESSION_TIMEOUT_MS": in_milliseconds(2),
         "WORKER_KAFKA__REQUEST_TIMEOUT_MS": in_milliseconds(3),
         "WORKER_KAFKA__TRANSACTION_TIMEOUT_MS": in_milliseconds(4),
+        "WORKER_LOGIN__LONGEST_SECONDS": str(LOGIN_SECONDS),
     }
     return Scene(kafka, postgres_server, topics, database, settings, tmp_path)
 

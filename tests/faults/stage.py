@@ -19,7 +19,7 @@ from tests.faults.calm import Calm
 from tests.faults.cluster import REPLICAS, Cluster
 from tests.faults.fleet import Fleet, Slot
 from tests.faults.ledger import Delivery
-from tests.faults.load import Load
+from tests.faults.load import LOGIN_SECONDS, Load
 from tests.faults.past import Past
 from tests.faults.proxy import KafkaProxy, PostgresProxy, Proxy
 from tests.providers.kafka import HOST, TopicNames, create_topics
@@ -136,6 +136,7 @@ async def staged(
             "WORKER_MAX_BATCH": str(MAX_BATCH),
             "WORKER_DELIVERY": delivery.value,
             "WORKER_RECORD_RETENTION_DAYS": str(RETENTION_DAYS),
+            "WORKER_LOGIN__LONGEST_SECONDS": str(LOGIN_SECONDS),
         }
         second = f"bulk-{topics.commands}" if bulk else None
         if second is not None:

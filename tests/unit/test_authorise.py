@@ -75,7 +75,44 @@ def test_a_consumer_applications_token_gives_its_account() -> None:
 
 
 def test_unknown_claims_are_ignored() -> None:
-    assert isinstance(verified(with_claims(nbf=NOW + 999, aud="other", iss=7, sub=[], extra={})), Claims)
+    assert isinstance(verified(with_claims(aud="other", iss=7, sub=[], extra={})), Claims)
+
+
+def test_a_token_is_good_from_nbf_on_with_a_minutes_leeway() -> None:
+    for nbf in (0, NOW, str(NOW), NOW + 60, None):
+        assert isinstance(verified(with_claims(nbf=nbf)), Claims)
+    assert_refused(verified(with_claims(nbf=NOW + 60.001)), "not valid yet")
+    assert_refused(verified(with_claims(nbf=str(NOW + 61))), "not valid yet")
+
+
+def test_who_is_too_early_is_good_later() -> None:
+    clock, token = Clock(), with_claims(nbf=NOW + 100)
+    logins = Logins((SECRET,), clock)
+    assert_refused(logins.verify(token), "not valid yet")
+    clock.now += 40
+    assert isinstance(logins.verify(token), Claims)
+
+
+def test_a_token_lives_for_two_hours_and_no_longer() -> None:
+    assert isinstance(verified(with_claims(iat=NOW, exp=NOW + 7200)), Claims)
+    assert_refused(verified(with_claims(iat=NOW, exp=NOW + 7201)), "lives for longer than 7200 seconds")
+    assert_refused(verified(with_claims(iat=str(NOW), exp=str(NOW + 7200.5))), "lives for longer")
+
+
+def test_another_longest_life_may_be_set() -> None:
+    logins = Logins((SECRET,), Clock(), longest_seconds=60)
+    assert isinstance(logins.verify(with_claims(iat=NOW, exp=NOW + 60)), Claims)
+    assert_refused(logins.verify(with_claims(iat=NOW, exp=NOW + 61)), "lives for longer than 60 seconds")
+
+
+@pytest.mark.parametrize("claim", ["cards", ["cards"], ["other", "cards"]])
+def test_a_token_for_the_audience_that_is_set_is_good(claim: object) -> None:
+    assert isinstance(Logins((SECRET,), Clock(), audience="cards").verify(with_claims(aud=claim)), Claims)
+
+
+@pytest.mark.parametrize("claim", [..., None, "", "other", "cards ", ["other"], [], {"cards": 1}, 7, [["cards"]]])
+def test_one_for_any_other_is_not(claim: object) -> None:
+    assert_refused(Logins((SECRET,), Clock(), audience="cards").verify(with_claims(aud=claim)), "another audience")
 
 
 @pytest.mark.parametrize("name", ["jti", "usr", "org", "oun", "iat", "exp"])
@@ -131,7 +168,7 @@ def test_moments_may_be_numbers_or_numeric_strings(claim: object, seconds: float
     assert claims.expires_at == seconds
 
 
-@pytest.mark.parametrize("name", ["iat", "exp"])
+@pytest.mark.parametrize("name", ["iat", "exp", "nbf"])
 @pytest.mark.parametrize(
     "claim",
     [

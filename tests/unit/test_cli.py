@@ -223,6 +223,16 @@ def test_a_login_token_of_a_consumer_application_names_its_account() -> None:
     assert (claims["acr"], bool(claims["cii"])) == ("A1", True)
 
 
+def test_a_login_token_lives_no_longer_than_is_set() -> None:
+    arguments = ("login-token", "--organisation", "O", "--user", "u", "--unit", "1", "--ttl")
+    done = worker(*arguments, "2h1s", settings=GIVEN)
+    assert done.returncode == 2
+    assert "7200 seconds (WORKER_LOGIN__LONGEST_SECONDS)" in " ".join(done.stderr.split())
+    longer = GIVEN | {"WORKER_LOGIN__LONGEST_SECONDS": "7201", "WORKER_LOGIN__AUDIENCE": "cards"}
+    done = worker(*arguments, "2h1s", "--json", settings=longer)
+    assert (done.returncode, json.loads(done.stdout)["claims"]["aud"]) == (0, "cards")
+
+
 @pytest.mark.parametrize("ttl", ["", "soon", "0h", "-1h", "2 h"])
 def test_a_login_token_needs_a_sensible_duration(ttl: str) -> None:
     arguments = ("--organisation", "O", "--user", "u", "--unit", "1", "--ttl", ttl)

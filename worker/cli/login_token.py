@@ -36,6 +36,11 @@ def login_token(
     """Sign a login token with the first of the configured secrets, for operators and for tests."""
     seconds = _seconds(ttl)
     settings = settings_from_environment(needs_login=True)
+    longest = settings.login.longest_seconds
+    if seconds > longest:
+        raise typer.BadParameter(
+            f"longer than a login may live: {longest:g} seconds (WORKER_LOGIN__LONGEST_SECONDS)", param_hint="--ttl"
+        )
     token = sign_login(
         settings.login.secrets[0].get_secret_value(),
         organisation=organisation,
@@ -44,6 +49,7 @@ def login_token(
         issued=int(time.time()),
         seconds=seconds,
         account=account,
+        audience=settings.login.audience,
     )
     claims = jwt.decode(token, options={"verify_signature": False})
     show({"token": token, "claims": claims}, [token], as_json=json)
