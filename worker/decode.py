@@ -4,7 +4,9 @@ import hashlib
 import json
 import re
 from base64 import b64decode, b64encode
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache, partial
 from typing import Annotated, Any, Final
 
@@ -20,6 +22,8 @@ from worker.model import KEPT_BYTES, Command, Cut, Decoded, Delivery, Envelope, 
 
 LONGEST_QUOTE: Final = 64
 """Characters of what a sender wrote that a message may repeat (CONTRACT 3)."""
+
+_UNSAID_EVENT: Final = f": a whole CloudEvent needs the header {h.CONTENT_TYPE}: {h.STRUCTURED_CONTENT}"
 
 _BODY: Final = {
     "token": LONGEST_TOKEN,
@@ -117,6 +121,10 @@ class _RightBody(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=Tr
 
 
 _BACKSLASH: Final = ord("\\")
+_QUOTE: Final = ord('"')
+_ALL_QUOTES: Final = 4 * 6 + 2
+"""Of six members that are texts, and the one that is an object."""
+_IN_QUOTES: Final = tuple(b'"%b"' % name.encode() for name in sorted(_BODY_MEMBERS | _IDENTIFIER_MEMBERS))
 _read_right: Final = msgspec.json.Decoder(_RightBody).decode
 
 
@@ -130,6 +138,12 @@ def _right_body(value: bytes | None, max_bytes: int) -> tuple[Command, str | Non
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
     named = body.access_token_identifier
+    if (
+        value.count(_QUOTE) != _quotes(body)
+        and any(value.count(name) > 1 for name in _IN_QUOTES)
+        and _given_twice(value)
+    ):
+        return None
     code, identifier, pass_code = named.authentication_code or None, named.identifier or None, named.pass_code or None
     if not body.token or (code is None) == (identifier is None) or (code is None and pass_code is None):
         return None
@@ -138,6 +152,28 @@ def _right_body(value: bytes | None, max_bytes: int) -> tuple[Command, str | Non
         return None
     command = Command(body.token, code, identifier, None if identifier is None else pass_code, fields)
     return command, body.request_unique_identifier or None
+
+
+def _quotes(body: _RightBody) -> int:
+    """Tell the quotes of a body that gives each member once, none as ``null``, and has no quote in a text."""
+    named = body.access_token_identifier
+    code, identifier, pass_code = named.authentication_code, named.identifier, named.pass_code
+    left_out = (body.fields_set, body.request_unique_identifier, code, identifier, pass_code).count(None)
+    return _ALL_QUOTES - 4 * left_out
+
+
+def _given_twice(value: bytes) -> str | None:
+    """The first member that an object gives more than once: what it means depends on who reads it (RFC 8259, 4)."""
+    twice: list[str] = []
+
+    def once(members: list[tuple[str, Any]]) -> None:
+        names = Counter(name for name, _ in members)
+        twice.extend(name for name, count in names.items() if count > 1)
+
+    # Numbers are kept as they are written: one of too many digits would be an error.
+    with suppress(RecursionError):  # no command is so deep, and it is refused for what it is
+        json.loads(value, object_pairs_hook=once, parse_int=str, parse_float=str)
+    return twice[0] if twice else None
 
 
 def _kept(delivery: Delivery, max_bytes: int) -> Delivery:
@@ -172,7 +208,8 @@ def _parse(value: bytes | None, max_bytes: int) -> dict[str, Any] | Refused:
         return _malformed(f"the command is not JSON in UTF-8 (line {error.lineno}, column {error.colno})")
     if type(body) is not dict:
         return _malformed(f"the command must be an object, not {_kind(body)}")
-    return body
+    twice = _given_twice(value)
+    return body if twice is None else _malformed(f'the member "{quoted(twice)}" is given more than once')
 
 
 def _judge(body: dict[str, Any]) -> Command | Refused:
@@ -181,7 +218,7 @@ def _judge(body: dict[str, Any]) -> Command | Refused:
         return wrong
     login_token = body.get("token")
     if not login_token:
-        return _missing("token")
+        return _missing("token", _UNSAID_EVENT if "specversion" in body else "")
     named = body.get("access_token_identifier")
     if named is None or named == "":
         return _missing("access_token_identifier")
@@ -277,8 +314,8 @@ def _malformed(message: str) -> Refused:
     return Refused(StatusCode.MALFORMED_REQUEST, message)
 
 
-def _missing(member: str) -> Refused:
-    return Refused(StatusCode.MISSING_PARAMETER, f"{member} is not given")
+def _missing(member: str, hint: str = "") -> Refused:
+    return Refused(StatusCode.MISSING_PARAMETER, f"{member} is not given{hint}")
 
 
 def _invalid(message: str) -> Refused:

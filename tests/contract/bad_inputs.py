@@ -167,6 +167,22 @@ _MALFORMED: Final = [
     _malformed("fields_set is an array", body(fields_set=["number"]), "fields_set must be a string, not an array"),
     _malformed("fields_set is false", body(fields_set=False), "fields_set must be a string"),
     _malformed("request_unique_identifier is a number", body(request_unique_identifier=1), "request_unique_identifier"),
+    _malformed("token twice", b'{"token":"' + CANARY_TOKEN.encode() + b'",' + body()[1:], '"token" is given more than'),
+    _malformed("token twice the same", body()[:-1] + b"," + body()[1:], "is given more than once"),
+    _malformed("token twice, once in escapes", b'{"\\u0074oken":"x",' + body()[1:], '"token" is given more than once'),
+    _malformed("token twice, first null", b'{"token":null,' + body()[1:], '"token" is given more than once'),
+    _malformed("fields_set twice, last null", body(fields_set="number")[:-1] + b',"fields_set":null}', "fields_set"),
+    _malformed(
+        "a code twice",
+        body().replace(b'"authentication_code":', b'"authentication_code":"1","authentication_code":'),
+        "more than once",
+    ),
+    _malformed(
+        "pass_code twice",
+        by_identifier().replace(b'"pass_code":', b'"pass_code":"' + CANARY_PASS_CODE.encode() + b'","pass_code":'),
+        "more than once",
+    ),
+    _malformed("an unknown member twice", b'{"colour":1,"colour":2,' + body()[1:], '"colour" is given more than once'),
     _malformed("a wrong type beside a missing token", body(token=_ABSENT, fields_set=1), "fields_set"),
 ]
 
@@ -180,6 +196,10 @@ def _missing(name: str, value: bytes, says: str) -> BadInput:
 _MISSING: Final = [
     _missing("an empty object", b"{}", "token"),
     _missing("no token", body(token=_ABSENT), "token"),
+    replace(
+        _missing("an event without its content type", b'{"specversion":"1.0","data":' + body() + b"}", "token"),
+        says="a whole CloudEvent needs the header content-type: application/cloudevents+json",
+    ),
     _missing("token is null", body(token=None), "token"),
     _missing("token is empty", body(token=""), "token"),
     _missing("only a token", body(access_token_identifier=_ABSENT), "access_token_identifier"),
@@ -295,6 +315,9 @@ def _encoded(value: bytes) -> dict[str, Any]:
 
 
 _HEADERS: Final = [
+    _malformed_event(
+        "an event whose data has a member twice", _encoded(body()[:-1] + b"," + body()[1:]), "more than once"
+    ),
     _header("another ce_specversion", ("ce_specversion", b"0.3"), says="ce_specversion"),
     _header("ce_specversion with a blank", ("ce_specversion", b"1.0 "), says="ce_specversion"),
     _header("another ce_type", ("ce_type", b"access_token.set_effective.v2"), says="ce_type"),
