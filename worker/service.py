@@ -94,7 +94,8 @@ async def serve(settings: Settings, *, stop: asyncio.Event, on_ready: Callable[[
     metrics = Metrics(health)
     async with AsyncExitStack() as opened:
         contract = Contract(deployment(settings))
-        admin = serve_admin(settings.admin.host, settings.admin.port, metrics, health, contract)
+        at = settings.admin
+        admin = serve_admin(at.host, at.port, metrics, health, contract, names=at.names)
         port = await opened.enter_async_context(admin)
         log.info("admin_listening", host=settings.admin.host, port=port)
         if on_ready is not None:

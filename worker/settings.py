@@ -184,10 +184,13 @@ class LoginSettings(_Section):
 
 
 class AdminSettings(_Section):
-    """Where health and metrics are served; port 0 takes any free one."""
+    """Where health and metrics are served; port 0 takes any free one. ``names`` are those that it answers to, beside
+    addresses and its own.
+    """
 
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    names: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
 
 
 class LogSettings(_Section):

@@ -1,6 +1,9 @@
 """Health and metrics over HTTP (CONTRACT 10)."""
 
+import asyncio
+import contextlib
 import json
+import socket
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -8,7 +11,9 @@ import aiohttp
 import pytest
 
 from schemas.asyncapi import Deployment
-from worker.admin import AdminUnavailable, serve_admin
+from tests.waiting import in_time
+from worker import admin
+from worker.admin import MOST_CONNECTIONS, AdminUnavailable, serve_admin
 from worker.contract import Contract
 from worker.errors import DependencyAway
 from worker.observe import Health, Metrics
@@ -94,3 +99,110 @@ async def test_a_port_in_use_is_an_error_that_names_the_setting(health: Health) 
         with pytest.raises(AdminUnavailable, match=f"127.0.0.1:{port}.*WORKER_ADMIN__PORT"):
             async with serve_admin("127.0.0.1", port, Metrics(health), health, CONTRACT):
                 pass
+
+
+# --- who may ask, and for how long ------------------------------------------------------------------------------------
+
+
+async def raw(base: str, request: bytes) -> bytes:
+    """What is answered, until the connection ends."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(base.rpartition(":")[2]))
+    try:
+        writer.write(request)
+        return await in_time(reader.read(), "the connection ended")
+    except ConnectionError:
+        return b""
+    finally:
+        writer.close()
+
+
+def asked(path: str, host: str = "127.0.0.1", method: str = "GET") -> bytes:
+    return f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "status"),
+    [
+        *((path, "GET", 200) for path in ("/", "/livez", "/metrics", "/contract", "/asyncapi.json")),
+        ("/readyz", "GET", 503),
+        ("/secrets", "GET", 404),
+        ("/livez", "DELETE", 405),
+        ("/livez", "HEAD", 200),
+    ],
+)
+async def test_no_answer_can_be_framed_sniffed_kept_or_says_what_it_runs_on(
+    base: str, path: str, method: str, status: int
+) -> None:
+    head = (await raw(base, asked(path, method=method))).partition(b"\r\n\r\n")[0].decode().lower()
+    assert head.startswith(f"http/1.1 {status} ")
+    assert "x-content-type-options: nosniff" in head
+    assert "default-src 'none'" in head
+    assert "frame-ancestors 'none'" in head
+    assert "cache-control: no-store" in head
+    assert "\r\nserver:" not in head
+    assert "\r\nconnection: close" in head
+
+
+@pytest.mark.parametrize(
+    "request_", [b"\x16\x03\x01\x02", b"GET\r\n\r\n", b"GET / HTTP/9\r\n\r\n", b"G" * 20_000 + b"\r\n"]
+)
+async def test_what_is_no_request_is_refused_without_a_banner_and_without_a_word_in_the_log(
+    base: str, request_: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = await raw(base, request_)
+    assert said.startswith((b"HTTP/1.0 400 ", b"HTTP/1.1 400 "))
+    assert b"aiohttp" not in said
+    assert b"Python" not in said
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1:8080", "[::1]:8080", "10.2.3.4", "localhost", "LOCALHOST:80"])
+async def test_it_answers_to_addresses_and_its_own_name(base: str, host: str) -> None:
+    assert (await raw(base, asked("/livez", host))).startswith(b"HTTP/1.1 200 ")
+    assert (await raw(base, asked("/livez", socket.gethostname()))).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8080", "localhost.evil.example", "", "[evil]", "1.2.3"])
+async def test_it_answers_to_no_other_name(base: str, host: str) -> None:
+    said = await raw(base, asked("/metrics", host))
+    assert said.startswith(b"HTTP/1.1 421 ")
+    assert b"WORKER_ADMIN__NAMES" in said
+    assert b"effective_worker_" not in said
+
+
+@pytest.mark.parametrize(("names", "status"), [(("worker.shop",), 200), (("*",), 200), (("other",), 421)])
+async def test_names_may_be_set(health: Health, names: tuple[str, ...], status: int) -> None:
+    async with serve_admin("127.0.0.1", 0, Metrics(health), health, CONTRACT, names=names) as port:
+        said = await raw(f"http://127.0.0.1:{port}", asked("/livez", "Worker.Shop:8080"))
+    assert said.startswith(f"HTTP/1.1 {status} ".encode())
+
+
+async def test_a_request_that_is_never_sent_to_its_end_keeps_nothing(
+    base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admin, "CONNECTION_SECONDS", 0.05)
+    assert await raw(base, b"GET /livez HT") == b""
+
+
+async def test_a_probe_is_answered_beside_any_number_of_requests_that_are_half_sent(base: str) -> None:
+    port = int(base.rpartition(":")[2])
+    half = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3 * MOST_CONNECTIONS)]
+    try:
+        for _, writer in half:
+            writer.write(b"GET /livez HTTP/1.1\r\nHost: ")
+        assert (await get(f"{base}/livez"))[0] == 200
+        ended = [reader for reader, _ in half if reader.at_eof() or reader.exception() is not None]
+        assert len(ended) >= 2 * MOST_CONNECTIONS
+    finally:
+        for _, writer in half:
+            writer.close()
+
+
+async def test_connections_that_are_open_do_not_hold_up_the_end(health: Health) -> None:
+    async with serve_admin("127.0.0.1", 0, Metrics(health), health, CONTRACT) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /livez HT")
+        assert (await get(f"http://127.0.0.1:{port}/livez"))[0] == 200
+    with contextlib.suppress(ConnectionError):
+        assert await in_time(reader.read(), "the connection ended") == b""
+    writer.close()
