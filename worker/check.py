@@ -45,6 +45,7 @@ async def check(settings: Settings) -> tuple[Check, ...]:
     for name, look in (("database", _database), ("sessions", _sessions), ("schema", _schema), ("grants", _grants)):
         checks.append(await _tried(name, look, dsn))
     checks.append(_login_keys(settings))
+    checks.append(_transit(settings))
     return tuple(checks)
 
 
@@ -220,3 +221,14 @@ def _login_keys(settings: Settings) -> Check:
     if not count:
         return Check("login keys", "failed", "none: set WORKER_LOGIN__SECRETS, without which no worker starts")
     return Check("login keys", "ok", f"{count}, the first of which signs")
+
+
+# --- on the way -------------------------------------------------------------------------------------------------------
+
+
+def _transit(settings: Settings) -> Check:
+    name, exposed = "transit", settings.exposed
+    if not exposed:
+        return Check(name, "ok", "nothing leaves this machine unprotected, as far as the settings say")
+    what = "; ".join(f"{variable}: {what}" for variable, what in exposed.items())
+    return Check(name, "warning", f"{what}. WORKER_REQUIRE_TLS=true makes this an error")

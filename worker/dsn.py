@@ -6,9 +6,11 @@ No text of an error quotes a part of a DSN that may belong to a password.
 import difflib
 import re
 import socket
-from collections.abc import Mapping
+import ssl
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from ipaddress import ip_address
+from typing import Any, Final, Literal
 from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 
 from asyncpg import connect_utils
@@ -82,6 +84,8 @@ class Address:
     connect_seconds: float | None
     """The most that connecting may take, over all hosts; ``None`` if the DSN leaves that open."""
     socket_options: tuple[tuple[int, int, int], ...]
+    exposed: str | None
+    """What of it others on the way to another machine might read or answer; ``None`` if that is ruled out."""
 
     def set_socket(self, connection: Any) -> None:
         """Set a fresh connection's socket up as the DSN has it; one of this machine has nothing to be kept alive."""
@@ -102,7 +106,7 @@ def read_dsn(text: str) -> Address:
         _judge(name, value)
     kept = "&".join(f"{name}={quote(value, safe='')}" for name, value in given.items() if name in _READ)
     dsn = urlunsplit((parts.scheme, parts.netloc, parts.path, kept, ""))
-    _let_the_client_read(dsn)
+    addresses, sslmode, tls = _read_by_the_client(dsn)
     hosts = (given.get("host") or parts.netloc.rpartition("@")[2]).count(",") + 1
     timeout = given.get("connect_timeout")
     return Address(
@@ -110,7 +114,32 @@ def read_dsn(text: str) -> Address:
         {name: given[name] for name in sorted(_SESSION & given.keys())},
         None if timeout is None else float(timeout) * hosts,  # libpq grants it to each of them
         _socket_options(given),
+        _exposed(addresses, sslmode, tls),
     )
+
+
+def is_this_machine(host: str) -> bool:
+    """Tell a name or an address of the loopback from any other."""
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def _exposed(
+    addresses: Sequence[str | tuple[str, int]], sslmode: int, tls: ssl.SSLContext | Literal[False]
+) -> str | None:
+    others = sorted(
+        {address[0] for address in addresses if not isinstance(address, str) and not is_this_machine(address[0])}
+    )
+    if not others:
+        return None
+    where = ", ".join(others)
+    if not tls or sslmode < _SSL_MODES.index("require"):
+        return f"without sslmode=verify-full, all that goes to and from {where} may be readable on the way"
+    if tls.verify_mode is not ssl.CERT_REQUIRED:
+        return f"without sslmode=verify-full, nobody verifies that it is {where} that answers"
+    return None
 
 
 def _split(text: str) -> SplitResult:
@@ -194,15 +223,19 @@ def _socket_options(given: Mapping[str, str]) -> tuple[tuple[int, int, int], ...
     )
 
 
-def _let_the_client_read(dsn: str) -> None:
-    """Let the client judge what is its own, files included, before it is first asked to connect."""
+def _read_by_the_client(dsn: str) -> tuple[Sequence[str | tuple[str, int]], int, ssl.SSLContext | Literal[False]]:
+    """Let the client judge what is its own, files included, before it is first asked to connect.
+
+    Returns where it would connect to (sockets of this machine are text), the place of its ``sslmode`` among all, and
+    how it would secure that.
+    """
     unsaid = dict.fromkeys(
         ("host", "port", "user", "password", "passfile", "database", "ssl", "service", "servicefile", "direct_tls")
     )
     more = dict.fromkeys(("server_settings", "target_session_attrs", "krbsrvname", "gsslib"))
     client: Any = connect_utils
     try:
-        client._parse_connect_dsn_and_args(dsn=dsn, **unsaid, **more)
+        addresses, parameters = client._parse_connect_dsn_and_args(dsn=dsn, **unsaid, **more)
     except OSError as error:
         what = error.strerror or type(error).__name__
         raise DsnUnusable(
@@ -214,3 +247,4 @@ def _let_the_client_read(dsn: str) -> None:
             "what it says of ports, TLS or target_session_attrs cannot be used, it names no user, or a PG... variable"
             " of the environment says something wrong"
         ) from None
+    return addresses, int(parameters.sslmode), parameters.ssl or False

@@ -89,6 +89,8 @@ async def serve(settings: Settings, *, stop: asyncio.Event, on_ready: Callable[[
     limit = raise_limit()
     log.info("descriptors", limit=limit)
     require_enough(limit, connections=settings.postgres.connections)
+    for variable, what in settings.exposed.items():
+        log.warning("unprotected", variable=variable, what=what)
     courtesy = Courtesy(settings.max_batch)
     health = Health(bulk_topic=settings.topics.bulk_commands, giving_way=lambda: courtesy.giving_way)
     metrics = Metrics(health)

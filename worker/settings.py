@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
-from worker.dsn import DsnUnusable, read_dsn
+from worker.dsn import DsnUnusable, is_this_machine, read_dsn
 from worker.errors import WorkerError
 
 PREFIX: Final = "WORKER_"
@@ -128,6 +128,19 @@ class KafkaSettings(_Section):
     request_timeout_ms: Milliseconds = 15_000
     group_instance_id: Annotated[str, Field(min_length=1, max_length=249)] | None = None
 
+    @property
+    def exposed(self) -> str | None:
+        """What others on the way to another machine might read; ``None`` if that is ruled out."""
+        servers = [server.strip().rpartition(":")[0] for server in self.bootstrap_servers.split(",")]
+        others = sorted({host for host in servers if not is_this_machine(host)})
+        if "SSL" in self.security_protocol.split("_") or not others:
+            return None
+        too = ", and the password" if self.sasl_mechanism == "PLAIN" else ""
+        return (
+            f"{self.security_protocol}: logins and pass codes of commands{too} are readable on the way to"
+            f" {', '.join(others)}"
+        )
+
 
 class TopicSettings(_Section):
     """The topics of CONTRACT 1, and the topics to which a sender may redirect its answers.
@@ -213,8 +226,18 @@ class Settings(_Section):
     record_retention_days: Annotated[int, Field(ge=1, le=36_500)] = 30
     drain_seconds: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] = 20
     reveal_verification_code: bool = False
+    require_tls: bool = False
     admin: AdminSettings = AdminSettings()
     log: LogSettings = LogSettings()
+
+    @property
+    def exposed(self) -> Mapping[str, str]:
+        """What is not protected on its way to another machine: the variable, and what may happen."""
+        found = {f"{PREFIX}KAFKA__SECURITY_PROTOCOL": self.kafka.exposed}
+        for name, dsn in (("DSN", self.postgres.dsn), ("OWNER_DSN", self.postgres.owner_dsn)):
+            if dsn is not None:
+                found[f"{PREFIX}POSTGRES__{name}"] = read_dsn(dsn.get_secret_value()).exposed
+        return {variable: what for variable, what in found.items() if what is not None}
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -313,6 +336,9 @@ def _contradictions(settings: Settings, *, needs_login: bool) -> Iterator[tuple[
             if getattr(settings.topics, name) == getattr(settings.topics, former):
                 here, there = f"{PREFIX}TOPICS__{name.upper()}", f"{PREFIX}TOPICS__{former.upper()}"
                 yield (here, there), f"the same topic as {there}"
+    if settings.require_tls:
+        for variable, what in settings.exposed.items():
+            yield (variable,), f"{what} (WORKER_REQUIRE_TLS is true)"
     if needs_login and not settings.login.secrets:
         variable = f"{PREFIX}LOGIN__SECRETS"
         yield (variable, f"{variable}_FILE"), f"not set: give one or more secrets of at least {_SHORTEST_SECRET} bytes"

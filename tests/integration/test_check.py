@@ -31,7 +31,7 @@ async def test_a_worker_that_could_start_has_nothing_that_fails(settings: Settin
     lines = await checked(settings)
     assert list(lines) == [
         *("settings", "broker", "topics", "descriptors", "imports"),
-        *("database", "sessions", "schema", "grants", "login keys"),
+        *("database", "sessions", "schema", "grants", "login keys", "transit"),
     ]
     assert {name for name, line in lines.items() if line.state == "failed"} - {"topics"} == set()
     assert lines["grants"].state == "ok"
@@ -142,6 +142,14 @@ async def test_what_is_away_fails_and_hides_nothing_else(settings: Settings) -> 
     assert {name for name, line in lines.items() if line.state == "failed"} == {
         *("broker", "topics", "descriptors", "login keys")
     }
+
+
+async def test_what_is_readable_on_its_way_to_another_machine_is_a_warning(settings: Settings) -> None:
+    assert (await checked(settings))["transit"].state == "ok"
+    elsewhere = settings.kafka.model_copy(update={"bootstrap_servers": "kafka.invalid:9092"})
+    transit = (await checked(settings.model_copy(update={"kafka": elsewhere})))["transit"]
+    assert (transit.state, "WORKER_KAFKA__SECURITY_PROTOCOL: PLAINTEXT" in transit.detail) == ("warning", True)
+    assert "WORKER_REQUIRE_TLS=true" in transit.detail
 
 
 async def test_a_password_is_never_shown(settings: Settings) -> None:

@@ -198,6 +198,7 @@ def test_check_says_line_by_line_what_is_missing(nowhere: dict[str, str]) -> Non
         "schema": "failed",
         "grants": "failed",
         "login keys": "ok",
+        "transit": "ok",
     }
     assert "canary" not in done.stdout + done.stderr
 

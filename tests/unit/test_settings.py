@@ -1,7 +1,9 @@
 """Settings: read once, frozen, and every fault named at once (CONTRACT 9)."""
 
 from pathlib import Path
+from typing import Final
 
+import certifi
 import pytest
 from pydantic import ValidationError
 
@@ -230,3 +232,56 @@ def test_a_file_that_is_no_certificate_is_a_fault_of_its_variable(tmp_path: Path
     environ = {"WORKER_KAFKA__SECURITY_PROTOCOL": "SSL", "WORKER_KAFKA__SSL_CAFILE": str(file)}
     with pytest.raises(SettingsError, match="WORKER_KAFKA__SSL_CAFILE"):
         client_options(read_settings(environ).kafka)
+
+
+# --- what is readable on the way --------------------------------------------------------------------------------------
+
+_SASL: Final = {
+    "WORKER_KAFKA__SECURITY_PROTOCOL": "SASL_PLAINTEXT",
+    "WORKER_KAFKA__SASL_MECHANISM": "PLAIN",
+    "WORKER_KAFKA__SASL_USERNAME": "worker",
+    "WORKER_KAFKA__SASL_PASSWORD": "canary",
+}
+PROTOCOL: Final = "WORKER_KAFKA__SECURITY_PROTOCOL"
+SERVERS: Final = "WORKER_KAFKA__BOOTSTRAP_SERVERS"
+DSN: Final = "WORKER_POSTGRES__DSN"
+OWNER_DSN: Final = "WORKER_POSTGRES__OWNER_DSN"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {SERVERS: "127.0.0.1:9092,localhost:9093,[::1]:9094,127.8.9.1:1"},
+        {SERVERS: "broker:9092", PROTOCOL: "SSL"},
+        _SASL | {SERVERS: "broker:9092", PROTOCOL: "SASL_SSL"},
+        _SASL,
+        {DSN: "postgresql://worker@127.0.0.1/x?sslmode=disable"},
+        {DSN: "postgresql://worker@/x?host=/run/postgresql"},
+        {DSN: f"postgresql://worker@db/x?sslmode=verify-full&sslrootcert={certifi.where()}"},
+    ],
+)
+def test_what_stays_here_or_is_protected_is_not_exposed(given: dict[str, str]) -> None:
+    assert read_settings(given | {"WORKER_REQUIRE_TLS": "true"}).exposed == {}
+
+
+@pytest.mark.parametrize(
+    ("given", "variable", "says"),
+    [
+        ({SERVERS: "broker:9092"}, PROTOCOL, "pass codes of commands are readable on the way to broker"),
+        ({SERVERS: "localhost:1,10.0.0.7:9092"}, PROTOCOL, "to 10.0.0.7"),
+        (_SASL | {SERVERS: "broker:9092"}, PROTOCOL, "and the password are readable"),
+        ({DSN: "postgresql://worker@db/x"}, DSN, "may be readable on the way"),
+        ({DSN: "postgresql://worker@127.0.0.1,db/x?sslmode=disable"}, DSN, "from db may be readable"),
+        ({DSN: "postgresql://worker@db/x?sslmode=require"}, DSN, "nobody verifies that it is db that answers"),
+        ({OWNER_DSN: "postgresql://owner@db/x?sslmode=prefer"}, OWNER_DSN, "may be readable on the way"),
+    ],
+)
+def test_what_is_not_is_named_and_an_error_where_tls_is_required(
+    given: dict[str, str], variable: str, says: str
+) -> None:
+    [(named, what)] = read_settings(given).exposed.items()
+    assert (named, says in what) == (variable, True), what
+    assert "canary" not in what
+    faults = faults_of(given | {"WORKER_REQUIRE_TLS": "true"})
+    assert faults == {variable: f"{what} (WORKER_REQUIRE_TLS is true)"}
