@@ -47,6 +47,7 @@ def pass_codes() -> Iterator[PassCodes]:
 @pytest.mark.parametrize(
     "taken",
     [HASHER.hash("x"), of(19456, 2), of(12288, 3), of(9216, 4), of(7168, 5), of(16384, 2), of(MOST_KIB_PASSES // 2, 2)],
+    ids=["ours", *(str(number) for number in range(6))],
 )
 def test_what_is_recommended_is_taken(taken: str) -> None:
     assert unfit(taken) is None
@@ -108,6 +109,7 @@ def worked(pass_code_hash: str | None, monkeypatch: pytest.MonkeyPatch) -> tuple
         (argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash("right"), False),
         (of(512 * 1024, 4), False),
     ],
+    ids=["unknown", "right", "wrong", "small", "smaller", "too cheap", "too dear"],
 )
 def test_every_comparison_works_off_the_same(stored: str | None, said: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     assert worked(stored, monkeypatch) == (MOST_KIB_PASSES, said)
