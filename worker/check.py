@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import asyncpg
+from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import for_code
 
@@ -13,9 +14,11 @@ from worker.descriptors import partitions_within, raise_limit
 from worker.errors import MORE_DESCRIPTORS, WorkerError
 from worker.mark import MarkForbidden, group_of, may_mark
 from worker.migrate import owner_connection
+from worker.publish import Place, transactional_id
+from worker.rights import lacking, needed
 from worker.schema import lacking_rights, require_utf8, require_version
 from worker.settings import Settings
-from worker.topics import TopicPlan, admin_client, check_topics
+from worker.topics import ConfigsForbidden, TopicPlan, admin_client, check_topics
 
 State = Literal["ok", "warning", "failed"]
 
@@ -62,18 +65,39 @@ async def _tried(name: str, look: Callable[[str], Awaitable[Check]], dsn: str) -
 async def _kafka(settings: Settings) -> list[Check]:
     try:
         async with admin_client(settings) as admin:
-            broker = await _broker(admin, settings)
-            plan = await check_topics(admin, settings)
-            brokers = len((await admin.describe_cluster())["brokers"])
-            checks = [broker, _topics(plan), _descriptors(plan, brokers, settings), await _imports(settings)]
+            checks = [await _broker(admin, settings), await _rights(admin, settings)]
+            checks += await _of_topics(admin, settings)
+            checks.append(await _imports(settings))
             instance_id = settings.kafka.group_instance_id
             return checks if instance_id is None else [*checks, await _instance(admin, settings, instance_id)]
     except WorkerError as error:
         failed = Check("broker", "failed", f"{error} ({settings.kafka.bootstrap_servers})")
         return [
             failed,
-            *(Check(name, "failed", "not looked at: no broker answers") for name in ("topics", "descriptors")),
+            *(
+                Check(name, "failed", "not looked at: no broker answers")
+                for name in ("rights", "topics", "descriptors")
+            ),
         ]
+
+
+async def _rights(admin: AIOKafkaAdminClient, settings: Settings) -> Check:
+    place = Place(source=TopicPartition(settings.topics.commands, 0), group=settings.kafka.group_id)
+    needs_ids = settings.delivery == "exactly_once"
+    missing = await lacking(admin, [*needed(settings, transactional_id(place) if needs_ids else None)])
+    if missing:
+        what = ", ".join(map(str, missing))
+        return Check("rights", "failed", f"the broker refuses {what}: see deploy/ACCESS.md")
+    return Check("rights", "ok", "the broker lets this login do what a worker needs, as far as it says")
+
+
+async def _of_topics(admin: AIOKafkaAdminClient, settings: Settings) -> list[Check]:
+    try:
+        plan = await check_topics(admin, settings)
+    except ConfigsForbidden as forbidden:
+        return [Check(name, "warning", f"not looked at: {forbidden}") for name in ("topics", "descriptors")]
+    brokers = len((await admin.describe_cluster())["brokers"])
+    return [_topics(plan), _descriptors(plan, brokers, settings)]
 
 
 async def _broker(admin: AIOKafkaAdminClient, settings: Settings) -> Check:

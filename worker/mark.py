@@ -10,13 +10,12 @@ from typing import Any, Final
 
 from aiokafka import errors as kafka
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.protocol.admin import DescribeGroupsRequest_v0, DescribeGroupsRequest_v3, DescribeGroupsResponse_v3
-from aiokafka.protocol.api import Request
 from aiokafka.protocol.commit import OffsetCommitRequest, OffsetFetchRequest
 
 from worker.errors import DependencyAway, WorkerError
 from worker.kafka import RETRY_BACKOFF_MS, errors_of
 from worker.model import Value
+from worker.rights import GroupRights, Operation, operations
 from worker.settings import Settings
 from worker.topics import admin_client
 
@@ -25,8 +24,6 @@ KEPT_MS: Final = 100 * 365 * 24 * 60 * 60 * 1000
 _PARTITION: Final = 0
 """Of the transitions topic. Events go by their keys; the mark is of them all, and goes with the topic."""
 _SAID: Final = re.compile(r"(0|[1-9][0-9]*) ([0-9a-f]{64})")
-_READ: Final = 1 << 3
-"""Among the operations that a broker says one may do."""
 _LATER: Final = (
     kafka.GroupCoordinatorNotAvailableError,
     kafka.GroupLoadInProgressError,
@@ -89,7 +86,7 @@ async def may_mark(settings: Settings) -> bool | None:
     The right on the topic is not looked at.
     """
     try:
-        answer = await _ask(settings, _RightsRequest(group_of(settings)))
+        answer = await _ask(settings, GroupRights(group_of(settings)))
     except MarkForbidden:
         return False
     [group] = answer.to_object()["groups"]
@@ -99,7 +96,7 @@ async def may_mark(settings: Settings) -> bool | None:
     if group["error_code"]:
         raise DependencyAway("kafka", f"{error.__name__} of the group {group_of(settings)}")
     rights = group.get("authorized_operations", -1)
-    return None if rights < 0 else bool(rights & _READ)
+    return None if rights < 0 else Operation.READ in operations(rights)
 
 
 async def _ask(settings: Settings, request: Any) -> Any:
@@ -125,24 +122,3 @@ async def _answered(admin: AIOKafkaAdminClient, group: str, request: Any) -> Any
             await asyncio.sleep(RETRY_BACKOFF_MS / 1000)
         else:
             return answer
-
-
-class _Rights(DescribeGroupsRequest_v3):  # type: ignore[misc] # aiokafka carries no types
-    """The client's own reads an older answer, without the rights."""
-
-    RESPONSE_TYPE = DescribeGroupsResponse_v3
-
-
-class _RightsRequest(Request[DescribeGroupsRequest_v0 | _Rights]):  # type: ignore[misc] # aiokafka carries no types
-    """A group with what one may do to it, where the broker says that."""
-
-    API_KEY = _Rights.API_KEY
-
-    def __init__(self, group: str) -> None:
-        self._group = group
-
-    def build(self, request_struct_class: Any) -> Any:
-        """The newest form that broker and client both know."""
-        if request_struct_class is _Rights:
-            return _Rights([self._group], True)
-        return request_struct_class([self._group])

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import TopicAlreadyExistsError, for_code
+from aiokafka.errors import TopicAlreadyExistsError, TopicAuthorizationFailedError, for_code
 
 from worker.errors import KAFKA_ERRORS, DependencyAway, WorkerError
 from worker.kafka import client_options
@@ -35,6 +35,13 @@ _SETTINGS: Final[Mapping[str, dict[str, str]]] = {
 
 class TopicsError(WorkerError):
     """The broker refused to make a topic."""
+
+
+class ConfigsForbidden(WorkerError):
+    """A right is lacking to see how a topic is set."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"how topic {name} is set may not be seen: allow DESCRIBE_CONFIGS on it")
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +178,8 @@ async def topic_configs(admin: AIOKafkaAdminClient, names: list[str]) -> dict[st
     configs: dict[str, dict[str, str]] = {}
     for response in await admin.describe_configs(resources):
         for resource in response.to_object()["resources"]:
+            if for_code(resource["error_code"]) is TopicAuthorizationFailedError:
+                raise ConfigsForbidden(resource["resource_name"])
             if resource["error_code"]:
                 raise for_code(resource["error_code"])(resource["error_message"] or resource["resource_name"])
             entries = resource["config_entries"]
@@ -240,17 +249,22 @@ async def _create(admin: AIOKafkaAdminClient, missing: Sequence[PlannedTopic]) -
 
 
 async def _until_visible(admin: AIOKafkaAdminClient, names: set[str]) -> None:
-    """Wait until whoever asks next is told of the topics and of who leads them."""
-    async with asyncio.timeout(_VISIBLE_SECONDS):
-        while True:
-            known = {
-                topic["topic"]
-                for topic in await admin.describe_topics()
-                if topic["partitions"] and all(partition["leader"] >= 0 for partition in topic["partitions"])
-            }
-            if names <= known:
-                return
-            await asyncio.sleep(0.05)
+    """Wait until whoever asks next is told of the topics and of who leads them. Raises ``TopicsError``."""
+    known: set[str] = set()
+    try:
+        async with asyncio.timeout(_VISIBLE_SECONDS):
+            while not names <= known:
+                await asyncio.sleep(0.05)
+                known = {
+                    topic["topic"]
+                    for topic in await admin.describe_topics()
+                    if topic["partitions"] and all(partition["leader"] >= 0 for partition in topic["partitions"])
+                }
+    except TimeoutError:
+        unseen = ", ".join(sorted(names - known))
+        raise TopicsError(
+            f"made, but not to be seen after {_VISIBLE_SECONDS:g} seconds: {unseen}; is DESCRIBE on it allowed?"
+        ) from None
 
 
 # --- the client -------------------------------------------------------------------------------------------------------
@@ -260,7 +274,7 @@ class _Remarks(logging.Handler):
     """Keeps what the client says of its attempts: its exception only says that none succeeded."""
 
     def __init__(self) -> None:
-        super().__init__(logging.WARNING)
+        super().__init__(logging.ERROR)
         self.said: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -30,7 +30,7 @@ async def checked(settings: Settings) -> dict[str, Check]:
 async def test_a_worker_that_could_start_has_nothing_that_fails(settings: Settings) -> None:
     lines = await checked(settings)
     assert list(lines) == [
-        *("settings", "broker", "topics", "descriptors", "imports"),
+        *("settings", "broker", "rights", "topics", "descriptors", "imports"),
         *("database", "sessions", "schema", "grants", "login keys", "transit"),
     ]
     assert {name for name, line in lines.items() if line.state == "failed"} - {"topics"} == set()
@@ -140,7 +140,7 @@ async def test_what_is_away_fails_and_hides_nothing_else(settings: Settings) -> 
     no_keys = LoginSettings()
     lines = await checked(settings.model_copy(update={"kafka": nowhere, "login": no_keys}))
     assert {name for name, line in lines.items() if line.state == "failed"} == {
-        *("broker", "topics", "descriptors", "login keys")
+        *("broker", "rights", "topics", "descriptors", "login keys")
     }
 
 

@@ -191,6 +191,7 @@ def test_check_says_line_by_line_what_is_missing(nowhere: dict[str, str]) -> Non
     assert states == {
         "settings": "ok",
         "broker": "failed",
+        "rights": "failed",
         "topics": "failed",
         "descriptors": "failed",
         "database": "failed",

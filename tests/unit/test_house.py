@@ -23,7 +23,7 @@ ORDER: Final = (
     *("decode", "replies", "recall", "authorise", "credentials", "load", "apply", "record", "encode"),
     *("project", "result", "publish"),
     *("pipeline", "lane", "retention", "watchdog", "supervisor", "admin", "service"),
-    *("migrate", "topics", "mark", "announce", "import_lines", "import_rows", "importing", "check"),
+    *("migrate", "topics", "rights", "mark", "announce", "import_lines", "import_rows", "importing", "check"),
     *("browse", "lanes", "pages", "history", "explain", "matching", "rehearsals", "reconcile", "audit", "erasure"),
     *("login_source", "dead_letters", "submit"),
     *("embedded", "demo", "deadline", "cli", "__main__"),

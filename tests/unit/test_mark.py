@@ -12,6 +12,7 @@ from aiokafka.protocol.commit import OffsetCommitResponse_v3, OffsetFetchRespons
 from worker import mark
 from worker.errors import DependencyAway
 from worker.mark import KEPT_MS, Mark, MarkForbidden, mark_of, may_mark, read_mark, write_mark
+from worker.rights import GroupRights
 from worker.settings import Settings, read_settings
 
 HASH: Final = bytes(range(32))
@@ -172,5 +173,5 @@ async def test_a_group_that_cannot_be_looked_at_is_no_right_that_is_lacking(told
 
 @pytest.mark.parametrize(("newest", "version"), [(5, 3), (2, 0)])
 def test_rights_are_asked_for_where_broker_and_client_can(newest: int, version: int) -> None:
-    asked = mark._RightsRequest("g").prepare({DescribeGroupsRequest_v0.API_KEY: (0, newest)})
+    asked = GroupRights("g").prepare({DescribeGroupsRequest_v0.API_KEY: (0, newest)})
     assert (type(asked).API_VERSION, bool(asked.encode())) == (version, True)

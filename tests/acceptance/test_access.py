@@ -1,0 +1,320 @@
+"""What deploy/ACCESS.md gives a login is enough for what it does, and what a worker lacks of it is named."""
+
+import asyncio
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from confluent_kafka import Consumer, KafkaException, Producer
+from confluent_kafka.admin._acl import AclBinding, AclBindingFilter, AclOperation, AclPermissionType
+from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
+
+from tests.acceptance.scene import Scene, body
+from tests.acceptance.test_first_states import lines
+from tests.acceptance.test_history_and_explain import run
+from tests.logins import login_token
+from tests.pace import patience
+from tests.preloaded import ROOT
+from tests.providers import Unavailable
+from tests.providers.kafka import HOST, JvmKafka, create_topics, warm_up
+from tests.waiting import Ceiling
+from worker.embedded.processes import free_port
+
+pytestmark = pytest.mark.real_kafka
+
+ACCESS: Final = ROOT / "deploy" / "ACCESS.md"
+PASSWORD: Final = "canary-of-access"
+LOGINS: Final = ("worker", "sender", "reader", "auditor", "importer", "operator", "nobody")
+KINDS: Final = {
+    "topic": ResourceType.TOPIC,
+    "group": ResourceType.GROUP,
+    "transactional id": ResourceType.TRANSACTIONAL_ID,
+}
+ROW: Final = re.compile(r"\| (\w+) \| ([a-z ]+) \| (\S+) \| ([A-Z_]+) \| .+ \|")
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """A row of the table of Kafka."""
+
+    login: str
+    kind: str
+    name: str
+    operation: str
+
+    def bindings(self, names: dict[str, str]) -> list[AclBinding]:
+        """The rules that the broker is told. ``names`` are those of a test for the defaults.
+
+        A prefix of several defaults becomes a rule for each of them, beside the prefix.
+        """
+        stem = self.name.removesuffix("*")
+        if stem == self.name:
+            return [self._binding(_in_place(stem, names), ResourcePatternType.LITERAL)]
+        several = [names[each] for each in names if each.startswith(stem) and each != stem]
+        literal = [self._binding(name, ResourcePatternType.LITERAL) for name in several]
+        return [self._binding(_in_place(stem, names), ResourcePatternType.PREFIXED), *literal]
+
+    def _binding(self, name: str, pattern: ResourcePatternType) -> AclBinding:
+        operation, login = AclOperation[self.operation], f"User:{self.login}"
+        return AclBinding(KINDS[self.kind], name, pattern, login, "*", operation, AclPermissionType.ALLOW)
+
+
+def _in_place(name: str, names: dict[str, str]) -> str:
+    """The name with the longest default that it begins with replaced."""
+    default = max((each for each in names if name.startswith(each)), key=len, default="")
+    return names.get(default, "") + name.removeprefix(default)
+
+
+GRANTED: Final = [Granted(*found.groups()) for found in ROW.finditer(ACCESS.read_text(encoding="utf-8"))]
+
+
+class WalledKafka(JvmKafka):
+    """Nobody may do anything unless told so, but whoever comes by the listener without logins, who may do all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.walled = f"{HOST}:{free_port(HOST)}"
+
+    def _settings(self, directory: Path) -> dict[str, str]:
+        base = super()._settings(directory)
+        users = " ".join(f'user_{login}="{PASSWORD}"' for login in LOGINS)
+        for name in ("listeners", "advertised.listeners"):
+            base[name] += f",SASL_PLAINTEXT://{self.walled}"
+        base["listener.security.protocol.map"] += ",SASL_PLAINTEXT:SASL_PLAINTEXT"
+        return {
+            **base,
+            "sasl.enabled.mechanisms": "PLAIN",
+            "listener.name.sasl_plaintext.plain.sasl.jaas.config": (
+                f"org.apache.kafka.common.security.plain.PlainLoginModule required {users};"
+            ),
+            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "super.users": "User:ANONYMOUS",
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Walled:
+    """A scene on such a broker, and its logins."""
+
+    scene: Scene
+    broker: WalledKafka
+
+    def settings_of(self, login: str) -> dict[str, str]:
+        """The settings with which a command comes by that login."""
+        return {
+            "KAFKA__BOOTSTRAP_SERVERS": self.broker.walled,
+            "KAFKA__SECURITY_PROTOCOL": "SASL_PLAINTEXT",
+            "KAFKA__SASL_MECHANISM": "PLAIN",
+            "KAFKA__SASL_USERNAME": login,
+            "KAFKA__SASL_PASSWORD": PASSWORD,
+        }
+
+    def client(self, login: str) -> dict[str, Any]:
+        """The options of a client that is not ours."""
+        return {
+            "bootstrap.servers": self.broker.walled,
+            "security.protocol": "SASL_PLAINTEXT",
+            "sasl.mechanism": "PLAIN",
+            "sasl.username": login,
+            "sasl.password": PASSWORD,
+            "log_level": 0,
+        }
+
+    @contextmanager
+    def allowed(self, *rows: Granted) -> Iterator[None]:
+        """Give these rights, and take them back."""
+        topics = self.scene.topics
+        names = {
+            "access-token.set-effective.commands": topics.commands,
+            "access-token.set-effective.results": topics.results,
+            "access-token.transitions": topics.transitions,
+            "access-token.set-effective.dead-letters": topics.dead_letters,
+            "effective-worker": self.scene.group,
+        }
+        admin = self.scene.admin()
+        bindings = [binding for row in rows for binding in row.bindings(names)]
+        for made in admin.create_acls(bindings).values():
+            made.result(timeout=patience(60))
+        try:
+            yield
+        finally:
+            anything: list[Any] = [ResourceType.ANY, None, ResourcePatternType.ANY, None, None, AclOperation.ANY]
+            everything = AclBindingFilter(*anything, AclPermissionType.ANY)  # type: ignore[call-arg] # counted wrongly
+            for gone in admin.delete_acls([everything]).values():
+                gone.result(timeout=patience(60))
+
+    def run(self, login: str, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+        """Run a command by that login."""
+        return run(self.scene, *arguments, **self.settings_of(login), **settings)
+
+    def lines(self, login: str, **settings: str) -> dict[str, str]:
+        """What ``check`` says, by the name of the line."""
+        checks = json.loads(self.run(login, "check", "--json", **settings).stdout)["checks"]
+        return {each["name"]: f"{each['state']}: {each['detail']}" for each in checks}
+
+    def read(self, login: str, topic: str, count: int) -> list[bytes | None]:
+        """So many values of a topic. Raises ``KafkaException``."""
+        consumer = Consumer(
+            self.client(login)
+            | {"group.id": f"{login}-1", "auto.offset.reset": "earliest", "enable.auto.commit": False}
+        )
+        try:
+            consumer.subscribe([topic])
+            values: list[bytes | None] = []
+            deadline = Ceiling()
+            while len(values) < count and deadline.left:
+                message = consumer.poll(0.2)
+                if message is None:
+                    continue
+                if message.error() is not None:
+                    raise KafkaException(message.error())
+                values.append(message.value())
+            consumer.commit(asynchronous=False)
+            return values
+        finally:
+            consumer.close()
+
+
+@pytest.fixture(scope="module")
+def walled(shared_scene: Scene) -> Iterator[Walled]:
+    broker = WalledKafka()
+    try:
+        asyncio.run(broker.start())
+    except Unavailable as reason:
+        pytest.skip(f"a broker of its own: {reason}")
+    warm_up(broker.bootstrap)
+    topics = shared_scene.topics
+    create_topics(broker.bootstrap, topics.commands, topics.results, topics.transitions, topics.dead_letters)
+    settings = shared_scene.settings | {"WORKER_KAFKA__BOOTSTRAP_SERVERS": broker.bootstrap}
+    yield Walled(replace(shared_scene, kafka=broker, settings=settings), broker)
+    asyncio.run(broker.dispose())
+
+
+def of(login: str, *, without: Granted | None = None) -> list[Granted]:
+    return [row for row in GRANTED if row.login == login and row != without]
+
+
+CHECKED: Final = [row for row in of("worker") if row.name != "replies-*"]
+"""Which topics senders may ask for is a pattern, and no one topic to look at."""
+
+
+def test_every_login_has_its_rows() -> None:
+    assert {row.login for row in GRANTED} == set(LOGINS) - {"nobody"}
+    assert len(CHECKED) == 6
+
+
+def test_a_worker_works_and_its_sender_and_reader_get_what_is_theirs(walled: Walled) -> None:
+    scene = walled.scene
+    codes = scene.new_tokens(2, prefix="access")
+    with walled.allowed(*of("worker"), *of("sender"), *of("reader")):
+        settings = walled.settings_of("worker")
+        for delivery, code in zip(("exactly_once", "at_least_once"), codes, strict=True):
+            with scene.worker(DELIVERY=delivery, **settings) as worker:
+                producer = Producer(walled.client("sender"))
+                producer.produce(scene.topics.commands, body(code))
+                assert producer.flush(patience(60)) == 0
+                scene.wait_consumed()
+                assert worker.terminate() == 0
+                assert worker.events("dependency_away") == []
+        assert {
+            json.loads(each or b"")["status"]["code"] for each in walled.read("sender", scene.topics.results, 2)
+        } == {"OK"}
+        assert len(walled.read("reader", scene.topics.transitions, 2)) == 2
+        for login, topic in (
+            ("sender", scene.topics.commands),
+            ("sender", scene.topics.transitions),
+            ("reader", scene.topics.results),
+            ("worker", scene.topics.results),
+            ("nobody", scene.topics.transitions),
+        ):
+            with pytest.raises(KafkaException, match="AUTHORIZATION"):
+                walled.read(login, topic, 1)
+
+
+def test_check_finds_all_that_a_worker_needs(walled: Walled) -> None:
+    with walled.allowed(*of("worker")):
+        assert walled.lines("worker")["rights"].startswith("ok: ")
+        assert "allow DESCRIBE_CONFIGS on it" in walled.lines("worker")["topics"]
+
+
+@pytest.mark.parametrize("lacking", CHECKED, ids=lambda row: f"{row.operation} on {row.kind} {row.name}")
+def test_check_names_the_right_that_is_lacking_and_no_other(walled: Walled, lacking: Granted) -> None:
+    with walled.allowed(*of("worker", without=lacking)):
+        lines = walled.lines("worker")
+    assert lines["broker"].startswith("ok: ")
+    refused = lines["rights"].removeprefix("failed: the broker refuses ").partition(":")[0]
+    assert refused.startswith(f"{lacking.operation} on {lacking.kind} ")
+    assert refused.count(" on ") == 1
+
+
+def test_at_least_once_needs_no_transactional_id(walled: Walled) -> None:
+    lacking = next(row for row in CHECKED if row.kind == "transactional id")
+    with walled.allowed(*of("worker", without=lacking)):
+        assert walled.lines("worker", DELIVERY="at_least_once")["rights"].startswith("ok: ")
+
+
+def test_a_login_that_may_do_nothing_is_told_so_and_not_that_no_broker_answers(walled: Walled) -> None:
+    lines = walled.lines("nobody")
+    assert lines["broker"].startswith("ok: ")
+    assert lines["rights"].count(" on ") == len(CHECKED)
+
+
+@pytest.mark.parametrize(
+    ("login", "arguments"),
+    [
+        ("auditor", "audit verify"),
+        ("auditor", "reconcile"),
+        ("auditor", "lanes list"),
+        ("auditor", "dead-letters list"),
+        ("operator", "topics plan"),
+        ("operator", "dead-letters replay"),
+        ("operator", "lanes list"),
+    ],
+)
+def test_what_stands_in_its_rows_is_enough(walled: Walled, login: str, arguments: str) -> None:
+    with walled.allowed(*of(login)):
+        done = walled.run(login, *arguments.split())
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_an_operator_makes_a_topic_that_is_missing(walled: Walled) -> None:
+    missing = "access-token.made-by-an-operator"
+    with walled.allowed(*of("operator")):
+        done = walled.run("operator", "topics", "apply", TOPICS__DEAD_LETTERS=missing)
+    assert f"{missing}: created" in done.stdout, done.stderr
+    assert missing in walled.scene.admin().list_topics(timeout=patience(60)).topics
+
+
+def test_who_may_not_see_what_it_has_made_is_told_so(walled: Walled) -> None:
+    lacking = next(row for row in of("operator") if row.operation == "DESCRIBE" and row.kind == "topic")
+    with walled.allowed(*of("operator", without=lacking)):
+        done = walled.run("operator", "topics", "apply", TOPICS__DEAD_LETTERS="access-token.never-seen")
+    assert done.returncode == 1
+    assert "made, but not to be seen after 10 seconds: access-token.never-seen" in done.stderr
+    assert "is DESCRIBE on it allowed?" in done.stderr
+
+
+def test_an_operator_submits_and_finds_the_answers_among_others(walled: Walled, tmp_path: Path) -> None:
+    [code] = walled.scene.new_tokens(1, prefix="submitted")
+    file = tmp_path / "codes.csv"
+    file.write_text(f"authentication_code\n{code}\n", encoding="utf-8")
+    with walled.allowed(*of("worker"), *of("operator")), walled.scene.worker(**walled.settings_of("worker")):
+        arguments = ("submit", str(file), "--token", login_token(), "--reply-topic", walled.scene.topics.results)
+        done = walled.run("operator", *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_an_importer_announces_and_keeps_how_far(walled: Walled, tmp_path: Path) -> None:
+    file = lines(tmp_path / "new.ndjson", 3)
+    with walled.allowed(*of("importer")):
+        owner = {"POSTGRES__OWNER_DSN": walled.scene.database.owner_dsn}
+        done = walled.run("importer", "import", str(file), "--json", **owner)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["events"]["published"] == 3
+    assert "allow READ on the group" not in done.stderr
