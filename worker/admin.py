@@ -6,7 +6,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from ipaddress import ip_address
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import orjson
 from aiohttp import web, web_response
@@ -86,18 +86,25 @@ async def serve_admin(
     await runner.setup()
     door = _Door(runner)
     try:
+        listening = await _listen(door, host, port)
         try:
-            listening = await asyncio.get_running_loop().create_server(door.enter, host, port)
-        except OSError as error:
-            raise AdminUnavailable(
-                f"the admin port {host}:{port} cannot be listened on ({error.strerror or error}): "
-                "set WORKER_ADMIN__HOST and WORKER_ADMIN__PORT (0 takes any free port)"
-            ) from error
-        async with listening:
             yield int(listening.sockets[0].getsockname()[1])
+        finally:
+            listening.close()
+            door.close()
+            await listening.wait_closed()
     finally:
-        door.close()
         await runner.cleanup()
+
+
+async def _listen(door: "_Door", host: str, port: int) -> asyncio.Server:
+    try:
+        return await asyncio.get_running_loop().create_server(door.enter, host, port)
+    except OSError as error:
+        raise AdminUnavailable(
+            f"the admin port {host}:{port} cannot be listened on ({error.strerror or error}): "
+            "set WORKER_ADMIN__HOST and WORKER_ADMIN__PORT (0 takes any free port)"
+        ) from error
 
 
 class _Door:
@@ -123,15 +130,15 @@ class _Connection(asyncio.Protocol):
     def __init__(self, served: asyncio.Protocol, inside: "dict[_Connection, None]") -> None:
         self._served = served
         self._inside = inside
-        self._transport: asyncio.BaseTransport | None = None
+        self._transport: asyncio.Transport | None = None
         self._limit: asyncio.TimerHandle | None = None
 
     def end(self) -> None:
-        if isinstance(self._transport, asyncio.Transport):
+        if self._transport is not None:
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's own is none by its class
         self._limit = asyncio.get_running_loop().call_later(CONNECTION_SECONDS, self.end)
         if len(self._inside) >= MOST_CONNECTIONS:
             next(iter(self._inside)).end()

@@ -1,14 +1,15 @@
 """Health and metrics over HTTP (CONTRACT 10)."""
 
 import asyncio
-import contextlib
 import json
 import socket
-from collections.abc import AsyncIterator
-from typing import Final
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import ExitStack
+from typing import Any, Final
 
 import aiohttp
 import pytest
+import uvloop
 
 from schemas.asyncapi import Deployment
 from tests.waiting import in_time
@@ -177,32 +178,49 @@ async def test_names_may_be_set(health: Health, names: tuple[str, ...], status: 
     assert said.startswith(f"HTTP/1.1 {status} ".encode())
 
 
-async def test_a_request_that_is_never_sent_to_its_end_keeps_nothing(
-    base: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(admin, "CONNECTION_SECONDS", 0.05)
+async def one_is_cut_off(base: str, _: ExitStack) -> None:
     assert await raw(base, b"GET /livez HT") == b""
 
 
-async def test_a_probe_is_answered_beside_any_number_of_requests_that_are_half_sent(base: str) -> None:
+async def one_is_answered_beside_many(base: str, after: ExitStack) -> None:
     port = int(base.rpartition(":")[2])
     half = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3 * MOST_CONNECTIONS)]
-    try:
-        for _, writer in half:
-            writer.write(b"GET /livez HTTP/1.1\r\nHost: ")
-        assert (await get(f"{base}/livez"))[0] == 200
-        ended = [reader for reader, _ in half if reader.at_eof() or reader.exception() is not None]
-        assert len(ended) >= 2 * MOST_CONNECTIONS
-    finally:
-        for _, writer in half:
-            writer.close()
+    for _, writer in half:
+        after.callback(writer.close)
+        writer.write(b"GET /livez HTTP/1.1\r\nHost: ")
+    assert (await get(f"{base}/livez"))[0] == 200
+    ended = [reader for reader, _ in half if reader.at_eof() or reader.exception() is not None]
+    assert len(ended) >= 2 * MOST_CONNECTIONS
 
 
-async def test_connections_that_are_open_do_not_hold_up_the_end(health: Health) -> None:
-    async with serve_admin("127.0.0.1", 0, Metrics(health), health, CONTRACT) as port:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"GET /livez HT")
-        assert (await get(f"http://127.0.0.1:{port}/livez"))[0] == 200
-    with contextlib.suppress(ConnectionError):
-        assert await in_time(reader.read(), "the connection ended") == b""
-    writer.close()
+async def one_is_open_at_the_end(base: str, after: ExitStack) -> None:
+    _, writer = await asyncio.open_connection("127.0.0.1", int(base.rpartition(":")[2]))
+    after.callback(writer.close)
+    writer.write(b"GET /livez HT")
+    assert (await get(f"{base}/livez"))[0] == 200
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize(
+    ("seconds", "scenario"),
+    [(0.05, one_is_cut_off), (3600.0, one_is_answered_beside_many), (3600.0, one_is_open_at_the_end)],
+)
+def test_requests_that_are_never_sent_to_their_end_keep_nothing_up(
+    run: Callable[[Coroutine[Any, Any, None]], None],
+    seconds: float,
+    scenario: Callable[[str, ExitStack], Coroutine[Any, Any, None]],
+    health: Health,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A worker runs on uvloop, whose transports are of other classes."""
+    monkeypatch.setattr(admin, "CONNECTION_SECONDS", seconds)
+
+    async def served(after: ExitStack) -> None:
+        async with serve_admin("127.0.0.1", 0, Metrics(health), health, CONTRACT) as port:
+            await in_time(scenario(f"http://127.0.0.1:{port}", after), "it was served")
+
+    async def whole() -> None:
+        with ExitStack() as after:
+            await in_time(served(after), "it ended")
+
+    run(whole())
