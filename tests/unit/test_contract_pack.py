@@ -3,6 +3,7 @@
 import json
 import tomllib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -141,10 +142,23 @@ def read(value: bytes) -> Any:
         return None
 
 
+def has_a_member_twice(value: bytes) -> bool:
+    """A schema sees only what a reader has made of it."""
+    twice: list[bool] = []
+
+    def looked_at(members: list[tuple[str, Any]]) -> None:
+        twice.append(len(members) != len(dict(members)))
+
+    with suppress(RecursionError):  # none that is so deep is about that
+        json.loads(value, object_pairs_hook=looked_at, parse_int=str)
+    return any(twice)
+
+
 def json_rows() -> list[BadInput]:
-    """The bad inputs whose fault is in a JSON value of the right size."""
-    rows = (row for row in BAD_INPUTS if row.stage == "decode" and not row.headers and row.value is not None)
-    return [row for row in rows if read(row.value or b"") is not None and "larger" not in row.says]
+    """The bad inputs whose fault is in a JSON value of the right size, of members that are given once."""
+    rows = [row for row in BAD_INPUTS if row.stage == "decode" and not row.headers and row.value is not None]
+    readable = [row for row in rows if read(row.value or b"") is not None and "larger" not in row.says]
+    return [row for row in readable if not has_a_member_twice(row.value or b"")]
 
 
 @pytest.mark.parametrize("row", json_rows(), ids=lambda row: row.name)
