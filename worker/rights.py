@@ -73,8 +73,11 @@ async def lacking(admin: AIOKafkaAdminClient, rights: Sequence[Right]) -> list[R
 
 
 async def _of_topics(admin: AIOKafkaAdminClient, names: Sequence[str]) -> dict[str, frozenset[Operation] | None]:
-    answer = await admin._send_request(TopicRights(names))
     found: dict[str, frozenset[Operation] | None] = dict.fromkeys(names)
+    try:
+        answer = await admin._send_request(TopicRights(names))
+    except (NotImplementedError, kafka.IncompatibleBrokerVersion):  # it is older than this question
+        return found
     for topic in answer.to_object()["topics"]:
         told = topic.get("authorized_operations", _NOT_TOLD)
         if kafka.for_code(topic["error_code"]) is kafka.TopicAuthorizationFailedError:
