@@ -48,7 +48,7 @@ _PAGE: Final = """<!doctype html>
 
 
 class _OwnFaults(logging.Filter):
-    """What a client has sent amiss is answered, and no matter for the log."""
+    """Keeps out of the log the faults of clients, which are answered."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None

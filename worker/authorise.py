@@ -16,9 +16,9 @@ from worker.model import Caller, Claims, Refused, Value
 from worker.sql import statement
 
 SKEW_SECONDS: Final = 60.0
-"""How far ``iat`` and ``nbf`` may lie ahead of our clock (CONTRACT 4)."""
+"""The most that ``iat`` and ``nbf`` may lie ahead of our clock (CONTRACT 4)."""
 LONGEST_SECONDS: Final = 7200.0
-"""How long a login may live, if nothing else is set (CONTRACT 4)."""
+"""The longest life of a login, if nothing else is set (CONTRACT 4)."""
 CACHE_SECONDS: Final = 30.0
 CACHED_LOGINS: Final = 4096
 

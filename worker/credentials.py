@@ -31,7 +31,7 @@ LEAST_KIB: Final = 7 * 1024
 MOST_KIB: Final = 24 * 1024
 """With more memory for the same product most of the time goes into getting it, which filling up does not make even."""
 _LEAST_FILL_KIB: Final = 8
-"""What Argon2 needs at least."""
+"""The least that Argon2 needs."""
 
 AT_ONCE: Final = 2
 """Each takes 19 MiB and a core for some 15 ms, and heartbeats must go on."""
@@ -78,7 +78,7 @@ async def look_up(connection: Connection, questions: Sequence[Question]) -> list
 
 
 def unfit(pass_code_hash: str) -> str | None:
-    """What keeps a hash from being compared with at the price of any other; ``None`` for one that is taken."""
+    """Tell why a hash cannot be compared with at the price of any other; ``None`` for one that is taken."""
     try:
         found = argon2.extract_parameters(pass_code_hash)
     except argon2.exceptions.InvalidHashError:
@@ -100,7 +100,7 @@ def unfit(pass_code_hash: str) -> str | None:
 
 
 class Shares(Generic[T]):
-    """What waits, dealt out in fair shares: to each lane in turn, and within a lane to each caller in turn."""
+    """A queue that is dealt out in fair shares: to each lane in turn, and within a lane to each caller in turn."""
 
     def __init__(self) -> None:
         self._lanes: dict[Hashable, dict[Hashable, deque[T]]] = {}

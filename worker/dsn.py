@@ -85,7 +85,7 @@ class Address:
     """The most that connecting may take, over all hosts; ``None`` if the DSN leaves that open."""
     socket_options: tuple[tuple[int, int, int], ...]
     exposed: str | None
-    """What of it others on the way to another machine might read or answer; ``None`` if that is ruled out."""
+    """The harm that others on the way to another machine might do; ``None`` if that is ruled out."""
 
     def set_socket(self, connection: Any) -> None:
         """Set a fresh connection's socket up as the DSN has it; one of this machine has nothing to be kept alive."""

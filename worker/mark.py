@@ -4,18 +4,15 @@ A database that is put back to an older state has forgotten what was announced o
 not. So an import can tell, and says no number twice.
 """
 
-import asyncio
 import re
 from typing import Any, Final
 
 from aiokafka import errors as kafka
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.protocol.commit import OffsetCommitRequest, OffsetFetchRequest
 
-from worker.errors import DependencyAway, WorkerError
-from worker.kafka import RETRY_BACKOFF_MS, errors_of
+from worker.errors import WorkerError
 from worker.model import Value
-from worker.rights import GroupRights, Operation, operations
+from worker.rights import Operation, ask_coordinator, of_group
 from worker.settings import Settings
 from worker.topics import admin_client
 
@@ -24,11 +21,6 @@ KEPT_MS: Final = 100 * 365 * 24 * 60 * 60 * 1000
 _PARTITION: Final = 0
 """Of the transitions topic. Events go by their keys; the mark is of them all, and goes with the topic."""
 _SAID: Final = re.compile(r"(0|[1-9][0-9]*) ([0-9a-f]{64})")
-_LATER: Final = (
-    kafka.GroupCoordinatorNotAvailableError,
-    kafka.GroupLoadInProgressError,
-    kafka.NotCoordinatorForGroupError,
-)
 _FORBIDDEN: Final = (kafka.GroupAuthorizationFailedError, kafka.TopicAuthorizationFailedError)
 
 
@@ -85,40 +77,18 @@ async def may_mark(settings: Settings) -> bool | None:
 
     The right on the topic is not looked at.
     """
-    try:
-        answer = await _ask(settings, GroupRights(group_of(settings)))
-    except MarkForbidden:
-        return False
-    [group] = answer.to_object()["groups"]
-    error = kafka.for_code(group["error_code"])
-    if error in _FORBIDDEN:
-        return False
-    if group["error_code"]:
-        raise DependencyAway("kafka", f"{error.__name__} of the group {group_of(settings)}")
-    rights = group.get("authorized_operations", -1)
-    return None if rights < 0 else Operation.READ in operations(rights)
+    async with admin_client(settings) as admin:
+        allowed = await of_group(admin, group_of(settings), _seconds(settings))
+    return None if allowed is None else Operation.READ in allowed
 
 
 async def _ask(settings: Settings, request: Any) -> Any:
-    group = group_of(settings)
     async with admin_client(settings) as admin:
         try:
-            async with asyncio.timeout(settings.kafka.request_timeout_ms / 1000):
-                return await _answered(admin, group, request)
+            return await ask_coordinator(admin, group_of(settings), request, _seconds(settings))
         except _FORBIDDEN as error:
             raise MarkForbidden(settings) from error
-        except TimeoutError as error:
-            raise DependencyAway("kafka", f"the coordinator of the group {group} does not answer") from error
 
 
-async def _answered(admin: AIOKafkaAdminClient, group: str, request: Any) -> Any:
-    """The coordinator's answer; a cluster's first question to any makes it first."""
-    while True:
-        try:
-            answer = await admin._send_request(request, await admin.find_coordinator(group))
-            if codes := list(errors_of(answer)):
-                raise kafka.for_code(codes[0])(f"of the group {group}")
-        except _LATER:
-            await asyncio.sleep(RETRY_BACKOFF_MS / 1000)
-        else:
-            return answer
+def _seconds(settings: Settings) -> float:
+    return settings.kafka.request_timeout_ms / 1000

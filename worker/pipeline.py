@@ -342,7 +342,7 @@ class Pipeline:
         return [None if each is None else checks[each] for each in asked]
 
     def _judged_at(self, item: Decoded, now: float) -> float:
-        """When a login's expiry is judged, in seconds since the epoch, as ``now`` is (CONTRACT 4)."""
+        """The moment at which a login's expiry is judged, in seconds since the epoch, as ``now`` is (CONTRACT 4)."""
         if self._policy.expiry_at_append and item.delivery.stamped_by_broker:
             return item.delivery.coordinates.timestamp / 1000
         return now

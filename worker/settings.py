@@ -130,7 +130,7 @@ class KafkaSettings(_Section):
 
     @property
     def exposed(self) -> str | None:
-        """What others on the way to another machine might read; ``None`` if that is ruled out."""
+        """The harm that others on the way to another machine might do; ``None`` if that is ruled out."""
         servers = [server.strip().rpartition(":")[0] for server in self.bootstrap_servers.split(",")]
         others = sorted({host for host in servers if not is_this_machine(host)})
         if "SSL" in self.security_protocol.split("_") or not others:
@@ -197,8 +197,9 @@ class LoginSettings(_Section):
 
 
 class AdminSettings(_Section):
-    """Where health and metrics are served; port 0 takes any free one. ``names`` are those that it answers to, beside
-    addresses and its own.
+    """The port of health and metrics; 0 takes any free one.
+
+    ``names`` are those that it answers to, beside addresses and its own.
     """
 
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
@@ -232,7 +233,7 @@ class Settings(_Section):
 
     @property
     def exposed(self) -> Mapping[str, str]:
-        """What is not protected on its way to another machine: the variable, and what may happen."""
+        """All that is not protected on its way to another machine: the variable, and the harm that may come of it."""
         found = {f"{PREFIX}KAFKA__SECURITY_PROTOCOL": self.kafka.exposed}
         for name, dsn in (("DSN", self.postgres.dsn), ("OWNER_DSN", self.postgres.owner_dsn)):
             if dsn is not None:

@@ -96,17 +96,21 @@ class _Asked(RequestStruct):  # type: ignore[misc] # aiokafka carries no types
 
 
 class TopicsRequest(Request[MetadataRequest_v5 | _Asked]):  # type: ignore[misc] # aiokafka carries no types
-    """Metadata of topics by their names, which makes none of them. With ids where the broker knows of any."""
+    """Metadata of topics by their names, which makes none of them. With ids where the broker knows of any.
+
+    ``with_operations`` asks for what one may do to them as well, where the broker says that.
+    """
 
     API_KEY = _METADATA
 
-    def __init__(self, topics: Sequence[str]) -> None:
+    def __init__(self, topics: Sequence[str], *, with_operations: bool = False) -> None:
         self._topics = list(topics)
+        self._with_operations = with_operations
 
     def build(self, request_struct_class: Any) -> Any:
         """The newest form that broker and client both know."""
         if request_struct_class is _Asked:
-            return _Asked([(_NO_ID, name, {}) for name in self._topics], False, False, False, {})
+            return _Asked([(_NO_ID, name, {}) for name in self._topics], False, False, self._with_operations, {})
         return request_struct_class(self._topics, False)
 
 

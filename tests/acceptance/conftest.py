@@ -2,16 +2,14 @@
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
-from tests.acceptance.scene import Scene
+from tests.acceptance.scene import Scene, on_a_broker_of_its_own
 from tests.acceptance.worker_process import worker_settings
-from tests.providers import Unavailable
-from tests.providers.kafka import JvmKafka, KafkaServer, TopicNames, create_topics, delete_topics, warm_up
+from tests.providers.kafka import JvmKafka, KafkaServer, TopicNames, create_topics, delete_topics
 from tests.providers.postgres import DatabaseUnderTest, PostgresServer
 
 
@@ -57,15 +55,7 @@ class GuardedKafka(JvmKafka):
 
 
 @pytest.fixture
-def guarded(scene: Scene, topics: TopicNames) -> Iterator[Scene]:
+def guarded(scene: Scene) -> Iterator[Scene]:
     """The same scene on a broker of its own, which guards what is in it."""
-    kafka = GuardedKafka()
-    try:
-        asyncio.run(kafka.start())
-    except Unavailable as reason:
-        pytest.skip(f"a broker of its own: {reason}")
-    warm_up(kafka.bootstrap)
-    create_topics(kafka.bootstrap, topics.commands, topics.results, topics.transitions, topics.dead_letters)
-    settings = scene.settings | {"WORKER_KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap}
-    yield replace(scene, kafka=kafka, settings=settings)
-    asyncio.run(kafka.dispose())
+    with on_a_broker_of_its_own(scene, GuardedKafka()) as guarded:
+        yield guarded

@@ -3,12 +3,14 @@
 import asyncio
 import json
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import asyncpg
+import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
@@ -31,7 +33,8 @@ from tests.acceptance.clients import (
 from tests.acceptance.worker_process import USUAL, WorkerProcess
 from tests.logins import login_token
 from tests.pace import patience
-from tests.providers.kafka import KafkaServer, TopicNames
+from tests.providers import Unavailable
+from tests.providers.kafka import JvmKafka, KafkaServer, TopicNames, create_topics, warm_up
 from tests.providers.postgres import DatabaseUnderTest, PostgresServer
 
 PARTITIONS: Final = 4
@@ -300,3 +303,17 @@ def check_chains(events: Iterable[dict[str, Any]]) -> None:
     for event in events:
         lanes[event["lane"]].append(event)
     assert {lane: verify_chain(chain) for lane, chain in lanes.items()} == dict.fromkeys(lanes)
+
+
+@contextmanager
+def on_a_broker_of_its_own(scene: Scene, broker: JvmKafka) -> Iterator[Scene]:
+    """The same scene on a broker that nobody else uses; skipped where there can be none."""
+    try:
+        asyncio.run(broker.start())
+    except Unavailable as reason:
+        pytest.skip(f"a broker of its own: {reason}")
+    warm_up(broker.bootstrap)
+    topics = scene.topics
+    create_topics(broker.bootstrap, topics.commands, topics.results, topics.transitions, topics.dead_letters)
+    yield replace(scene, kafka=broker, settings=scene.settings | {"WORKER_KAFKA__BOOTSTRAP_SERVERS": broker.bootstrap})
+    asyncio.run(broker.dispose())

@@ -1,12 +1,11 @@
-"""What deploy/ACCESS.md gives a login is enough for what it does, and what a worker lacks of it is named."""
+"""The rights of deploy/ACCESS.md are enough for what each login does, and one that a worker lacks is named."""
 
-import asyncio
 import json
 import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,14 +14,13 @@ from confluent_kafka import Consumer, KafkaException, Producer
 from confluent_kafka.admin._acl import AclBinding, AclBindingFilter, AclOperation, AclPermissionType
 from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
 
-from tests.acceptance.scene import Scene, body
+from tests.acceptance.scene import Scene, body, on_a_broker_of_its_own
 from tests.acceptance.test_first_states import lines
 from tests.acceptance.test_history_and_explain import run
 from tests.logins import login_token
 from tests.pace import patience
 from tests.preloaded import ROOT
-from tests.providers import Unavailable
-from tests.providers.kafka import HOST, JvmKafka, create_topics, warm_up
+from tests.providers.kafka import HOST, JvmKafka
 from tests.waiting import Ceiling
 from worker.embedded.processes import free_port
 
@@ -154,7 +152,7 @@ class Walled:
         return run(self.scene, *arguments, **self.settings_of(login), **settings)
 
     def lines(self, login: str, **settings: str) -> dict[str, str]:
-        """What ``check`` says, by the name of the line."""
+        """The words of ``check``, by the name of the line."""
         checks = json.loads(self.run(login, "check", "--json", **settings).stdout)["checks"]
         return {each["name"]: f"{each['state']}: {each['detail']}" for each in checks}
 
@@ -184,16 +182,8 @@ class Walled:
 @pytest.fixture(scope="module")
 def walled(shared_scene: Scene) -> Iterator[Walled]:
     broker = WalledKafka()
-    try:
-        asyncio.run(broker.start())
-    except Unavailable as reason:
-        pytest.skip(f"a broker of its own: {reason}")
-    warm_up(broker.bootstrap)
-    topics = shared_scene.topics
-    create_topics(broker.bootstrap, topics.commands, topics.results, topics.transitions, topics.dead_letters)
-    settings = shared_scene.settings | {"WORKER_KAFKA__BOOTSTRAP_SERVERS": broker.bootstrap}
-    yield Walled(replace(shared_scene, kafka=broker, settings=settings), broker)
-    asyncio.run(broker.dispose())
+    with on_a_broker_of_its_own(shared_scene, broker) as scene:
+        yield Walled(scene, broker)
 
 
 def of(login: str, *, without: Granted | None = None) -> list[Granted]:
@@ -201,7 +191,7 @@ def of(login: str, *, without: Granted | None = None) -> list[Granted]:
 
 
 CHECKED: Final = [row for row in of("worker") if row.name != "replies-*"]
-"""Which topics senders may ask for is a pattern, and no one topic to look at."""
+"""The topics that senders may ask for are a pattern, and no one topic to look at."""
 
 
 def test_every_login_has_its_rows() -> None:

@@ -33,7 +33,7 @@ _PASS_CODE: Final = "correct horse 7"
 
 @dataclass(frozen=True, slots=True)
 class Flood:
-    """Who sends it, and how it is to be answered. ``claims`` are those of the login, if not the usual ones."""
+    """A sender, and the status that it is to be answered. ``claims`` are those of the login, if not the usual ones."""
 
     name: str
     status: str
@@ -54,7 +54,7 @@ FLOODS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Waits:
-    """How long commands by code waited, in ms: those of other partitions, and those of the flooded one."""
+    """The waits of commands by code, in ms: those of other partitions, and those of the flooded one."""
 
     beside: str
     others: Sequence[float]

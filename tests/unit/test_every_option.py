@@ -26,7 +26,7 @@ NEEDED: Final[dict[str, tuple[str, ...]]] = {
     "lanes show": ("0",),
     "dead-letters show": ("0/0",),
 }
-"""What a command cannot do without."""
+"""Arguments that a command cannot do without."""
 INSTEAD: Final[dict[tuple[str, str], tuple[str, ...]]] = {
     ("import", "--announce"): ("--announce",),
     ("import", "--mend"): ("--mend",),
