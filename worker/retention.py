@@ -12,7 +12,7 @@ import structlog
 from worker.database import Database
 from worker.errors import DependencyAway, WorkerError
 from worker.observe import Health, Metrics
-from worker.patience import pause
+from worker.patience import Patience, pause
 from worker.sql import statement
 
 STEP_SECONDS: Final = 0.2
@@ -60,18 +60,24 @@ class Retention:
         self._health = health
         self._timer = timer
         self._chance = chance or random.Random()  # noqa: S311 - spreads work, guards no secret
+        self._patience = Patience(self._chance)
         self._records = FIRST_STEP
         self._cleared: dict[int, int] = {}
         """Up to where a lane's records are gone. A snapshot that is held for hours keeps them in the way of a step."""
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Look every ten minutes until ``stop``. A failure is reported and tried again at the next look."""
+        """Look every ten minutes until ``stop``. A look that fails is reported, and the next one comes within seconds:
+        beside a full load, a lane's worth of records is written in ten minutes.
+        """
         while not stop.is_set():
             try:
                 await self.retire(stop)
             except WorkerError as error:
                 log.warning("retention_failed", reason=str(error))
-            await pause(INTERVAL_SECONDS, stop)
+                await self._patience.wait(stop)
+            else:
+                self._patience.reset()
+                await pause(INTERVAL_SECONDS, stop)
 
     async def retire(self, stop: asyncio.Event) -> int:
         """Remove everything that is due now, step by step. Returns the number of records removed.
@@ -101,6 +107,8 @@ class Retention:
                 raise
             took = self._timer() - began
             total += removed
+            if removed:
+                self._patience.reset()
             self._cleared[lane] = since
             self._metrics.records_retired(removed)
             self._records = next_step(asked, removed, took)

@@ -1,6 +1,7 @@
 """One acceptance test's world: its topics, its database, and the workers it starts in them."""
 
 import asyncio
+import itertools
 import json
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
@@ -69,6 +70,9 @@ def status(record: Record) -> tuple[str, str | None]:
     assert record.header("status_code") == code.encode()
     replayed = record.header("replayed")
     return code, None if replayed is None else replayed.decode()
+
+
+_NEVER_TWICE: Final = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,12 +146,25 @@ class Scene:
         return AdminClient({"bootstrap.servers": self.kafka.bootstrap, "log_level": 0})
 
     def set_up(self, name: str, setting: str, value: str, *, kind: ResourceType = ResourceType.TOPIC) -> None:
-        """Change one setting of a topic, or of a broker."""
+        """Change one setting of a topic, or of a broker; it counts when this returns.
+
+        A broker describes a change before it acts on it, but acts on it before it takes in the next one.
+        """
+        self._change(kind, name, setting, value)
+        self._change(ResourceType.TOPIC, self.topics.commands, "segment.jitter.ms", str(next(_NEVER_TWICE)))
+
+    def _change(self, kind: ResourceType, name: str, setting: str, value: str) -> None:
         entry = ConfigEntry(setting, value, incremental_operation=AlterConfigOpType.SET)
-        resource = ConfigResource(kind, name, incremental_configs=[entry])
-        admin = self.admin()
-        for altered in admin.incremental_alter_configs([resource]).values():
-            altered.result(timeout=patience(waiting.SECONDS))
+        admin, patient = self.admin(), patience(waiting.SECONDS)
+        changed = ConfigResource(kind, name, incremental_configs=[entry])
+        for altered in admin.incremental_alter_configs([changed]).values():
+            altered.result(timeout=patient)
+
+        def described() -> str:
+            [entries] = admin.describe_configs([ConfigResource(kind, name)]).values()
+            return str(entries.result(timeout=patient)[setting].value)
+
+        waiting.wait_until(described, lambda shown: shown == value, what=f"{name} had {setting}={value}", pause=0.01)
 
     # --- Postgres -----------------------------------------------------------------------------------------------------
 

@@ -3,28 +3,25 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
+from tests.acceptance.import_in_steps import KILLED_AFTER, STEP
 from tests.acceptance.scene import Scene
 from tests.acceptance.test_first_states import run, stored, told
-from tests.waiting import output_of, wait_until
+from tests.waiting import output_of
 
 pytestmark = pytest.mark.real_kafka
 
 TOKENS: Final = 1000
-KILLED_AFTER: Final = (1, 300, 700)
+LINES: Final = (1, 300, 700)
 """Lines that are read, at least."""
-# In small steps, so that there are many moments to be killed at.
-PROCESS: Final = (
-    "import sys; from worker import announce, cli, importing; importing.CHUNK = 40; announce.PAGE = 40; cli.main()"
-)
+PROCESS: Final = "tests.acceptance.import_in_steps"
 HELD: Final = (
     "SELECT id, number, life_cycle_state, version, udf_string_1, accounts_receivable, created_by_user, updated_date"
     " FROM access_token WHERE organisation = $1 ORDER BY id",
@@ -59,41 +56,32 @@ def lines(path: Path, organisation: str) -> Path:
     return path
 
 
-@contextmanager
-def importing(scene: Scene, *arguments: str) -> "Iterator[subprocess.Popen[str]]":
+def ended(scene: Scene, *arguments: str, killed_after: int | None = None) -> tuple[int, str, str]:
+    """Run ``import`` to its end: its exit code, and what it wrote to both of its pipes."""
     owner = {"WORKER_POSTGRES__OWNER_DSN": scene.database.owner_dsn}
-    command = [sys.executable, "-c", PROCESS, "import", *arguments]
+    at = {} if killed_after is None else {KILLED_AFTER: str(killed_after)}
     with subprocess.Popen(
-        command,
-        env={**os.environ, **scene.settings, **owner},
+        [sys.executable, "-m", PROCESS, "import", *arguments],
+        env={**os.environ, **scene.settings, **owner, **at},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        yield process
+        out, err = output_of(process, "the import ended")
+    return process.returncode, out, err
 
 
 def imported(scene: Scene, file: Path) -> tuple[dict[str, Any], list[str]]:
     """What an import says that is let be: its report, and what it complains of."""
-    with importing(scene, str(file), "--no-events", "--json") as process:
-        out, err = output_of(process, "the import ended")
-    assert process.returncode == 1, err
+    code, out, err = ended(scene, str(file), "--no-events", "--json")
+    assert code == 1, err
     report: dict[str, Any] = json.loads(out)
     return report, err.splitlines()
 
 
-def killed(scene: Scene, progress: str, until: int, *arguments: str) -> None:
-    """Start ``import`` and kill it once ``progress``, a query, has come so far."""
-    with importing(scene, *arguments) as process:
-
-        def done() -> int:
-            assert process.poll() is None, f"it ended before it could be killed: {process.communicate()}"
-            return int(scene.rows(progress)[0]["done"] or 0)
-
-        try:
-            wait_until(done, lambda far: far >= until, what=f"the import had come to {until}", pause=0.01)
-        finally:
-            process.kill()
+def killed(scene: Scene, after: int, *arguments: str) -> None:
+    code, out, err = ended(scene, *arguments, killed_after=after)
+    assert code == -signal.SIGKILL, (out, err)
 
 
 def held(scene: Scene, organisation: str) -> list[list[dict[str, Any]]]:
@@ -107,13 +95,14 @@ def bad(report: dict[str, Any]) -> list[tuple[int, str]]:
 def test_an_import_that_is_killed_again_and_again_ends_as_one_that_is_not(scene: Scene, tmp_path: Path) -> None:
     expected, complaints = imported(scene, lines(tmp_path / "whole.ndjson", "WHOLE"))
     file = lines(tmp_path / "killed.ndjson", "KILLED")
-    for read in KILLED_AFTER:
-        killed(scene, "SELECT max(read) AS done FROM import_run", read, str(file), "--no-events")
+    for read in LINES:
+        killed(scene, read, str(file), "--no-events")
+    [stopped] = scene.rows("SELECT read FROM import_run")
     report, (resumed, *others) = imported(scene, file)
 
     told = re.fullmatch(rf"going on after line (\d+) of {file}, where an import of these files was stopped", resumed)
     assert told is not None, resumed
-    assert KILLED_AFTER[-1] <= int(told[1]) < TOKENS
+    assert LINES[-1] <= int(told[1]) == stopped["read"] < LINES[-1] + STEP
     assert [line.partition(":")[2] for line in others] == [line.partition(":")[2] for line in complaints]
     assert (report["read"], report["loaded"]) == (expected["read"], expected["loaded"]) == (TOKENS + 1, TOKENS - 19)
     assert bad(report) == bad(expected)
@@ -126,10 +115,10 @@ def test_first_states_are_announced_to_the_end_by_whoever_comes_after_one_that_w
     scene: Scene, tmp_path: Path
 ) -> None:
     imported(scene, lines(tmp_path / "new.ndjson", "NEW"))
-    lane = "SELECT first_offset AS done, next_offset AS written FROM lane WHERE topic = 'import'"
-    killed(scene, lane, 200, "--announce")
-    [row] = scene.rows(lane)
-    assert 200 <= row["done"] < row["written"]
+    killed(scene, 200, "--announce")
+    [row] = scene.rows("SELECT first_offset AS recorded, next_offset AS written FROM lane WHERE topic = 'import'")
+    assert (row["recorded"], row["written"]) == (200, TOKENS - 20)
+    assert len(scene.transitions()) == 200 + STEP
 
     assert run(scene, "import", "--announce").returncode == 0
     assert told(scene) == stored(scene)
