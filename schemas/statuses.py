@@ -37,7 +37,11 @@ MEANINGS: Final[Mapping[StatusCode, Meaning]] = {
         NEW_LOGIN,
     ),
     StatusCode.EXPIRED_TOKEN: Meaning("The login token is past its time.", NEW_LOGIN),
-    StatusCode.ACCESS_DENIED: Meaning("The user lacks the right ACCESS_TOKENS.SET_EFFECTIVE.", NEVER),
+    StatusCode.ACCESS_DENIED: Meaning(
+        "The user lacks the right ACCESS_TOKENS.SET_EFFECTIVE, or has failed too often and must wait; the message says "
+        "which, and how long.",
+        NEVER,
+    ),
     StatusCode.ACCESS_TOKEN_NOT_FOUND: Meaning("The caller can see no access token with this code.", NEVER),
     StatusCode.INVALID_CREDENTIALS: Meaning("The identifier is unknown, or the pass code wrong.", NEVER),
     StatusCode.DUPLICATE_REQUEST: Meaning("The command id was applied before, for a different request.", NEVER),

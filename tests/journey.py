@@ -13,11 +13,14 @@ import asyncpg
 
 from schemas.codes import StatusCode
 from tests.logins import SECRET, login_token
+from worker.attempts import Attempts
 from worker.authorise import Logins
 from worker.credentials import PassCodes
 from worker.database import Database
 from worker.fuse import Fuse
+from worker.guard import DEFAULT_LIMITS, Limits
 from worker.model import Answered, Coordinates, Delivery, Fact, Header
+from worker.observe import Metrics
 from worker.pipeline import Hold, Pipeline, Policy
 from worker.result import Post, result_message
 from worker.sql import statement
@@ -32,6 +35,9 @@ PASS_CODE: Final = "correct horse 7"
 CARD_CODE: Final = "99021047384"
 TOKEN_ID: Final = "4D1F0C6E9B7A4F5C8E2B7A90D3C61F55"
 OTHER_TOKEN_ID: Final = "9BE34643165555219ACA29F33D3D84C6"
+
+KEY: Final = b"the key of these tests' digests"
+"""Of what is refused for its credentials."""
 
 POST: Final = Post("results", "transitions", "dead-letters", "group", "worker")
 POLICY: Final = Policy(max_command_bytes=65_536, expiry_at_append=False, reveal_verification_code=False)
@@ -205,8 +211,11 @@ async def journey(
     pass_codes: PassCodes | None = None,
     fuse: Fuse | None = None,
     connections: int = 4,
+    limits: Limits = DEFAULT_LIMITS,
+    metrics: Metrics | None = None,
 ) -> AsyncIterator[Journey]:
     """A journey over a migrated database. ``clock`` is the worker's."""
+    guarding = Attempts(KEY, limits, metrics or Metrics())
     database = await Database.open(worker_dsn, connections=connections)
     compared = pass_codes or PassCodes()
     owner = await asyncpg.connect(owner_dsn)
@@ -214,7 +223,7 @@ async def journey(
         logins, whole = Logins((SECRET,), clock), fuse or Fuse(time.monotonic)
         yield Journey(
             database,
-            Pipeline(database, logins, compared, clock=clock, policy=policy, fuse=whole, beat=lambda: None),
+            Pipeline(database, logins, compared, guarding, clock=clock, policy=policy, fuse=whole, beat=lambda: None),
             owner,
         )
     finally:

@@ -12,6 +12,7 @@ import jwt
 from schemas.codes import StatusCode
 from worker.database import Connection
 from worker.decide import SET_EFFECTIVE
+from worker.guard import Series
 from worker.model import Caller, Claims, Refused, Value
 from worker.sql import statement
 
@@ -191,6 +192,10 @@ class Standing(Value, frozen=True):
 
     organisation: str | None
     caller: Caller | Refused
+    codes: Series | None = None
+    """The caller's unknown codes in a row, if there are any."""
+    pass_codes: Series | None = None
+    """Its wrong pass codes in a row, if there are any."""
 
 
 async def authorise(
@@ -210,6 +215,7 @@ async def authorise(
         [login.unit for login in distinct],
         [login.jti for login in distinct],
         SET_EFFECTIVE.right,
+        [login.account or "" for login in distinct],
     )
     found = dict(zip(distinct, rows, strict=True))
     return [
@@ -232,4 +238,9 @@ def _standing(login: Claims, row: Any, moment: float) -> Standing:
     if not row["allowed"]:
         message = f"the user lacks the right {SET_EFFECTIVE.right}"
         return Standing(login.organisation, Refused(StatusCode.ACCESS_DENIED, message))
-    return Standing(login.organisation, Caller(login.organisation, row["user_id"], row["unit_id"], login.account))
+    return Standing(
+        login.organisation,
+        Caller(login.organisation, row["user_id"], row["unit_id"], login.account),
+        Series(row["codes"], row["codes_since"]) if row["codes"] else None,
+        Series(row["pass_codes"], row["pass_codes_since"]) if row["pass_codes"] else None,
+    )

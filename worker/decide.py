@@ -5,13 +5,14 @@ No clock, no I/O, no chance; ``decide`` gets what was loaded and locked, and ret
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from msgspec.structs import replace
 
 from schemas.codes import StatusCode
 from schemas.states import LifeCycleState
+from worker.guard import DEFAULT_LIMITS, Attempt, Limits, Series, Subject, is_failure, refusal, seen, wait_of
 from worker.model import Applied, Decision, LockedToken, Presented, Refused, Replayed, TokenKey, Value
 
 
@@ -43,32 +44,65 @@ class State:
 
     tokens: Mapping[TokenKey, LockedToken]
     bound: Mapping[str, BoundId]
+    series: Mapping[Subject, Series] = field(default_factory=dict)
+    """The failures that are known; of whom there are none, nothing needs to stand here."""
 
 
 def decide(
-    asked: Sequence[Presented | Refused], state: State, transition: Transition = SET_EFFECTIVE
+    asked: Sequence[Presented | Refused],
+    state: State,
+    transition: Transition = SET_EFFECTIVE,
+    *,
+    tried: Sequence[Attempt | None] = (),
+    limits: Limits = DEFAULT_LIMITS,
 ) -> tuple[list[Decision], State]:
     """Decide the commands in their order, each upon the state that the ones before it left.
 
-    Returns the decisions, one per command, and the state after the last of them.
+    ``tried`` says for each what its credentials are counted as, if they are. Returns the decisions, one per command,
+    and the state after the last of them.
     """
-    tokens, bound = dict(state.tokens), dict(state.bound)
+    tokens, bound, series = dict(state.tokens), dict(state.bound), dict(state.series)
     decisions: list[Decision] = []
-    for command in asked:
+    for command, attempt in zip(asked, tried or [None] * len(asked), strict=True):
+        if attempt is not None and (wait := wait_of(attempt, series, limits)) > 0:
+            decisions.append(refusal(wait))
+            continue
         decision = _decide_one(command, tokens, bound, transition)
+        if attempt is not None:
+            seen(attempt, decision, series, limits)
         if isinstance(decision, Applied):
             key = decision.presented.token
             tokens[key] = replace(tokens[key], state=decision.to_state, version=decision.version)
             bound[decision.presented.command_id] = BoundId(decision.presented.digest, key)
         decisions.append(decision)
-    return decisions, State(tokens, bound)
+    return decisions, State(tokens, bound, series)
 
 
 def rehearse(
-    asked: Sequence[Presented | Refused], state: State, transition: Transition = SET_EFFECTIVE
-) -> list[Decision]:
-    """Decide each command as if it alone came now, which is what a dry run is answered (CONTRACT 2)."""
-    return [_decide_one(command, state.tokens, state.bound, transition) for command in asked]
+    asked: Sequence[Presented | Refused],
+    state: State,
+    transition: Transition = SET_EFFECTIVE,
+    *,
+    tried: Sequence[Attempt | None] = (),
+    limits: Limits = DEFAULT_LIMITS,
+) -> tuple[list[Decision], State]:
+    """Decide each command as if it alone came now, which is what a dry run is answered (CONTRACT 2).
+
+    But guesses are counted, as those of any command are, or dry runs would be a way to guess; and no success of a dry
+    run ends a series, since any number of them may succeed with one access token. Returns the decisions and the state
+    after them, which has the same access tokens and ids.
+    """
+    series = dict(state.series)
+    decisions: list[Decision] = []
+    for command, attempt in zip(asked, tried or [None] * len(asked), strict=True):
+        if attempt is not None and (wait := wait_of(attempt, series, limits)) > 0:
+            decisions.append(refusal(wait))
+            continue
+        decision = _decide_one(command, state.tokens, state.bound, transition)
+        if attempt is not None and is_failure(decision):
+            seen(attempt, decision, series, limits)
+        decisions.append(decision)
+    return decisions, State(state.tokens, state.bound, series)
 
 
 def rounds(decisions: Sequence[Decision]) -> list[list[int]]:

@@ -59,6 +59,10 @@ class Reading:
     version: int | None
     """What the access token reached by this very delivery."""
     decided_at: datetime
+    refused_user: str | None = None
+    """The id of the user who was refused for a code or a pass code."""
+    tried_digest: str | None = None
+    """The keyed digest of the code or identifier that this user named."""
     in_topic: bool | None = None
     """Whether the command still stands in its topic; ``None`` if that was not looked at."""
     results: tuple[Place, ...] = ()
@@ -197,6 +201,8 @@ def _reading(row: Row) -> Reading:
         access_token=row["access_token_id"],
         version=row["version"],
         decided_at=row["decided_at"],
+        refused_user=row["user_id"],
+        tried_digest=None if row["user_id"] is None else row["digest"].hex(),
     )
 
 

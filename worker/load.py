@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from schemas.codes import StatusCode
 from schemas.states import LifeCycleState
@@ -10,6 +11,9 @@ from worker.database import Connection
 from worker.errors import BatchOvertaken
 from worker.model import Caller, Command, LockedToken, Presented, Refused, TokenKey, request_digest
 from worker.sql import statement
+
+UNCHECKED: Final = Refused(StatusCode.INVALID_CREDENTIALS, "the pass code was not compared")
+"""What becomes of a command whose pass code was not compared, as its caller had to be refused then: no answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +63,8 @@ def present(
 ) -> Presented | Refused:
     """The last checks before a decision: the access token is there, the caller may see it, its credentials are right.
 
-    Raises ``BatchOvertaken`` if the pass code changed between its verification and the lock, or was not verified since
-    the caller was not allowed to ask.
+    Returns ``UNCHECKED`` where the pass code was not compared. Raises ``BatchOvertaken`` if it changed between its
+    verification and the lock.
     """
     if command.authentication_code is not None:
         kind, name = "code", command.authentication_code
@@ -70,7 +74,7 @@ def present(
     else:
         kind, name = "identifier", command.identifier or ""
         if check is None:
-            raise BatchOvertaken
+            return UNCHECKED
         token = _visible(locked.by_identifier.get((caller.organisation, name)), caller)
         if token is None or not check.right:
             return Refused(StatusCode.INVALID_CREDENTIALS, "identifier and pass_code do not go together")

@@ -301,6 +301,10 @@ class Answer(Value, frozen=True):
     organisation: str | None = None
     """The verified organisation of the sender, as soon as there is one."""
     digest: bytes | None = None
+    """What "the same request" compares; of one that was refused for its credentials, the keyed digest of what it named.
+    """
+    user: str | None = None
+    """The id of the user who was refused for credentials."""
 
 
 class Fact(Value, frozen=True):

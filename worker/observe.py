@@ -391,6 +391,9 @@ class Metrics:
             "offsets_missing_total", "Lanes started without an offset of the group, though it had one"
         )
         self._lost = counter("commands_lost_total", "Offsets whose commands were removed before they were answered")
+        self._failed = counter("attempts_failed_total", "Codes and pass codes that were wrong", "kind")
+        self._limited = counter("attempts_limited_total", "Times that the next attempt was made to wait", "kind")
+        self._unseen = counter("attempts_refused_total", "Attempts that were refused unseen, since they had to wait")
         self._retired = counter("records_retired_total", "Records of commands removed for their age")
 
     def show(self, collector: Collector) -> None:
@@ -434,6 +437,16 @@ class Metrics:
 
     def commands_lost(self, count: int) -> None:
         self._lost.inc(count)
+
+    def attempts_failed(self, kind: str, count: int) -> None:
+        """``kind`` becomes a label, of ``worker.guard.Kind``."""
+        self._failed.labels(kind).inc(count)
+
+    def attempts_limited(self, kind: str) -> None:
+        self._limited.labels(kind).inc()
+
+    def attempts_refused(self, count: int) -> None:
+        self._unseen.inc(count)
 
     def records_retired(self, count: int) -> None:
         self._retired.inc(count)

@@ -16,6 +16,7 @@ Dry runs go the same way in batches of their own, and what came of them is rolle
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from dataclasses import replace as replace_parts
 from datetime import UTC, datetime
 from functools import cache
 from itertools import groupby
@@ -26,6 +27,7 @@ from msgspec.structs import replace
 
 from schemas.codes import StatusCode
 from worker.apply import Chain, apply, chained, head
+from worker.attempts import Attempts, Counted
 from worker.authorise import Logins, Standing, authorise
 from worker.credentials import PassCodeCheck, PassCodes, look_up, question
 from worker.database import Connection, Database, rolled_back
@@ -33,7 +35,8 @@ from worker.decide import State, decide, doubtful, rehearse, rounds
 from worker.decode import decode
 from worker.errors import BatchOvertaken, BatchRefused, DependencyAway, FuseBlown, LaneLost, StatementTimeout
 from worker.fuse import Fuse
-from worker.load import Locked, load, present
+from worker.guard import Attempt, Series, Subject, is_failure, must_wait, wait_of
+from worker.load import UNCHECKED, Locked, load, present
 from worker.model import (
     Answer,
     Answered,
@@ -111,7 +114,10 @@ class _Ready:
     ids: Sequence[str]
     standings: Sequence[Standing]
     asked: Sequence[Presented | Refused]
+    tried: Sequence[Attempt | None]
+    """What their credentials are counted as."""
     tokens: Mapping[TokenKey, LockedToken]
+    series: Mapping[Subject, Series]
     now: datetime
 
     def only(self, positions: Sequence[int]) -> "_Ready":
@@ -120,8 +126,13 @@ class _Ready:
         def of(part: Sequence[T]) -> list[T]:
             return [part[position] for position in positions]
 
-        return _Ready(
-            of(self.items), of(self.ids), of(self.standings), of(self.asked), tokens=self.tokens, now=self.now
+        return replace_parts(
+            self,
+            items=of(self.items),
+            ids=of(self.ids),
+            standings=of(self.standings),
+            asked=of(self.asked),
+            tried=of(self.tried),
         )
 
 
@@ -133,6 +144,7 @@ class Pipeline:
         database: Database,
         logins: Logins,
         pass_codes: PassCodes,
+        attempts: Attempts,
         *,
         clock: Callable[[], float],
         policy: Policy,
@@ -149,6 +161,7 @@ class Pipeline:
         self._database = database
         self._logins = logins
         self._pass_codes = pass_codes
+        self._attempts = attempts
         self._clock = clock
         self._policy = policy
         self._replies = replies or Replies()
@@ -234,12 +247,15 @@ class Pipeline:
             hold, chain = await _hold(transaction, hold)
             ready = await self._make_ready(transaction, verified)
             bound = await recall_by_id(transaction, doubtful(ready.asked, ready.tokens) if trusting else ready.asked)
-            decisions, _ = decide(ready.asked, State(ready.tokens, bound))
-            answers, facts = await _carry_out(transaction, hold, chain, ready, decisions)
+            state = State(ready.tokens, bound, ready.series)
+            decisions, after = decide(ready.asked, state, tried=ready.tried, limits=self._attempts.limits)
+            answers, facts = await self._carry_out(transaction, hold, chain, ready, decisions)
             moved = await _move(transaction, hold, first, _following(batch), head(chain, facts))
             outcomes = _in_order(batch, recalled, answers, facts)
             shown = await self._show(transaction, outcomes)
+            counted = await self._attempts.count(transaction, ready.series, after.series)
         self._fuse.passed(len(fresh))
+        self._tell(counted, ready, decisions)
         return [_answered(item, outcome, shown) for item, outcome in zip(batch, outcomes, strict=True)], moved
 
     async def _rehearse(self, hold: Hold, batch: Sequence[Decoded], first: int) -> tuple[list[Answered], Hold]:
@@ -254,17 +270,20 @@ class Pipeline:
         async with self._transaction() as transaction:
             hold, chain = await _hold(transaction, hold)
             ready = await self._make_ready(transaction, verified)
-            decisions = rehearse(ready.asked, State(ready.tokens, await recall_by_id(transaction, ready.asked)))
+            state = State(ready.tokens, await recall_by_id(transaction, ready.asked), ready.series)
+            decisions, after = rehearse(ready.asked, state, tried=ready.tried, limits=self._attempts.limits)
             for positions in rounds(decisions):
                 part, decided = ready.only(positions), [decisions[position] for position in positions]
                 async with rolled_back(transaction):
-                    answers, facts = await _carry_out(transaction, hold, chain, part, decided)
+                    answers, facts = await self._carry_out(transaction, hold, chain, part, decided)
                     await _move(transaction, hold, first, following, head(chain, facts))
                     outcomes = [Outcome(answer, None) for answer in answers]
                     shown = await self._show(transaction, outcomes)
                 for position, item, outcome in zip(positions, part.items, outcomes, strict=True):
                     answered[position] = _answered(item, outcome, shown)
             hold = await _move(transaction, hold, first, following, chain)
+            counted = await self._attempts.count(transaction, ready.series, after.series)
+        self._tell(counted, ready, decisions)
         return [answered[position] for position in range(len(batch))], hold
 
     async def _verify(self, lane: int, items: Sequence[Decoded]) -> _Verified:
@@ -284,7 +303,41 @@ class Pipeline:
         callers = [standing.caller for standing in standings]
         locked = await load(transaction, requests, callers)
         asked = [_present(*each, locked=locked) for each in zip(requests, callers, ids, verified.checks, strict=True)]
-        return _Ready(items, ids, standings, asked, locked.by_key, now)
+        # Only after the access tokens are locked is it known what other lanes have counted of their identifiers.
+        tried = self._attempts.tried(requests, callers)
+        series = await self._attempts.known(transaction, tried, standings)
+        return _Ready(items, ids, standings, asked, tried, locked.by_key, series, now)
+
+    async def _carry_out(
+        self, transaction: Connection, hold: Hold, chain: Chain, ready: _Ready, decisions: Sequence[Decision]
+    ) -> tuple[list[Answer], list[Fact]]:
+        """Write what was decided: the transitions, and the records of all commands.
+
+        Raises ``BatchOvertaken`` if one would have to be decided whose pass code was not compared.
+        """
+        if any(decision is UNCHECKED for decision in decisions):
+            raise BatchOvertaken
+        facts = chained(decisions, chain, lane_name=hold.name, now=ready.now)
+        await apply(transaction, facts, hold.lane)
+        answers = [_answer(*each, now=ready.now) for each in zip(decisions, ready.ids, ready.standings, strict=True)]
+        answers = [self._signed(*each) for each in zip(answers, decisions, ready.items, ready.tried, strict=True)]
+        await record(transaction, hold.lane, list(zip(map(_coordinates, ready.items), answers, strict=True)))
+        return answers, facts
+
+    def _signed(self, answer: Answer, decision: Decision, item: Decoded, attempt: Attempt | None) -> Answer:
+        """The answer to an attempt that was refused, with who made it and on what."""
+        if attempt is None or not (is_failure(decision) or must_wait(decision)):
+            return answer
+        assert isinstance(item.request, Command), "only a command makes an attempt"
+        digest = self._attempts.digest(attempt.own.organisation, item.request)
+        return replace(answer, digest=digest, user=attempt.own.user)
+
+    def _tell(self, counted: Sequence[Counted], ready: _Ready, decisions: Sequence[Decision]) -> None:
+        waiting = [
+            attempt is not None and must_wait(decision)
+            for attempt, decision in zip(ready.tried, decisions, strict=True)
+        ]
+        self._attempts.tell(counted, waiting.count(True))
 
     async def _show(self, transaction: Connection, outcomes: Sequence[Outcome]) -> Mapping[tuple[TokenKey, int], bytes]:
         return await project(
@@ -323,8 +376,8 @@ class Pipeline:
     ) -> list[PassCodeCheck | None]:
         """One comparison per command that brings an identifier and a login that is allowed, ``None`` for every other.
 
-        Whoever will be refused anyhow is not worth what a comparison costs, so logins are judged here before it, and
-        again in the transaction.
+        Whoever will be refused anyhow is not worth what a comparison costs, so logins and former failures are judged
+        here before it, and again in the transaction.
         """
         asked = [question(item.request, login) for item, login in zip(items, logins, strict=True)]
         positions = [position for position, each in enumerate(asked) if each is not None]
@@ -333,8 +386,11 @@ class Pipeline:
         async with self._database.connection() as connection:
             moments = [self._judged_at(items[position], self._clock()) for position in positions]
             standings = await authorise(connection, [logins[position] for position in positions], moments)
-            for position, standing in zip(positions, standings, strict=True):
-                if isinstance(standing.caller, Refused):
+            requests, callers = [items[each].request for each in positions], [each.caller for each in standings]
+            tried = self._attempts.tried(requests, callers)
+            series = await self._attempts.known(connection, tried, standings)
+            for position, attempt in zip(positions, tried, strict=True):
+                if attempt is None or wait_of(attempt, series, self._attempts.limits) > 0:
                     asked[position] = None
             distinct = list(dict.fromkeys(each for each in asked if each is not None))
             looked_up = await look_up(connection, distinct) if distinct else []
@@ -396,17 +452,6 @@ async def _move(
     row = await transaction.fetchrow(statement("move_lane"), hold.lane, *to, hold.place)
     assert row is not None, "the lane is locked where it lies"
     return replace(hold, next_offset=row["next_offset"], place=row["place"])
-
-
-async def _carry_out(
-    transaction: Connection, hold: Hold, chain: Chain, ready: _Ready, decisions: Sequence[Decision]
-) -> tuple[list[Answer], list[Fact]]:
-    """Write what was decided: the transitions, and the records of all commands."""
-    facts = chained(decisions, chain, lane_name=hold.name, now=ready.now)
-    await apply(transaction, facts, hold.lane)
-    answers = [_answer(*each, now=ready.now) for each in zip(decisions, ready.ids, ready.standings, strict=True)]
-    await record(transaction, hold.lane, list(zip(map(_coordinates, ready.items), answers, strict=True)))
-    return answers, facts
 
 
 def affordable(costly: Sequence[bool]) -> int:

@@ -36,6 +36,7 @@ def _recalled(row: Row, lane_name: str) -> Outcome:
         fields=row["fields"],
         organisation=organisation,
         digest=row["digest"],
+        user=row["refused_user"],
     )
     return Outcome(answer, None if row["sequence"] is None else _fact(row, lane_name))
 

@@ -9,7 +9,7 @@ from worker.model import Answer, Coordinates, command_key
 
 _COLUMNS: Final = (
     *("command_key", "organisation", "command_id", "digest", "status", "message", "replayed", "access_token_id"),
-    *("version", "fields", "decided_at", "lane", "record_offset", "record_timestamp"),
+    *("version", "fields", "decided_at", "lane", "record_offset", "record_timestamp", "user_id"),
 )
 
 
@@ -30,5 +30,5 @@ def _record(lane: int, where: Coordinates, answer: Answer) -> tuple[object, ...]
     return (
         *(command_key(answer.command_id), answer.organisation, answer.command_id, answer.digest, answer.code),
         *(answer.message, answer.replayed, token, answer.version, answer.fields, answer.decided_at),
-        *(lane, where.offset, where.timestamp),
+        *(lane, where.offset, where.timestamp, answer.user),
     )

@@ -1,4 +1,5 @@
-"""Retire the record of commands: past its time and settled, in small steps that never hold a lane up (DESIGN 2)."""
+"""Retire the record of commands, past its time and settled, in small steps that never hold a lane up (DESIGN 2); and
+forget guesses that are as old."""
 
 import asyncio
 import random
@@ -9,6 +10,7 @@ from typing import Final
 
 import structlog
 
+from worker.attempts import forget
 from worker.database import Database
 from worker.errors import DependencyAway, WorkerError
 from worker.observe import Health, Metrics
@@ -93,6 +95,8 @@ class Retention:
             total += await self._retire_lane(lane, first, stop)
         if total:
             log.info("records_retired", count=total)
+        async with self._database.transaction() as transaction:
+            await forget(transaction, self._age)
         return total
 
     async def _retire_lane(self, lane: int, first: int, stop: asyncio.Event) -> int:

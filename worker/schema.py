@@ -17,12 +17,12 @@ NEEDED: Final = tuple(sorted(path.stem for path in MIGRATIONS.glob("*.sql")))
 _READ: Final = (
     *("organisation", "unit", "app_user", "revoked_login", "contact", "accounts_receivable", "rewards_participant"),
     *("classification", "access_token", "transition", "command_record", "lane"),
-    "command_loss",
+    *("command_loss", "attempt"),
 )
 _RIGHTS: Final = (
     *((table, "SELECT") for table in _READ),
     *(("transition", "INSERT"), ("command_record", "INSERT"), ("command_record", "DELETE"), ("lane", "INSERT")),
-    ("command_loss", "INSERT"),
+    *(("command_loss", "INSERT"), ("attempt", "INSERT"), ("attempt", "DELETE")),
 )
 _CHANGED: Final = (
     *(("access_token", column) for column in ("life_cycle_state", "version")),
@@ -30,6 +30,7 @@ _CHANGED: Final = (
     *(("lane", column) for column in ("owner", "owned_since", "first_offset", "next_offset")),
     *(("lane", column) for column in ("chain_sequence", "chain_hash", "ordered_offset")),
     ("command_loss", "settled"),
+    *(("attempt", column) for column in ("failures", "failed", "last_at")),
     *(("lane", column) for column in ("topic_id", "last_offset", "last_timestamp", "blocked", "blocked_since")),
 )
 

@@ -16,6 +16,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 
 from worker.admin import serve_admin
+from worker.attempts import Attempts, key_of, limits_of
 from worker.authorise import Logins
 from worker.background import beside
 from worker.backlog import Backlog
@@ -171,7 +172,7 @@ def _tools(
         database=database,
         consumer=consumer,
         pipeline=Pipeline(
-            *(database, logins, pass_codes),
+            *(database, logins, pass_codes, Attempts(key_of(settings), limits_of(settings), metrics)),
             clock=time.time,
             policy=policy,
             fuse=fuse,

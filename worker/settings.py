@@ -85,6 +85,12 @@ def _strong(secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
     return secrets
 
 
+def _strong_key(key: SecretStr | None) -> SecretStr | None:
+    if key is not None and len(key.get_secret_value().strip().encode()) < _SHORTEST_SECRET:
+        raise ValueError(f"shorter than {_SHORTEST_SECRET} bytes")
+    return key
+
+
 def _patterns(patterns: tuple[str, ...]) -> tuple[str, ...]:
     trimmed = tuple(pattern.strip() for pattern in patterns)
     if not all(trimmed):
@@ -196,6 +202,20 @@ class LoginSettings(_Section):
     audience: Annotated[str, Field(min_length=1, max_length=255)] | None = None
 
 
+class AttemptSettings(_Section):
+    """How many guesses in a row may fail before the next one must wait (CONTRACT 3, Attempts).
+
+    ``codes`` and ``pass_codes`` are a caller's, ``identifier`` a caller's pass codes of one identifier, ``all_callers``
+    those of everybody on one identifier. No wait is longer than ``longest_wait_seconds``.
+    """
+
+    codes: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
+    pass_codes: Annotated[int, Field(ge=1, le=1_000_000)] = 100
+    identifier: Annotated[int, Field(ge=1, le=1_000_000)] = 10
+    all_callers: Annotated[int, Field(ge=1, le=1_000_000)] = 100
+    longest_wait_seconds: Annotated[float, Field(ge=1, le=2_678_400)] = 3600
+
+
 class AdminSettings(_Section):
     """The port of health and metrics; 0 takes any free one.
 
@@ -221,6 +241,8 @@ class Settings(_Section):
     topics: TopicSettings = TopicSettings()
     postgres: PostgresSettings = PostgresSettings()
     login: LoginSettings = LoginSettings()
+    attempts: AttemptSettings = AttemptSettings()
+    digest_key: Annotated[SecretStr | None, AfterValidator(_strong_key)] = None
     delivery: Annotated[Literal["exactly_once", "at_least_once"], BeforeValidator(_lower)] = "exactly_once"
     max_batch: Annotated[int, Field(ge=1, le=10_000)] = 500
     max_command_bytes: Annotated[int, Field(ge=1, le=16 * 1024 * 1024)] = 65_536

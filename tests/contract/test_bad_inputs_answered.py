@@ -27,11 +27,14 @@ from tests.deliveries import delivery
 from tests.journey import decided
 from tests.logins import SECRET, login_token
 from tests.providers.postgres import DatabaseUnderTest
+from worker.attempts import Attempts
 from worker.authorise import Logins
 from worker.credentials import PassCodes
 from worker.database import Database
 from worker.fuse import Fuse
+from worker.guard import Limits
 from worker.model import Answered, Delivery
+from worker.observe import Metrics
 from worker.pipeline import Hold, Pipeline, Policy
 from worker.result import Post, messages
 from worker.sql import statement
@@ -53,7 +56,11 @@ async def pipeline(database: DatabaseUnderTest) -> AsyncIterator[tuple[Pipeline,
     logins = Logins([SECRET], time.time)
     yield (
         Pipeline(
-            pool, logins, pass_codes, clock=time.time, policy=policy, fuse=Fuse(time.monotonic), beat=lambda: None
+            *(pool, logins, pass_codes, Attempts(b"key", Limits(), Metrics())),
+            clock=time.time,
+            policy=policy,
+            fuse=Fuse(time.monotonic),
+            beat=lambda: None,
         ),
         Hold(lane, "lane", owner, 0),
     )

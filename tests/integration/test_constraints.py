@@ -514,7 +514,7 @@ READ_ONLY: Final = (
     *("organisation", "unit", "app_user", "revoked_login"),
     *("contact", "accounts_receivable", "rewards_participant", "classification"),
 )
-EVERY_TABLE: Final = (*READ_ONLY, "access_token", "lane", "transition", "command_record", "command_loss")
+EVERY_TABLE: Final = (*READ_ONLY, "access_token", "lane", "transition", "command_record", "command_loss", "attempt")
 # What a transition changes, and nothing else.
 CHANGED_BY_A_TRANSITION: Final = {
     "life_cycle_state",
@@ -528,7 +528,7 @@ FORBIDDEN: Final = [
     *(f"DROP TABLE {table}" for table in EVERY_TABLE),
     *(f"ALTER TABLE {table} ADD COLUMN x text" for table in EVERY_TABLE),
     *(f"ALTER TABLE {table} DISABLE TRIGGER ALL" for table in EVERY_TABLE),
-    *(f"DELETE FROM {table}" for table in EVERY_TABLE if table != "command_record"),
+    *(f"DELETE FROM {table}" for table in EVERY_TABLE if table not in {"command_record", "attempt"}),
     *(f"INSERT INTO {table} DEFAULT VALUES" for table in (*READ_ONLY, "access_token")),
     *(
         f"CREATE TRIGGER x BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION refuse_transition()"
@@ -537,6 +537,7 @@ FORBIDDEN: Final = [
     *(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE" for table in READ_ONLY),
     "UPDATE command_loss SET acknowledged_at = now()",
     "UPDATE command_loss SET end_offset = begin_offset",
+    "UPDATE attempt SET user_id = 'x'",
     "UPDATE organisation SET active = true",
     "UPDATE unit SET active = true",
     "UPDATE app_user SET rights = '{ACCESS_TOKENS.SET_EFFECTIVE}'",
@@ -596,6 +597,7 @@ async def test_the_worker_has_exactly_the_rights_of_the_journey(owner: Session) 
     expected = {(table, "SELECT") for table in EVERY_TABLE}
     expected |= {("lane", "INSERT"), ("transition", "INSERT"), ("command_record", "INSERT")}
     expected |= {("command_record", "DELETE"), ("command_loss", "INSERT")}
+    expected |= {("attempt", "INSERT"), ("attempt", "DELETE")}
     assert {tuple(row) for row in rows} == expected
 
 

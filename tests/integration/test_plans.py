@@ -23,6 +23,7 @@ ROWS: Final = 10_000_000
 GROWING: Final = (
     *("access_token", "transition", "command_record"),
     *("accounts_receivable", "rewards_participant", "contact", "app_user", "revoked_login"),
+    "attempt",
 )
 THERE: Final = 10_000
 """The rows that are there: as many as the largest batch names."""
@@ -44,6 +45,9 @@ INSERT INTO rewards_participant (organisation, id, accounts_receivable)
     SELECT 'ORG1', 'R' || i, 'A' || i FROM generate_series(1, {THERE}) AS i;
 INSERT INTO app_user (organisation, id, username) SELECT 'ORG1', 'U' || i, i FROM generate_series(1, {THERE}) AS i;
 INSERT INTO revoked_login (organisation, jti) SELECT 'ORG1', 'J' || i FROM generate_series(1, {THERE}) AS i;
+INSERT INTO attempt (organisation, identifier, kind, user_id, account, failures, failed)
+    SELECT 'ORG1', decode(lpad(to_hex(i), 8, '0'), 'hex'), 'identifier', 'U' || i, '', 1, 1
+    FROM generate_series(1, {THERE}) AS i;
 INSERT INTO access_token (organisation, id, number, life_cycle_state, authentication_code, identifier, pass_code_hash,
         verified_by_user, accounts_receivable, rewards_participant, updated_by_user)
     SELECT 'ORG1', 'T' || i, 'N' || i, 'NOT_EFFECTIVE', 'C' || i, 'I' || i, '$argon2id$' || repeat('h', 87),
@@ -80,7 +84,20 @@ def named(prefix: str, count: int) -> tuple[list[str], list[str]]:
 
 
 def _authorise(count: int) -> tuple[Any, ...]:
-    return *named("", count), ["1"] * count, each("J", count), "ACCESS_TOKENS.SET_EFFECTIVE"
+    return *named("", count), ["1"] * count, each("J", count), "ACCESS_TOKENS.SET_EFFECTIVE", [""] * count
+
+
+def _known(count: int) -> tuple[Any, ...]:
+    return ["ORG1"] * count, each("U", count), [""] * count, _digests(count), 10
+
+
+def _counted(count: int) -> tuple[Any, ...]:
+    whose = ["ORG1"] * count, _digests(count), ["identifier"] * count, each("U", count), [""] * count
+    return *whose, [False] * count, [1] * count, [1] * count
+
+
+def _digests(count: int) -> list[bytes]:
+    return [number.to_bytes(4) for number in range(1, count + 1)]
 
 
 def _projection(*names: str) -> str:
@@ -107,6 +124,8 @@ STATEMENTS: Final = (
             ("recall_by_coordinates", lambda count: (1, 1, count)),
             ("pass_code_hashes", lambda count: named("I", count)),
             ("authorise", _authorise),
+            ("attempts_known", _known),
+            ("attempts_count", _counted),
             ("load", lambda count: (*named("C", count), *named("I", count))),
             ("recall_by_id", lambda count: (["ORG1"] * count, [UUID(int=number + 1) for number in range(count)])),
             ("project_accounts", lambda count: named("A", count)),

@@ -400,7 +400,7 @@ async def test_authorise_answers_in_the_order_of_the_logins(worker: asyncpg.Conn
         ("ORG1", "mpadmin", "1", "j1"),
     ]
 
-    rows = await worker.fetch(statement("authorise"), *map(list, zip(*logins, strict=True)), RIGHT)
+    rows = await worker.fetch(statement("authorise"), *map(list, zip(*logins, strict=True)), RIGHT, [""] * len(logins))
 
     assert [tuple(row) for row in rows] == [
         (True, USER_ID, "1", False, True),
@@ -418,7 +418,7 @@ async def test_authorise_knows_nobody_of_an_organisation_that_is_not_active(
 ) -> None:
     await owner.execute("UPDATE organisation SET active = false WHERE id = 'ORG1'")
 
-    [row] = await worker.fetch(statement("authorise"), ["ORG1"], ["mpadmin"], ["1"], ["j"], RIGHT)
+    [row] = await worker.fetch(statement("authorise"), ["ORG1"], ["mpadmin"], ["1"], ["j"], RIGHT, [""])
 
     assert tuple(row) == (False, None, None, False, False)
 

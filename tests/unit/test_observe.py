@@ -273,6 +273,9 @@ def test_metrics_count_what_they_are_told(health: Health) -> None:
     metrics.waited("kafka")
     metrics.offsets_set_back()
     metrics.records_retired(7)
+    metrics.attempts_failed("codes", 3)
+    metrics.attempts_limited("codes")
+    metrics.attempts_refused(2)
     health.lane(at(0), "working")
     health.away(DependencyAway("kafka", "refused"))
     lines = metrics.text().decode().splitlines()
@@ -288,6 +291,9 @@ def test_metrics_count_what_they_are_told(health: Health) -> None:
         'effective_worker_waits_total{dependency="kafka"} 1.0',
         "effective_worker_offsets_set_back_total 1.0",
         "effective_worker_records_retired_total 7.0",
+        'effective_worker_attempts_failed_total{kind="codes"} 3.0',
+        'effective_worker_attempts_limited_total{kind="codes"} 1.0',
+        "effective_worker_attempts_refused_total 2.0",
         'effective_worker_lanes{state="working"} 1.0',
         'effective_worker_lanes{state="blocked"} 0.0',
         'effective_worker_dependency_away{dependency="kafka"} 1.0',

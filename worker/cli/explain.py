@@ -55,6 +55,8 @@ def _lines(reading: Reading, how: str, *, looked: bool) -> Iterator[str]:
     yield f"  asked by {reading.organisation or 'somebody who could not be verified'}"
     kind, why = " (replayed)" if reading.replayed else "", f": {reading.message}" if reading.message else ""
     yield f"  decided {reading.status}{kind} at {rfc3339(reading.decided_at)}{why}"
+    if reading.refused_user is not None:
+        yield f"  tried by the user {reading.refused_user}, on what has the digest {reading.tried_digest}"
     if reading.access_token is not None:
         yield f"  of the access token {reading.access_token}, fields asked for: {', '.join(reading.fields)}"
     if looked:

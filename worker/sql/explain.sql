@@ -1,6 +1,6 @@
 -- Every record of one command id ($1, under its key $2), in the order in which they were decided.
 SELECT r.record_offset, r.record_timestamp, r.organisation, r.status, r.message, r.replayed, r.access_token_id, r.version,
-    r.fields, r.decided_at, l.cluster, l.consumer_group, l.topic, l.partition
+    r.fields, r.decided_at, r.user_id, r.digest, l.cluster, l.consumer_group, l.topic, l.partition
 FROM (
     SELECT * FROM command_record WHERE command_key = $2 AND version IS NOT NULL
     UNION ALL

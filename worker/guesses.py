@@ -1,0 +1,94 @@
+"""Show who has guessed at codes and pass codes in vain, and let whoever must wait go on (CONTRACT 8, ``attempts``)."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from worker.attempts import digest, key_of, limits_of
+from worker.database import Row
+from worker.guard import Kind, Limits, wait_after
+from worker.migrate import owner_connection
+from worker.settings import Settings
+from worker.sql import statement
+
+_ALL: Final = 2**31
+
+
+@dataclass(frozen=True, slots=True)
+class Guesses:
+    """A series: of one caller, and where ``identifier_digest`` is given, on one identifier. Moments are in UTC.
+
+    ``failures`` are those in a row, ``failed`` all that are remembered. Before ``waits_until`` the next one is refused
+    unseen; ``None`` if it is looked at.
+    """
+
+    organisation: str
+    user: str
+    account: str | None
+    """Of a consumer application's login."""
+    kind: Kind
+    identifier_digest: str | None
+    failures: int
+    failed: int
+    first_at: datetime
+    last_at: datetime
+    waits_until: datetime | None
+
+
+async def guesses(
+    settings: Settings,
+    *,
+    organisation: str | None = None,
+    user: str | None = None,
+    identifier: str | None = None,
+    ended: bool = False,
+    limit: int = 100,
+) -> list[Guesses]:
+    """The series of guesses, the longest first. An ``identifier`` is one of the ``organisation``, which it needs.
+
+    Raises ``DependencyAway`` for Postgres.
+    """
+    named = _digest(settings, organisation, identifier)
+    async with owner_connection(settings.postgres.dsn.get_secret_value()) as connection:
+        now = await connection.fetchval(statement("postgres_clock"))
+        rows = await connection.fetch(statement("attempts_list"), organisation, user, named, ended, limit)
+    return [_guesses(row, limits_of(settings), now) for row in rows]
+
+
+async def forgive(
+    settings: Settings, organisation: str, *, user: str | None, identifier: str | None, carry_out: bool
+) -> list[Guesses]:
+    """End the series of a user, of an identifier, or of a user on an identifier; without ``carry_out`` only tell which.
+
+    Raises ``DependencyAway`` for Postgres.
+    """
+    named = _digest(settings, organisation, identifier)
+    async with owner_connection(settings.postgres.dsn.get_secret_value()) as connection:
+        now = await connection.fetchval(statement("postgres_clock"))
+        rows = await connection.fetch(statement("attempts_list"), organisation, user, named, False, _ALL)
+        if carry_out:
+            await connection.execute(statement("attempts_forgive"), organisation, user, named)
+    return [_guesses(row, limits_of(settings), now) for row in rows]
+
+
+def _digest(settings: Settings, organisation: str | None, identifier: str | None) -> bytes | None:
+    if identifier is None:
+        return None
+    return digest(key_of(settings), "identifier", organisation or "", identifier)
+
+
+def _guesses(row: Row, limits: Limits, now: datetime) -> Guesses:
+    kind = Kind(row["kind"])
+    until = row["last_at"] + timedelta(seconds=wait_after(kind, row["failures"], limits))
+    return Guesses(
+        row["organisation"],
+        row["user_id"],
+        row["account"] or None,
+        kind,
+        row["identifier"].hex() or None,
+        row["failures"],
+        row["failed"],
+        row["first_at"],
+        row["last_at"],
+        until if until > now else None,
+    )
