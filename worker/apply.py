@@ -19,13 +19,13 @@ class Chain(Value, frozen=True):
     hash: bytes
 
 
-def chained(decisions: Sequence[Decision], chain: Chain, *, lane_name: str, now: datetime) -> list[Fact]:
-    """The facts of a batch, one per applied decision, each linked to the one before it."""
+def chained(decisions: Sequence[Decision], chain: Chain, *, lane_name: str, moment: datetime) -> list[Fact]:
+    """The facts of a batch, one per applied decision, all of one moment and each linked to the one before it."""
     facts: list[Fact] = []
     for decision in decisions:
         if not isinstance(decision, Applied):
             continue
-        fact = _link(decision, chain, lane_name, now)
+        fact = _link(decision, chain, lane_name, moment)
         facts.append(fact)
         chain = Chain(fact.sequence, fact.hash)
     return facts
@@ -36,7 +36,7 @@ def head(chain: Chain, facts: Sequence[Fact]) -> Chain:
     return Chain(facts[-1].sequence, facts[-1].hash) if facts else chain
 
 
-def _link(decision: Applied, chain: Chain, lane_name: str, now: datetime) -> Fact:
+def _link(decision: Applied, chain: Chain, lane_name: str, moment: datetime) -> Fact:
     asked = decision.presented
     fact = Fact(
         organisation=asked.token.organisation,
@@ -44,7 +44,7 @@ def _link(decision: Applied, chain: Chain, lane_name: str, now: datetime) -> Fac
         version=decision.version,
         from_state=decision.from_state,
         to_state=decision.to_state,
-        occurred_at=now,
+        occurred_at=moment,
         user=asked.caller.user,
         unit=asked.caller.unit,
         command_id=asked.command_id,

@@ -6,11 +6,12 @@ token its state and its history. So ten million transitions take no more memory 
 """
 
 import hashlib
+import hmac
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
@@ -36,6 +37,12 @@ _TOLD: Final = (
     *("organisation", "access_token_id", "version", "from_state", "to_state", "occurred_at", "user_id", "unit_id"),
     *("command_id", "cause", "sequence"),
 )
+UNPUBLISHED: Final = timedelta(minutes=10)
+"""How long a transition may wait to be published."""
+LARGEST_BATCH: Final = 10_000
+"""The most commands that a batch may be set to have (CONTRACT 9)."""
+_UNNOTICED: Final = timedelta(minutes=1)
+"""A record is retired by a clock that is read a little later than the one that the audit goes by."""
 _LOWEST_LANE: Final = -(2**31)
 _LARGEST_SEQUENCE: Final = 2**63 - 1
 
@@ -48,6 +55,11 @@ class Kind(StrEnum):
     MISSING = "transitions that are missing"
     HEAD = "a chain that does not end at its lane's head"
     NO_LANE = "transitions of a lane that is gone"
+    LATE = "a transition that is earlier than the one before"
+    CAUSE = "a transition of a kind that is not its lane's"
+    UNRECORDED = "a transition without the record of its command"
+    GONE = "an access token that is gone"
+    SIGNED = "an access token that another is said to have changed than did"
     HISTORY = "an access token's history that is not whole"
     STATE = "an access token that is not as its history left it"
     ANCHOR = "a chain that does not hold what was anchored"
@@ -108,31 +120,40 @@ class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hash: str
 
 
-class Anchor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Anchor(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """All chain heads at one moment, with a digest of them: kept elsewhere, it tells later what was there."""
 
     taken_at: str
     heads: tuple[Head, ...]
     digest: str
     """Lower-case hex SHA-256 of the compact JSON of ``taken_at`` and ``heads``."""
-    format: int = 1
+    format: int
+    signature: str | None = None
+    """Lower-case hex HMAC-SHA256 of the digest as it stands, under a key that no worker has."""
 
 
-async def take_anchor(connection: asyncpg.Connection, *, now: datetime) -> Anchor:
-    """The heads of all chains that have begun. Raises ``AnchorError`` if a chain does not end at its lane's head."""
+async def take_anchor(connection: asyncpg.Connection, *, now: datetime, key: bytes | None = None) -> Anchor:
+    """The heads of all chains that have begun, signed with ``key`` if there is one.
+
+    Raises ``AnchorError`` if a chain does not end at its lane's head.
+    """
     async with connection.transaction(isolation="repeatable_read", readonly=True):
-        rows = [row for row in await connection.fetch(statement("audit_lanes")) if row["chain_sequence"]]
+        rows = [row for row in await _lanes(connection) if row["chain_sequence"]]
         lanes, numbers = [row["id"] for row in rows], [row["chain_sequence"] for row in rows]
         ends = {row["lane"]: row["hash"] for row in await connection.fetch(statement("audit_facts"), lanes, numbers)}
     for row in rows:
         if ends.get(row["id"]) != row["chain_hash"]:
             raise AnchorError(f"the head of lane {_name(row)} is not in its chain: see audit verify")
     heads = tuple(Head(_name(row), row["chain_sequence"], row["chain_hash"].hex()) for row in rows)
-    return Anchor(rfc3339(now), heads, _digest(rfc3339(now), heads))
+    digest = _digest(rfc3339(now), heads)
+    return Anchor(rfc3339(now), heads, digest, 1, None if key is None else _signature(key, digest))
 
 
-def read_anchor(text: bytes) -> Anchor:
-    """What :func:`take_anchor` gave, from its JSON. Raises ``AnchorError``."""
+def read_anchor(text: bytes, *, key: bytes | None = None) -> Anchor:
+    """What :func:`take_anchor` gave, from its JSON; with a ``key`` it must be signed with it.
+
+    Raises ``AnchorError``.
+    """
     try:
         anchor = msgspec.json.decode(text, type=Anchor)
     except msgspec.MsgspecError as error:
@@ -141,7 +162,15 @@ def read_anchor(text: bytes) -> Anchor:
         raise AnchorError(f"the anchor is of format {anchor.format}, and only 1 is known")
     if _digest(anchor.taken_at, anchor.heads) != anchor.digest:
         raise AnchorError("the anchor's digest is not that of its heads: it was changed")
+    if key is not None and anchor.signature is None:
+        raise AnchorError("the anchor is not signed: it may be anybody's")
+    if key is not None and not hmac.compare_digest(anchor.signature or "", _signature(key, anchor.digest)):
+        raise AnchorError("the anchor was not signed with this key")
     return anchor
+
+
+def _signature(key: bytes, digest: str) -> str:
+    return hmac.new(key, digest.encode(), "sha256").hexdigest()
 
 
 def _digest(taken_at: str, heads: Sequence[Head]) -> str:
@@ -156,14 +185,17 @@ async def verify(
     *,
     topic: tuple[Browser, str] | None = None,
     anchor: Anchor | None = None,
+    kept: timedelta = timedelta(days=30),
+    batch: int = LARGEST_BATCH,
     on_progress: OnProgress = lambda _done, _total: None,
 ) -> Audit:
     """Look at everything. ``topic``: who reads the transitions topic, and its name; without, it is left out.
 
+    ``kept`` is how long workers keep the record of a command, ``batch`` how many commands a batch may have.
     ``on_progress`` gets how many transitions and events of how many were read. Raises ``DependencyAway``.
     """
-    lanes = {row["id"]: row for row in await connection.fetch(statement("audit_lanes"))}
-    work = Work(connection, lanes, _anchored(anchor), on_progress)
+    lanes = {row["id"]: row for row in await _lanes(connection, batch)}
+    work = Work(connection, lanes, _anchored(anchor), max(timedelta(0), kept - _UNNOTICED), on_progress)
     work.total = sum(row["chain_sequence"] for row in lanes.values())
     await work.chains()
     await work.states()
@@ -171,6 +203,11 @@ async def verify(
         await work.published(*topic)
     work.report.lanes = len(lanes)
     return work.report
+
+
+async def _lanes(connection: asyncpg.Connection, batch: int = 0) -> list[Row]:
+    rows: list[Row] = await connection.fetch(statement("audit_lanes"), batch, UNPUBLISHED)
+    return rows
 
 
 def _anchored(anchor: Anchor | None) -> dict[str, Head] | None:
@@ -184,10 +221,13 @@ class Work:
     connection: asyncpg.Connection
     lanes: Mapping[int, Row]
     anchored: dict[str, Head] | None
+    kept: timedelta
     on_progress: OnProgress
     report: Audit = field(default_factory=Audit)
     done: int = 0
     total: int = 0
+    moment: float = 0.0
+    """Of the transition that was looked at last, in seconds since the epoch."""
 
     # --- chains -------------------------------------------------------------------------------------------------------
 
@@ -223,6 +263,7 @@ class Work:
         if due != found:
             whose = f"version {row['version']} of the access token {row['access_token_id']} of {row['organisation']}"
             self.report.found(Kind.CHANGED, where, f"{whose}: should hash to {found.hex()}, and hashes to {due.hex()}")
+        self._judge(where, row, is_first=chain.sequence == 0)
         if self.anchored is not None:
             head = self.anchored.get(name)
             if head is not None and head.sequence == sequence and head.hash == found.hex():
@@ -230,6 +271,17 @@ class Work:
                 self.report.anchored = (self.report.anchored or 0) + 1
         self.report.transitions += 1
         return Chain(sequence, found)
+
+    def _judge(self, where: str, row: Row, *, is_first: bool) -> None:
+        """Look at what a transition says beside its place in the chain."""
+        is_import = row["cause"] == "IMPORT"
+        if row["cluster"] is not None and is_import != (row["cluster"] == ""):
+            self.report.found(Kind.CAUSE, where, f"its cause is {row['cause']}")
+        if not (is_first or is_import) and row["moment"] < self.moment:
+            self.report.found(Kind.LATE, where, f"occurred at {row['occurred_at']}")
+        if row["is_unrecorded"]:
+            self.report.found(Kind.UNRECORDED, where, f"of the command {row['command_id']}")
+        self.moment = row["moment"]
 
     def _end(self, row: Row | None, name: str, chain: Chain) -> None:
         """Compare the end of a chain with the head of its lane, by a row that was read in the moment of that end."""
@@ -258,8 +310,12 @@ class Work:
             if row["is_elsewhere"]:
                 self.report.found(Kind.HISTORY, where, "a transition does not begin where the one before has ended")
             now, told = _state(row["life_cycle_state"], row["version"]), _state(row["told_state"], row["told_version"])
-            if row["version"] is not None and now != told:
+            if row["is_gone"]:
+                self.report.found(Kind.GONE, where, f"its last transition: {told}")
+            elif now != told and (row["told_version"] is not None or row["life_cycle_state"] == "EFFECTIVE"):
                 self.report.found(Kind.STATE, where, f"is {now}; its last transition: {told}")
+            if row["is_of_others"]:
+                self.report.found(Kind.SIGNED, where, "its updated_* are not those of its last transition")
 
     # --- what was published -------------------------------------------------------------------------------------------
 
@@ -272,7 +328,7 @@ class Work:
         self.report.events = 0
         self.total += sum(span.end - span.begin for span in spans)
         kafka.open(spans)
-        ids = {_name(row): row["id"] for row in await self.connection.fetch(statement("audit_lanes"))}
+        ids = {_name(row): row["id"] for row in await _lanes(self.connection)}
         seen: dict[int, Numbers] = {lane: Numbers() for lane in ids.values()}
         for span in spans:
             events: list[tuple[str, dict[str, Any]]] = []
@@ -344,7 +400,8 @@ class Work:
 
     async def _transitions(self) -> AsyncIterator[Row]:
         query = statement("audit_transitions")
-        async for page in pages(self.connection, query, (_LOWEST_LANE, 0), lambda row: (row["lane"], row["sequence"])):
+        begin = (_LOWEST_LANE, 0)
+        async for page in pages(self.connection, query, begin, lambda row: (row["lane"], row["sequence"]), self.kept):
             for row in page:
                 yield row
             self._progressed(len(page))

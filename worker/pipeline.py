@@ -119,6 +119,8 @@ class _Ready:
     tokens: Mapping[TokenKey, LockedToken]
     series: Mapping[Subject, Series]
     now: datetime
+    moment: datetime
+    """That of their facts, by Postgres's clock; ``now`` is the worker's, by which logins are judged."""
 
     def only(self, positions: Sequence[int]) -> "_Ready":
         """Some of the commands."""
@@ -185,7 +187,7 @@ class Pipeline:
     async def pass_by(self, hold: Hold, first: int, following: int) -> Hold:
         """Move the lane on over offsets that hold no command, as a batch without one. Raises as ``run`` does."""
         async with self._transaction() as transaction:
-            hold, chain = await _hold(transaction, hold)
+            hold, chain, _ = await _hold(transaction, hold)
             return await _move(transaction, hold, first, (following, None), chain)
 
     async def _in_pieces(self, hold: Hold, batch: Sequence[Decoded], first: int) -> tuple[list[Answered], Hold]:
@@ -244,8 +246,8 @@ class Pipeline:
         fresh = [item for item in batch if _where(item) not in recalled] if recalled else batch
         verified = await self._verify(hold.lane, fresh)
         async with self._transaction() as transaction:
-            hold, chain = await _hold(transaction, hold)
-            ready = await self._make_ready(transaction, verified)
+            hold, chain, moment = await _hold(transaction, hold)
+            ready = await self._make_ready(transaction, verified, moment)
             bound = await recall_by_id(transaction, doubtful(ready.asked, ready.tokens) if trusting else ready.asked)
             state = State(ready.tokens, bound, ready.series)
             decisions, after = decide(ready.asked, state, tried=ready.tried, limits=self._attempts.limits)
@@ -268,8 +270,8 @@ class Pipeline:
         following = _following(batch)
         answered: dict[int, Answered] = {}
         async with self._transaction() as transaction:
-            hold, chain = await _hold(transaction, hold)
-            ready = await self._make_ready(transaction, verified)
+            hold, chain, moment = await _hold(transaction, hold)
+            ready = await self._make_ready(transaction, verified, moment)
             state = State(ready.tokens, await recall_by_id(transaction, ready.asked), ready.series)
             decisions, after = rehearse(ready.asked, state, tried=ready.tried, limits=self._attempts.limits)
             for positions in rounds(decisions):
@@ -293,7 +295,7 @@ class Pipeline:
         checks = await self._compare_pass_codes(lane, items, logins)
         return _Verified(items, logins, checks, datetime.fromtimestamp(self._clock(), UTC))
 
-    async def _make_ready(self, transaction: Connection, verified: _Verified) -> _Ready:
+    async def _make_ready(self, transaction: Connection, verified: _Verified, moment: datetime) -> _Ready:
         items, now = verified.items, verified.now
         standings = await authorise(
             transaction, verified.logins, [self._judged_at(item, now.timestamp()) for item in items]
@@ -306,7 +308,7 @@ class Pipeline:
         # Only after the access tokens are locked is it known what other lanes have counted of their identifiers.
         tried = self._attempts.tried(requests, callers)
         series = await self._attempts.known(transaction, tried, standings)
-        return _Ready(items, ids, standings, asked, tried, locked.by_key, series, now)
+        return _Ready(items, ids, standings, asked, tried, locked.by_key, series, now, moment)
 
     async def _carry_out(
         self, transaction: Connection, hold: Hold, chain: Chain, ready: _Ready, decisions: Sequence[Decision]
@@ -317,7 +319,7 @@ class Pipeline:
         """
         if any(decision is UNCHECKED for decision in decisions):
             raise BatchOvertaken
-        facts = chained(decisions, chain, lane_name=hold.name, now=ready.now)
+        facts = chained(decisions, chain, lane_name=hold.name, moment=ready.moment)
         await apply(transaction, facts, hold.lane)
         answers = [_answer(*each, now=ready.now) for each in zip(decisions, ready.ids, ready.standings, strict=True)]
         answers = [self._signed(*each) for each in zip(answers, decisions, ready.items, ready.tried, strict=True)]
@@ -423,7 +425,7 @@ class Pipeline:
         code = StatusCode.INTERNAL_ERROR
         answer = Answer(_coordinates(item).command_id, code, reason, now, organisation=organisation)
         async with self._database.transaction() as transaction:
-            hold, chain = await _hold(transaction, hold)
+            hold, chain, _ = await _hold(transaction, hold)
             if is_real:
                 await record(transaction, hold.lane, [(_coordinates(item), answer)])
             hold = await _move(transaction, hold, first, _following([item]), chain)
@@ -432,13 +434,16 @@ class Pipeline:
         return [Answered(item, answer, None)], hold
 
 
-async def _hold(transaction: Connection, hold: Hold) -> tuple[Hold, Chain]:
-    """The first statement of every batch: it fails for whoever is no longer the lane's owner, and locks the lane."""
+async def _hold(transaction: Connection, hold: Hold) -> tuple[Hold, Chain, datetime]:
+    """The first statement of every batch: it fails for whoever is no longer the lane's owner, and locks the lane.
+
+    Returns with it the moment of the batch's facts: no clock of a worker's may put one before another.
+    """
     row = await transaction.fetchrow(statement("hold_lane"), hold.lane, hold.owner, hold.next_offset, hold.place)
     if row is None:
         # Further on, if a part of the batch was committed before what made this a second try.
         raise LaneLost("postgres: another worker has taken the lane, or it is further on than this one knows")
-    return replace(hold, place=row["place"]), Chain(row["chain_sequence"], row["chain_hash"])
+    return replace(hold, place=row["place"]), Chain(row["chain_sequence"], row["chain_hash"]), row["moment"]
 
 
 async def _move(

@@ -4,9 +4,9 @@ import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 import typer
@@ -18,20 +18,30 @@ from worker.cli.terminal import FAILED, Json, example, group, progress_bar, run_
 from worker.migrate import owner_connection
 from worker.settings import Settings
 
+SHORTEST_KEY: Final = 32
+
 NoTopic = Annotated[bool, typer.Option("--no-topic", help="Leave the transitions topic out: no broker is needed.")]
 AnchorFile = Annotated[
     Path | None,
     typer.Option("--anchor", metavar="FILE", help="What `audit anchor` printed: the chains must still hold it."),
 ]
 
+KeyFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help=f"The auditor's own key, at least {SHORTEST_KEY} bytes: no worker may have it."),
+]
 
-def verify(anchor: AnchorFile = None, no_topic: NoTopic = False, json: Json = False) -> None:
+
+def verify(anchor: AnchorFile = None, key_file: KeyFile = None, no_topic: NoTopic = False, json: Json = False) -> None:
     """Recompute every chain, compare states with histories and the transitions topic with both; name what is wrong.
 
-    Workers may run meanwhile. Changes nothing. Exit 1 if anything is wrong.
+    Workers may run meanwhile. Changes nothing. With --key-file the anchor must be signed with it. Exit 1 if anything is
+    wrong.
     """
+    if key_file is not None and anchor is None:
+        raise typer.BadParameter("needs --anchor", param_hint="--key-file")
     settings = settings_from_environment()
-    earlier = None if anchor is None else _read(anchor)
+    earlier = None if anchor is None else _read(anchor, _key(key_file))
     with progress_bar("verifying") as on_progress:
         report = run_to_end(_verify(settings, earlier, on_progress, is_topic_read=not no_topic))
     document = asdict(report) | {
@@ -42,19 +52,33 @@ def verify(anchor: AnchorFile = None, no_topic: NoTopic = False, json: Json = Fa
     raise typer.Exit(0 if report.holds else FAILED)
 
 
-def anchor() -> None:
+def anchor(key_file: KeyFile = None) -> None:
     """Print the heads of all chains and a digest of them, as one JSON document to be stored elsewhere.
+
+    With --key-file it is signed (HMAC-SHA256), so that whoever can replace it cannot make another.
 
     What is removed or replaced later below these heads, the heads with it, `audit verify --anchor` finds.
     """
     settings = settings_from_environment()
-    taken = run_to_end(_anchor(settings))
+    taken = run_to_end(_anchor(settings, _key(key_file)))
     show(msgspec.to_builtins(taken), (), as_json=True)
 
 
-def _read(path: Path) -> Anchor:
+def _key(path: Path | None) -> bytes | None:
+    if path is None:
+        return None
     try:
-        return audit.read_anchor(path.read_bytes())
+        key = path.read_bytes().strip()
+    except OSError as error:
+        raise typer.BadParameter(f"{path} cannot be read: {error.strerror}", param_hint="--key-file") from None
+    if len(key) < SHORTEST_KEY:
+        raise typer.BadParameter(f"{path} has fewer than {SHORTEST_KEY} bytes", param_hint="--key-file")
+    return key
+
+
+def _read(path: Path, key: bytes | None) -> Anchor:
+    try:
+        return audit.read_anchor(path.read_bytes(), key=key)
     except OSError as error:
         raise typer.BadParameter(f"{path} cannot be read: {error.strerror}") from None
     except AnchorError as error:
@@ -67,13 +91,16 @@ async def _verify(settings: Settings, anchor: Anchor | None, on_progress: OnProg
         topic = None
         if is_topic_read:
             topic = (await opened.enter_async_context(browser(settings)), settings.topics.transitions)
-        return await audit.verify(connection, topic=topic, anchor=anchor, on_progress=on_progress)
+        kept = timedelta(days=settings.record_retention_days)
+        return await audit.verify(
+            connection, topic=topic, anchor=anchor, kept=kept, batch=settings.max_batch, on_progress=on_progress
+        )
 
 
-async def _anchor(settings: Settings) -> Anchor:
+async def _anchor(settings: Settings, key: bytes | None) -> Anchor:
     now = datetime.fromtimestamp(time.time(), UTC)
     async with owner_connection(settings.postgres.dsn.get_secret_value()) as connection:
-        return await audit.take_anchor(connection, now=now)
+        return await audit.take_anchor(connection, now=now, key=key)
 
 
 def _lines(report: Audit) -> Iterator[str]:
@@ -94,7 +121,9 @@ def _lines(report: Audit) -> Iterator[str]:
 def add(app: typer.Typer) -> None:
     """Add the commands, with examples in their help."""
     auditing = group("What an auditor asks.")
-    verifying = ("audit verify", "audit verify --anchor monday.json --json", "audit verify --no-topic")
+    verifying = ("audit verify", "audit verify --anchor monday.json --key-file auditor.key", "audit verify --no-topic")
     auditing.command("verify", epilog=example(*verifying))(verify)
-    auditing.command("anchor", epilog=example("audit anchor > monday.json"))(anchor)
+    auditing.command(
+        "anchor", epilog=example("audit anchor > monday.json", "audit anchor --key-file auditor.key > monday.json")
+    )(anchor)
     app.add_typer(auditing, name="audit", epilog=example(*verifying))

@@ -1,8 +1,8 @@
--- The access tokens whose state and version are not those that their histories lead to, and the histories that are not
--- whole: versions count from 1, each transition by a command begins where the one before has ended. One without a history
--- has version 0; a history outlives its access token.
+-- The access tokens that are not as their histories left them, and the histories that are not whole: versions count from
+-- 1, each transition by a command begins where the one before has ended, and the last one says who changed the access
+-- token and when. One without a history has version 0 and is not effective; one that is gone should be there.
 WITH step AS (
-    SELECT organisation, access_token_id AS id, version, to_state
+    SELECT organisation, access_token_id AS id, version, to_state, cause, user_id, unit_id, occurred_at
         , cause <> 'IMPORT' AND lag(version) OVER history IS NOT NULL
             AND from_state IS DISTINCT FROM lag(to_state) OVER history AS is_elsewhere
         , version - lag(version, 1, 0) OVER history <> 1 AS is_gap
@@ -13,14 +13,26 @@ WITH step AS (
 ), told AS (
     SELECT organisation, id, max(version) AS version, max(to_state) FILTER (WHERE is_last) AS state
         , coalesce(bool_or(is_elsewhere), false) AS is_elsewhere, bool_or(is_gap) AS is_gap
+        , max(user_id) FILTER (WHERE is_last AND cause = 'API') AS user_id
+        , max(unit_id) FILTER (WHERE is_last AND cause = 'API') AS unit_id
+        , max(occurred_at) FILTER (WHERE is_last AND cause = 'API') AS occurred_at
     FROM step
     GROUP BY organisation, id
+), compared AS (
+    SELECT organisation, id, token.life_cycle_state, token.version, told.state AS told_state
+        , told.version AS told_version, token.version IS NULL AS is_gone
+        , coalesce(told.is_elsewhere, false) AS is_elsewhere, coalesce(told.is_gap, false) AS is_gap
+        , token.version IS NOT NULL AND told.occurred_at IS NOT NULL AND (
+            token.updated_by_user, token.updated_by_unit, token.updated_date
+        ) IS DISTINCT FROM (
+            told.user_id, told.unit_id, date_trunc('second', told.occurred_at AT TIME ZONE 'UTC')::timestamp(0)
+        ) AS is_of_others
+    FROM (
+        SELECT * FROM access_token WHERE (organisation, id) > ($1, $2) AND (organisation, id) <= ($3, $4)
+    ) AS token FULL JOIN told USING (organisation, id)
 )
-SELECT organisation, id, token.life_cycle_state, token.version, told.state AS told_state, told.version AS told_version
-    , coalesce(told.is_elsewhere, false) AS is_elsewhere, coalesce(told.is_gap, false) AS is_gap
-FROM (
-    SELECT * FROM access_token WHERE (organisation, id) > ($1, $2) AND (organisation, id) <= ($3, $4)
-) AS token FULL JOIN told USING (organisation, id)
-WHERE told.is_elsewhere OR told.is_gap
-    OR token.version <> coalesce(told.version, 0) OR token.life_cycle_state <> told.state
+SELECT * FROM compared
+WHERE is_elsewhere OR is_gap OR is_gone OR is_of_others
+    OR version <> coalesce(told_version, 0) OR life_cycle_state <> told_state
+    OR (told_version IS NULL AND life_cycle_state = 'EFFECTIVE')
 ORDER BY organisation, id
