@@ -66,16 +66,23 @@ class Retention:
         self._records = FIRST_STEP
         self._cleared: dict[int, int] = {}
         """Up to where a lane's records are gone. A snapshot that is held for hours keeps them in the way of a step."""
+        self._passed_over = False
+        """Whether the last look left a lane to a step that was under way."""
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Look every ten minutes until ``stop``. A look that fails is reported, and the next one comes within seconds:
-        beside a full load, a lane's worth of records is written in ten minutes.
+        """Look every ten minutes until ``stop``. A look that fails is reported.
+
+        After one that failed, or that passed a lane over, the next one comes within seconds: beside a full load, a
+        lane's worth of records is written in ten minutes.
         """
         while not stop.is_set():
             try:
                 await self.retire(stop)
             except WorkerError as error:
                 log.warning("retention_failed", reason=str(error))
+                await self._patience.wait(stop)
+                continue
+            if self._passed_over:
                 await self._patience.wait(stop)
             else:
                 self._patience.reset()
@@ -88,7 +95,7 @@ class Retention:
         """
         if not await self._clocks_agree():
             return 0
-        total = 0
+        total, self._passed_over = 0, False
         lanes = await self._lanes()
         self._chance.shuffle(lanes)
         for lane, first in lanes:
@@ -128,7 +135,9 @@ class Retention:
         """Remove a step's worth. Returns how many were removed, and from where to go on."""
         async with self._database.transaction() as transaction:
             row = await transaction.fetchrow(statement("retire_records"), lane, self._age, records, since, _LOCK_KEY)
-        return (0, since) if row is None or row["last"] is None else (row["records"], row["last"])
+        assert row is not None, "it counts, whatever there is"
+        self._passed_over = self._passed_over or not row["turn"]
+        return (0, since) if row["last"] is None else (row["records"], row["last"])
 
     async def _clocks_agree(self) -> bool:
         async with self._database.connection() as connection:

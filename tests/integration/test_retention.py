@@ -184,6 +184,27 @@ async def test_no_two_workers_retire_records_of_one_lane_at_once_and_none_waits(
     assert await other.retire() == 1
 
 
+async def test_a_lane_that_was_left_to_a_step_under_way_is_looked_at_again_within_seconds(j: Journey) -> None:
+    lane = await j.lane()
+    await lane.run(by_code(EFFECTIVE_CODE))
+    await lane.run(by_code(EFFECTIVE_CODE))
+    await let_days_go_by(j, 31)
+    # A step that Postgres gave up holds its lock until it has ended there.
+    transaction = j.owner.transaction()
+    await transaction.start()
+    step = statement("retire_records"), lane.hold.lane, timedelta(days=30), 500, 0, retention._LOCK_KEY
+    assert await j.owner.fetchval(*step) == 1
+    stop, retiring = asyncio.Event(), Retiring(j.database).retention
+    running = asyncio.ensure_future(retiring.run(stop))
+    await until(lambda: retiring._passed_over, bool, what="the lane was passed over")
+
+    await transaction.rollback()
+
+    await until_answered(lambda: offsets(j, lane), lambda left: left == [1], what="the older record was removed")
+    stop.set()
+    await in_time(running, "it ended")
+
+
 async def test_a_lane_whose_offsets_began_anew_is_looked_at_from_its_beginning(j: Journey) -> None:
     lane = await j.lane()
     await lane.run(*[by_code(EFFECTIVE_CODE)] * 5)
