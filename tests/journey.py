@@ -213,17 +213,25 @@ async def journey(
     connections: int = 4,
     limits: Limits = DEFAULT_LIMITS,
     metrics: Metrics | None = None,
+    whole: bool = False,
 ) -> AsyncIterator[Journey]:
-    """A journey over a migrated database. ``clock`` is the worker's."""
+    """A journey over a migrated database. ``clock`` is the worker's.
+
+    Unless its histories are to be ``whole``, an access token is effective without any.
+    """
     guarding = Attempts(KEY, limits, metrics or Metrics())
     database = await Database.open(worker_dsn, connections=connections)
     compared = pass_codes or PassCodes()
     owner = await asyncpg.connect(owner_dsn)
     try:
-        logins, whole = Logins((SECRET,), clock), fuse or Fuse(time.monotonic)
+        if not whole:
+            await owner.execute(
+                "UPDATE access_token SET life_cycle_state = 'EFFECTIVE' WHERE authentication_code = $1", EFFECTIVE_CODE
+            )
+        logins, unblown = Logins((SECRET,), clock), fuse or Fuse(time.monotonic)
         yield Journey(
             database,
-            Pipeline(database, logins, compared, guarding, clock=clock, policy=policy, fuse=whole, beat=lambda: None),
+            Pipeline(database, logins, compared, guarding, clock=clock, policy=policy, fuse=unblown, beat=lambda: None),
             owner,
         )
     finally:

@@ -115,8 +115,7 @@ class Attempts:
             [subject.kind for subject, _ in changed],
             [subject.user for subject, _ in changed],
             [subject.account for subject, _ in changed],
-            [series.reset for _, series in changed],
-            [series.added for _, series in changed],
+            [series.failed - series.added if series.reset else None for _, series in changed],
             [series.failed for _, series in changed],
         )
         failed = {subject: series.failed for subject, series in changed}

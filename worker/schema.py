@@ -30,7 +30,7 @@ _CHANGED: Final = (
     *(("lane", column) for column in ("owner", "owned_since", "first_offset", "next_offset")),
     *(("lane", column) for column in ("chain_sequence", "chain_hash", "ordered_offset")),
     ("command_loss", "settled"),
-    *(("attempt", column) for column in ("failures", "failed", "last_at")),
+    *(("attempt", column) for column in ("failed", "forgiven", "last_at")),
     *(("lane", column) for column in ("topic_id", "last_offset", "last_timestamp", "blocked", "blocked_since")),
 )
 

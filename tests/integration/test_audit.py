@@ -29,7 +29,7 @@ TOKENS: Final = 9
 @pytest.fixture
 async def j(database: DatabaseUnderTest) -> AsyncIterator[Journey]:
     """A history of two lanes, in batches of two."""
-    async with journey(database.worker_dsn, database.owner_dsn) as opened:
+    async with journey(database.worker_dsn, database.owner_dsn, whole=True) as opened:
         await opened.owner.execute(
             "INSERT INTO access_token (organisation, id, number, life_cycle_state, authentication_code)"
             " SELECT 'ORG1', 'T' || n, 'T' || n, 'NOT_EFFECTIVE', 'T' || n FROM generate_series(1, $1::integer) AS n",

@@ -158,6 +158,8 @@ async def test_only_a_not_effective_token_may_become_effective(
     from_state = STATES[token_id]
     change = worker if as_worker else owner
     statement = "UPDATE access_token SET life_cycle_state = $1 WHERE organisation = 'ORG1' AND id = $2"
+    if from_state == "EFFECTIVE":
+        await owner.execute(statement, from_state, token_id)
     if to_state == from_state or (from_state, to_state) == ("NOT_EFFECTIVE", "EFFECTIVE"):
         assert await change.execute(statement, to_state, token_id) == "UPDATE 1"
         return

@@ -54,8 +54,8 @@ ANYTHING: Final[Sequence[Sent]] = (
 
 
 async def holdings(j: Journey) -> dict[str, list[str]]:
-    """Every row of every table; of the lanes, the heads of their chains."""
-    tables = await j.every_table()
+    """Every row of every table but of guesses, which dry runs are as well; of the lanes, the heads of their chains."""
+    tables = {name: rows for name, rows in (await j.every_table()).items() if name != "attempt"}
     rows = await j.owner.fetch("SELECT id, chain_sequence, chain_hash FROM lane ORDER BY id")
     return tables | {"lane": [str(tuple(row)) for row in rows]}
 

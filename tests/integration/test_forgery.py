@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from schemas.states import LifeCycleState
-from tests.journey import CARD_CODE, CODE, EFFECTIVE_CODE, Journey, by_code, journey
+from tests.journey import CARD_CODE, CODE, Journey, by_code, journey
 from tests.providers.postgres import DatabaseUnderTest
 from worker.apply import Chain, sealed, write_facts
 from worker.audit import Kind, verify
@@ -29,7 +29,7 @@ class Forger:
         self.j = journey_
 
     async def lane(self) -> tuple[int, Chain]:
-        row = await self.connection.fetchrow("SELECT id, chain_sequence, chain_hash FROM lane WHERE partition = 0")
+        row = await self.connection.fetchrow("SELECT id, chain_sequence, chain_hash FROM lane WHERE cluster <> ''")
         assert row is not None
         return row["id"], Chain(row["chain_sequence"], row["chain_hash"])
 
@@ -73,9 +73,9 @@ class Forger:
 @pytest.fixture
 async def forger(database: DatabaseUnderTest) -> AsyncIterator[Forger]:
     """The forger, after a worker has set one access token effective and refused another."""
-    async with journey(database.worker_dsn, database.owner_dsn) as opened:
+    async with journey(database.worker_dsn, database.owner_dsn, whole=True) as opened:
         lane = await opened.lane()
-        await lane.run(by_code(CODE), by_code(EFFECTIVE_CODE))
+        await lane.run(by_code(CODE), by_code("unknown"))
         await opened.owner.execute(statement("import_open_lane"))
         connection = await asyncpg.connect(database.worker_dsn, server_settings=SERVER_SETTINGS)
         yield Forger(connection, opened)
@@ -220,7 +220,7 @@ async def a_record_removed(forger: Forger) -> None:
 
 async def a_chain_begun_anew(forger: Forger) -> None:
     await forger.connection.execute(
-        "UPDATE lane SET chain_sequence = 0, chain_hash = $1 WHERE partition = 0", bytes(32)
+        "UPDATE lane SET chain_sequence = 0, chain_hash = $1 WHERE cluster <> ''", bytes(32)
     )
 
 

@@ -48,6 +48,7 @@ from worker.credentials import HASHER, PassCodeCheck, PassCodes, Question
 from worker.database import SERVER_SETTINGS
 from worker.errors import DependencyAway, FuseBlown, LaneLost
 from worker.fuse import FAILURES, Fuse
+from worker.guard import Limits
 from worker.model import Answered, ReplyTo, TokenKey, command_key
 from worker.pipeline import GONE
 from worker.project import project
@@ -888,8 +889,8 @@ async def test_a_pass_code_changed_after_it_was_compared_is_compared_again(datab
 async def test_no_pass_code_is_compared_for_who_is_refused_anyhow(
     database: DatabaseUnderTest, refused: dict[str, Any], code: StatusCode, rehearsed: bool
 ) -> None:
-    meanwhile = Meanwhile("", times=0)
-    async with journey(database.worker_dsn, database.owner_dsn, pass_codes=meanwhile) as j:
+    meanwhile, limits = Meanwhile("", times=0), Limits(identifier=100)
+    async with journey(database.worker_dsn, database.owner_dsn, pass_codes=meanwhile, limits=limits) as j:
         lane = await j.lane()
         sent = [by_identifier(login=login_token(**refused)), by_identifier(pass_code="wrong")] * 20
 

@@ -242,8 +242,8 @@ async def choose(providers: Sequence[type[PostgresServer]] = PROVIDERS) -> Postg
 async def make_prepared(server: PostgresServer, name: str, worker: Login) -> None:
     """A database with the schema and the fixture in it, and a login for workers.
 
-    Its access tokens are those of a release that wrote no first states yet, so a test's own transitions are all there
-    are, and the first of each token has version 1.
+    Its access tokens have no first states in their histories, so a test's own transitions are all there are, and the
+    first of each token has version 1; and none is effective, as that would need one.
     """
     await make_database(server.owner_dsn, name)
     await make_login(server.owner_dsn, worker)
@@ -262,6 +262,9 @@ ALTER TABLE transition DISABLE TRIGGER transition_append_only;
 TRUNCATE transition;
 ALTER TABLE transition ENABLE TRIGGER transition_append_only;
 TRUNCATE lane RESTART IDENTITY;
+ALTER TABLE access_token DISABLE TRIGGER access_token_life_cycle;
+UPDATE access_token SET version = 0, life_cycle_state = 'NOT_EFFECTIVE' WHERE life_cycle_state = 'EFFECTIVE';
+ALTER TABLE access_token ENABLE TRIGGER access_token_life_cycle;
 UPDATE access_token SET version = 0;
 """
 

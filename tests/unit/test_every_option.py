@@ -1,6 +1,7 @@
 """Every option of every command is taken, and what it leads to is an answer: servers are away, so it is a short one."""
 
 import hashlib
+import hmac
 import json
 import os
 from collections.abc import Iterator
@@ -41,6 +42,7 @@ INSTEAD: Final[dict[tuple[str, str], tuple[str, ...]]] = {
     ("attempts forgive", "--user"): ("--organisation", "ORG1", "--user", "mpadmin"),
     ("contact erase", "--organisation"): ("C1", "--organisation", "ORG1"),
     ("contact erase", "--delete-records"): ("C1", "--organisation", "ORG1", "--yes", "--delete-records"),
+    ("audit verify", "--key-file"): ("--anchor", "signed.json", "--key-file", "key"),
     ("login-token", "--organisation"): ("--organisation", "ORG1", "--user", "mpadmin"),
     ("login-token", "--user"): ("--user", "mpadmin", "--organisation", "ORG1"),
     ("lanes mend", "--by"): ("0", "--by", "redo"),
@@ -57,6 +59,7 @@ VALUES: Final = {
     "--code": "INTERNAL_ERROR",
     "--identifier": "polina@example.com",
     "--journal": "journal",
+    "--key-file": "key",
     "--limit": "5",
     "--login-token-command": "true",
     "--login-token-file": "token",
@@ -104,12 +107,16 @@ EVERY: Final = [
 _TAKEN_AT: Final = "2026-03-05T00:00:00.000000Z"
 _NO_HEADS: Final = {"taken_at": _TAKEN_AT, "heads": [], "format": 1}
 ANCHOR: Final = json.dumps(_NO_HEADS | {"digest": hashlib.sha256(f'["{_TAKEN_AT}",[]]'.encode()).hexdigest()})
+KEY: Final = "the auditor's own key of 32 bytes and more"
+SIGNATURE: Final = hmac.new(KEY.encode(), json.loads(ANCHOR)["digest"].encode(), "sha256").hexdigest()
 FILES: Final = {
     "lines.ndjson": "{}\n",
     "commands.ndjson": "{}\n",
     "table.csv": "authentication_code\nC1\n",
     "token": login_token(),
     "anchor.json": ANCHOR,
+    "signed.json": json.dumps(json.loads(ANCHOR) | {"signature": SIGNATURE}),
+    "key": KEY,
 }
 
 

@@ -3,22 +3,24 @@
 
 -- migrate: apply
 
--- Failures in a row, by caller (identifier is empty) and by caller and identifier. Of the identifier a keyed digest.
--- Whose account is empty is no consumer application's login.
+-- Failures by caller (identifier is empty) and by caller and identifier, of which this has a keyed digest; in a row are
+-- those that came after the last success. Whose account is empty is no consumer application's login.
 CREATE TABLE attempt (
     organisation text COLLATE "C" NOT NULL,
     identifier bytea NOT NULL,
     kind text NOT NULL CHECK (kind IN ('codes', 'pass_codes', 'identifier')),
     user_id text COLLATE "C" NOT NULL,
     account text COLLATE "C" NOT NULL,
-    failures bigint NOT NULL CHECK (failures >= 0),
-    failed bigint NOT NULL CHECK (failed >= failures),
+    failed bigint NOT NULL,
+    forgiven bigint,
+    failures bigint NOT NULL GENERATED ALWAYS AS (failed - coalesce(forgiven, 0)) STORED,
     first_at timestamptz NOT NULL DEFAULT now(),
     last_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (organisation, identifier, kind, user_id, account),
+    CHECK (0 <= failed AND coalesce(forgiven, 0) BETWEEN 0 AND failed),
     CHECK ((kind = 'identifier') = (identifier <> ''))
 ) WITH (fillfactor = 50);
-GRANT SELECT, INSERT, UPDATE (failures, failed, last_at), DELETE ON attempt TO effective_worker;
+GRANT SELECT, INSERT, UPDATE (failed, forgiven, last_at), DELETE ON attempt TO effective_worker;
 
 -- Who was refused for its credentials. The digest of such a record is the keyed one of what it named.
 ALTER TABLE command_record ADD COLUMN user_id text COLLATE "C";

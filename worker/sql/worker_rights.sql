@@ -5,7 +5,7 @@ GRANT SELECT ON organisation, unit, app_user, revoked_login, contact, accounts_r
     _pogo_migration, _pogo_version TO effective_worker;
 GRANT INSERT ON transition, command_record, command_loss, lane TO effective_worker;
 GRANT UPDATE (settled) ON command_loss TO effective_worker;
-GRANT INSERT, DELETE, UPDATE (failures, failed, last_at) ON attempt TO effective_worker;
+GRANT INSERT, DELETE, UPDATE (failed, forgiven, last_at) ON attempt TO effective_worker;
 GRANT DELETE ON command_record TO effective_worker;
 GRANT UPDATE (life_cycle_state, version, updated_date, updated_by_user, updated_by_unit) ON access_token TO effective_worker;
 GRANT UPDATE (owner, owned_since, first_offset, next_offset, chain_sequence, chain_hash, ordered_offset, topic_id,
