@@ -20,6 +20,8 @@ from worker.settings import Settings
 from worker.sql import statement
 
 _PURPOSE: Final = b"effective-worker attempts"
+_CALLERS: Final = frozenset({Kind.CODES, Kind.PASS_CODES})
+"""Every failure is one of a caller's, once."""
 _SHOWN_DIGITS: Final = 16
 """Hexadecimal, of a digest in the log: enough to tell two apart."""
 
@@ -123,7 +125,8 @@ class Attempts:
             (Subject(row["organisation"], Kind(row["kind"]), row["user_id"], row["account"], row["identifier"]), row)
             for row in rows
         ]
-        return [Counted(subject, row["failures"], failed[subject]) for subject, row in found]
+        counted = [Counted(subject, row["failures"], failed[subject]) for subject, row in found]
+        return counted + [Counted(each, series.failures, series.failed) for each, series in _of_everybody(after)]
 
     def tell(self, counted: Iterable[Counted], refused: int) -> None:
         """Say of a batch that is committed what failed, and whose next attempt must wait. ``refused`` had to."""
@@ -131,7 +134,7 @@ class Attempts:
             self._metrics.attempts_refused(refused)
         for each in counted:
             subject = each.subject
-            if subject.kind is not Kind.IDENTIFIER and each.failed:
+            if subject.kind in _CALLERS and each.failed:
                 self._metrics.attempts_failed(subject.kind, each.failed)
             wait = wait_after(subject.kind, each.failures, self.limits) if each.failed else 0.0
             if wait:
@@ -140,12 +143,17 @@ class Attempts:
                     "attempts_limited",
                     kind=subject.kind.value,
                     organisation=subject.organisation,
-                    user_id=subject.user,
+                    user_id=subject.user or None,
                     account=subject.account or None,
                     identifier_digest=subject.identifier.hex()[:_SHOWN_DIGITS] or None,
                     failures=each.failures,
                     wait_seconds=wait,
                 )
+
+
+def _of_everybody(after: Mapping[Subject, Series]) -> list[tuple[Subject, Series]]:
+    """What all callers together have tried, which is summed up and not kept, where this batch has added to it."""
+    return [(each, series) for each, series in after.items() if each.kind is Kind.ALL_CALLERS and series.failed]
 
 
 def digest(key: bytes, what: str, organisation: str, name: str) -> bytes:

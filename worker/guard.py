@@ -161,7 +161,9 @@ def _fail(attempt: Attempt, series: dict[Subject, Series], limits: Limits) -> No
     if attempt.identifier is not None and attempt.everybody is not None:
         counted = series.get(attempt.everybody, _NONE)
         counts = series.get(attempt.identifier, _NONE).failures < limits.identifier
-        series[attempt.everybody] = replace(counted, failures=counted.failures + counts, since=0.0)
+        series[attempt.everybody] = replace(
+            counted, failures=counted.failures + counts, since=0.0, failed=counted.failed + 1
+        )
         _add(attempt.identifier, series)
     _add(attempt.own, series)
 

@@ -143,9 +143,16 @@ async def test_one_caller_cannot_lock_another_out(w: Watched) -> None:
 async def test_an_identifier_that_many_callers_guess_at_waits_for_all_of_them(w: Watched) -> None:
     lane = await w.j.lane()
     logins = [await add_user(w, f"user {number}") for number in range(4)]
-    for login in logins[:3]:
-        await lane.run(*[by_identifier(pass_code="no", login=login)] * 5)
+    with capture_logs() as lines:
+        for login in logins[:3]:
+            await lane.run(*[by_identifier(pass_code="no", login=login)] * 5)
 
+    told = [line for line in lines if line["event"] == "attempts_limited"]
+    assert [(line["kind"], line["user_id"]) for line in told] == [
+        *(("identifier", "user 0"), ("identifier", "user 1")),
+        ("all_callers", None),
+    ]
+    assert told[-1]["wait_seconds"] == LIMITS.longest_wait
     assert codes(await lane.run(by_identifier(login=logins[3]))) == [DENIED]
     await w.let_go_by(LIMITS.longest_wait)
     assert codes(await lane.run(by_identifier(login=logins[3]))) == ["OK"]
