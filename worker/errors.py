@@ -5,7 +5,7 @@ A refusal is an answer and never an exception. What stands here stops a batch, a
 
 import errno
 import ssl
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import asyncpg
 from aiokafka import errors as kafka
@@ -197,6 +197,9 @@ _NO_TLS = "rejected SSL upgrade"  # by these words only does the client tell it 
 # What is not there, is not what a statement takes it for, or may not be used.
 _OF_THE_SCHEMA = (asyncpg.exceptions.SyntaxOrAccessError, asyncpg.InvalidSchemaNameError)
 
+_OF_THE_WORKER = frozenset({"transition_not_forged", "lane_not_of_imports"})
+"""Constraints of which no sender's command is the cause. Their text quotes no row."""
+
 
 def from_postgres(error: BaseException) -> WorkerError:
     """Map what asyncpg raised. Only an error that a row can cause blames the batch; all others are waited out.
@@ -210,8 +213,7 @@ def from_postgres(error: BaseException) -> WorkerError:
     if isinstance(error, asyncpg.UniqueViolationError) and getattr(error, "table_name", None) == "command_record":
         return BatchOvertaken()  # an id was bound, by another lane or before (``worker.decide.doubtful``)
     if isinstance(error, _ROW_LEVEL):
-        constraint = getattr(error, "constraint_name", None)
-        return BatchRefused(f"{type(error).__name__}{f' of {constraint}' if constraint else ''}")
+        return _from_row(error)
     if isinstance(error, asyncpg.QueryCanceledError):
         return StatementTimeout("postgres", f"{type(error).__name__} ({error.sqlstate}): {error.message or error}")
     if isinstance(error, _OF_THE_LOGIN):
@@ -233,6 +235,13 @@ def from_postgres(error: BaseException) -> WorkerError:
     if isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}:
         return OutOfDescriptors(error)
     return DependencyAway("postgres", f"{type(error).__name__}: {error}")
+
+
+def _from_row(error: Any) -> BatchRefused | DependencyAway:
+    constraint = getattr(error, "constraint_name", None)
+    if constraint in _OF_THE_WORKER:
+        return DependencyAway("postgres", f"{type(error).__name__} of {constraint}: {error.message}")
+    return BatchRefused(f"{type(error).__name__}{f' of {constraint}' if constraint else ''}")
 
 
 # What a lost connection, a server in trouble or a lost race looks like; everything else is a bug and stays one.

@@ -186,6 +186,17 @@ def test_the_constraint_is_named_since_it_says_what_to_mend() -> None:
     assert mapped.reason == "CheckViolationError of a_constraint"
 
 
+@pytest.mark.parametrize("constraint", ["transition_not_forged", "lane_not_of_imports"])
+def test_what_postgres_refuses_the_worker_itself_is_no_commands_fault(constraint: str) -> None:
+    error = raised(asyncpg.IntegrityConstraintViolationError)
+    error.__dict__.update(constraint_name=constraint, message="facts are refused: they are not of now")
+
+    mapped = from_postgres(error)
+
+    assert isinstance(mapped, DependencyAway)
+    assert mapped.reason == f"IntegrityConstraintViolationError of {constraint}: facts are refused: they are not of now"
+
+
 def test_only_a_read_only_server_is_read_only() -> None:
     assert [kind for kind in POSTGRES if is_read_only(raised(kind))] == [asyncpg.ReadOnlySQLTransactionError]
 
