@@ -16,7 +16,7 @@ from worker.mark import MarkForbidden, group_of, may_mark
 from worker.migrate import owner_connection
 from worker.publish import Place, transactional_id
 from worker.rights import lacking, needed
-from worker.schema import lacking_rights, require_utf8, require_version
+from worker.schema import lacking_rights, require_utf8, require_version, surplus_rights
 from worker.settings import Settings
 from worker.topics import ConfigsForbidden, TopicPlan, admin_client, check_topics
 
@@ -26,6 +26,8 @@ _FETCH: Final = 1
 # Kafka 4.0 dropped the versions of Fetch below this one; Produce, which dropped them too, still announces them.
 _FETCH_SINCE_4_0: Final = 4
 # The broker of the extra `embedded` has this id wherever it runs.
+_NAMED: Final = 5
+"""Rights too many that are named; the rest is counted."""
 _EMBEDDED_CLUSTER: Final = "MkU3OEVBNTctOEUyRi00"
 
 _UUID_LENGTH: Final = 36
@@ -226,17 +228,19 @@ async def _grants(dsn: str) -> Check:
     async with owner_connection(dsn) as connection:
         user = await connection.fetchval("SELECT current_user")
         try:
-            lacking = await lacking_rights(connection, user)
-            too_much = await connection.fetchval("SELECT has_table_privilege('transition', 'UPDATE, DELETE, TRUNCATE')")
+            lacking, surplus = await lacking_rights(connection, user), await surplus_rights(connection, user)
         except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError):
             return Check("grants", "failed", "not looked at: the schema is not there, or is not up to date")
     if lacking:
         what = ", ".join(lacking)
         return Check("grants", "failed", f"{user} lacks {what}; grant them with: effective-worker migrate")
-    if too_much:
-        return Check(
-            "grants", "warning", f"{user} may do more than a worker needs: give WORKER_POSTGRES__DSN a role of its own"
+    if surplus:
+        more = f" and {len(surplus) - _NAMED} more" if len(surplus) > _NAMED else ""
+        what = f"{user} has what a worker does not need: {', '.join(surplus[:_NAMED])}{more}"
+        way = (
+            "take it away, with effective-worker migrate if it is of PUBLIC, or give WORKER_POSTGRES__DSN another role"
         )
+        return Check("grants", "warning", f"{what}; {way}")
     return Check("grants", "ok", f"{user} may do what a worker needs, and no more")
 
 

@@ -24,6 +24,8 @@ _RIGHTS: Final = (
     *(("transition", "INSERT"), ("command_record", "INSERT"), ("command_record", "DELETE"), ("lane", "INSERT")),
     *(("command_loss", "INSERT"), ("attempt", "INSERT"), ("attempt", "DELETE")),
 )
+_TOLD_APPLIED: Final = ("_pogo_migration", "_pogo_version")
+"""The library's account of what was applied."""
 _CHANGED: Final = (
     *(("access_token", column) for column in ("life_cycle_state", "version")),
     *(("access_token", column) for column in ("updated_date", "updated_by_user", "updated_by_unit")),
@@ -89,6 +91,15 @@ async def lacking_rights(connection: Connection, user: str) -> list[str]:
         statement("lacking_rights"), *zip(*_RIGHTS, strict=True), *zip(*_CHANGED, strict=True), user
     )
     return [row["lacking"] for row in rows]
+
+
+async def surplus_rights(connection: Connection, user: str) -> list[str]:
+    """List what a user may do and a worker need not, the gravest first. The schema must be of this version."""
+    needed = [*_RIGHTS, *((table, "SELECT") for table in _TOLD_APPLIED)]
+    rows = await connection.fetch(
+        statement("surplus_rights"), user, *zip(*needed, strict=True), *zip(*_CHANGED, strict=True)
+    )
+    return [row["surplus"] for row in rows]
 
 
 async def _applied(connection: Any) -> frozenset[str]:

@@ -157,3 +157,21 @@ async def test_a_password_is_never_shown(settings: Settings) -> None:
     lines = await checked(settings.model_copy(update={"postgres": wrong}))
     assert lines["database"].state == "failed"
     assert "canary" not in str(lines)
+
+
+async def test_rights_too_many_are_named_the_gravest_first_and_the_rest_counted(
+    settings: Settings, database: DatabaseUnderTest
+) -> None:
+    user = (await checked(settings))["grants"].detail.partition(" may do what a worker needs, and no more")[0]
+    async with owner_connection(database.owner_dsn) as connection:
+        await connection.execute("GRANT DELETE, TRUNCATE ON contact, organisation, unit TO effective_worker")
+        await connection.execute(f"GRANT TEMPORARY ON DATABASE {database.name} TO PUBLIC")
+
+    line = (await checked(settings))["grants"]
+
+    assert (line.state, line.detail) == (
+        "warning",
+        f"{user} has what a worker does not need: TEMPORARY on the database, DELETE on contact, DELETE on organisation,"
+        " DELETE on unit, TRUNCATE on contact and 2 more; take it away, with effective-worker migrate if it is of"
+        " PUBLIC, or give WORKER_POSTGRES__DSN another role",
+    )

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import astuple
+from typing import Final
 from uuid import uuid4
 
 import asyncpg
@@ -9,9 +10,10 @@ import pytest
 
 from tests.providers.postgres import DatabaseUnderTest
 from worker.database import Database
+from worker.embedded.postgres import Login, make_login
 from worker.errors import Unfit
 from worker.migrate import apply_migrations, owner_connection
-from worker.schema import SchemaUnfit, lacking_rights, require_schema
+from worker.schema import SchemaUnfit, lacking_rights, require_schema, surplus_rights
 
 
 @pytest.fixture
@@ -95,3 +97,74 @@ async def test_migrate_grants_again_what_was_revoked(database: DatabaseUnderTest
 
     await look(database)
     assert await lacking_rights(owner, "effective_worker") == []
+
+
+# --- rights too many --------------------------------------------------------------------------------------------------
+
+TOO_MUCH: Final = {
+    "GRANT UPDATE ON transition TO {user}": "UPDATE on transition",
+    "GRANT SELECT ON import_run TO {user}": "SELECT on import_run",
+    "GRANT UPDATE (pass_code_hash) ON access_token TO {user}": "UPDATE on access_token.pass_code_hash",
+    "GRANT INSERT (name) ON organisation TO effective_worker": "INSERT on organisation.name",
+    "GRANT DELETE ON contact TO PUBLIC": "DELETE on contact",
+    "GRANT USAGE ON SEQUENCE lane_id_seq TO {user}": "USAGE on sequence lane_id_seq",
+    "GRANT CREATE ON SCHEMA public TO {user}": "CREATE on schema public",
+    "GRANT TEMPORARY ON DATABASE {name} TO PUBLIC": "TEMPORARY on the database",
+    "GRANT CREATE ON DATABASE {name} TO {user}": "CREATE on the database",
+    "GRANT CONNECT ON DATABASE {name} TO PUBLIC": "CONNECT of PUBLIC to the database",
+    "GRANT EXECUTE ON FUNCTION refuse_transition() TO PUBLIC": "EXECUTE on refuse_transition()",
+    "GRANT pg_read_all_settings TO {user}": "the rights of pg_read_all_settings",
+    "ALTER ROLE {user} CREATEDB": "CREATEDB",
+    "ALTER ROLE {user} CREATEROLE": "CREATEROLE",
+    "ALTER ROLE {user} BYPASSRLS": "BYPASSRLS",
+    "CREATE SCHEMA elsewhere; GRANT CREATE ON SCHEMA elsewhere TO {user}": "CREATE on schema elsewhere",
+    "CREATE VIEW codes AS SELECT 1 AS code; GRANT SELECT ON codes TO {user}": "SELECT on codes",
+}
+"""What an administrator may have granted, and how it is named."""
+
+
+@pytest.fixture
+async def user(database: DatabaseUnderTest, owner: asyncpg.Connection) -> AsyncIterator[str]:
+    """A login of this test's own, whose rights nobody else uses."""
+    login = Login(f"worker_{uuid4().hex[:8]}", "canary")
+    await make_login(database.owner_dsn, login)
+    await owner.execute(f"GRANT effective_worker TO {login.user}")
+    yield login.user
+    await owner.execute(f"DROP OWNED BY {login.user}")
+    await owner.execute(f"DROP ROLE {login.user}")
+
+
+@pytest.mark.parametrize("granted", TOO_MUCH)
+async def test_whatever_is_granted_too_much_is_named(
+    database: DatabaseUnderTest, owner: asyncpg.Connection, user: str, granted: str
+) -> None:
+    assert await surplus_rights(owner, user) == []
+
+    await owner.execute(granted.format(user=user, name=database.name))
+
+    assert await surplus_rights(owner, user) == [TOO_MUCH[granted]]
+
+
+async def test_of_a_superuser_that_comes_first(owner: asyncpg.Connection, user: str) -> None:
+    await owner.execute(f"ALTER ROLE {user} SUPERUSER")
+
+    first, *others = await surplus_rights(owner, user)
+
+    assert first == "SUPERUSER"
+    assert "TRUNCATE on transition" in others
+
+
+async def test_migrate_takes_from_public_what_a_copy_of_the_database_has_given_it(
+    database: DatabaseUnderTest, owner: asyncpg.Connection
+) -> None:
+    await owner.execute(f"GRANT ALL ON DATABASE {database.name} TO PUBLIC")
+    await owner.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
+    assert await surplus_rights(owner, "effective_worker") == [
+        *("CONNECT of PUBLIC to the database", "CREATE on the database", "TEMPORARY on the database"),
+        "CREATE on schema public",
+    ]
+
+    assert await apply_migrations(database.owner_dsn, database.worker_dsn) == ()
+
+    assert await surplus_rights(owner, "effective_worker") == []
+    await look(database)

@@ -93,6 +93,9 @@ class PostgresServer(ABC):
         ``source`` is now, to which nobody may be connected."""
         name = f"test_{uuid4().hex}"
         await self._execute(f'CREATE DATABASE "{name}" TEMPLATE "{source or self.template}"')
+        # Rights on a database are no part of a copy.
+        await self._execute(f'REVOKE ALL ON DATABASE "{name}" FROM PUBLIC')
+        await self._execute(f'GRANT CONNECT ON DATABASE "{name}" TO effective_worker')
         return DatabaseUnderTest(self.dsn(name), self.dsn(name, self.worker), name)
 
     async def drop(self, name: str) -> None:

@@ -1,4 +1,13 @@
--- What the migrations grant the worker's role, and what tells it which of them were applied: all of it once more.
+-- What the migrations grant the worker's role, and what tells it which of them were applied: all of it once more. Nobody
+-- has anything by being anybody: who is not the database's owner can only try, and is warned.
+DO $$
+BEGIN
+    EXECUTE format('GRANT CONNECT, TEMPORARY ON DATABASE %I TO %I', current_database(), current_user);
+    EXECUTE format('GRANT CONNECT ON DATABASE %I TO effective_worker', current_database());
+    EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database());
+END
+$$;
+REVOKE CREATE ON SCHEMA public FROM PUBLIC;
 GRANT USAGE ON SCHEMA public TO effective_worker;
 GRANT SELECT ON organisation, unit, app_user, revoked_login, contact, accounts_receivable, rewards_participant,
     classification, access_token, lane, transition, command_record, command_loss, attempt,
