@@ -105,7 +105,9 @@ def wait_of(attempt: Attempt, series: Mapping[Subject, Series], limits: Limits) 
     for subject in (attempt.own, attempt.identifier, attempt.everybody):
         if subject is not None:
             counted = series.get(subject, _NONE)
-            longest = max(longest, wait_after(subject.kind, counted.failures, limits) - counted.since)
+            # Another lane may have counted after the statement began that has read this: less than no time ago.
+            if wait := wait_after(subject.kind, counted.failures, limits):
+                longest = max(longest, wait - counted.since)
     return longest
 
 

@@ -183,6 +183,11 @@ class Scene:
     def rows(self, query: str, *arguments: Any) -> list[dict[str, Any]]:
         return [dict(row) for row in self.ask(lambda connection: connection.fetch(query, *arguments))]
 
+    def set_effective(self, code: str = "99021047381") -> str:
+        """An access token of the fixture that is effective without a history, which only its owner can bring about."""
+        self.execute("UPDATE access_token SET life_cycle_state = 'EFFECTIVE' WHERE authentication_code = $1", code)
+        return code
+
     def execute(self, statement: str, *arguments: Any) -> None:
         self.ask(lambda connection: connection.execute(statement, *arguments))
 

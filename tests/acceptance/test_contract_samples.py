@@ -92,6 +92,7 @@ def token_of(login: Login) -> str:
 def answered(shared_scene: Scene) -> list[Record]:
     """Every sample sent to one worker, and all of it answered."""
     scene = shared_scene
+    scene.set_effective()
     scene.execute(
         f"ALTER TABLE access_token ADD CONSTRAINT poison CHECK (id <> '{POISONED}' OR life_cycle_state <> 'EFFECTIVE')"
     )

@@ -141,7 +141,7 @@ def test_a_refused_command_may_be_put_right_under_its_id(conversation: Conversat
         body(code, token="no token"),
         body(code, token=login_token(user="reader")),
         body("no such code"),
-        body("99021047381"),  # effective since ever
+        body(conversation.scene.set_effective()),
     ]
     refused = [conversation.ask_one(value, headers) for value in refusals]
     good = conversation.ask_one(body(code), headers)

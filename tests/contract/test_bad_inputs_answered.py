@@ -19,6 +19,7 @@ from tests.contract.bad_inputs import (
     CANARY_PASS_CODE,
     CANARY_TOKEN,
     CODE,
+    EFFECTIVE_CODE,
     MAX_BYTES,
     PASS_CODE,
     body,
@@ -52,6 +53,11 @@ async def pipeline(database: DatabaseUnderTest) -> AsyncIterator[tuple[Pipeline,
         place = ("cluster", "group", "commands", 0)
         lane = await connection.fetchval(statement("take_lane"), *place, owner, datetime.now(UTC))
         await connection.fetchval(statement("open_lane"), lane, owner, 0)
+    master = await asyncpg.connect(database.owner_dsn)
+    await master.execute(
+        "UPDATE access_token SET life_cycle_state = 'EFFECTIVE' WHERE authentication_code = $1", EFFECTIVE_CODE
+    )
+    await master.close()
     policy = Policy(MAX_BYTES, expiry_at_append=False, reveal_verification_code=False)
     logins = Logins([SECRET], time.time)
     yield (

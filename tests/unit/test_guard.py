@@ -160,6 +160,7 @@ def test_the_wait_is_over_when_it_has_gone_by() -> None:
     assert wait_of(tried(), {own: Series(5, 2.0)}, LIMITS) == 0.0
     # Another lane may have counted after this one's statement began.
     assert wait_of(tried(), {own: Series(4, -0.5)}, LIMITS) == 1.5
+    assert wait_of(tried(), {own: Series(3, -0.5)}, LIMITS) == 0.0
 
 
 attempts = st.one_of(
