@@ -56,10 +56,18 @@ async def session(dsn: str) -> AsyncIterator[Session]:
     await connection.close()
 
 
+async def committed(database: DatabaseUnderTest, statement: str, *arguments: Any) -> None:
+    """Carry out as the owner what every session is to see."""
+    connection = await asyncpg.connect(database.owner_dsn)
+    await connection.execute(statement, *arguments)
+    await connection.close()
+
+
 @pytest.fixture(scope="module")
 def shared(shared_postgres: PostgresServer) -> Iterator[DatabaseUnderTest]:
-    """One database for all the tests here: none of them commits anything."""
+    """One database for all the tests here, with an effective access token: none of them commits anything."""
     copy = asyncio.run(shared_postgres.copy())
+    asyncio.run(committed(copy, "UPDATE access_token SET life_cycle_state = 'EFFECTIVE' WHERE id = $1", EFFECTIVE_ID))
     yield copy
     asyncio.run(shared_postgres.drop(copy.name))
 
@@ -158,8 +166,6 @@ async def test_only_a_not_effective_token_may_become_effective(
     from_state = STATES[token_id]
     change = worker if as_worker else owner
     statement = "UPDATE access_token SET life_cycle_state = $1 WHERE organisation = 'ORG1' AND id = $2"
-    if from_state == "EFFECTIVE":
-        await owner.execute(statement, from_state, token_id)
     if to_state == from_state or (from_state, to_state) == ("NOT_EFFECTIVE", "EFFECTIVE"):
         assert await change.execute(statement, to_state, token_id) == "UPDATE 1"
         return

@@ -60,7 +60,7 @@ async def test_the_fixture_loads_whole_and_again(database: DatabaseUnderTest) ->
     tokens = await rows(
         database, "SELECT number, life_cycle_state, version FROM access_token ORDER BY organisation, id"
     )
-    assert tokens[:2] == [("AT0000000671", "NOT_EFFECTIVE", 0), ("AT0000000672", "EFFECTIVE", 0)]
+    assert tokens[:2] == [("AT0000000671", "NOT_EFFECTIVE", 0), ("AT0000000672", "NOT_EFFECTIVE", 0)]
     assert len(tokens) == 6
 
 

@@ -230,6 +230,7 @@ async def test_an_owner_without_the_rights_is_told_which(
     async with owner_connection(database.owner_dsn) as connection:
         await connection.execute("UPDATE _pogo_migration SET migration_id = 'another'")
         await connection.execute(f'GRANT ALL ON _pogo_migration, _pogo_version TO "{stranger.user}"')
+        await connection.execute(f'GRANT CONNECT ON DATABASE "{database.name}" TO "{stranger.user}"')
     with pytest.raises(MigrationError, match="permission denied"):
         await apply_migrations(postgres_server.dsn(database.name, stranger))
 

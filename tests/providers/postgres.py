@@ -279,7 +279,13 @@ async def until_waiting(connection: asyncpg.Connection, sessions: int = 1) -> No
         " AND pid IN (SELECT pid FROM pg_stat_activity WHERE datname = current_database())"
     )
     what = f"{sessions} sessions waited for a lock"
-    await waiting.until_answered(lambda: connection.fetchval(query), lambda found: found >= sessions, what=what)
+
+    async def count() -> int:
+        # Within a transaction the sessions stay those of its first look, and one that connects later is none of them.
+        await connection.execute("SELECT pg_stat_clear_snapshot()")
+        return int(await connection.fetchval(query))
+
+    await waiting.until_answered(count, lambda found: found >= sessions, what=what)
 
 
 async def _answers(dsn: str) -> bool:

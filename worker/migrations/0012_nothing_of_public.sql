@@ -1,5 +1,5 @@
 -- who may do something here was granted it
--- depends: 0010_no_forged_facts
+-- depends: 0011_lane_of_imports
 
 -- migrate: apply
 
