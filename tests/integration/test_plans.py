@@ -308,6 +308,7 @@ def test_no_statement_of_the_journey_is_left_out() -> None:
         "demo_",
         "migrate_",
         "lacking_rights",
+        "surplus_rights",
         "worker_rights",
         "mend_lane",
         "attempts_f",
