@@ -13,7 +13,7 @@ import asyncpg
 
 from schemas.codes import StatusCode
 from tests.logins import SECRET, login_token
-from worker.attempts import Attempts
+from worker.attempts import Attempts, key_of
 from worker.authorise import Logins
 from worker.credentials import PassCodes
 from worker.database import Database
@@ -23,6 +23,7 @@ from worker.model import Answered, Coordinates, Delivery, Fact, Header
 from worker.observe import Metrics
 from worker.pipeline import Hold, Pipeline, Policy
 from worker.result import Post, result_message
+from worker.settings import read_settings
 from worker.sql import statement
 
 # The access tokens of the fixture that the tests work with, all of ORG1.
@@ -36,8 +37,9 @@ CARD_CODE: Final = "99021047384"
 TOKEN_ID: Final = "4D1F0C6E9B7A4F5C8E2B7A90D3C61F55"
 OTHER_TOKEN_ID: Final = "9BE34643165555219ACA29F33D3D84C6"
 
-KEY: Final = b"the key of these tests' digests"
-"""Of what is refused for its credentials."""
+DIGEST_KEY: Final = "the key of the tests' digests, long enough"
+KEY: Final = key_of(read_settings({"WORKER_DIGEST_KEY": DIGEST_KEY}))
+"""Of the digests of what is refused for its credentials."""
 
 POST: Final = Post("results", "transitions", "dead-letters", "group", "worker")
 POLICY: Final = Policy(max_command_bytes=65_536, expiry_at_append=False, reveal_verification_code=False)

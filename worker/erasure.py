@@ -17,6 +17,7 @@ from aiokafka.admin.records_to_delete import RecordsToDelete
 
 from schemas import headers as h
 from schemas.access_token import AccountOwner
+from worker.attempts import digest, key_of
 from worker.browse import Browser, Span, browser, header
 from worker.database import Row
 from worker.decode import texts_of
@@ -88,6 +89,9 @@ class _Scope:
     records: Mapping[Place, str]
     """The command ids of the records, by where they stand."""
     needles: frozenset[str]
+    digests: Sequence[bytes]
+    """Keyed digests of the codes and identifiers, by which attempts are known."""
+    attempts: int
 
 
 async def erase(
@@ -105,7 +109,7 @@ async def erase(
     connection. Raises ``UnknownContact`` and ``DependencyAway``; a broker that is away is only noted.
     """
     async with owner_connection(settings.postgres.owner.get_secret_value()) as connection:
-        scope = await _scope(connection, organisation, contact)
+        scope = await _scope(connection, organisation, contact, key_of(settings))
         rows = _planned(scope)
         if carry_out:
             async with connection.transaction():
@@ -123,11 +127,15 @@ def _planned(scope: _Scope) -> dict[str, int]:
         "rewards_participant": len(scope.participants),
         "access_token": len(scope.tokens),
         "command_record": len(scope.records),
+        "attempt": scope.attempts,
     }
 
 
-async def _scope(connection: asyncpg.Connection, organisation: str, contact: str) -> _Scope:
-    """Find all that belongs to the contact. Looks through whole tables, and locks nothing."""
+async def _scope(connection: asyncpg.Connection, organisation: str, contact: str, key: bytes) -> _Scope:
+    """Find all that belongs to the contact. Looks through whole tables, and locks nothing.
+
+    ``key`` is that of the digests of what was tried.
+    """
     if not await connection.fetchval(
         "SELECT EXISTS (SELECT FROM contact WHERE organisation = $1 AND id = $2)", organisation, contact
     ):
@@ -138,7 +146,13 @@ async def _scope(connection: asyncpg.Connection, organisation: str, contact: str
     tokens = await connection.fetch(statement("erase_tokens"), organisation, accounts, participants)
     ids = [row["id"] for row in tokens]
     decided = {row["id"]: row["next_offset"] for row in await connection.fetch(statement("erase_lanes"))}
-    records = await connection.fetch(statement("erase_records"), organisation, ids)
+    digests = [
+        digest(key, what, organisation, row[column])
+        for row in tokens
+        for what, column in (("identifier", "identifier"), ("code", "authentication_code"))
+        if row[column] is not None
+    ]
+    records = await connection.fetch(statement("erase_records"), organisation, ids, digests)
     texts = (contact, *accounts, *participants, *(text for row in tokens for text in row.values()))
     return _Scope(
         accounts,
@@ -147,6 +161,10 @@ async def _scope(connection: asyncpg.Connection, organisation: str, contact: str
         decided,
         _by_place(records),
         frozenset(text for text in texts if text is not None and len(text) >= _SHORTEST_NEEDLE),
+        digests,
+        await connection.fetchval(
+            "SELECT count(*) FROM attempt WHERE organisation = $1 AND identifier = ANY ($2)", organisation, digests
+        ),
     )
 
 
@@ -159,7 +177,9 @@ async def _locked(connection: asyncpg.Connection, organisation: str, scope: _Sco
     rows = await connection.fetch(statement("erase_lock_tokens"), organisation, *owned)
     tokens = [row["id"] for row in rows]
     lanes, offsets = list(scope.decided), list(scope.decided.values())
-    newer = await connection.fetch(statement("erase_newer_records"), organisation, tokens, lanes, offsets)
+    newer = await connection.fetch(
+        statement("erase_newer_records"), organisation, tokens, lanes, offsets, scope.digests
+    )
     return replace(scope, tokens=tokens, records={**scope.records, **_by_place(newer)})
 
 
@@ -168,19 +188,25 @@ def _by_place(records: Sequence[Row]) -> dict[Place, str]:
 
 
 async def _erased(connection: asyncpg.Connection, organisation: str, contact: str, scope: _Scope) -> dict[str, int]:
-    """Remove it, and count the rows. Locks as a batch does: access tokens first, then the record of commands."""
+    """Remove it, and count the rows.
+
+    Locks as a batch does: access tokens first, then the record of commands, then attempts.
+    """
     places = [list(part) for part in zip(*scope.records, strict=True)] or [[], [], []]
     nothing = orjson.dumps(dict.fromkeys(AccountOwner.model_fields) | {"id": contact}).decode()
     done = {
         "access_token": await connection.execute(statement("erase_from_tokens"), organisation, scope.tokens),
-        "command_record": await connection.execute(statement("erase_from_records"), *places, scope.tokens),
+        "command_record": await connection.execute(
+            statement("erase_from_records"), *places, scope.tokens, scope.digests
+        ),
         "rewards_participant": await connection.execute(
             statement("erase_from_participants"), organisation, scope.participants
         ),
         "accounts_receivable": await connection.execute(statement("erase_from_accounts"), organisation, scope.accounts),
         "contact": await connection.execute(statement("erase_from_contact"), organisation, contact, nothing),
+        "attempt": await connection.execute(statement("erase_attempts"), organisation, scope.digests),
     }
-    return {table: int(said.removeprefix("UPDATE ")) for table, said in done.items()}
+    return {table: int(said.rpartition(" ")[2]) for table, said in done.items()}
 
 
 # --- in the topics ----------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 from uuid import uuid4
 
@@ -106,6 +107,14 @@ class Answers:
         """Raises ``AssertionError`` unless each command has one answer, with so many of each status."""
         assert (self.count, self.distinct) == (commands, commands), f"{self} for {commands} commands"
         assert self.statuses == statuses, f"{self.statuses} for {commands} commands, and not {statuses}"
+
+
+def mixed(found: int, count: int) -> list[int]:
+    """The numbers up to ``count``, those up to ``found`` evenly among the others: a caller whose codes are unknown very
+    many times in a row is made to wait."""
+    others, unknown = iter(range(found + 1, count + 1)), (count - found) // found
+    spread = [number for first in range(1, found + 1) for number in (first, *islice(others, unknown))]
+    return [*spread, *others]
 
 
 def new_run() -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tests.benchmarks.growth import only_tokens
-from tests.benchmarks.load import Backlog
+from tests.benchmarks.load import Backlog, mixed
 from tests.benchmarks.report import Report
 from tests.benchmarks.rounds import Round, play
 from tests.benchmarks.stage import Stage
@@ -76,7 +76,7 @@ async def retiring(stage: Stage, report: Report, quick: bool) -> None:
             await asyncio.gather(watch, return_exceptions=True)
 
     statuses = {"OK": count // EVERY, "ACCESS_TOKEN_NOT_FOUND": count - count // EVERY}
-    backlog = Backlog.of(run, range(1, count + 1), statuses=statuses)
+    backlog = Backlog.of(run, mixed(count // EVERY, count), statuses=statuses)
     _tell(report, await play(stage, EXACTLY, backlog, beside=watched), looks, due=count)
 
 

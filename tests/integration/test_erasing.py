@@ -8,9 +8,21 @@ from typing import Final
 import asyncpg
 import pytest
 
-from tests.journey import CODE, TOKEN_ID, Journey, Partition, by_code
+from tests.journey import (
+    CODE,
+    DIGEST_KEY,
+    IDENTIFIER,
+    KEY,
+    TOKEN_ID,
+    Journey,
+    Partition,
+    by_code,
+    by_identifier,
+)
+from tests.logins import login_token
 from tests.providers.postgres import DatabaseUnderTest, until_waiting
 from tests.waiting import in_time
+from worker.attempts import digest
 from worker.erasure import Erasure, erase
 from worker.settings import read_settings
 
@@ -27,6 +39,7 @@ def erases(database: DatabaseUnderTest) -> Erases:
             "WORKER_POSTGRES__DSN": database.worker_dsn,
             "WORKER_POSTGRES__OWNER_DSN": database.owner_dsn,
             "WORKER_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:1",
+            "WORKER_DIGEST_KEY": DIGEST_KEY,
         }
     )
 
@@ -118,3 +131,24 @@ async def test_an_access_token_that_went_to_somebody_else_meanwhile_stays(
     await in_time(erasing, "the erasure was over")
     assert (await j.token(CODE))["authentication_code"] == CODE
     assert bytes(32) not in await digests(j)
+
+
+async def test_what_was_tried_on_a_customers_access_tokens_is_erased_and_others_stay(
+    j: Journey, lane: Partition, erases: Erases
+) -> None:
+    await j.owner.execute("UPDATE access_token SET identifier = NULL WHERE identifier = $1", IDENTIFIER)
+    await j.owner.execute("UPDATE access_token SET identifier = $1 WHERE id = $2", IDENTIFIER, TOKEN_ID)
+    stranger = login_token(cii="app", acr="another account")
+    tried = [by_identifier(pass_code="wrong"), by_code(login=stranger), by_identifier("somebody else"), by_code("none")]
+    await lane.run(*tried)
+
+    planned = await erases(False)
+    erased = await erases(True)
+
+    assert (planned.rows["command_record"], planned.rows["attempt"]) == (2, 1)
+    assert erased.rows == planned.rows
+    rows = await j.owner.fetch("SELECT digest FROM command_record ORDER BY record_offset")
+    assert [row["digest"] == bytes(32) for row in rows] == [True, True, False, False]
+    kept = await j.owner.fetch("SELECT kind, identifier FROM attempt ORDER BY kind, account")
+    assert [row["kind"] for row in kept] == ["codes", "codes", "identifier", "pass_codes"]
+    assert digest(KEY, "identifier", "ORG1", IDENTIFIER) not in {row["identifier"] for row in kept}

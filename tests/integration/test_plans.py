@@ -145,7 +145,7 @@ LOOKING_BACK: Final = tuple(
         ("explain_ids", lambda _: (UUID(int=7), "c", "t", 0, ROWS // THERE, 0)),
         ("explain_transition", lambda _: ("7", None)),
         ("erase_lock_tokens", lambda count: ("ORG1", each("T", count), each("A", count), each("R", count))),
-        ("erase_newer_records", lambda count: ("ORG1", each("T", count), [1], [ROWS - count + 1])),
+        ("erase_newer_records", lambda count: ("ORG1", each("T", count), [1], [ROWS - count + 1], [])),
         (
             "erase_from_records",
             lambda count: (
@@ -153,6 +153,7 @@ LOOKING_BACK: Final = tuple(
                 [number * (ROWS // THERE) for number in range(1, count + 1)],
                 [0] * count,
                 each("T", count),
+                [b"digest"],
             ),
         ),
     )
