@@ -52,7 +52,7 @@ class Attempts:
         return digest(self._key, "identifier", organisation, command.identifier or "")
 
     def tried(self, requests: Sequence[Command | Refused], callers: Sequence[Caller | Refused]) -> list[Attempt | None]:
-        """What each command's credentials are counted as; ``None`` where nobody looks at them."""
+        """The attempt that each command makes; ``None`` where nobody looks at its credentials."""
         by_code: dict[Caller, Attempt] = {}  # most callers of a batch send many of its commands
         tried: list[Attempt | None] = []
         for request, caller in zip(requests, callers, strict=True):
@@ -99,14 +99,12 @@ class Attempts:
                 series[attempt.everybody] = Series(row["all_failures"], row["all_since"])
         return series
 
-    async def count(
-        self, connection: Connection, before: Mapping[Subject, Series], after: Mapping[Subject, Series]
-    ) -> list[Counted]:
+    async def count(self, connection: Connection, after: Mapping[Subject, Series]) -> list[Counted]:
         """Keep what a batch has changed. Nothing is written for one that has neither failed nor ended a series."""
         changed = [
             (subject, series)
             for subject, series in after.items()
-            if subject.kind is not Kind.ALL_CALLERS and (series.failed or (series.reset and subject in before))
+            if subject.kind is not Kind.ALL_CALLERS and (series.failed or series.reset)
         ]
         if not changed:
             return []
@@ -152,7 +150,7 @@ class Attempts:
 
 
 def _of_everybody(after: Mapping[Subject, Series]) -> list[tuple[Subject, Series]]:
-    """What all callers together have tried, which is summed up and not kept, where this batch has added to it."""
+    """The series of all callers together, which are summed up and not kept, where this batch has added to them."""
     return [(each, series) for each, series in after.items() if each.kind is Kind.ALL_CALLERS and series.failed]
 
 

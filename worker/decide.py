@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from schemas.codes import StatusCode
 from schemas.states import LifeCycleState
-from worker.guard import DEFAULT_LIMITS, Attempt, Limits, Series, Subject, is_failure, refusal, seen, wait_of
+from worker.guard import DEFAULT_LIMITS, Attempt, Limits, Series, Subject, is_failure, refused_unseen, seen
 from worker.model import Applied, Decision, LockedToken, Presented, Refused, Replayed, TokenKey, Value
 
 
@@ -64,10 +64,7 @@ def decide(
     tokens, bound, series = dict(state.tokens), dict(state.bound), dict(state.series)
     decisions: list[Decision] = []
     for command, attempt in zip(asked, tried or [None] * len(asked), strict=True):
-        if attempt is not None and (wait := wait_of(attempt, series, limits)) > 0:
-            decisions.append(refusal(wait))
-            continue
-        decision = _decide_one(command, tokens, bound, transition)
+        decision = refused_unseen(attempt, series, limits) or _decide_one(command, tokens, bound, transition)
         if attempt is not None:
             seen(attempt, decision, series, limits)
         if isinstance(decision, Applied):
@@ -92,17 +89,14 @@ def rehearse(
     run ends a series, since any number of them may succeed with one access token. Returns the decisions and the state
     after them, which has the same access tokens and ids.
     """
-    series = dict(state.series)
+    tokens, bound, series = state.tokens, state.bound, dict(state.series)
     decisions: list[Decision] = []
     for command, attempt in zip(asked, tried or [None] * len(asked), strict=True):
-        if attempt is not None and (wait := wait_of(attempt, series, limits)) > 0:
-            decisions.append(refusal(wait))
-            continue
-        decision = _decide_one(command, state.tokens, state.bound, transition)
+        decision = refused_unseen(attempt, series, limits) or _decide_one(command, tokens, bound, transition)
         if attempt is not None and is_failure(decision):
             seen(attempt, decision, series, limits)
         decisions.append(decision)
-    return decisions, State(state.tokens, state.bound, series)
+    return decisions, State(tokens, bound, series)
 
 
 def rounds(decisions: Sequence[Decision]) -> list[list[int]]:

@@ -122,10 +122,12 @@ def wait_after(kind: Kind, failures: int, limits: Limits) -> float:
     return min(limits.longest_wait, FIRST_WAIT * 2.0 ** min(beyond, 64))
 
 
-def refusal(wait: float) -> Refused:
-    """The answer to an attempt that must wait: nothing is said of what it brought."""
-    seconds = ceil(wait)
-    why = f"too many attempts have failed, and this one was not looked at: wait {seconds} s"
+def refused_unseen(attempt: Attempt | None, series: Mapping[Subject, Series], limits: Limits) -> Refused | None:
+    """The answer to an attempt that must wait: nothing is said of what it brought. ``None`` if it is looked at."""
+    wait = 0.0 if attempt is None else wait_of(attempt, series, limits)
+    if wait <= 0:
+        return None
+    why = f"too many attempts have failed, and this one was not looked at: wait {ceil(wait)} s"
     return Refused(StatusCode.ACCESS_DENIED, why)
 
 
@@ -140,12 +142,14 @@ def must_wait(decision: Decision) -> bool:
 
 
 def seen(attempt: Attempt, decision: Decision, series: dict[Subject, Series], limits: Limits) -> None:
-    """Count what an attempt came to that was looked at.
+    """Count what an attempt came to, unless it was refused unseen.
 
     A code that is found ends its caller's series, a right pass code that of its caller and identifier. That of a
     caller's pass codes ends only when an access token becomes effective: whoever knows one pass code could otherwise
     take any number of guesses at others.
     """
+    if must_wait(decision):
+        return
     if is_failure(decision):
         _fail(attempt, series, limits)
         return

@@ -52,7 +52,8 @@ async def guesses(
     async with owner_connection(settings.postgres.dsn.get_secret_value()) as connection:
         now = await connection.fetchval(statement("postgres_clock"))
         rows = await connection.fetch(statement("attempts_list"), organisation, user, named, ended, limit)
-    return [_guesses(row, limits_of(settings), now) for row in rows]
+    limits = limits_of(settings)
+    return [_guesses(row, limits, now) for row in rows]
 
 
 async def forgive(
@@ -62,13 +63,12 @@ async def forgive(
 
     Raises ``DependencyAway`` for Postgres.
     """
-    named = _digest(settings, organisation, identifier)
-    async with owner_connection(settings.postgres.dsn.get_secret_value()) as connection:
-        now = await connection.fetchval(statement("postgres_clock"))
-        rows = await connection.fetch(statement("attempts_list"), organisation, user, named, False, _ALL)
-        if carry_out:
+    found = await guesses(settings, organisation=organisation, user=user, identifier=identifier, limit=_ALL)
+    if carry_out:
+        named = _digest(settings, organisation, identifier)
+        async with owner_connection(settings.postgres.dsn.get_secret_value()) as connection:
             await connection.execute(statement("attempts_forgive"), organisation, user, named)
-    return [_guesses(row, limits_of(settings), now) for row in rows]
+    return found
 
 
 def _digest(settings: Settings, organisation: str | None, identifier: str | None) -> bytes | None:

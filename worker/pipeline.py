@@ -255,7 +255,7 @@ class Pipeline:
             moved = await _move(transaction, hold, first, _following(batch), head(chain, facts))
             outcomes = _in_order(batch, recalled, answers, facts)
             shown = await self._show(transaction, outcomes)
-            counted = await self._attempts.count(transaction, ready.series, after.series)
+            counted = await self._attempts.count(transaction, after.series)
         self._fuse.passed(len(fresh))
         self._tell(counted, ready, decisions)
         return [_answered(item, outcome, shown) for item, outcome in zip(batch, outcomes, strict=True)], moved
@@ -284,7 +284,7 @@ class Pipeline:
                 for position, item, outcome in zip(positions, part.items, outcomes, strict=True):
                     answered[position] = _answered(item, outcome, shown)
             hold = await _move(transaction, hold, first, following, chain)
-            counted = await self._attempts.count(transaction, ready.series, after.series)
+            counted = await self._attempts.count(transaction, after.series)
         self._tell(counted, ready, decisions)
         return [answered[position] for position in range(len(batch))], hold
 

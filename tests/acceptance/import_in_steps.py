@@ -19,7 +19,7 @@ STEP: Final = 40
 
 
 class Killing:
-    """How far the process has come, and the steps in which it ends."""
+    """Keeps the progress of the process, and ends it in a step."""
 
     def __init__(self, after: int) -> None:
         self._after = after

@@ -1,4 +1,4 @@
-"""Who guesses at codes and pass codes is refused, seen, and let go on by a person (CONTRACT 3 and 8)."""
+"""Guessing at codes and pass codes is refused, seen, and ended by a person (CONTRACT 3 and 8)."""
 
 import json
 from typing import Final

@@ -1,4 +1,4 @@
-"""What a forger can do who has the worker's database role and all of its code, and what tells (SECURITY.md)."""
+"""A forger with the worker's database role and all of its code, and the witnesses against it (SECURITY.md)."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -22,7 +22,7 @@ VICTIM: Final = CARD_CODE
 
 
 class Forger:
-    """Whoever has stolen the worker's login at Postgres."""
+    """A thief of the worker's login at Postgres."""
 
     def __init__(self, connection: asyncpg.Connection, journey_: Journey) -> None:
         self.connection = connection

@@ -47,6 +47,15 @@ async def let_days_go_by(j: Journey, days: float) -> None:
     await j.owner.execute("UPDATE command_record SET recorded_at = recorded_at - $1::interval", timedelta(days=days))
 
 
+async def lane_with_one_due(j: Journey) -> Partition:
+    """A lane of two batches of one, old enough both; the last one stays all the same."""
+    lane = await j.lane()
+    await lane.run(by_code(EFFECTIVE_CODE))
+    await lane.run(by_code(EFFECTIVE_CODE))
+    await let_days_go_by(j, 31)
+    return lane
+
+
 async def after(j: Journey, days: float) -> int:
     """Count the records that a worker removes so many days later."""
     await let_days_go_by(j, days)
@@ -136,10 +145,7 @@ async def test_how_old_a_record_is_says_postgres_and_no_worker(j: Journey) -> No
 
 @pytest.mark.parametrize("seconds", [31 * 24 * 60 * 60, 120, -120])
 async def test_a_worker_whose_clock_is_wrong_retires_nothing_and_says_so(j: Journey, seconds: float) -> None:
-    lane = await j.lane()
-    await lane.run(by_code(EFFECTIVE_CODE))
-    await lane.run(by_code(EFFECTIVE_CODE))
-    await let_days_go_by(j, 31)
+    lane = await lane_with_one_due(j)
     wrong = Retiring(j.database, ahead(seconds))
 
     with capture_logs() as lines:
@@ -153,10 +159,7 @@ async def test_a_worker_whose_clock_is_wrong_retires_nothing_and_says_so(j: Jour
 
 
 async def test_clocks_that_lie_a_little_apart_hold_nothing_up(j: Journey) -> None:
-    lane = await j.lane()
-    await lane.run(by_code(EFFECTIVE_CODE))
-    await lane.run(by_code(EFFECTIVE_CODE))
-    await let_days_go_by(j, 31)
+    await lane_with_one_due(j)
     near = Retiring(j.database, ahead(20))
 
     assert await near.retire() == 1
@@ -185,10 +188,7 @@ async def test_no_two_workers_retire_records_of_one_lane_at_once_and_none_waits(
 
 
 async def test_a_lane_that_was_left_to_a_step_under_way_is_looked_at_again_within_seconds(j: Journey) -> None:
-    lane = await j.lane()
-    await lane.run(by_code(EFFECTIVE_CODE))
-    await lane.run(by_code(EFFECTIVE_CODE))
-    await let_days_go_by(j, 31)
+    lane = await lane_with_one_due(j)
     # A step that Postgres gave up holds its lock until it has ended there.
     transaction = j.owner.transaction()
     await transaction.start()
@@ -239,10 +239,7 @@ def test_a_step_is_as_large_as_its_time_allows(asked: int, removed: int, took: f
 async def test_a_step_that_postgres_gives_up_is_tried_again_within_seconds_with_half_as_much(
     j: Journey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lane = await j.lane()
-    await lane.run(by_code(EFFECTIVE_CODE))
-    await lane.run(by_code(EFFECTIVE_CODE))
-    await let_days_go_by(j, 31)
+    lane = await lane_with_one_due(j)
     asked: list[int] = []
     step = Retention._step
 
@@ -303,10 +300,7 @@ async def test_a_lane_works_on_while_a_step_is_under_way(j: Journey) -> None:
 
 
 async def test_a_step_does_not_wait_for_a_batch_under_way(j: Journey) -> None:
-    lane = await j.lane()
-    await lane.run(by_code(EFFECTIVE_CODE))
-    await lane.run(by_code(EFFECTIVE_CODE))
-    await let_days_go_by(j, 31)
+    await lane_with_one_due(j)
     transaction = j.owner.transaction()
     await transaction.start()
     await j.owner.execute("UPDATE lane SET next_offset = next_offset + 1")

@@ -120,7 +120,7 @@ TOO_MUCH: Final = {
     "CREATE SCHEMA elsewhere; GRANT CREATE ON SCHEMA elsewhere TO {user}": "CREATE on schema elsewhere",
     "CREATE VIEW codes AS SELECT 1 AS code; GRANT SELECT ON codes TO {user}": "SELECT on codes",
 }
-"""What an administrator may have granted, and how it is named."""
+"""Grants of an administrator, and the name that each is to be given."""
 
 
 @pytest.fixture
