@@ -57,7 +57,7 @@ def asyncapi(deployment: Deployment) -> Document:
                     "location": "$message.header#/correlation_id",
                 },
                 "commandId": {
-                    "description": "The worker's id of the command, in its result and in its transition event.",
+                    "description": "By which an event knows its command: a rec: id, or the keyed digest of another.",
                     "location": "$message.payload#/command_id",
                 },
             },

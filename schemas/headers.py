@@ -224,7 +224,7 @@ class ResultHeaders(Schema):
     causation_id: str
     """The sender's own id as given: ``ce_id``, else ``request_unique_identifier``, else the ``rec:`` id."""
     command_id: str
-    """The worker's id of the command; it stands in the transition event too."""
+    """The worker's id of the command. The transition event has it, or, of a sender's own, its keyed digest."""
     status_code: Annotated[StatusCode, Field(strict=False)]
     """The same as in the value."""
     replayed: Literal["true", "false"]

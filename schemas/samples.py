@@ -16,7 +16,7 @@ from schemas import access_token as t
 from schemas import headers as h
 from schemas.codes import StatusCode
 from schemas.states import LifeCycleState
-from schemas.transition import FIRST_PREVIOUS_HASH, event_hash
+from schemas.transition import FIRST_PREVIOUS_HASH, command_name, event_hash, naming_key
 
 TOKEN: Final = "{{token}}"  # noqa: S105 - the place of one
 """Stands where the sender puts its login token."""
@@ -27,6 +27,8 @@ _TIMESTAMP: Final = 1767323045000
 _TOPIC: Final = "access-token.set-effective.commands"
 _CLUSTER: Final = "4L6g3nShT-eMCtK--X86sw"
 _GROUP: Final = "effective-worker"
+DIGEST_KEY: Final = "the digest key of all the samples"
+"""Of the worker that wrote them (the first of ``WORKER_DIGEST_KEYS``)."""
 PARTITION: Final = 3
 _TRACE: Final = "00-0af7651916cd43dd8448eb211c80319c"
 
@@ -249,7 +251,7 @@ def _transition(token: str, command_id: str, sequence: int, previous_hash: str) 
         "occurred_at": MOMENT,
         "user_id": _ADMIN.id,
         "unit_id": _UNIT.id,
-        "command_id": command_id,
+        "command_id": command_name(naming_key(DIGEST_KEY), command_id),
         "cause": "API",
         "lane": f"{_CLUSTER}/{_GROUP}/{_TOPIC}/{PARTITION}",
         "sequence": sequence,

@@ -1,6 +1,7 @@
 """The transition event and the hash chain that events of one lane form (CONTRACT 6)."""
 
 import hashlib
+import hmac
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,6 +16,7 @@ from schemas.states import LifeCycleState
 FIRST_PREVIOUS_HASH: Final = "0" * 64
 """``previous_hash`` of a lane's first event."""
 
+_DIGESTED: Final = "hmac:"
 _LARGEST_EXACT_INTEGER: Final = 2**53 - 1
 """Beyond it RFC 8785 has no text for an integer."""
 
@@ -70,7 +72,7 @@ class TransitionEvent(Schema):
     unit_id: Id | None
     """The unit that the user was logged in to."""
     command_id: Id | None
-    """The command that was applied, as its result names it."""
+    """The command that was applied: its ``rec:`` id, or of a sender's own id a keyed digest (:func:`command_name`)."""
     cause: Literal["API", "IMPORT"]
     """A command, or the import of the token."""
     lane: Id
@@ -90,6 +92,22 @@ class TransitionEvent(Schema):
         if self.cause == "IMPORT" and (self.from_state is not None or self.user_id is not None):
             raise ValueError("the first state of an imported token has no state before and no user")
         return self
+
+
+def naming_key(secret: str) -> bytes:
+    """Make the key of :func:`command_name` of a worker's digest key (the first of ``WORKER_DIGEST_KEYS``)."""
+    return hmac.digest(secret.encode(), b"effective-worker commands", "sha256")
+
+
+def command_name(key: bytes, command_id: str) -> str:
+    """Tell by which ``command_id`` events know a command, given its id as its result names it.
+
+    A ``rec:`` id stands for itself. Of any other nothing is kept but ``hmac:`` and the lower-case hex HMAC-SHA256: what
+    a sender chose may say something of a person, and events are for ever.
+    """
+    if command_id.startswith(("rec:", _DIGESTED)):
+        return command_id
+    return _DIGESTED + hmac.digest(key, command_id.encode(), "sha256").hex()
 
 
 def event_hash(event: Mapping[str, Any]) -> str:

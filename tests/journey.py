@@ -13,10 +13,11 @@ import asyncpg
 
 from schemas.codes import StatusCode
 from tests.logins import SECRET, login_token
-from worker.attempts import Attempts, key_of
+from worker.attempts import Attempts
 from worker.authorise import Logins
 from worker.credentials import PassCodes
 from worker.database import Database
+from worker.digests import attempt_keys, command_names
 from worker.fuse import Fuse
 from worker.guard import DEFAULT_LIMITS, Limits
 from worker.model import Answered, Coordinates, Delivery, Fact, Header
@@ -37,8 +38,11 @@ CARD_CODE: Final = "99021047384"
 TOKEN_ID: Final = "4D1F0C6E9B7A4F5C8E2B7A90D3C61F55"
 OTHER_TOKEN_ID: Final = "9BE34643165555219ACA29F33D3D84C6"
 
-DIGEST_KEY: Final = "the key of the tests' digests, long enough"
-KEY: Final = key_of(read_settings({"WORKER_DIGEST_KEY": DIGEST_KEY}))
+DIGEST_KEY: Final = "the key of the digests of all tests"
+_KEYED: Final = read_settings({"WORKER_DIGEST_KEYS": DIGEST_KEY})
+NAMES: Final = command_names(_KEYED)
+"""By which facts know commands."""
+[KEY] = attempt_keys(_KEYED)
 """Of the digests of what is refused for its credentials."""
 
 POST: Final = Post("results", "transitions", "dead-letters", "group", "worker")
@@ -233,7 +237,14 @@ async def journey(
         logins, unblown = Logins((SECRET,), clock), fuse or Fuse(time.monotonic)
         yield Journey(
             database,
-            Pipeline(database, logins, compared, guarding, clock=clock, policy=policy, fuse=unblown, beat=lambda: None),
+            Pipeline(
+                *(database, logins, compared, guarding),
+                names=NAMES,
+                clock=clock,
+                policy=policy,
+                fuse=unblown,
+                beat=lambda: None,
+            ),
             owner,
         )
     finally:

@@ -8,6 +8,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from worker.database import Connection
+from worker.digests import CommandNames
 from worker.model import Applied, Decision, Fact, Value
 from worker.sql import statement
 
@@ -19,13 +20,42 @@ class Chain(Value, frozen=True):
     hash: bytes
 
 
-def chained(decisions: Sequence[Decision], chain: Chain, *, lane_name: str, moment: datetime) -> list[Fact]:
-    """The facts of a batch, one per applied decision, all of one moment and each linked to the one before it."""
+def chained(
+    decisions: Sequence[Decision],
+    offsets: Sequence[int],
+    chain: Chain,
+    *,
+    lane_name: str,
+    moment: datetime,
+    names: CommandNames,
+) -> list[Fact]:
+    """The facts of a batch, one per applied decision, all of one moment and each linked to the one before it.
+
+    ``offsets`` are those of the commands that were decided; ``names`` those by which facts know them.
+    """
     facts: list[Fact] = []
-    for decision in decisions:
+    for decision, offset in zip(decisions, offsets, strict=True):
         if not isinstance(decision, Applied):
             continue
-        fact = _link(decision, chain, lane_name, moment)
+        asked = decision.presented
+        fact = sealed(
+            Fact(
+                organisation=asked.token.organisation,
+                token=asked.token.token,
+                version=decision.version,
+                from_state=decision.from_state,
+                to_state=decision.to_state,
+                occurred_at=moment,
+                user=asked.caller.user,
+                unit=asked.caller.unit,
+                command_id=names.of(asked.command_id),
+                cause="API",
+                lane=lane_name,
+                sequence=chain.sequence + 1,
+                previous_hash=chain.hash,
+                offset=offset,
+            )
+        )
         facts.append(fact)
         chain = Chain(fact.sequence, fact.hash)
     return facts
@@ -36,26 +66,6 @@ def head(chain: Chain, facts: Sequence[Fact]) -> Chain:
     return Chain(facts[-1].sequence, facts[-1].hash) if facts else chain
 
 
-def _link(decision: Applied, chain: Chain, lane_name: str, moment: datetime) -> Fact:
-    asked = decision.presented
-    fact = Fact(
-        organisation=asked.token.organisation,
-        token=asked.token.token,
-        version=decision.version,
-        from_state=decision.from_state,
-        to_state=decision.to_state,
-        occurred_at=moment,
-        user=asked.caller.user,
-        unit=asked.caller.unit,
-        command_id=asked.command_id,
-        cause="API",
-        lane=lane_name,
-        sequence=chain.sequence + 1,
-        previous_hash=chain.hash,
-    )
-    return sealed(fact)
-
-
 def sealed(fact: Fact) -> Fact:
     """A fact that has its place in a chain, with its hash."""
     text = fact.canonical()
@@ -64,7 +74,7 @@ def sealed(fact: Fact) -> Fact:
 
 _COLUMNS: Final = (
     *("organisation", "access_token_id", "version", "from_state", "to_state", "occurred_at", "user_id", "unit_id"),
-    *("command_id", "cause", "lane", "sequence", "previous_hash", "hash"),
+    *("command_id", "cause", "lane", "sequence", "previous_hash", "hash", "record_offset"),
 )
 
 
@@ -95,4 +105,5 @@ def _record(fact: Fact, lane: int) -> tuple[object, ...]:
     return (
         *(fact.organisation, fact.token, fact.version, fact.from_state, fact.to_state, fact.occurred_at, fact.user),
         *(fact.unit, fact.command_id, fact.cause, lane, fact.sequence, fact.previous_hash, fact.hash),
+        fact.offset,
     )

@@ -4,7 +4,6 @@ They are counted in the transaction in which the commands are decided, whose las
 an identifier: keyed, so that nobody without the key finds out by trying whom it stands for.
 """
 
-import hmac
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Final
@@ -13,13 +12,13 @@ import structlog
 
 from worker.authorise import Standing
 from worker.database import Connection
+from worker.digests import digest
 from worker.guard import Attempt, Kind, Limits, Series, Subject, attempt_of, wait_after
 from worker.model import Caller, Command, Refused, Value
 from worker.observe import Metrics
 from worker.settings import Settings
 from worker.sql import statement
 
-_PURPOSE: Final = b"effective-worker attempts"
 _CALLERS: Final = frozenset({Kind.CODES, Kind.PASS_CODES})
 """Every failure is one of a caller's, once."""
 _SHOWN_DIGITS: Final = 16
@@ -152,18 +151,6 @@ class Attempts:
 def _of_everybody(after: Mapping[Subject, Series]) -> list[tuple[Subject, Series]]:
     """The series of all callers together, which are summed up and not kept, where this batch has added to them."""
     return [(each, series) for each, series in after.items() if each.kind is Kind.ALL_CALLERS and series.failed]
-
-
-def digest(key: bytes, what: str, organisation: str, name: str) -> bytes:
-    """The keyed digest of a code or an identifier (HMAC-SHA256)."""
-    return hmac.digest(key, f"{what}\0{organisation}\0{name}".encode(), "sha256")
-
-
-def key_of(settings: Settings) -> bytes:
-    """The key of a worker's digests: made from ``WORKER_DIGEST_KEY``, or else from the first secret of logins."""
-    secret = settings.digest_key or next(iter(settings.login.secrets), None)
-    text = b"" if secret is None else secret.get_secret_value().encode()
-    return hmac.digest(text, _PURPOSE, "sha256")
 
 
 def limits_of(settings: Settings) -> Limits:

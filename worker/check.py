@@ -251,7 +251,10 @@ def _login_keys(settings: Settings) -> Check:
     count = len(settings.login.secrets)
     if not count:
         return Check("login keys", "failed", "none: set WORKER_LOGIN__SECRETS, without which no worker starts")
-    return Check("login keys", "ok", f"{count}, the first of which signs")
+    digests = (
+        "" if settings.digest_keys else "; digests are made with it, too: set WORKER_DIGEST_KEYS before it is replaced"
+    )
+    return Check("login keys", "ok", f"{count}, the first of which signs{digests}")
 
 
 # --- on the way -------------------------------------------------------------------------------------------------------

@@ -23,6 +23,8 @@ from worker.model import KEPT_BYTES, Command, Cut, Decoded, Delivery, Envelope, 
 LONGEST_QUOTE: Final = 64
 """Characters of what a sender wrote that a message may repeat (CONTRACT 3)."""
 
+_QUOTED: Final = re.compile(r'"[^"]*"')
+
 _UNSAID_EVENT: Final = f": a whole CloudEvent needs the header {h.CONTENT_TYPE}: {h.STRUCTURED_CONTENT}"
 
 _BODY: Final = {
@@ -88,9 +90,15 @@ def read_command(value: bytes, *, max_bytes: int) -> Command | Refused:
 
 
 def quoted(text: str) -> str:
-    """At most 64 printable characters of what a sender wrote, for a message."""
+    """At most 64 printable characters of what a sender wrote, for a message that puts them in double quotes."""
     shown = text if len(text) <= LONGEST_QUOTE else text[: LONGEST_QUOTE - 1] + "…"
+    shown = shown.replace('"', "'")
     return shown if shown.isprintable() else "".join(c if c.isprintable() else "?" for c in shown)
+
+
+def unquoted(message: str) -> str:
+    """The message without what stands in quotes in it: what a sender wrote is told, and not kept."""
+    return _QUOTED.sub('"…"', message) if '"' in message else message
 
 
 def texts_of(value: object) -> Iterator[str]:

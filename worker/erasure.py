@@ -2,66 +2,49 @@
 
 What stays is what history needs and what says nothing of a person by itself: ids, numbers of access tokens, states,
 transitions. No transition holds personal data (CONTRACT 6), so every chain still verifies.
+
+The topics are looked at first: what tells which of their records are a customer's is among what is erased.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from datetime import datetime
+from typing import Final
 
 import asyncpg
+import msgspec
 import orjson
-from aiokafka import TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.admin.records_to_delete import RecordsToDelete
 
-from schemas import headers as h
 from schemas.access_token import AccountOwner
-from worker.attempts import digest, key_of
-from worker.browse import Browser, Span, browser, header
 from worker.database import Row
-from worker.decode import texts_of
-from worker.errors import WorkerError
+from worker.digests import CommandNames, attempt_keys, command_names, digest
+from worker.errors import DependencyAway, WorkerError
+from worker.mentions import SHORTEST_NEEDLE, Mentions, OnProgress, Sought, Topics, Where, in_kafka
 from worker.migrate import owner_connection
+from worker.model import Coordinates, Value, command_key, percent_encoded
 from worker.settings import Settings
 from worker.sql import statement
-from worker.topics import admin_client, topic_configs
 
-_SHORTEST_NEEDLE: Final = 6
-"""A shorter id (`"1"`) stands in messages that have nothing to do with it."""
-
-OnProgress = Callable[[int, int], None]
 Place = tuple[int, int, int]
 """A record of a command: its lane, offset and timestamp."""
+
+_PAPERS: Final = (
+    *("id_number", "passport_number", "social_security_number"),
+    *("vat_registration_number", "registration_number"),
+)
 
 
 class UnknownContact(WorkerError):
     """There is no such contact."""
 
 
-@dataclass(frozen=True, slots=True)
-class Mentions:
-    """What a partition still holds of the customer: ``records`` of them, the last one below ``up_to``."""
+class NotErased(WorkerError):
+    """The topics cannot be looked at, and without that nothing may be erased."""
 
-    topic: str
-    partition: int
-    records: int
-    up_to: int
-    """Deleting the records below this offset deletes them all, and what others have among them."""
-    others: int
-    """Offsets below ``up_to`` that are left in the log and hold something else."""
-    gone_by: datetime | None
-    """When the topic's retention has removed them; ``None`` if it never does."""
-    unread_by: tuple[str, ...]
-    """Groups that have not read so far."""
-    readers: tuple[str, ...]
-    """Groups that have read in this partition at all."""
-    deleted: bool = False
 
-    @property
-    def deletable(self) -> bool:
-        """Whether somebody reads there, and everybody who does has read so far."""
-        return bool(self.readers) and not self.unread_by
+class LookedAtOnce(WorkerError):
+    """All is erased, but the topics could not be looked at once more for what was decided meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,27 +54,57 @@ class Erasure:
     organisation: str
     contact: str
     done: bool
+    erased_before: datetime | None
+    """When the contact was erased the last time, in UTC."""
     rows: Mapping[str, int]
     mentions: tuple[Mentions, ...]
-    topics: str
-    """Whether the topics were looked at, or why not."""
+
+    @property
+    def is_already_done(self) -> bool:
+        """Whether nothing was left to erase, but perhaps in topics."""
+        return self.erased_before is not None and not any(self.rows.values())
 
 
-@dataclass(frozen=True, slots=True)
+class _Lane(Value, frozen=True):
+    cluster: str
+    topic: str
+    partition: int
+    decided: int
+    """Up to where it had decided before its records were looked through."""
+
+
+class _Record(Value, frozen=True):
+    """The record of a command, which its sender has called ``command_id``."""
+
+    hidden = frozenset({"command_id"})
+
+    command_id: str
+    is_held: bool
+    """Whether it still says something."""
+    speaks: bool
+    """Whether the command speaks of the customer, whatever access token it is of."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class _Scope:
     """What belongs to a contact, and by what a message about it is known. Not shown: it is what is to be erased."""
 
     accounts: Sequence[str]
     participants: Sequence[str]
     tokens: Sequence[str]
-    decided: Mapping[int, int]
-    """Up to where each lane had decided before its records were looked through."""
-    records: Mapping[Place, str]
-    """The command ids of the records, by where they stand."""
+    held: Mapping[str, int]
+    """How many rows of a table still say something."""
+    lanes: Mapping[int, _Lane]
+    records: Mapping[Place, _Record]
     needles: frozenset[str]
     digests: Sequence[bytes]
     """Keyed digests of the codes and identifiers, by which attempts are known."""
-    attempts: int
+
+    @property
+    def patterns(self) -> list[str]:
+        """Of command ids that name the customer."""
+        long = sorted(needle for needle in self.needles if len(needle) >= SHORTEST_NEEDLE)
+        return [f"%{_like(percent_encoded(needle))}%" for needle in long]
 
 
 async def erase(
@@ -102,194 +115,262 @@ async def erase(
     carry_out: bool,
     delete_records: bool = False,
     on_progress: OnProgress = lambda _done, _total: None,
+    looking_into: Callable[[Settings], AbstractAsyncContextManager[Topics]] = in_kafka,
 ) -> Erasure:
     """Find what is held of a contact and, to ``carry_out``, remove it. Safe to run again.
 
     ``delete_records`` removes it from Kafka, too, where everybody who reads there has read so far. Needs the owner's
-    connection. Raises ``UnknownContact`` and ``DependencyAway``; a broker that is away is only noted.
+    connection. Raises ``UnknownContact``, ``NoDigestKey`` and ``DependencyAway``; ``NotErased`` if the topics cannot be
+    looked at, ``LookedAtOnce`` if they cannot be after all was erased.
     """
+    keys, names = attempt_keys(settings), command_names(settings)
     async with owner_connection(settings.postgres.owner.get_secret_value()) as connection:
-        scope = await _scope(connection, organisation, contact, key_of(settings))
-        rows = _planned(scope)
-        if carry_out:
-            async with connection.transaction():
-                scope = await _locked(connection, organisation, scope)
-                rows = await _erased(connection, organisation, contact, scope)
-            await connection.execute(statement("erase_vacuum"))
-    mentions, topics = await _in_topics(settings, scope, delete=carry_out and delete_records, on_progress=on_progress)
-    return Erasure(organisation, contact, carry_out, rows, mentions, topics)
+        work = _Work(connection, organisation, contact, names, on_progress)
+        scope = await work.scope(keys)
+        try:
+            async with looking_into(settings) as topics:
+                return await _carried_out(work, scope, topics, carry_out=carry_out, delete_records=delete_records)
+        except DependencyAway as away:
+            if away.dependency == "kafka" and not work.is_erased:
+                raise NotErased(f"nothing was erased, since topics must be looked at first: {away}") from away
+            if away.dependency == "kafka":
+                raise LookedAtOnce(
+                    f"all is erased, but the topics must be looked at again for what was decided meanwhile, so run this"
+                    f" again: {away}"
+                ) from away
+            raise
+
+
+async def _carried_out(
+    work: "_Work", scope: _Scope, topics: Topics, *, carry_out: bool, delete_records: bool
+) -> Erasure:
+    former = await work.former()
+    scope, found = await work.look(topics, scope)
+    rows = _planned(scope)
+    kept = [] if former is None else msgspec.json.decode(former["places"], type=list[Mentions])
+    mentions = await topics.still([*kept, *found])
+    if carry_out:
+        scope, rows = await work.erase(scope, mentions)
+        scope, found = await work.look(topics, scope)
+        await work.erase_late(scope)
+        mentions = await topics.still([*kept, *found])
+        if delete_records:
+            mentions = await topics.delete(mentions)
+        await work.keep([each for each in mentions if not each.deleted], is_new=False)
+    before = None if former is None else former["erased_at"]
+    return Erasure(work.organisation, work.contact, carry_out, before, rows, tuple(mentions))
 
 
 def _planned(scope: _Scope) -> dict[str, int]:
+    return dict(scope.held) | {"command_record": sum(each.is_held for each in scope.records.values())}
+
+
+def _like(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+
+
+@dataclass(slots=True)
+class _Work:
+    """One erasure under way."""
+
+    connection: asyncpg.Connection
+    organisation: str
+    contact: str
+    names: CommandNames
+    on_progress: OnProgress
+    is_erased: bool = False
+
+    # --- found --------------------------------------------------------------------------------------------------------
+
+    async def scope(self, keys: Sequence[bytes]) -> _Scope:
+        """Find all that belongs to the contact. Looks through whole tables, and locks nothing.
+
+        ``keys`` are those of the digests of what was tried.
+        """
+        fetch, organisation = self.connection.fetch, self.organisation
+        owner = await self.connection.fetchrow(
+            statement("erase_contact"), organisation, self.contact, _nothing(self.contact)
+        )
+        if owner is None:
+            raise UnknownContact(f"the organisation {organisation} has no contact {self.contact}")
+        owned = await fetch(statement("erase_accounts"), organisation, self.contact)
+        accounts = {row["account"]: row for row in owned}
+        participants = {row["participant"]: row for row in owned if row["participant"] is not None}
+        tokens = await fetch(statement("erase_tokens"), organisation, list(accounts), list(participants))
+        digests = [
+            digest(key, what, organisation, row[column])
+            for row in tokens
+            for what, column in (("identifier", "identifier"), ("code", "authentication_code"))
+            if row[column] is not None
+            for key in keys
+        ]
+        attempts = "SELECT count(*) FROM attempt WHERE organisation = $1 AND identifier = ANY ($2)"
+        scope = _Scope(
+            accounts=list(accounts),
+            participants=list(participants),
+            tokens=[row["id"] for row in tokens],
+            held={
+                "contact": int(owner["is_held"]),
+                "accounts_receivable": sum((row["number"], row["name"]) != (None, None) for row in accounts.values()),
+                "rewards_participant": sum(row["participant_number"] is not None for row in participants.values()),
+                "access_token": sum(row["is_held"] for row in tokens),
+                "attempt": await self.connection.fetchval(attempts, organisation, digests),
+            },
+            lanes=await self._lanes(),
+            records={},
+            needles=_needles(self.contact, owner, owned, tokens),
+            digests=digests,
+        )
+        rows = await fetch(statement("erase_records"), organisation, scope.tokens, digests, scope.patterns)
+        return replace(scope, records=_by_place(rows))
+
+    async def _lanes(self) -> dict[int, _Lane]:
+        return {
+            row["id"]: _Lane(row["cluster"], row["topic"], row["partition"], row["next_offset"])
+            for row in await self.connection.fetch(statement("erase_lanes"))
+        }
+
+    async def former(self) -> Row | None:
+        """The erasure before this one."""
+        return await self.connection.fetchrow(statement("erasure_before"), self.organisation, self.contact)
+
+    async def look(self, topics: Topics, scope: _Scope) -> tuple[_Scope, list[Mentions]]:
+        """Look into the topics. A command that is found there tells which record is of it, and so which answers are."""
+        found = await topics.commands(self._sought(topics.cluster, scope), self.on_progress)
+        lanes = {(lane.cluster, lane.topic, lane.partition): each for each, lane in scope.lanes.items()}
+        places = [
+            (lane, offset, timestamp)
+            for topic, partition, offset, timestamp in found
+            if (lane := lanes.get((topics.cluster, topic, partition))) is not None
+        ]
+        rows = await self.connection.fetch(statement("erase_records_at"), *_columns(places, 3))
+        scope = replace(scope, records={**_by_place(rows), **scope.records})
+        return scope, await topics.answers(self._sought(topics.cluster, scope, found), self.on_progress)
+
+    def _sought(self, cluster: str, scope: _Scope, found: Sequence[Where] = ()) -> Sought:
+        places = set(found)
+        for lane, offset, timestamp in scope.records:
+            at = scope.lanes.get(lane)
+            if at is not None and at.cluster == cluster:
+                places.add((at.topic, at.partition, offset, timestamp))
+        commands = {self.names.of(record.command_id) for record in scope.records.values()}
+        commands |= {Coordinates(cluster, *place).command_id for place in places}
+        needles = frozenset(needle.casefold() for needle in scope.needles)
+        return Sought(frozenset(places), frozenset(commands), self.names, needles)
+
+    # --- erased -------------------------------------------------------------------------------------------------------
+
+    async def erase(self, scope: _Scope, mentions: Sequence[Mentions]) -> tuple[_Scope, dict[str, int]]:
+        """Remove it, and count the rows; what is in the topics is remembered with it.
+
+        Returns with it what was found in the end, of whose records none is held any more.
+        """
+        async with self.connection.transaction():
+            scope = await self._locked(scope)
+            rows = await self._erased(scope)
+            await self.keep(mentions, is_new=any(rows.values()))
+        self.is_erased = True
+        await self.connection.execute(statement("erase_vacuum"))
+        erased = {place: _Record(record.command_id, False, record.speaks) for place, record in scope.records.items()}
+        return replace(scope, records=erased), rows
+
+    async def _locked(self, scope: _Scope) -> _Scope:
+        """The same with its access tokens locked, and with what was decided upon them while they were not.
+
+        No lane waits for more than that: what is in whole tables was found before.
+        """
+        owned = (scope.tokens, scope.accounts, scope.participants)
+        rows = await self.connection.fetch(statement("erase_lock_tokens"), self.organisation, *owned)
+        tokens = [row["id"] for row in rows]
+        decided = [lane.decided for lane in scope.lanes.values()]
+        newer = await self.connection.fetch(
+            statement("erase_newer_records"),
+            *(self.organisation, tokens, list(scope.lanes), decided, scope.digests, scope.patterns),
+        )
+        return replace(
+            scope,
+            tokens=tokens,
+            lanes={**scope.lanes, **await self._lanes()},
+            records={**_by_place(newer), **scope.records},
+        )
+
+    async def _erased(self, scope: _Scope) -> dict[str, int]:
+        """Remove it, and count the rows.
+
+        Locks as a batch does: access tokens first, then the record of commands, then attempts.
+        """
+        organisation, contact = self.organisation, self.contact
+        execute = self.connection.execute
+        done = {
+            "access_token": await execute(statement("erase_from_tokens"), organisation, scope.tokens),
+            "command_record": await self._erase_records(scope),
+            "rewards_participant": await execute(
+                statement("erase_from_participants"), organisation, scope.participants
+            ),
+            "accounts_receivable": await execute(statement("erase_from_accounts"), organisation, scope.accounts),
+            "contact": await execute(statement("erase_from_contact"), organisation, contact, _nothing(contact)),
+            "attempt": await execute(statement("erase_attempts"), organisation, scope.digests),
+        }
+        return {table: int(said.rpartition(" ")[2]) for table, said in done.items()}
+
+    async def _erase_records(self, scope: _Scope) -> str:
+        """Give each record a name that nobody chose: that of a fact, or, where it is taken, that of its place."""
+        held = {place: record for place, record in scope.records.items() if record.is_held}
+        named = {place: self.names.of(record.command_id) for place, record in held.items()}
+        keys = {name: command_key(name) for name in named.values()}
+        bound = await self.connection.fetch(statement("erase_bound"), list(keys.values()), self.organisation)
+        taken = {row["command_key"].hex for row in bound}
+        for place, name in named.items():
+            lane = scope.lanes[place[0]]
+            if keys[name] in taken and name != held[place].command_id:
+                named[place] = Coordinates(lane.cluster, lane.topic, lane.partition, *place[1:]).command_id
+        names = list(named.values())
+        said: str = await self.connection.execute(
+            statement("erase_from_records"),
+            *_columns(list(held), 3),
+            names,
+            list(map(command_key, names)),
+            [record.speaks for record in held.values()],
+            scope.tokens,
+            scope.digests,
+        )
+        return said
+
+    async def erase_late(self, scope: _Scope) -> None:
+        """Erase the records of what was decided while all else was erased: only the topics tell of them."""
+        late = {place: record for place, record in scope.records.items() if record.is_held and record.speaks}
+        if late:
+            await self._erase_records(replace(scope, records=late))
+
+    async def keep(self, mentions: Sequence[Mentions], *, is_new: bool) -> None:
+        """Remember where the topics hold something: nothing else tells, once all is erased."""
+        places = msgspec.json.encode(mentions).decode()
+        await self.connection.execute(statement("erasure_kept"), self.organisation, self.contact, places, is_new)
+
+
+def _nothing(contact: str) -> str:
+    """All that is left of a contact."""
+    return orjson.dumps(dict.fromkeys(AccountOwner.model_fields) | {"id": contact}).decode()
+
+
+def _needles(contact: str, owner: Row, owned: Sequence[Row], tokens: Sequence[Row]) -> frozenset[str]:
+    """By what a text is known to speak of the customer: short ids are left out, short codes count as whole texts."""
+    credentials = [row[column] for row in tokens for column in ("authentication_code", "identifier")]
+    others = [contact, *(owner[paper] for paper in _PAPERS)]
+    others += [row[column] for row in owned for column in ("account", "number", "participant", "participant_number")]
+    others += [row[column] for row in tokens for column in ("id", "number", "card_masked_number")]
+    long = {text for text in others if text is not None and len(text) >= SHORTEST_NEEDLE}
+    return frozenset(long | {text for text in credentials if text is not None})
+
+
+def _by_place(rows: Sequence[Row]) -> dict[Place, _Record]:
     return {
-        "contact": 1,
-        "accounts_receivable": len(scope.accounts),
-        "rewards_participant": len(scope.participants),
-        "access_token": len(scope.tokens),
-        "command_record": len(scope.records),
-        "attempt": scope.attempts,
+        (row["lane"], row["record_offset"], row["record_timestamp"]): _Record(
+            row["command_id"], row["is_held"], row["speaks"]
+        )
+        for row in rows
     }
 
 
-async def _scope(connection: asyncpg.Connection, organisation: str, contact: str, key: bytes) -> _Scope:
-    """Find all that belongs to the contact. Looks through whole tables, and locks nothing.
-
-    ``key`` is that of the digests of what was tried.
-    """
-    if not await connection.fetchval(
-        "SELECT EXISTS (SELECT FROM contact WHERE organisation = $1 AND id = $2)", organisation, contact
-    ):
-        raise UnknownContact(f"the organisation {organisation} has no contact {contact}")
-    owned = await connection.fetch(statement("erase_accounts"), organisation, contact)
-    accounts = list(dict.fromkeys(row["account"] for row in owned))
-    participants = [row["participant"] for row in owned if row["participant"] is not None]
-    tokens = await connection.fetch(statement("erase_tokens"), organisation, accounts, participants)
-    ids = [row["id"] for row in tokens]
-    decided = {row["id"]: row["next_offset"] for row in await connection.fetch(statement("erase_lanes"))}
-    digests = [
-        digest(key, what, organisation, row[column])
-        for row in tokens
-        for what, column in (("identifier", "identifier"), ("code", "authentication_code"))
-        if row[column] is not None
-    ]
-    records = await connection.fetch(statement("erase_records"), organisation, ids, digests)
-    texts = (contact, *accounts, *participants, *(text for row in tokens for text in row.values()))
-    return _Scope(
-        accounts,
-        participants,
-        ids,
-        decided,
-        _by_place(records),
-        frozenset(text for text in texts if text is not None and len(text) >= _SHORTEST_NEEDLE),
-        digests,
-        await connection.fetchval(
-            "SELECT count(*) FROM attempt WHERE organisation = $1 AND identifier = ANY ($2)", organisation, digests
-        ),
-    )
-
-
-async def _locked(connection: asyncpg.Connection, organisation: str, scope: _Scope) -> _Scope:
-    """The same with its access tokens locked, and with what was decided upon them while they were not.
-
-    No lane waits for more than that: what is in whole tables was found before.
-    """
-    owned = (scope.tokens, scope.accounts, scope.participants)
-    rows = await connection.fetch(statement("erase_lock_tokens"), organisation, *owned)
-    tokens = [row["id"] for row in rows]
-    lanes, offsets = list(scope.decided), list(scope.decided.values())
-    newer = await connection.fetch(
-        statement("erase_newer_records"), organisation, tokens, lanes, offsets, scope.digests
-    )
-    return replace(scope, tokens=tokens, records={**scope.records, **_by_place(newer)})
-
-
-def _by_place(records: Sequence[Row]) -> dict[Place, str]:
-    return {(row["lane"], row["record_offset"], row["record_timestamp"]): row["command_id"] for row in records}
-
-
-async def _erased(connection: asyncpg.Connection, organisation: str, contact: str, scope: _Scope) -> dict[str, int]:
-    """Remove it, and count the rows.
-
-    Locks as a batch does: access tokens first, then the record of commands, then attempts.
-    """
-    places = [list(part) for part in zip(*scope.records, strict=True)] or [[], [], []]
-    nothing = orjson.dumps(dict.fromkeys(AccountOwner.model_fields) | {"id": contact}).decode()
-    done = {
-        "access_token": await connection.execute(statement("erase_from_tokens"), organisation, scope.tokens),
-        "command_record": await connection.execute(
-            statement("erase_from_records"), *places, scope.tokens, scope.digests
-        ),
-        "rewards_participant": await connection.execute(
-            statement("erase_from_participants"), organisation, scope.participants
-        ),
-        "accounts_receivable": await connection.execute(statement("erase_from_accounts"), organisation, scope.accounts),
-        "contact": await connection.execute(statement("erase_from_contact"), organisation, contact, nothing),
-        "attempt": await connection.execute(statement("erase_attempts"), organisation, scope.digests),
-    }
-    return {table: int(said.rpartition(" ")[2]) for table, said in done.items()}
-
-
-# --- in the topics ----------------------------------------------------------------------------------------------------
-
-
-async def _in_topics(
-    settings: Settings, scope: _Scope, *, delete: bool, on_progress: OnProgress
-) -> tuple[tuple[Mentions, ...], str]:
-    names = (*settings.topics.read, settings.topics.results, settings.topics.dead_letters)
-    try:
-        async with browser(settings) as kafka, admin_client(settings) as admin:
-            spans = [span for found in (await kafka.spans(*names)).values() for span in found]
-            found = await _mentions(kafka, admin, spans, scope, on_progress)
-            if delete:
-                found = await _deleted(admin, found)
-    except WorkerError as error:
-        return (), f"not looked at: {error}"
-    return tuple(found), "looked at"
-
-
-async def _mentions(
-    kafka: Browser, admin: AIOKafkaAdminClient, spans: Sequence[Span], scope: _Scope, on_progress: OnProgress
-) -> list[Mentions]:
-    commands = frozenset(scope.records.values())
-    kept = await topic_configs(admin, list(dict.fromkeys(span.source.topic for span in spans)))
-    positions = await _positions(admin)
-    kafka.open(spans)
-    total, done, found = sum(span.end - span.begin for span in spans), 0, []
-    for span in spans:
-        count, last, stamped = 0, span.begin, 0
-        async for record in kafka.read(span):
-            done += 1
-            if done % 1000 == 0:
-                on_progress(done, total)
-            if _mentioned(record, commands, scope.needles):
-                count, last, stamped = count + 1, record.offset + 1, max(stamped, record.timestamp)
-        if count:
-            milliseconds = int(kept.get(span.source.topic, {}).get("retention.ms", "-1"))
-            moment = datetime.fromtimestamp(stamped / 1000, UTC) + timedelta(milliseconds=milliseconds)
-            there = {group: offsets[span.source] for group, offsets in positions.items() if span.source in offsets}
-            found.append(
-                Mentions(
-                    span.source.topic,
-                    span.source.partition,
-                    count,
-                    last,
-                    last - span.begin - count,
-                    moment if milliseconds >= 0 else None,
-                    tuple(sorted(group for group, offset in there.items() if offset < last)),
-                    tuple(sorted(there)),
-                )
-            )
-    return found
-
-
-async def _positions(admin: AIOKafkaAdminClient) -> dict[str, dict[TopicPartition, int]]:
-    """Where every group stands."""
-    groups = [group for group, *_ in await admin.list_consumer_groups()]
-    return {
-        group: {source: each.offset for source, each in (await admin.list_consumer_group_offsets(group)).items()}
-        for group in groups
-    }
-
-
-async def _deleted(admin: AIOKafkaAdminClient, found: Sequence[Mentions]) -> list[Mentions]:
-    wanted = {
-        TopicPartition(each.topic, each.partition): RecordsToDelete(each.up_to) for each in found if each.deletable
-    }
-    if wanted:
-        await admin.delete_records(wanted)
-    return [replace(each, deleted=each.deletable) for each in found]
-
-
-def _mentioned(record: Any, commands: frozenset[str], needles: frozenset[str]) -> bool:
-    if header(record, h.COMMAND_ID) in commands:
-        return True
-    key = (record.key or b"").decode(errors="replace")
-    if any(needle in key for needle in needles):
-        return True
-    value = record.value or b""
-    try:
-        whole = orjson.loads(value)
-    except orjson.JSONDecodeError:
-        text = value.decode(errors="replace")
-        return any(needle in text for needle in needles)
-    return any(text in needles for text in texts_of(whole))
+def _columns(rows: Sequence[tuple[int, ...]], width: int) -> list[list[int]]:
+    return [[row[column] for row in rows] for column in range(width)]

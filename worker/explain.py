@@ -13,6 +13,7 @@ from schemas import headers as h
 from schemas.access_token import field_names
 from worker.browse import Browser, browser, header, is_dry_run
 from worker.database import Row
+from worker.digests import CommandNames, command_names
 from worker.errors import WorkerError
 from worker.history import Change, history
 from worker.migrate import owner_connection
@@ -112,9 +113,13 @@ async def explain(settings: Settings, asked: str, *, topics: bool = True) -> Exp
     """
     dsn = settings.postgres.dsn.get_secret_value()
     async with owner_connection(dsn) as connection:
-        command_id = await _known_id(connection, asked)
+        names = command_names(settings)
+        command_id = await _known_id(connection, asked, names)
         rows = await connection.fetch(statement("explain"), command_id, command_key(command_id))
-        change = await connection.fetchrow(statement("explain_transition"), command_id, _organisation(command_id))
+        change = next((row for row in rows if row["version"] is not None), None)
+        if change is None:
+            called = (names.all_of(command_id), _organisation(command_id))
+            change = await connection.fetchrow(statement("explain_transition"), *called)
         absence = None if rows else await _absent(connection, command_id, settings, changed=change is not None)
     owner, token = (None, None) if change is None else (change["organisation"], change["access_token_id"])
     whole = None if change is None else await history(dsn, change["access_token_id"], change["organisation"])
@@ -143,14 +148,17 @@ async def explain(settings: Settings, asked: str, *, topics: bool = True) -> Exp
     )
 
 
-async def _known_id(connection: asyncpg.Connection, asked: str) -> str:
-    """The whole id of what was asked for, which may also be a place in the log or a sender's own id."""
+async def _known_id(connection: asyncpg.Connection, asked: str, names: CommandNames) -> str:
+    """The whole id of what was asked for: that may also be a place in the log, a sender's own id, or a fact's name."""
     at = coordinates_of(asked)
     place = (None,) * 5 if at is None else (at.cluster, at.topic, at.partition, at.offset, at.timestamp)
-    found = await connection.fetch(statement("explain_ids"), command_key(asked), *place)
+    keys = [command_key(name) for name in names.all_of(asked)]
+    found = await connection.fetch(statement("explain_ids"), keys, *place, asked)
     if not found and at is None and not _WHOLE_ID.fullmatch(asked):
         found = await connection.fetch(statement("explain_bare_id"), percent_encoded(asked))
     ids = [row["command_id"] for row in found]
+    if at is None and asked in ids:
+        return asked
     if len(ids) > 1:
         raise AmbiguousId(f"{len(ids)} commands are called {asked}; name one of: {', '.join(ids)}")
     return ids[0] if ids else asked
@@ -176,6 +184,8 @@ async def _absent(
     at = coordinates_of(command_id)
     if at is None:
         why = f"it was never read, or not under this id, or {retired}"
+        if not command_names(settings).keys:
+            why += "; without WORKER_DIGEST_KEYS its transition cannot be found by it"
         return "unknown", f"nothing is recorded under this id: {why}"
     lanes = await connection.fetch(statement("explain_lanes"), at.cluster, at.topic, at.partition)
     for lane in lanes:

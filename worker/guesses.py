@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from worker.attempts import digest, key_of, limits_of
+from worker.attempts import limits_of
 from worker.database import Row
+from worker.digests import attempt_keys, digest
 from worker.guard import Kind, Limits, wait_after
 from worker.migrate import owner_connection
 from worker.settings import Settings
@@ -46,7 +47,7 @@ async def guesses(
 ) -> list[Guesses]:
     """The series of guesses, the longest first. An ``identifier`` is one of the ``organisation``, which it needs.
 
-    Raises ``DependencyAway`` for Postgres.
+    Raises ``NoDigestKey`` where an ``identifier`` is given and no key is set, and ``DependencyAway`` for Postgres.
     """
     named = _digest(settings, organisation, identifier)
     async with owner_connection(settings.postgres.dsn.get_secret_value()) as connection:
@@ -61,7 +62,7 @@ async def forgive(
 ) -> list[Guesses]:
     """End the series of a user, of an identifier, or of a user on an identifier; without ``carry_out`` only tell which.
 
-    Raises ``DependencyAway`` for Postgres.
+    Raises as ``guesses`` does.
     """
     found = await guesses(settings, organisation=organisation, user=user, identifier=identifier, limit=_ALL)
     if carry_out:
@@ -74,7 +75,7 @@ async def forgive(
 def _digest(settings: Settings, organisation: str | None, identifier: str | None) -> bytes | None:
     if identifier is None:
         return None
-    return digest(key_of(settings), "identifier", organisation or "", identifier)
+    return digest(attempt_keys(settings)[0], "identifier", organisation or "", identifier)
 
 
 def _guesses(row: Row, limits: Limits, now: datetime) -> Guesses:

@@ -28,6 +28,9 @@ class Change:
     unit: str | None
     unit_name: str | None
     command_id: str | None
+    """By which the transition knows its command (CONTRACT 6)."""
+    called: str | None
+    """The command's own id, as long as its record is kept."""
     lane: str | None
     sequence: int
     hash: str
@@ -83,6 +86,7 @@ def _change(row: Row) -> Change:
         unit=row["unit_id"],
         unit_name=row["unit_name"],
         command_id=row["command_id"],
+        called=row["called"],
         lane=None if row["partition"] is None else lane_name(*place),
         sequence=row["sequence"],
         hash=row["hash"].hex(),

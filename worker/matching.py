@@ -42,6 +42,8 @@ class Seen:
     moment: datetime
     says: tuple[Any, ...]
     where: str
+    called: str = ""
+    """The command id that it names, where the key has another name for it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -320,6 +320,7 @@ class Fact(Value, frozen=True):
     user: str | None
     unit: str | None
     command_id: str | None
+    """The name by which facts know the command (``worker.digests``)."""
     cause: str
     lane: str
     """The lane's name (:func:`lane_name`)."""
@@ -328,6 +329,8 @@ class Fact(Value, frozen=True):
     hash: bytes = b""
     text: bytes = b""
     """What the hash is taken of (:meth:`canonical`)."""
+    offset: int | None = None
+    """Where the lane's log has the command: in no event, but there its record is found."""
 
     def canonical(self) -> bytes:
         """The RFC 8785 JSON of the event without its ``hash`` (CONTRACT 6); ``schemas.transition`` says why."""

@@ -32,7 +32,8 @@ from worker.authorise import Logins, Standing, authorise
 from worker.credentials import PassCodeCheck, PassCodes, look_up, question
 from worker.database import Connection, Database, rolled_back
 from worker.decide import State, decide, doubtful, rehearse, rounds
-from worker.decode import decode
+from worker.decode import decode, unquoted
+from worker.digests import CommandNames
 from worker.errors import BatchOvertaken, BatchRefused, DependencyAway, FuseBlown, LaneLost, StatementTimeout
 from worker.fuse import Fuse
 from worker.guard import Attempt, Series, Subject, is_failure, must_wait, wait_of
@@ -152,6 +153,7 @@ class Pipeline:
         policy: Policy,
         fuse: Fuse,
         beat: Callable[[], None],
+        names: CommandNames,
         replies: Replies | None = None,
     ) -> None:
         """``clock`` gives seconds since the epoch; ``beat`` is told of every try, since halving may take minutes.
@@ -160,6 +162,7 @@ class Pipeline:
         """
         self._beat = beat
         self._fuse = fuse
+        self._names = names
         self._database = database
         self._logins = logins
         self._pass_codes = pass_codes
@@ -319,7 +322,14 @@ class Pipeline:
         """
         if any(decision is UNCHECKED for decision in decisions):
             raise BatchOvertaken
-        facts = chained(decisions, chain, lane_name=hold.name, moment=ready.moment)
+        facts = chained(
+            decisions,
+            [_coordinates(item).offset for item in ready.items],
+            chain,
+            lane_name=hold.name,
+            moment=ready.moment,
+            names=self._names,
+        )
         await apply(transaction, facts, hold.lane)
         answers = [_answer(*each, now=ready.now) for each in zip(decisions, ready.ids, ready.standings, strict=True)]
         answers = [self._signed(*each) for each in zip(answers, decisions, ready.items, ready.tried, strict=True)]
@@ -363,7 +373,8 @@ class Pipeline:
         if offsets[0] >= hold.next_offset:
             return {}
         async with self._database.connection() as connection:
-            return await recall_by_coordinates(connection, hold.lane, hold.name, offsets[0], offsets[-1])
+            known = await recall_by_coordinates(connection, hold.lane, hold.name, offsets[0], offsets[-1])
+        return {_where(item): _quoting(item, known[_where(item)]) for item in batch if _where(item) in known}
 
     def _may_be_compared(self, item: Decoded) -> bool:
         """Tell whether a pass code may have to be compared, as far as the command itself says."""
@@ -543,6 +554,14 @@ def _in_order(
     if not recalled:
         return list(decided)
     return [recalled.get(_where(item)) or next(decided) for item in batch]
+
+
+def _quoting(item: Decoded, outcome: Outcome) -> Outcome:
+    """The outcome with its message whole: what that repeats of the command stands in the command only."""
+    request, answer = item.request, outcome.answer
+    if not isinstance(request, Refused) or (request.code, unquoted(request.message)) != (answer.code, answer.message):
+        return outcome
+    return replace(outcome, answer=replace(answer, message=request.message))
 
 
 def _answered(item: Decoded, outcome: Outcome, shown: Mapping[tuple[TokenKey, int], bytes]) -> Answered:

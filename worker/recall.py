@@ -51,12 +51,13 @@ def _fact(row: Row, lane_name: str) -> Fact:
         occurred_at=row["occurred_at"],
         user=row["user_id"],
         unit=row["unit_id"],
-        command_id=row["command_id"],
+        command_id=row["fact_command_id"],
         cause=row["cause"],
         lane=lane_name,
         sequence=row["sequence"],
         previous_hash=row["previous_hash"],
         hash=row["hash"],
+        offset=row["record_offset"],
     )
     return replace(fact, text=fact.canonical())
 

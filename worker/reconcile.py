@@ -21,6 +21,7 @@ from schemas import headers as h
 from schemas.transition import event_hash
 from worker.browse import Browser, Span, browser, header, is_dry_run
 from worker.database import Row
+from worker.digests import CommandNames, command_names, is_digest
 from worker.errors import WorkerError
 from worker.lanes import committed_offsets
 from worker.losses import Loss, losses, range_lost, removed, unacknowledged
@@ -147,6 +148,7 @@ async def reconcile(
             work = _Work(
                 settings=settings,
                 cluster=cluster,
+                names=command_names(settings),
                 kafka=kafka,
                 connection=connection,
                 spans=spans,
@@ -234,6 +236,8 @@ class _Work:
     )
     spare: list[Seen] = field(default_factory=list)
     cluster: str
+    names: CommandNames
+    """By which facts know commands, and results are matched: an erased record has no other."""
     rehearsals: dict[TopicPartition, Rehearsals] = field(default_factory=lambda: defaultdict(Rehearsals))
     """The dry runs by partition."""
     early: list[Seen] = field(default_factory=list)
@@ -329,13 +333,13 @@ class _Work:
         if command is None and span.begin <= offset < span.end:
             what = f"{record['command_id']} was decided there at {rfc3339(record['decided_at'])}"
             self.report.differs(Kind.NO_COMMAND, where, what)
-        if record["version"] is not None and record["transition_of"] != record["command_id"]:
+        if record["version"] is not None and not self._is_its(record):
             token = f"access token {record['access_token_id']} of {record['organisation']}"
             found = "there is none" if record["transition_of"] is None else f"that is of {record['transition_of']}"
             what = f"{record['command_id']} gave the {token} its version {record['version']}, but {found}"
             self.report.differs(Kind.NO_TRANSITION, where, what)
         moment = record["decided_at"]
-        key = (record["command_id"], rfc3339(moment))
+        key = (self.names.of(record["command_id"]), rfc3339(moment))
         redirected = command is not None and _is_redirected(command)
         replayed = "true" if record["replayed"] else "false"
         there = command is not None
@@ -344,16 +348,24 @@ class _Work:
             place = (source.topic, str(source.partition), str(offset), str(record["record_timestamp"]))
             yield Due(_LETTERS, place, moment, (record["status"],), where, source, there)
 
+    def _is_its(self, record: Row) -> bool:
+        """Tell whether the transition is of the command that is said to have brought it about."""
+        command = record["transition_of"]
+        if command is None or not record["is_in_place"]:
+            return False
+        return command in self.names.all_of(record["command_id"]) or (is_digest(command) and not self.names.keys)
+
     async def _chain(self, source: TopicPartition, lane: int) -> AsyncIterator[Due | Seen]:
         settled = self.committed.get(source, 0)
         query = statement("reconcile_transitions")
         async for row in self._rows(query, (0,), lambda row: (row["sequence"],), lane):
             organisation, token, version = row["organisation"], row["access_token_id"], row["version"]
             where = f"version {version} of the access token {token} of {organisation}"
-            if row["record_offset"] is None and row["cause"] == "API" and row["occurred_at"] >= self._kept_since():
-                what = f"no applied command is recorded as {row['command_id']}"
+            placed, recorded = row["record_offset"] is not None, row["is_recorded"]
+            if placed and not recorded and row["cause"] == "API" and row["occurred_at"] >= self._kept_since():
+                what = f"no applied command is recorded at offset {row['record_offset']}, of {row['command_id']}"
                 self.report.differs(Kind.NO_APPLIED, where, what)
-            certain = row["record_offset"] is None or row["record_offset"] < settled
+            certain = not recorded or row["record_offset"] < settled
             members = dict(row) | {
                 "occurred_at": rfc3339(row["occurred_at"]),
                 "previous_hash": row["previous_hash"].hex(),
@@ -444,7 +456,8 @@ class _Work:
             subject = header(record, h.CE_SUBJECT)
             return Seen(_REHEARSED, coordinates_of(subject), moment, (subject,), _where(record))
         says = (header(record, h.STATUS_CODE), header(record, h.REPLAYED))
-        return Seen(_RESULTS, (header(record, h.COMMAND_ID), told), moment, says, _where(record))
+        called = header(record, h.COMMAND_ID)
+        return Seen(_RESULTS, (self.names.of(called), told), moment, says, _where(record), called)
 
     def _letter(self, record: Any) -> Seen | None:
         if header(record, "dl_topic") not in self.settings.topics.read:
@@ -534,15 +547,17 @@ class _Work:
     async def _known(self, spare: Sequence[Seen]) -> dict[object, bool]:
         """By key: whether there is such a command or transition in a lane of ours (or, ``False``, of others)."""
         ours = list(self.lanes.values())
-        ids = {seen.key[0] for seen in spare if seen.book == _RESULTS and isinstance(seen.key, tuple)}
+        results = [seen for seen in spare if seen.book == _RESULTS]
+        ids = {name for seen in results for name in (seen.called, self.names.of(seen.called))}
         commands = await self.connection.fetch(
             statement("reconcile_known_commands"), list(ids), [command_key(each) for each in ids], ours
         )
         by_id = {row["command_id"]: row["ours"] for row in commands}
         found: dict[object, bool] = {
-            seen.key: by_id[seen.key[0]]
-            for seen in spare
-            if seen.book == _RESULTS and isinstance(seen.key, tuple) and seen.key[0] in by_id
+            seen.key: by_id[name]
+            for seen in results
+            for name in (self.names.of(seen.called), seen.called)
+            if name in by_id
         }
         events = [seen.key for seen in spare if seen.book == _EVENTS and isinstance(seen.key, tuple)]
         columns = [[key[place] for key in events] for place in range(3)]
@@ -574,6 +589,7 @@ def _where(record: Any) -> str:
 
 def _named(seen: Seen) -> str:
     parts = seen.key if isinstance(seen.key, tuple) else (seen.key,)
+    parts = (seen.called, *parts[1:]) if seen.called else parts
     return ", ".join(str(part) for part in (*parts, *seen.says[:2]))
 
 

@@ -1,10 +1,11 @@
-"""Record what was decided: coordinates, id, digest and answer, never the answer's data (DESIGN 2)."""
+"""Record what was decided: coordinates, id, digest and answer, never its data or what it quotes (DESIGN 2)."""
 
 from collections.abc import Sequence
 from operator import itemgetter
 from typing import Final
 
 from worker.database import Connection
+from worker.decode import unquoted
 from worker.model import Answer, Coordinates, command_key
 
 _COLUMNS: Final = (
@@ -29,6 +30,6 @@ def _record(lane: int, where: Coordinates, answer: Answer) -> tuple[object, ...]
     token = None if answer.token is None else answer.token.token
     return (
         *(command_key(answer.command_id), answer.organisation, answer.command_id, answer.digest, answer.code),
-        *(answer.message, answer.replayed, token, answer.version, answer.fields, answer.decided_at),
+        *(unquoted(answer.message), answer.replayed, token, answer.version, answer.fields, answer.decided_at),
         *(lane, where.offset, where.timestamp, answer.user),
     )

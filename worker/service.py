@@ -16,7 +16,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 
 from worker.admin import serve_admin
-from worker.attempts import Attempts, key_of, limits_of
+from worker.attempts import Attempts, limits_of
 from worker.authorise import Logins
 from worker.background import beside
 from worker.backlog import Backlog
@@ -25,6 +25,7 @@ from worker.courtesy import Courtesy
 from worker.credentials import PassCodes
 from worker.database import Database
 from worker.descriptors import raise_limit, really, require_enough
+from worker.digests import attempt_keys, command_names
 from worker.errors import DEPENDENCIES, KAFKA_ERRORS, ClientStuck, DependencyAway, LoginRefused, Unfit, WorkerError
 from worker.fetched import Bounds, bound_fetches
 from worker.fuse import Fuse
@@ -172,7 +173,8 @@ def _tools(
         database=database,
         consumer=consumer,
         pipeline=Pipeline(
-            *(database, logins, pass_codes, Attempts(key_of(settings), limits_of(settings), metrics)),
+            *(database, logins, pass_codes, Attempts(attempt_keys(settings)[0], limits_of(settings), metrics)),
+            names=command_names(settings),
             clock=time.time,
             policy=policy,
             fuse=fuse,

@@ -85,12 +85,6 @@ def _strong(secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
     return secrets
 
 
-def _strong_key(key: SecretStr | None) -> SecretStr | None:
-    if key is not None and len(key.get_secret_value().strip().encode()) < _SHORTEST_SECRET:
-        raise ValueError(f"shorter than {_SHORTEST_SECRET} bytes")
-    return key
-
-
 def _patterns(patterns: tuple[str, ...]) -> tuple[str, ...]:
     trimmed = tuple(pattern.strip() for pattern in patterns)
     if not all(trimmed):
@@ -242,7 +236,7 @@ class Settings(_Section):
     postgres: PostgresSettings = PostgresSettings()
     login: LoginSettings = LoginSettings()
     attempts: AttemptSettings = AttemptSettings()
-    digest_key: Annotated[SecretStr | None, AfterValidator(_strong_key)] = None
+    digest_keys: Annotated[tuple[SecretStr, ...], BeforeValidator(_listed), AfterValidator(_strong)] = ()
     delivery: Annotated[Literal["exactly_once", "at_least_once"], BeforeValidator(_lower)] = "exactly_once"
     max_batch: Annotated[int, Field(ge=1, le=10_000)] = 500
     max_command_bytes: Annotated[int, Field(ge=1, le=16 * 1024 * 1024)] = 65_536

@@ -306,6 +306,7 @@ def history(scene: Scene) -> list[dict[str, Any]]:
 
 def _event(row: dict[str, Any]) -> dict[str, Any]:
     place = [row.pop(name) for name in ("cluster", "consumer_group", "topic", "partition")]
+    del row["record_offset"]
     return {
         **row,
         "lane": "/".join(map(str, place)),

@@ -266,7 +266,7 @@ def test_no_secret_is_seen_anywhere(aftermath: Aftermath) -> None:
 
 def test_the_search_for_secrets_would_find_one(aftermath: Aftermath) -> None:
     # Of an import something stands only while it is under way, and nothing is lost here.
-    unused = {"import_run", "import_bad_line", "command_loss"}
+    unused = {"import_run", "import_bad_line", "command_loss", "erasure"}
     assert {name for name, text in everything_shown(aftermath) if not text} == unused
     everywhere = dict(everything_shown(aftermath))
     assert "lane_started" in everywhere["logs"]

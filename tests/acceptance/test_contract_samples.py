@@ -11,7 +11,7 @@ from cloudevents.core.bindings.kafka import KafkaMessage, from_binary
 from cloudevents.core.formats.json import JSONFormat
 
 from schemas.headers import RESULT_TYPE, TRANSITION_TYPE
-from schemas.samples import PARTITION, SAMPLES, TOKEN, Login, Sample, document
+from schemas.samples import DIGEST_KEY, PARTITION, SAMPLES, TOKEN, Login, Sample, document
 from schemas.samples import Record as Shown
 from tests.acceptance.clients import Outgoing, Record, read_to_end
 from tests.acceptance.scene import Scene
@@ -97,7 +97,7 @@ def answered(shared_scene: Scene) -> list[Record]:
         f"ALTER TABLE access_token ADD CONSTRAINT poison CHECK (id <> '{POISONED}' OR life_cycle_state <> 'EFFECTIVE')"
     )
     scene.send(*map(written, SAMPLES))
-    with scene.worker():
+    with scene.worker(DIGEST_KEYS=DIGEST_KEY):
         scene.wait_consumed()
     return read_to_end(scene.kafka.bootstrap, scene.topics.results)
 

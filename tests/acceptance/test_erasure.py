@@ -2,8 +2,11 @@
 
 import asyncio
 import json
+from base64 import b64encode
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Final
+from urllib.parse import quote
 
 import asyncpg
 import pytest
@@ -129,6 +132,72 @@ def test_nothing_is_left_of_an_erased_customer(scene: Scene) -> None:
     assert report.differences == []
 
 
+PERSON: Final = "Melusine-Quaranta"
+"""A name that is in no field of the customer's: only whose command it stands in tells whose it is."""
+
+
+def placed_anywhere() -> list[Outgoing]:
+    """Commands about the customer, with the person's name in every place that a sender fills."""
+    by_identifier = {"identifier": IDENTIFIER, "pass_code": "wrong"}
+    name = PERSON.encode()
+    event = {
+        "specversion": "1.0",
+        "id": PERSON,
+        "source": f"/{PERSON}",
+        "type": "access_token.set_effective.v1",
+        "data_base64": b64encode(body(CODE)).decode(),
+    }
+    structured = [("content-type", b"application/cloudevents+json")]
+    escaped = "".join(f"\\u{ord(letter):04x}" for letter in CODE)
+    return [
+        Outgoing(body(CODE), name, event_id(PERSON, f"/{PERSON}"), 0),  # applied
+        Outgoing(body(CODE), b"a", event_id(f"{PERSON}-2"), 0),  # refused: it is effective
+        Outgoing(body(CODE, request_unique_identifier=PERSON), b"a", (), 1),
+        Outgoing(body(CODE), b"a", [*event_id("3"), ("ce_subject", name)], 1),
+        Outgoing(body(CODE), b"a", [("correlation_id", name), ("kafka_correlationId", name)], 1),
+        Outgoing(body(CODE), b"a", [(PERSON, b"x"), ("note", name)], 1),
+        Outgoing(body(CODE, fields_set=PERSON), b"a", event_id(f"{PERSON}-4"), 2),
+        Outgoing(body(CODE, **{PERSON: PERSON}), b"a", event_id(f"{PERSON}-5"), 2),
+        Outgoing(body(CODE), b"a", [*event_id(f"{PERSON}-6"), ("dry_run", b"true")], 2),
+        Outgoing(body(CODE), b"a", [("dry_run", name)], 2),
+        Outgoing(body("", access_token_identifier=by_identifier), name, event_id(f"{PERSON}-7"), 3),
+        Outgoing(json.dumps(event).encode(), b"a", structured, 3),
+        Outgoing(f'{{"{PERSON}": "{CODE}", '.encode(), b"a", event_id(f"{PERSON}-8"), 3),
+        Outgoing(f'{{"{PERSON}": "{escaped}"}}'.encode(), b"a", (), 3),
+        Outgoing(body("none", **{quote(IDENTIFIER, safe=""): PERSON}), b"a", event_id(f"{PERSON}-9"), 3),
+    ]
+
+
+def test_no_letter_of_a_person_is_left_wherever_a_sender_has_put_it(scene: Scene) -> None:
+    scene.execute("UPDATE access_token SET authentication_code = 'another' WHERE organisation = 'ORG2'")
+    sent = placed_anywhere()
+    scene.send(*sent, *(Outgoing(body(OTHER, fields_set="number"), b"b", (), each) for each in range(4)))
+    with scene.worker():
+        scene.wait_consumed()
+    everywhere = everything_stored(scene) + everything_said(scene)
+    assert PERSON in everything_stored(scene)
+
+    read_by_everybody(scene)
+    planned = json.loads(erase(scene, "--json")[1])
+    code, out, err = erase(scene, "--yes", "--delete-records", "--json")
+
+    assert code == 0, err
+    found = Counter(dict.fromkeys((scene.topics.commands, scene.topics.results, scene.topics.dead_letters), 0))
+    for each in planned["mentions"]:
+        found[each["topic"]] += each["records"]
+    letters = everywhere.count("'dl_code'")
+    assert found == {
+        scene.topics.commands: len(sent),
+        scene.topics.results: len(sent),
+        scene.topics.dead_letters: letters,
+    }
+    assert all(each["deleted"] for each in json.loads(out)["mentions"])
+    left = everything_stored(scene) + everything_said(scene)
+    assert [value for value in (PERSON, *ERASED) if value in left] == []
+    # What others have sent is still told.
+    assert len(scene.seen(scene.topics.commands)) == 4
+
+
 @pytest.mark.slow(
     why="a world of its own, in which nothing happens: 7 s",
     instead="tests/integration/test_erasing.py::test_a_dry_run_waits_for_no_lane_and_locks_nothing",
@@ -186,11 +255,50 @@ def test_an_erased_customer_can_no_longer_log_in_and_is_shown_as_nobody(scene: S
 def test_it_may_be_run_again_and_an_unknown_contact_is_told(scene: Scene) -> None:
     assert erase(scene, "--yes")[0] == 0
     tables = scene.every_table()
-    assert erase(scene, "--yes")[0] == 0
+    code, out, _ = erase(scene, "--yes")
+    assert (code, "already erased, at 20" in out) == (0, True)
     assert scene.every_table() == tables
 
     done = run(scene, "contact", "erase", "--organisation", "ORG2", CONTACT, "--yes")
     assert (done.returncode, "has no contact" in done.stderr) == (1, True)
+
+
+def test_what_topics_hold_of_an_erased_customer_is_told_and_deleted_later(scene: Scene) -> None:
+    a_customers_traces(scene)
+    assert erase(scene, "--yes")[0] == 0
+
+    read_by_everybody(scene)
+    code, out, _ = erase(scene, "--yes", "--delete-records", "--json")
+    document = json.loads(out)
+
+    assert (code, any(document["rows"].values())) == (0, False)
+    assert document["erased_before"]
+    assert all(each["deleted"] for each in document["mentions"])
+    assert held(everything_said(scene)) == set()
+    # The answers that are left are those to others; nothing differs of what was erased.
+    assert json.loads(erase(scene, "--json")[1])["mentions"] == []
+    report = asyncio.run(reconcile(read_settings(scene.settings), clock=lambda: datetime.now(UTC)))
+    assert report.differences == []
+
+
+def test_reconcile_knows_the_answers_of_an_erased_customer(scene: Scene) -> None:
+    a_customers_traces(scene)
+    assert erase(scene, "--yes")[0] == 0
+
+    report = asyncio.run(reconcile(read_settings(scene.settings), clock=lambda: datetime.now(UTC)))
+
+    assert report.differences == []
+    assert report.results == 5
+
+
+def test_nothing_is_erased_while_kafka_is_away(scene: Scene) -> None:
+    before = scene.every_table()
+    away = {"POSTGRES__OWNER_DSN": scene.database.owner_dsn, "KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:1"}
+    done = run(scene, "contact", "erase", "--organisation", "ORG1", CONTACT, "--yes", **away)
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "nothing was erased, since topics must be looked at first: kafka" in done.stderr
+    assert scene.every_table() == before
 
 
 def test_the_workers_own_role_may_not_erase(scene: Scene) -> None:

@@ -10,9 +10,10 @@ from typing import Any, Final
 import pytest
 import rfc8785
 
+from schemas.transition import command_name, naming_key
 from tests.acceptance.clients import Outgoing, Record
 from tests.acceptance.scene import Scene, answer
-from tests.logins import login_token
+from tests.logins import SECRET, login_token
 
 pytestmark = pytest.mark.real_kafka
 
@@ -106,7 +107,7 @@ def check_event(event: Record) -> None:
         "to_state": "EFFECTIVE",
         "user_id": USER,
         "unit_id": "1",
-        "command_id": "ce:ORG1:%2Fshop:order%207%2F1",
+        "command_id": command_name(naming_key(SECRET), "ce:ORG1:%2Fshop:order%207%2F1"),
         "cause": "API",
         "sequence": 1,
         "previous_hash": "0" * 64,

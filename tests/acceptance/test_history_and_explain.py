@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from schemas.transition import command_name, naming_key
 from tests.acceptance.clients import Outgoing, Record
 from tests.acceptance.scene import Scene, body, event_id
 from tests.acceptance.worker_process import ROOT
+from tests.logins import SECRET
 from tests.preloaded import run_to_end
 
 pytestmark = pytest.mark.real_kafka
@@ -192,13 +194,23 @@ def test_a_history_shows_every_transition_by_id_or_by_number(told: Told) -> None
     [change] = whole["changes"]
     [row] = told.scene.rows("SELECT * FROM transition WHERE access_token_id = $1", told.code)
     assert (change["from_state"], change["to_state"], change["cause"]) == ("NOT_EFFECTIVE", "EFFECTIVE", "API")
-    assert (change["command_id"], change["sequence"], change["hash"]) == (
+    assert (change["command_id"], change["called"], change["sequence"], change["hash"]) == (
+        row["command_id"],
         "ce:ORG1:%2Fshop:order%207",
         row["sequence"],
         row["hash"].hex(),
     )
     assert change["lane"].split("/")[-2] == told.scene.topics.commands
     assert all(word in number.stdout for word in ("mpadmin", "Admin", "API", whole["number"]))
+
+
+def test_a_command_is_explained_by_the_name_that_its_transition_has_for_it(told: Told) -> None:
+    own = told.explain("ce:ORG1:%2Fshop:order%207")
+    [row] = told.scene.rows("SELECT * FROM transition WHERE access_token_id = $1", told.code)
+
+    assert row["command_id"] == command_name(naming_key(SECRET), "ce:ORG1:%2Fshop:order%207")
+    assert told.explain(row["command_id"]) == own
+    assert own["change"]["command_id"] == row["command_id"]
 
 
 def test_a_token_of_several_organisations_wants_one_named_and_an_unknown_one_is_told(told: Told) -> None:

@@ -32,6 +32,7 @@ from worker.attempts import Attempts
 from worker.authorise import Logins
 from worker.credentials import PassCodes
 from worker.database import Database
+from worker.digests import CommandNames
 from worker.fuse import Fuse
 from worker.guard import Limits
 from worker.model import Answered, Delivery
@@ -63,6 +64,7 @@ async def pipeline(database: DatabaseUnderTest) -> AsyncIterator[tuple[Pipeline,
     yield (
         Pipeline(
             *(pool, logins, pass_codes, Attempts(b"key", Limits(), Metrics())),
+            names=CommandNames((b"key",)),
             clock=time.time,
             policy=policy,
             fuse=Fuse(time.monotonic),

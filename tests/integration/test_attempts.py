@@ -26,8 +26,8 @@ from tests.journey import (
 from tests.logins import login_token
 from tests.providers.postgres import DatabaseUnderTest
 from tests.waiting import in_time
-from worker.attempts import digest
 from worker.credentials import PassCodeCheck, PassCodes, Question
+from worker.digests import digest
 from worker.guard import Limits
 from worker.observe import Health, Metrics
 from worker.retention import Retention

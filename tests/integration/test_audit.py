@@ -144,7 +144,7 @@ async def test_every_column_is_changed_by_some_test(j: Journey) -> None:
         "SELECT attname FROM pg_attribute WHERE attrelid = 'transition'::regclass AND attnum > 0"
     )
 
-    assert {row["attname"] for row in columns} == {*CHANGES, "lane", "sequence"}
+    assert {row["attname"] for row in columns} == {*CHANGES, "lane", "sequence", "record_offset"}
 
 
 @pytest.mark.parametrize("moment", ["99999-01-01", "0044-03-15 BC", "infinity", "-infinity"])

@@ -543,6 +543,8 @@ FORBIDDEN: Final = [
         for table in READ_ONLY
     ),
     *(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE" for table in READ_ONLY),
+    "SELECT FROM erasure",
+    "INSERT INTO erasure (organisation, contact, places) VALUES ('ORG1', '1', '[]')",
     "UPDATE command_loss SET acknowledged_at = now()",
     "UPDATE command_loss SET end_offset = begin_offset",
     "UPDATE attempt SET user_id = 'x'",

@@ -50,6 +50,7 @@ class Forger:
             "lane": lane,
             "sequence": chain.sequence + 1,
             "previous_hash": chain.hash,
+            "offset": 77,
         }
         return sealed(Fact(**(whole | said)))
 
@@ -121,6 +122,10 @@ async def back_dated_in_a_lane_of_its_own(forger: Forger) -> None:
     await forger.write(await forger.fact(Chain(0, bytes(32)), "c/g/t/0", occurred_at=moment), lane)
 
 
+async def without_the_place_of_a_command(forger: Forger) -> None:
+    await in_own_lane(forger, offset=None)
+
+
 async def with_a_gap_before_it(forger: Forger) -> None:
     lane, chain = await forger.lane()
     await forger.write(await forger.fact(Chain(chain.sequence + 5, chain.hash)), lane)
@@ -166,7 +171,8 @@ async def an_access_token_set_back(forger: Forger) -> None:
 
 REFUSED: Final = [
     *(as_an_import, of_another_state, in_the_lane_of_imports, in_no_lane, back_dated, of_the_future),
-    *(back_dated_in_a_lane_of_its_own, with_a_gap_before_it, of_two_moments, another_lane_of_imports),
+    *(without_the_place_of_a_command, back_dated_in_a_lane_of_its_own, with_a_gap_before_it, of_two_moments),
+    another_lane_of_imports,
     *(the_head_of_imports, a_history_rewritten, a_history_cut_off, triggers_switched_off, an_access_token_set_back),
 ]
 
@@ -202,6 +208,15 @@ async def all_but_a_record(forger: Forger) -> None:
     await forger.set_effective(fact)
 
 
+async def all_with_the_record_of_another(forger: Forger) -> None:
+    lane, chain = await forger.lane()
+    place = await forger.connection.fetchval("SELECT record_offset FROM command_record WHERE version IS NOT NULL")
+    fact = await forger.fact(chain, offset=place)
+    await forger.write(fact, lane)
+    await forger.move_head(fact, lane)
+    await forger.set_effective(fact)
+
+
 async def a_state_alone(forger: Forger) -> None:
     await forger.connection.execute(
         "UPDATE access_token SET life_cycle_state = 'EFFECTIVE' WHERE authentication_code = $1", VICTIM
@@ -228,6 +243,7 @@ FOUND: Final = [
     (a_fact_alone, {Kind.HEAD, Kind.STATE, Kind.UNRECORDED, Kind.SIGNED}),
     (a_fact_and_its_head, {Kind.STATE, Kind.UNRECORDED, Kind.SIGNED}),
     (all_but_a_record, {Kind.UNRECORDED}),
+    (all_with_the_record_of_another, {Kind.UNRECORDED}),
     (a_state_alone, {Kind.STATE}),
     (somebody_else_blamed, {Kind.SIGNED}),
     (a_record_removed, {Kind.UNRECORDED}),

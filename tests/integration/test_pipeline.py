@@ -24,6 +24,7 @@ from tests.journey import (
     CODE_OF_IDENTIFIER,
     EFFECTIVE_CODE,
     IDENTIFIER,
+    NAMES,
     OTHER_TOKEN_ID,
     PENDING_CODE,
     POLICY,
@@ -128,7 +129,7 @@ async def test_the_fact_says_who_did_what_by_which_command(lane: Partition) -> N
         "to_state": "EFFECTIVE",
         "user_id": "6E0B9E9C5C7E4B0F9C7A5D3C2B1A0F01",
         "unit_id": "1",
-        "command_id": "ce:ORG1:%2Fshop:order%3A7",
+        "command_id": NAMES.of("ce:ORG1:%2Fshop:order%3A7"),
         "cause": "API",
         "lane": "cluster/group/commands/0",
         "sequence": 1,
@@ -772,7 +773,7 @@ async def test_a_trigger_that_raises_blames_its_row_too(j: Journey, lane: Partit
     await j.owner.execute(
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
         " ASSERT NEW.command_id NOT LIKE 'req:%', 'no: ' || NEW.command_id; RETURN NEW; END $$;"
-        "CREATE TRIGGER refuse BEFORE INSERT ON transition FOR EACH ROW EXECUTE FUNCTION refuse()"
+        "CREATE TRIGGER refuse BEFORE INSERT ON command_record FOR EACH ROW EXECUTE FUNCTION refuse()"
     )
 
     bad, good = await lane.run(by_code(CARD_CODE, request_id="canary"), by_code())

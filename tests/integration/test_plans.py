@@ -54,9 +54,9 @@ INSERT INTO access_token (organisation, id, number, life_cycle_state, authentica
         'U' || i, 'A' || i, 'R' || i, 'U' || i
     FROM generate_series(1, {THERE}) AS i;
 INSERT INTO transition (organisation, access_token_id, version, from_state, to_state, occurred_at, user_id, unit_id,
-        command_id, cause, lane, sequence, previous_hash, hash)
+        command_id, cause, lane, sequence, previous_hash, hash, record_offset)
     SELECT 'ORG1', 'T' || i, 1, 'NOT_EFFECTIVE', 'EFFECTIVE', now(), 'U' || i, '1', i, 'API', 1, i, sha256(''),
-        sha256('')
+        sha256(''), i * {ROWS // THERE}
     FROM generate_series(1, {THERE}) AS i;
 INSERT INTO command_record (lane, record_offset, record_timestamp, organisation, command_key, command_id, digest,
         status, message, replayed, access_token_id, version, fields, decided_at)
@@ -98,6 +98,10 @@ def _counted(count: int) -> tuple[Any, ...]:
 
 def _digests(count: int) -> list[bytes]:
     return [number.to_bytes(4) for number in range(1, count + 1)]
+
+
+def _offsets(count: int) -> list[int]:
+    return [number * (ROWS // THERE) for number in range(1, count + 1)]
 
 
 def _projection(*names: str) -> str:
@@ -142,16 +146,22 @@ LOOKING_BACK: Final = tuple(
     Asked(name, statement(name), arguments)
     for name, arguments in (
         ("explain", lambda _: ("7", UUID(int=7))),
-        ("explain_ids", lambda _: (UUID(int=7), "c", "t", 0, ROWS // THERE, 0)),
-        ("explain_transition", lambda _: ("7", None)),
+        ("explain_ids", lambda _: ([UUID(int=7)], "c", "t", 0, ROWS // THERE, 0, "7")),
+        ("explain_transition", lambda _: (["7"], None)),
         ("erase_lock_tokens", lambda count: ("ORG1", each("T", count), each("A", count), each("R", count))),
-        ("erase_newer_records", lambda count: ("ORG1", each("T", count), [1], [ROWS - count + 1], [])),
+        ("erase_newer_records", lambda count: ("ORG1", each("T", count), [1], [ROWS - count + 1], [], ["%x%"])),
+        ("erase_records_at", lambda count: ([1] * count, _offsets(count), [0] * count)),
+        ("erase_bound", lambda count: ([UUID(int=number + 1) for number in range(count)], "ORG1")),
+        ("erasure_before", lambda _: ("ORG1", "O1")),
         (
             "erase_from_records",
             lambda count: (
                 [1] * count,
-                [number * (ROWS // THERE) for number in range(1, count + 1)],
+                _offsets(count),
                 [0] * count,
+                each("name", count),
+                [UUID(int=ROWS + number) for number in range(count)],
+                [True] * count,
                 each("T", count),
                 [b"digest"],
             ),
@@ -303,7 +313,7 @@ async def test_a_sort_that_spills_would_be_seen(worker: asyncpg.Connection) -> N
 def test_no_statement_of_the_journey_is_left_out() -> None:
     # `lanes` reads all of a small table, the others none; what looks back or loads is no part of the journey.
     unplanned = ("lanes", "constraints_now", "postgres_clock", "session")
-    looking_back = ("audit_", "erase_", "explain", "history", "reconcile_", "dead_letter_", "attempts_list")
+    looking_back = ("audit_", "erase_", "erasure_", "explain", "history", "reconcile_", "dead_letter_", "attempts_list")
     others = (
         "import_",
         "demo_",

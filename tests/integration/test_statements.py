@@ -545,6 +545,7 @@ def facts_of(*changes: tuple[str, int], first: int = 1, at: datetime = NOW) -> l
             sequence=sequence,
             previous_hash=bytes([sequence - 1]) * 32,
             hash=bytes([sequence]) * 32,
+            offset=10 + sequence,
         )
         for sequence, (token, version) in enumerate(changes, first)
     ]
@@ -620,6 +621,7 @@ async def test_apply_writes_one_whole_fact_per_transition(owner: asyncpg.Connect
         "sequence": 2,
         "previous_hash": b"\x01" * 32,
         "hash": b"\x02" * 32,
+        "record_offset": 12,
     }
 
 

@@ -5,6 +5,7 @@ from typing import Any, cast
 import asyncpg
 import pytest
 
+from worker.digests import CommandNames
 from worker.explain import _known_id
 from worker.sql import statement
 
@@ -38,6 +39,6 @@ async def test_only_what_can_be_no_whole_id_is_sought_in_all_that_is_recorded(
 ) -> None:
     connection = Asked()
 
-    assert await _known_id(cast(asyncpg.Connection, connection), asked) == asked
+    assert await _known_id(cast(asyncpg.Connection, connection), asked, CommandNames(())) == asked
 
     assert (statement("explain_bare_id") in connection.statements) is reads_everything

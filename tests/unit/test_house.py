@@ -17,7 +17,7 @@ ROOT: Final = Path(__file__).parents[2]
 # A later one may import an earlier one, never the reverse. A package counts as one.
 ORDER: Final = (
     *("model", "guard", "decide", "errors", "descriptors", "dsn", "sql", "database", "schema"),
-    *("settings", "inflate", "fetched", "topic_ids", "connection", "kafka"),
+    *("settings", "digests", "inflate", "fetched", "topic_ids", "connection", "kafka"),
     *("observe", "backlog", "patience", "losses", "background", "probe", "pulse", "topic_watch"),
     *("tracing", "fuse", "stamps", "courtesy", "contract"),
     *("decode", "replies", "recall", "authorise", "attempts", "credentials", "load", "apply", "record", "encode"),
@@ -25,13 +25,14 @@ ORDER: Final = (
     *("pipeline", "lane", "retention", "watchdog", "supervisor", "admin", "service"),
     *("migrate", "topics", "rights", "mark", "announce", "import_lines", "import_rows", "importing", "check"),
     *("browse", "lanes", "pages", "history", "explain", "guesses", "matching", "rehearsals", "reconcile", "audit"),
-    *("erasure", "login_source", "dead_letters", "submit"),
+    *("mentions", "erasure", "login_source", "dead_letters", "submit"),
     *("embedded", "demo", "deadline", "cli", "__main__"),
 )
 # Every module speaks the vocabulary. What else stands in schemas/ is the outside's, and met where bytes enter or leave;
 # a change is chained to the one before it where it is made.
 VOCABULARY: Final = {"codes", "states"}
 MEETS_THE_OUTSIDE: Final = {
+    "digests": {"transition"},
     "decode": {"command", "headers", "access_token"},
     "project": {"access_token"},
     "result": {"access_token", "headers", "result", "transition"},
@@ -43,7 +44,8 @@ MEETS_THE_OUTSIDE: Final = {
     "explain": {"access_token", "headers"},
     "reconcile": {"headers", "transition"},
     "audit": {"transition"},
-    "erasure": {"access_token", "headers"},
+    "mentions": {"headers"},
+    "erasure": {"access_token"},
     "login_source": {"command"},
     "dead_letters": {"headers"},
     "submit": {"command", "headers"},

@@ -8,7 +8,8 @@ import typer
 
 from worker import erasure
 from worker.cli.terminal import Json, example, group, progress_bar, run_to_end, settings_from_environment, show
-from worker.erasure import Erasure, Mentions
+from worker.erasure import Erasure
+from worker.mentions import Mentions
 
 
 def erase(
@@ -24,7 +25,7 @@ def erase(
     """Remove a customer's personal data: contact, accounts, access tokens, digests. Transitions hold none and stay.
 
     Kafka cannot remove one record of many: the plan shows which partitions still hold something, up to which offset,
-    and when retention removes it.
+    and when retention removes it. The topics are looked at first, and without them nothing is erased (exit 1).
     """
     if delete_records and not yes:
         raise typer.BadParameter("needs --yes", param_hint="--delete-records")
@@ -47,17 +48,19 @@ def erase(
 
 
 def _lines(done: Erasure) -> Iterator[str]:
-    yield f"contact {done.contact} of {done.organisation}: " + (
-        "erased" if done.done else "would be erased, with --yes"
-    )
+    yield f"contact {done.contact} of {done.organisation}: {_end(done)}"
     for table, count in done.rows.items():
         yield f"  {table}: {count}"
-    if done.topics != "looked at":
-        yield f"topics: {done.topics}; retention removes what they hold"
-    elif not done.mentions:
+    if not done.mentions:
         yield "topics: nothing of it in any"
     for each in done.mentions:
         yield f"{each.topic}/{each.partition}: {each.records} records below offset {each.up_to}: {_fate(each)}"
+
+
+def _end(done: Erasure) -> str:
+    if done.is_already_done:
+        return f"already erased, at {done.erased_before:%F %T} UTC"
+    return "erased" if done.done else "would be erased, with --yes"
 
 
 def _fate(each: Mentions) -> str:

@@ -49,7 +49,7 @@ def _table(found: History) -> Table:
             f"{each.from_state or '-'} → {each.to_state}",
             rfc3339(each.occurred_at),
             f"{user} in {unit}" if unit else user,
-            each.command_id or "-",
+            each.called or each.command_id or "-",
             each.cause,
             f"{each.lane or '-'} #{each.sequence}",
         )

@@ -1,6 +1,8 @@
--- The next of a lane's records in the order of its log, and of what command the transition is that an applied one brought about.
+-- The next of a lane's records in the order of its log, and of what command the transition is that an applied one brought
+-- about, by its name and by its place; facts from before their commands' places were said have none.
 SELECT r.record_offset, r.record_timestamp, r.command_id, r.status, r.replayed, r.organisation, r.access_token_id,
-    r.version, r.decided_at, t.command_id AS transition_of
+    r.version, r.decided_at, t.command_id AS transition_of,
+    coalesce(t.lane = r.lane AND t.record_offset = r.record_offset, true) AS is_in_place
 FROM command_record AS r
 LEFT JOIN transition AS t
     ON t.organisation = r.organisation AND t.access_token_id = r.access_token_id AND t.version = r.version

@@ -21,10 +21,11 @@ import uvloop
 
 from tests.benchmarks.load import commands
 from tests.benchmarks.subjects.lifetime import until_terminated
-from worker.attempts import Attempts, key_of, limits_of
+from worker.attempts import Attempts, limits_of
 from worker.authorise import Logins
 from worker.credentials import PassCodes
 from worker.database import Database
+from worker.digests import attempt_keys, command_names
 from worker.fuse import Fuse
 from worker.model import Coordinates, Delivery
 from worker.observe import Metrics
@@ -67,9 +68,14 @@ def pipeline_of(settings: Settings, database: Database, pass_codes: PassCodes) -
     logins = Logins([secret.get_secret_value() for secret in settings.login.secrets], time.time)
     policy = Policy(settings.max_command_bytes, expiry_at_append=False, reveal_verification_code=False)
     fuse = Fuse(time.monotonic)
-    attempts = Attempts(key_of(settings), limits_of(settings), Metrics())
+    attempts = Attempts(attempt_keys(settings)[0], limits_of(settings), Metrics())
     return Pipeline(
-        database, logins, pass_codes, attempts, clock=time.time, policy=policy, fuse=fuse, beat=lambda: None
+        *(database, logins, pass_codes, attempts),
+        names=command_names(settings),
+        clock=time.time,
+        policy=policy,
+        fuse=fuse,
+        beat=lambda: None,
     )
 
 
