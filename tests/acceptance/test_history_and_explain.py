@@ -17,6 +17,7 @@ from tests.preloaded import run_to_end
 pytestmark = pytest.mark.real_kafka
 
 DRY_RUN = ("dry_run", b"true")
+ANOTHER_KEY = "another key of digests that is long"
 
 
 def run(scene: Scene, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
@@ -161,6 +162,8 @@ def test_a_retired_record_is_told_from_an_unknown_one(told: Told) -> None:
     scene.execute("DELETE FROM command_record")
     try:
         applied, plain = told.explain("ce:ORG1:%2Fshop:order%207"), told.explain(old)
+        former = run(scene, "explain", "ce:ORG1:%2Fshop:order%207", DIGEST_KEYS=f"{ANOTHER_KEY},{SECRET}")
+        without = run(scene, "explain", "ce:ORG1:%2Fshop:order%207", DIGEST_KEYS=ANOTHER_KEY)
         waiting = told.explain(old.replace("/1@", "/999@"))
         unknown = run(scene, "explain", "req:ORG1:never")
         absurd = run(scene, "explain", f"{old.partition('@')[0]}@{10**17}")
@@ -172,6 +175,8 @@ def test_a_retired_record_is_told_from_an_unknown_one(told: Told) -> None:
     assert (applied["state"], applied["change"]["version"]) == ("retired", 1)
     assert "older than the retention of 30 days" in applied["note"]
     assert plain["state"] == "retired"
+    assert (former.returncode, "the transition remains" in former.stdout) == (0, True)
+    assert "the transition remains" not in without.stdout
     assert waiting["state"] == "waiting"
     assert (unknown.returncode, "never read" in unknown.stdout) == (1, True)
     assert "no command stands there with this timestamp" in absurd.stdout
