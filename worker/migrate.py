@@ -19,7 +19,7 @@ from pogo_core.util import sql as pogo_sql
 from worker.database import CONNECT_SECONDS, SERVER_SETTINGS
 from worker.dsn import read_dsn
 from worker.errors import POSTGRES_ERRORS, WorkerError, from_postgres
-from worker.schema import MIGRATIONS, NAME, lacking_rights, require_utf8, surplus_rights
+from worker.schema import MIGRATIONS, NAME, give_rights, lacking_rights, require_utf8, surplus_rights
 from worker.schema import pending as pending_of
 from worker.sql import statement
 
@@ -57,7 +57,7 @@ async def apply_migrations(owner_dsn: str, worker_dsn: str | None = None) -> tup
         if before:
             await _apply_patiently(connection)
         if before or await lacking_rights(connection, WORKER_ROLE) or await surplus_rights(connection, WORKER_ROLE):
-            await connection.execute(statement("worker_rights"))
+            await give_rights(connection, WORKER_ROLE)
         if worker_dsn is not None:
             await _let_work(connection, user_of(worker_dsn))
         return before

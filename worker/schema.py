@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, Final
 
+import asyncpg
 from pogo_core.util import sql as pogo
 
 from worker.database import Connection
@@ -18,14 +19,13 @@ _READ: Final = (
     *("organisation", "unit", "app_user", "revoked_login", "contact", "accounts_receivable", "rewards_participant"),
     *("classification", "access_token", "transition", "command_record", "lane"),
     *("command_loss", "attempt"),
+    *("_pogo_migration", "_pogo_version"),  # the library's account of what was applied
 )
-_RIGHTS: Final = (
+_ON_TABLES: Final = (
     *((table, "SELECT") for table in _READ),
     *(("transition", "INSERT"), ("command_record", "INSERT"), ("command_record", "DELETE"), ("lane", "INSERT")),
     *(("command_loss", "INSERT"), ("attempt", "INSERT"), ("attempt", "DELETE")),
 )
-_TOLD_APPLIED: Final = ("_pogo_migration", "_pogo_version")
-"""The library's account of what was applied."""
 _CHANGED: Final = (
     *(("access_token", column) for column in ("life_cycle_state", "version")),
     *(("access_token", column) for column in ("updated_date", "updated_by_user", "updated_by_unit")),
@@ -35,6 +35,7 @@ _CHANGED: Final = (
     *(("attempt", column) for column in ("failed", "forgiven", "last_at")),
     *(("lane", column) for column in ("topic_id", "last_offset", "last_timestamp", "blocked", "blocked_since")),
 )
+_ON_COLUMNS: Final = tuple((table, column, "UPDATE") for table, column in _CHANGED)
 
 
 class SchemaUnfit(WorkerError):
@@ -87,19 +88,26 @@ async def pending(connection: Connection) -> tuple[str, ...]:
 
 async def lacking_rights(connection: Connection, user: str) -> list[str]:
     """List the rights of a worker that a user lacks, as ``RIGHT on table``. The schema must be of this version."""
-    rows = await connection.fetch(
-        statement("lacking_rights"), *zip(*_RIGHTS, strict=True), *zip(*_CHANGED, strict=True), user
-    )
+    rows = await connection.fetch(statement("lacking_rights"), user, *_needed())
     return [row["lacking"] for row in rows]
 
 
 async def surplus_rights(connection: Connection, user: str) -> list[str]:
     """List what a user may do and a worker need not, the gravest first. The schema must be of this version."""
-    needed = [*_RIGHTS, *((table, "SELECT") for table in _TOLD_APPLIED)]
-    rows = await connection.fetch(
-        statement("surplus_rights"), user, *zip(*needed, strict=True), *zip(*_CHANGED, strict=True)
-    )
+    rows = await connection.fetch(statement("surplus_rights"), user, *_needed())
     return [row["surplus"] for row in rows]
+
+
+async def give_rights(connection: asyncpg.Connection, role: str) -> None:
+    """Make the rights of the worker's role what a worker needs, at once. The schema must be of this version."""
+    async with connection.transaction():
+        for row in await connection.fetch(statement("worker_rights"), role, *_needed()):
+            await connection.execute(row["said"])
+
+
+def _needed() -> list[tuple[str, ...]]:
+    """The rights of a worker by column, as the statements take them."""
+    return [*zip(*_ON_TABLES, strict=True), *zip(*_ON_COLUMNS, strict=True)]
 
 
 async def _applied(connection: Any) -> frozenset[str]:

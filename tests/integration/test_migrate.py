@@ -114,8 +114,9 @@ async def connected(dsn: str, **settings: str) -> AsyncIterator[asyncpg.Connecti
         await connection.close()
 
 
-RIGHTS_THEN = {"worker_rights": "GRANT SELECT ON _pogo_migration, _pogo_version TO effective_worker"}
-"""All that an earlier release granted after its migrations, which grant the rest."""
+async def rights_then(connection: asyncpg.Connection, role: str) -> None:
+    """Grant all that an earlier release granted after its migrations, which grant the rest."""
+    await connection.execute(f"GRANT SELECT ON _pogo_migration, _pogo_version TO {role}")
 
 
 @pytest.fixture
@@ -127,7 +128,7 @@ def migrated_before(empty: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             shutil.copy(MIGRATIONS / f"{earlier}.sql", tmp_path)
         with monkeypatch.context() as release:
             release.setattr("worker.migrate.MIGRATIONS", tmp_path)
-            release.setattr("worker.migrate.statement", RIGHTS_THEN.get)
+            release.setattr("worker.migrate.give_rights", rights_then)
             await apply_migrations(empty)
 
     monkeypatch.setattr("worker.migrate.LOCK_PAUSE_SECONDS", 0.2)
