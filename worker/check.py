@@ -229,7 +229,7 @@ async def _grants(dsn: str) -> Check:
         user = await connection.fetchval("SELECT current_user")
         try:
             lacking, surplus = await lacking_rights(connection, user), await surplus_rights(connection, user)
-        except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError):
+        except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.UndefinedFunctionError):
             return Check("grants", "failed", "not looked at: the schema is not there, or is not up to date")
     if lacking:
         what = ", ".join(lacking)

@@ -23,7 +23,7 @@ _READ: Final = (
 )
 _ON_TABLES: Final = (
     *((table, "SELECT") for table in _READ),
-    *(("transition", "INSERT"), ("command_record", "INSERT"), ("command_record", "DELETE"), ("lane", "INSERT")),
+    *((table, "INSERT") for table in ("transition", "command_record", "lane")),
     *(("command_loss", "INSERT"), ("attempt", "INSERT"), ("attempt", "DELETE")),
 )
 _CHANGED: Final = (
@@ -36,6 +36,8 @@ _CHANGED: Final = (
     *(("lane", column) for column in ("topic_id", "last_offset", "last_timestamp", "blocked", "blocked_since")),
 )
 _ON_COLUMNS: Final = tuple((table, column, "UPDATE") for table, column in _CHANGED)
+_TO_CALL: Final = ("public.retire_records(integer,interval,integer,bigint)",)
+"""The functions that do, with their owner's rights, what the worker's role may not do by itself."""
 
 
 class SchemaUnfit(WorkerError):
@@ -107,7 +109,7 @@ async def give_rights(connection: asyncpg.Connection, role: str) -> None:
 
 def _needed() -> list[tuple[str, ...]]:
     """The rights of a worker by column, as the statements take them."""
-    return [*zip(*_ON_TABLES, strict=True), *zip(*_ON_COLUMNS, strict=True)]
+    return [*zip(*_ON_TABLES, strict=True), *zip(*_ON_COLUMNS, strict=True), _TO_CALL]
 
 
 async def _applied(connection: Any) -> frozenset[str]:

@@ -19,7 +19,7 @@ from worker.dsn import DsnUnusable
 from worker.embedded.postgres import Login, make_database, make_login
 from worker.errors import DependencyAway
 from worker.migrate import RENEWS_RULE, MigrationError, apply_migrations, owner_connection, pending, user_of
-from worker.schema import MIGRATIONS
+from worker.schema import MIGRATIONS, lacking_rights, surplus_rights
 from worker.schema import NEEDED as ALL
 
 
@@ -181,6 +181,35 @@ async def test_a_lock_that_is_never_there_is_given_up_with_a_word_on_who_may_hol
     assert re.search(rf"{name} did not get a lock .* process {pid} of .* \(a report\), \d+ s old", str(raised.value))
     assert [line["event"] for line in lines] == ["migration_waits"] * 2
     assert await apply_migrations(empty) == ALL[ALL.index(name) :]
+
+
+THEN: Final = """
+GRANT USAGE ON SCHEMA public TO effective_worker;
+GRANT SELECT ON ALL TABLES IN SCHEMA public TO effective_worker;
+GRANT INSERT ON transition, command_record, command_loss, lane TO effective_worker;
+GRANT UPDATE (settled) ON command_loss TO effective_worker;
+GRANT INSERT, DELETE, UPDATE (failed, forgiven, last_at) ON attempt TO effective_worker;
+GRANT DELETE ON command_record TO effective_worker;
+GRANT UPDATE (life_cycle_state, version, updated_date, updated_by_user, updated_by_unit) ON access_token
+    TO effective_worker;
+GRANT UPDATE (owner, owned_since, first_offset, next_offset, chain_sequence, chain_hash, ordered_offset, topic_id,
+    last_offset, last_timestamp, blocked, blocked_since) ON lane TO effective_worker;
+REVOKE SELECT ON import_run, import_bad_line FROM effective_worker;
+"""
+"""The rights of the worker's role before functions did a part of its work."""
+
+
+async def test_what_an_earlier_release_has_granted_and_nobody_needs_any_more_is_taken(
+    empty: str, migrated_before: Callable[[str], Awaitable[None]]
+) -> None:
+    await migrated_before("0014_retention_by_function")
+    async with owner_connection(empty) as connection:
+        await connection.execute(THEN)
+
+        await apply_migrations(empty)
+
+        assert await lacking_rights(connection, "effective_worker") == []
+        assert await surplus_rights(connection, "effective_worker") == []
 
 
 async def test_the_rule_of_0002_is_the_same_whichever_way_it_came(

@@ -59,9 +59,9 @@ INSERT INTO transition (organisation, access_token_id, version, from_state, to_s
         sha256('')
     FROM generate_series(1, {THERE}) AS i;
 INSERT INTO command_record (lane, record_offset, record_timestamp, organisation, command_key, command_id, digest,
-        status, message, replayed, access_token_id, version, fields, decided_at)
+        status, message, replayed, access_token_id, version, fields, decided_at, recorded_at)
     SELECT 1, i * {ROWS // THERE}, 0, 'ORG1', lpad(to_hex(i), 32, '0')::uuid, i, '', 'OK', '', false, 'T' || i, 1, 0,
-        now()
+        now(), now() - interval '2 days'
     FROM generate_series(1, {THERE}) AS i;
 """
 
@@ -130,7 +130,7 @@ STATEMENTS: Final = (
             ("recall_by_id", lambda count: (["ORG1"] * count, [UUID(int=number + 1) for number in range(count)])),
             ("project_accounts", lambda count: named("A", count)),
             ("apply", lambda count: (1, 1, count, NOW.replace(tzinfo=None))),
-            ("retire_records", lambda count: (1, timedelta(days=-1), count, 0, 7)),
+            ("retire_records", lambda count: (1, timedelta(days=1), count, 0)),
         )
     ),
     *(
@@ -138,6 +138,16 @@ STATEMENTS: Final = (
         for label, names in (("one field", GOLDEN[1:2]), ("the golden four", GOLDEN), ("all fields", ()))
     ),
 )
+FUNCTIONS: Final = {"retire_records": 1}
+"""The statements that call a function, which Postgres plans apart, and how many statements each consists of."""
+AUTO_EXPLAIN: Final = {
+    "log_min_duration": 0,
+    "log_nested_statements": "on",
+    "log_analyze": "on",
+    "log_timing": "off",
+    "log_format": "json",
+    "log_level": "notice",
+}
 LOOKING_BACK: Final = tuple(
     Asked(name, statement(name), arguments)
     for name, arguments in (
@@ -203,6 +213,29 @@ async def explained(worker: asyncpg.Connection, asked: Asked, count: int) -> dic
     return dict(orjson.loads(plan)[0]["Plan"])
 
 
+async def explained_within(owner: asyncpg.Connection, asked: Asked, count: int) -> list[dict[str, Any]]:
+    """The plans of what a function does within, carried out and undone; its caller's own is of one call."""
+    plans: list[dict[str, Any]] = []
+
+    def listen(_: Any, message: Any) -> None:
+        _, _, plan = message.message.partition("plan:\n")
+        plans.extend([orjson.loads(plan)["Plan"]] if plan else [])
+
+    await owner.execute("LOAD 'auto_explain'")
+    for name, value in AUTO_EXPLAIN.items():
+        await owner.execute(f"SET auto_explain.{name} = {value}")
+    owner.add_log_listener(listen)
+    transaction = owner.transaction()
+    await transaction.start()
+    try:
+        await owner.fetch(asked.text, *asked.arguments(count))
+    finally:
+        await transaction.rollback()
+        owner.remove_log_listener(listen)
+        await owner.execute("SET auto_explain.log_min_duration = -1")
+    return [plan for plan in plans if plan["Node Type"] != "Function Scan"]
+
+
 def asked_by_name(name: str) -> Asked:
     return next(asked for asked in STATEMENTS if asked.name == name)
 
@@ -240,6 +273,28 @@ async def test_no_statement_reads_a_whole_table_or_spills(worker: asyncpg.Connec
     ]
 
     assert found == []
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", FUNCTIONS)
+async def test_no_function_reads_a_whole_table_or_spills(owner: asyncpg.Connection, name: str, mode: str) -> None:
+    asked = asked_by_name(name)
+    for setting, value in SERVER_SETTINGS.items():
+        await owner.execute(f"SET {setting} = '{value}'")
+    await owner.execute(f"SET plan_cache_mode = {mode}")
+
+    plans = {count: await explained_within(owner, asked, count) for count in BATCHES}
+
+    assert {len(found) for found in plans.values()} == {FUNCTIONS[name]}
+    assert [(count, fault) for count, found in plans.items() for plan in found for fault in faults(plan, count)] == []
+
+
+async def test_without_its_index_what_a_function_reads_would_be_seen(owner: asyncpg.Connection) -> None:
+    await owner.execute("ALTER TABLE command_record DROP CONSTRAINT command_record_pkey")
+
+    [plan] = await explained_within(owner, asked_by_name("retire_records"), 10)
+
+    assert list(faults(plan, 10))
 
 
 @pytest.mark.parametrize("count", [1, 100])

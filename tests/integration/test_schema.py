@@ -53,6 +53,10 @@ async def test_its_own_schema_is_fit(database: DatabaseUnderTest) -> None:
             "worker_login lacks INSERT on transition. Grant them with: effective-worker migrate",
         ),
         (
+            "REVOKE EXECUTE ON FUNCTION retire_records FROM effective_worker",
+            r"worker_login lacks EXECUTE on retire_records\(integer,interval,integer,bigint\)",
+        ),
+        (
             "REVOKE UPDATE (updated_by_unit) ON access_token FROM effective_worker",
             "lacks UPDATE on access_token.updated_by_unit",
         ),
@@ -103,6 +107,7 @@ async def test_migrate_grants_again_what_was_revoked(database: DatabaseUnderTest
 
 TOO_MUCH: Final = {
     "GRANT UPDATE ON transition TO {user}": "UPDATE on transition",
+    "GRANT DELETE ON command_record TO effective_worker": "DELETE on command_record",
     "GRANT SELECT ON import_run TO {user}": "SELECT on import_run",
     "GRANT UPDATE (pass_code_hash) ON access_token TO {user}": "UPDATE on access_token.pass_code_hash",
     "GRANT INSERT (name) ON organisation TO effective_worker": "INSERT on organisation.name",

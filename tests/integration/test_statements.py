@@ -802,13 +802,16 @@ async def test_recall_by_id_finds_applied_commands_of_any_lane_in_their_organisa
     assert [tuple(row) for row in rows] == [(applied, b"digest", "ORG1", TOKEN_ID)]
 
 
-async def test_retire_records_removes_what_is_old_and_settled_in_steps(worker: asyncpg.Connection) -> None:
+async def test_retire_records_removes_what_is_old_and_settled_in_steps(
+    owner: asyncpg.Connection, worker: asyncpg.Connection
+) -> None:
     lane = await opened(worker, at=10)
     await remember(worker, lane, *range(12), applied=False)
-    anything, old = timedelta(days=-1), timedelta(days=1)
+    await owner.execute("UPDATE command_record SET recorded_at = now() - interval '2 days'")
+    anything, old = timedelta(days=1), timedelta(days=3)
 
     async def step(age: timedelta, records: int, since: int = 0) -> tuple[int, int | None]:
-        row = await worker.fetchrow(statement("retire_records"), lane, age, records, since, 7)
+        row = await worker.fetchrow(statement("retire_records"), lane, age, records, since)
         assert row is not None
         return row["records"], row["last"]
 

@@ -1,5 +1,5 @@
--- What a user ($1) may do beyond what a worker needs: privileges on tables ($2, $3), on columns of tables ($4, $5, $6), and
--- to connect. Whatever belongs to an extension is not looked at.
+-- What a user ($1) may do beyond what a worker needs: privileges on tables ($2, $3), on columns of tables ($4, $5, $6),
+-- functions to call ($7), and to connect. Whatever belongs to an extension is not looked at.
 WITH outside AS (
     SELECT n.oid FROM pg_namespace AS n
     WHERE n.nspname <> 'information_schema' AND NOT starts_with(n.nspname, 'pg_')
@@ -60,6 +60,6 @@ WHERE relation.relkind = 'S' AND has_sequence_privilege($1::name, relation.oid, 
 UNION ALL
 SELECT format('EXECUTE on %s', f.oid::regprocedure), 7
 FROM pg_proc AS f JOIN outside ON outside.oid = f.pronamespace
-WHERE has_function_privilege($1::name, f.oid, 'EXECUTE')
+WHERE has_function_privilege($1::name, f.oid, 'EXECUTE') AND f.oid NOT IN (SELECT unnest($7::text[])::regprocedure::oid)
     AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = f.oid AND classid = 'pg_proc'::regclass AND deptype = 'e')
 ORDER BY rank, surplus

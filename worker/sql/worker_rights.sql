@@ -1,6 +1,6 @@
 -- The statements, in their order, that make the rights of a role ($1) those of a worker, whatever they were: privileges on
--- tables ($2, $3) and on columns of tables ($4, $5, $6). Nobody has anything by being anybody: who is not the database's
--- owner can only try, and is warned.
+-- tables ($2, $3), on columns of tables ($4, $5, $6), and functions to call ($7). Nobody has anything by being anybody:
+-- who is not the database's owner can only try, and is warned.
 WITH on_table AS (
     SELECT name, string_agg(privilege, ', ' ORDER BY privilege) AS privileges
     FROM unnest($2::text[], $3::text[]) AS t (name, privilege)
@@ -27,5 +27,7 @@ SELECT said FROM (
     SELECT 6, format('GRANT %s ON public.%I TO %I', privileges, name, $1::text) FROM on_table
     UNION ALL
     SELECT 7, format('GRANT %s (%s) ON public.%I TO %I', privilege, attributes, name, $1::text) FROM on_column
+    UNION ALL
+    SELECT 8, format('GRANT EXECUTE ON FUNCTION %s TO %I', called, $1::text) FROM unnest($7::text[]) AS t (called)
 ) AS statements
 ORDER BY step, said
