@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Literal
 
 import asyncpg
@@ -16,7 +17,7 @@ from worker.mark import MarkForbidden, group_of, may_mark
 from worker.migrate import owner_connection
 from worker.publish import Place, transactional_id
 from worker.rights import lacking, needed
-from worker.schema import lacking_rights, require_utf8, require_version, surplus_rights
+from worker.schema import WorkerRole, lacking_rights, require_utf8, require_version, surplus_rights
 from worker.settings import Settings
 from worker.topics import ConfigsForbidden, TopicPlan, admin_client, check_topics
 
@@ -47,7 +48,11 @@ async def check(settings: Settings) -> tuple[Check, ...]:
     checks = [Check("settings", "ok", "complete and free of contradictions")]
     checks += await _kafka(settings)
     dsn = settings.postgres.dsn.get_secret_value()
-    for name, look in (("database", _database), ("sessions", _sessions), ("schema", _schema), ("grants", _grants)):
+    role = WorkerRole(reveals_verification_codes=settings.reveal_verification_code)
+    for name, look in (
+        *(("database", _database), ("sessions", _sessions), ("schema", _schema)),
+        ("grants", partial(_grants, role)),
+    ):
         checks.append(await _tried(name, look, dsn))
     checks.append(_login_keys(settings))
     checks.append(_transit(settings))
@@ -224,23 +229,20 @@ async def _schema(dsn: str) -> Check:
     return Check("schema", "ok", "up to date")
 
 
-async def _grants(dsn: str) -> Check:
+async def _grants(role: WorkerRole, dsn: str) -> Check:
     async with owner_connection(dsn) as connection:
         user = await connection.fetchval("SELECT current_user")
         try:
-            lacking, surplus = await lacking_rights(connection, user), await surplus_rights(connection, user)
+            lacking = await lacking_rights(connection, user, role)
+            surplus = await surplus_rights(connection, user, role)
         except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.UndefinedFunctionError):
             return Check("grants", "failed", "not looked at: the schema is not there, or is not up to date")
     if lacking:
-        what = ", ".join(lacking)
-        return Check("grants", "failed", f"{user} lacks {what}; grant them with: effective-worker migrate")
+        return Check("grants", "failed", f"{user} lacks {', '.join(lacking)}. {role.to_grant(lacking)}")
     if surplus:
         more = f" and {len(surplus) - _NAMED} more" if len(surplus) > _NAMED else ""
         what = f"{user} has what a worker does not need: {', '.join(surplus[:_NAMED])}{more}"
-        way = (
-            "take it away, with effective-worker migrate if it is of PUBLIC, or give WORKER_POSTGRES__DSN another role"
-        )
-        return Check("grants", "warning", f"{what}; {way}")
+        return Check("grants", "warning", f"{what}; {role.to_take(surplus)}")
     return Check("grants", "ok", f"{user} may do what a worker needs, and no more")
 
 

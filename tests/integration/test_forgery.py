@@ -173,6 +173,21 @@ async def records_retired_by_a_calendar_of_its_own(forger: Forger) -> None:
     await all_retired(forger, "-12 months 361 days")
 
 
+async def hashes_read(forger: Forger) -> None:
+    await forger.connection.fetch("SELECT pass_code_hash FROM access_token")
+
+
+async def hashes_of_all_asked_for(forger: Forger) -> None:
+    await forger.connection.fetch(
+        "SELECT pass_code_hashes(array_agg(organisation), array_agg(identifier))"
+        " FROM access_token, generate_series(1, 5)"
+    )
+
+
+async def verification_codes_read(forger: Forger) -> None:
+    await forger.connection.fetch("SELECT verification_code FROM access_token")
+
+
 async def all_retired(forger: Forger, age: str) -> None:
     """Say that the lane is settled, as its owner may, and then that its records are due."""
     await forger.connection.execute("UPDATE lane SET first_offset = next_offset WHERE cluster <> ''")
@@ -191,6 +206,7 @@ REFUSED: Final = [
     *(back_dated_in_a_lane_of_its_own, with_a_gap_before_it, of_two_moments, another_lane_of_imports),
     *(the_head_of_imports, a_history_rewritten, a_history_cut_off, triggers_switched_off, an_access_token_set_back),
     *(a_record_removed, records_of_today_retired, records_retired_by_a_calendar_of_its_own),
+    *(hashes_read, hashes_of_all_asked_for, verification_codes_read),
 ]
 
 

@@ -19,7 +19,7 @@ from worker.dsn import DsnUnusable
 from worker.embedded.postgres import Login, make_database, make_login
 from worker.errors import DependencyAway
 from worker.migrate import RENEWS_RULE, MigrationError, apply_migrations, owner_connection, pending, user_of
-from worker.schema import MIGRATIONS, lacking_rights, surplus_rights
+from worker.schema import DEFAULT_ROLE, MIGRATIONS, WorkerRole, lacking_rights, surplus_rights
 from worker.schema import NEEDED as ALL
 
 
@@ -114,9 +114,9 @@ async def connected(dsn: str, **settings: str) -> AsyncIterator[asyncpg.Connecti
         await connection.close()
 
 
-async def rights_then(connection: asyncpg.Connection, role: str) -> None:
+async def rights_then(connection: asyncpg.Connection, role: WorkerRole) -> None:
     """Grant all that an earlier release granted after its migrations, which grant the rest."""
-    await connection.execute(f"GRANT SELECT ON _pogo_migration, _pogo_version TO {role}")
+    await connection.execute(f"GRANT SELECT ON _pogo_migration, _pogo_version TO {role.name}")
 
 
 @pytest.fixture
@@ -208,8 +208,8 @@ async def test_what_an_earlier_release_has_granted_and_nobody_needs_any_more_is_
 
         await apply_migrations(empty)
 
-        assert await lacking_rights(connection, "effective_worker") == []
-        assert await surplus_rights(connection, "effective_worker") == []
+        assert await lacking_rights(connection, "effective_worker", DEFAULT_ROLE) == []
+        assert await surplus_rights(connection, "effective_worker", DEFAULT_ROLE) == []
 
 
 async def test_the_rule_of_0002_is_the_same_whichever_way_it_came(
@@ -249,7 +249,7 @@ async def test_the_user_of_the_worker_may_work_and_no_more(
 
 
 async def test_a_user_that_does_not_exist_is_named_with_the_statement_that_makes_it(empty: str) -> None:
-    with pytest.raises(MigrationError, match=r'CREATE ROLE "no ""body" LOGIN PASSWORD .* IN ROLE effective_worker'):
+    with pytest.raises(MigrationError, match=r'CREATE ROLE "no ""body" LOGIN PASSWORD .* IN ROLE "effective_worker"'):
         await apply_migrations(empty, "postgresql://no%20%22body:canary@localhost/x")
     assert await pending(empty) == ()
 

@@ -24,6 +24,7 @@ from tests.journey import (
 )
 from tests.providers.postgres import DatabaseUnderTest, until_waiting
 from worker.apply import apply
+from worker.credentials import COMPARED
 from worker.database import rolled_back
 from worker.errors import BatchOvertaken, from_postgres
 from worker.losses import Loss, losses
@@ -432,6 +433,15 @@ async def test_pass_code_hashes_come_in_the_order_asked(worker: asyncpg.Connecti
 
     assert [row[0] is None for row in rows] == [True, False, True, True]
     assert rows[1][0].startswith("$argon2id$")
+
+
+async def test_no_more_hashes_are_told_at_once_than_a_batch_compares(worker: asyncpg.Connection) -> None:
+    organisations = ["ORG1"] * (COMPARED + 1)
+    rows = await worker.fetch(statement("pass_code_hashes"), organisations[1:], [IDENTIFIER] * COMPARED)
+    assert {row[0].partition("$v")[0] for row in rows} == {"$argon2id"}
+
+    with pytest.raises(asyncpg.InsufficientPrivilegeError, match="told 16 at a time: 17 are refused"):
+        await worker.fetch(statement("pass_code_hashes"), organisations, [IDENTIFIER] * (COMPARED + 1))
 
 
 # --- access tokens ----------------------------------------------------------------------------------------------------
