@@ -29,6 +29,7 @@ from worker.schema import (
     quoted,
     require_utf8,
     surplus_rights,
+    to_join,
 )
 from worker.schema import pending as pending_of
 from worker.sql import statement
@@ -39,6 +40,7 @@ LOCK_TIMEOUT: Final = "500ms"
 LOCK_PAUSE_SECONDS: Final = 5.0
 LOCK_TRIES: Final = 120
 ALONE_SECONDS: Final = 0.1
+_IS_ROLE: Final = "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)"
 _OF_EVERY_SESSION: Final = ("application_name", "timezone", "search_path", "default_transaction_isolation")
 # Any number does, as long as every release takes the same one.
 _LOCK_KEY: Final = 0x0EFF_EC71_7E00
@@ -66,6 +68,7 @@ async def apply_migrations(
     async with owner_connection(owner_dsn) as connection:
         await _alone(connection)
         await require_utf8(connection)
+        await _make_role(connection, role)
         before = await pending_of(connection)
         if before:
             await _apply_patiently(connection)
@@ -150,8 +153,27 @@ async def pending(owner_dsn: str) -> tuple[str, ...]:
 def _cause(error: BaseException) -> str:
     cause = error.__cause__
     if isinstance(cause, asyncpg.InsufficientPrivilegeError):
-        return f"{cause}; the owner needs the rights to create tables and roles (CREATEROLE)"
+        return f"{cause}; the owner must own the database, and what is in it"
     return str(cause or error)
+
+
+async def _make_role(connection: asyncpg.Connection, role: WorkerRole) -> None:
+    """Create the worker's role unless it is there. Raises ``MigrationError`` if the owner may not.
+
+    Roles belong to the whole server: the migration of another database may be making it at this very moment.
+    """
+    if await connection.fetchval(_IS_ROLE, role.name):
+        return
+    create = f"CREATE ROLE {quoted(role.name)} NOLOGIN"
+    try:
+        await connection.execute(create)
+    except (asyncpg.DuplicateObjectError, asyncpg.UniqueViolationError):
+        return
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise MigrationError(
+            f"the owner may not make the role of workers; let an administrator say: {create}; (README has all three of"
+            " the roles, WORKER_POSTGRES__ROLE is its name)"
+        ) from error
 
 
 async def _let_work(connection: asyncpg.Connection, user: str, role: WorkerRole) -> None:
@@ -159,18 +181,20 @@ async def _let_work(connection: asyncpg.Connection, user: str, role: WorkerRole)
     if await connection.fetchval("SELECT current_user") == user:
         return
     group, member = quoted(role.name), quoted(user)
-    if not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", user):
+    if not await connection.fetchval(_IS_ROLE, user):
         raise MigrationError(
             f"the user {member} of WORKER_POSTGRES__DSN does not exist; create it and migrate again: "
             f"CREATE ROLE {member} LOGIN PASSWORD '...' IN ROLE {group};"
         )
-    if await connection.fetchval("SELECT pg_has_role($1::name, $2::name, 'MEMBER')", user, role.name):
+    joining = await to_join(connection, user, role)
+    if joining is None:
         return
     try:
         await connection.execute(f"GRANT {group} TO {member}")
     except asyncpg.InsufficientPrivilegeError as error:
         raise MigrationError(
-            f"the owner may not make {member} a member of {group}; let an administrator say: GRANT {group} TO {member};"
+            f"the owner may not grant it: {joining} Or, if that role is another installation's, set"
+            " WORKER_POSTGRES__ROLE to a name of its own"
         ) from error
 
 

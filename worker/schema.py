@@ -64,6 +64,14 @@ class WorkerRole:
     name: str = "effective_worker"
     reveals_verification_codes: bool = False
 
+    def to_let_in(self, user: str, *, is_there: bool = True) -> str:
+        """Tell what makes ``user`` a member. Whoever made the role may say it, or an administrator."""
+        made = "" if is_there else f"CREATE ROLE {quoted(self.name)} NOLOGIN; "
+        return (
+            f"{quoted(user)} must be a member of {quoted(self.name)}; let an administrator say:"
+            f" {made}GRANT {quoted(self.name)} TO {quoted(user)};"
+        )
+
     def to_grant(self, lacking: Sequence[str]) -> str:
         """Tell how rights that are lacking are granted."""
         way = "Grant them with: effective-worker migrate"
@@ -106,10 +114,9 @@ async def require_schema(connection: Connection, role: WorkerRole) -> None:
     """Raises ``SchemaUnfit`` unless everything of this version is there and may be worked with, and nothing newer."""
     await require_utf8(connection)
     await require_version(connection)
-    user = await connection.fetchval("SELECT current_user")
-    lacking = await lacking_rights(connection, user, role)
-    if lacking:
-        raise SchemaUnfit(f"{user} lacks {', '.join(lacking)}. {role.to_grant(lacking)}")
+    lack = await what_lacks(connection, role)
+    if lack is not None:
+        raise SchemaUnfit(lack)
 
 
 async def require_utf8(connection: Connection) -> None:
@@ -146,6 +153,23 @@ async def pending(connection: Connection) -> tuple[str, ...]:
     return tuple(name for name in NEEDED if name not in applied)
 
 
+async def what_lacks(connection: Connection, role: WorkerRole) -> str | None:
+    """Tell which rights of a worker the connection's user lacks, and how it gets them; ``None`` if it has all."""
+    user = await connection.fetchval("SELECT current_user")
+    lacking = await lacking_rights(connection, user, role)
+    if not lacking:
+        return None
+    joining = await to_join(connection, user, role)
+    return f"{user} lacks {', '.join(lacking)}. {role.to_grant(lacking)}" if joining is None else joining
+
+
+async def to_join(connection: Connection, user: str, role: WorkerRole) -> str | None:
+    """Tell how a user becomes a member of the worker's role; ``None`` if it is one."""
+    row = await connection.fetchrow(statement("membership"), user, role.name)
+    assert row is not None, "it says so, whatever there is"
+    return None if row["is_member"] else role.to_let_in(user, is_there=row["is_there"])
+
+
 async def lacking_rights(connection: Connection, user: str, role: WorkerRole) -> list[str]:
     """List the rights of a worker that a user lacks, as ``RIGHT on table``. The schema must be of this version."""
     rows = await connection.fetch(statement("lacking_rights"), user, *_needed(role))
@@ -154,7 +178,7 @@ async def lacking_rights(connection: Connection, user: str, role: WorkerRole) ->
 
 async def surplus_rights(connection: Connection, user: str, role: WorkerRole) -> list[str]:
     """List what a user may do and a worker need not, the gravest first. The schema must be of this version."""
-    rows = await connection.fetch(statement("surplus_rights"), user, *_needed(role))
+    rows = await connection.fetch(statement("surplus_rights"), user, *_needed(role), role.name)
     return [row["surplus"] for row in rows]
 
 

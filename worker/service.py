@@ -277,11 +277,11 @@ class _Start:
         Raises ``SettingsError`` if it does not let the worker in.
         """
 
-        reveals = self._settings.reveal_verification_code
+        role = WorkerRole(self._settings.postgres.role, self._settings.reveal_verification_code)
 
         async def look() -> None:
             async with database.connection() as connection:
-                await require_schema(connection, WorkerRole(reveals_verification_codes=reveals))
+                await require_schema(connection, role)
 
         try:
             await self._until_there(look, "postgres")

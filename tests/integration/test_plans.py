@@ -376,6 +376,7 @@ def test_no_statement_of_the_journey_is_left_out() -> None:
         "lacking_rights",
         "surplus_rights",
         "worker_rights",
+        "membership",
         "mend_lane",
         "attempts_f",
         *looking_back,

@@ -23,7 +23,7 @@ def migrate(
         waiting = run_to_end(pending(owner))
         show({"pending": waiting}, [f"pending: {name}" for name in waiting] or [UP_TO_DATE], as_json=json)
         raise typer.Exit(FAILED if waiting else 0)
-    role = WorkerRole(reveals_verification_codes=settings.reveal_verification_code)
+    role = WorkerRole(settings.postgres.role, settings.reveal_verification_code)
     applied = run_to_end(apply_migrations(owner, postgres.dsn.get_secret_value(), role=role))
     show({"applied": applied}, [f"applied: {name}" for name in applied] or [UP_TO_DATE], as_json=json)
 

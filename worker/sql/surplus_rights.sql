@@ -1,5 +1,5 @@
 -- What a user ($1) may do beyond what a worker needs: privileges on tables ($2, $3), on columns of tables ($4, $5, $6),
--- functions to call ($7), and to connect. Whatever belongs to an extension is not looked at.
+-- functions to call ($7), to be a member of the worker's role ($8), and to connect. Whatever belongs to an extension is not looked at.
 WITH outside AS (
     SELECT n.oid FROM pg_namespace AS n
     WHERE n.nspname <> 'information_schema' AND NOT starts_with(n.nspname, 'pg_')
@@ -23,7 +23,7 @@ SELECT attribute AS surplus, 0 AS rank FROM (
 UNION ALL
 SELECT format('the rights of %I', other.rolname), 1
 FROM pg_roles AS other, pg_roles AS mine
-WHERE mine.rolname = $1 AND NOT mine.rolsuper AND other.rolname NOT IN ($1, 'effective_worker')
+WHERE mine.rolname = $1 AND NOT mine.rolsuper AND other.rolname NOT IN ($1, $8)
     AND pg_has_role(mine.oid, other.oid, 'MEMBER')
 UNION ALL
 SELECT privilege || ' on the database', 2 FROM unnest('{CREATE,TEMPORARY}'::text[]) AS p (privilege)
