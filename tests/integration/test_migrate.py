@@ -202,7 +202,7 @@ GRANT UPDATE (owner, owned_since, first_offset, next_offset, chain_sequence, cha
 async def test_what_an_earlier_release_has_granted_and_nobody_needs_any_more_is_taken(
     empty: str, migrated_before: Callable[[str], Awaitable[None]]
 ) -> None:
-    await migrated_before("0014_retention_by_function")
+    await migrated_before("0015_retention_by_function")
     async with owner_connection(empty) as connection:
         await connection.execute(THEN)
 

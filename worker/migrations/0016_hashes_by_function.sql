@@ -1,5 +1,5 @@
 -- hashes of pass codes are told of the identifiers that are asked for, a few at a time
--- depends: 0014_retention_by_function
+-- depends: 0015_retention_by_function
 
 -- migrate: apply
 

@@ -1,5 +1,5 @@
 -- records are removed by a function that refuses what is not due
--- depends: 0012_nothing_of_public
+-- depends: 0014_erasures
 
 -- migrate: apply
 
