@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Literal
 
 import asyncpg
@@ -11,12 +12,12 @@ from aiokafka.errors import for_code
 
 from worker.database import Database
 from worker.descriptors import partitions_within, raise_limit
-from worker.errors import MORE_DESCRIPTORS, WorkerError
+from worker.errors import MORE_DESCRIPTORS, Unfit, WorkerError
 from worker.mark import MarkForbidden, group_of, may_mark
-from worker.migrate import owner_connection
+from worker.migrate import owner_connection, user_of
 from worker.publish import Place, transactional_id
 from worker.rights import lacking, needed
-from worker.schema import lacking_rights, require_utf8, require_version, surplus_rights
+from worker.schema import WorkerRole, require_utf8, require_version, surplus_rights, what_lacks
 from worker.settings import Settings
 from worker.topics import ConfigsForbidden, TopicPlan, admin_client, check_topics
 
@@ -47,7 +48,11 @@ async def check(settings: Settings) -> tuple[Check, ...]:
     checks = [Check("settings", "ok", "complete and free of contradictions")]
     checks += await _kafka(settings)
     dsn = settings.postgres.dsn.get_secret_value()
-    for name, look in (("database", _database), ("sessions", _sessions), ("schema", _schema), ("grants", _grants)):
+    role = WorkerRole(settings.postgres.role, settings.reveal_verification_code)
+    for name, look in (
+        *(("database", _database), ("sessions", _sessions), ("schema", _schema)),
+        ("grants", partial(_grants, role)),
+    ):
         checks.append(await _tried(name, look, dsn))
     checks.append(_login_keys(settings))
     checks.append(_transit(settings))
@@ -224,23 +229,30 @@ async def _schema(dsn: str) -> Check:
     return Check("schema", "ok", "up to date")
 
 
-async def _grants(dsn: str) -> Check:
+async def _grants(role: WorkerRole, dsn: str) -> Check:
+    try:
+        return await _grants_of(role, dsn)
+    except Unfit as error:
+        if not isinstance(error.__cause__, asyncpg.InsufficientPrivilegeError):
+            raise
+        what = "not let into the database, which effective-worker migrate lets the worker's role into"
+        return Check("grants", "failed", f"{what}; {role.to_let_in(user_of(dsn))}")
+
+
+async def _grants_of(role: WorkerRole, dsn: str) -> Check:
     async with owner_connection(dsn) as connection:
         user = await connection.fetchval("SELECT current_user")
         try:
-            lacking, surplus = await lacking_rights(connection, user), await surplus_rights(connection, user)
-        except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError):
+            lack = await what_lacks(connection, role)
+            surplus = await surplus_rights(connection, user, role)
+        except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.UndefinedFunctionError):
             return Check("grants", "failed", "not looked at: the schema is not there, or is not up to date")
-    if lacking:
-        what = ", ".join(lacking)
-        return Check("grants", "failed", f"{user} lacks {what}; grant them with: effective-worker migrate")
+    if lack is not None:
+        return Check("grants", "failed", lack)
     if surplus:
         more = f" and {len(surplus) - _NAMED} more" if len(surplus) > _NAMED else ""
         what = f"{user} has what a worker does not need: {', '.join(surplus[:_NAMED])}{more}"
-        way = (
-            "take it away, with effective-worker migrate if it is of PUBLIC, or give WORKER_POSTGRES__DSN another role"
-        )
-        return Check("grants", "warning", f"{what}; {way}")
+        return Check("grants", "warning", f"{what}; {role.to_take(surplus)}")
     return Check("grants", "ok", f"{user} may do what a worker needs, and no more")
 
 

@@ -1,12 +1,12 @@
 """Load and lock the access tokens that a batch names, and present to each command the one that it may decide upon."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from schemas.codes import StatusCode
 from schemas.states import LifeCycleState
-from worker.credentials import PassCodeCheck
+from worker.credentials import PassCodeCheck, hashes_of
 from worker.database import Connection
 from worker.errors import BatchOvertaken
 from worker.model import Caller, Command, LockedToken, Presented, Refused, TokenKey, request_digest
@@ -23,23 +23,31 @@ class Locked:
     by_key: Mapping[TokenKey, LockedToken]
     by_code: Mapping[tuple[str, str], LockedToken]
     by_identifier: Mapping[tuple[str, str], LockedToken]
+    hashes: Mapping[tuple[str, str], str | None] = field(repr=False)
+    """The hash of the pass code, as it is under the lock, of each identifier whose pass code was compared."""
 
 
 async def load(
-    connection: Connection, commands: Sequence[Command | Refused], callers: Sequence[Caller | Refused]
+    connection: Connection,
+    commands: Sequence[Command | Refused],
+    callers: Sequence[Caller | Refused],
+    checks: Sequence[PassCodeCheck | None],
 ) -> Locked:
     """Lock every access token that an authorised command names, for the rest of the transaction."""
     codes: dict[tuple[str, str], None] = {}
     identifiers: dict[tuple[str, str], None] = {}
-    for command, caller in zip(commands, callers, strict=True):
+    compared: dict[tuple[str, str], None] = {}
+    for command, caller, check in zip(commands, callers, checks, strict=True):
         if isinstance(command, Refused) or isinstance(caller, Refused):
             continue
         if command.authentication_code is not None:
             codes[caller.organisation, command.authentication_code] = None
         elif command.identifier is not None:
             identifiers[caller.organisation, command.identifier] = None
+            if check is not None:
+                compared[caller.organisation, command.identifier] = None
     if not codes and not identifiers:
-        return Locked({}, {}, {})
+        return Locked({}, {}, {}, {})
     rows = await connection.fetch(
         statement("load"),
         [organisation for organisation, _ in codes],
@@ -48,13 +56,16 @@ async def load(
         [identifier for _, identifier in identifiers],
     )
     tokens = [
-        LockedToken(TokenKey(organisation, token), LifeCycleState(state), version, account, code, identifier, pass_code)
-        for organisation, token, state, version, account, code, identifier, pass_code in rows
+        LockedToken(TokenKey(organisation, token), LifeCycleState(state), version, account, code, identifier)
+        for organisation, token, state, version, account, code, identifier in rows
     ]
+    # Of right and wrong pass codes and unknown identifiers alike: what is asked for costs time, which tells.
+    hashes = await hashes_of(connection, [*compared]) if compared else []
     return Locked(
         {token.key: token for token in tokens},
         {(t.key.organisation, t.authentication_code): t for t in tokens if t.authentication_code is not None},
         {(t.key.organisation, t.identifier): t for t in tokens if t.identifier is not None},
+        dict(zip(compared, hashes, strict=True)),
     )
 
 
@@ -78,7 +89,7 @@ def present(
         token = _visible(locked.by_identifier.get((caller.organisation, name)), caller)
         if token is None or not check.right:
             return Refused(StatusCode.INVALID_CREDENTIALS, "identifier and pass_code do not go together")
-        if check.pass_code_hash != token.pass_code_hash:
+        if check.pass_code_hash != locked.hashes.get((caller.organisation, name)):
             raise BatchOvertaken
     return Presented(command_id, request_digest(kind, name, command.fields), command.fields, caller, token.key)
 

@@ -19,17 +19,28 @@ from pogo_core.util import sql as pogo_sql
 from worker.database import CONNECT_SECONDS, SERVER_SETTINGS
 from worker.dsn import read_dsn
 from worker.errors import POSTGRES_ERRORS, WorkerError, from_postgres
-from worker.schema import MIGRATIONS, NAME, lacking_rights, require_utf8, surplus_rights
+from worker.schema import (
+    DEFAULT_ROLE,
+    MIGRATIONS,
+    NAME,
+    WorkerRole,
+    give_rights,
+    lacking_rights,
+    quoted,
+    require_utf8,
+    surplus_rights,
+    to_join,
+)
 from worker.schema import pending as pending_of
 from worker.sql import statement
 
-WORKER_ROLE: Final = "effective_worker"
 RENEWS_RULE: Final = "0002_imported_anew"
 LOCK_TIMEOUT: Final = "500ms"
 """Less than a lane waits for a lock: all lanes stand behind a migration that waits."""
 LOCK_PAUSE_SECONDS: Final = 5.0
 LOCK_TRIES: Final = 120
 ALONE_SECONDS: Final = 0.1
+_IS_ROLE: Final = "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)"
 _OF_EVERY_SESSION: Final = ("application_name", "timezone", "search_path", "default_transaction_isolation")
 # Any number does, as long as every release takes the same one.
 _LOCK_KEY: Final = 0x0EFF_EC71_7E00
@@ -44,8 +55,12 @@ class MigrationError(WorkerError):
     """A migration or the grant of the worker's role failed; the text says what to do."""
 
 
-async def apply_migrations(owner_dsn: str, worker_dsn: str | None = None) -> tuple[str, ...]:
-    """Apply what is pending and let the user of ``worker_dsn`` work. Returns the names applied, oldest first.
+async def apply_migrations(
+    owner_dsn: str, worker_dsn: str | None = None, *, role: WorkerRole = DEFAULT_ROLE
+) -> tuple[str, ...]:
+    """Apply what is pending, give ``role`` its rights, and let the user of ``worker_dsn`` work as a member of it.
+
+    Returns the names applied, oldest first.
 
     Safe to run twice or by several at once: the others wait for the first, and no lane waits. Raises
     ``MigrationError``, ``SchemaUnfit`` and ``DependencyAway``.
@@ -53,14 +68,20 @@ async def apply_migrations(owner_dsn: str, worker_dsn: str | None = None) -> tup
     async with owner_connection(owner_dsn) as connection:
         await _alone(connection)
         await require_utf8(connection)
+        await _make_role(connection, role)
         before = await pending_of(connection)
         if before:
             await _apply_patiently(connection)
-        if before or await lacking_rights(connection, WORKER_ROLE) or await surplus_rights(connection, WORKER_ROLE):
-            await connection.execute(statement("worker_rights"))
+        if before or await _unlike(connection, role):
+            await give_rights(connection, role)
         if worker_dsn is not None:
-            await _let_work(connection, user_of(worker_dsn))
+            await _let_work(connection, user_of(worker_dsn), role)
         return before
+
+
+async def _unlike(connection: asyncpg.Connection, role: WorkerRole) -> bool:
+    """True if the role's rights are not those of a worker."""
+    return bool(await lacking_rights(connection, role.name, role) or await surplus_rights(connection, role.name, role))
 
 
 async def _apply_patiently(connection: asyncpg.Connection) -> None:
@@ -132,28 +153,48 @@ async def pending(owner_dsn: str) -> tuple[str, ...]:
 def _cause(error: BaseException) -> str:
     cause = error.__cause__
     if isinstance(cause, asyncpg.InsufficientPrivilegeError):
-        return f"{cause}; the owner needs the rights to create tables and roles (CREATEROLE)"
+        return f"{cause}; the owner must own the database, and what is in it"
     return str(cause or error)
 
 
-async def _let_work(connection: asyncpg.Connection, user: str) -> None:
+async def _make_role(connection: asyncpg.Connection, role: WorkerRole) -> None:
+    """Create the worker's role unless it is there. Raises ``MigrationError`` if the owner may not.
+
+    Roles belong to the whole server: the migration of another database may be making it at this very moment.
+    """
+    if await connection.fetchval(_IS_ROLE, role.name):
+        return
+    create = f"CREATE ROLE {quoted(role.name)} NOLOGIN"
+    try:
+        await connection.execute(create)
+    except (asyncpg.DuplicateObjectError, asyncpg.UniqueViolationError):
+        return
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise MigrationError(
+            f"the owner may not make the role of workers; let an administrator say: {create}; (README has all three of"
+            " the roles, WORKER_POSTGRES__ROLE is its name)"
+        ) from error
+
+
+async def _let_work(connection: asyncpg.Connection, user: str, role: WorkerRole) -> None:
     """Make ``user`` a member of the worker's role. The owner and superusers may do everything already."""
     if await connection.fetchval("SELECT current_user") == user:
         return
-    quoted = '"' + user.replace('"', '""') + '"'
-    if not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", user):
+    group, member = quoted(role.name), quoted(user)
+    if not await connection.fetchval(_IS_ROLE, user):
         raise MigrationError(
-            f"the user {quoted} of WORKER_POSTGRES__DSN does not exist; create it and migrate again: "
-            f"CREATE ROLE {quoted} LOGIN PASSWORD '...' IN ROLE {WORKER_ROLE};"
+            f"the user {member} of WORKER_POSTGRES__DSN does not exist; create it and migrate again: "
+            f"CREATE ROLE {member} LOGIN PASSWORD '...' IN ROLE {group};"
         )
-    if await connection.fetchval("SELECT pg_has_role($1::name, $2::name, 'MEMBER')", user, WORKER_ROLE):
+    joining = await to_join(connection, user, role)
+    if joining is None:
         return
     try:
-        await connection.execute(f"GRANT {WORKER_ROLE} TO {quoted}")
+        await connection.execute(f"GRANT {group} TO {member}")
     except asyncpg.InsufficientPrivilegeError as error:
         raise MigrationError(
-            f"the owner may not make {quoted} a member of {WORKER_ROLE}; let an administrator say: "
-            f"GRANT {WORKER_ROLE} TO {quoted};"
+            f"the owner may not grant it: {joining} Or, if that role is another installation's, set"
+            " WORKER_POSTGRES__ROLE to a name of its own"
         ) from error
 
 

@@ -237,7 +237,7 @@ class TokenKey(Value, frozen=True):
 class LockedToken(Value, frozen=True):
     """The part of an access token that a decision looks at, locked in the batch's transaction."""
 
-    hidden = frozenset({"authentication_code", "identifier", "pass_code_hash"})
+    hidden = frozenset({"authentication_code", "identifier"})
 
     key: TokenKey
     state: LifeCycleState
@@ -245,7 +245,6 @@ class LockedToken(Value, frozen=True):
     account: str | None
     authentication_code: str | None
     identifier: str | None
-    pass_code_hash: str | None
 
 
 # --- presented and decided --------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from schemas.codes import StatusCode
 from worker.apply import Chain, apply, chained, head
 from worker.attempts import Attempts, Counted
 from worker.authorise import Logins, Standing, authorise
-from worker.credentials import PassCodeCheck, PassCodes, look_up, question
+from worker.credentials import COMPARED, PassCodeCheck, PassCodes, look_up, question
 from worker.database import Connection, Database, rolled_back
 from worker.decide import State, decide, doubtful, rehearse, rounds
 from worker.decode import decode, unquoted
@@ -71,9 +71,6 @@ UNSHOWN: Final = "the access token that this command has set effective cannot be
 OVERTAKEN_TIMES: Final = 5
 SLOW_TIMES: Final = 3
 """How often a lone command may run into the statement timeout before it is given up."""
-
-COMPARED: Final = 16
-"""Pass codes of one batch: a tenth of a second, and another lane's turn comes as soon."""
 
 T = TypeVar("T")
 
@@ -306,7 +303,7 @@ class Pipeline:
         ids = [_command_id(item, standing) for item, standing in zip(items, standings, strict=True)]
         requests = [item.request for item in items]
         callers = [standing.caller for standing in standings]
-        locked = await load(transaction, requests, callers)
+        locked = await load(transaction, requests, callers, verified.checks)
         asked = [_present(*each, locked=locked) for each in zip(requests, callers, ids, verified.checks, strict=True)]
         # Only after the access tokens are locked is it known what other lanes have counted of their identifiers.
         tried = self._attempts.tried(requests, callers)

@@ -19,9 +19,9 @@ _MARK = " -- fields: "
 
 
 @lru_cache(maxsize=256)
-def projection(fields: int) -> str:
-    """The statement that reads these members and no others."""
-    names = set(field_names(fields))
+def projection(fields: int, *, reveal_verification_code: bool) -> str:
+    """The statement that reads these members and no others, and the verification code only where it is revealed."""
+    names = set(field_names(fields)) - (set() if reveal_verification_code else {"verification_code"})
     kept = []
     for line in statement("project").splitlines():
         text, mark, wanted = line.partition(_MARK)
@@ -41,7 +41,8 @@ async def project(
     union = 0
     for _, fields in pairs:
         union |= fields
-    rows = await connection.fetch(projection(union), [key.organisation for key in keys], [key.token for key in keys])
+    text = projection(union, reveal_verification_code=reveal_verification_code)
+    rows = await connection.fetch(text, [key.organisation for key in keys], [key.token for key in keys])
     accounts = await _accounts(connection, rows)
     by_key = {TokenKey(row["organisation"], row["id"]): row for row in rows}
     return {
@@ -82,12 +83,13 @@ def _account(row: Row) -> dict[str, Any]:
 
 
 def _members(row: Row, fields: int, accounts: Accounts, reveal_verification_code: bool) -> dict[str, Any]:
-    members = {}
+    members: dict[str, Any] = {}
     for name in field_names(fields):
         build = _NESTED.get(name)
-        members[name] = row[name] if build is None else build(row, accounts)
-    if "verification_code" in members and not reveal_verification_code:
-        members["verification_code"] = None
+        if name == "verification_code" and not reveal_verification_code:
+            members[name] = None
+        else:
+            members[name] = row[name] if build is None else build(row, accounts)
     return members
 
 

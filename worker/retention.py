@@ -30,9 +30,6 @@ INTERVAL_SECONDS: Final = 600.0
 CLOCKS_SECONDS: Final = 60.0
 """The most that the worker's clock and Postgres's may lie apart: beyond, one is wrong, and nobody knows which."""
 
-# Any number does, as long as every release takes the same one.
-_LOCK_KEY: Final = 0x0E77
-
 log = structlog.get_logger(__name__)
 
 
@@ -134,7 +131,7 @@ class Retention:
     async def _step(self, lane: int, since: int, records: int) -> tuple[int, int]:
         """Remove a step's worth. Returns how many were removed, and from where to go on."""
         async with self._database.transaction() as transaction:
-            row = await transaction.fetchrow(statement("retire_records"), lane, self._age, records, since, _LOCK_KEY)
+            row = await transaction.fetchrow(statement("retire_records"), lane, self._age, records, since)
         assert row is not None, "it counts, whatever there is"
         self._passed_over = self._passed_over or not row["turn"]
         return (0, since) if row["last"] is None else (row["records"], row["last"])

@@ -40,7 +40,7 @@ from worker.pulse import Pulse
 from worker.replies import Replies
 from worker.result import Post
 from worker.retention import Retention
-from worker.schema import require_schema
+from worker.schema import WorkerRole, require_schema
 from worker.settings import PREFIX, Settings, SettingsError
 from worker.stamps import Stamps
 from worker.supervisor import Membership, Supervisor
@@ -279,9 +279,11 @@ class _Start:
         Raises ``SettingsError`` if it does not let the worker in.
         """
 
+        role = WorkerRole(self._settings.postgres.role, self._settings.reveal_verification_code)
+
         async def look() -> None:
             async with database.connection() as connection:
-                await require_schema(connection)
+                await require_schema(connection, role)
 
         try:
             await self._until_there(look, "postgres")

@@ -62,6 +62,13 @@ def _dsn(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _role(name: str) -> str:
+    # Of "public" and "none" Postgres makes something else even in quotes, and of a longer name a shorter one.
+    if not 1 <= len(name.encode()) <= 63 or name in {"public", "none"} or name.startswith("pg_"):
+        raise ValueError("not a name for a role: 1 to 63 bytes, not public or none, and not beginning with pg_")
+    return name
+
+
 def _readable(path: str) -> str:
     try:
         with Path(path).open("rb"):
@@ -169,14 +176,17 @@ class TopicSettings(_Section):
 
 
 class PostgresSettings(_Section):
-    """``dsn`` is the worker's own role; ``owner`` is the schema's, for ``migrate`` and ``import``.
+    """``dsn`` is the worker's own login; ``owner`` is the schema's, for ``migrate`` and ``import``.
 
+    ``role`` is what the worker's login is a member of, and is granted what a worker needs: a role belongs to the whole
+    server, so each installation there has one of its own.
     ``connections`` are those of all lanes of a worker together: a lane waits for one longer than it would take a
     database with more of them to be slower.
     """
 
     dsn: Dsn = SecretStr("postgresql://localhost/effective")
     owner_dsn: Dsn | None = None
+    role: Annotated[str, AfterValidator(_role)] = "effective_worker"
     connections: Annotated[int, Field(ge=1, le=1000)] = 10
 
     @property

@@ -116,9 +116,34 @@ async def test_a_right_that_is_lacking_is_named(settings: Settings, database: Da
     async with owner_connection(database.owner_dsn) as connection:
         await connection.execute("REVOKE INSERT ON transition FROM effective_worker")
         await connection.execute("REVOKE UPDATE (version) ON access_token FROM effective_worker")
+        await connection.execute("REVOKE EXECUTE ON FUNCTION pass_code_hashes FROM effective_worker")
     line = (await checked(settings))["grants"]
     assert line.state == "failed"
-    assert "INSERT on transition, UPDATE on access_token.version" in line.detail
+    assert (
+        "INSERT on transition, UPDATE on access_token.version, EXECUTE on pass_code_hashes(text[],text[])."
+        " Grant them with: effective-worker migrate"
+    ) in line.detail
+
+
+async def test_where_verification_codes_are_revealed_and_may_not_be_read_the_grant_is_named(
+    settings: Settings, database: DatabaseUnderTest
+) -> None:
+    revealing = settings.model_copy(update={"reveal_verification_code": True})
+    line = (await checked(revealing))["grants"]
+    grant = 'GRANT SELECT (verification_code) ON access_token TO "effective_worker";'
+    assert (line.state, line.detail.endswith(f"WORKER_REVEAL_VERIFICATION_CODE=true as here; it says: {grant}")) == (
+        *("failed", True),
+    )
+
+    async with owner_connection(database.owner_dsn) as connection:
+        await connection.execute(grant)
+
+    assert (await checked(revealing))["grants"].state == "ok"
+    line = (await checked(settings))["grants"]
+    revoke = 'REVOKE SELECT (verification_code) ON access_token FROM "effective_worker";'
+    assert (line.state, line.detail.endswith(f"WORKER_REVEAL_VERIFICATION_CODE is not true: {revoke}")) == (
+        *("warning", True),
+    )
 
 
 async def test_working_as_the_owner_is_a_warning(settings: Settings, database: DatabaseUnderTest) -> None:

@@ -165,6 +165,43 @@ async def triggers_switched_off(forger: Forger) -> None:
     await forger.connection.execute("SET session_replication_role = replica")
 
 
+async def a_record_removed(forger: Forger) -> None:
+    await forger.connection.execute("DELETE FROM command_record WHERE version IS NOT NULL")
+
+
+async def records_of_today_retired(forger: Forger) -> None:
+    await all_retired(forger, "1 hour")
+
+
+async def records_retired_by_a_calendar_of_its_own(forger: Forger) -> None:
+    """By comparison the interval is of one day: a month counts as thirty. Most years ago it was another one."""
+    await all_retired(forger, "-12 months 361 days")
+
+
+async def hashes_read(forger: Forger) -> None:
+    await forger.connection.fetch("SELECT pass_code_hash FROM access_token")
+
+
+async def hashes_of_all_asked_for(forger: Forger) -> None:
+    await forger.connection.fetch(
+        "SELECT pass_code_hashes(array_agg(organisation), array_agg(identifier))"
+        " FROM access_token, generate_series(1, 5)"
+    )
+
+
+async def verification_codes_read(forger: Forger) -> None:
+    await forger.connection.fetch("SELECT verification_code FROM access_token")
+
+
+async def all_retired(forger: Forger, age: str) -> None:
+    """Say that the lane is settled, as its owner may, and then that its records are due."""
+    await forger.connection.execute("UPDATE lane SET first_offset = next_offset WHERE cluster <> ''")
+    removed = await forger.connection.fetchval(
+        f"SELECT sum(removed.records) FROM lane, retire_records(lane.id, '{age}', 1000, 0) AS removed"
+    )
+    assert removed == 0
+
+
 async def an_access_token_set_back(forger: Forger) -> None:
     await forger.connection.execute("UPDATE access_token SET life_cycle_state = 'NOT_EFFECTIVE'")
 
@@ -174,6 +211,8 @@ REFUSED: Final = [
     *(without_the_place_of_a_command, back_dated_in_a_lane_of_its_own, with_a_gap_before_it, of_two_moments),
     another_lane_of_imports,
     *(the_head_of_imports, a_history_rewritten, a_history_cut_off, triggers_switched_off, an_access_token_set_back),
+    *(a_record_removed, records_of_today_retired, records_retired_by_a_calendar_of_its_own),
+    *(hashes_read, hashes_of_all_asked_for, verification_codes_read),
 ]
 
 
@@ -229,10 +268,6 @@ async def somebody_else_blamed(forger: Forger) -> None:
     )
 
 
-async def a_record_removed(forger: Forger) -> None:
-    await forger.connection.execute("DELETE FROM command_record WHERE version IS NOT NULL")
-
-
 async def a_chain_begun_anew(forger: Forger) -> None:
     await forger.connection.execute(
         "UPDATE lane SET chain_sequence = 0, chain_hash = $1 WHERE cluster <> ''", bytes(32)
@@ -246,7 +281,6 @@ FOUND: Final = [
     (all_with_the_record_of_another, {Kind.UNRECORDED}),
     (a_state_alone, {Kind.STATE}),
     (somebody_else_blamed, {Kind.SIGNED}),
-    (a_record_removed, {Kind.UNRECORDED}),
     (a_chain_begun_anew, {Kind.HEAD}),
 ]
 

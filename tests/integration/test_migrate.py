@@ -19,7 +19,7 @@ from worker.dsn import DsnUnusable
 from worker.embedded.postgres import Login, make_database, make_login
 from worker.errors import DependencyAway
 from worker.migrate import RENEWS_RULE, MigrationError, apply_migrations, owner_connection, pending, user_of
-from worker.schema import MIGRATIONS
+from worker.schema import DEFAULT_ROLE, MIGRATIONS, WorkerRole, lacking_rights, surplus_rights
 from worker.schema import NEEDED as ALL
 
 
@@ -114,8 +114,9 @@ async def connected(dsn: str, **settings: str) -> AsyncIterator[asyncpg.Connecti
         await connection.close()
 
 
-RIGHTS_THEN = {"worker_rights": "GRANT SELECT ON _pogo_migration, _pogo_version TO effective_worker"}
-"""All that an earlier release granted after its migrations, which grant the rest."""
+async def rights_then(connection: asyncpg.Connection, role: WorkerRole) -> None:
+    """Grant all that an earlier release granted after its migrations, which grant the rest."""
+    await connection.execute(f"GRANT SELECT ON _pogo_migration, _pogo_version TO {role.name}")
 
 
 @pytest.fixture
@@ -127,7 +128,7 @@ def migrated_before(empty: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             shutil.copy(MIGRATIONS / f"{earlier}.sql", tmp_path)
         with monkeypatch.context() as release:
             release.setattr("worker.migrate.MIGRATIONS", tmp_path)
-            release.setattr("worker.migrate.statement", RIGHTS_THEN.get)
+            release.setattr("worker.migrate.give_rights", rights_then)
             await apply_migrations(empty)
 
     monkeypatch.setattr("worker.migrate.LOCK_PAUSE_SECONDS", 0.2)
@@ -182,6 +183,35 @@ async def test_a_lock_that_is_never_there_is_given_up_with_a_word_on_who_may_hol
     assert await apply_migrations(empty) == ALL[ALL.index(name) :]
 
 
+THEN: Final = """
+GRANT USAGE ON SCHEMA public TO effective_worker;
+GRANT SELECT ON organisation, unit, app_user, revoked_login, contact, accounts_receivable, rewards_participant,
+    classification, access_token, lane, transition, command_record, command_loss, attempt TO effective_worker;
+GRANT INSERT ON transition, command_record, command_loss, lane TO effective_worker;
+GRANT UPDATE (settled) ON command_loss TO effective_worker;
+GRANT INSERT, DELETE, UPDATE (failed, forgiven, last_at) ON attempt TO effective_worker;
+GRANT DELETE ON command_record TO effective_worker;
+GRANT UPDATE (life_cycle_state, version, updated_date, updated_by_user, updated_by_unit) ON access_token
+    TO effective_worker;
+GRANT UPDATE (owner, owned_since, first_offset, next_offset, chain_sequence, chain_hash, ordered_offset, topic_id,
+    last_offset, last_timestamp, blocked, blocked_since) ON lane TO effective_worker;
+"""
+"""The rights of the worker's role before functions did a part of its work."""
+
+
+async def test_what_an_earlier_release_has_granted_and_nobody_needs_any_more_is_taken(
+    empty: str, migrated_before: Callable[[str], Awaitable[None]]
+) -> None:
+    await migrated_before("0015_retention_by_function")
+    async with owner_connection(empty) as connection:
+        await connection.execute(THEN)
+
+        await apply_migrations(empty)
+
+        assert await lacking_rights(connection, "effective_worker", DEFAULT_ROLE) == []
+        assert await surplus_rights(connection, "effective_worker", DEFAULT_ROLE) == []
+
+
 async def test_the_rule_of_0002_is_the_same_whichever_way_it_came(
     empty: str, migrated_before: Callable[[str], Awaitable[None]], database: DatabaseUnderTest
 ) -> None:
@@ -219,7 +249,7 @@ async def test_the_user_of_the_worker_may_work_and_no_more(
 
 
 async def test_a_user_that_does_not_exist_is_named_with_the_statement_that_makes_it(empty: str) -> None:
-    with pytest.raises(MigrationError, match=r'CREATE ROLE "no ""body" LOGIN PASSWORD .* IN ROLE effective_worker'):
+    with pytest.raises(MigrationError, match=r'CREATE ROLE "no ""body" LOGIN PASSWORD .* IN ROLE "effective_worker"'):
         await apply_migrations(empty, "postgresql://no%20%22body:canary@localhost/x")
     assert await pending(empty) == ()
 

@@ -45,15 +45,17 @@ from tests.logins import login_token
 from tests.pace import in_milliseconds
 from tests.providers.postgres import DatabaseUnderTest, until_waiting
 from worker import pipeline
-from worker.credentials import HASHER, PassCodeCheck, PassCodes, Question
-from worker.database import SERVER_SETTINGS
+from worker.credentials import HASHER, PassCodeCheck, PassCodes, Question, hashes_of
+from worker.database import SERVER_SETTINGS, Connection
 from worker.errors import DependencyAway, FuseBlown, LaneLost
 from worker.fuse import FAILURES, Fuse
 from worker.guard import Limits
+from worker.migrate import apply_migrations
 from worker.model import Answered, ReplyTo, TokenKey, command_key
 from worker.pipeline import GONE
 from worker.project import project
 from worker.replies import Replies
+from worker.schema import WorkerRole
 
 SEED: Final = Path(__file__).parents[1] / "seed"
 S = StatusCode
@@ -859,6 +861,27 @@ def new_hash(pass_code: str) -> str:
     return HASHER.hash(pass_code)
 
 
+async def test_only_where_pass_codes_were_compared_are_hashes_asked_for_under_the_lock(
+    j: Journey, lane: Partition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[tuple[str, str]]] = []
+
+    async def told(connection: Connection, named: Sequence[tuple[str, str]]) -> list[str | None]:
+        asked.append(list(named))
+        return await hashes_of(connection, named)
+
+    monkeypatch.setattr("worker.load.hashes_of", told)
+    elsewhere = by_identifier("nobody@example.com")
+
+    await lane.run(by_code(), by_code(EFFECTIVE_CODE))
+    await lane.run(by_identifier(login=login_token(user="reader")))
+    assert asked == []
+
+    # A wrong pass code and an unknown identifier cost what a right one costs.
+    await lane.run(by_identifier(), by_identifier(pass_code="wrong"), elsewhere)
+    assert asked == [[("ORG1", IDENTIFIER), ("ORG1", "nobody@example.com")]]
+
+
 async def test_a_pass_code_changed_after_it_was_compared_is_compared_again(database: DatabaseUnderTest) -> None:
     change = f"UPDATE access_token SET pass_code_hash = '{new_hash('new one')}' WHERE identifier = '{IDENTIFIER}'"
     meanwhile = Meanwhile(change, times=1)
@@ -1068,6 +1091,7 @@ async def test_the_verification_code_is_shown_only_where_a_setting_reveals_it(
     database: DatabaseUnderTest, reveal: bool, shown: str | None
 ) -> None:
     policy = replace(POLICY, reveal_verification_code=reveal)
+    await apply_migrations(database.owner_dsn, role=WorkerRole(reveals_verification_codes=reveal))
     async with journey(database.worker_dsn, database.owner_dsn, policy=policy) as j:
         await j.owner.execute("UPDATE access_token SET verification_code = '731904' WHERE id = $1", TOKEN_ID)
         lane = await j.lane()
@@ -1136,6 +1160,7 @@ async def test_each_access_token_is_shown_with_its_own_account_and_its_participa
 @given(masks=st.lists(st.integers(1, ALL_FIELDS), min_size=1, max_size=4))
 async def test_any_projection_is_that_subset_of_the_whole(j: Journey, masks: list[int]) -> None:
     keys = [TokenKey("ORG1", TOKEN_ID), TokenKey("ORG1", OTHER_TOKEN_ID), TokenKey("ORG2", "gone")]
+    await j.owner.execute("GRANT SELECT (verification_code) ON access_token TO effective_worker")
     async with j.database.connection() as connection:
         whole = await project(connection, [(key, ALL_FIELDS) for key in keys], reveal_verification_code=True)
         parts = await project(

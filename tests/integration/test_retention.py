@@ -6,7 +6,9 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+import asyncpg
 import pytest
+from annotated_types import Ge
 from structlog.testing import capture_logs
 
 from tests.journey import CARD_CODE, EFFECTIVE_CODE, Journey, Partition, by_code, codes
@@ -18,6 +20,7 @@ from worker.database import Database
 from worker.errors import StatementTimeout
 from worker.observe import Health, Metrics
 from worker.retention import Retention
+from worker.settings import Settings
 from worker.sql import statement
 
 
@@ -143,6 +146,17 @@ async def test_how_old_a_record_is_says_postgres_and_no_worker(j: Journey) -> No
     assert await offsets(j, lane) == [0, 1, 2]
 
 
+async def test_the_shortest_time_that_can_be_set_is_the_shortest_that_postgres_takes(j: Journey) -> None:
+    [least] = [rule.ge for rule in Settings.model_fields["record_retention_days"].metadata if isinstance(rule, Ge)]
+    shortest = timedelta(days=int(str(least)))
+    await lane_with_one_due(j)
+    async with j.database.connection() as connection:
+        for refused in (shortest - timedelta(seconds=1), timedelta(days=-1), None):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError, match="records are kept for a day at least"):
+                await connection.fetchval(statement("retire_records"), 1, refused, 10, 0)
+        assert await connection.fetchval(statement("retire_records"), 1, shortest, 10, 0) == 1
+
+
 @pytest.mark.parametrize("seconds", [31 * 24 * 60 * 60, 120, -120])
 async def test_a_worker_whose_clock_is_wrong_retires_nothing_and_says_so(j: Journey, seconds: float) -> None:
     lane = await lane_with_one_due(j)
@@ -176,7 +190,7 @@ async def test_no_two_workers_retire_records_of_one_lane_at_once_and_none_waits(
     await let_days_go_by(j, 31)
     transaction = j.owner.transaction()
     await transaction.start()
-    step = statement("retire_records"), lanes[0].hold.lane, timedelta(days=30), 500, 0, retention._LOCK_KEY
+    step = statement("retire_records"), lanes[0].hold.lane, timedelta(days=30), 500, 0
     assert await j.owner.fetchval(*step) == 1
 
     other = Retiring(j.database)
@@ -192,7 +206,7 @@ async def test_a_lane_that_was_left_to_a_step_under_way_is_looked_at_again_withi
     # A step that Postgres gave up holds its lock until it has ended there.
     transaction = j.owner.transaction()
     await transaction.start()
-    step = statement("retire_records"), lane.hold.lane, timedelta(days=30), 500, 0, retention._LOCK_KEY
+    step = statement("retire_records"), lane.hold.lane, timedelta(days=30), 500, 0
     assert await j.owner.fetchval(*step) == 1
     stop, retiring = asyncio.Event(), Retiring(j.database).retention
     running = asyncio.ensure_future(retiring.run(stop))

@@ -13,7 +13,7 @@ from worker.database import Database
 from worker.embedded.postgres import Login, make_login
 from worker.errors import Unfit
 from worker.migrate import apply_migrations, owner_connection
-from worker.schema import SchemaUnfit, lacking_rights, require_schema, surplus_rights
+from worker.schema import DEFAULT_ROLE, SchemaUnfit, WorkerRole, lacking_rights, require_schema, surplus_rights
 
 
 @pytest.fixture
@@ -22,12 +22,12 @@ async def owner(database: DatabaseUnderTest) -> AsyncIterator[asyncpg.Connection
         yield connection
 
 
-async def look(database: DatabaseUnderTest) -> None:
+async def look(database: DatabaseUnderTest, role: WorkerRole = DEFAULT_ROLE) -> None:
     """As a worker does at its start."""
     opened = await Database.open(database.worker_dsn, connections=1)
     try:
         async with opened.connection() as connection:
-            await require_schema(connection)
+            await require_schema(connection, role)
     finally:
         await opened.close()
 
@@ -53,6 +53,10 @@ async def test_its_own_schema_is_fit(database: DatabaseUnderTest) -> None:
             "worker_login lacks INSERT on transition. Grant them with: effective-worker migrate",
         ),
         (
+            "REVOKE EXECUTE ON FUNCTION retire_records FROM effective_worker",
+            r"worker_login lacks EXECUTE on retire_records\(integer,interval,integer,bigint\)",
+        ),
+        (
             "REVOKE UPDATE (updated_by_unit) ON access_token FROM effective_worker",
             "lacks UPDATE on access_token.updated_by_unit",
         ),
@@ -65,6 +69,22 @@ async def test_another_one_is_refused_with_the_way_out(
 
     with pytest.raises(SchemaUnfit, match=said):
         await look(database)
+
+
+async def test_verification_codes_are_granted_where_they_are_revealed_and_nowhere_else(
+    database: DatabaseUnderTest, owner: asyncpg.Connection
+) -> None:
+    revealing = WorkerRole(reveals_verification_codes=True)
+    with pytest.raises(SchemaUnfit, match=r"lacks SELECT on access_token\.verification_code\. .*CODE=true"):
+        await look(database, revealing)
+
+    await apply_migrations(database.owner_dsn, role=revealing)
+    await look(database, revealing)
+    assert await surplus_rights(owner, "effective_worker", revealing) == []
+
+    await apply_migrations(database.owner_dsn)
+    assert await surplus_rights(owner, "effective_worker", DEFAULT_ROLE) == []
+    assert await lacking_rights(owner, "effective_worker", revealing) == ["SELECT on access_token.verification_code"]
 
 
 async def test_who_may_not_even_ask_which_schema_it_is_hears_of_the_right(
@@ -91,18 +111,22 @@ async def test_a_database_that_is_not_utf_8_is_refused(database: DatabaseUnderTe
 
 async def test_migrate_grants_again_what_was_revoked(database: DatabaseUnderTest, owner: asyncpg.Connection) -> None:
     await owner.execute("REVOKE ALL ON ALL TABLES IN SCHEMA public FROM effective_worker")
-    assert await lacking_rights(owner, "effective_worker")
+    assert await lacking_rights(owner, "effective_worker", DEFAULT_ROLE)
 
     assert await apply_migrations(database.owner_dsn, database.worker_dsn) == ()
 
     await look(database)
-    assert await lacking_rights(owner, "effective_worker") == []
+    assert await lacking_rights(owner, "effective_worker", DEFAULT_ROLE) == []
 
 
 # --- rights too many --------------------------------------------------------------------------------------------------
 
 TOO_MUCH: Final = {
     "GRANT UPDATE ON transition TO {user}": "UPDATE on transition",
+    "GRANT DELETE ON command_record TO effective_worker": "DELETE on command_record",
+    "GRANT SELECT ON access_token TO {user}": "SELECT on access_token",
+    "GRANT SELECT (pass_code_hash) ON access_token TO {user}": "SELECT on access_token.pass_code_hash",
+    "GRANT SELECT (verification_code) ON access_token TO effective_worker": "SELECT on access_token.verification_code",
     "GRANT SELECT ON import_run TO {user}": "SELECT on import_run",
     "GRANT UPDATE (pass_code_hash) ON access_token TO {user}": "UPDATE on access_token.pass_code_hash",
     "GRANT INSERT (name) ON organisation TO effective_worker": "INSERT on organisation.name",
@@ -138,17 +162,17 @@ async def user(database: DatabaseUnderTest, owner: asyncpg.Connection) -> AsyncI
 async def test_whatever_is_granted_too_much_is_named(
     database: DatabaseUnderTest, owner: asyncpg.Connection, user: str, granted: str
 ) -> None:
-    assert await surplus_rights(owner, user) == []
+    assert await surplus_rights(owner, user, DEFAULT_ROLE) == []
 
     await owner.execute(granted.format(user=user, name=database.name))
 
-    assert await surplus_rights(owner, user) == [TOO_MUCH[granted]]
+    assert await surplus_rights(owner, user, DEFAULT_ROLE) == [TOO_MUCH[granted]]
 
 
 async def test_of_a_superuser_that_comes_first(owner: asyncpg.Connection, user: str) -> None:
     await owner.execute(f"ALTER ROLE {user} SUPERUSER")
 
-    first, *others = await surplus_rights(owner, user)
+    first, *others = await surplus_rights(owner, user, DEFAULT_ROLE)
 
     assert first == "SUPERUSER"
     assert "TRUNCATE on transition" in others
@@ -159,12 +183,12 @@ async def test_migrate_takes_from_public_what_a_copy_of_the_database_has_given_i
 ) -> None:
     await owner.execute(f"GRANT ALL ON DATABASE {database.name} TO PUBLIC")
     await owner.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
-    assert await surplus_rights(owner, "effective_worker") == [
+    assert await surplus_rights(owner, "effective_worker", DEFAULT_ROLE) == [
         *("CONNECT of PUBLIC to the database", "CREATE on the database", "TEMPORARY on the database"),
         "CREATE on schema public",
     ]
 
     assert await apply_migrations(database.owner_dsn, database.worker_dsn) == ()
 
-    assert await surplus_rights(owner, "effective_worker") == []
+    assert await surplus_rights(owner, "effective_worker", DEFAULT_ROLE) == []
     await look(database)

@@ -24,6 +24,7 @@ from tests.journey import (
 )
 from tests.providers.postgres import DatabaseUnderTest, until_waiting
 from worker.apply import apply
+from worker.credentials import COMPARED
 from worker.database import rolled_back
 from worker.errors import BatchOvertaken, from_postgres
 from worker.losses import Loss, losses
@@ -434,6 +435,15 @@ async def test_pass_code_hashes_come_in_the_order_asked(worker: asyncpg.Connecti
     assert rows[1][0].startswith("$argon2id$")
 
 
+async def test_no_more_hashes_are_told_at_once_than_a_batch_compares(worker: asyncpg.Connection) -> None:
+    organisations = ["ORG1"] * (COMPARED + 1)
+    rows = await worker.fetch(statement("pass_code_hashes"), organisations[1:], [IDENTIFIER] * COMPARED)
+    assert {row[0].partition("$v")[0] for row in rows} == {"$argon2id"}
+
+    with pytest.raises(asyncpg.InsufficientPrivilegeError, match="told 16 at a time: 17 are refused"):
+        await worker.fetch(statement("pass_code_hashes"), organisations, [IDENTIFIER] * (COMPARED + 1))
+
+
 # --- access tokens ----------------------------------------------------------------------------------------------------
 
 
@@ -804,13 +814,16 @@ async def test_recall_by_id_finds_applied_commands_of_any_lane_in_their_organisa
     assert [tuple(row) for row in rows] == [(applied, b"digest", "ORG1", TOKEN_ID)]
 
 
-async def test_retire_records_removes_what_is_old_and_settled_in_steps(worker: asyncpg.Connection) -> None:
+async def test_retire_records_removes_what_is_old_and_settled_in_steps(
+    owner: asyncpg.Connection, worker: asyncpg.Connection
+) -> None:
     lane = await opened(worker, at=10)
     await remember(worker, lane, *range(12), applied=False)
-    anything, old = timedelta(days=-1), timedelta(days=1)
+    await owner.execute("UPDATE command_record SET recorded_at = now() - interval '2 days'")
+    anything, old = timedelta(days=1), timedelta(days=3)
 
     async def step(age: timedelta, records: int, since: int = 0) -> tuple[int, int | None]:
-        row = await worker.fetchrow(statement("retire_records"), lane, age, records, since, 7)
+        row = await worker.fetchrow(statement("retire_records"), lane, age, records, since)
         assert row is not None
         return row["records"], row["last"]
 

@@ -15,6 +15,7 @@ from argon2.low_level import ARGON2_VERSION
 from worker import credentials
 from worker.credentials import (
     AT_ONCE,
+    COMPARED,
     HASHER,
     LEAST_KIB,
     MOST_KIB,
@@ -25,7 +26,7 @@ from worker.credentials import (
     Shares,
     unfit,
 )
-from worker.pipeline import COMPARED, affordable
+from worker.pipeline import affordable
 
 TAIL: Final = "$c29tZXNhbHRzb21lc2FsdA$9sTbSlTio3Biev89thdrlKKiCaYsjjYVJxGAL3swxpQ"
 

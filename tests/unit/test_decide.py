@@ -23,7 +23,7 @@ REFUSALS: Final = (
 
 
 def locked(key: TokenKey, state: LifeCycleState = NOT_EFFECTIVE, version: int = 0) -> LockedToken:
-    return LockedToken(key, state, version, None, f"code of {key.token}", None, None)
+    return LockedToken(key, state, version, None, f"code of {key.token}", None)
 
 
 def asks(command_id: str = IDS[0], digest: bytes = DIGESTS[0], token: TokenKey = KEYS[0], fields: int = 1) -> Presented:

@@ -27,7 +27,7 @@ Asked = Presented | Refused
 
 
 def state(token: LifeCycleState = LifeCycleState.NOT_EFFECTIVE) -> State:
-    return State({KEY: LockedToken(KEY, token, 0, None, "code", "identifier", None)}, {})
+    return State({KEY: LockedToken(KEY, token, 0, None, "code", "identifier")}, {})
 
 
 def right(caller: Caller = SHOP, command_id: str = "rec:1") -> Presented:

@@ -1,6 +1,7 @@
 """A projection reads what is asked for and no more."""
 
 import re
+from functools import partial
 from typing import Final
 
 import pytest
@@ -16,6 +17,10 @@ MARKED: Final = re.compile(r"^(?P<text>.*) -- fields: (?P<field>\w+)$")
 ALIAS: Final = re.compile(r"\b(t|v|c|r|cu|uu|cn|un)\.")
 
 masks: Final = st.integers(1, ALL_FIELDS)
+
+
+reading: Final = partial(projection, reveal_verification_code=True)
+"""The projection, with whatever may be revealed."""
 
 
 def marked_lines() -> list[tuple[str, str]]:
@@ -40,7 +45,7 @@ def test_every_column_and_every_join_but_that_of_the_token_is_marked() -> None:
 
 @given(masks)
 def test_a_projection_keeps_the_lines_of_its_fields_and_drops_all_others(mask: int) -> None:
-    names, kept = set(field_names(mask)), projection(mask).splitlines()
+    names, kept = set(field_names(mask)), reading(mask).splitlines()
 
     for text, field in marked_lines():
         assert (text in kept) == (field in names)
@@ -48,7 +53,7 @@ def test_a_projection_keeps_the_lines_of_its_fields_and_drops_all_others(mask: i
 
 @given(masks)
 def test_a_projection_names_no_table_that_it_does_not_join(mask: int) -> None:
-    text = "\n".join(line for line in projection(mask).splitlines() if not line.startswith("--"))
+    text = "\n".join(line for line in reading(mask).splitlines() if not line.startswith("--"))
     joined = set(re.findall(r"JOIN \w+ AS (\w+)", text))
 
     assert set(ALIAS.findall(text)) <= joined
@@ -56,10 +61,10 @@ def test_a_projection_names_no_table_that_it_does_not_join(mask: int) -> None:
 
 @given(masks, masks)
 def test_the_projection_of_more_fields_reads_all_that_each_part_reads(one: int, other: int) -> None:
-    both = set(projection(one | other).splitlines())
+    both = set(reading(one | other).splitlines())
 
-    assert set(projection(one).splitlines()) <= both
-    assert set(projection(other).splitlines()) <= both
+    assert set(reading(one).splitlines()) <= both
+    assert set(reading(other).splitlines()) <= both
 
 
 @pytest.mark.parametrize("name", FIELD_NAMES)
@@ -71,10 +76,16 @@ def test_one_field_alone_never_touches_the_tables_of_others(name: str) -> None:
         "log_information": {"app_user", "unit"},
     }
 
-    joined = set(re.findall(r"JOIN (\w+)", projection(fields_mask([name]))))
+    joined = set(re.findall(r"JOIN (\w+)", reading(fields_mask([name]))))
 
     assert joined == {"access_token"} | tables.get(name, set())
 
 
+def test_the_verification_code_is_in_no_projection_where_it_is_not_revealed() -> None:
+    hidden = projection(ALL_FIELDS, reveal_verification_code=False)
+
+    assert set(reading(ALL_FIELDS).splitlines()) - set(hidden.splitlines()) == {"    , t.verification_code"}
+
+
 def test_the_pass_code_is_in_no_projection() -> None:
-    assert "pass_code" not in projection(ALL_FIELDS)
+    assert "pass_code" not in reading(ALL_FIELDS)

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from tests.logins import SECRET
 from worker.kafka import client_options
+from worker.schema import WorkerRole
 from worker.settings import VARIABLES, Settings, SettingsError, read_settings
 
 
@@ -27,6 +28,7 @@ def test_an_empty_environment_gives_the_defaults_of_the_contract() -> None:
     assert settings.topics.dead_letters == "access-token.set-effective.dead-letters"
     assert settings.postgres.owner.get_secret_value() == "postgresql://localhost/effective"
     assert settings.postgres.connections == 10
+    assert settings.postgres.role == WorkerRole().name
     assert (settings.max_batch, settings.max_command_bytes, settings.record_retention_days) == (500, 65_536, 30)
     assert (settings.admin.host, settings.admin.port) == ("127.0.0.1", 8080)
 
@@ -39,6 +41,7 @@ def test_every_setting_is_read_from_its_variable() -> None:
             "WORKER_POSTGRES__DSN": "postgresql://worker:w@db/e",
             "WORKER_POSTGRES__OWNER_DSN": "postgresql://owner:o@db/e",
             "WORKER_POSTGRES__CONNECTIONS": "3",
+            "WORKER_POSTGRES__ROLE": 'one of "two"',
             "WORKER_LOGIN__SECRETS": f"{SECRET},{SECRET[::-1]}",
             "WORKER_LOGIN__EXPIRY_CLOCK": "append",
             "WORKER_DELIVERY": "at_least_once",
@@ -50,10 +53,16 @@ def test_every_setting_is_read_from_its_variable() -> None:
     assert settings.topics.reply_to_allowed == ("replies.a", "replies.b*")
     assert settings.postgres.owner.get_secret_value() == "postgresql://owner:o@db/e"
     assert settings.postgres.connections == 3
+    assert settings.postgres.role == 'one of "two"'
     assert [secret.get_secret_value() for secret in settings.login.secrets] == [SECRET, SECRET[::-1]]
     assert (settings.login.expiry_clock, settings.delivery, settings.log.level) == ("append", "at_least_once", "debug")
     assert settings.drain_seconds == 2.5
     assert settings.reveal_verification_code is True
+
+
+@pytest.mark.parametrize("name", ["public", "none", "pg_monitor", "é" * 32])
+def test_a_role_that_postgres_would_take_for_another_one_is_a_fault(name: str) -> None:
+    assert list(faults_of({"WORKER_POSTGRES__ROLE": name})) == ["WORKER_POSTGRES__ROLE"]
 
 
 def test_settings_cannot_be_changed() -> None:

@@ -6,6 +6,7 @@ import typer
 
 from worker.cli.terminal import FAILED, Json, example, run_to_end, settings_from_environment, show
 from worker.migrate import apply_migrations, pending
+from worker.schema import WorkerRole
 
 UP_TO_DATE = "the schema is up to date"
 
@@ -15,13 +16,15 @@ def migrate(
     json: Json = False,
 ) -> None:
     """Bring the schema up to date. Safe to run twice, or by several at once."""
-    postgres = settings_from_environment().postgres
+    settings = settings_from_environment()
+    postgres = settings.postgres
     owner = postgres.owner.get_secret_value()
     if check:
         waiting = run_to_end(pending(owner))
         show({"pending": waiting}, [f"pending: {name}" for name in waiting] or [UP_TO_DATE], as_json=json)
         raise typer.Exit(FAILED if waiting else 0)
-    applied = run_to_end(apply_migrations(owner, postgres.dsn.get_secret_value()))
+    role = WorkerRole(settings.postgres.role, settings.reveal_verification_code)
+    applied = run_to_end(apply_migrations(owner, postgres.dsn.get_secret_value(), role=role))
     show({"applied": applied}, [f"applied: {name}" for name in applied] or [UP_TO_DATE], as_json=json)
 
 

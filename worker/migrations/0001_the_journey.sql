@@ -1,4 +1,4 @@
--- what the journey reads and writes, and the role that may do no more
+-- what the journey reads and writes
 -- depends:
 
 -- migrate: apply
@@ -226,26 +226,6 @@ $$;
 
 CREATE TRIGGER transition_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON transition
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change_of_history();
-
--- Roles belong to the whole server: somebody with the right to may have made this one before, or another database of
--- the server may be making it at this very moment.
-DO $$
-BEGIN
-    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'effective_worker') THEN
-        CREATE ROLE effective_worker NOLOGIN;
-    END IF;
-EXCEPTION WHEN duplicate_object OR unique_violation THEN
-    NULL;
-END
-$$;
-
-GRANT USAGE ON SCHEMA public TO effective_worker;
-GRANT SELECT ON organisation, unit, app_user, revoked_login, contact, accounts_receivable, rewards_participant,
-    classification, access_token, lane, transition, command_record TO effective_worker;
-GRANT UPDATE (life_cycle_state, version, updated_date, updated_by_user, updated_by_unit) ON access_token TO effective_worker;
-GRANT INSERT ON transition, command_record, lane TO effective_worker;
-GRANT UPDATE (owner, owned_since, first_offset, next_offset, chain_sequence, chain_hash) ON lane TO effective_worker;
-GRANT DELETE ON command_record TO effective_worker;
 
 -- migrate: rollback
 

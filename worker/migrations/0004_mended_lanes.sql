@@ -6,7 +6,6 @@
 -- The offset that the lane's next start commits for the group, in place of the one that Kafka has: a group's offsets
 -- cannot be set from outside while it works.
 ALTER TABLE lane ADD COLUMN ordered_offset bigint CHECK (0 <= ordered_offset);
-GRANT UPDATE (ordered_offset) ON lane TO effective_worker;
 
 -- migrate: rollback
 

@@ -11,7 +11,6 @@ ALTER TABLE lane
     ADD COLUMN last_timestamp bigint,
     ADD COLUMN blocked text,
     ADD COLUMN blocked_since timestamptz;
-GRANT UPDATE (topic_id, last_offset, last_timestamp, blocked, blocked_since) ON lane TO effective_worker;
 
 -- migrate: rollback
 

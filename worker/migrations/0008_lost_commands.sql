@@ -16,7 +16,6 @@ CREATE TABLE command_loss (
     PRIMARY KEY (lane, begin_offset, noticed_at),
     CHECK (begin_offset < end_offset AND decided_end <= end_offset)
 );
-GRANT SELECT, INSERT, UPDATE (settled) ON command_loss TO effective_worker;
 
 -- migrate: rollback
 

@@ -20,7 +20,6 @@ CREATE TABLE attempt (
     CHECK (0 <= failed AND coalesce(forgiven, 0) BETWEEN 0 AND failed),
     CHECK ((kind = 'identifier') = (identifier <> ''))
 ) WITH (fillfactor = 50);
-GRANT SELECT, INSERT, UPDATE (failed, forgiven, last_at), DELETE ON attempt TO effective_worker;
 
 -- Who was refused for its credentials. The digest of such a record is the keyed one of what it named.
 ALTER TABLE command_record ADD COLUMN user_id text COLLATE "C";

@@ -28,7 +28,9 @@ WITH step AS (
             told.user_id, told.unit_id, date_trunc('second', told.occurred_at AT TIME ZONE 'UTC')::timestamp(0)
         ) AS is_of_others
     FROM (
-        SELECT * FROM access_token WHERE (organisation, id) > ($1, $2) AND (organisation, id) <= ($3, $4)
+        SELECT organisation, id, life_cycle_state, version, updated_by_user, updated_by_unit, updated_date
+        FROM access_token
+        WHERE (organisation, id) > ($1, $2) AND (organisation, id) <= ($3, $4)
     ) AS token FULL JOIN told USING (organisation, id)
 )
 SELECT * FROM compared

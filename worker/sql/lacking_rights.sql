@@ -1,8 +1,13 @@
--- Which of these a user ($5) may not do: privileges on tables ($1, $2), and updates of columns ($3, $4).
+-- Which of these a user ($1) may not do: privileges on tables ($2, $3), on columns of tables ($4, $5, $6), and
+-- functions to call ($7).
 SELECT needed.privilege || ' on ' || needed.name AS lacking
-FROM unnest($1::text[], $2::text[]) AS needed (name, privilege)
-WHERE NOT has_table_privilege($5::name, needed.name, needed.privilege)
+FROM unnest($2::text[], $3::text[]) AS needed (name, privilege)
+WHERE NOT has_table_privilege($1::name, needed.name, needed.privilege)
 UNION ALL
-SELECT 'UPDATE on ' || needed.name || '.' || needed.changed
-FROM unnest($3::text[], $4::text[]) AS needed (name, changed)
-WHERE NOT has_column_privilege($5::name, needed.name, needed.changed, 'UPDATE')
+SELECT needed.privilege || ' on ' || needed.name || '.' || needed.attribute
+FROM unnest($4::text[], $5::text[], $6::text[]) AS needed (name, attribute, privilege)
+WHERE NOT has_column_privilege($1::name, needed.name, needed.attribute, needed.privilege)
+UNION ALL
+SELECT format('EXECUTE on %s', called::regprocedure)
+FROM unnest($7::text[]) AS t (called)
+WHERE NOT has_function_privilege($1::name, called, 'EXECUTE')

@@ -1,7 +1,6 @@
 -- The access tokens that a batch names, by code ($1, $2) or by identifier ($3, $4), locked in the order of their ids,
 -- so that two lanes that name the same tokens cannot deadlock.
-SELECT t.organisation, t.id, t.life_cycle_state, t.version, t.accounts_receivable, t.authentication_code, t.identifier,
-    t.pass_code_hash
+SELECT t.organisation, t.id, t.life_cycle_state, t.version, t.accounts_receivable, t.authentication_code, t.identifier
 FROM (
     SELECT found.organisation, found.id
     FROM unnest($1::text[], $2::text[]) AS asked (organisation, authentication_code)

@@ -1,5 +1,3 @@
--- The hashes to verify before the transaction opens, in the order of the identifiers given.
-SELECT t.pass_code_hash
-FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS asked (organisation, identifier, position)
-LEFT JOIN access_token AS t ON t.organisation = asked.organisation AND t.identifier = asked.identifier
-ORDER BY asked.position
+-- The hashes of pass codes, in the order of the identifiers given: to verify before the transaction opens, and to see under
+-- the lock that they are the same. The worker's role reads no others (migrations/0016_hashes_by_function.sql).
+SELECT pass_code_hash FROM pass_code_hashes($1, $2)

@@ -1,21 +1,33 @@
--- What the migrations grant the worker's role, and what tells it which of them were applied: all of it once more. Nobody
--- has anything by being anybody: who is not the database's owner can only try, and is warned.
-DO $$
-BEGIN
-    EXECUTE format('GRANT CONNECT, TEMPORARY ON DATABASE %I TO %I', current_database(), current_user);
-    EXECUTE format('GRANT CONNECT ON DATABASE %I TO effective_worker', current_database());
-    EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database());
-END
-$$;
-REVOKE CREATE ON SCHEMA public FROM PUBLIC;
-GRANT USAGE ON SCHEMA public TO effective_worker;
-GRANT SELECT ON organisation, unit, app_user, revoked_login, contact, accounts_receivable, rewards_participant,
-    classification, access_token, lane, transition, command_record, command_loss, attempt,
-    _pogo_migration, _pogo_version TO effective_worker;
-GRANT INSERT ON transition, command_record, command_loss, lane TO effective_worker;
-GRANT UPDATE (settled) ON command_loss TO effective_worker;
-GRANT INSERT, DELETE, UPDATE (failed, forgiven, last_at) ON attempt TO effective_worker;
-GRANT DELETE ON command_record TO effective_worker;
-GRANT UPDATE (life_cycle_state, version, updated_date, updated_by_user, updated_by_unit) ON access_token TO effective_worker;
-GRANT UPDATE (owner, owned_since, first_offset, next_offset, chain_sequence, chain_hash, ordered_offset, topic_id,
-    last_offset, last_timestamp, blocked, blocked_since) ON lane TO effective_worker;
+-- The statements, in their order, that make the rights of a role ($1) those of a worker, whatever they were: privileges on
+-- tables ($2, $3), on columns of tables ($4, $5, $6), and functions to call ($7). Nobody has anything by being anybody:
+-- who is not the database's owner can only try, and is warned.
+WITH on_table AS (
+    SELECT name, string_agg(privilege, ', ' ORDER BY privilege) AS privileges
+    FROM unnest($2::text[], $3::text[]) AS t (name, privilege)
+    GROUP BY name
+), on_column AS (
+    SELECT name, privilege, string_agg(quote_ident(attribute), ', ') AS attributes
+    FROM unnest($4::text[], $5::text[], $6::text[]) AS t (name, attribute, privilege)
+    GROUP BY name, privilege
+)
+SELECT said FROM (
+    SELECT 0 AS step, format('GRANT CONNECT, TEMPORARY ON DATABASE %I TO %I', current_database(), current_user) AS said
+    UNION ALL
+    SELECT 1, format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), $1::text)
+    UNION ALL
+    SELECT 2, format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database())
+    UNION ALL
+    SELECT 3, 'REVOKE CREATE ON SCHEMA public FROM PUBLIC'
+    UNION ALL
+    SELECT 4, format('GRANT USAGE ON SCHEMA public TO %I', $1::text)
+    UNION ALL
+    SELECT 5, format('REVOKE ALL ON public.%I FROM %I', name, $1::text)
+    FROM (SELECT name FROM on_table UNION SELECT name FROM on_column) AS concerned
+    UNION ALL
+    SELECT 6, format('GRANT %s ON public.%I TO %I', privileges, name, $1::text) FROM on_table
+    UNION ALL
+    SELECT 7, format('GRANT %s (%s) ON public.%I TO %I', privilege, attributes, name, $1::text) FROM on_column
+    UNION ALL
+    SELECT 8, format('GRANT EXECUTE ON FUNCTION %s TO %I', called, $1::text) FROM unnest($7::text[]) AS t (called)
+) AS statements
+ORDER BY step, said
