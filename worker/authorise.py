@@ -188,10 +188,14 @@ def _invalid(message: str) -> Refused:
 
 
 class Standing(Value, frozen=True):
-    """A verified login as Postgres sees it now. ``organisation`` is set once verified, and names the command's id."""
+    """A verified login as Postgres sees it now. ``organisation`` is set once verified, and names the command's id.
+
+    So does ``account``, which a consumer application's login has.
+    """
 
     organisation: str | None
     caller: Caller | Refused
+    account: str | None = None
     codes: Series | None = None
     """The caller's unknown codes in a row, if there are any."""
     pass_codes: Series | None = None
@@ -234,13 +238,15 @@ def _standing(login: Claims, row: Any, moment: float) -> Standing:
     if row["user_id"] is None:
         return Standing(None, _invalid("the login token's user is not known or not active"))
     if moment >= login.expires_at:
-        return Standing(login.organisation, Refused(StatusCode.EXPIRED_TOKEN, "log in again and send the command anew"))
+        expired = Refused(StatusCode.EXPIRED_TOKEN, "log in again and send the command anew")
+        return Standing(login.organisation, expired, login.account)
     if not row["allowed"]:
         message = f"the user lacks the right {SET_EFFECTIVE.right}"
-        return Standing(login.organisation, Refused(StatusCode.ACCESS_DENIED, message))
+        return Standing(login.organisation, Refused(StatusCode.ACCESS_DENIED, message), login.account)
     return Standing(
         login.organisation,
         Caller(login.organisation, row["user_id"], row["unit_id"], login.account),
+        login.account,
         Series(row["codes"], row["codes_since"]) if row["codes"] else None,
         Series(row["pass_codes"], row["pass_codes_since"]) if row["pass_codes"] else None,
     )

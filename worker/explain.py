@@ -25,7 +25,7 @@ from worker.sql import statement
 _CLOCKS: Final = timedelta(minutes=1)
 """How far the clocks of workers and brokers may lie apart: an answer is looked for from so long before its decision."""
 
-_WHOLE_ID: Final = re.compile(r"ce:[^:]*:[^:]*:[^:]+|req:[^:]*:[^:]+")
+_WHOLE_ID: Final = re.compile(r"ce:[^:]*(?::[^:]*){1,2}:[^:]+|req:[^:]*(?::[^:]*)?:[^:]+")
 """Ids that are not sought among senders' own: for that, all that is recorded must be read."""
 
 

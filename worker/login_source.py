@@ -37,6 +37,8 @@ class LoginToken:
     text: str = field(repr=False)
     organisation: str
     expires_at: float
+    account: str | None = None
+    """Of a consumer application's login."""
 
 
 def read_login(text: str) -> LoginToken:
@@ -49,7 +51,8 @@ def read_login(text: str) -> LoginToken:
         raise NotALogin("this is no login token: it has no organisation and no expiry that can be read") from None
     if not isinstance(organisation, str):
         raise NotALogin("this is no login token: its organisation is not a string")
-    return LoginToken(token, organisation, expires_at)
+    account = claims.get("acr")
+    return LoginToken(token, organisation, expires_at, account if isinstance(account, str) else None)
 
 
 class LoginSource:

@@ -161,21 +161,22 @@ class Envelope(Value, frozen=True):
     """Whether the command is to be answered as it would be, and nothing is to come of it."""
 
 
-def senders_id(organisation: str, envelope: Envelope) -> str | None:
+def senders_id(organisation: str, account: str | None, envelope: Envelope) -> str | None:
     """The command id of CONTRACT 2 for a sender's own, ``None`` where it gave none.
 
-    ``organisation`` is the verified one.
+    ``organisation`` and ``account`` are those of the verified login. An id with an account has a part more than one
+    without, so no consumer application takes the id of anybody else's command.
     """
     if envelope.ce_id is not None:
-        return f"ce:{_sender(organisation, envelope.ce_source or '')}:{percent_encoded(envelope.ce_id)}"
+        return f"ce:{_sender(organisation, account, envelope.ce_source or '')}:{percent_encoded(envelope.ce_id)}"
     if envelope.request_id is not None:
-        return f"req:{percent_encoded(organisation)}:{percent_encoded(envelope.request_id)}"
+        return f"req:{_sender(organisation, account)}:{percent_encoded(envelope.request_id)}"
     return None
 
 
 @lru_cache(maxsize=256)  # a sender sends more than one command
-def _sender(organisation: str, source: str) -> str:
-    return f"{percent_encoded(organisation)}:{percent_encoded(source)}"
+def _sender(organisation: str, account: str | None, *source: str) -> str:
+    return ":".join(map(percent_encoded, (organisation, *(() if account is None else (account,)), *source)))
 
 
 class Command(Value, frozen=True):

@@ -500,7 +500,8 @@ def _where(item: Decoded) -> tuple[int, int]:
 
 def _command_id(item: Decoded, standing: Standing) -> str:
     """The id under which a command is known everywhere (CONTRACT 2). Nothing unverified names an organisation."""
-    own = None if standing.organisation is None else senders_id(standing.organisation, item.envelope)
+    organisation = standing.organisation
+    own = None if organisation is None else senders_id(organisation, standing.account, item.envelope)
     return own or item.delivery.coordinates.command_id
 
 

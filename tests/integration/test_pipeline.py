@@ -338,6 +338,28 @@ async def test_an_id_is_the_event_else_the_request_else_the_record(lane: Partiti
     ]
 
 
+@pytest.mark.parametrize("named", [{"event": ("/shop", "order 7")}, {"request_id": "order 7"}], ids=["ce", "req"])
+async def test_a_consumers_login_takes_no_id_of_a_shops_command(lane: Partition, named: dict[str, Any]) -> None:
+    account = "8C1E866074D743EE834E910A28C1E582"
+    consumers = login_token(cii="app", acr=account)
+
+    taken, shops, again = await lane.run(
+        by_code(login=consumers, **named), by_code(CARD_CODE, **named), by_code(login=consumers, **named)
+    )
+
+    assert codes([taken, shops, again]) == [S.OK, S.OK, S.OK]
+    assert (shops.answer.replayed, again.answer.replayed) == (False, True)
+    kind, rest = shops.answer.command_id.split(":ORG1:")
+    assert taken.answer.command_id == f"{kind}:ORG1:{account}:{rest}"
+
+
+async def test_a_refused_consumers_command_has_the_same_id(lane: Partition) -> None:
+    refused = [login_token(cii="app", acr="A:1", exp=1), login_token(cii="app", acr="A:1")]
+    answered = await lane.run(*(by_code(login=login, request_id="7") for login in refused))
+
+    assert [each.answer.command_id for each in answered] == ["req:ORG1:A%3A1:7"] * 2
+
+
 # --- replays and conflicts (CONTRACT 2, Idempotency) ------------------------------------------------------------------
 
 IDS: Final[dict[str, dict[str, Any]]] = {"ce": {"event": ("/shop", "1")}, "req": {"request_id": "1"}}

@@ -27,6 +27,8 @@ class Asked:
         ("ce:ORG1:%2Fshop:order%207", False),
         ("ce:ORG1::7", False),
         ("req:ORG1:7", False),
+        ("ce:ORG1:account:%2Fshop:order%207", False),
+        ("req:ORG1:account:7", False),
         ("rec:cluster/commands/0/7@1700000000000", False),
         ("order 7", True),
         ("7", True),

@@ -233,11 +233,13 @@ class _Planner:
             detail = "whose command it is was never verified"
             organisation = None if self.login is None else self.login.organisation
         if organisation is not None:
-            item = replace(item, command_id=senders_id(organisation, again.envelope) or "")
+            # It is sent with this login, so that is whose command it is then.
+            account = None if self.login is None else self.login.account
+            item = replace(item, command_id=senders_id(organisation, account, again.envelope) or "")
         command = again.command
         kind = "code" if command.identifier is None else "identifier"
         digest = request_digest(kind, command.authentication_code or command.identifier or "", command.fields)
-        named = f"{letter.organisation}\0{senders_id('', again.envelope)}\0".encode()
+        named = f"{letter.organisation}\0{senders_id('', None, again.envelope)}\0".encode()
         return _Prospect(replace(item, detail=detail), letter.failed_at, digest, sha256(named + digest).digest()[:16])
 
     async def look_up(self, prospects: Sequence[_Prospect]) -> None:
