@@ -13,7 +13,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit
 	--python-version 3.11 --custom-compile-command "make requirements" $(if $(UPGRADE),--upgrade)
 
 .DEFAULT_GOAL := help
-.PHONY: demo test faults bench lint types format model verify requirements clean help
+.PHONY: demo test faults bench pins lint types format model verify requirements clean help
 
 demo: $(INSTALLED) ## embedded broker and Postgres, the golden command and a few that are refused
 	@$(BIN)/effective-worker demo $(ARGS)
@@ -34,6 +34,9 @@ model: ## the protocol, model-checked with spin and gcc; every mutant of it must
 verify: $(INSTALLED) ## all there is, whatever breaks, and a table of it (ARGS="--from faults-2" goes on there; --list)
 	@$(BIN)/python -m tests.gate verify $(ARGS)
 
+pins: $(INSTALLED) ## what is pinned, against all vulnerabilities that are known (exit 2: nothing is known here)
+	@$(BIN)/python -m tests.gate.pins
+
 lint: $(INSTALLED) ## ruff: rules and format
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -50,6 +53,7 @@ requirements: $(INSTALLED) ## pin again what pyproject.toml asks for (UPGRADE=1 
 	@$(COMPILE) --group build --output-file deploy/requirements-build.txt
 	@$(COMPILE) pyproject.toml --all-extras --group house --constraint deploy/requirements.txt --output-file deploy/requirements-dev.txt
 	@$(COMPILE) --group bench --constraint deploy/requirements-dev.txt --output-file deploy/requirements-bench.txt
+	@$(COMPILE) --group audit --output-file deploy/requirements-audit.txt
 
 clean: ## remove what was built and cached, the environment too
 	@rm -rf .venv .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist

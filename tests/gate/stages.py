@@ -95,6 +95,15 @@ def outside_tools() -> Stage:
     )
 
 
+def pins() -> Stage:
+    return Stage(
+        "pins",
+        "no vulnerability is known of what is pinned",
+        *_module("pins", "-m", "tests.gate.pins"),
+        reading=Reading.HARNESS,
+    )
+
+
 def faults(name: str, seconds: int, seed: int) -> Stage:
     command = ("-m", "tests.faults", "--seconds", str(seconds), "--seed", str(seed), "--rate", "300")
     return Stage(
@@ -161,6 +170,7 @@ def verify() -> list[Stage]:
         lint(),
         types(),
         outside_tools(),
+        pins(),
         model("--deep"),
         pytests("test", "the worker does what schemas/CONTRACT.md and worker/DESIGN.md say, on real Apache Kafka"),
         pytests(

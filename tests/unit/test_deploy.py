@@ -57,7 +57,7 @@ def test_the_final_stage_installs_nothing() -> None:
 
 def test_what_the_image_installs_is_hashed_and_never_compiled() -> None:
     installed = [step for run in given_by(DOCKERFILE, "RUN") for step in run.split("&&") if " -r " in step]
-    assert len(installed) == 2
+    assert len(installed) == 3
     assert all("--require-hashes" in step and "--only-binary :all:" in step for step in installed)
 
 
@@ -116,10 +116,26 @@ def test_the_passwords_that_postgres_is_given_are_those_that_the_worker_brings()
     assert "CREATE ROLE worker LOGIN" in (DEPLOY / "postgres" / "worker-role.sh").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("image", [*(service["image"] for service in SERVICES.values()), *given_by(DOCKERFILE, "FROM")])
+BASE: Final = dict(rest.split("=", 1) for rest in given_by(DOCKERFILE, "ARG"))
+"""What a build may be told, and what it takes otherwise."""
+
+
+@pytest.mark.parametrize("image", [*(service["image"] for service in SERVICES.values()), *BASE.values()])
 def test_an_image_is_pinned(image: str) -> None:
-    _, _, tag = image.removesuffix(" AS build").partition(":")
+    _, _, tag = image.partition(":")
     assert re.match(r"\d", tag), "a tag that says which release it is"
+
+
+def test_both_stages_stand_on_the_base_that_a_build_may_name_by_its_digest() -> None:
+    assert [image.split()[0] for image in given_by(DOCKERFILE, "FROM")] == ["${PYTHON_IMAGE}"] * 2
+    assert next(word for word, _ in DOCKERFILE) == "ARG"
+
+
+def test_the_image_says_what_it_holds() -> None:
+    [made] = [run for run in given_by(DOCKERFILE, "RUN") if "cyclonedx-py environment" in run]
+    wanted = "--output-file /opt/effective-worker/sbom.cdx.json /opt/effective-worker/bin/python"
+    assert wanted in re.sub(r"\s+", " ", made)
+    assert ("COPY", "--from=build /opt/effective-worker /opt/effective-worker") in FINAL_STAGE
 
 
 def test_an_image_without_a_number_of_its_own_does_not_hide_among_the_built_ones() -> None:
