@@ -124,7 +124,10 @@ def wait_after(kind: Kind, failures: int, limits: Limits) -> float:
 
 def refused_unseen(attempt: Attempt | None, series: Mapping[Subject, Series], limits: Limits) -> Refused | None:
     """The answer to an attempt that must wait: nothing is said of what it brought. ``None`` if it is looked at."""
-    wait = 0.0 if attempt is None else wait_of(attempt, series, limits)
+    # Most batches come from callers who have not failed: to look that up for each command costs what deciding it does.
+    if attempt is None or not series:
+        return None
+    wait = wait_of(attempt, series, limits)
     if wait <= 0:
         return None
     why = f"too many attempts have failed, and this one was not looked at: wait {ceil(wait)} s"
@@ -148,10 +151,10 @@ def seen(attempt: Attempt, decision: Decision, series: dict[Subject, Series], li
     caller's pass codes ends only when an access token becomes effective: whoever knows one pass code could otherwise
     take any number of guesses at others.
     """
-    if must_wait(decision):
-        return
     if is_failure(decision):
         _fail(attempt, series, limits)
+        return
+    if not series or must_wait(decision):
         return
     if attempt.identifier is None or isinstance(decision, Applied):
         _reset(attempt.own, series)

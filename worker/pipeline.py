@@ -329,11 +329,13 @@ class Pipeline:
         )
         await apply(transaction, facts, hold.lane)
         answers = [_answer(*each, now=ready.now) for each in zip(decisions, ready.ids, ready.standings, strict=True)]
-        answers = [self._signed(*each) for each in zip(answers, decisions, ready.items, ready.tried, strict=True)]
+        for place, decision in enumerate(decisions):
+            if isinstance(decision, Refused):
+                answers[place] = self._signed(answers[place], decision, ready.items[place], ready.tried[place])
         await record(transaction, hold.lane, list(zip(map(_coordinates, ready.items), answers, strict=True)))
         return answers, facts
 
-    def _signed(self, answer: Answer, decision: Decision, item: Decoded, attempt: Attempt | None) -> Answer:
+    def _signed(self, answer: Answer, decision: Refused, item: Decoded, attempt: Attempt | None) -> Answer:
         """The answer to an attempt that was refused, with who made it and on what."""
         if attempt is None or not (is_failure(decision) or must_wait(decision)):
             return answer
@@ -342,11 +344,8 @@ class Pipeline:
         return replace(answer, digest=digest, user=attempt.own.user)
 
     def _tell(self, counted: Sequence[Counted], ready: _Ready, decisions: Sequence[Decision]) -> None:
-        waiting = [
-            attempt is not None and must_wait(decision)
-            for attempt, decision in zip(ready.tried, decisions, strict=True)
-        ]
-        self._attempts.tell(counted, waiting.count(True))
+        waiting = [attempt for attempt, decision in zip(ready.tried, decisions, strict=True) if must_wait(decision)]
+        self._attempts.tell(counted, len(waiting) - waiting.count(None))
 
     async def _show(self, transaction: Connection, outcomes: Sequence[Outcome]) -> Mapping[tuple[TokenKey, int], bytes]:
         return await project(
