@@ -221,14 +221,18 @@ async def authorise(
         SET_EFFECTIVE.right,
         [login.account or "" for login in distinct],
     )
-    found = dict(zip(distinct, rows, strict=True))
+    # A batch has few logins and many commands, and all that the moment decides is whether a login has expired.
+    found = {
+        login: (_standing(login, row, expired=False), _standing(login, row, expired=True))
+        for login, row in zip(distinct, rows, strict=True)
+    }
     return [
-        Standing(None, login) if isinstance(login, Refused) else _standing(login, found[login], moment)
+        Standing(None, login) if isinstance(login, Refused) else found[login][moment >= login.expires_at]
         for login, moment in zip(logins, judged_at, strict=True)
     ]
 
 
-def _standing(login: Claims, row: Any, moment: float) -> Standing:
+def _standing(login: Claims, row: Any, *, expired: bool) -> Standing:
     if not row["organisation_known"]:
         return Standing(None, _invalid("the login token's organisation is not known or not active"))
     if row["revoked"]:
@@ -237,9 +241,9 @@ def _standing(login: Claims, row: Any, moment: float) -> Standing:
         return Standing(None, _invalid("the login token's unit is not known in its organisation or not active"))
     if row["user_id"] is None:
         return Standing(None, _invalid("the login token's user is not known or not active"))
-    if moment >= login.expires_at:
-        expired = Refused(StatusCode.EXPIRED_TOKEN, "log in again and send the command anew")
-        return Standing(login.organisation, expired, login.account)
+    if expired:
+        message = "log in again and send the command anew"
+        return Standing(login.organisation, Refused(StatusCode.EXPIRED_TOKEN, message), login.account)
     if not row["allowed"]:
         message = f"the user lacks the right {SET_EFFECTIVE.right}"
         return Standing(login.organisation, Refused(StatusCode.ACCESS_DENIED, message), login.account)

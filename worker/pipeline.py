@@ -297,9 +297,8 @@ class Pipeline:
 
     async def _make_ready(self, transaction: Connection, verified: _Verified, moment: datetime) -> _Ready:
         items, now = verified.items, verified.now
-        standings = await authorise(
-            transaction, verified.logins, [self._judged_at(item, now.timestamp()) for item in items]
-        )
+        at = now.timestamp()
+        standings = await authorise(transaction, verified.logins, [self._judged_at(item, at) for item in items])
         ids = [_command_id(item, standing) for item, standing in zip(items, standings, strict=True)]
         requests = [item.request for item in items]
         callers = [standing.caller for standing in standings]

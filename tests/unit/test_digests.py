@@ -1,5 +1,7 @@
 """Keyed digests stand for what a sender wrote, and say nothing of it without the key."""
 
+import hmac
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +20,13 @@ def test_a_senders_own_id_is_not_in_its_name(text: str) -> None:
     assert is_digest(name)
     assert len(name) == len("hmac:") + 64
     assert name != CommandNames((b"other",)).of(f"ce:ORG1:{text}")
+
+
+@given(st.binary(max_size=200), st.text())
+def test_a_name_is_the_hmac_that_the_contract_says(key: bytes, text: str) -> None:
+    due = hmac.digest(key, f"ce:{text}".encode(), "sha256").hex()
+
+    assert command_name(key, f"ce:{text}") == f"hmac:{due}"
 
 
 @pytest.mark.parametrize("name", ["rec:cluster/commands/0/7@1", f"hmac:{'0' * 64}"])
