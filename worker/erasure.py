@@ -43,7 +43,7 @@ class NotErased(WorkerError):
     """The topics cannot be looked at, and without that nothing may be erased."""
 
 
-class LookedAtOnce(WorkerError):
+class NotLookedAtAgain(WorkerError):
     """All is erased, but the topics could not be looked at once more for what was decided meanwhile."""
 
 
@@ -121,7 +121,7 @@ async def erase(
 
     ``delete_records`` removes it from Kafka, too, where everybody who reads there has read so far. Needs the owner's
     connection. Raises ``UnknownContact``, ``NoDigestKey`` and ``DependencyAway``; ``NotErased`` if the topics cannot be
-    looked at, ``LookedAtOnce`` if they cannot be after all was erased.
+    looked at, ``NotLookedAtAgain`` if they cannot be after all was erased.
     """
     keys, names = attempt_keys(settings), command_names(settings)
     async with owner_connection(settings.postgres.owner.get_secret_value()) as connection:
@@ -134,8 +134,8 @@ async def erase(
             if away.dependency == "kafka" and not work.is_erased:
                 raise NotErased(f"nothing was erased, since topics must be looked at first: {away}") from away
             if away.dependency == "kafka":
-                raise LookedAtOnce(
-                    f"all is erased, but the topics must be looked at again for what was decided meanwhile, so run this"
+                raise NotLookedAtAgain(
+                    "all is erased, but the topics must be looked at again for what was decided meanwhile, so run this"
                     f" again: {away}"
                 ) from away
             raise
@@ -204,7 +204,6 @@ class _Work:
             if row[column] is not None
             for key in keys
         ]
-        attempts = "SELECT count(*) FROM attempt WHERE organisation = $1 AND identifier = ANY ($2)"
         scope = _Scope(
             accounts=list(accounts),
             participants=list(participants),
@@ -214,7 +213,7 @@ class _Work:
                 "accounts_receivable": sum((row["number"], row["name"]) != (None, None) for row in accounts.values()),
                 "rewards_participant": sum(row["participant_number"] is not None for row in participants.values()),
                 "access_token": sum(row["is_held"] for row in tokens),
-                "attempt": await self.connection.fetchval(attempts, organisation, digests),
+                "attempt": await self.connection.fetchval(statement("erase_count_attempts"), organisation, digests),
             },
             lanes=await self._lanes(),
             records={},

@@ -17,6 +17,7 @@ from aiokafka.admin.records_to_delete import RecordsToDelete
 from schemas import headers as h
 from worker.browse import Browser, Span, browser, header
 from worker.digests import CommandNames
+from worker.errors import DependencyAway
 from worker.settings import Settings
 from worker.topics import admin_client, cluster_id, topic_configs
 
@@ -102,7 +103,7 @@ class _InKafka:
         self.cluster = cluster
         self._kafka = kafka
         self._admin = admin
-        self._of_commands = settings.topics.read
+        self._of_commands = set(settings.topics.read)
         self._of_answers = (settings.topics.results, settings.topics.dead_letters)
         self._seen: dict[TopicPartition, int] = {}
         """Up to where each partition was looked at."""
@@ -110,7 +111,10 @@ class _InKafka:
         """How much was found there, up to where, and its latest timestamp."""
 
     async def commands(self, sought: Sought, on_progress: OnProgress) -> list[Where]:
-        found = self._looked_at(self._of_commands, sought, on_progress)
+        # Lanes may have read where these settings do not; what is there no longer holds nothing.
+        elsewhere = {topic for topic, *_ in sought.places} - self._of_commands
+        self._of_commands |= (await self._kafka.spans(*elsewhere)).keys()
+        found = self._looked_at(sorted(self._of_commands), sought, on_progress)
         return [(each.topic, each.partition, each.offset, each.timestamp) async for each in found]
 
     async def answers(self, sought: Sought, on_progress: OnProgress) -> list[Mentions]:
@@ -165,7 +169,11 @@ class _InKafka:
         return [replace(each, deleted=each.deletable) for each in found]
 
     async def _spans(self, names: Sequence[str]) -> list[Span]:
-        return [span for found in (await self._kafka.spans(*names)).values() for span in found]
+        found = await self._kafka.spans(*names)
+        for name in names:
+            if name not in found:
+                raise DependencyAway("kafka", f"there is no topic {name}, or it may not be looked at")
+        return [span for name in names for span in found[name]]
 
 
 def _gone_by(config: Mapping[str, str], stamped: int) -> datetime | None:

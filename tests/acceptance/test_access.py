@@ -14,6 +14,7 @@ from confluent_kafka import Consumer, KafkaException, Producer
 from confluent_kafka.admin._acl import AclBinding, AclBindingFilter, AclOperation, AclPermissionType
 from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
 
+from tests.acceptance.clients import Outgoing
 from tests.acceptance.scene import Scene, body, on_a_broker_of_its_own
 from tests.acceptance.test_first_states import lines
 from tests.acceptance.test_history_and_explain import run
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.real_kafka
 
 ACCESS: Final = ROOT / "deploy" / "ACCESS.md"
 PASSWORD: Final = "canary-of-access"
-LOGINS: Final = ("worker", "sender", "reader", "auditor", "importer", "operator", "nobody")
+LOGINS: Final = ("worker", "sender", "reader", "auditor", "importer", "operator", "eraser", "nobody")
 KINDS: Final = {
     "topic": ResourceType.TOPIC,
     "group": ResourceType.GROUP,
@@ -49,11 +50,12 @@ class Granted:
     def bindings(self, names: dict[str, str]) -> list[AclBinding]:
         """The rules that the broker is told. ``names`` are those of a test for the defaults.
 
-        A prefix of several defaults becomes a rule for each of them, beside the prefix.
+        A prefix of several defaults becomes a rule for each of them, beside the prefix; ``*`` alone is the broker's own
+        word for everything.
         """
         stem = self.name.removesuffix("*")
-        if stem == self.name:
-            return [self._binding(_in_place(stem, names), ResourcePatternType.LITERAL)]
+        if stem in {self.name, ""}:
+            return [self._binding(_in_place(self.name, names), ResourcePatternType.LITERAL)]
         several = [names[each] for each in names if each.startswith(stem) and each != stem]
         literal = [self._binding(name, ResourcePatternType.LITERAL) for name in several]
         return [self._binding(_in_place(stem, names), ResourcePatternType.PREFIXED), *literal]
@@ -308,3 +310,39 @@ def test_an_importer_announces_and_keeps_how_far(walled: Walled, tmp_path: Path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["events"]["published"] == 3
     assert "allow READ on the group" not in done.stderr
+
+
+def test_an_eraser_finds_and_deletes_what_everybody_has_read(walled: Walled) -> None:
+    scene = walled.scene
+    owner = {"POSTGRES__OWNER_DSN": scene.database.owner_dsn}
+    erasing = ("contact", "erase", "--organisation", "ORG1", "F038161F36C845B98CEE7361A8C92157", "--json")
+    with walled.allowed(*of("worker"), *of("sender")), scene.worker(**walled.settings_of("worker")):
+        scene.send(Outgoing(body("99021047380"), b"a", (), 0))
+        scene.wait_consumed()
+    with walled.allowed(*of("eraser")):
+        planned = walled.run("eraser", *erasing, **owner)
+        done = walled.run("eraser", *erasing, "--yes", "--delete-records", **owner)
+        again = walled.run("eraser", *erasing, **owner)
+
+    assert (planned.returncode, done.returncode, again.returncode) == (0, 0, 0), planned.stderr + done.stderr
+    found = {each["topic"]: each for each in json.loads(planned.stdout)["mentions"]}
+    deleted = {each["topic"]: each["deleted"] for each in json.loads(done.stdout)["mentions"]}
+    assert found[scene.topics.commands]["readers"] == [scene.group]
+    assert found[scene.topics.commands]["gone_by"]
+    assert deleted[scene.topics.commands]
+    # Nobody is known to have read results, so they are left to retention.
+    assert not deleted[scene.topics.results]
+    assert scene.topics.commands not in {each["topic"] for each in json.loads(again.stdout)["mentions"]}
+
+
+def test_an_eraser_who_may_not_look_erases_nothing(walled: Walled) -> None:
+    lacking = next(row for row in of("eraser") if row.operation == "READ")
+    owner = {"POSTGRES__OWNER_DSN": walled.scene.database.owner_dsn}
+    walled.scene.send(Outgoing(body("none"), b"a", (), 0))
+    before = walled.scene.every_table()
+    with walled.allowed(*of("eraser", without=lacking)):
+        done = walled.run(
+            "eraser", "contact", "erase", "--organisation", "ORG1", "F038161F36C845B98CEE7361A8C92157", "--yes", **owner
+        )
+    assert (done.returncode, "nothing was erased" in done.stderr) == (1, True), done.stderr
+    assert walled.scene.every_table() == before

@@ -307,3 +307,25 @@ def test_the_workers_own_role_may_not_erase(scene: Scene) -> None:
     assert done.returncode == 1
     assert "permission denied" in done.stderr
     assert "Polina" in everything_stored(scene)
+
+
+def test_nothing_is_erased_where_a_topic_is_not_there(scene: Scene) -> None:
+    before = scene.every_table()
+    settings = {"POSTGRES__OWNER_DSN": scene.database.owner_dsn, "TOPICS__BULK_COMMANDS": "never-made"}
+    done = run(scene, "contact", "erase", "--organisation", "ORG1", CONTACT, "--yes", **settings)
+
+    assert done.returncode == 1
+    assert (
+        "nothing was erased, since topics must be looked at first: kafka: there is no topic never-made" in done.stderr
+    )
+    assert scene.every_table() == before
+
+
+def test_a_topic_that_lanes_have_read_is_looked_at_though_no_setting_names_it(scene: Scene) -> None:
+    a_customers_traces(scene)
+    settings = {"POSTGRES__OWNER_DSN": scene.database.owner_dsn, "TOPICS__COMMANDS": scene.topics.transitions}
+    settings["TOPICS__TRANSITIONS"] = scene.topics.commands
+    done = run(scene, "contact", "erase", "--organisation", "ORG1", CONTACT, "--json", **settings)
+
+    assert done.returncode == 0, done.stderr
+    assert scene.topics.commands in {each["topic"] for each in json.loads(done.stdout)["mentions"]}

@@ -28,7 +28,7 @@ from tests.logins import login_token
 from tests.providers.postgres import DatabaseUnderTest, until_waiting
 from tests.waiting import in_time
 from worker.digests import NoDigestKey, digest
-from worker.erasure import Erasure, LookedAtOnce, NotErased, erase
+from worker.erasure import Erasure, NotErased, NotLookedAtAgain, erase
 from worker.errors import DependencyAway
 from worker.mentions import Mentions, OnProgress, Sought, Topics, Where
 from worker.model import command_key
@@ -291,7 +291,7 @@ async def test_topics_that_are_away_afterwards_are_told_and_looked_at_the_next_t
     j: Journey, lane: Partition, erases: Erases
 ) -> None:
     await lane.run(by_code())
-    with pytest.raises(LookedAtOnce, match="all is erased, but the topics must be looked at again"):
+    with pytest.raises(NotLookedAtAgain, match="all is erased, but the topics must be looked at again"):
         await erases(True, Empty(looks=1))
 
     assert await digests(j) == {bytes(32)}
