@@ -11,12 +11,16 @@ from tests.providers.kafka import TopicNames
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Subject:
-    """``settings`` are what it needs beyond its place."""
+    """``settings`` are what it needs beyond its place.
+
+    One that keeps no chain of facts is the tables' owner: Postgres refuses the worker's role what is in no chain.
+    """
 
     key: str
     title: str
     command: Sequence[str]
     settings: dict[str, str] = field(default_factory=dict)
+    owns: bool = False
 
 
 _WORKER: Final = ("-m", "worker", "run")
@@ -28,8 +32,8 @@ def _module(name: str) -> tuple[str, str]:
 
 EXACTLY: Final = Subject("a", "this worker, exactly once", _WORKER)
 AT_LEAST: Final = Subject("a2", "this worker, at least once", _WORKER, {"WORKER_DELIVERY": "at_least_once"})
-ONE: Final = Subject("b", "FastStream, one message at a time", _module("faststream_one"))
-POOL: Final = Subject("c", "FastStream, 16 tasks by hand", _module("faststream_pool"))
+ONE: Final = Subject("b", "FastStream, one message at a time", _module("faststream_one"), owns=True)
+POOL: Final = Subject("c", "FastStream, 16 tasks by hand", _module("faststream_pool"), owns=True)
 POSTGRES: Final = Subject("e", "Postgres alone, our statements", _module("postgres_alone"))
 KAFKA: Final = Subject("f", "Kafka alone, transactional echo", _module("kafka_alone"))
 
@@ -51,7 +55,8 @@ def process(
     variables: Mapping[str, str] | None = None,
 ) -> WorkerProcess:
     """The subject, not started yet; in a group of its own if none is given, with ``variables`` beyond its settings."""
-    settings = worker_settings(stage.bootstrap, topics, stage.dsn, group=group)
+    dsn = stage.owner_dsn if subject.owns else stage.dsn
+    settings = worker_settings(stage.bootstrap, topics, dsn, group=group)
     return WorkerProcess(
         {**settings, **_PATIENT, **subject.settings, **(variables or {})}, stage.directory, command=subject.command
     )
