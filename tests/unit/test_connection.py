@@ -26,17 +26,18 @@ BROKEN = struct.pack("ii", 1, 0)
 
 @contextlib.asynccontextmanager
 async def opened(timeout_ms: int = 30_000) -> AsyncIterator[tuple[AIOKafkaConnection, asyncio.StreamWriter]]:
-    """A connection, and its other end, where nobody answers."""
+    """A connection, and its other end, where nobody answers. The timeout is of requests, not of opening it."""
     accepted: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
 
     async def accept(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await accepted.put(writer)
 
     server = await asyncio.start_server(accept, "127.0.0.1", 0)
-    connection = AIOKafkaConnection(*server.sockets[0].getsockname(), request_timeout_ms=timeout_ms)
+    connection = AIOKafkaConnection(*server.sockets[0].getsockname())
     connection._do_version_lookup = _nothing
     connection._versions = {MetadataRequest.API_KEY: (0, 1)}
     await connection.connect()
+    connection._request_timeout = timeout_ms / 1000
     other = await accepted.get()
     try:
         yield connection, other
