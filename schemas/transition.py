@@ -17,7 +17,8 @@ from schemas.states import LifeCycleState
 FIRST_PREVIOUS_HASH: Final = "0" * 64
 """``previous_hash`` of a lane's first event."""
 
-_DIGESTED: Final = "hmac:"
+DIGESTED: Final = "hmac:"
+"""The beginning of a :func:`command_name` that is a digest."""
 _BLOCK: Final = 64
 """Bytes, of SHA-256."""
 _INNER, _OUTER = (bytes(byte ^ pad for byte in range(256)) for pad in (0x36, 0x5C))
@@ -109,12 +110,12 @@ def command_name(key: bytes, command_id: str) -> str:
     A ``rec:`` id stands for itself. Of any other nothing is kept but ``hmac:`` and the lower-case hex HMAC-SHA256: what
     a sender chose may say something of a person, and events are for ever.
     """
-    if command_id.startswith(("rec:", _DIGESTED)):
+    if command_id.startswith(("rec:", DIGESTED)):
         return command_id
     inner, outer = (half.copy() for half in _begun(key))
     inner.update(command_id.encode())
     outer.update(inner.digest())
-    return _DIGESTED + outer.hexdigest()
+    return DIGESTED + outer.hexdigest()
 
 
 @lru_cache(maxsize=8)

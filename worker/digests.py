@@ -8,13 +8,12 @@ from typing import Final
 
 from pydantic import SecretStr
 
-from schemas.transition import command_name, naming_key
+from schemas.transition import DIGESTED, command_name, naming_key
 from worker.errors import WorkerError
 from worker.model import Value
 from worker.settings import Settings
 
 _OF_ATTEMPTS: Final = b"effective-worker attempts"
-_DIGESTED: Final = "hmac:"
 
 
 class NoDigestKey(WorkerError):
@@ -43,7 +42,7 @@ class CommandNames(Value, frozen=True):
 
 def is_digest(name: str) -> bool:
     """Tell whether a name is the digest of a sender's own id."""
-    return name.startswith(_DIGESTED)
+    return name.startswith(DIGESTED)
 
 
 def digest(key: bytes, what: str, organisation: str, name: str) -> bytes:

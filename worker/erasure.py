@@ -61,7 +61,7 @@ class Erasure:
 
     @property
     def is_already_done(self) -> bool:
-        """Whether nothing was left to erase, but perhaps in topics."""
+        """True if nothing was left to erase, but perhaps in topics."""
         return self.erased_before is not None and not any(self.rows.values())
 
 
@@ -80,9 +80,9 @@ class _Record(Value, frozen=True):
 
     command_id: str
     is_held: bool
-    """Whether it still says something."""
+    """True if it still says something."""
     speaks: bool
-    """Whether the command speaks of the customer, whatever access token it is of."""
+    """True if the command speaks of the customer, whatever access token it is of."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -93,7 +93,7 @@ class _Scope:
     participants: Sequence[str]
     tokens: Sequence[str]
     held: Mapping[str, int]
-    """How many rows of a table still say something."""
+    """The rows of each table that still say something, counted."""
     lanes: Mapping[int, _Lane]
     records: Mapping[Place, _Record]
     needles: frozenset[str]
@@ -242,7 +242,7 @@ class _Work:
             for topic, partition, offset, timestamp in found
             if (lane := lanes.get((topics.cluster, topic, partition))) is not None
         ]
-        rows = await self.connection.fetch(statement("erase_records_at"), *_columns(places, 3))
+        rows = await self.connection.fetch(statement("erase_records_at"), *_columns(places, 3), self.organisation)
         scope = replace(scope, records={**_by_place(rows), **scope.records})
         return scope, await topics.answers(self._sought(topics.cluster, scope, found), self.on_progress)
 

@@ -120,7 +120,7 @@ async def explain(settings: Settings, asked: str, *, topics: bool = True) -> Exp
         if change is None:
             called = (names.all_of(command_id), _organisation(command_id))
             change = await connection.fetchrow(statement("explain_transition"), *called)
-        absence = None if rows else await _absent(connection, command_id, settings, changed=change is not None)
+        absence = None if rows else await _absent(connection, command_id, settings, names, changed=change is not None)
     owner, token = (None, None) if change is None else (change["organisation"], change["access_token_id"])
     whole = None if change is None else await history(dsn, change["access_token_id"], change["organisation"])
     readings, dry_runs, looked = tuple(map(_reading, rows)), None, "not looked at"
@@ -174,7 +174,7 @@ def _of_version(changes: Sequence[Change], version: int) -> Change | None:
 
 
 async def _absent(
-    connection: asyncpg.Connection, command_id: str, settings: Settings, *, changed: bool
+    connection: asyncpg.Connection, command_id: str, settings: Settings, names: CommandNames, *, changed: bool
 ) -> tuple[State, str]:
     """Why there is no record of a command."""
     days = settings.record_retention_days
@@ -184,7 +184,7 @@ async def _absent(
     at = coordinates_of(command_id)
     if at is None:
         why = f"it was never read, or not under this id, or {retired}"
-        if not command_names(settings).keys:
+        if not names.keys:
             why += "; without WORKER_DIGEST_KEYS its transition cannot be found by it"
         return "unknown", f"nothing is recorded under this id: {why}"
     lanes = await connection.fetch(statement("explain_lanes"), at.cluster, at.topic, at.partition)

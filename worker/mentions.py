@@ -65,7 +65,7 @@ class Mentions:
 
     @property
     def deletable(self) -> bool:
-        """Whether somebody reads there, and everybody who does has read so far."""
+        """True if somebody reads there, and everybody who does has read so far."""
         return bool(self.readers) and not self.unread_by
 
 

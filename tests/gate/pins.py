@@ -39,7 +39,7 @@ def looked_through(audit: Audit, files: Sequence[Path], known: Path) -> tuple[in
 
 
 def _vulnerable(code: int, said: str, complained: str) -> Iterator[str] | str:
-    """What is known of the pins, or why that is not known."""
+    """Tell what is known of the pins, or why nothing is."""
     try:
         document = json.loads(said)
     except json.JSONDecodeError:

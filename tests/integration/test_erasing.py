@@ -258,6 +258,22 @@ async def test_a_command_that_is_called_after_the_customer_is_renamed_and_stays_
     assert record["digest"] == digest_before
 
 
+async def test_a_command_of_another_organisation_with_the_same_code_keeps_its_id(
+    j: Journey, lane: Partition, erases: Erases
+) -> None:
+    answered = await lane.one(by_code("none", event=("/shop", "1")))
+    await j.owner.execute("UPDATE command_record SET organisation = 'ORG2'")
+    at = answered.decoded.delivery.coordinates
+
+    class Finding(Empty):
+        async def commands(self, _sought: Sought, _on_progress: OnProgress) -> list[Where]:
+            return [(at.topic, at.partition, at.offset, at.timestamp)]
+
+    await erases(True, Finding())
+
+    assert await j.owner.fetchval("SELECT command_id FROM command_record") == answered.answer.command_id
+
+
 async def test_a_customer_may_be_imported_and_erased_again(j: Journey, lane: Partition, erases: Erases) -> None:
     sent = by_code(event=("/shop", "1"))
     await lane.run(sent)

@@ -161,7 +161,7 @@ LOOKING_BACK: Final = tuple(
         ("explain_transition", lambda _: (["7"], None)),
         ("erase_lock_tokens", lambda count: ("ORG1", each("T", count), each("A", count), each("R", count))),
         ("erase_newer_records", lambda count: ("ORG1", each("T", count), [1], [ROWS - count + 1], [], ["%x%"])),
-        ("erase_records_at", lambda count: ([1] * count, _offsets(count), [0] * count)),
+        ("erase_records_at", lambda count: ([1] * count, _offsets(count), [0] * count, "ORG1")),
         ("erase_bound", lambda count: ([UUID(int=number + 1) for number in range(count)], "ORG1")),
         ("erasure_before", lambda _: ("ORG1", "O1")),
         (

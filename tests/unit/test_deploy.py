@@ -117,7 +117,7 @@ def test_the_passwords_that_postgres_is_given_are_those_that_the_worker_brings()
 
 
 BASE: Final = dict(rest.split("=", 1) for rest in given_by(DOCKERFILE, "ARG"))
-"""What a build may be told, and what it takes otherwise."""
+"""The arguments of a build, with what it takes if it is told nothing."""
 
 
 @pytest.mark.parametrize("image", [*(service["image"] for service in SERVICES.values()), *BASE.values()])
