@@ -37,9 +37,10 @@ verify: $(INSTALLED) ## all there is, whatever breaks, and a table of it (ARGS="
 pins: $(INSTALLED) ## what is pinned, against all vulnerabilities that are known (exit 2: nothing is known here)
 	@$(BIN)/python -m tests.gate.pins
 
-lint: $(INSTALLED) ## ruff: rules and format
+lint: $(INSTALLED) ## ruff: rules and format; import-linter: which module may import which
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports --no-cache --no-logo
 
 types: $(INSTALLED) ## mypy, strict
 	@$(BIN)/mypy

@@ -10,7 +10,7 @@ import os
 import sys
 import time
 
-from worker.demo.attempts import Attempt, attempts, shown
+from worker.demo.commands import Attempt, attempts, shown
 from worker.demo.exchange import Reply, ask
 from worker.demo.report import Report
 from worker.errors import WorkerError

@@ -1,6 +1,6 @@
 """Records as Kafka would deliver them."""
 
-from worker.model import Coordinates, Delivery, Header
+from worker.kafka.delivery import Coordinates, Delivery, Header
 
 
 def delivery(value: bytes | None, headers: tuple[Header, ...] = (), *, offset: int = 7) -> Delivery:

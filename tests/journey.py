@@ -13,19 +13,20 @@ import asyncpg
 
 from schemas.codes import StatusCode
 from tests.logins import SECRET, login_token
-from worker.attempts import Attempts
-from worker.authorise import Logins
-from worker.credentials import PassCodes
-from worker.database import Database
-from worker.digests import attempt_keys, command_names
-from worker.fuse import Fuse
-from worker.guard import DEFAULT_LIMITS, Limits
-from worker.model import Answered, Coordinates, Delivery, Fact, Header
-from worker.observe import Metrics
+from worker.journey.attempt_limits import DEFAULT_LIMITS, Limits
+from worker.journey.attempts import Attempts
+from worker.journey.authorise import Logins
+from worker.journey.digests import attempt_keys, command_names
+from worker.journey.messages import Post, result_message
+from worker.journey.model import Answered, Fact
+from worker.journey.pass_codes import PassCodes
+from worker.kafka.delivery import Coordinates, Delivery, Header
+from worker.observability.metrics import Metrics
 from worker.pipeline import Hold, Pipeline, Policy
-from worker.result import Post, result_message
+from worker.postgres.pool import Database
+from worker.postgres.sql import statement
+from worker.resilience.circuit_breaker import Fuse
 from worker.settings import read_settings
-from worker.sql import statement
 
 # The access tokens of the fixture that the tests work with, all of ORG1.
 CODE: Final = "99021047380"
@@ -176,11 +177,11 @@ class Journey:
         owner, now = uuid4(), datetime.fromtimestamp(time.time(), UTC)
         async with self.database.connection() as connection:
             row = await connection.fetchrow(
-                statement("take_lane"), "cluster", "group", "commands", partition, owner, now
+                statement("lanes/take"), "cluster", "group", "commands", partition, owner, now
             )
             assert row is not None
             if row["next_offset"] is None:
-                assert await connection.fetchval(statement("open_lane"), row["id"], owner, 0) == row["id"]
+                assert await connection.fetchval(statement("lanes/open"), row["id"], owner, 0) == row["id"]
         return Hold(row["id"], f"cluster/group/commands/{partition}", owner, row["next_offset"] or 0)
 
     async def lane(self, partition: int = 0) -> Partition:

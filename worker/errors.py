@@ -211,7 +211,7 @@ def from_postgres(error: BaseException) -> WorkerError:
     if isinstance(error, WorkerError):
         return error
     if isinstance(error, asyncpg.UniqueViolationError) and getattr(error, "table_name", None) == "command_record":
-        return BatchOvertaken()  # an id was bound, by another lane or before (``worker.decide.doubtful``)
+        return BatchOvertaken()  # an id was bound, by another lane or before (``worker.journey.decide.doubtful``)
     if isinstance(error, _ROW_LEVEL):
         return _from_row(error)
     if isinstance(error, asyncpg.QueryCanceledError):

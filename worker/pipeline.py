@@ -5,7 +5,7 @@
     bytes -decode-> Command -judge replies-> -recall-> -verify logins and pass codes->
         -authorise-> Caller -load-> Locked -present-> Presented -recall-> -decide-> Decision
         -apply-> Fact -record-> -project-> Answered                    one Postgres transaction
-        -publish-> results, transition events, dead letters, offset    one Kafka transaction (``worker.lane``)
+        -publish-> results, transition events, dead letters, offset    one Kafka transaction (``worker.lanes.lane``)
 
 Everything is set-based: a batch is one command or five hundred. A command's failure is a value and never touches its
 neighbours; an exception is about the whole batch (``worker.errors``).
@@ -26,45 +26,44 @@ from uuid import UUID
 from msgspec.structs import replace
 
 from schemas.codes import StatusCode
-from worker.apply import Chain, apply, chained, head
-from worker.attempts import Attempts, Counted
-from worker.authorise import Logins, Standing, authorise
-from worker.credentials import COMPARED, PassCodeCheck, PassCodes, look_up, question
-from worker.database import Connection, Database, rolled_back
-from worker.decide import State, decide, doubtful, rehearse, rounds
-from worker.decode import decode, unquoted
-from worker.digests import CommandNames
 from worker.errors import BatchOvertaken, BatchRefused, DependencyAway, FuseBlown, LaneLost, StatementTimeout
-from worker.fuse import Fuse
-from worker.guard import Attempt, Series, Subject, is_failure, must_wait, wait_of
-from worker.load import UNCHECKED, Locked, load, present
-from worker.model import (
+from worker.journey.apply import Chain, apply, chained, head
+from worker.journey.attempt_limits import Attempt, Series, Subject, is_failure, must_wait, wait_of
+from worker.journey.attempts import Attempts, Counted
+from worker.journey.authorise import Logins, Standing, authorise
+from worker.journey.decide import State, decide, doubtful, rehearse, rounds
+from worker.journey.decode import decode, unquoted
+from worker.journey.digests import CommandNames
+from worker.journey.load import UNCHECKED, Locked, load, present
+from worker.journey.model import (
     Answer,
     Answered,
     Applied,
     Caller,
     Claims,
     Command,
-    Coordinates,
     Decision,
     Decoded,
-    Delivery,
     Fact,
     LockedToken,
     Outcome,
     Presented,
     Refused,
     TokenKey,
-    Value,
     each_unrefused,
     senders_id,
 )
-from worker.project import project
-from worker.recall import recall_by_coordinates, recall_by_id
-from worker.record import record
-from worker.replies import Replies
-from worker.sql import statement
-from worker.tracing import transaction_span
+from worker.journey.pass_codes import COMPARED, PassCodeCheck, PassCodes, look_up, question
+from worker.journey.project import project
+from worker.journey.recall import recall_by_coordinates, recall_by_id
+from worker.journey.record import record
+from worker.journey.reply_topics import Replies
+from worker.kafka.delivery import Coordinates, Delivery
+from worker.observability.tracing import transaction_span
+from worker.postgres.pool import Connection, Database, rolled_back
+from worker.postgres.sql import statement
+from worker.resilience.circuit_breaker import Fuse
+from worker.values import Value
 
 GONE: Final = "the access token that this command has set effective is gone"
 UNSHOWN: Final = "the access token that this command has set effective cannot be shown"
@@ -445,7 +444,7 @@ async def _hold(transaction: Connection, hold: Hold) -> tuple[Hold, Chain, datet
 
     Returns with it the moment of the batch's facts: no clock of a worker's may put one before another.
     """
-    row = await transaction.fetchrow(statement("hold_lane"), hold.lane, hold.owner, hold.next_offset, hold.place)
+    row = await transaction.fetchrow(statement("lanes/hold"), hold.lane, hold.owner, hold.next_offset, hold.place)
     if row is None:
         # Further on, if a part of the batch was committed before what made this a second try.
         raise LaneLost("postgres: another worker has taken the lane, or it is further on than this one knows")
@@ -460,7 +459,7 @@ async def _move(
     ``following`` is the offset to go on from, and the timestamp of the command before it, if there is one.
     """
     to = (first, following[0], chain.sequence, chain.hash, following[1])
-    row = await transaction.fetchrow(statement("move_lane"), hold.lane, *to, hold.place)
+    row = await transaction.fetchrow(statement("lanes/move"), hold.lane, *to, hold.place)
     assert row is not None, "the lane is locked where it lies"
     return replace(hold, next_offset=row["next_offset"], place=row["place"])
 

@@ -15,37 +15,38 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 
-from worker.admin import serve_admin
-from worker.attempts import Attempts, limits_of
-from worker.authorise import Logins
-from worker.background import beside
-from worker.backlog import Backlog
-from worker.contract import Contract, deployment
-from worker.courtesy import Courtesy
-from worker.credentials import PassCodes
-from worker.database import Database
-from worker.descriptors import raise_limit, really, require_enough
-from worker.digests import attempt_keys, command_names
 from worker.errors import DEPENDENCIES, KAFKA_ERRORS, ClientStuck, DependencyAway, LoginRefused, Unfit, WorkerError
-from worker.fetched import Bounds, bound_fetches
-from worker.fuse import Fuse
-from worker.kafka import Seat, TopicLook, client_options, fetch_past, hear_offset_errors
-from worker.lane import Lane, Site, Tools
-from worker.observe import Health, Metrics
-from worker.patience import Patience, done_before
+from worker.journey.attempts import Attempts, limits_of
+from worker.journey.authorise import Logins
+from worker.journey.digests import attempt_keys, command_names
+from worker.journey.messages import Post
+from worker.journey.pass_codes import PassCodes
+from worker.journey.reply_topics import Replies
+from worker.kafka.backlog import Backlog
+from worker.kafka.client import Seat, TopicLook, client_options, fetch_past, hear_offset_errors
+from worker.kafka.clock import Stamps
+from worker.kafka.record_batches import Bounds, bound_fetches
+from worker.kafka.topic_watch import TopicWatch
+from worker.kafka.watchdog import Watchdog
+from worker.lanes.lane import Lane, Site, Tools
+from worker.lanes.priority import Courtesy
+from worker.lanes.publisher import AtLeast, Commits, Exactly, Place, Publisher
+from worker.lanes.supervisor import Membership, Supervisor
+from worker.observability.descriptors import raise_limit, really, require_enough
+from worker.observability.health import Health
+from worker.observability.http import serve_admin
+from worker.observability.metrics import Metrics
+from worker.observability.probe import Probe
+from worker.observability.pulse import Pulse
+from worker.operations.contract import Contract, deployment
+from worker.operations.retention import Retention
 from worker.pipeline import Pipeline, Policy
-from worker.probe import Probe
-from worker.publish import AtLeast, Commits, Exactly, Place, Publisher
-from worker.pulse import Pulse
-from worker.replies import Replies
-from worker.result import Post
-from worker.retention import Retention
-from worker.schema import WorkerRole, require_schema
+from worker.postgres.pool import Database
+from worker.postgres.schema import WorkerRole, require_schema
+from worker.resilience.background import beside
+from worker.resilience.backoff import Patience, done_before
+from worker.resilience.circuit_breaker import Fuse
 from worker.settings import PREFIX, Settings, SettingsError
-from worker.stamps import Stamps
-from worker.supervisor import Membership, Supervisor
-from worker.topic_watch import TopicWatch
-from worker.watchdog import Watchdog
 
 STOP_SECONDS: Final = 5.0
 LANES_SHARE: Final = 0.6

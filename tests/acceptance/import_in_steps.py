@@ -10,8 +10,10 @@ from typing import Any, Final
 
 import asyncpg
 
-from worker import announce, cli, importing
-from worker.database import Row
+from worker import cli
+from worker.operations.imports import load as importing
+from worker.operations.imports import publish as announce
+from worker.postgres.pool import Row
 
 KILLED_AFTER: Final = "TESTS_KILLED_AFTER"
 """Names the environment variable for the number of lines that are read, or events published, at least."""

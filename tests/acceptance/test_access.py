@@ -23,7 +23,7 @@ from tests.pace import patience
 from tests.preloaded import ROOT
 from tests.providers.kafka import HOST, JvmKafka
 from tests.waiting import Ceiling
-from worker.embedded.processes import free_port
+from worker.demo.servers.processes import free_port
 
 pytestmark = pytest.mark.real_kafka
 

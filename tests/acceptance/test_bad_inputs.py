@@ -25,7 +25,7 @@ from tests.contract.bad_inputs import (
     BadInput,
 )
 from tests.logins import login_token
-from worker.model import KEPT_BYTES
+from worker.kafka.delivery import KEPT_BYTES
 
 pytestmark = pytest.mark.real_kafka
 

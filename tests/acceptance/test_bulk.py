@@ -18,8 +18,8 @@ from tests.acceptance.test_reconcile import cut_off
 from tests.acceptance.worker_process import WorkerProcess
 from tests.logins import login_token
 from tests.providers.kafka import create_topics
-from worker.courtesy import FEW
-from worker.reconcile import reconcile
+from worker.lanes.priority import FEW
+from worker.operations.reconcile.reconcile import reconcile
 from worker.settings import read_settings
 
 pytestmark = pytest.mark.real_kafka

@@ -22,11 +22,11 @@ from tests.contract.bad_inputs import IDENTIFIER, PASS_CODE
 from tests.logins import login_token
 from tests.pace import patience, stretched
 from tests.waiting import output_of, wait_until
-from worker.browse import browser
-from worker.dead_letters.letters import Chosen, Place, letters
-from worker.dead_letters.plan import Replay, plan
-from worker.dead_letters.replay import Pace, carry_out
-from worker.login_source import LoginSource
+from worker.kafka.reader import browser
+from worker.operations.dead_letters.letters import Chosen, Place, letters
+from worker.operations.dead_letters.plan import Replay, plan
+from worker.operations.dead_letters.replay import Pace, carry_out
+from worker.operations.login_source import LoginSource
 from worker.settings import read_settings
 
 pytestmark = pytest.mark.real_kafka

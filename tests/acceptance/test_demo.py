@@ -15,7 +15,7 @@ import pytest
 
 from tests.pace import patience
 from tests.waiting import SECONDS, output_of, wait_until
-from worker.embedded.stack import temporary_directory
+from worker.demo.servers.stack import temporary_directory
 
 ROOT: Final = Path(__file__).parents[2]
 STAYS: Final = "everything stays up until Ctrl-C"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.scene import Scene, body
-from worker.descriptors import partitions_within
+from worker.observability.descriptors import partitions_within
 
 pytestmark = [
     pytest.mark.real_kafka,

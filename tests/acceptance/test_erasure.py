@@ -17,7 +17,7 @@ from tests.acceptance.scene import Scene, answer, body, check_chains, event_id, 
 from tests.acceptance.test_history_and_explain import run
 from tests.contract.bad_inputs import IDENTIFIER, PASS_CODE
 from tests.pace import patience
-from worker.reconcile import reconcile
+from worker.operations.reconcile.reconcile import reconcile
 from worker.settings import read_settings
 
 pytestmark = pytest.mark.real_kafka

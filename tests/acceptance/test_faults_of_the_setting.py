@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 
 from tests.acceptance.scene import Load, Scene
-from worker.migrate import apply_migrations
+from worker.postgres.migrate import apply_migrations
 
 pytestmark = pytest.mark.real_kafka
 

@@ -10,7 +10,7 @@ import pytest
 from schemas.replay import rebuilt
 from tests.acceptance.scene import Load, Scene
 from tests.acceptance.test_history_and_explain import run as run_as_worker
-from worker.embedded.processes import free_port
+from worker.demo.servers.processes import free_port
 
 pytestmark = pytest.mark.real_kafka
 

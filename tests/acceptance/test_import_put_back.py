@@ -14,7 +14,7 @@ from schemas.transition import verify_chain
 from tests.acceptance.scene import Scene, answer
 from tests.acceptance.test_first_states import imported, lines, run
 from tests.pace import patience
-from worker.embedded.processes import free_port
+from worker.demo.servers.processes import free_port
 
 pytestmark = pytest.mark.real_kafka
 

@@ -21,7 +21,7 @@ from tests.logins import SECRET
 from tests.providers.kafka import KafkaServer
 from tests.providers.postgres import PostgresServer
 from tests.waiting import run_to_end
-from worker.embedded.postgres import make_database
+from worker.demo.servers.postgres import make_database
 
 ROOT: Final = Path(__file__).parents[2]
 SECONDS: Final = 600

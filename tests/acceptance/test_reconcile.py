@@ -16,8 +16,8 @@ from tests.acceptance.test_history_and_explain import run
 from tests.logins import login_token
 from tests.pace import patience
 from tests.providers.kafka import TopicNames, create_topics
-from worker.model import Coordinates, coordinates_of
-from worker.reconcile import Kind, Reconciliation, reconcile
+from worker.kafka.delivery import Coordinates, coordinates_of
+from worker.operations.reconcile.reconcile import Kind, Reconciliation, reconcile
 from worker.settings import read_settings
 
 pytestmark = pytest.mark.real_kafka

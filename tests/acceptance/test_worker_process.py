@@ -82,7 +82,7 @@ def test_a_worker_that_starts_writes_no_secret_to_its_log(settings: dict[str, st
 FAILING = """
 import sys
 from worker.cli import main
-from worker.probe import Probe
+from worker.observability.probe import Probe
 
 async def failing(self):
     raise ZeroDivisionError

@@ -20,10 +20,10 @@ from tests.benchmarks.meter import PROC, status_bytes
 from tests.benchmarks.report import Report
 from tests.benchmarks.stage import Stage
 from tests.providers.kafka import TopicNames
-from worker.apply import sealed, write_facts
-from worker.model import Fact, lane_name
-from worker.result import Post, transition_message
-from worker.topics import PARTITIONS
+from worker.journey.apply import sealed, write_facts
+from worker.journey.messages import Post, transition_message
+from worker.journey.model import Fact, lane_name
+from worker.kafka.topics import PARTITIONS
 
 TRANSITIONS: Final = 1_000_000
 LONGEST_REASON: Final = 2_000

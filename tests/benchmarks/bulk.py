@@ -24,8 +24,8 @@ from tests.benchmarks.rounds import SHOWN_LOG, WARM
 from tests.benchmarks.stage import Stage
 from tests.benchmarks.subjects import EXACTLY, process
 from tests.providers.kafka import TopicNames, create_topics, delete_topics
-from worker.courtesy import LATELY_SECONDS
-from worker.topics import PARTITIONS
+from worker.kafka.topics import PARTITIONS
+from worker.lanes.priority import LATELY_SECONDS
 
 RATE: Final = 100
 """Interactive commands a second."""

@@ -9,7 +9,7 @@ from tests.benchmarks.report import Report
 from tests.benchmarks.rounds import Round, medians, play, saturation
 from tests.benchmarks.stage import Stage
 from tests.benchmarks.subjects import AT_LEAST, EXACTLY, KAFKA, ONE, POOL, POSTGRES, Subject
-from worker.topics import PARTITIONS
+from worker.kafka.topics import PARTITIONS
 
 ROUNDS: Final = 3
 QUICK: Final = 10

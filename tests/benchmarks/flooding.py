@@ -19,8 +19,8 @@ from tests.benchmarks.openloop import Phase, Timed
 from tests.benchmarks.report import Report
 from tests.benchmarks.stage import Stage
 from tests.logins import login_token
-from worker.credentials import HASHER
-from worker.topics import PARTITIONS
+from worker.journey.pass_codes import HASHER
+from worker.kafka.topics import PARTITIONS
 
 COMMANDS: Final = 400
 SECONDS: Final = 12.0

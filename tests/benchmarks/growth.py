@@ -18,8 +18,8 @@ from tests.benchmarks.report import Cell, Report
 from tests.benchmarks.rounds import Round, medians, play
 from tests.benchmarks.stage import Stage
 from tests.benchmarks.subjects import EXACTLY
-from worker.credentials import HASHER
-from worker.topics import PARTITIONS
+from worker.journey.pass_codes import HASHER
+from worker.kafka.topics import PARTITIONS
 
 COMMANDS: Final = 50_000
 """Of a run where their number is not the question."""

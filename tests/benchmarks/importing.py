@@ -18,8 +18,8 @@ from tests.acceptance.worker_process import worker_settings
 from tests.benchmarks.meter import PROC, cpu_seconds, status_bytes
 from tests.benchmarks.report import Report
 from tests.benchmarks.stage import Stage
-from worker.credentials import HASHER
-from worker.topics import PARTITIONS
+from worker.journey.pass_codes import HASHER
+from worker.kafka.topics import PARTITIONS
 
 TOKENS: Final = 1_000_000
 PASS_CODES: Final = 2_000

@@ -20,7 +20,7 @@ from tests.benchmarks.meter import PROC, status_bytes
 from tests.benchmarks.openloop import Phase, Timed
 from tests.benchmarks.report import Report
 from tests.benchmarks.stage import Stage
-from worker.topics import PARTITIONS
+from worker.kafka.topics import PARTITIONS
 
 MB: Final = 10**6
 SIZES: Final = (1, 20, 60, 106, 200, 1000)

@@ -26,7 +26,7 @@ from tests.benchmarks.rounds import SHOWN_LOG, play
 from tests.benchmarks.stage import Stage
 from tests.benchmarks.subjects import AT_LEAST, EXACTLY, KAFKA, Subject, process
 from tests.providers.kafka import TopicNames
-from worker.topics import PARTITIONS
+from worker.kafka.topics import PARTITIONS
 
 RATES: Final = (1, 100, 500, 1000, 2000)
 """Commands a second."""

@@ -20,7 +20,7 @@ from tests.benchmarks.stage import Stage
 from tests.benchmarks.subjects import EXACTLY, process
 from tests.logins import login_token
 from tests.providers.kafka import TopicNames
-from worker.topics import PARTITIONS
+from worker.kafka.topics import PARTITIONS
 
 COMMANDS: Final = 100_000
 KINDS: Final = 20

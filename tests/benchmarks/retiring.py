@@ -18,7 +18,7 @@ from tests.benchmarks.rounds import Round, play
 from tests.benchmarks.stage import Stage
 from tests.benchmarks.subjects import EXACTLY
 from tests.providers.kafka import TopicNames
-from worker.topics import PARTITIONS
+from worker.kafka.topics import PARTITIONS
 
 COMMANDS: Final = 8_000_000
 """Ten minutes of them and more."""

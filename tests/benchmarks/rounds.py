@@ -15,7 +15,7 @@ from tests.benchmarks.meter import Meter, Usage
 from tests.benchmarks.stage import Stage
 from tests.benchmarks.subjects import POSTGRES, Subject, process
 from tests.providers.kafka import TopicNames
-from worker.topics import PARTITIONS
+from worker.kafka.topics import PARTITIONS
 
 WARM: Final = 20 * PARTITIONS
 """So many commands come before those that are measured: code is loaded, connections stand, statements are prepared."""

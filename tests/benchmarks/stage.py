@@ -21,10 +21,10 @@ import asyncpg
 
 from tests.providers.kafka import HEAP, JvmKafka, TopicNames, create_topics, delete_topics, warm_up
 from tests.providers.postgres import FIXTURE
-from worker.embedded.postgres import OWNER, Login, Postgres, make_database, make_login
-from worker.embedded.stack import temporary_directory
-from worker.importing import import_files
-from worker.migrate import apply_migrations
+from worker.demo.servers.postgres import OWNER, Login, Postgres, make_database, make_login
+from worker.demo.servers.stack import temporary_directory
+from worker.operations.imports.load import import_files
+from worker.postgres.migrate import apply_migrations
 
 DATABASE: Final = "bench"
 LATENCY_TRIES: Final = 200

@@ -39,8 +39,8 @@ from tests.benchmarks.stage import Stage
 from tests.benchmarks.subjects import EXACTLY, process
 from tests.logins import login_token
 from tests.providers.kafka import TopicNames, create_topics, delete_topics
-from worker.demo.attempts import documented
-from worker.topics import PARTITIONS
+from worker.demo.commands import documented
+from worker.kafka.topics import PARTITIONS
 
 COMMANDS: Final = 1_000_000
 QUICK: Final = 10

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 import orjson
 
 from schemas.codes import StatusCode
-from worker.model import Header
+from worker.kafka.delivery import Header
 
 MAX_BYTES: Final = 65_536
 CANARY_TOKEN: Final = "canary-login-token-4f1d"

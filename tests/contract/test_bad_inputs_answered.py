@@ -28,18 +28,19 @@ from tests.deliveries import delivery
 from tests.journey import decided
 from tests.logins import SECRET, login_token
 from tests.providers.postgres import DatabaseUnderTest
-from worker.attempts import Attempts
-from worker.authorise import Logins
-from worker.credentials import PassCodes
-from worker.database import Database
-from worker.digests import CommandNames
-from worker.fuse import Fuse
-from worker.guard import Limits
-from worker.model import Answered, Delivery
-from worker.observe import Metrics
+from worker.journey.attempt_limits import Limits
+from worker.journey.attempts import Attempts
+from worker.journey.authorise import Logins
+from worker.journey.digests import CommandNames
+from worker.journey.messages import Post, messages
+from worker.journey.model import Answered
+from worker.journey.pass_codes import PassCodes
+from worker.kafka.delivery import Delivery
+from worker.observability.metrics import Metrics
 from worker.pipeline import Hold, Pipeline, Policy
-from worker.result import Post, messages
-from worker.sql import statement
+from worker.postgres.pool import Database
+from worker.postgres.sql import statement
+from worker.resilience.circuit_breaker import Fuse
 
 POST: Final = Post("results", "transitions", "dead-letters", "group", "worker")
 
@@ -52,8 +53,8 @@ async def pipeline(database: DatabaseUnderTest) -> AsyncIterator[tuple[Pipeline,
     owner = uuid4()
     async with pool.connection() as connection:
         place = ("cluster", "group", "commands", 0)
-        lane = await connection.fetchval(statement("take_lane"), *place, owner, datetime.now(UTC))
-        await connection.fetchval(statement("open_lane"), lane, owner, 0)
+        lane = await connection.fetchval(statement("lanes/take"), *place, owner, datetime.now(UTC))
+        await connection.fetchval(statement("lanes/open"), lane, owner, 0)
     master = await asyncpg.connect(database.owner_dsn)
     await master.execute(
         "UPDATE access_token SET life_cycle_state = 'EFFECTIVE' WHERE authentication_code = $1", EFFECTIVE_CODE

@@ -8,9 +8,9 @@ from schemas.codes import StatusCode
 from tests.contract.bad_inputs import BAD_INPUTS, CANARY_PASS_CODE, CANARY_TOKEN, MAX_BYTES, BadInput
 from tests.deliveries import delivery
 from tests.logins import SECRET, login_token
-from worker.authorise import Logins
-from worker.decode import decode, masked
-from worker.model import Claims, Command, Refused
+from worker.journey.authorise import Logins
+from worker.journey.decode import decode, masked
+from worker.journey.model import Claims, Command, Refused
 
 DECODED = [row for row in BAD_INPUTS if row.stage == "decode"]
 SIGNED = [row for row in BAD_INPUTS if row.stage != "decode"]

@@ -12,8 +12,8 @@ from schemas.codes import StatusCode
 from schemas.command import SetEffectiveCommand, asked_fields
 from schemas.result import Result
 from tests.deliveries import delivery
-from worker.decode import decode
-from worker.model import Command
+from worker.journey.decode import decode
+from worker.journey.model import Command
 
 SEED = Path(__file__).parent.parent / "seed"
 NOT_OF_THE_TOKEN = {"kind", "organisation", "pass_code"}

@@ -35,8 +35,8 @@ from tests.providers.kafka import (
     start_node,
     warm_up,
 )
-from worker.embedded.broker import answers
-from worker.embedded.processes import ServerProcess, free_port
+from worker.demo.servers.broker import answers
+from worker.demo.servers.processes import ServerProcess, free_port
 
 NODES: Final = 3
 REPLICAS: Final = 3

@@ -17,7 +17,7 @@ from tests.pace import in_milliseconds
 from tests.providers import Unavailable
 from tests.providers.kafka import TopicNames, warm_up
 from tests.providers.postgres import DatabaseUnderTest, PostgresServer
-from worker.embedded.processes import EmbeddedFailed
+from worker.demo.servers.processes import EmbeddedFailed
 
 
 @pytest.fixture(scope="session")

@@ -18,14 +18,15 @@ from aiokafka.errors import KafkaError
 from aiokafka.protocol.transaction import EndTxnRequest
 from msgspec.structs import replace
 
-from worker import pipeline, publish
+from worker import pipeline
 from worker.errors import KAFKA_ERRORS, Unpublished
-from worker.lane import Lane
+from worker.lanes import publisher
+from worker.lanes.lane import Lane
+from worker.lanes.publisher import Exactly, WatchedProducer
+from worker.lanes.supervisor import Supervisor
+from worker.operations.retention import Retention
 from worker.pipeline import Hold
-from worker.publish import Exactly, WatchedProducer
-from worker.retention import Retention
-from worker.sql import statement
-from worker.supervisor import Supervisor
+from worker.postgres.sql import statement
 
 ABORT_SECONDS: Final = 5.0
 KEPT: Final = "an owner keeps its lane"
@@ -50,14 +51,14 @@ class MutantSpec:
 
 
 def commit_without_gathering() -> None:
-    hand_over = publish.send
+    hand_over = publisher.send
 
     async def unheeded(*arguments: Any) -> list[Any]:
         for future in await hand_over(*arguments):
-            future.add_done_callback(publish._retrieved)
+            future.add_done_callback(publisher._retrieved)
         return []
 
-    _put(publish, send=unheeded)
+    _put(publisher, send=unheeded)
 
 
 def committed_read_before_init() -> None:
@@ -125,12 +126,12 @@ def no_lane_check() -> None:
 
 
 def _hold_without(proof: str, nothing: str) -> None:
-    whole = statement("hold_lane")
+    whole = statement("lanes/hold")
     assert proof in whole
     unproven = whole.replace(proof, nothing)
 
     def told(name: str) -> str:
-        return unproven if name == "hold_lane" else statement(name)
+        return unproven if name == "lanes/hold" else statement(name)
 
     _put(pipeline, statement=told)
 

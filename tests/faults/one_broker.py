@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tests.faults.proxy import KafkaProxy
 from tests.providers.kafka import HOST, JvmKafka
-from worker.embedded.processes import free_port
+from worker.demo.servers.processes import free_port
 
 
 class ProxiedKafka(JvmKafka):

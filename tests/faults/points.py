@@ -21,11 +21,11 @@ from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import EndTxnRequest, TxnOffsetCommitRequest
 from asyncpg.transaction import Transaction
 
-from worker.lane import Lane
+from worker.lanes.lane import Lane
+from worker.lanes.publisher import AtLeast, Exactly
+from worker.lanes.supervisor import Supervisor
 from worker.pipeline import Pipeline
-from worker.publish import AtLeast, Exactly
-from worker.sql import statement
-from worker.supervisor import Supervisor
+from worker.postgres.sql import statement
 
 
 class Fuse:
@@ -95,7 +95,7 @@ def in_the_middle_of_a_statement(fuse: Fuse) -> None:
 
     async def faulty(connection: Any, query: str, *arguments: Any, **options: Any) -> Any:
         prepared = await prepare(connection, query, *arguments, **options)
-        if query == statement("apply") and fuse.burns_down():
+        if query == statement("journey/apply") and fuse.burns_down():
             # Parsed once more, nameless: a statement that the connection knows would leave the session idle, and so
             # would one whose types the client had to look up first.
             await connection._protocol.prepare("", query, None, record_class=asyncpg.Record, ignore_custom_codec=False)

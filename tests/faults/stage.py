@@ -24,7 +24,7 @@ from tests.faults.past import Past
 from tests.faults.proxy import KafkaProxy, PostgresProxy, Proxy
 from tests.providers.kafka import HOST, TopicNames, create_topics
 from tests.providers.postgres import DatabaseUnderTest, WheelPostgres, make_prepared
-from worker.embedded.postgres import Login
+from worker.demo.servers.postgres import Login
 
 # So short that a zombie takes seconds; in the order that the worker demands of them.
 SESSION_SECONDS: Final = 6

@@ -22,7 +22,8 @@ from tests.faults.rules import Unkept
 from tests.faults.schedule import Log, Strike, play
 from tests.faults.worker import DAY_SECONDS, faulty, make_otherwise
 from tests.logins import SECRET
-from worker import retention, service
+from worker import service
+from worker.operations import retention
 
 LANES: Final = {"lanes": {"0": {"state": "working"}}}
 OUT: Final = {"lanes": {}, "out_of_group": {"reason": "postgres has not answered for 6 s"}}

@@ -32,7 +32,7 @@ from tests.faults.schedule import Log, Strike, play
 from tests.faults.witness import Witness, understood
 from tests.providers.postgres import WheelPostgres
 from tests.waiting import wait_until
-from worker.embedded.processes import ServerProcess, until
+from worker.demo.servers.processes import ServerProcess, until
 
 NOBODY: Final = "127.0.0.1:1"
 """An address at which no broker listens."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
-from worker.embedded.processes import until
+from worker.demo.servers.processes import until
 
 
 async def within(seconds: float, holds: Callable[[], Awaitable[bool]]) -> bool:

@@ -14,8 +14,9 @@ from typing import Any, Final
 from tests.faults.holdings import tell
 from tests.faults.mutants import MUTANTS
 from tests.faults.points import arm
-from worker import retention, service
+from worker import service
 from worker.cli import main
+from worker.operations import retention
 
 BLOCKED_SECONDS: Final = 8.0
 """For how long a SIGUSR1 blocks the event loop: longer than a session."""

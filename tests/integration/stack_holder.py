@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 
-from worker.embedded import embedded_stack
+from worker.demo.servers import embedded_stack
 
 
 async def hold(directory: Path | None) -> None:

@@ -9,10 +9,10 @@ from tests.integration.test_importing import ORGANISATION, load, rows, token
 from tests.integration.test_topics import settings_for
 from tests.providers.kafka import KafkaServer, TopicNames
 from tests.providers.postgres import DatabaseUnderTest
-from worker import announce as announcing
-from worker.announce import Announced, announce, mend
 from worker.errors import DependencyAway
-from worker.mark import Mark, read_mark, write_mark
+from worker.operations.imports import publish
+from worker.operations.imports.mark import Mark, read_mark, write_mark
+from worker.operations.imports.publish import Announced, announce, mend
 from worker.settings import PostgresSettings, Settings
 
 pytestmark = pytest.mark.real_kafka
@@ -38,10 +38,10 @@ async def test_an_announcement_that_is_stopped_has_been_marked_whole_and_is_made
 
     async def stopped(*_: Any) -> None:
         marked.append(await read_mark(settings))
-        raise announcing._Waits from DependencyAway("kafka", "gone")
+        raise publish._Waits from DependencyAway("kafka", "gone")
 
     with monkeypatch.context() as patched:
-        patched.setattr(announcing, "_publish", stopped)
+        patched.setattr(publish, "_publish", stopped)
         assert await announce(settings) == Announced(0, 3, "kafka: gone")
     assert marked == [await head(database)]
 
@@ -60,7 +60,7 @@ async def test_a_mending_that_was_cut_short_is_done_again(
         raise DependencyAway("kafka", "gone")
 
     with monkeypatch.context() as patched:
-        patched.setattr(announcing, "write_mark", stopped)
+        patched.setattr(publish, "write_mark", stopped)
         with pytest.raises(DependencyAway):
             await mend(settings, carry_out=True)
     assert await mend(settings, carry_out=False) is not None

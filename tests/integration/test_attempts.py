@@ -26,11 +26,12 @@ from tests.journey import (
 from tests.logins import login_token
 from tests.providers.postgres import DatabaseUnderTest
 from tests.waiting import in_time
-from worker.credentials import PassCodeCheck, PassCodes, Question
-from worker.digests import digest
-from worker.guard import Limits
-from worker.observe import Health, Metrics
-from worker.retention import Retention
+from worker.journey.attempt_limits import Limits
+from worker.journey.digests import digest
+from worker.journey.pass_codes import PassCodeCheck, PassCodes, Question
+from worker.observability.health import Health
+from worker.observability.metrics import Metrics
+from worker.operations.retention import Retention
 
 LIMITS: Final = Limits(codes=5, pass_codes=6, identifier=3, all_callers=7, longest_wait=600.0)
 WRONG: Final = by_identifier(pass_code="not this one")

@@ -15,10 +15,21 @@ from msgspec.structs import replace
 
 from tests.journey import Journey, by_code, journey
 from tests.providers.postgres import DatabaseUnderTest
-from worker.audit import Anchor, AnchorError, Audit, Finding, Kind, Numbers, Work, read_anchor, take_anchor, verify
-from worker.database import Row
-from worker.model import Fact
-from worker.pages import pages
+from worker.journey.model import Fact
+from worker.operations.audit import (
+    Anchor,
+    AnchorError,
+    Audit,
+    Finding,
+    Kind,
+    Numbers,
+    Work,
+    read_anchor,
+    take_anchor,
+    verify,
+)
+from worker.postgres.pages import pages
+from worker.postgres.pool import Row
 
 NOW: Final = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 LANE: Final = "cluster/group/commands/0"
@@ -46,7 +57,7 @@ async def j(database: DatabaseUnderTest) -> AsyncIterator[Journey]:
 
 
 async def test_no_snapshot_stays_open_while_it_reads_on(j: Journey, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.pages.ROWS", 2)
+    monkeypatch.setattr("worker.postgres.pages.ROWS", 2)
     open_: list[bool] = []
     read = Work._progressed
 
@@ -61,7 +72,7 @@ async def test_no_snapshot_stays_open_while_it_reads_on(j: Journey, monkeypatch:
 
 
 async def test_a_lane_that_goes_on_while_it_is_read_holds(j: Journey, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.pages.ROWS", 1)
+    monkeypatch.setattr("worker.postgres.pages.ROWS", 1)
     lane, fresh = await j.lane(2), iter("AB")
     await j.owner.execute(
         "INSERT INTO access_token (organisation, id, number, life_cycle_state, authentication_code)"
@@ -74,7 +85,7 @@ async def test_a_lane_that_goes_on_while_it_is_read_holds(j: Journey, monkeypatc
             if (code := next(fresh, None)) is not None:
                 await lane.run(by_code(code))
 
-    monkeypatch.setattr("worker.audit.pages", pages_with_work)
+    monkeypatch.setattr("worker.operations.audit.pages", pages_with_work)
     report = await audited(j)
     assert (report.holds, report.transitions) == (True, TOKENS + 2), named(report)
 

@@ -7,9 +7,9 @@ from tests.integration.test_topics import settings_for
 from tests.logins import SECRET
 from tests.providers.kafka import KafkaServer, TopicNames
 from tests.providers.postgres import DatabaseUnderTest
-from worker.check import Check, check
-from worker.descriptors import partitions_within
-from worker.migrate import owner_connection
+from worker.observability.descriptors import partitions_within
+from worker.operations.check import Check, check
+from worker.postgres.connect import owner_connection
 from worker.settings import LoginSettings, PostgresSettings, Settings
 
 
@@ -86,7 +86,7 @@ async def test_missing_topics_are_named(settings: Settings) -> None:
 async def test_a_limit_of_open_files_is_told_in_partitions(
     settings: Settings, limit: int, state: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.check.raise_limit", lambda: limit)
+    monkeypatch.setattr("worker.operations.check.raise_limit", lambda: limit)
     line = (await checked(settings))["descriptors"]
     enough = partitions_within(limit, brokers=1, connections=settings.postgres.connections)
     assert line.state == state

@@ -16,7 +16,7 @@ from tests.logins import SECRET
 from tests.providers.kafka import KafkaServer, TopicNames
 from tests.providers.postgres import DatabaseUnderTest
 from tests.waiting import in_time, until_answered
-from worker.migrate import owner_connection
+from worker.postgres.connect import owner_connection
 
 ROOT: Final = Path(__file__).parents[2]
 FIXTURE: Final = ROOT / "tests" / "seed" / "fixture.ndjson"

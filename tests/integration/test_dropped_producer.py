@@ -12,8 +12,8 @@ from aiokafka.protocol.transaction import EndTxnRequest
 from tests.pace import patience
 from tests.providers.kafka import KafkaServer, TopicNames
 from tests.waiting import in_time
-from worker.publish import WatchedProducer, send, started
-from worker.result import Message
+from worker.journey.messages import Message
+from worker.lanes.publisher import WatchedProducer, send, started
 
 SECONDS = 60.0
 

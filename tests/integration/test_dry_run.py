@@ -30,10 +30,10 @@ from tests.logins import login_token
 from tests.providers.postgres import DatabaseUnderTest
 from worker import pipeline
 from worker.errors import FuseBlown
-from worker.fuse import FAILURES, Fuse
-from worker.model import Answered
-from worker.recall import recall_by_id
-from worker.result import messages
+from worker.journey.messages import messages
+from worker.journey.model import Answered
+from worker.journey.recall import recall_by_id
+from worker.resilience.circuit_breaker import FAILURES, Fuse
 
 S = StatusCode
 ANYTHING: Final[Sequence[Sent]] = (

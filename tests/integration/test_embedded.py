@@ -24,11 +24,11 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-import worker.embedded.stack as stack_module
+import worker.demo.servers.stack as stack_module
 from tests.pace import patience
 from tests.waiting import SECONDS, output_of, wait_until
-from worker.embedded import EmbeddedFailed, EmbeddedUnavailable, Stack, embedded_stack
-from worker.embedded.stack import temporary_directory
+from worker.demo.servers import EmbeddedFailed, EmbeddedUnavailable, Stack, embedded_stack
+from worker.demo.servers.stack import temporary_directory
 
 ROOT = Path(__file__).parents[2]
 HOLDER = "tests.integration.stack_holder"
@@ -214,7 +214,7 @@ def test_as_root_postgres_runs_as_nobody() -> None:
 
 @as_root
 async def test_as_root_a_postgres_out_of_reach_is_copied(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.embedded.postgres.open_to_all", lambda path: "pginstall" not in path.parts)
+    monkeypatch.setattr("worker.demo.servers.postgres.open_to_all", lambda path: "pginstall" not in path.parts)
     for _ in range(2):
         async with embedded_stack(kept) as stack:
             assert await ask(stack.owner_dsn, "SELECT 1") == 1
@@ -362,7 +362,7 @@ def can_start_the_stack(command: list[str]) -> bool:
     someone = pwd.getpwnam("nobody")
     try:
         tried = subprocess.run(
-            [*command, "-B", "-c", "import psutil, worker.embedded"],
+            [*command, "-B", "-c", "import psutil, worker.demo.servers"],
             cwd=ROOT,
             capture_output=True,
             check=False,

@@ -27,11 +27,11 @@ from tests.journey import (
 from tests.logins import login_token
 from tests.providers.postgres import DatabaseUnderTest, until_waiting
 from tests.waiting import in_time
-from worker.digests import NoDigestKey, digest
-from worker.erasure import Erasure, NotErased, NotLookedAtAgain, erase
 from worker.errors import DependencyAway
-from worker.mentions import Mentions, OnProgress, Sought, Topics, Where
-from worker.model import command_key
+from worker.journey.digests import NoDigestKey, digest
+from worker.journey.model import command_key
+from worker.operations.erasure.erase import Erasure, NotErased, NotLookedAtAgain, erase
+from worker.operations.erasure.mentions import Mentions, OnProgress, Sought, Topics, Where
 from worker.settings import Settings, read_settings
 
 CONTACT: Final = "F038161F36C845B98CEE7361A8C92157"

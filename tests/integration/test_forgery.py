@@ -10,11 +10,11 @@ import pytest
 from schemas.states import LifeCycleState
 from tests.journey import CARD_CODE, CODE, Journey, by_code, journey
 from tests.providers.postgres import DatabaseUnderTest
-from worker.apply import Chain, sealed, write_facts
-from worker.audit import Kind, verify
-from worker.database import SERVER_SETTINGS
-from worker.model import IMPORT_LANE, Fact, lane_name
-from worker.sql import statement
+from worker.journey.apply import Chain, sealed, write_facts
+from worker.journey.model import IMPORT_LANE, Fact, lane_name
+from worker.operations.audit import Kind, verify
+from worker.postgres.pool import SERVER_SETTINGS
+from worker.postgres.sql import statement
 
 LANE: Final = lane_name("cluster", "group", "commands", 0)
 VICTIM: Final = CARD_CODE
@@ -77,7 +77,7 @@ async def forger(database: DatabaseUnderTest) -> AsyncIterator[Forger]:
     async with journey(database.worker_dsn, database.owner_dsn, whole=True) as opened:
         lane = await opened.lane()
         await lane.run(by_code(CODE), by_code("unknown"))
-        await opened.owner.execute(statement("import_open_lane"))
+        await opened.owner.execute(statement("imports/open_lane"))
         connection = await asyncpg.connect(database.worker_dsn, server_settings=SERVER_SETTINGS)
         yield Forger(connection, opened)
         await connection.close()

@@ -9,7 +9,7 @@ from aiokafka import errors as kafka_errors
 from tests.pace import in_milliseconds, patience
 from tests.providers.kafka import KafkaServer, TopicNames
 from tests.waiting import in_time
-from worker.publish import AtLeast, Commits, Exactly, Place, former_id, started
+from worker.lanes.publisher import AtLeast, Commits, Exactly, Place, former_id, started
 
 SECONDS = 60.0
 TIMEOUT_MS = int(in_milliseconds(30))

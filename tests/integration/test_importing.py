@@ -10,10 +10,10 @@ import asyncpg
 import pytest
 
 from tests.providers.postgres import DatabaseUnderTest
-from worker import importing
-from worker.credentials import HASHER
-from worker.importing import BadLine, ImportingError, ImportReport, import_files
-from worker.migrate import owner_connection
+from worker.journey.pass_codes import HASHER
+from worker.operations.imports import load as importing
+from worker.operations.imports.load import BadLine, ImportingError, ImportReport, import_files
+from worker.postgres.connect import owner_connection
 
 FIXTURE: Final = Path(__file__).parents[1] / "seed" / "fixture.ndjson"
 ORGANISATION: Final = {"kind": "organisation", "id": "NEW", "name": "New"}

@@ -15,12 +15,13 @@ from structlog.testing import capture_logs
 
 from tests.providers.postgres import DatabaseUnderTest, PostgresServer
 from tests.waiting import in_time, until, until_answered
+from worker.demo.servers.postgres import Login, make_database, make_login
 from worker.dsn import DsnUnusable
-from worker.embedded.postgres import Login, make_database, make_login
 from worker.errors import DependencyAway
-from worker.migrate import RENEWS_RULE, MigrationError, apply_migrations, owner_connection, pending, user_of
-from worker.schema import DEFAULT_ROLE, MIGRATIONS, WorkerRole, lacking_rights, surplus_rights
-from worker.schema import NEEDED as ALL
+from worker.postgres.connect import owner_connection
+from worker.postgres.migrate import RENEWS_RULE, MigrationError, apply_migrations, pending, user_of
+from worker.postgres.schema import DEFAULT_ROLE, MIGRATIONS, WorkerRole, lacking_rights, surplus_rights
+from worker.postgres.schema import NEEDED as ALL
 
 
 @pytest.fixture
@@ -127,11 +128,11 @@ def migrated_before(empty: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         for earlier in ALL[: ALL.index(name)]:
             shutil.copy(MIGRATIONS / f"{earlier}.sql", tmp_path)
         with monkeypatch.context() as release:
-            release.setattr("worker.migrate.MIGRATIONS", tmp_path)
-            release.setattr("worker.migrate.give_rights", rights_then)
+            release.setattr("worker.postgres.migrate.MIGRATIONS", tmp_path)
+            release.setattr("worker.postgres.migrate.give_rights", rights_then)
             await apply_migrations(empty)
 
-    monkeypatch.setattr("worker.migrate.LOCK_PAUSE_SECONDS", 0.2)
+    monkeypatch.setattr("worker.postgres.migrate.LOCK_PAUSE_SECONDS", 0.2)
     return migrate
 
 
@@ -168,7 +169,7 @@ async def test_no_lane_waits_for_a_migration_that_waits_for_a_long_snapshot(
 async def test_a_lock_that_is_never_there_is_given_up_with_a_word_on_who_may_hold_it(
     empty: str, migrated_before: Callable[[str], Awaitable[None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.migrate.LOCK_TRIES", 2)
+    monkeypatch.setattr("worker.postgres.migrate.LOCK_TRIES", 2)
     name = "0004_mended_lanes"
     await migrated_before(name)
     async with connected(empty, application_name="a report") as other, other.transaction():
@@ -231,7 +232,7 @@ async def test_where_there_are_transitions_0002_is_not_run_as_it_was_released(
         shutil.copy(MIGRATIONS / f"{name}.sql", tmp_path)
     released = tmp_path / f"{RENEWS_RULE}.sql"
     released.write_text(released.read_text().replace("-- migrate: apply", "-- migrate: apply\n\nSELECT 1 / 0;\n", 1))
-    monkeypatch.setattr("worker.migrate.MIGRATIONS", tmp_path)
+    monkeypatch.setattr("worker.postgres.migrate.MIGRATIONS", tmp_path)
 
     assert await apply_migrations(empty) == ALL[1:]
 

@@ -45,17 +45,17 @@ from tests.logins import login_token
 from tests.pace import in_milliseconds
 from tests.providers.postgres import DatabaseUnderTest, until_waiting
 from worker import pipeline
-from worker.credentials import HASHER, PassCodeCheck, PassCodes, Question, hashes_of
-from worker.database import SERVER_SETTINGS, Connection
 from worker.errors import DependencyAway, FuseBlown, LaneLost
-from worker.fuse import FAILURES, Fuse
-from worker.guard import Limits
-from worker.migrate import apply_migrations
-from worker.model import Answered, ReplyTo, TokenKey, command_key
+from worker.journey.attempt_limits import Limits
+from worker.journey.model import Answered, ReplyTo, TokenKey, command_key
+from worker.journey.pass_codes import HASHER, PassCodeCheck, PassCodes, Question, hashes_of
+from worker.journey.project import project
+from worker.journey.reply_topics import Replies
 from worker.pipeline import GONE
-from worker.project import project
-from worker.replies import Replies
-from worker.schema import WorkerRole
+from worker.postgres.migrate import apply_migrations
+from worker.postgres.pool import SERVER_SETTINGS, Connection
+from worker.postgres.schema import WorkerRole
+from worker.resilience.circuit_breaker import FAILURES, Fuse
 
 SEED: Final = Path(__file__).parents[1] / "seed"
 S = StatusCode
@@ -892,7 +892,7 @@ async def test_only_where_pass_codes_were_compared_are_hashes_asked_for_under_th
         asked.append(list(named))
         return await hashes_of(connection, named)
 
-    monkeypatch.setattr("worker.load.hashes_of", told)
+    monkeypatch.setattr("worker.journey.load.hashes_of", told)
     elsewhere = by_identifier("nobody@example.com")
 
     await lane.run(by_code(), by_code(EFFECTIVE_CODE))

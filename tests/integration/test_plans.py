@@ -3,8 +3,6 @@
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from importlib import resources
-from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
@@ -14,10 +12,10 @@ import pytest
 
 from schemas.access_token import ALL_FIELDS, fields_mask
 from tests.providers.postgres import DatabaseUnderTest
-from worker.credentials import COMPARED
-from worker.database import SERVER_SETTINGS
-from worker.project import projection
-from worker.sql import statement
+from worker.journey.pass_codes import COMPARED
+from worker.journey.project import projection
+from worker.postgres.pool import SERVER_SETTINGS
+from worker.postgres.sql import statement, statements
 
 ROWS: Final = 10_000_000
 """What Postgres is told of each of these tables."""
@@ -115,35 +113,38 @@ STATEMENTS: Final = (
     *(
         Asked(name, statement(name), arguments)
         for name, arguments in (
-            ("take_lane", lambda _: ("c", "g", "t", 0, OWNER, NOW)),
-            ("open_lane", lambda _: (1, OWNER, 0)),
-            ("owned_lane", lambda _: (1, OWNER)),
-            ("order_done", lambda _: (1, OWNER)),
-            ("hold_lane", lambda _: (1, OWNER, ROWS + 1, PLACE)),
-            ("move_lane", lambda count: (1, ROWS + 1, ROWS + 1 + count, 1, bytes(32), 1, PLACE)),
-            ("settle_lane", lambda _: (1, OWNER, ROWS + 1)),
-            ("know_topic", lambda _: (1, OWNER, OWNER)),
-            ("block_lane", lambda _: (1, OWNER, "why", NOW)),
-            ("lose_commands", lambda _: (1, OWNER, 1, 3, 2, NOW)),
-            ("losses", lambda _: ([1],)),
-            ("recall_by_coordinates", lambda count: (1, 1, count)),
-            ("pass_code_hashes", lambda count: named("I", min(count, COMPARED))),
-            ("authorise", _authorise),
-            ("attempts_known", _known),
-            ("attempts_count", _counted),
-            ("load", lambda count: (*named("C", count), *named("I", count))),
-            ("recall_by_id", lambda count: (["ORG1"] * count, [UUID(int=number + 1) for number in range(count)])),
-            ("project_accounts", lambda count: named("A", count)),
-            ("apply", lambda count: (1, 1, count, NOW.replace(tzinfo=None))),
-            ("retire_records", lambda count: (1, timedelta(days=1), count, 0)),
+            ("lanes/take", lambda _: ("c", "g", "t", 0, OWNER, NOW)),
+            ("lanes/open", lambda _: (1, OWNER, 0)),
+            ("lanes/owned", lambda _: (1, OWNER)),
+            ("lanes/order_done", lambda _: (1, OWNER)),
+            ("lanes/hold", lambda _: (1, OWNER, ROWS + 1, PLACE)),
+            ("lanes/move", lambda count: (1, ROWS + 1, ROWS + 1 + count, 1, bytes(32), 1, PLACE)),
+            ("lanes/settle", lambda _: (1, OWNER, ROWS + 1)),
+            ("lanes/know_topic", lambda _: (1, OWNER, OWNER)),
+            ("lanes/block", lambda _: (1, OWNER, "why", NOW)),
+            ("lanes/lose_commands", lambda _: (1, OWNER, 1, 3, 2, NOW)),
+            ("lanes/losses", lambda _: ([1],)),
+            ("journey/recall_by_coordinates", lambda count: (1, 1, count)),
+            ("journey/pass_code_hashes", lambda count: named("I", min(count, COMPARED))),
+            ("journey/authorise", _authorise),
+            ("attempts/known", _known),
+            ("attempts/count", _counted),
+            ("journey/load", lambda count: (*named("C", count), *named("I", count))),
+            (
+                "journey/recall_by_id",
+                lambda count: (["ORG1"] * count, [UUID(int=number + 1) for number in range(count)]),
+            ),
+            ("journey/project_accounts", lambda count: named("A", count)),
+            ("journey/apply", lambda count: (1, 1, count, NOW.replace(tzinfo=None))),
+            ("retention/retire_records", lambda count: (1, timedelta(days=1), count, 0)),
         )
     ),
     *(
-        Asked(f"project {label}", _projection(*names), lambda count: named("T", count))
+        Asked(f"journey/project {label}", _projection(*names), lambda count: named("T", count))
         for label, names in (("one field", GOLDEN[1:2]), ("the golden four", GOLDEN), ("all fields", ()))
     ),
 )
-FUNCTIONS: Final = {"retire_records": 1, "pass_code_hashes": 1}
+FUNCTIONS: Final = {"retention/retire_records": 1, "journey/pass_code_hashes": 1}
 """The statements that call a function, which Postgres plans apart, and how many statements each consists of."""
 AUTO_EXPLAIN: Final = {
     "log_min_duration": 0,
@@ -156,16 +157,16 @@ AUTO_EXPLAIN: Final = {
 LOOKING_BACK: Final = tuple(
     Asked(name, statement(name), arguments)
     for name, arguments in (
-        ("explain", lambda _: ("7", UUID(int=7))),
-        ("explain_ids", lambda _: ([UUID(int=7)], "c", "t", 0, ROWS // THERE, 0, "7")),
-        ("explain_transition", lambda _: (["7"], None)),
-        ("erase_lock_tokens", lambda count: ("ORG1", each("T", count), each("A", count), each("R", count))),
-        ("erase_newer_records", lambda count: ("ORG1", each("T", count), [1], [ROWS - count + 1], [], ["%x%"])),
-        ("erase_records_at", lambda count: ([1] * count, _offsets(count), [0] * count, "ORG1")),
-        ("erase_bound", lambda count: ([UUID(int=number + 1) for number in range(count)], "ORG1")),
-        ("erasure_before", lambda _: ("ORG1", "O1")),
+        ("explain/commands", lambda _: ("7", UUID(int=7))),
+        ("explain/ids", lambda _: ([UUID(int=7)], "c", "t", 0, ROWS // THERE, 0, "7")),
+        ("explain/transition", lambda _: (["7"], None)),
+        ("erasure/lock_tokens", lambda count: ("ORG1", each("T", count), each("A", count), each("R", count))),
+        ("erasure/newer_records", lambda count: ("ORG1", each("T", count), [1], [ROWS - count + 1], [], ["%x%"])),
+        ("erasure/records_at", lambda count: ([1] * count, _offsets(count), [0] * count, "ORG1")),
+        ("erasure/bound", lambda count: ([UUID(int=number + 1) for number in range(count)], "ORG1")),
+        ("erasure/before", lambda _: ("ORG1", "O1")),
         (
-            "erase_from_records",
+            "erasure/from_records",
             lambda count: (
                 [1] * count,
                 _offsets(count),
@@ -303,8 +304,8 @@ async def test_no_function_reads_a_whole_table_or_spills(owner: asyncpg.Connecti
 @pytest.mark.parametrize(
     ("name", "lost"),
     [
-        ("retire_records", "ALTER TABLE command_record DROP CONSTRAINT command_record_pkey"),
-        ("pass_code_hashes", "ALTER TABLE access_token DROP CONSTRAINT access_token_identifier_key"),
+        ("retention/retire_records", "ALTER TABLE command_record DROP CONSTRAINT command_record_pkey"),
+        ("journey/pass_code_hashes", "ALTER TABLE access_token DROP CONSTRAINT access_token_identifier_key"),
     ],
 )
 async def test_without_its_index_what_a_function_reads_would_be_seen(
@@ -332,7 +333,7 @@ async def test_without_its_index_the_search_for_a_retired_commands_transition_wo
     owner: asyncpg.Connection,
 ) -> None:
     await owner.execute("DROP INDEX transition_command_idx")
-    asked = next(asked for asked in LOOKING_BACK if asked.name == "explain_transition")
+    asked = next(asked for asked in LOOKING_BACK if asked.name == "explain/transition")
 
     assert list(faults(await explained(owner, asked, 1), 1)) == ["Seq Scan of transition"]
 
@@ -342,7 +343,7 @@ async def test_without_its_index_the_search_for_a_retired_commands_transition_wo
 async def test_apply_finds_the_facts_of_the_batch(worker: asyncpg.Connection, mode: str, count: int) -> None:
     await worker.execute(f"SET plan_cache_mode = {mode}")
 
-    plan = await explained(worker, asked_by_name("apply"), count)
+    plan = await explained(worker, asked_by_name("journey/apply"), count)
 
     [changed] = [node for node in plan["Plans"] if node["Parent Relationship"] == "Outer"]
     assert (plan["Node Type"], plan["Relation Name"]) == ("ModifyTable", "access_token")
@@ -352,11 +353,11 @@ async def test_apply_finds_the_facts_of_the_batch(worker: asyncpg.Connection, mo
 @pytest.mark.parametrize(
     ("name", "lost"),
     [
-        ("load", "ALTER TABLE access_token DROP CONSTRAINT access_token_authentication_code_key"),
-        ("apply", "ALTER TABLE access_token DROP CONSTRAINT access_token_pkey"),
-        ("apply", "ALTER TABLE transition DROP CONSTRAINT transition_chain_key"),
-        ("recall_by_id", "DROP INDEX command_record_applied_key"),
-        ("recall_by_coordinates", "ALTER TABLE command_record DROP CONSTRAINT command_record_pkey"),
+        ("journey/load", "ALTER TABLE access_token DROP CONSTRAINT access_token_authentication_code_key"),
+        ("journey/apply", "ALTER TABLE access_token DROP CONSTRAINT access_token_pkey"),
+        ("journey/apply", "ALTER TABLE transition DROP CONSTRAINT transition_chain_key"),
+        ("journey/recall_by_id", "DROP INDEX command_record_applied_key"),
+        ("journey/recall_by_coordinates", "ALTER TABLE command_record DROP CONSTRAINT command_record_pkey"),
     ],
 )
 async def test_a_lost_index_would_be_seen(
@@ -370,28 +371,18 @@ async def test_a_lost_index_would_be_seen(
 async def test_a_sort_that_spills_would_be_seen(worker: asyncpg.Connection) -> None:
     await worker.execute("SET work_mem = '256kB'")
 
-    plan = await explained(worker, asked_by_name("load"), THERE)
+    plan = await explained(worker, asked_by_name("journey/load"), THERE)
 
     assert list(faults(plan, THERE)) == ["Sort that spills"]
 
 
 def test_no_statement_of_the_journey_is_left_out() -> None:
     # `lanes` reads all of a small table, the others none; what looks back or loads is no part of the journey.
-    unplanned = ("lanes", "constraints_now", "postgres_clock", "session")
-    looking_back = ("audit_", "erase_", "erasure_", "explain", "history", "reconcile_", "dead_letter_", "attempts_list")
-    others = (
-        "import_",
-        "demo_",
-        "migrate_",
-        "lacking_rights",
-        "surplus_rights",
-        "worker_rights",
-        "membership",
-        "mend_lane",
-        "attempts_f",
-        *looking_back,
-        *unplanned,
-    )
-    files = {Path(each.name).stem for each in resources.files("worker.sql").iterdir() if each.name.endswith(".sql")}
+    unplanned = ("lanes/all", "connection/")
+    operators = ("attempts/f", "attempts/list", "lanes/acknowledge", "lanes/mend", "lanes/of_group")
+    looking_back = ("audit/", "dead_letters/", "erasure/", "explain/", "history/", "reconcile/")
+    others = (*unplanned, *operators, *looking_back, "demo/", "imports/", "schema/")
 
-    assert {asked.name.split()[0] for asked in STATEMENTS} == {name for name in files if not name.startswith(others)}
+    assert {asked.name.split()[0] for asked in STATEMENTS} == {
+        name for name in statements() if not name.startswith(others)
+    }

@@ -15,13 +15,14 @@ from tests.journey import CARD_CODE, EFFECTIVE_CODE, Journey, Partition, by_code
 from tests.pace import stretched
 from tests.providers.postgres import DatabaseUnderTest
 from tests.waiting import in_time, until, until_answered
-from worker import retention
-from worker.database import Database
 from worker.errors import StatementTimeout
-from worker.observe import Health, Metrics
-from worker.retention import Retention
+from worker.observability.health import Health
+from worker.observability.metrics import Metrics
+from worker.operations import retention
+from worker.operations.retention import Retention
+from worker.postgres.pool import Database
+from worker.postgres.sql import statement
 from worker.settings import Settings
-from worker.sql import statement
 
 
 def ahead(seconds: float) -> Callable[[], float]:
@@ -153,8 +154,8 @@ async def test_the_shortest_time_that_can_be_set_is_the_shortest_that_postgres_t
     async with j.database.connection() as connection:
         for refused in (shortest - timedelta(seconds=1), timedelta(days=-1), None):
             with pytest.raises(asyncpg.InsufficientPrivilegeError, match="records are kept for a day at least"):
-                await connection.fetchval(statement("retire_records"), 1, refused, 10, 0)
-        assert await connection.fetchval(statement("retire_records"), 1, shortest, 10, 0) == 1
+                await connection.fetchval(statement("retention/retire_records"), 1, refused, 10, 0)
+        assert await connection.fetchval(statement("retention/retire_records"), 1, shortest, 10, 0) == 1
 
 
 @pytest.mark.parametrize("seconds", [31 * 24 * 60 * 60, 120, -120])
@@ -190,7 +191,7 @@ async def test_no_two_workers_retire_records_of_one_lane_at_once_and_none_waits(
     await let_days_go_by(j, 31)
     transaction = j.owner.transaction()
     await transaction.start()
-    step = statement("retire_records"), lanes[0].hold.lane, timedelta(days=30), 500, 0
+    step = statement("retention/retire_records"), lanes[0].hold.lane, timedelta(days=30), 500, 0
     assert await j.owner.fetchval(*step) == 1
 
     other = Retiring(j.database)
@@ -206,7 +207,7 @@ async def test_a_lane_that_was_left_to_a_step_under_way_is_looked_at_again_withi
     # A step that Postgres gave up holds its lock until it has ended there.
     transaction = j.owner.transaction()
     await transaction.start()
-    step = statement("retire_records"), lane.hold.lane, timedelta(days=30), 500, 0
+    step = statement("retention/retire_records"), lane.hold.lane, timedelta(days=30), 500, 0
     assert await j.owner.fetchval(*step) == 1
     stop, retiring = asyncio.Event(), Retiring(j.database).retention
     running = asyncio.ensure_future(retiring.run(stop))

@@ -18,10 +18,11 @@ import pytest
 from tests import preloaded
 from tests.logins import SECRET
 from tests.providers.postgres import OWN_PROVIDERS, PostgresServer, choose
-from worker.check import Check, check
-from worker.embedded.postgres import Login
-from worker.migrate import MigrationError, apply_migrations, owner_connection, pending
-from worker.schema import NEEDED, WorkerRole, quoted
+from worker.demo.servers.postgres import Login
+from worker.operations.check import Check, check
+from worker.postgres.connect import owner_connection
+from worker.postgres.migrate import MigrationError, apply_migrations, pending
+from worker.postgres.schema import NEEDED, WorkerRole, quoted
 from worker.settings import Settings, read_settings
 
 README: Final = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")

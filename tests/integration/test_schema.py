@@ -9,11 +9,12 @@ import asyncpg
 import pytest
 
 from tests.providers.postgres import DatabaseUnderTest
-from worker.database import Database
-from worker.embedded.postgres import Login, make_login
+from worker.demo.servers.postgres import Login, make_login
 from worker.errors import Unfit
-from worker.migrate import apply_migrations, owner_connection
-from worker.schema import DEFAULT_ROLE, SchemaUnfit, WorkerRole, lacking_rights, require_schema, surplus_rights
+from worker.postgres.connect import owner_connection
+from worker.postgres.migrate import apply_migrations
+from worker.postgres.pool import Database
+from worker.postgres.schema import DEFAULT_ROLE, SchemaUnfit, WorkerRole, lacking_rights, require_schema, surplus_rights
 
 
 @pytest.fixture

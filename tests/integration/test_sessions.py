@@ -12,11 +12,11 @@ import pytest
 from tests.integration.test_topics import settings_for
 from tests.providers.kafka import TopicNames
 from tests.providers.postgres import DatabaseUnderTest, PostgresServer
-from worker.check import check
-from worker.database import SERVER_SETTINGS, Database
-from worker.embedded.postgres import Login
+from worker.demo.servers.postgres import Login
 from worker.errors import SessionUnfit
-from worker.migrate import owner_connection
+from worker.operations.check import check
+from worker.postgres.connect import owner_connection
+from worker.postgres.pool import SERVER_SETTINGS, Database
 from worker.settings import PostgresSettings
 
 NAMED: Final = (b"user", b"database", b"client_encoding", b"application_name")

@@ -23,14 +23,15 @@ from tests.journey import (
     TOKEN_ID,
 )
 from tests.providers.postgres import DatabaseUnderTest, until_waiting
-from worker.apply import apply
-from worker.credentials import COMPARED
-from worker.database import rolled_back
 from worker.errors import BatchOvertaken, from_postgres
-from worker.losses import Loss, losses
-from worker.model import Answer, Coordinates, Fact, TokenKey, command_key
-from worker.record import record
-from worker.sql import statement
+from worker.journey.apply import apply
+from worker.journey.model import Answer, Fact, TokenKey, command_key
+from worker.journey.pass_codes import COMPARED
+from worker.journey.record import record
+from worker.kafka.delivery import Coordinates
+from worker.lanes.losses import Loss, losses
+from worker.postgres.pool import rolled_back
+from worker.postgres.sql import statement, statements
 
 USER_ID: Final = "6E0B9E9C5C7E4B0F9C7A5D3C2B1A0F01"
 IDENTIFIER_ID: Final = "707E27653A665A42B7092AB3BBD46376"
@@ -55,14 +56,14 @@ async def worker(database: DatabaseUnderTest) -> AsyncIterator[asyncpg.Connectio
 
 
 async def take(worker: asyncpg.Connection, mine: UUID = MINE, *, partition: int = 0, group: str = "g") -> Any:
-    row = await worker.fetchrow(statement("take_lane"), "c", group, "t", partition, mine, NOW)
+    row = await worker.fetchrow(statement("lanes/take"), "c", group, "t", partition, mine, NOW)
     assert row is not None
     return row
 
 
 async def opened(worker: asyncpg.Connection, *, at: int = 0, partition: int = 0) -> int:
     lane = int((await take(worker, partition=partition))["id"])
-    assert await worker.fetchval(statement("open_lane"), lane, MINE, at) == lane
+    assert await worker.fetchval(statement("lanes/open"), lane, MINE, at) == lane
     return lane
 
 
@@ -74,7 +75,7 @@ MARK = "SELECT first_offset, next_offset, last_offset, last_timestamp FROM lane"
 async def test_take_lane_makes_the_row_once_and_then_takes_it_over(worker: asyncpg.Connection) -> None:
     first = await take(worker)
     assert set(tuple(first)[1:]) == {None}
-    await worker.execute(statement("open_lane"), first["id"], MINE, 7)
+    await worker.execute(statement("lanes/open"), first["id"], MINE, 7)
 
     second = await take(worker, THEIRS)
 
@@ -91,23 +92,23 @@ async def test_what_is_lost_is_written_down_by_the_owner_alone_and_the_lane_goes
 ) -> None:
     lane = await opened(worker, at=7)
     lost = (3, 12, 7, NOW)
-    assert await worker.fetchval(statement("lose_commands"), lane, THEIRS, *lost) is None
+    assert await worker.fetchval(statement("lanes/lose_commands"), lane, THEIRS, *lost) is None
     assert await losses(worker, [lane]) == {}
-    assert await worker.fetchval(statement("lose_commands"), lane, MINE, *lost) == lane
+    assert await worker.fetchval(statement("lanes/lose_commands"), lane, MINE, *lost) == lane
     assert await losses(worker, [lane]) == {lane: (Loss(3, 12, 7, NOW),)}
     assert tuple(await take(worker))[:4] == (lane, 12, 12, 12)
-    assert await worker.fetchval(statement("order_done"), lane, THEIRS) is None
-    assert await worker.fetchval(statement("order_done"), lane, MINE) == lane
+    assert await worker.fetchval(statement("lanes/order_done"), lane, THEIRS) is None
+    assert await worker.fetchval(statement("lanes/order_done"), lane, MINE) == lane
     assert await losses(worker, [lane]) == {lane: (Loss(3, 12, 7, NOW, settled=True),)}
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
-        await worker.execute(statement("lanes_acknowledge"), [lane], NOW, NOW)
+        await worker.execute(statement("lanes/acknowledge"), [lane], NOW, NOW)
 
 
 async def test_only_what_was_shown_is_acknowledged(owner: asyncpg.Connection, worker: asyncpg.Connection) -> None:
     lane, later = await opened(worker, at=7), NOW + timedelta(seconds=1)
-    await worker.execute(statement("lose_commands"), lane, MINE, 7, 9, 7, NOW)
-    await worker.execute(statement("lose_commands"), lane, MINE, 9, 10, 9, later)
-    await owner.execute(statement("lanes_acknowledge"), [lane], later, NOW)
+    await worker.execute(statement("lanes/lose_commands"), lane, MINE, 7, 9, 7, NOW)
+    await worker.execute(statement("lanes/lose_commands"), lane, MINE, 9, 10, 9, later)
+    await owner.execute(statement("lanes/acknowledge"), [lane], later, NOW)
     assert await losses(worker, [lane]) == {lane: (Loss(7, 9, 7, NOW, acknowledged_at=later), Loss(9, 10, 9, later))}
 
 
@@ -117,12 +118,12 @@ async def place_of(connection: asyncpg.Connection, lane: int) -> Any:
 
 
 async def hold(connection: asyncpg.Connection, lane: int, owner: UUID, seen: int, place: Any = None) -> Any:
-    return await connection.fetchrow(statement("hold_lane"), lane, owner, seen, place)
+    return await connection.fetchrow(statement("lanes/hold"), lane, owner, seen, place)
 
 
 async def move(connection: asyncpg.Connection, lane: int, *to: Any) -> int | None:
     """``to``: first and next offset, sequence and hash of the head, timestamp of the last command."""
-    moved: int | None = await connection.fetchval(statement("move_lane"), lane, *to, await place_of(connection, lane))
+    moved: int | None = await connection.fetchval(statement("lanes/move"), lane, *to, await place_of(connection, lane))
     return moved
 
 
@@ -131,23 +132,23 @@ async def test_mend_lane_takes_the_row_only_as_it_was_looked_at_and_whoever_had_
 ) -> None:
     lane = await opened(worker, at=7)
     # What it knows of the log, and what keeps it from starting, are over.
-    await worker.execute(statement("know_topic"), lane, MINE, THEIRS)
-    await worker.execute(statement("block_lane"), lane, MINE, "the log is another", NOW)
+    await worker.execute(statement("lanes/know_topic"), lane, MINE, THEIRS)
+    await worker.execute(statement("lanes/block"), lane, MINE, "the log is another", NOW)
 
     async def mend(first: int, following: int, ordered: int | None) -> Any:
         seen = (first, following, ordered)
-        return await worker.fetchval(statement("mend_lane"), lane, THEIRS, NOW, 4, 9, 4, *seen)
+        return await worker.fetchval(statement("lanes/mend"), lane, THEIRS, NOW, 4, 9, 4, *seen)
 
     assert await mend(7, 8, None) is None
     assert await mend(6, 7, None) is None
     assert await mend(7, 7, 7) is None
-    assert await worker.fetchval(statement("owned_lane"), lane, MINE)
+    assert await worker.fetchval(statement("lanes/owned"), lane, MINE)
     assert await mend(7, 7, None) == lane
-    assert await worker.fetchval(statement("owned_lane"), lane, MINE) is None
+    assert await worker.fetchval(statement("lanes/owned"), lane, MINE) is None
     assert await hold(worker, lane, MINE, 7) is None
-    assert await worker.fetchval(statement("order_done"), lane, MINE) is None
+    assert await worker.fetchval(statement("lanes/order_done"), lane, MINE) is None
     assert tuple(await take(worker))[:4] == (lane, 4, 9, 4)
-    assert await worker.fetchval(statement("order_done"), lane, MINE) == lane
+    assert await worker.fetchval(statement("lanes/order_done"), lane, MINE) == lane
     assert tuple(await take(worker)) == (lane, 4, 9, *[None] * 5)
 
 
@@ -225,7 +226,7 @@ async def test_who_waited_to_hold_a_lane_that_was_updated_meanwhile_holds_it_whe
         row = await holding
         assert row is not None
         assert row["place"] == await place_of(other, lane) != former
-        assert await worker.fetchval(statement("move_lane"), lane, 0, 3, 0, bytes(32), 100, row["place"]) == 3
+        assert await worker.fetchval(statement("lanes/move"), lane, 0, 3, 0, bytes(32), 100, row["place"]) == 3
     await other.close()
 
 
@@ -245,10 +246,10 @@ async def test_a_start_of_a_known_lane_takes_no_value_of_the_sequence(
 
 
 async def test_the_lane_of_imports_takes_one_value_of_the_sequence(owner: asyncpg.Connection) -> None:
-    await owner.execute(statement("import_open_lane"))
+    await owner.execute(statement("imports/open_lane"))
     taken = await values_taken(owner)
 
-    await owner.execute(statement("import_open_lane"))
+    await owner.execute(statement("imports/open_lane"))
 
     assert await values_taken(owner) == taken
     assert await owner.fetchval("SELECT count(*) FROM lane WHERE cluster = ''") == 1
@@ -273,16 +274,16 @@ async def test_two_first_starts_at_once_both_get_the_lane_and_the_later_one_owns
 
 async def test_owned_lane_knows_the_owner_only(worker: asyncpg.Connection) -> None:
     lane = await opened(worker)
-    assert await worker.fetchval(statement("owned_lane"), lane, MINE) is True
-    assert await worker.fetchval(statement("owned_lane"), lane, THEIRS) is None
+    assert await worker.fetchval(statement("lanes/owned"), lane, MINE) is True
+    assert await worker.fetchval(statement("lanes/owned"), lane, THEIRS) is None
 
 
 async def test_open_lane_happens_once_and_to_the_owner_only(worker: asyncpg.Connection) -> None:
     lane = (await take(worker))["id"]
 
-    assert await worker.fetchval(statement("open_lane"), lane, THEIRS, 4) is None
-    assert await worker.fetchval(statement("open_lane"), lane, MINE, 4) == lane
-    assert await worker.fetchval(statement("open_lane"), lane, MINE, 9) is None
+    assert await worker.fetchval(statement("lanes/open"), lane, THEIRS, 4) is None
+    assert await worker.fetchval(statement("lanes/open"), lane, MINE, 4) == lane
+    assert await worker.fetchval(statement("lanes/open"), lane, MINE, 9) is None
 
 
 async def test_hold_lane_gives_the_chain_and_move_lane_moves_it_and_the_row_on(worker: asyncpg.Connection) -> None:
@@ -319,7 +320,7 @@ async def test_a_lane_that_is_where_it_was_left_is_not_looked_for_by_its_key(wor
     place = await place_of(worker, lane)
     plan = "EXPLAIN (ANALYZE, TIMING OFF, BUFFERS OFF, COSTS OFF) "
 
-    told = await worker.fetch(plan + statement("hold_lane"), lane, MINE, 4, place)
+    told = await worker.fetch(plan + statement("lanes/hold"), lane, MINE, 4, place)
 
     lines = [line for (line,) in told]
     assert any("Tid Scan" in line and "(actual rows=1" in line for line in lines), lines
@@ -370,11 +371,11 @@ async def test_a_lane_knows_its_topic_and_why_it_does_not_start(worker: asyncpg.
     lane = await opened(worker)
     later = NOW + timedelta(hours=1)
 
-    assert await worker.fetchval(statement("know_topic"), lane, THEIRS, THEIRS) is None
-    assert await worker.fetchval(statement("block_lane"), lane, THEIRS, "why", NOW) is None
-    assert await worker.fetchval(statement("know_topic"), lane, MINE, THEIRS) == lane
-    assert await worker.fetchval(statement("block_lane"), lane, MINE, "why", NOW) == lane
-    assert await worker.fetchval(statement("block_lane"), lane, MINE, "why else", later) == lane
+    assert await worker.fetchval(statement("lanes/know_topic"), lane, THEIRS, THEIRS) is None
+    assert await worker.fetchval(statement("lanes/block"), lane, THEIRS, "why", NOW) is None
+    assert await worker.fetchval(statement("lanes/know_topic"), lane, MINE, THEIRS) == lane
+    assert await worker.fetchval(statement("lanes/block"), lane, MINE, "why", NOW) == lane
+    assert await worker.fetchval(statement("lanes/block"), lane, MINE, "why else", later) == lane
 
     row = await take(worker)
     assert (row["topic_id"], row["blocked"]) == (THEIRS, "why else")
@@ -384,7 +385,7 @@ async def test_a_lane_knows_its_topic_and_why_it_does_not_start(worker: asyncpg.
 async def test_lanes_lists_every_lane(worker: asyncpg.Connection) -> None:
     made = [await opened(worker, partition=number) for number in range(3)]
 
-    assert [row["id"] for row in await worker.fetch(statement("lanes"))] == sorted(made)
+    assert [row["id"] for row in await worker.fetch(statement("lanes/all"))] == sorted(made)
 
 
 # --- callers ----------------------------------------------------------------------------------------------------------
@@ -401,7 +402,9 @@ async def test_authorise_answers_in_the_order_of_the_logins(worker: asyncpg.Conn
         ("ORG1", "mpadmin", "1", "j1"),
     ]
 
-    rows = await worker.fetch(statement("authorise"), *map(list, zip(*logins, strict=True)), RIGHT, [""] * len(logins))
+    rows = await worker.fetch(
+        statement("journey/authorise"), *map(list, zip(*logins, strict=True)), RIGHT, [""] * len(logins)
+    )
 
     assert [tuple(row)[:5] for row in rows] == [
         (True, USER_ID, "1", False, True),
@@ -419,14 +422,14 @@ async def test_authorise_knows_nobody_of_an_organisation_that_is_not_active(
 ) -> None:
     await owner.execute("UPDATE organisation SET active = false WHERE id = 'ORG1'")
 
-    [row] = await worker.fetch(statement("authorise"), ["ORG1"], ["mpadmin"], ["1"], ["j"], RIGHT, [""])
+    [row] = await worker.fetch(statement("journey/authorise"), ["ORG1"], ["mpadmin"], ["1"], ["j"], RIGHT, [""])
 
     assert tuple(row)[:5] == (False, None, None, False, False)
 
 
 async def test_pass_code_hashes_come_in_the_order_asked(worker: asyncpg.Connection) -> None:
     rows = await worker.fetch(
-        statement("pass_code_hashes"),
+        statement("journey/pass_code_hashes"),
         ["ORG1", "ORG1", "ORG2", "ORG1"],
         ["nobody", IDENTIFIER, IDENTIFIER, IDENTIFIER.upper()],
     )
@@ -437,11 +440,11 @@ async def test_pass_code_hashes_come_in_the_order_asked(worker: asyncpg.Connecti
 
 async def test_no_more_hashes_are_told_at_once_than_a_batch_compares(worker: asyncpg.Connection) -> None:
     organisations = ["ORG1"] * (COMPARED + 1)
-    rows = await worker.fetch(statement("pass_code_hashes"), organisations[1:], [IDENTIFIER] * COMPARED)
+    rows = await worker.fetch(statement("journey/pass_code_hashes"), organisations[1:], [IDENTIFIER] * COMPARED)
     assert {row[0].partition("$v")[0] for row in rows} == {"$argon2id"}
 
     with pytest.raises(asyncpg.InsufficientPrivilegeError, match="told 16 at a time: 17 are refused"):
-        await worker.fetch(statement("pass_code_hashes"), organisations, [IDENTIFIER] * (COMPARED + 1))
+        await worker.fetch(statement("journey/pass_code_hashes"), organisations, [IDENTIFIER] * (COMPARED + 1))
 
 
 # --- access tokens ----------------------------------------------------------------------------------------------------
@@ -449,7 +452,7 @@ async def test_no_more_hashes_are_told_at_once_than_a_batch_compares(worker: asy
 
 async def load(connection: asyncpg.Connection, *, codes: list[str], identifiers: list[str]) -> list[asyncpg.Record]:
     rows: list[asyncpg.Record] = await connection.fetch(
-        statement("load"), ["ORG1"] * len(codes), codes, ["ORG1"] * len(identifiers), identifiers
+        statement("journey/load"), ["ORG1"] * len(codes), codes, ["ORG1"] * len(identifiers), identifiers
     )
     return rows
 
@@ -779,7 +782,7 @@ async def test_recall_by_coordinates_gives_what_was_recorded_with_its_transition
     await remember(owner, lane, 7, applied=False)
     await apply(owner, facts_of((TOKEN_ID, 1)), lane)
 
-    rows = await owner.fetch(statement("recall_by_coordinates"), lane, 5, 6)
+    rows = await owner.fetch(statement("journey/recall_by_coordinates"), lane, 5, 6)
 
     found = {row["record_offset"]: row for row in rows}
     assert found.keys() == {5, 6}
@@ -794,7 +797,7 @@ async def test_recall_by_coordinates_sees_its_own_lane_only_and_every_timestamp(
     await remember(worker, one, 0, timestamp=2)
     await remember(worker, other, 0)
 
-    rows = await worker.fetch(statement("recall_by_coordinates"), one, 0, 0)
+    rows = await worker.fetch(statement("journey/recall_by_coordinates"), one, 0, 0)
 
     assert sorted(row["record_timestamp"] for row in rows) == [1, 2]
 
@@ -809,7 +812,7 @@ async def test_recall_by_id_finds_applied_commands_of_any_lane_in_their_organisa
     await remember(worker, other, 1, ids=[applied], applied=False)
 
     keys = [command_key(command_id) for command_id in (applied, refused, unknown, applied)]
-    rows = await worker.fetch(statement("recall_by_id"), ["ORG1", "ORG1", "ORG1", "ORG2"], keys)
+    rows = await worker.fetch(statement("journey/recall_by_id"), ["ORG1", "ORG1", "ORG1", "ORG2"], keys)
 
     assert [tuple(row) for row in rows] == [(applied, b"digest", "ORG1", TOKEN_ID)]
 
@@ -823,7 +826,7 @@ async def test_retire_records_removes_what_is_old_and_settled_in_steps(
     anything, old = timedelta(days=1), timedelta(days=3)
 
     async def step(age: timedelta, records: int, since: int = 0) -> tuple[int, int | None]:
-        row = await worker.fetchrow(statement("retire_records"), lane, age, records, since)
+        row = await worker.fetchrow(statement("retention/retire_records"), lane, age, records, since)
         assert row is not None
         return row["records"], row["last"]
 
@@ -837,18 +840,6 @@ async def test_retire_records_removes_what_is_old_and_settled_in_steps(
 
 
 async def test_every_statement_of_the_journey_is_a_file_that_postgres_can_plan(worker: asyncpg.Connection) -> None:
-    for name in (
-        *(
-            "take_lane",
-            "open_lane",
-            "hold_lane",
-            "move_lane",
-            "owned_lane",
-            "lanes",
-            "authorise",
-            "pass_code_hashes",
-            "load",
-        ),
-        *("load", "apply", "project", "recall_by_coordinates", "recall_by_id", "retire_records"),
-    ):
-        await worker.prepare(statement(name))
+    for name in sorted(statements()):
+        if name.startswith(("journey/", "lanes/", "attempts/", "retention/")):
+            await worker.prepare(statement(name))

@@ -14,8 +14,8 @@ from confluent_kafka.cimpl import NewTopic
 from tests.pace import patience
 from tests.providers.kafka import KafkaServer, TopicNames, delete_topics
 from tests.waiting import wait_until
-from worker import topics as worker_topics
 from worker.errors import DependencyAway
+from worker.kafka import topics as kafka_topics
 from worker.settings import Settings, read_settings
 
 DAY_MS = 24 * 60 * 60 * 1000
@@ -69,8 +69,8 @@ def make(kafka: KafkaServer, name: str, partitions: int, **config: str) -> None:
 
 async def test_applying_makes_the_topics_as_the_contract_has_them(kafka: KafkaServer, absent: TopicNames) -> None:
     settings = settings_for(kafka.bootstrap, absent)
-    assert len((await worker_topics.plan(settings)).missing) == 4
-    await worker_topics.apply(settings)
+    assert len((await kafka_topics.plan(settings)).missing) == 4
+    await kafka_topics.apply(settings)
     retention = {
         absent.commands: 7 * DAY_MS,
         absent.results: 7 * DAY_MS,
@@ -81,19 +81,19 @@ async def test_applying_makes_the_topics_as_the_contract_has_them(kafka: KafkaSe
         partitions, configs = described(kafka, name)
         assert partitions == 12
         assert (configs["retention.ms"], configs["cleanup.policy"]) == (str(wanted), "delete")
-    planned = await worker_topics.plan(settings)
+    planned = await kafka_topics.plan(settings)
     assert [(topic.exists, topic.differences) for topic in planned.topics] == [(True, ())] * 4
 
 
 async def test_planning_makes_nothing(kafka: KafkaServer, absent: TopicNames) -> None:
     settings = settings_for(kafka.bootstrap, absent)
-    await worker_topics.plan(settings)
-    assert len((await worker_topics.plan(settings)).missing) == 4
+    await kafka_topics.plan(settings)
+    assert len((await kafka_topics.plan(settings)).missing) == 4
 
 
 async def test_the_other_topics_follow_the_commands_topic(kafka: KafkaServer, absent: TopicNames) -> None:
     await asyncio.to_thread(make, kafka, absent.commands, 3, retention_ms=str(7 * DAY_MS))
-    await worker_topics.apply(settings_for(kafka.bootstrap, absent))
+    await kafka_topics.apply(settings_for(kafka.bootstrap, absent))
     assert described(kafka, absent.transitions)[0] == 3
 
 
@@ -103,10 +103,10 @@ async def test_a_bulk_topic_is_one_more_and_like_the_commands_topic(kafka: Kafka
     bulk = f"bulk-{absent.commands}"
     settings = plain.model_copy(update={"topics": plain.topics.model_copy(update={"bulk_commands": bulk})})
     try:
-        assert bulk in {topic.name for topic in (await worker_topics.apply(settings)).missing}
+        assert bulk in {topic.name for topic in (await kafka_topics.apply(settings)).missing}
         partitions, configs = described(kafka, bulk)
         assert (partitions, configs["retention.ms"], configs["cleanup.policy"]) == (3, str(7 * DAY_MS), "delete")
-        roles = [topic.role for topic in (await worker_topics.plan(settings)).topics]
+        roles = [topic.role for topic in (await kafka_topics.plan(settings)).topics]
         assert roles == ["commands", "bulk_commands", "results", "transitions", "dead_letters"]
     finally:
         await asyncio.to_thread(delete_topics, kafka.bootstrap, bulk)
@@ -114,8 +114,8 @@ async def test_a_bulk_topic_is_one_more_and_like_the_commands_topic(kafka: Kafka
 
 async def test_several_at_once_do_not_disturb_each_other(kafka: KafkaServer, absent: TopicNames) -> None:
     settings = settings_for(kafka.bootstrap, absent)
-    await asyncio.gather(*(worker_topics.apply(settings) for _ in range(3)))
-    assert (await worker_topics.plan(settings)).missing == ()
+    await asyncio.gather(*(kafka_topics.apply(settings) for _ in range(3)))
+    assert (await kafka_topics.plan(settings)).missing == ()
 
 
 async def test_a_topic_that_is_wrong_is_reported_with_its_harm_and_not_altered(
@@ -123,7 +123,7 @@ async def test_a_topic_that_is_wrong_is_reported_with_its_harm_and_not_altered(
 ) -> None:
     await asyncio.to_thread(make, kafka, absent.transitions, 5, retention_ms="60000", cleanup_policy="compact")
     settings = settings_for(kafka.bootstrap, absent)
-    planned = await worker_topics.apply(settings)
+    planned = await kafka_topics.apply(settings)
     assert planned.harmful
     transitions = next(topic for topic in planned.topics if topic.role == "transitions")
     found = {difference.setting: difference for difference in transitions.differences}
@@ -137,18 +137,18 @@ async def test_a_topic_that_is_wrong_is_reported_with_its_harm_and_not_altered(
 
 async def test_a_shorter_retention_of_results_is_the_operators_choice(kafka: KafkaServer, absent: TopicNames) -> None:
     await asyncio.to_thread(make, kafka, absent.results, 12, retention_ms=str(DAY_MS))
-    planned = await worker_topics.apply(settings_for(kafka.bootstrap, absent))
+    planned = await kafka_topics.apply(settings_for(kafka.bootstrap, absent))
     assert not planned.harmful
     assert [difference.setting for topic in planned.topics for difference in topic.differences] == ["retention.ms"]
 
 
 async def test_a_broker_that_is_away_is_a_dependency_that_is_away_and_says_why(absent: TopicNames) -> None:
     with pytest.raises(DependencyAway, match=r"127\.0\.0\.1:1"):
-        await worker_topics.plan(settings_for("127.0.0.1:1", absent))
+        await kafka_topics.plan(settings_for("127.0.0.1:1", absent))
 
 
 async def test_the_client_is_heard_again_after_several_were_at_work(kafka: KafkaServer, absent: TopicNames) -> None:
     settings = settings_for(kafka.bootstrap, absent)
-    async with AsyncExitStack() as second, worker_topics.admin_client(settings):
-        await second.enter_async_context(worker_topics.admin_client(settings))
+    async with AsyncExitStack() as second, kafka_topics.admin_client(settings):
+        await second.enter_async_context(kafka_topics.admin_client(settings))
     assert logging.getLogger("aiokafka").propagate

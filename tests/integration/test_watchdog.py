@@ -13,10 +13,10 @@ from tests.acceptance.clients import Outgoing, send, wait_settled
 from tests.pace import patience
 from tests.providers.kafka import KafkaServer, TopicNames
 from tests.waiting import in_time
-from worker.backlog import Backlog
 from worker.errors import ClientStuck
-from worker.observe import Health
-from worker.watchdog import PATIENCE_SECONDS, Watchdog
+from worker.kafka.backlog import Backlog
+from worker.kafka.watchdog import PATIENCE_SECONDS, Watchdog
+from worker.observability.health import Health
 
 
 class Reading:

@@ -26,8 +26,8 @@ from tests.pace import in_milliseconds, patience
 from tests.providers import GivenAway, Unavailable
 from tests.providers.docker_engine import require_engine
 from tests.waiting import Ceiling, wait_until
-from worker.embedded.broker import Broker, answers
-from worker.embedded.processes import EmbeddedFailed, EmbeddedUnavailable, ServerProcess, free_port, until
+from worker.demo.servers.broker import Broker, answers
+from worker.demo.servers.processes import EmbeddedFailed, EmbeddedUnavailable, ServerProcess, free_port, until
 
 VERSION: Final = "4.1.1"
 LOG4J_VERSION: Final = "2.24.3"

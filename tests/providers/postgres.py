@@ -20,12 +20,12 @@ from tests import waiting
 from tests.pace import patience
 from tests.providers import GivenAway, Unavailable
 from tests.providers.docker_engine import require_engine
-from worker.embedded.postgres import HOST, OWNER, Login, Postgres, make_database, make_login
-from worker.embedded.postgres import dsn as dsn_of
-from worker.embedded.processes import EmbeddedFailed, EmbeddedUnavailable, free_port, until
-from worker.embedded.stack import temporary_directory
-from worker.importing import import_files
-from worker.migrate import apply_migrations
+from worker.demo.servers.postgres import HOST, OWNER, Login, Postgres, make_database, make_login
+from worker.demo.servers.postgres import dsn as dsn_of
+from worker.demo.servers.processes import EmbeddedFailed, EmbeddedUnavailable, free_port, until
+from worker.demo.servers.stack import temporary_directory
+from worker.operations.imports.load import import_files
+from worker.postgres.migrate import apply_migrations
 
 Mode = Literal["fast", "immediate"]
 

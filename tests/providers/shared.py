@@ -21,7 +21,7 @@ from tests.providers import kafka as kafka_providers
 from tests.providers import postgres as postgres_providers
 from tests.providers.kafka import KafkaServer
 from tests.providers.postgres import Mode, PostgresServer
-from worker.embedded.postgres import Login
+from worker.demo.servers.postgres import Login
 
 T = TypeVar("T")
 

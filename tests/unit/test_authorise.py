@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from schemas.codes import StatusCode
 from tests.logins import SECRET, login_token
-from worker.authorise import CACHE_SECONDS, CACHED_LOGINS, SKEW_SECONDS, Logins
-from worker.model import Claims, Refused
+from worker.journey.authorise import CACHE_SECONDS, CACHED_LOGINS, SKEW_SECONDS, Logins
+from worker.journey.model import Claims, Refused
 
 NOW: Final = 1_700_000_000
 OTHER_SECRET: Final = "another secret of the tests, just as long as the first"
@@ -354,7 +354,7 @@ def test_a_remembered_token_still_tells_its_own_expiry() -> None:
 
 
 def test_what_is_remembered_is_bounded_and_holds_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.authorise.CACHED_LOGINS", 8)
+    monkeypatch.setattr("worker.journey.authorise.CACHED_LOGINS", 8)
     logins = Logins((SECRET,), Clock())
     tokens = [with_claims(jti=str(number)) for number in range(40)]
     for token in tokens:

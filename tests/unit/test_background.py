@@ -8,7 +8,7 @@ import structlog
 from structlog.testing import LogCapture
 
 from tests.waiting import in_time
-from worker.background import BackgroundFailed, beside
+from worker.resilience.background import BackgroundFailed, beside
 
 
 @pytest.fixture

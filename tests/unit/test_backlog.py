@@ -6,9 +6,9 @@ from typing import Final, cast
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from worker.backlog import Backlog, Behind
-from worker.model import Coordinates
-from worker.observe import Metrics
+from worker.kafka.backlog import Backlog, Behind
+from worker.kafka.delivery import Coordinates
+from worker.observability.metrics import Metrics
 
 ONE: Final = TopicPartition("commands", 1)
 

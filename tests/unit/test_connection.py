@@ -15,7 +15,7 @@ from aiokafka.client import AIOKafkaClient, ConnectionGroup
 from aiokafka.conn import AIOKafkaConnection
 from aiokafka.protocol.metadata import MetadataRequest
 
-from worker.connection import mend_sending
+from worker.kafka.connection import mend_sending
 
 mend_sending()
 

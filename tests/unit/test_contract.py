@@ -3,7 +3,7 @@
 import json
 
 from tests.logins import SECRET
-from worker.contract import Contract, deployment
+from worker.operations.contract import Contract, deployment
 from worker.settings import read_settings
 
 SECRETS = ("canary-sasl-password", "canary-dsn-password", SECRET)

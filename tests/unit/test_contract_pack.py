@@ -22,10 +22,10 @@ from schemas.statuses import MEANINGS
 from schemas.transition import verify_chain
 from tests.contract.bad_inputs import BAD_INPUTS, BadInput
 from tests.deliveries import delivery
-from worker.decode import decode
-from worker.model import Command
+from worker.journey.decode import decode
+from worker.journey.model import Command
+from worker.kafka.topics import _SETTINGS, PARTITIONS
 from worker.settings import read_settings
-from worker.topics import _SETTINGS, PARTITIONS
 
 ROOT: Final = Path(__file__).parents[2]
 COMMITTED: Final = ROOT / "schemas" / "pack"

@@ -19,10 +19,13 @@ from schemas.codes import StatusCode
 from tests.logins import login_token
 from worker.cli import application
 from worker.cli.dead_letters import exit_code, facts, line
-from worker.dead_letters.letters import Chosen, Letter, Place, Source, letter_of
-from worker.dead_letters.plan import Item, Readers, Replay, State, Why, judge, known
-from worker.dead_letters.renewed import REPLAY_SOURCE, Renewed
-from worker.login_source import (
+from worker.journey.messages import Post, dead_letter_message
+from worker.journey.model import Answer, Answered, Decoded, Envelope, Refused
+from worker.kafka.delivery import Coordinates, Delivery, Header
+from worker.operations.dead_letters.letters import Chosen, Letter, Place, Source, letter_of
+from worker.operations.dead_letters.plan import Item, Readers, Replay, State, Why, judge, known
+from worker.operations.dead_letters.renewed import REPLAY_SOURCE, Renewed
+from worker.operations.login_source import (
     LoginExpired,
     LoginFailed,
     LoginSource,
@@ -32,8 +35,6 @@ from worker.login_source import (
     from_file,
     read_login,
 )
-from worker.model import Answer, Answered, Coordinates, Decoded, Delivery, Envelope, Header, Refused
-from worker.result import Post, dead_letter_message
 
 NOW: Final = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 WHERE: Final = Coordinates("cluster", "commands", 3, 41, 1_700_000_000_123)

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from schemas.codes import StatusCode
 from schemas.states import LifeCycleState
-from worker.decide import SET_EFFECTIVE, BoundId, State, Transition, decide, doubtful, rehearse, rounds
-from worker.model import Applied, Caller, Decision, LockedToken, Presented, Refused, Replayed, TokenKey
+from worker.journey.decide import SET_EFFECTIVE, BoundId, State, Transition, decide, doubtful, rehearse, rounds
+from worker.journey.model import Applied, Caller, Decision, LockedToken, Presented, Refused, Replayed, TokenKey
 
 NOT_EFFECTIVE, EFFECTIVE = LifeCycleState.NOT_EFFECTIVE, LifeCycleState.EFFECTIVE
 CALLER: Final = Caller("ORG1", "user", "1", None)

@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from pydantic import ValidationError
 
-import worker.decode
+import worker.journey.decode
 from schemas.access_token import ALL_FIELDS, FIELD_NAMES, fields_mask
 from schemas.codes import StatusCode
 from schemas.command import SetEffectiveCommand
 from tests.deliveries import delivery
-from worker.decode import decode, masked, quoted, unquoted
-from worker.model import KEPT_BYTES, Command, Cut, Decoded, Envelope, Header, Refused, ReplyTo
+from worker.journey.decode import decode, masked, quoted, unquoted
+from worker.journey.model import Command, Decoded, Envelope, Refused, ReplyTo
+from worker.kafka.delivery import KEPT_BYTES, Cut, Header
 
 MAX_BYTES = 65_536
 TRACE = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -503,7 +504,7 @@ def test_a_right_body_is_read_as_it_would_be_if_it_were_looked_at_twice(
     given_now = delivery(as_written(body, written, place, piece), headers)
     at_once = decode(given_now, max_bytes=MAX_BYTES)
     with pytest.MonkeyPatch.context() as slowly:
-        slowly.setattr(worker.decode, "_right_body", lambda *_: None)
+        slowly.setattr(worker.journey.decode, "_right_body", lambda *_: None)
         assert decode(given_now, max_bytes=MAX_BYTES) == at_once
 
 

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.pace import patience
-from worker.descriptors import partitions_within
 from worker.errors import OutOfDescriptors, from_postgres
-from worker.observe import Health
-from worker.sql import statement
+from worker.observability.descriptors import partitions_within
+from worker.observability.health import Health
+from worker.postgres.sql import statement
 
 ROOT = Path(__file__).parents[2]
 
@@ -63,9 +63,9 @@ def test_health_does_not_call_a_dependency_away_for_want_of_descriptors() -> Non
 USED_UP = """
 import json, os, resource
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
-from worker.descriptors import raise_limit, really
+from worker.observability.descriptors import raise_limit, really
 from worker.errors import DependencyAway
-from worker.sql import statement
+from worker.postgres.sql import statement
 raised = raise_limit()
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 away = DependencyAway("kafka", "KafkaConnectionError: unable to bootstrap")
@@ -76,7 +76,7 @@ try:
         held.append(os.open(os.devnull, os.O_RDONLY))
 except OSError:
     found.append(really(away).dependency)
-print(json.dumps({"raised": raised, "found": found, "statement": statement("take_lane")}))
+print(json.dumps({"raised": raised, "found": found, "statement": statement("lanes/take")}))
 """
 
 
@@ -88,4 +88,4 @@ def test_a_process_without_descriptors_knows_its_statements_and_what_it_wants_fo
 
     assert said["raised"] == resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     assert said["found"] == ["kafka", "descriptors"]
-    assert said["statement"] == statement("take_lane")
+    assert said["statement"] == statement("lanes/take")

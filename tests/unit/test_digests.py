@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.transition import command_name, naming_key
-from worker.digests import CommandNames, NoDigestKey, attempt_keys, command_names, is_digest
+from worker.journey.digests import CommandNames, NoDigestKey, attempt_keys, command_names, is_digest
 from worker.settings import read_settings
 
 OLD, NEW, LOGIN = (letter * 32 for letter in "onl")

@@ -14,7 +14,7 @@ import typer
 from tests import preloaded
 from tests.logins import SECRET, login_token
 from worker.cli import application
-from worker.embedded.processes import free_port
+from worker.demo.servers.processes import free_port
 
 NEEDED: Final[dict[str, tuple[str, ...]]] = {
     "import": ("lines.ndjson",),

@@ -5,9 +5,9 @@ from typing import Any, cast
 import asyncpg
 import pytest
 
-from worker.digests import CommandNames
-from worker.explain import _known_id
-from worker.sql import statement
+from worker.journey.digests import CommandNames
+from worker.operations.explain import _known_id
+from worker.postgres.sql import statement
 
 
 class Asked:
@@ -43,4 +43,4 @@ async def test_only_what_can_be_no_whole_id_is_sought_in_all_that_is_recorded(
 
     assert await _known_id(cast(asyncpg.Connection, connection), asked, CommandNames(())) == asked
 
-    assert (statement("explain_bare_id") in connection.statements) is reads_everything
+    assert (statement("explain/bare_id") in connection.statements) is reads_everything

@@ -5,7 +5,6 @@ import fnmatch
 import re
 import sys
 from collections.abc import Iterator
-from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Final
 
@@ -13,44 +12,32 @@ import pytest
 
 ROOT: Final = Path(__file__).parents[2]
 
-# The order in which a command meets the modules, after what they all stand on and before what stands around them.
-# A later one may import an earlier one, never the reverse. A package counts as one.
-ORDER: Final = (
-    *("model", "guard", "decide", "errors", "descriptors", "dsn", "sql", "database", "schema"),
-    *("settings", "digests", "inflate", "fetched", "topic_ids", "connection", "kafka"),
-    *("observe", "backlog", "patience", "losses", "background", "probe", "pulse", "topic_watch"),
-    *("tracing", "fuse", "stamps", "courtesy", "contract"),
-    *("decode", "replies", "recall", "authorise", "attempts", "credentials", "load", "apply", "record", "encode"),
-    *("project", "result", "publish"),
-    *("pipeline", "lane", "retention", "watchdog", "supervisor", "admin", "service"),
-    *("migrate", "topics", "rights", "mark", "announce", "import_lines", "import_rows", "importing", "check"),
-    *("browse", "lanes", "pages", "history", "explain", "guesses", "matching", "rehearsals", "reconcile", "audit"),
-    *("mentions", "erasure", "login_source", "dead_letters", "submit"),
-    *("embedded", "demo", "deadline", "cli", "__main__"),
-)
 # Every module speaks the vocabulary. What else stands in schemas/ is the outside's, and met where bytes enter or leave;
-# a change is chained to the one before it where it is made.
+# a change is chained to the one before it where it is made. (Which module may import which is for import-linter: see
+# pyproject.toml.)
 VOCABULARY: Final = {"codes", "states"}
 MEETS_THE_OUTSIDE: Final = {
-    "digests": {"transition"},
-    "decode": {"command", "headers", "access_token"},
-    "project": {"access_token"},
-    "result": {"access_token", "headers", "result", "transition"},
-    "contract": {"asyncapi", "pack", "page"},
-    "import_lines": {"access_token"},
-    "demo": {"headers"},
-    "cli": {"compatibility", "older", "pack"},
-    "browse": {"headers"},
-    "explain": {"access_token", "headers"},
-    "reconcile": {"headers", "transition"},
-    "audit": {"transition"},
-    "mentions": {"headers"},
-    "erasure": {"access_token"},
-    "login_source": {"command"},
-    "dead_letters": {"headers"},
-    "submit": {"command", "headers"},
+    "worker.cli.contract": {"compatibility", "older", "pack"},
+    "worker.demo.commands": {"headers"},
+    "worker.journey.decode": {"access_token", "command", "headers"},
+    "worker.journey.digests": {"transition"},
+    "worker.journey.messages": {"headers"},
+    "worker.journey.project": {"access_token"},
+    "worker.kafka.reader": {"headers"},
+    "worker.operations.audit": {"transition"},
+    "worker.operations.contract": {"asyncapi", "pack", "page"},
+    "worker.operations.dead_letters.renewed": {"headers"},
+    "worker.operations.erasure.erase": {"access_token"},
+    "worker.operations.erasure.mentions": {"headers"},
+    "worker.operations.explain": {"access_token", "headers"},
+    "worker.operations.imports.lines": {"access_token"},
+    "worker.operations.login_source": {"command"},
+    "worker.operations.reconcile.reconcile": {"headers", "transition"},
+    "worker.operations.submit.answers": {"headers"},
+    "worker.operations.submit.session": {"headers"},
 }
-PURE: Final = ("model", "guard", "decide")
+CORE: Final = ("worker.values", "worker.kafka.delivery", "worker.journey.model")
+PURE: Final = (*CORE, "worker.journey.attempt_limits", "worker.journey.decide")
 LONGEST_FUNCTION: Final = 60
 
 
@@ -81,14 +68,9 @@ def imports_of(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} imports relatively"
             source = node.module or ""
-            # `from worker import model` imports a module, `from worker.model import Command` a name of one.
+            # `from worker.journey import model` imports a module, `from worker.journey.model import Command` a name.
             names.update(f"{source}.{name.name}" if f"{source}.{name.name}" in known else source for name in node.names)
     return names
-
-
-def part(module: str) -> str:
-    """What a module of ``worker`` counts as in the order: its first name below the package."""
-    return module.split(".")[1]
 
 
 def own_files() -> Iterator[Path]:
@@ -106,47 +88,23 @@ def own_files() -> Iterator[Path]:
                 yield path
 
 
-def test_every_module_has_its_place_in_the_order() -> None:
-    assert {part(module) for module in WORKER if "." in module} == set(ORDER)
-
-
-@pytest.mark.parametrize("module", [module for module in WORKER if "." in module])
-def test_imports_run_one_way(module: str) -> None:
-    mine = ORDER.index(part(module))
-    against = {
+@pytest.mark.parametrize("module", PURE)
+def test_the_core_imports_what_values_are_made_of_and_itself(module: str) -> None:
+    core = {*PURE, *(f"schemas.{word}" for word in VOCABULARY)}
+    foreign = {
         name
         for name in imports_of(WORKER[module])
-        if name.startswith("worker.") and part(name) != part(module) and ORDER.index(part(name)) > mine
-    }
-    assert not against, f"{module} imports what comes after it"
-
-
-@pytest.mark.parametrize("package", [WORKER, SCHEMAS], ids=["worker", "schemas"])
-def test_no_imports_run_in_a_circle(package: dict[str, Path]) -> None:
-    graph = {module: imports_of(path) & package.keys() for module, path in package.items()}
-    assert list(TopologicalSorter(graph).static_order())
-
-
-@pytest.mark.parametrize("name", PURE)
-def test_the_core_imports_what_values_are_made_of_and_itself(name: str) -> None:
-    core = {f"worker.{other}" for other in PURE} | {f"schemas.{word}" for word in VOCABULARY}
-    foreign = {
-        module
-        for module in imports_of(WORKER[f"worker.{name}"])
-        if module not in core and module.split(".")[0] not in sys.stdlib_module_names | {"msgspec"}
+        if name not in core and name.split(".")[0] not in sys.stdlib_module_names | {"msgspec"}
     }
     assert not foreign
 
 
-@pytest.mark.parametrize("module", SCHEMAS)
-def test_schemas_never_import_the_worker(module: str) -> None:
-    assert not {name for name in imports_of(SCHEMAS[module]) if name.split(".")[0] == "worker"}
-
-
-@pytest.mark.parametrize("module", [module for module in WORKER if "." in module])
-def test_schemas_are_met_only_where_bytes_enter_or_leave(module: str) -> None:
-    used = {name.split(".")[1] for name in imports_of(WORKER[module]) if name.startswith("schemas.")}
-    assert used <= VOCABULARY | MEETS_THE_OUTSIDE.get(part(module), set())
+def test_schemas_are_met_only_where_bytes_enter_or_leave() -> None:
+    used = {
+        module: {name.split(".")[1] for name in imports_of(path) if name.startswith("schemas.")} - VOCABULARY
+        for module, path in WORKER.items()
+    }
+    assert {module: names for module, names in used.items() if names} == MEETS_THE_OUTSIDE
 
 
 @pytest.mark.parametrize("module", [*WORKER, *SCHEMAS])
@@ -175,14 +133,15 @@ def test_every_statement_has_its_file_and_every_file_its_use() -> None:
         for node in ast.walk(parsed(path))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "statement"
     }
-    files = {path.stem for path in (ROOT / "worker" / "sql").glob("*.sql")}
+    sql = ROOT / "worker" / "postgres" / "sql"
+    files = {str(path.relative_to(sql).with_suffix("")) for path in sql.rglob("*.sql")}
     assert "*" not in asked, "a statement is asked for by a name that no reader can look up"
     assert {name for name in asked if not fnmatch.filter(files, name)} == set()
     assert {file for file in files if not any(fnmatch.fnmatch(file, name) for name in asked)} == set()
 
 
 def test_migrations_are_numbered_without_a_gap() -> None:
-    names = sorted(path.name for path in (ROOT / "worker" / "migrations").glob("*.sql"))
+    names = sorted(path.name for path in (ROOT / "worker" / "postgres" / "migrations").glob("*.sql"))
     assert [name[:5] for name in names] == [f"{number:04}_" for number in range(1, len(names) + 1)]
 
 

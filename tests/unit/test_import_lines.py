@@ -8,9 +8,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from worker import import_lines
-from worker.import_lines import Bad, may_be_organisation, parsed
-from worker.import_rows import tables_of
+from worker.operations.imports import lines
+from worker.operations.imports.lines import Bad, may_be_organisation, parsed
+from worker.operations.imports.rows import tables_of
 
 GIVEN_HASH: Final = "$argon2id$v=19$m=7168,t=5,p=1$c29tZXNhbHRzb21lc2FsdA$9sTbSlTio3Biev89thdrlKKiCaYsjjYVJxGAL3swxpQ"
 ACCOUNT: Final = {
@@ -107,7 +107,7 @@ def meant(line: Any) -> object:
 def told(raw: bytes) -> object:
     """What the slow way says of a line."""
     try:
-        return meant(import_lines._judged(raw))
+        return meant(lines._judged(raw))
     except Bad as bad:
         return str(bad)
 
@@ -121,7 +121,7 @@ def told(raw: bytes) -> object:
 @example(path=("accounts_receivable", "account_owner", "demographics", "name_day", "month"), value=0, ascii_only=True)
 def test_what_is_read_fast_is_what_would_be_read_slowly(path: tuple[str, ...], value: object, ascii_only: bool) -> None:
     raw = json.dumps(with_value(TOKEN, path, value), ensure_ascii=ascii_only).encode()
-    read = import_lines._right_token(raw)
+    read = lines._right_token(raw)
     assert read is None or meant(read) == told(raw)
 
 
@@ -133,7 +133,7 @@ def test_what_is_read_fast_is_what_would_be_read_slowly(path: tuple[str, ...], v
 def test_that_holds_for_bytes_that_are_no_right_line(put: bytes, place: int) -> None:
     raw = json.dumps(TOKEN).encode()
     raw = raw[: place % len(raw)] + put + raw[place % len(raw) :]
-    read = import_lines._right_token(raw)
+    read = lines._right_token(raw)
     assert read is None or meant(read) == told(raw)
 
 
@@ -148,12 +148,12 @@ def test_that_holds_for_bytes_that_are_no_right_line(put: bytes, place: int) -> 
     ],
 )
 def test_lines_with_which_all_is_well_are_read_fast(line: dict[str, Any]) -> None:
-    assert import_lines._right_token(json.dumps(line).encode()) is not None
+    assert lines._right_token(json.dumps(line).encode()) is not None
 
 
 def test_a_kind_that_stands_twice_counts_as_it_did() -> None:
     raw = json.dumps(TOKEN).encode()
-    assert import_lines._right_token(raw[:-1] + b', "kind": "unit"}') is None
+    assert lines._right_token(raw[:-1] + b', "kind": "unit"}') is None
 
 
 def test_no_line_shows_a_pass_code_when_it_is_shown() -> None:

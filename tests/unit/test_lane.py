@@ -21,9 +21,6 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from schemas.codes import StatusCode
 from tests.pace import stretched
 from tests.waiting import in_time, until
-from worker.backlog import Backlog, Behind
-from worker.courtesy import Courtesy, Turn
-from worker.database import Database
 from worker.errors import (
     AnswerRefused,
     ClockRefused,
@@ -35,18 +32,23 @@ from worker.errors import (
     StampsRefused,
     Unpublished,
 )
-from worker.fuse import FAILURES, Fuse
-from worker.lane import Lane, Site, Tools
-from worker.model import Answer, Answered, Decoded, Delivery, Envelope, Refused, ReplyTo
-from worker.observe import Health, Metrics
+from worker.journey.messages import Message, Post
+from worker.journey.model import Answer, Answered, Decoded, Envelope, Refused, ReplyTo
+from worker.journey.reply_topics import Replies
+from worker.kafka.backlog import Backlog, Behind
+from worker.kafka.clock import Stamps
+from worker.kafka.delivery import Delivery
+from worker.kafka.topic_watch import TopicWatch
+from worker.lanes.lane import Lane, Site, Tools
+from worker.lanes.priority import Courtesy, Turn
+from worker.lanes.publisher import Place
+from worker.observability.health import Health
+from worker.observability.metrics import Metrics
+from worker.observability.tracing import id_generator
 from worker.pipeline import Hold, Pipeline
-from worker.publish import Place
-from worker.replies import Replies
-from worker.result import Message, Post
-from worker.sql import statement
-from worker.stamps import Stamps
-from worker.topic_watch import TopicWatch
-from worker.tracing import id_generator
+from worker.postgres.pool import Database
+from worker.postgres.sql import statement
+from worker.resilience.circuit_breaker import FAILURES, Fuse
 
 SOURCE: Final = TopicPartition("commands", 0)
 NOW: Final = datetime(2026, 1, 1, tzinfo=UTC)
@@ -176,7 +178,7 @@ class Row:
         }
 
     async def fetch(self, asked: str, *of: Any) -> list[dict[str, Any]]:
-        if asked == statement("recall_by_coordinates"):
+        if asked == statement("journey/recall_by_coordinates"):
             return []
         if self.losses_untold:
             self.losses_untold -= 1
@@ -187,25 +189,25 @@ class Row:
         return [dict(zip(names, (of[0][0], *each, NOW, settled, seen), strict=True)) for each in self.lost]
 
     async def fetchval(self, asked: str, lane: int, owner: UUID, *what: Any) -> int | None:
-        if asked == statement("owned_lane") and self.away_times:
+        if asked == statement("lanes/owned") and self.away_times:
             self.away_times -= 1
             raise DependencyAway("postgres", "away")
         if owner != self.owner:
             return None
-        if asked == statement("order_done"):
+        if asked == statement("lanes/order_done"):
             self.ordered_offset = None
-        if asked == statement("open_lane"):
+        if asked == statement("lanes/open"):
             self.first_offset = self.next_offset = what[0]
-        if asked == statement("know_topic"):
+        if asked == statement("lanes/know_topic"):
             self.topic_id = what[0]
-        if asked == statement("block_lane"):
+        if asked == statement("lanes/block"):
             self.blocked = what[0]
-        if asked == statement("lose_commands"):
+        if asked == statement("lanes/lose_commands"):
             begin, end, decided, _now = what
             self.lost.append((begin, end, decided))
             self.first_offset, self.next_offset = end, max(end, self.next_offset or 0)
             self.ordered_offset = end
-        if asked == statement("settle_lane"):
+        if asked == statement("lanes/settle"):
             self.settled += 1
             if self.away_times:
                 self.away_times -= 1
@@ -383,8 +385,8 @@ class World:
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.patience.SHORTEST", 0.001)
-    monkeypatch.setattr("worker.lane.BEHIND_SECONDS", 0.01)
+    monkeypatch.setattr("worker.resilience.backoff.SHORTEST", 0.001)
+    monkeypatch.setattr("worker.lanes.lane.BEHIND_SECONDS", 0.01)
 
 
 async def test_every_command_is_answered_once_and_the_offset_follows() -> None:
@@ -445,7 +447,7 @@ async def test_a_lane_that_is_drained_while_it_waits_for_its_turn_leaves_the_res
 async def test_a_drained_lane_ends_at_once_and_a_command_that_comes_later_is_the_next_lanes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("worker.lane.IDLE_SECONDS", stretched(1))
+    monkeypatch.setattr("worker.lanes.lane.IDLE_SECONDS", stretched(1))
     world = World()
     running, drain = world.start()
     await world.until(lambda: world.log.looking == 1)
@@ -612,7 +614,7 @@ async def test_a_database_that_cannot_name_the_owner_is_waited_for_before_a_batc
 async def test_a_lane_that_waits_goes_on_as_soon_as_anybody_finds_the_dependency_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("worker.patience.SHORTEST", 60.0)
+    monkeypatch.setattr("worker.resilience.backoff.SHORTEST", 60.0)
     world = World(b"1")
     world.decides.trouble = [DependencyAway("postgres", "away")]
     lane, drain = world.start()
@@ -674,7 +676,7 @@ async def test_a_clock_that_is_refused_is_to_blame_from_the_first_time_on_and_no
 
 
 async def test_what_a_lane_waits_for_is_not_missed_any_more_when_it_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.patience.SHORTEST", 60.0)
+    monkeypatch.setattr("worker.resilience.backoff.SHORTEST", 60.0)
     world = World(b"a")
     world.publishes.faults = [lambda *_: StampsRefused("InvalidTimestampError")] * 2
     running, drain = world.start()
@@ -845,7 +847,7 @@ async def test_a_broker_that_takes_nothing_without_the_dead_letter_either_is_awa
 async def test_no_dead_letter_is_left_out_for_a_clock_that_is_refused(
     refusals: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.patience.LONGEST", 0.01)
+    monkeypatch.setattr("worker.resilience.backoff.LONGEST", 0.01)
     world = World(b"x" * 50_000)
     world.decides.code = StatusCode.MALFORMED_REQUEST
     world.publishes.faults = [lambda *_: StampsRefused("InvalidTimestampError")] * refusals
@@ -956,7 +958,7 @@ def mended() -> World:
 
 
 async def test_a_quiet_lane_notes_once_that_all_is_published(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.lane.IDLE_SECONDS", 0.001)
+    monkeypatch.setattr("worker.lanes.lane.IDLE_SECONDS", 0.001)
     world = World(b"a")
     running, drain = world.start()
     await world.until(lambda: world.row.first_offset == 1)
@@ -980,9 +982,9 @@ async def test_a_drained_lane_notes_that_all_is_published() -> None:
 
 
 async def test_an_idle_lane_notices_that_somebody_has_taken_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.lane.IDLE_SECONDS", 0.01)
-    monkeypatch.setattr("worker.lane.QUIET_LOOKS", 1)
-    monkeypatch.setattr("worker.lane.ROW_SECONDS", 0)
+    monkeypatch.setattr("worker.lanes.lane.IDLE_SECONDS", 0.01)
+    monkeypatch.setattr("worker.lanes.lane.QUIET_LOOKS", 1)
+    monkeypatch.setattr("worker.lanes.lane.ROW_SECONDS", 0)
     world = World(b"a")
     running, _ = world.start()
     await world.until(lambda: world.row.settled == 1)
@@ -995,7 +997,7 @@ async def test_an_idle_lane_notices_that_somebody_has_taken_it(monkeypatch: pyte
 
 
 async def test_a_database_that_is_away_at_a_drain_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.lane.IDLE_SECONDS", 60)
+    monkeypatch.setattr("worker.lanes.lane.IDLE_SECONDS", 60)
     world = World(b"a")
     running, drain = world.start()
     await world.until(lambda: world.log.looking == 1 and world.log.committed_offset == 1)
@@ -1066,8 +1068,8 @@ async def test_a_lane_under_which_the_log_is_cut_at_its_beginning_starts_again()
 async def test_health_is_silent_about_a_loss_once_a_person_has_acknowledged_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("worker.lane.LOSSES_SECONDS", 0)
-    monkeypatch.setattr("worker.lane.IDLE_SECONDS", 0.01)
+    monkeypatch.setattr("worker.lanes.lane.LOSSES_SECONDS", 0)
+    monkeypatch.setattr("worker.lanes.lane.IDLE_SECONDS", 0.01)
     world = World(b"a")
     set_row(world, Row(1, 1, lost=[(0, 1, 0)], losses_untold=2))
     world.log.committed_offset, world.log.start = 1, 1
@@ -1162,8 +1164,8 @@ async def test_a_record_that_retention_has_removed_is_not_missed() -> None:
 
 
 async def test_a_log_whose_end_is_told_late_blocks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.lane.BEHIND_SECONDS", stretched(60))
-    monkeypatch.setattr("worker.lane.IDLE_SECONDS", 0.001)
+    monkeypatch.setattr("worker.lanes.lane.BEHIND_SECONDS", stretched(60))
+    monkeypatch.setattr("worker.lanes.lane.IDLE_SECONDS", 0.001)
     world = World(b"a")
     set_row(world, Row(1, 2))
     world.log.committed_offset = 2
@@ -1181,7 +1183,7 @@ async def test_a_log_whose_end_is_told_late_blocks_nothing(monkeypatch: pytest.M
 
 
 async def test_a_drain_while_the_end_of_the_log_is_looked_at_blocks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.lane.BEHIND_SECONDS", stretched(60))
+    monkeypatch.setattr("worker.lanes.lane.BEHIND_SECONDS", stretched(60))
     world = World(b"a")
     set_row(world, Row(1, 2))
     world.log.committed_offset = 2
@@ -1438,7 +1440,7 @@ async def test_each_command_is_a_span_in_its_senders_trace_that_its_answer_names
     spans = InMemorySpanExporter()
     provider = TracerProvider(id_generator=id_generator())
     provider.add_span_processor(SimpleSpanProcessor(spans))
-    monkeypatch.setattr("worker.tracing._TRACER", provider.get_tracer("test"))
+    monkeypatch.setattr("worker.observability.tracing._TRACER", provider.get_tracer("test"))
     world = World(b"a", b"b")
     world.decides.traceparent = f"00-{'a' * 32}-{'b' * 16}-01"
     world.decides.dry_runs = frozenset({b"b"})
@@ -1472,7 +1474,7 @@ async def test_dry_runs_are_counted_apart() -> None:
 
 @pytest.fixture
 def quiet_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.lane.IDLE_SECONDS", 0.01)
+    monkeypatch.setattr("worker.lanes.lane.IDLE_SECONDS", 0.01)
 
 
 @pytest.mark.usefixtures("quiet_soon")

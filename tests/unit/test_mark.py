@@ -9,10 +9,10 @@ from aiokafka import errors as kafka
 from aiokafka.protocol.admin import DescribeGroupsRequest_v0, DescribeGroupsResponse_v0, DescribeGroupsResponse_v3
 from aiokafka.protocol.commit import OffsetCommitResponse_v3, OffsetFetchResponse_v3
 
-from worker import mark
 from worker.errors import DependencyAway
-from worker.mark import KEPT_MS, Mark, MarkForbidden, mark_of, may_mark, read_mark, write_mark
-from worker.rights import GroupRights
+from worker.kafka.rights import GroupRights
+from worker.operations.imports import mark
+from worker.operations.imports.mark import KEPT_MS, Mark, MarkForbidden, mark_of, may_mark, read_mark, write_mark
 from worker.settings import Settings, read_settings
 
 HASH: Final = bytes(range(32))

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.digests import CommandNames
-from worker.mentions import Mentions, Sought, is_mentioned
-from worker.mentions import _merged as merged
+from worker.journey.digests import CommandNames
+from worker.operations.erasure.mentions import Mentions, Sought, is_mentioned
+from worker.operations.erasure.mentions import _merged as merged
 
 NAMES: Final = CommandNames((b"key",))
 CODE: Final = "99021047380"

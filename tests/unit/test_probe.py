@@ -7,8 +7,8 @@ from aiokafka import TopicPartition
 
 from tests.waiting import in_time
 from worker.errors import DependencyAway
-from worker.observe import Health
-from worker.probe import Probe
+from worker.observability.health import Health
+from worker.observability.probe import Probe
 
 
 class Dependency:

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.access_token import ALL_FIELDS, FIELD_NAMES, field_names, fields_mask
-from worker.project import projection
-from worker.sql import statement
+from worker.journey.project import projection
+from worker.postgres.sql import statement
 
-WHOLE: Final = statement("project")
+WHOLE: Final = statement("journey/project")
 MARKED: Final = re.compile(r"^(?P<text>.*) -- fields: (?P<field>\w+)$")
 ALIAS: Final = re.compile(r"\b(t|v|c|r|cu|uu|cn|un)\.")
 

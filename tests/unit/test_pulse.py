@@ -8,8 +8,8 @@ import structlog
 from structlog.testing import LogCapture
 
 from tests.waiting import in_time
-from worker.observe import STALLED_SECONDS, Health
-from worker.pulse import BEAT_SECONDS, Pulse
+from worker.observability.health import STALLED_SECONDS, Health
+from worker.observability.pulse import BEAT_SECONDS, Pulse
 
 SESSION = 10.0
 
@@ -95,7 +95,7 @@ def test_each_beat_is_compared_with_the_one_before(clocks: Clocks, health: Healt
 async def test_it_beats_until_told_to_stop(pulse: Pulse, monkeypatch: pytest.MonkeyPatch) -> None:
     stop = asyncio.Event()
     beats: list[None] = []
-    monkeypatch.setattr("worker.pulse.BEAT_SECONDS", 0.001)
+    monkeypatch.setattr("worker.observability.pulse.BEAT_SECONDS", 0.001)
 
     def beat() -> None:
         beats.append(None)

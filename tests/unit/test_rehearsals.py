@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.model import Coordinates, coordinates_of
-from worker.rehearsals import Rehearsal, Rehearsals
+from worker.kafka.delivery import Coordinates, coordinates_of
+from worker.operations.reconcile.dry_runs import Rehearsal, Rehearsals
 
 
 def test_a_dry_run_is_answered_once_by_a_result_with_its_offset_and_timestamp() -> None:

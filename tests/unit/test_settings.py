@@ -8,8 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from tests.logins import SECRET
-from worker.kafka import client_options
-from worker.schema import WorkerRole
+from worker.kafka.client import client_options
+from worker.postgres.schema import WorkerRole
 from worker.settings import VARIABLES, Settings, SettingsError, read_settings
 
 

@@ -1,6 +1,6 @@
 """Which sendings were lost: those before one that was answered, in the same partition, and no others."""
 
-from worker.submit.flight import Flight, Waiting
+from worker.operations.submit.flight import Flight, Waiting
 
 
 def sent(flight: Flight, line: int, partition: int = 0) -> int:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.submit.journal import Journal, JournalError, Outcome
-from worker.submit.report import quantiles, reported
+from worker.operations.submit.journal import Journal, JournalError, Outcome
+from worker.operations.submit.report import quantiles, reported
 
 FACTS: Final = {
     "run": "r",

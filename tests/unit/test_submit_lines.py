@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from schemas.codes import StatusCode
 from tests.contract.bad_inputs import BAD_INPUTS, CANARY_TOKEN, MAX_BYTES
 from tests.deliveries import delivery
-from worker.decode import decode
-from worker.model import Command, Refused
-from worker.submit.lines import LONGEST_LINE, Csv, Ndjson, Ready, Record, UnusableFile, source_of
+from worker.journey.decode import decode
+from worker.journey.model import Command, Refused
+from worker.operations.submit.lines import LONGEST_LINE, Csv, Ndjson, Ready, Record, UnusableFile, source_of
 
 LOGIN: Final = "a login"
 GOOD: Final[dict[str, Any]] = {"access_token_identifier": {"authentication_code": "99021047380"}}

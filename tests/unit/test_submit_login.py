@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.logins import login_token
-from worker.login_source import LoginFailed, from_command
-from worker.submit.login import CommandLogin, GivenLogin, OwnLogins, expiry
+from worker.operations.login_source import LoginFailed, from_command
+from worker.operations.submit.login import CommandLogin, GivenLogin, OwnLogins, expiry
 
 
 class Clock:

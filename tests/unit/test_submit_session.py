@@ -12,16 +12,16 @@ import pytest
 
 from tests.logins import login_token
 from tests.waiting import in_time
-from worker.login_source import LoginFailed
-from worker.submit import session as module
-from worker.submit.answers import Answer, Answers
-from worker.submit.journal import Journal
-from worker.submit.lines import source_of
-from worker.submit.login import GivenLogin, Login, OwnLogins
-from worker.submit.report import reported
-from worker.submit.run import Stop, _played
-from worker.submit.sending import Outbox, Outgoing
-from worker.submit.session import Limits, Progress, Session, SubmitError, Wires
+from worker.operations.login_source import LoginFailed
+from worker.operations.submit import session as module
+from worker.operations.submit.answers import Answer, Answers
+from worker.operations.submit.journal import Journal
+from worker.operations.submit.lines import source_of
+from worker.operations.submit.login import GivenLogin, Login, OwnLogins
+from worker.operations.submit.report import reported
+from worker.operations.submit.run import Stop, _played
+from worker.operations.submit.sending import Outbox, Outgoing
+from worker.operations.submit.session import Limits, Progress, Session, SubmitError, Wires
 
 PARTITIONS: Final = 3
 LINES: Final = 120

@@ -12,9 +12,10 @@ from aiokafka import errors as kafka
 
 from tests.waiting import SECONDS, until, until_answered
 from worker.errors import ClientStuck, DependencyAway, LaneBlocked, LaneLost
-from worker.lane import Lane
-from worker.observe import Health, Metrics
-from worker.supervisor import Membership, Supervisor
+from worker.lanes.lane import Lane
+from worker.lanes.supervisor import Membership, Supervisor
+from worker.observability.health import Health
+from worker.observability.metrics import Metrics
 
 ONE = TopicPartition("commands", 1)
 TWO = TopicPartition("commands", 2)
@@ -274,7 +275,7 @@ async def test_after_a_drain_no_lane_starts() -> None:
 async def test_a_lane_that_ended_for_a_dependency_starts_again_as_soon_as_that_is_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("worker.patience.SHORTEST", 60.0)
+    monkeypatch.setattr("worker.resilience.backoff.SHORTEST", 60.0)
     async with supervised() as house:
         house.trouble = [DependencyAway("postgres", "away")]
         await house.assign(ONE)
@@ -315,7 +316,7 @@ async def test_a_client_that_only_a_new_process_helps_ends_the_supervision() -> 
 
 async def test_a_silent_group_is_a_broker_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimpleNamespace(now=1000.0)
-    monkeypatch.setattr("worker.supervisor.time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr("worker.lanes.supervisor.time", SimpleNamespace(monotonic=lambda: clock.now))
     group = Group()
     membership = Membership(cast(AIOKafkaConsumer, group), session_seconds=10.0)
     membership.join(["commands"], cast(ConsumerRebalanceListener, None))
@@ -404,7 +405,7 @@ async def test_a_group_that_does_not_hear_of_it_lets_the_session_run_out() -> No
 
 async def test_a_group_that_one_has_left_is_not_away(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimpleNamespace(now=1000.0)
-    monkeypatch.setattr("worker.supervisor.time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr("worker.lanes.supervisor.time", SimpleNamespace(monotonic=lambda: clock.now))
     group = Group()
     membership = Membership(cast(AIOKafkaConsumer, group), session_seconds=10.0)
     membership.join(["commands"], cast(ConsumerRebalanceListener, None))

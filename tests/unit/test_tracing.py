@@ -7,7 +7,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
-from worker.tracing import (
+from worker.observability.tracing import (
     MOST_LINKS,
     batch_span,
     command_span,

@@ -10,10 +10,10 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka import errors as kafka
 
 from tests.waiting import in_time
-from worker.backlog import Backlog
 from worker.errors import ClientStuck
-from worker.observe import Health
-from worker.watchdog import LOOK_SECONDS, PATIENCE_SECONDS, Watchdog
+from worker.kafka.backlog import Backlog
+from worker.kafka.watchdog import LOOK_SECONDS, PATIENCE_SECONDS, Watchdog
+from worker.observability.health import Health
 
 ONE = TopicPartition("commands", 1)
 

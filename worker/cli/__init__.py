@@ -8,7 +8,7 @@ from typing import Annotated, Final
 import typer
 
 from worker.cli.terminal import FAILED, HELP, CommandGroup, complain
-from worker.descriptors import hold_standard
+from worker.observability.descriptors import hold_standard
 
 COMMANDS: Final = (
     *("demo", "run", "migrate", "topics", "check", "import", "login-token", "contract", "submit"),

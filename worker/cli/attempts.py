@@ -9,10 +9,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from worker import guesses
 from worker.cli.terminal import FAILED, Json, example, group, run_to_end, settings_from_environment, show
-from worker.guesses import Guesses
-from worker.model import rfc3339
+from worker.operations import attempts
+from worker.operations.attempts import Guesses
+from worker.values import rfc3339
 
 _WIDE: Final = 200
 """Columns of a list that goes to a file or a pipe."""
@@ -39,7 +39,7 @@ def list_(
     if identifier is not None and organisation is None:
         raise typer.BadParameter("needs --organisation: an identifier is one of its own", param_hint="--identifier")
     found = run_to_end(
-        guesses.guesses(
+        attempts.guesses(
             settings_from_environment(),
             organisation=organisation,
             user=user,
@@ -72,7 +72,7 @@ def forgive(
     if user is None and identifier is None:
         raise typer.BadParameter("give --user, --identifier or both", param_hint="attempts forgive")
     settings = settings_from_environment()
-    found = run_to_end(guesses.forgive(settings, organisation, user=user, identifier=identifier, carry_out=yes))
+    found = run_to_end(attempts.forgive(settings, organisation, user=user, identifier=identifier, carry_out=yes))
     if json or not found:
         nothing = ["there is no series to end"]
         show({"done": yes, "attempts": list(map(asdict, found))}, nothing, as_json=json)

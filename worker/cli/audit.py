@@ -11,11 +11,11 @@ from typing import Annotated, Final
 import msgspec
 import typer
 
-from worker import audit
-from worker.audit import Anchor, AnchorError, Audit, OnProgress
-from worker.browse import browser
 from worker.cli.terminal import FAILED, Json, example, group, progress_bar, run_to_end, settings_from_environment, show
-from worker.migrate import owner_connection
+from worker.kafka.reader import browser
+from worker.operations import audit
+from worker.operations.audit import Anchor, AnchorError, Audit, OnProgress
+from worker.postgres.connect import owner_connection
 from worker.settings import Settings
 
 SHORTEST_KEY: Final = 32

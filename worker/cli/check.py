@@ -2,8 +2,8 @@
 
 import typer
 
-from worker import check as checking
 from worker.cli.terminal import FAILED, Json, example, run_to_end, settings_from_environment, show
+from worker.operations import check as checking
 
 
 def check(json: Json = False) -> None:

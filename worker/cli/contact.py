@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from worker import erasure
 from worker.cli.terminal import Json, example, group, progress_bar, run_to_end, settings_from_environment, show
-from worker.erasure import Erasure
-from worker.mentions import Mentions
+from worker.operations.erasure import erase as erasing
+from worker.operations.erasure.erase import Erasure
+from worker.operations.erasure.mentions import Mentions
 
 
 def erase(
@@ -32,7 +32,7 @@ def erase(
     settings = settings_from_environment()
     with progress_bar("looking through the topics") as on_progress:
         done = run_to_end(
-            erasure.erase(
+            erasing.erase(
                 settings,
                 organisation,
                 contact,

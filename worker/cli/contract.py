@@ -9,8 +9,8 @@ from schemas.compatibility import Break, breaks
 from schemas.older import NotAPack, parsed, read
 from schemas.pack import pack, write
 from worker.cli.terminal import FAILED, Json, example, settings_from_environment, show
-from worker.contract import deployment
 from worker.errors import WorkerError
+from worker.operations.contract import deployment
 
 
 class PackUnwritable(WorkerError):

@@ -17,7 +17,6 @@ from typing import Annotated, Any
 import orjson
 import typer
 
-from worker.browse import browser
 from worker.cli import explain as explain_command
 from worker.cli import terminal
 from worker.cli.terminal import (
@@ -31,16 +30,18 @@ from worker.cli.terminal import (
     run_to_end,
     settings_from_environment,
 )
-from worker.dead_letters import plan as planning
-from worker.dead_letters.letters import Chosen, Letter, OnProgress, Place, letters
-from worker.dead_letters.plan import Item, Replay, State, readers_of
-from worker.dead_letters.replay import Pace, carry_out
 from worker.errors import WorkerError
-from worker.explain import Explanation, explain
-from worker.login_source import LoginSource, LoginToken, NotALogin, from_command, from_file, read_login
-from worker.model import Coordinates, rfc3339
-from worker.result import DEAD_LETTERED
+from worker.journey.messages import DEAD_LETTERED
+from worker.kafka.delivery import Coordinates
+from worker.kafka.reader import browser
+from worker.operations.dead_letters import plan as planning
+from worker.operations.dead_letters.letters import Chosen, Letter, OnProgress, Place, letters
+from worker.operations.dead_letters.plan import Item, Replay, State, readers_of
+from worker.operations.dead_letters.replay import Pace, carry_out
+from worker.operations.explain import Explanation, explain
+from worker.operations.login_source import LoginSource, LoginToken, NotALogin, from_command, from_file, read_login
 from worker.settings import Settings
+from worker.values import rfc3339
 
 Codes = Annotated[list[str] | None, typer.Option("--code", help="Only these: MALFORMED_REQUEST, INTERNAL_ERROR.")]
 Since = Annotated[

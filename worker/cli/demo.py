@@ -15,19 +15,19 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from worker.authorise import sign_login
 from worker.cli.terminal import FAILED, SIGNALLED, Json, example, run_to_end
-from worker.demo.attempts import FIXTURE, LOGIN_SECONDS, attempts
+from worker.demo.commands import FIXTURE, LOGIN_SECONDS, attempts
 from worker.demo.exchange import ask
 from worker.demo.load import Answers, LoadReport, OnProgress, make_tokens, send_backlog
 from worker.demo.process import Running, running_worker
 from worker.demo.report import Report
-from worker.embedded.stack import Stack, embedded_stack
-from worker.importing import import_files
-from worker.migrate import apply_migrations
-from worker.observe import configure_logging
+from worker.demo.servers.stack import Stack, embedded_stack
+from worker.journey.authorise import sign_login
+from worker.kafka.topics import apply
+from worker.observability.logs import configure_logging
+from worker.operations.imports.load import import_files
+from worker.postgres.migrate import apply_migrations
 from worker.settings import Settings, read_settings
-from worker.topics import apply
 
 TERMINATED: Final = SIGNALLED + signal.SIGTERM
 

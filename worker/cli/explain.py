@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from worker import explain as explaining
 from worker.cli.terminal import FAILED, Json, example, run_to_end, settings_from_environment, show
-from worker.explain import Explanation, Reading
-from worker.model import rfc3339
+from worker.operations import explain as explaining
+from worker.operations.explain import Explanation, Reading
+from worker.values import rfc3339
 
 
 def explain(

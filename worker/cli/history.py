@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from worker.cli.terminal import Json, example, run_to_end, settings_from_environment, show
-from worker.history import History
-from worker.history import history as read_history
-from worker.model import rfc3339
+from worker.operations.history import History
+from worker.operations.history import history as read_history
+from worker.values import rfc3339
 
 
 def history(

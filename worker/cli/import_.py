@@ -12,11 +12,11 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from worker.announce import Announced, Overtaken, announce, mend, require_not_overtaken
 from worker.cli.terminal import FAILED, Json, example, run_to_end, settings_from_environment, show
 from worker.errors import DependencyAway
-from worker.importing import BadLine, ImportProgress, ImportReport, OnProgress, import_files
-from worker.mark import MarkForbidden
+from worker.operations.imports.load import BadLine, ImportProgress, ImportReport, OnProgress, import_files
+from worker.operations.imports.mark import MarkForbidden
+from worker.operations.imports.publish import Announced, Overtaken, announce, mend, require_not_overtaken
 from worker.settings import Settings, SettingsError
 
 

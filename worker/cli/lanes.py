@@ -12,12 +12,12 @@ from aiokafka import TopicPartition
 from rich.console import Console
 from rich.table import Table
 
-from worker import lanes
 from worker.cli.terminal import FAILED, Json, example, group, run_to_end, settings_from_environment, show
-from worker.lanes import Lane, Mending, Remedy, State, Way, name
-from worker.losses import Loss
-from worker.model import rfc3339
+from worker.lanes.losses import Loss
+from worker.operations import lanes
+from worker.operations.lanes import Lane, Mending, Remedy, State, Way, name
 from worker.settings import Settings
+from worker.values import rfc3339
 
 _WIDE: Final = 200
 """Columns of a list that goes to a file or a pipe."""

@@ -6,10 +6,10 @@ from typing import Annotated
 import jwt
 import typer
 
-from worker.authorise import sign_login
 from worker.cli.terminal import Json, example, run_to_end, seconds_of, settings_from_environment, show
 from worker.errors import WorkerError
-from worker.migrate import owner_connection
+from worker.journey.authorise import sign_login
+from worker.postgres.connect import owner_connection
 from worker.settings import Settings
 
 

@@ -5,8 +5,8 @@ from typing import Annotated
 import typer
 
 from worker.cli.terminal import FAILED, Json, example, run_to_end, settings_from_environment, show
-from worker.migrate import apply_migrations, pending
-from worker.schema import WorkerRole
+from worker.postgres.migrate import apply_migrations, pending
+from worker.postgres.schema import WorkerRole
 
 UP_TO_DATE = "the schema is up to date"
 

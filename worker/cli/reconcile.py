@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 
 import typer
 
-from worker import reconcile as reconciling
 from worker.cli.terminal import FAILED, Json, example, progress_bar, run_to_end, settings_from_environment, show
-from worker.reconcile import Reconciliation
+from worker.operations.reconcile import reconcile as reconciling
+from worker.operations.reconcile.reconcile import Reconciliation
 
 
 def reconcile(json: Json = False) -> None:

@@ -6,10 +6,10 @@ import sys
 import typer
 
 from worker.cli.terminal import example, run_to_end, settings_from_environment, spare_collector
-from worker.deadline import ends_within, hold_signals
+from worker.observability.tracing import configure_tracing
+from worker.resilience.deadline import ends_within, hold_signals
 from worker.service import serve
 from worker.settings import Settings
-from worker.tracing import configure_tracing
 
 
 def run() -> None:

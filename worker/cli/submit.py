@@ -29,14 +29,14 @@ from worker.cli.terminal import (
     spare_collector,
 )
 from worker.errors import WorkerError
-from worker.login_source import from_command
+from worker.operations.login_source import from_command
+from worker.operations.submit.lines import UnusableFile
+from worker.operations.submit.login import CommandLogin, GivenLogin, Login, OwnLogins
+from worker.operations.submit.report import Report
+from worker.operations.submit.run import DEFAULTS, Interrupted, Job, Stop, Submission
+from worker.operations.submit.session import Limits
+from worker.operations.submit.session import Progress as Now
 from worker.settings import Settings
-from worker.submit.lines import UnusableFile
-from worker.submit.login import CommandLogin, GivenLogin, Login, OwnLogins
-from worker.submit.report import Report
-from worker.submit.run import DEFAULTS, Interrupted, Job, Stop, Submission
-from worker.submit.session import Limits
-from worker.submit.session import Progress as Now
 
 LINE_SECONDS: Final = 10.0
 """How often a line is written where no bar can be."""

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from typer.core import TyperGroup
 
 from worker.errors import WorkerError
-from worker.observe import configure_logging
+from worker.observability.logs import configure_logging
 from worker.settings import Settings, SettingsError, read_settings
 
 FAILED: Final = 1

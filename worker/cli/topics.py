@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import typer
 
-from worker import topics
 from worker.cli.terminal import FAILED, Json, example, group, run_to_end, settings_from_environment, show
-from worker.topics import Difference, PlannedTopic, TopicPlan
+from worker.kafka import topics
+from worker.kafka.topics import Difference, PlannedTopic, TopicPlan
 
 
 def plan(json: Json = False) -> None:

@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-from worker.demo.attempts import Attempt
+from worker.demo.commands import Attempt
 from worker.errors import WorkerError
-from worker.kafka import client_options
+from worker.kafka.client import client_options
 from worker.settings import Settings
 
 ANSWER_SECONDS: Final = 60.0

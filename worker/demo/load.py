@@ -10,11 +10,11 @@ from typing import Any, Final
 import asyncpg
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from worker.demo.attempts import documented
+from worker.demo.commands import documented
 from worker.errors import WorkerError
-from worker.kafka import client_options
+from worker.kafka.client import client_options
+from worker.postgres.sql import statement
 from worker.settings import Settings
-from worker.sql import statement
 
 STALLED_SECONDS: Final = 60.0
 
@@ -46,7 +46,7 @@ async def make_tokens(owner_dsn: str, run: str, count: int) -> None:
     """Access tokens ``{run}-1`` … of ORG1 that can be set effective."""
     connection = await asyncpg.connect(owner_dsn)
     try:
-        await connection.execute(statement("demo_tokens"), run, count)
+        await connection.execute(statement("demo/tokens"), run, count)
         await connection.execute("ANALYZE access_token")
     finally:
         await connection.close()

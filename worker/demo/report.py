@@ -9,7 +9,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from worker.demo.attempts import Attempt, documented, shown
+from worker.demo.commands import Attempt, documented, shown
 from worker.demo.exchange import Reply
 from worker.demo.load import LoadReport
 

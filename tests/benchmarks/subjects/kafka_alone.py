@@ -20,13 +20,14 @@ from schemas.headers import CORRELATION_ID
 from schemas.states import LifeCycleState
 from tests.benchmarks.load import commands
 from tests.benchmarks.subjects.lifetime import until_terminated
-from worker.decode import decode
-from worker.demo.attempts import documented
-from worker.kafka import client_options
-from worker.lane import IDLE_SECONDS
-from worker.model import Answer, Answered, Coordinates, Delivery, Fact
-from worker.publish import Exactly, Place
-from worker.result import Message, Post, result_message, transition_message
+from worker.demo.commands import documented
+from worker.journey.decode import decode
+from worker.journey.messages import Message, Post, result_message, transition_message
+from worker.journey.model import Answer, Answered, Fact
+from worker.kafka.client import client_options
+from worker.kafka.delivery import Coordinates, Delivery
+from worker.lanes.lane import IDLE_SECONDS
+from worker.lanes.publisher import Exactly, Place
 from worker.service import _consumer_options
 from worker.settings import Settings, read_settings
 

@@ -21,17 +21,17 @@ import uvloop
 
 from tests.benchmarks.load import commands
 from tests.benchmarks.subjects.lifetime import until_terminated
-from worker.attempts import Attempts, limits_of
-from worker.authorise import Logins
-from worker.credentials import PassCodes
-from worker.database import Database
-from worker.digests import attempt_keys, command_names
-from worker.fuse import Fuse
-from worker.model import Coordinates, Delivery
-from worker.observe import Metrics
+from worker.journey.attempts import Attempts, limits_of
+from worker.journey.authorise import Logins
+from worker.journey.digests import attempt_keys, command_names
+from worker.journey.pass_codes import PassCodes
+from worker.kafka.delivery import Coordinates, Delivery
+from worker.observability.metrics import Metrics
 from worker.pipeline import Hold, Pipeline, Policy
+from worker.postgres.pool import Database
+from worker.postgres.sql import statement
+from worker.resilience.circuit_breaker import Fuse
 from worker.settings import Settings, read_settings
-from worker.sql import statement
 
 
 async def open_lane(database: Database, number: int) -> Hold:
@@ -39,10 +39,10 @@ async def open_lane(database: Database, number: int) -> Hold:
     owner, topic = uuid4(), uuid4().hex
     async with database.connection() as connection:
         row = await connection.fetchrow(
-            statement("take_lane"), "no-cluster", "alone", topic, number, owner, datetime.now(UTC)
+            statement("lanes/take"), "no-cluster", "alone", topic, number, owner, datetime.now(UTC)
         )
         assert row is not None
-        await connection.fetchval(statement("open_lane"), row["id"], owner, 0)
+        await connection.fetchval(statement("lanes/open"), row["id"], owner, 0)
     return Hold(row["id"], f"no-cluster/alone/{topic}/{number}", owner, 0)
 
 

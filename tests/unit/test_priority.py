@@ -1,0 +1,166 @@
+"""Who may work when: interactive lanes at once; bulk lanes too, unless somebody is to be given way (DESIGN 2)."""
+
+import asyncio
+from contextlib import AsyncExitStack
+
+import pytest
+
+from tests.waiting import in_time
+from worker.lanes import priority
+from worker.lanes.priority import FEW, LATELY_SECONDS, Courtesy
+
+MOST = 500
+FOR_EVER = 1e6
+
+
+class House:
+    """A courtesy, a clock that the test turns, and lanes that note who worked on how many commands."""
+
+    def __init__(self, most: int = MOST) -> None:
+        self.now = 1000.0
+        self.courtesy = Courtesy(most, clock=lambda: self.now)
+        self.drain = asyncio.Event()
+        self.turns: list[tuple[str, int]] = []
+        self.inside = 0
+        self.most_inside = 0
+
+    async def interactive(self) -> None:
+        """A batch that is soon done."""
+        async with self.courtesy.first(self.drain):
+            pass
+
+    async def bulk(self, name: str = "lane", *, turns: int = 1, stay: asyncio.Event | None = None) -> None:
+        """A bulk lane that takes so many turns; in each it stays for a while."""
+        for _ in range(turns):
+            async with self.courtesy.behind(self.drain) as most:
+                self.turns.append((name, most))
+                self.inside += 1
+                self.most_inside = max(self.most_inside, self.inside)
+                await (asyncio.sleep(0.001) if stay is None else stay.wait())
+                self.inside -= 1
+
+    def start(self, *names: str, turns: int = 1, stay: asyncio.Event | None = None) -> "list[asyncio.Task[None]]":
+        return [asyncio.create_task(self.bulk(name, turns=turns, stay=stay)) for name in names]
+
+
+async def ended(lanes: "list[asyncio.Task[None]]") -> None:
+    await in_time(asyncio.gather(*lanes), "every lane had its turns")
+
+
+async def had_what_is_to_be_had() -> None:
+    """More turns of the event loop than it takes a lane to be let in where nothing is in its way."""
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+async def test_without_interactive_commands_all_bulk_lanes_work_at_once_and_on_whole_batches() -> None:
+    house = House()
+    await ended(house.start("a", "b", "c"))
+    assert house.most_inside == 3
+    assert house.turns == [("a", MOST), ("b", MOST), ("c", MOST)]
+
+
+@pytest.mark.parametrize(("most", "few"), [(MOST, FEW), (20, 20)])
+async def test_while_interactive_commands_come_bulk_lanes_take_turns_with_a_few_commands(most: int, few: int) -> None:
+    house = House(most)
+    await house.interactive()
+    await ended(house.start("a", "b", "c", turns=2))
+    assert house.most_inside == 1
+    assert house.turns == [(name, few) for name in "abcabc"]
+
+
+async def test_a_bulk_lane_waits_until_no_interactive_batch_is_in_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(priority, "GAP_SECONDS", FOR_EVER)
+    house = House()
+    async with AsyncExitStack() as in_hand:
+        await in_hand.enter_async_context(house.courtesy.first(house.drain))
+        async with house.courtesy.first(house.drain):
+            lanes = house.start("a")
+            await had_what_is_to_be_had()
+        await had_what_is_to_be_had()
+        assert house.turns == []
+    await ended(lanes)
+    assert house.turns == [("a", FEW)]
+
+
+async def test_however_much_is_in_hand_bulk_goes_on() -> None:
+    house = House()
+    async with house.courtesy.first(house.drain):
+        await ended(house.start("a", "b", turns=2))
+    assert house.turns == [(name, FEW) for name in "abab"]
+
+
+async def test_when_interactive_commands_have_been_missing_for_long_enough_all_bulk_lanes_go_on_at_once() -> None:
+    house = House()
+    await house.interactive()
+    leave = asyncio.Event()
+    slow = house.start("slow", stay=leave)
+    waiting = house.start("a", "b", "c", turns=1)
+    house.now += LATELY_SECONDS / 2
+    await had_what_is_to_be_had()
+    assert house.turns == [("slow", FEW)]
+    house.now += LATELY_SECONDS
+    leave.set()
+    await ended([*slow, *waiting])
+    assert house.turns[1:] == [(name, MOST) for name in "abc"]
+    assert house.most_inside == 3
+
+
+async def test_a_drain_ends_every_wait_at_once_and_leaves_the_turn_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(priority, "GAP_SECONDS", FOR_EVER)
+    house = House()
+    async with house.courtesy.first(house.drain):
+        lanes = house.start("waits for a gap", "waits for its turn")
+        await had_what_is_to_be_had()
+        house.drain.set()
+        await ended(lanes)
+    assert [most for _, most in house.turns] == [0, 0]
+
+    house.drain.clear()
+    await ended(house.start("another"))
+    assert house.turns[-1] == ("another", FEW)
+
+
+async def test_a_lane_that_is_cancelled_in_the_moment_of_its_turn_leaves_it_to_others() -> None:
+    house = House()
+    await house.interactive()
+    for moments in range(6):
+        leave = asyncio.Event()
+        inside = house.start("inside", stay=leave)
+        [cancelled] = house.start("cancelled")
+        await had_what_is_to_be_had()
+        leave.set()
+        for _ in range(moments):
+            await asyncio.sleep(0)
+        cancelled.cancel()
+        await asyncio.wait({cancelled})
+        await ended(inside)
+        await ended(house.start("another"))
+        assert house.turns[-1] == ("another", FEW)
+
+
+async def test_a_lane_in_trouble_holds_the_others_up_only_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(priority, "TURN_SECONDS", 0.02)
+    house = House()
+    await house.interactive()
+    leave = asyncio.Event()
+    troubled = house.start("troubled", stay=leave)
+    await ended(house.start("another", turns=2))
+    assert house.turns == [("troubled", FEW), ("another", FEW), ("another", FEW)]
+    leave.set()
+    await ended(troubled)
+    await ended(house.start("a", "b"))
+    assert house.most_inside == 2  # the troubled one and one other: its turn was passed on once
+
+
+async def test_a_lane_that_fails_in_its_turn_leaves_it_to_others() -> None:
+    house = House()
+    await house.interactive()
+    with pytest.raises(ZeroDivisionError):
+        async with house.courtesy.behind(house.drain):
+            raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError):
+        async with house.courtesy.first(house.drain):
+            raise ZeroDivisionError
+    await ended(house.start("another"))
+    assert house.turns == [("another", FEW)]

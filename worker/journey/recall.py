@@ -1,0 +1,75 @@
+"""The two recalls of CONTRACT 2: what these very records were answered, and which ids were applied before."""
+
+from collections.abc import Iterable
+
+from msgspec.structs import replace
+
+from schemas.codes import StatusCode
+from schemas.states import LifeCycleState
+from worker.journey.decide import BoundId
+from worker.journey.model import Answer, Fact, Outcome, Presented, Refused, TokenKey, command_key
+from worker.postgres.pool import Connection, Row
+from worker.postgres.sql import statement
+
+
+async def recall_by_coordinates(
+    connection: Connection, lane: int, lane_name: str, first: int, last: int
+) -> dict[tuple[int, int], Outcome]:
+    """The recorded outcomes of the offsets ``first`` to ``last``, keyed by offset and timestamp.
+
+    An answer that was decided and perhaps never seen is given again before any check (CONTRACT 2, Idempotency).
+    """
+    rows = await connection.fetch(statement("journey/recall_by_coordinates"), lane, first, last)
+    return {(row["record_offset"], row["record_timestamp"]): _recalled(row, lane_name) for row in rows}
+
+
+def _recalled(row: Row, lane_name: str) -> Outcome:
+    organisation, token = row["organisation"], row["access_token_id"]
+    answer = Answer(
+        command_id=row["command_id"],
+        code=StatusCode(row["status"]),
+        message=row["message"],
+        decided_at=row["decided_at"],
+        replayed=row["replayed"],
+        token=None if token is None else TokenKey(organisation, token),
+        version=row["version"],
+        fields=row["fields"],
+        organisation=organisation,
+        digest=row["digest"],
+        user=row["refused_user"],
+    )
+    return Outcome(answer, None if row["sequence"] is None else _fact(row, lane_name))
+
+
+def _fact(row: Row, lane_name: str) -> Fact:
+    fact = Fact(
+        organisation=row["organisation"],
+        token=row["access_token_id"],
+        version=row["version"],
+        from_state=LifeCycleState(row["from_state"]),
+        to_state=LifeCycleState(row["to_state"]),
+        occurred_at=row["occurred_at"],
+        user=row["user_id"],
+        unit=row["unit_id"],
+        command_id=row["fact_command_id"],
+        cause=row["cause"],
+        lane=lane_name,
+        sequence=row["sequence"],
+        previous_hash=row["previous_hash"],
+        hash=row["hash"],
+        offset=row["record_offset"],
+    )
+    return replace(fact, text=fact.canonical())
+
+
+async def recall_by_id(connection: Connection, asked: Iterable[Presented | Refused]) -> dict[str, BoundId]:
+    """Which of these commands' ids were applied before, keyed by command id."""
+    ids = {command.command_id: command.caller.organisation for command in asked if isinstance(command, Presented)}
+    if not ids:
+        return {}
+    rows = await connection.fetch(
+        statement("journey/recall_by_id"), list(ids.values()), [command_key(command_id) for command_id in ids]
+    )
+    return {
+        row["command_id"]: BoundId(row["digest"], TokenKey(row["organisation"], row["access_token_id"])) for row in rows
+    }

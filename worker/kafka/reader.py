@@ -1,0 +1,132 @@
+"""Read parts of topics as a ``read_committed`` reader in no group: nothing is committed and nobody is disturbed."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from schemas.headers import DRY_RUN, TRUE
+from worker.errors import KAFKA_ERRORS, DependencyAway
+from worker.kafka.client import client_options
+from worker.settings import Settings
+
+STALLED_SECONDS: Final = 60.0
+"""Longer than a transaction may stay open by default: what is behind it cannot be read before it ends."""
+_LOOK_MS: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A part of a partition: offsets from ``begin`` up to, and without, ``end``."""
+
+    source: TopicPartition
+    begin: int
+    end: int
+
+    def until(self, end: int) -> "Span":
+        """The same, ending at ``end`` at the latest."""
+        return replace(self, end=max(self.begin, min(self.end, end)))
+
+    def since(self, begin: int) -> "Span":
+        """The same, beginning at ``begin`` at the earliest."""
+        return replace(self, begin=min(self.end, max(self.begin, begin)))
+
+
+class Browser:
+    """Two consumers: one reads what is committed, one knows where the logs end, open transactions included."""
+
+    def __init__(self, stable: AIOKafkaConsumer, whole: AIOKafkaConsumer) -> None:
+        self._stable = stable
+        self._whole = whole
+
+    async def spans(self, *topics: str) -> dict[str, list[Span]]:
+        """Every partition of each topic, from what is left of it to its present end; no entry for an unknown topic."""
+        with _asked():
+            cluster = await self._whole._client.fetch_all_metadata()
+            known = {name: sorted(cluster.partitions_for_topic(name) or ()) for name in topics}
+            sources = [TopicPartition(name, number) for name, numbers in known.items() for number in numbers]
+            if not sources:
+                return {}
+            begins, ends = await self._whole.beginning_offsets(sources), await self._whole.end_offsets(sources)
+        return {
+            name: [Span(each, begins[each], ends[each]) for each in sources if each.topic == name]
+            for name, numbers in known.items()
+            if numbers
+        }
+
+    async def since(self, spans: Iterable[Span], milliseconds: int) -> list[Span]:
+        """The spans without what was written before that moment of the epoch."""
+        every = list(spans)
+        if not every:
+            return []
+        with _asked():
+            found = await self._whole.offsets_for_times({each.source: milliseconds for each in every})
+        return [each.since(each.end if (at := found[each.source]) is None else at.offset) for each in every]
+
+    def open(self, spans: Iterable[Span]) -> None:
+        """Choose what ``read`` will read, and give up all else."""
+        chosen = list(spans)
+        self._stable.assign([each.source for each in chosen])
+        for each in chosen:
+            self._stable.seek(each.source, each.begin)
+
+    async def read(self, span: Span) -> AsyncIterator[Any]:
+        """The records of a span that was opened, in order. Several may be read at once.
+
+        Raises ``DependencyAway`` if nothing comes for a minute.
+        """
+        loop = asyncio.get_running_loop()
+        moved, position = loop.time(), span.begin
+        while position < span.end:
+            with _asked():
+                records = (await self._stable.getmany(span.source, timeout_ms=_LOOK_MS)).get(span.source, [])
+            for record in records:
+                if record.offset >= span.end:
+                    return
+                yield record
+            with _asked():
+                before, position = position, await self._stable.position(span.source)
+            if position > before:
+                moved = loop.time()
+            elif loop.time() - moved > STALLED_SECONDS:
+                what = f"{span.source.topic}/{span.source.partition} from offset {position} on"
+                raise DependencyAway("kafka", f"nothing can be read of {what}: a transaction may be open there")
+
+
+@asynccontextmanager
+async def browser(settings: Settings) -> AsyncIterator[Browser]:
+    """A started browser. What its clients cannot do comes out as ``DependencyAway``, and nothing else does."""
+    options = client_options(settings.kafka) | {"auto_offset_reset": "earliest", "fetch_max_wait_ms": 100}
+    stable = AIOKafkaConsumer(**options, isolation_level="read_committed")
+    whole = AIOKafkaConsumer(**options)
+    try:
+        with _asked():
+            await whole.start()
+            await stable.start()
+        yield Browser(stable, whole)
+    finally:
+        await stable.stop()
+        await whole.stop()
+
+
+@contextmanager
+def _asked() -> Iterator[None]:
+    """Around the client's work alone: an error of a file that somebody writes meanwhile is no fault of Kafka's."""
+    try:
+        yield
+    except KAFKA_ERRORS as error:
+        raise DependencyAway("kafka", f"{type(error).__name__}: {error}") from error
+
+
+def is_dry_run(record: Any) -> bool:
+    """Whether a command is a dry run, or a result that of one (CONTRACT 2 and 3)."""
+    return [value for name, value in record.headers if name == DRY_RUN and value] == [TRUE.encode()]
+
+
+def header(record: Any, name: str) -> str:
+    """The text of a header as far as it is any; empty where there is none."""
+    values = [value for key, value in record.headers if key == name and value]
+    return values[0].decode(errors="replace") if values else ""

@@ -1,0 +1,1 @@
+"""Exactly once: one partition, one owner, one batch at a time."""

@@ -1,0 +1,391 @@
+"""Publish what a batch has to say, and the offset with it (DESIGN 2).
+
+A publisher is a replaceable producer. It never aborts: whatever goes wrong, it is dropped, and the InitProducerId of
+the next one settles what it left open and fences what is still in the network.
+"""
+
+import asyncio
+import contextlib
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import errors as kafka
+
+from worker.errors import KAFKA_ERRORS, DependencyAway, LaneLost, Unpublished, WorkerError, from_kafka
+from worker.journey.messages import Message
+from worker.kafka.client import keyed
+
+BATCH_BYTES: Final = 512 * 1024
+"""Well below the 1 MiB that a broker takes by default."""
+CLOSE_SECONDS: Final = 1.0
+"""Twice at most: a lane that is cancelled in a rebalance must be gone before the group stops waiting for the worker."""
+
+# What aiokafka hides behind a retry: the first request may still be on its way, and may yet be carried out.
+_HIDDEN_RETRIES = (kafka.KafkaConnectionError, kafka.RequestTimedOutError, kafka.NodeNotReadyError)
+
+
+class Publisher(Protocol):
+    """What a lane needs of either delivery mode. Every method has a deadline."""
+
+    async def open(self) -> None:
+        """Fence whoever published for this lane before, and settle what they left open. Raises ``DependencyAway``."""
+
+    async def publish(self, messages: Sequence[Message], offset: int) -> None:
+        """Publish the messages and commit ``offset`` as the next one to read.
+
+        Raises ``AnswerRefused`` if the broker will never take one of them, ``Fenced`` or ``LaneLost`` if the lane is
+        somebody else's, ``Unpublished`` if the outcome is unknown. After any error the publisher must be opened anew.
+        """
+
+    async def close(self) -> None:
+        """Drop the producer, whatever it is doing. Safe twice, and before ``open``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a lane reads, and on whose behalf."""
+
+    source: TopicPartition
+    group: str
+
+
+class Exactly:
+    """Delivery ``exactly_once``: messages and offset in one Kafka transaction."""
+
+    def __init__(
+        self, place: Place, options: Mapping[str, Any], *, transaction_timeout_ms: int, partitions: Callable[[], int]
+    ) -> None:
+        """``options`` are the producer's connection settings; ``partitions`` tells the command topic's count now."""
+        self._place = place
+        self._options = {
+            **options,
+            "transactional_id": transactional_id(place),
+            "transaction_timeout_ms": transaction_timeout_ms,
+        }
+        self._former = former_id(place)
+        self._deadline = transaction_timeout_ms / 1000 * 0.45
+        self._partitions = partitions
+        self._producer: WatchedProducer | None = None
+
+    async def open(self) -> None:
+        await self.close()
+        if self._former is not None:
+            await settle_former(self._former, self._options, self._deadline)
+            self._former = None
+        self._producer = await started(self._options, self._deadline)
+
+    async def publish(self, messages: Sequence[Message], offset: int) -> None:
+        watched = _opened(self._producer)
+        producer = watched.producer
+        sent = Sent()
+        try:
+            async with asyncio.timeout(self._deadline):
+                await producer.begin_transaction()
+                handed = await send(producer, messages, self._place.source, self._partitions(), sent)
+                # A commit would succeed even over a refused batch, so every single answer is awaited first.
+                await asyncio.gather(
+                    *handed, producer.send_offsets_to_transaction({self._place.source: offset}, self._place.group)
+                )
+                await producer.commit_transaction()
+        except KAFKA_ERRORS as error:
+            raise sent.failed(error, messages) from error
+        if watched.tainted:
+            raise Unpublished("a request was retried under the surface")
+
+    async def close(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await producer.drop()
+
+
+class Commits:
+    """The offset commits of all lanes: one request at a time, and what comes meanwhile goes with the next one.
+
+    The broker waits some milliseconds with each for others to join it, and answers a connection's requests in turn: if
+    every lane sent its own, the last of twelve would wait twelve times as long.
+    """
+
+    def __init__(self, consumer: AIOKafkaConsumer) -> None:
+        self._consumer = consumer
+        self._free = asyncio.Lock()
+        self._next = _Commit()
+
+    async def commit(self, source: TopicPartition, offset: int) -> None:
+        """Commit the next offset to read. Raises what the consumer raises, for every lane of the request."""
+        request = self._next
+        request.offsets[source] = offset
+        try:
+            async with self._free:
+                if request is self._next:
+                    self._next = _Commit()
+                    await request.send(self._consumer)
+        except asyncio.CancelledError:
+            request.offsets.pop(source, None)
+            raise
+        if isinstance(request.failure, asyncio.CancelledError):  # its sender's, not ours
+            await self.commit(source, offset)
+        elif request.failure is not None:
+            raise request.failure
+
+
+@dataclass(slots=True)
+class _Commit:
+    offsets: dict[TopicPartition, int] = field(default_factory=dict)
+    failure: BaseException | None = None
+
+    async def send(self, consumer: AIOKafkaConsumer) -> None:
+        try:
+            await consumer.commit(self.offsets)
+        except BaseException as error:
+            self.failure = error
+            raise
+
+
+class AtLeast:
+    """Delivery ``at_least_once``: an idempotent producer, then an offset commit that the group's generation fences."""
+
+    def __init__(
+        self,
+        place: Place,
+        options: Mapping[str, Any],
+        *,
+        transaction_timeout_ms: int,
+        partitions: Callable[[], int],
+        commits: Commits,
+    ) -> None:
+        self._place = place
+        self._settling = {
+            **options,
+            "transactional_id": transactional_id(place),
+            "transaction_timeout_ms": transaction_timeout_ms,
+        }
+        self._options = {**options, "enable_idempotence": True}
+        self._former = former_id(place)
+        self._deadline = transaction_timeout_ms / 1000 * 0.45
+        self._partitions = partitions
+        self._commits = commits
+        self._producer: WatchedProducer | None = None
+
+    async def open(self) -> None:
+        await self.close()
+        if self._former is not None:
+            await settle_former(self._former, self._settling, self._deadline)
+            self._former = None
+        # A worker that died in the other mode may have left a transaction open, which would hide results (DESIGN 2).
+        await settle(self._settling, self._deadline)
+        self._producer = await started(self._options, self._deadline)
+
+    async def publish(self, messages: Sequence[Message], offset: int) -> None:
+        producer = _opened(self._producer).producer
+        sent = Sent()
+        try:
+            async with asyncio.timeout(self._deadline):
+                handed = await send(producer, messages, self._place.source, self._partitions(), sent)
+                await asyncio.gather(*handed)
+                await self._commits.commit(self._place.source, offset)
+        except (kafka.CommitFailedError, kafka.IllegalStateError) as error:
+            raise LaneLost(f"kafka: the group has moved on ({type(error).__name__})") from error
+        except KAFKA_ERRORS as error:
+            raise sent.failed(error, messages) from error
+
+    async def close(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await producer.drop()
+
+
+def transactional_id(place: Place) -> str:
+    """One id per input partition, the same for every worker: this is what fences (DESIGN 2).
+
+    The first dot ends the group and the last one begins the number, because neither holds one; a topic may.
+    """
+    group = place.group.replace("%", "%25").replace(".", "%2E")
+    return f"{group}.{place.source.topic}.{place.source.partition}"
+
+
+def former_id(place: Place) -> str | None:
+    """The name of the lane's producer to an older worker, if that is another one.
+
+    Group ``a`` with topic ``b.c`` and group ``a.b`` with topic ``c`` had one id, and fenced each other.
+    """
+    former = f"{place.group}.{place.source.topic}.{place.source.partition}"
+    return None if former == transactional_id(place) else former
+
+
+def _opened(producer: "WatchedProducer | None") -> "WatchedProducer":
+    if producer is None:
+        raise Unpublished("the producer is not open")
+    return producer
+
+
+class WatchedProducer:
+    """A producer that knows whether a request failed under the surface, and that can be dropped at any moment."""
+
+    def __init__(self, producer: AIOKafkaProducer) -> None:
+        self.producer = producer
+        self.tainted = False
+        self._send = producer.client.send
+        # The one place that all requests of a producer go through.
+        producer.client.send = self._watched
+
+    async def _watched(self, *args: Any, **options: Any) -> Any:
+        try:
+            return await self._send(*args, **options)
+        except _HIDDEN_RETRIES:
+            self.tainted = True
+            raise
+
+    async def drop(self) -> None:
+        """Stop without a flush, a commit or an abort: ``stop()`` can wait for ever for a broker (DESIGN 6)."""
+        producer = self.producer
+        producer._closed = True  # or it complains, when collected, that nobody stopped it
+        sender = producer._sender.sender_task
+        tasks = set() if sender is None else {sender, *_under_way(sender)}
+        for task in tasks:
+            task.cancel()
+        with contextlib.suppress(*KAFKA_ERRORS):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await producer.client.close()
+        if tasks:
+            done, _ = await asyncio.wait(tasks, timeout=CLOSE_SECONDS)
+            for finished in done:
+                _retrieved(finished)
+        waiting = [batch._drain_waiter for held in producer._message_accumulator._batches.values() for batch in held]
+        transaction = getattr(producer._txn_manager, "_transaction_waiter", None)
+        for future in (*waiting, *([] if transaction is None else [transaction])):
+            future.add_done_callback(_retrieved)
+
+
+def _under_way(sender: "asyncio.Task[Any]") -> "set[asyncio.Task[Any]]":
+    """The requests that the client's sender waits for. It keeps them in a local variable, and when it is cancelled it
+    waits for them still: they try again for as long as the broker is away, each dropped producer's for itself."""
+    frame = getattr(sender.get_coro(), "cr_frame", None)
+    return set() if frame is None else set(frame.f_locals.get("tasks", ()))
+
+
+def _retrieved(future: "asyncio.Future[Any]") -> None:
+    """Look at a failure that is no longer of interest, so that it is not reported as overlooked."""
+    if not future.cancelled():
+        future.exception()
+
+
+async def started(options: Mapping[str, Any], deadline: float) -> WatchedProducer:
+    """A producer whose InitProducerId has been answered within ``deadline`` seconds. Raises ``DependencyAway``."""
+    watched = WatchedProducer(AIOKafkaProducer(**options, max_batch_size=BATCH_BYTES, linger_ms=0, acks="all"))
+    try:
+        async with asyncio.timeout(deadline):
+            await watched.producer.start()
+    except KAFKA_ERRORS as error:
+        await watched.drop()
+        raise DependencyAway("kafka", f"{type(error).__name__} while a producer was started: {error}") from error
+    except BaseException:  # a revocation cancels a lane wherever it is
+        await watched.drop()
+        raise
+    watched.tainted = False  # retries of InitProducerId do no harm: each fences the one before
+    return watched
+
+
+async def settle(options: Mapping[str, Any], deadline: float) -> None:
+    """Fence whoever holds a transactional id, and settle what they left open. Raises ``DependencyAway``."""
+    await (await started(options, deadline)).drop()
+
+
+async def settle_former(former: str, options: Mapping[str, Any], deadline: float) -> None:
+    """The same of the lane's former id: an older worker knows no other (DESIGN 2). Raises ``DependencyAway``."""
+    try:
+        await settle({**options, "transactional_id": former}, deadline)
+    except DependencyAway as away:
+        # Where it is refused to us, it is to every other worker of this deployment.
+        if not isinstance(away.__cause__, kafka.TransactionalIdAuthorizationFailed):
+            raise
+
+
+class Sent:
+    """The batches of one publication: what became of them, and of which topic each is."""
+
+    def __init__(self) -> None:
+        self.futures: list[asyncio.Future[Any]] = []
+        self._topics: list[str] = []
+
+    def add(self, topic: str, future: "asyncio.Future[Any]") -> None:
+        self.futures.append(future)
+        self._topics.append(topic)
+
+    def failed(self, error: BaseException, messages: Sequence[Message]) -> WorkerError:
+        """Map what the publication of these messages raised."""
+        redirected = _redirected(messages)
+        ours = (future for topic, future in zip(self._topics, self.futures, strict=True) if topic not in redirected)
+        return from_kafka(error, self.to_blame(messages), refused_by_ours=any(map(_refused_the_stamp, ours)))
+
+    def to_blame(self, messages: Sequence[Message]) -> frozenset[str]:
+        """The topics of redirected answers that took them not, or not in time, if our own topics took everything."""
+        redirected = _redirected(messages)
+        if not redirected:
+            return frozenset()
+        refused = {topic for topic, future in zip(self._topics, self.futures, strict=True) if not _delivered(future)}
+        # A batch for a topic that has vanished is not even handed over.
+        refused |= redirected.difference(self._topics)
+        return frozenset(refused) if refused <= redirected else frozenset()
+
+
+def _redirected(messages: Sequence[Message]) -> set[str]:
+    return {message.topic for message in messages if message.partition is not None}
+
+
+def _refused_the_stamp(future: "asyncio.Future[Any]") -> bool:
+    return future.done() and not future.cancelled() and isinstance(future.exception(), kafka.InvalidTimestampError)
+
+
+def _delivered(future: "asyncio.Future[Any]") -> bool:
+    return future.done() and not future.cancelled() and future.exception() is None
+
+
+async def send(
+    producer: AIOKafkaProducer,
+    messages: Sequence[Message],
+    source: TopicPartition,
+    partitions: int,
+    sent: Sent | None = None,
+) -> list["asyncio.Future[Any]"]:
+    """Hand all messages over, and return the futures of their batches. Order is kept within each partition.
+
+    What has been handed over stands in ``sent``, also where the rest could not be.
+    """
+    sent = Sent() if sent is None else sent
+    topics = {message.topic for message in messages if message.partition is None}
+    counts = {topic: len(await producer.partitions_for(topic)) for topic in topics}
+    grouped: dict[tuple[str, int], list[Message]] = defaultdict(list)
+    for message in messages:
+        topic, partition = message.topic, message.partition
+        if partition is None:
+            partition = own_or_keyed(message.key, source.partition, partitions, counts[topic])
+        grouped[topic, partition].append(message)
+    await asyncio.gather(*(_send_to(producer, *target, group, sent) for target, group in grouped.items()))
+    return sent.futures
+
+
+def own_or_keyed(key: bytes | None, own: int, own_count: int, count: int) -> int:
+    """A lane writes to the partition with its own number while the counts are equal, otherwise by key (CONTRACT 1)."""
+    if own_count == count or key is None:
+        return own % count
+    return keyed(key, count)
+
+
+async def _send_to(
+    producer: AIOKafkaProducer, topic: str, partition: int, messages: Sequence[Message], sent: Sent
+) -> None:
+    batch = producer.create_batch()
+    for message in messages:
+        if not _appended(batch, message):
+            sent.add(topic, await producer.send_batch(batch, topic, partition=partition))
+            batch = producer.create_batch()
+            _appended(batch, message)  # an empty batch takes any first message; the broker judges its size
+    sent.add(topic, await producer.send_batch(batch, topic, partition=partition))
+
+
+def _appended(batch: Any, message: Message) -> bool:
+    added = batch.append(timestamp=None, key=message.key, value=message.value, headers=list(message.headers))
+    return added is not None

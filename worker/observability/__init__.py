@@ -1,0 +1,1 @@
+"""Everything that a worker shows of itself. No secret passes through here."""

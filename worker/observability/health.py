@@ -1,0 +1,220 @@
+"""Health: the state of every lane and dependency, and the documents of /livez and /readyz (CONTRACT 10)."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+
+from aiokafka import TopicPartition
+
+from worker.errors import DependencyAway
+
+LaneState = Literal["starting", "working", "waiting", "blocked", "paused", "draining"]
+LANE_STATES: Final[tuple[LaneState, ...]] = ("starting", "working", "waiting", "blocked", "paused", "draining")
+STALLED_SECONDS: Final = 90.0
+"""Longer than the longest back-off (30 s) and any single deadline: a turn of a loop that takes more is stuck."""
+
+_UNFIT: Final = frozenset(LANE_STATES) - {"working"}
+"""Nobody works on a partition whose lane is in one of these states, whatever it will be a moment later."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaneHealth:
+    """``since`` is a reading of the clock that :class:`Health` was given."""
+
+    state: LaneState
+    reason: str
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class Away:
+    """A dependency that cannot work now, or be worked with; ``state`` says which, as a part of a sentence."""
+
+    reason: str
+    since: float
+    state: str = "is away"
+
+
+class Health:
+    """What the worker knows of its own state. ``clock`` is monotonic, ``wall`` counts from the epoch (seconds).
+
+    Where there is a ``bulk_topic``, ``giving_way`` says whether its lanes give way now.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        wall: Callable[[], float] = time.time,
+        bulk_topic: str | None = None,
+        giving_way: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._clock = clock
+        self._wall = wall
+        self._bulk_topic = bulk_topic
+        self.giving_way = giving_way
+        self._lanes: dict[TopicPartition, LaneHealth] = {}
+        self._lost: dict[TopicPartition, Sequence[str]] = {}
+        self._away: dict[str, Away] = {}
+        self._missed_by: dict[str, set[TopicPartition | None]] = {}
+        self._returned: dict[str, asyncio.Event] = {}
+        self._assigned = False
+        self._progressed = clock()
+        self._stuck: str | None = None
+        self._stood: Away | None = None
+        self._ahead: float | None = None
+        self._clocks_agree = True
+        self._out: Away | None = None
+
+    def lane(self, source: TopicPartition, state: LaneState, reason: str = "") -> None:
+        """Note the state of a partition's lane; the same state again keeps its ``since``."""
+        former = self._lanes.get(source)
+        since = former.since if former is not None and former.state == state else self._clock()
+        self._lanes[source] = LaneHealth(state, reason, since)
+
+    def lane_gone(self, source: TopicPartition) -> None:
+        """Forget the partition, and what its lane has missed."""
+        self._lanes.pop(source, None)
+        self._lost.pop(source, None)
+        self.misses_only(source, None)
+
+    def misses_only(self, source: TopicPartition, dependency: str | None) -> None:
+        """Note that a partition's lane has ended, and for what (``None``: for no dependency).
+
+        What nobody misses any more is back: whoever had noted it will not take it back.
+        """
+        for each, missed_by in list(self._missed_by.items()):
+            if each != dependency:
+                missed_by.discard(source)
+            if not missed_by:
+                self.back(each)
+
+    def lost(self, source: TopicPartition, losses: Sequence[str]) -> None:
+        """Note what a partition's log has lost before it was answered, and nobody has acknowledged yet."""
+        self._lost[source] = losses
+
+    def losses(self) -> int:
+        """The number of losses that nobody has acknowledged."""
+        return sum(map(len, self._lost.values()))
+
+    def lanes(self) -> Mapping[TopicPartition, LaneHealth]:
+        return dict(self._lanes)
+
+    def away(self, missing: DependencyAway, source: TopicPartition | None = None) -> None:
+        """Note that a dependency cannot work now; the first such note since it was back gives the ``since``.
+
+        ``source`` is the partition whose lane misses it, and ``None`` for somebody who will take it back in any case.
+        """
+        former = self._away.get(missing.dependency)
+        since = self._clock() if former is None else former.since
+        self._away[missing.dependency] = Away(missing.reason, since, missing.state)
+        self._missed_by.setdefault(missing.dependency, set()).add(source)
+
+    def back(self, dependency: str) -> None:
+        """Note that ``dependency`` works again, and wake whoever waits for it."""
+        self._missed_by.pop(dependency, None)
+        if self._away.pop(dependency, None) is not None and (returned := self._returned.pop(dependency, None)):
+            returned.set()
+
+    def returned(self, dependency: str) -> asyncio.Event:
+        """Set as soon as anybody notes that ``dependency`` is back. To be asked for anew before every wait."""
+        return self._returned.setdefault(dependency, asyncio.Event())
+
+    def dependencies_away(self) -> Mapping[str, Away]:
+        return dict(self._away)
+
+    def assigned(self, known: bool) -> None:
+        """Note whether the group has told this worker its partitions (there may be none for it)."""
+        self._assigned = known
+
+    def out_of_group(self, reason: str | None) -> None:
+        """Note that the worker has left the group, and why; ``None``: that it takes part in it."""
+        self._out = None if reason is None else Away(reason, self._clock())
+
+    def progress(self) -> None:
+        """Called by every turn of a loop, also by one that finds nothing to do."""
+        self._progressed = self._clock()
+
+    def stuck(self, reason: str) -> None:
+        """Note that only a new process helps."""
+        self._stuck = reason
+
+    def stood(self, seconds: float, session_seconds: float) -> None:
+        """Note that the event loop has just stood for longer than a session, by work of its own."""
+        reason = f"the event loop stood for {seconds:.0f} s, longer than a session ({session_seconds:g} s)"
+        self._stood = Away(reason, self._clock())
+
+    def clocks(self, ahead: float, *, agree: bool) -> None:
+        """Note by how many seconds the worker's clock is ahead of Postgres's, and whether that is near enough."""
+        self._ahead, self._clocks_agree = ahead, agree
+
+    def live(self) -> tuple[bool, dict[str, Any]]:
+        """Whether the process makes progress or has nothing to do, and the document that says so (CONTRACT 10)."""
+        silent = self._clock() - self._progressed
+        if self._stuck is not None:
+            return False, {"live": False, "reason": self._stuck, "since": self._moment(self._progressed)}
+        if self._stood is not None and self._clock() - self._stood.since <= STALLED_SECONDS:
+            return False, {"live": False, "reason": self._stood.reason, "since": self._moment(self._stood.since)}
+        if silent > STALLED_SECONDS:
+            reason = f"no progress for {silent:.0f} s"
+            return False, {"live": False, "reason": reason, "since": self._moment(self._progressed)}
+        return True, {"live": True, "reason": "making progress, or nothing to do"}
+
+    def ready(self) -> tuple[bool, dict[str, Any]]:
+        """Whether the partitions are worked on and both dependencies reachable, and the document that says so."""
+        reasons = [f"{name} {away.state}: {away.reason}" for name, away in sorted(self._away.items())]
+        if self._out is not None:
+            reasons.append(f"out of the consumer group: {self._out.reason}")
+        elif not self._assigned:
+            reasons.append("the consumer group has not assigned partitions yet")
+        lanes = {self._name(source): lane for source, lane in sorted(self._lanes.items(), key=self._order)}
+        for name, lane in lanes.items():
+            # What a lane waits for has been said if a dependency is away; else it was lost, and is to start again.
+            if lane.state in _UNFIT and not (lane.state == "waiting" and self._away):
+                reasons.append(f"partition {name} is {lane.state}" + (f": {lane.reason}" if lane.reason else ""))
+        document = {
+            "ready": not reasons,
+            "reason": "; ".join([*(reasons or ["partitions assigned, database and broker reachable"]), *self._aside()]),
+            "dependencies_away": {
+                name: {"reason": away.reason, "since": self._moment(away.since)}
+                for name, away in sorted(self._away.items())
+            },
+            "lanes": {
+                name: {"state": lane.state, "reason": lane.reason, "since": self._moment(lane.since)}
+                for name, lane in lanes.items()
+            },
+        }
+        if self._ahead is not None:
+            document["clock_ahead_of_postgres_seconds"] = round(self._ahead, 1)
+        if self._out is not None:
+            document["out_of_group"] = {"reason": self._out.reason, "since": self._moment(self._out.since)}
+        if self._bulk_topic is not None:
+            document["bulk_gives_way"] = self.giving_way()
+        return not reasons, document
+
+    def _aside(self) -> list[str]:
+        """Faults that make no worker unready: its partitions are worked on."""
+        said = [
+            f"partition {self._name(source)} has lost commands before they were answered, at {', '.join(losses)}:"
+            " see effective-worker lanes show, and acknowledge it"
+            for source, losses in sorted(self._lost.items())
+            if losses
+        ]
+        if not self._clocks_agree and self._ahead is not None:
+            how = f"{abs(self._ahead):.0f} s {'ahead of' if self._ahead > 0 else 'behind'} that of Postgres"
+            said.append(f"records of commands are not retired: the worker's clock is {how}")
+        return said
+
+    def _name(self, source: TopicPartition) -> str:
+        """The number of a partition; in the bulk topic, with the topic before it."""
+        return f"{source.topic}/{source.partition}" if source.topic == self._bulk_topic else str(source.partition)
+
+    def _order(self, lane: tuple[TopicPartition, LaneHealth]) -> tuple[bool, TopicPartition]:
+        return lane[0].topic == self._bulk_topic, lane[0]
+
+    def _moment(self, reading: float) -> str:
+        moment = datetime.fromtimestamp(self._wall() - (self._clock() - reading), UTC)
+        return moment.isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -1,0 +1,241 @@
+"""Health, metrics and the contract over HTTP (CONTRACT 10), for probes and for people. It changes nothing."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager
+from ipaddress import ip_address
+from typing import Any, Final, Protocol, cast
+
+import orjson
+from aiohttp import web, web_response
+from aiohttp.http_exceptions import HttpProcessingError
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from worker.errors import WorkerError
+from worker.observability.health import Health
+from worker.observability.metrics import Metrics
+
+MOST_CONNECTIONS: Final = 64
+"""At once: a probe and a scrape need one each. The oldest gives way to one more."""
+CONNECTION_SECONDS: Final = 10.0
+"""The whole life of a connection: it is for one request, and who sends or reads slowly does not keep it."""
+
+# A page loads nothing from anywhere, nothing written in it can make it to, and nobody shows it in a frame of theirs.
+_EVERYWHERE: Final = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none';"
+    " form-action 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+    "Connection": "close",
+}
+_PAGE: Final = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<title>effective-worker</title>
+<h1>effective-worker</h1>
+<ul>
+<li><a href="livez">livez</a>: the process makes progress or has nothing to do</li>
+<li><a href="readyz">readyz</a>: partitions assigned, database and broker reachable</li>
+<li><a href="metrics">metrics</a>: for Prometheus</li>
+<li><a href="contract">contract</a>: topics, messages, statuses and examples, for those who send and those who read</li>
+<li><a href="asyncapi.json">asyncapi.json</a>: the same for programs</li>
+</ul>
+</html>
+"""
+
+
+class _OwnFaults(logging.Filter):
+    """Keeps out of the log the faults of clients, which are answered."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        return not isinstance(error, HttpProcessingError)
+
+
+_LOGGER: Final = logging.getLogger("worker.observability.http.requests")
+_LOGGER.addFilter(_OwnFaults())
+# What is refused before it reaches the application is answered by the server itself, with its and Python's version.
+vars(web_response)["SERVER_SOFTWARE"] = "effective-worker"
+
+
+class AdminUnavailable(WorkerError):
+    """The admin port cannot be listened on."""
+
+
+class Contract(Protocol):
+    """The contract as text, for people and for programs (``worker.operations.contract``)."""
+
+    @property
+    def asyncapi(self) -> str: ...
+
+    @property
+    def page(self) -> str: ...
+
+
+@asynccontextmanager
+async def serve_admin(
+    host: str, port: int, metrics: Metrics, health: Health, contract: Contract, *, names: Collection[str] = ()
+) -> AsyncIterator[int]:
+    """Serve for the length of the block and yield the port bound, which matters where ``port`` is 0.
+
+    It answers to addresses, ``localhost``, this machine's own name and ``names``; to any name if ``*`` is one of them.
+    Raises ``AdminUnavailable`` if it cannot be bound.
+    """
+    application = web.Application(middlewares=[_known_by(names)])
+    application.on_response_prepare.append(_harden)
+    application.router.add_get("/", _page)
+    application.router.add_get("/livez", _probe(health.live))
+    application.router.add_get("/readyz", _probe(health.ready))
+    application.router.add_get("/metrics", _metrics(metrics))
+    application.router.add_get("/asyncapi.json", _document(lambda: contract.asyncapi, "application/json"))
+    application.router.add_get("/contract", _document(lambda: contract.page, "text/html"))
+    runner = web.AppRunner(application, handle_signals=False, access_log=None, shutdown_timeout=1.0, logger=_LOGGER)
+    await runner.setup()
+    door = _Door(runner)
+    try:
+        listening = await _listen(door, host, port)
+        try:
+            yield int(listening.sockets[0].getsockname()[1])
+        finally:
+            listening.close()
+            door.close()
+            await listening.wait_closed()
+    finally:
+        await runner.cleanup()
+
+
+async def _listen(door: "_Door", host: str, port: int) -> asyncio.Server:
+    try:
+        return await asyncio.get_running_loop().create_server(door.enter, host, port)
+    except OSError as error:
+        raise AdminUnavailable(
+            f"the admin port {host}:{port} cannot be listened on ({error.strerror or error}): "
+            "set WORKER_ADMIN__HOST and WORKER_ADMIN__PORT (0 takes any free port)"
+        ) from error
+
+
+class _Door:
+    """Lets connections in to the server: not too many, and none for long."""
+
+    def __init__(self, runner: web.AppRunner) -> None:
+        self._runner = runner
+        self._inside: dict[_Connection, None] = {}
+
+    def enter(self) -> asyncio.Protocol:
+        server = self._runner.server
+        assert server is not None, "the runner was set up"
+        return _Connection(server(), self._inside)
+
+    def close(self) -> None:
+        for connection in [*self._inside]:
+            connection.end()
+
+
+class _Connection(asyncio.Protocol):
+    """One connection of aiohttp's, with an end. ``inside`` are all there are, the oldest first."""
+
+    def __init__(self, served: asyncio.Protocol, inside: "dict[_Connection, None]") -> None:
+        self._served = served
+        self._inside = inside
+        self._transport: asyncio.Transport | None = None
+        self._limit: asyncio.TimerHandle | None = None
+
+    def end(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's own is none by its class
+        self._limit = asyncio.get_running_loop().call_later(CONNECTION_SECONDS, self.end)
+        if len(self._inside) >= MOST_CONNECTIONS:
+            next(iter(self._inside)).end()
+        self._inside[self] = None
+        self._served.connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._limit is not None:
+            self._limit.cancel()
+        self._inside.pop(self, None)
+        self._served.connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._served.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        return self._served.eof_received()
+
+    def pause_writing(self) -> None:
+        self._served.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._served.resume_writing()
+
+
+_Handler = Callable[[web.Request], Any]
+
+
+def _known_by(names: Collection[str]) -> Any:
+    """Refuse what is asked of another name: a page of somebody else's may have made this address its own."""
+    known = {"localhost", socket.gethostname().lower(), *(name.lower() for name in names)}
+
+    @web.middleware
+    async def judge(request: web.Request, handler: _Handler) -> web.StreamResponse:
+        name = _name_of(request.headers.get("Host", ""))
+        if "*" in known or name in known or _is_address(name):
+            answer: web.StreamResponse = await handler(request)
+            return answer
+        return web.Response(status=421, text="not known by this name: see WORKER_ADMIN__NAMES\n")
+
+    return judge
+
+
+def _name_of(host: str) -> str:
+    """The name in ``name:port`` or ``[address]:port``, in lower case."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0].lower()
+    return host.partition(":")[0].lower()
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+async def _harden(_: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(_EVERYWHERE)
+    response.headers.pop("Server", None)
+    response.force_close()
+
+
+async def _page(_: web.Request) -> web.Response:
+    return web.Response(text=_PAGE, content_type="text/html")
+
+
+def _probe(state: Callable[[], tuple[bool, dict[str, Any]]]) -> _Handler:
+    async def answer(_: web.Request) -> web.Response:
+        well, document = state()
+        return web.Response(status=200 if well else 503, body=orjson.dumps(document), content_type="application/json")
+
+    return answer
+
+
+def _metrics(metrics: Metrics) -> _Handler:
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(body=metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    return answer
+
+
+def _document(made: Callable[[], str], content_type: str) -> _Handler:
+    async def answer(_: web.Request) -> web.Response:
+        # Made in a thread the first time: it takes longer than the lanes should wait.
+        text = await asyncio.to_thread(made)
+        return web.Response(text=text, content_type=content_type)
+
+    return answer

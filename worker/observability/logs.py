@@ -1,0 +1,108 @@
+"""Log lines: structlog and the libraries in one format on stderr, with secrets masked."""
+
+import logging
+import re
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import structlog
+from structlog.typing import EventDict, Processor
+
+_SECRET_KEYS: Final = re.compile(r"token|pass_?code|dsn|secret|password|authorization|verification_code", re.IGNORECASE)
+# An id or a count of access tokens is no secret.
+_OPEN_KEYS: Final = re.compile(r"access_tokens?(_id)?|tokens", re.IGNORECASE)
+_IN_TEXT: Final = (
+    # A DSN's password.
+    (re.compile(r"(\w+://[^:@/\s]*):[^@\s]*@"), r"\1:***@"),
+    # A login token.
+    (re.compile(r"eyJ[\w-]*\.[\w-]+\.[\w-]*"), "***"),
+    # What Postgres quotes of a row.
+    (re.compile(r"DETAIL:.*"), "DETAIL: ***"),
+)
+
+REPEAT_SECONDS: Final = 5.0
+"""How long a line of the Kafka client is not repeated."""
+
+
+def configure_logging(level: str = "info", format: str | None = None) -> None:  # noqa: A002 - named like its setting
+    """Send every log line to stderr, structlog's and the libraries' alike.
+
+    ``format`` is ``"json"`` or ``"console"``; unset, it is JSON when stderr is not a terminal.
+    """
+    as_json = format == "json" or (format is None and not sys.stderr.isatty())
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+        structlog.processors.format_exc_info,
+        mask_secrets,
+    ]
+    last: Processor = (
+        structlog.processors.JSONRenderer(default=str)
+        if as_json
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, last]
+        )
+    )
+    handler.addFilter(_NotAgain())
+    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+    # An access log line per probe says nothing, and the client repeats at INFO what our own lines say.
+    for noisy in ("aiohttp.access", "aiokafka"):
+        logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLogger().level))
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            structlog.stdlib.PositionalArgumentsFormatter(),
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+
+
+class _NotAgain(logging.Filter):
+    """Lets the Kafka client repeat a line once in a while: without its broker it does so a thousand times a second."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._said: dict[tuple[str, int], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not record.name.startswith("aiokafka"):
+            return True
+        now, line = self._clock(), (record.name, record.lineno)
+        if now - self._said.get(line, -REPEAT_SECONDS) < REPEAT_SECONDS:
+            return False
+        self._said[line] = now
+        return True
+
+
+def mask_secrets(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    """A structlog processor: hides the values of keys that sound like secrets, and what looks like one in a text."""
+    return {key: _masked(key, value) for key, value in event.items()}
+
+
+def _masked(key: str, value: Any) -> Any:
+    if _SECRET_KEYS.search(key) and not _OPEN_KEYS.fullmatch(key):
+        return "***"
+    if isinstance(value, str):
+        for pattern, replacement in _IN_TEXT:
+            value = pattern.sub(replacement, value)
+        return value
+    if isinstance(value, Mapping):
+        return {inner: _masked(str(inner), item) for inner, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_masked("", item) for item in value]
+    return value

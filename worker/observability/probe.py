@@ -1,0 +1,73 @@
+"""Look at the dependencies while nothing is to be done, so that readiness is true of an idle worker as well."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from typing import Final
+
+from worker.errors import DependencyAway
+from worker.observability.descriptors import really
+from worker.observability.health import Health
+from worker.resilience.backoff import pause
+
+INTERVAL_SECONDS: Final = 3.0
+
+Look = Callable[[], Awaitable[None]]
+
+
+class Probe:
+    """Asks each dependency every few seconds. What a lane has noted of one is the lane's to take back, as a rule."""
+
+    def __init__(
+        self,
+        looks: Mapping[str, Look],
+        health: Health,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        decisive: Collection[str] = (),
+    ) -> None:
+        """``looks`` are named for their dependency, and raise ``DependencyAway`` if it does not answer.
+
+        A good look of those that are ``decisive`` takes back what lanes have noted as well: it knows all that they do.
+        """
+        self._looks = looks
+        self._health = health
+        self._decisive = decisive
+        self._clock = clock
+        self._since: dict[str, float] = {}
+        self._missed: dict[str, str] = {}  # what was noted at each look: it may be something else that is in its way
+
+    def silent(self, dependency: str) -> float:
+        """For how many seconds nobody who looked has had an answer; 0 if the last look had one."""
+        since = self._since.get(dependency)
+        return 0.0 if since is None else self._clock() - since
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Look until ``stop``."""
+        while not stop.is_set():
+            await self.look()
+            await pause(INTERVAL_SECONDS, stop)
+
+    async def look(self) -> None:
+        """Ask every dependency once, and note what has changed."""
+        for dependency, ask in self._looks.items():
+            asked = self._clock()
+            try:
+                await ask()
+            except DependencyAway as error:
+                away = really(error)
+                self._since.setdefault(dependency, asked)
+                self._take_back(dependency, unless=away.dependency)
+                self._missed[dependency] = away.dependency
+                self._health.away(away)
+            else:
+                self._since.pop(dependency, None)
+                self._take_back(dependency)
+                if dependency in self._decisive:
+                    self._health.back(dependency)
+
+    def _take_back(self, look: str, *, unless: str | None = None) -> None:
+        missed = self._missed.get(look)
+        if missed is not None and missed != unless:
+            del self._missed[look]
+            self._health.back(missed)

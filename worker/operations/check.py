@@ -1,0 +1,281 @@
+"""Is everything there that a worker needs? One line per thing, and the way out where not (CONTRACT 8, ``check``)."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, Literal
+
+import asyncpg
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import for_code
+
+from worker.errors import MORE_DESCRIPTORS, Unfit, WorkerError
+from worker.kafka.rights import lacking, needed
+from worker.kafka.topics import ConfigsForbidden, TopicPlan, admin_client, check_topics
+from worker.lanes.publisher import Place, transactional_id
+from worker.observability.descriptors import partitions_within, raise_limit
+from worker.operations.imports.mark import MarkForbidden, group_of, may_mark
+from worker.postgres.connect import owner_connection
+from worker.postgres.migrate import user_of
+from worker.postgres.pool import Database
+from worker.postgres.schema import WorkerRole, require_utf8, require_version, surplus_rights, what_lacks
+from worker.settings import Settings
+
+State = Literal["ok", "warning", "failed"]
+
+_FETCH: Final = 1
+# Kafka 4.0 dropped the versions of Fetch below this one; Produce, which dropped them too, still announces them.
+_FETCH_SINCE_4_0: Final = 4
+# The broker of the extra `embedded` has this id wherever it runs.
+_NAMED: Final = 5
+"""Rights too many that are named; the rest is counted."""
+_EMBEDDED_CLUSTER: Final = "MkU3OEVBNTctOEUyRi00"
+
+_UUID_LENGTH: Final = 36
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of the report. A warning does not fail the whole."""
+
+    name: str
+    state: State
+    detail: str
+
+
+async def check(settings: Settings) -> tuple[Check, ...]:
+    """Look at everything, also beyond the first thing that is missing. Changes nothing."""
+    checks = [Check("settings", "ok", "complete and free of contradictions")]
+    checks += await _kafka(settings)
+    dsn = settings.postgres.dsn.get_secret_value()
+    role = WorkerRole(settings.postgres.role, settings.reveal_verification_code)
+    for name, look in (
+        *(("database", _database), ("sessions", _sessions), ("schema", _schema)),
+        ("grants", partial(_grants, role)),
+    ):
+        checks.append(await _tried(name, look, dsn))
+    checks.append(_login_keys(settings))
+    checks.append(_transit(settings))
+    return tuple(checks)
+
+
+async def _tried(name: str, look: Callable[[str], Awaitable[Check]], dsn: str) -> Check:
+    try:
+        return await look(dsn)
+    except WorkerError as error:
+        return Check(name, "failed", str(error))
+
+
+# --- Kafka ------------------------------------------------------------------------------------------------------------
+
+
+async def _kafka(settings: Settings) -> list[Check]:
+    try:
+        async with admin_client(settings) as admin:
+            checks = [await _broker(admin, settings), await _rights(admin, settings)]
+            checks += await _of_topics(admin, settings)
+            checks.append(await _imports(settings))
+            instance_id = settings.kafka.group_instance_id
+            return checks if instance_id is None else [*checks, await _instance(admin, settings, instance_id)]
+    except WorkerError as error:
+        failed = Check("broker", "failed", f"{error} ({settings.kafka.bootstrap_servers})")
+        return [
+            failed,
+            *(
+                Check(name, "failed", "not looked at: no broker answers")
+                for name in ("rights", "topics", "descriptors")
+            ),
+        ]
+
+
+async def _rights(admin: AIOKafkaAdminClient, settings: Settings) -> Check:
+    place = Place(source=TopicPartition(settings.topics.commands, 0), group=settings.kafka.group_id)
+    needs = [*needed(settings, transactional_id(place) if settings.delivery == "exactly_once" else None)]
+    try:
+        missing = await lacking(admin, needs, settings.kafka.request_timeout_ms / 1000)
+    except WorkerError as error:
+        return Check("rights", "warning", f"not looked at: {error}")
+    if missing:
+        what = ", ".join(map(str, missing))
+        return Check("rights", "failed", f"the broker refuses {what}: see deploy/ACCESS.md")
+    return Check("rights", "ok", "the broker lets this login do what a worker needs, as far as it says")
+
+
+async def _of_topics(admin: AIOKafkaAdminClient, settings: Settings) -> list[Check]:
+    try:
+        plan = await check_topics(admin, settings)
+    except ConfigsForbidden as forbidden:
+        return [Check(name, "warning", f"not looked at: {forbidden}") for name in ("topics", "descriptors")]
+    brokers = len((await admin.describe_cluster())["brokers"])
+    return [_topics(plan), _descriptors(plan, brokers, settings)]
+
+
+async def _broker(admin: AIOKafkaAdminClient, settings: Settings) -> Check:
+    cluster: dict[str, Any] = await admin.describe_cluster()
+    known = f"cluster {cluster['cluster_id']}, {len(cluster['brokers'])} broker(s)"
+    if cluster["cluster_id"] == _EMBEDDED_CLUSTER:
+        return Check("broker", "warning", f"{known}: the embedded one, for trying out only")
+    # The client keeps the versions that a broker announced with the connection, and shows them nowhere else.
+    oldest = min(
+        (connection._versions[_FETCH][0] for connection in admin._client._conns.values() if connection._versions),
+        default=_FETCH_SINCE_4_0,
+    )
+    if oldest >= _FETCH_SINCE_4_0:
+        return Check("broker", "ok", f"{known}, Apache Kafka 4.0 or later")
+    if settings.delivery == "exactly_once":
+        return Check("broker", "failed", f"{known}: older than Apache Kafka 4.0, which exactly_once needs")
+    return Check("broker", "warning", f"{known}: older than Apache Kafka 4.0")
+
+
+def _topics(plan: TopicPlan) -> Check:
+    missing = ", ".join(topic.name for topic in plan.missing)
+    if missing:
+        return Check("topics", "failed", f"missing: {missing}; create them with: effective-worker topics apply")
+    differences = [
+        f"{topic.name} has {difference.setting} {difference.found}, not {difference.wanted}"
+        + (f" ({difference.harm})" if difference.harm else "")
+        for topic in plan.topics
+        for difference in (topic.harmful or topic.differences)
+    ]
+    if plan.harmful:
+        return Check("topics", "failed", f"{'; '.join(differences)}; see: effective-worker topics plan")
+    if differences:
+        return Check("topics", "warning", "; ".join(differences))
+    return Check("topics", "ok", f"all {len(plan.topics)}, {plan.topics[0].partitions} partitions each")
+
+
+async def _imports(settings: Settings) -> Check:
+    """Tell if imports may keep how far they have announced. A warning only: without it they go on, and see less."""
+    name = "imports"
+    try:
+        may = await may_mark(settings)
+    except WorkerError as error:
+        return Check(name, "warning", f"not looked at: {error}")
+    if may is False:
+        return Check(name, "warning", str(MarkForbidden(settings)))
+    what = (
+        "may keep how far they have announced" if may else "not told whether they may keep how far they have announced"
+    )
+    where = f"in group {group_of(settings)} (READ on {settings.topics.transitions} is not looked at)"
+    return Check(name, "ok", f"{what}, {where}")
+
+
+async def _instance(admin: AIOKafkaAdminClient, settings: Settings, instance_id: str) -> Check:
+    """Tell if the place in the group is taken. A warning only: it is so when a newer worker replaces an older one."""
+    name, group = "instance id", settings.kafka.group_id
+    [answer] = await admin.describe_consumer_groups([group])
+    [described] = answer.to_object()["groups"]
+    if described["error_code"]:
+        return Check(name, "warning", f"not looked at: {for_code(described['error_code']).__name__} of group {group}")
+    hosts = [
+        member["client_host"].lstrip("/")
+        for member in described["members"]
+        if _is_instance(member["member_id"], instance_id)
+    ]
+    if not hosts:
+        return Check(name, "ok", f"{instance_id} is free in group {group}")
+    return Check(
+        name,
+        "warning",
+        f"{instance_id} is in group {group} already, from {', '.join(hosts)}: a worker that starts now takes its place"
+        f" and ends it; if both are to run, give each a WORKER_KAFKA__GROUP_INSTANCE_ID of its own",
+    )
+
+
+def _is_instance(member_id: str, instance_id: str) -> bool:
+    """The broker makes a member's id of its instance id and a UUID; the client reads no answer with the former."""
+    return member_id[:-_UUID_LENGTH] == f"{instance_id}-"
+
+
+def _descriptors(plan: TopicPlan, brokers: int, settings: Settings) -> Check:
+    """The limit is that of whoever asks: a service may be given another one than a shell."""
+    limit = raise_limit()
+    most = partitions_within(limit, brokers=brokers, connections=settings.postgres.connections)
+    there = sum(topic.partitions for topic in plan.topics if topic.name in settings.topics.read)
+    what = f"{limit} here, enough for {most} partitions in one worker"
+    if most >= there:
+        return Check("descriptors", "ok", what)
+    way_out = f"there are {there}. {MORE_DESCRIPTORS}, or let more workers share them"
+    return Check("descriptors", "warning" if most else "failed", f"{what}, and {way_out}")
+
+
+# --- Postgres ---------------------------------------------------------------------------------------------------------
+
+
+async def _database(dsn: str) -> Check:
+    async with owner_connection(dsn) as connection:
+        await require_utf8(connection)
+        version = await connection.fetchval("SHOW server_version")
+        standby = await connection.fetchval("SELECT pg_is_in_recovery()")
+        read_only = await connection.fetchval("SHOW transaction_read_only") == "on"
+    if standby or read_only:
+        return Check("database", "failed", f"Postgres {version} is {'a standby' if standby else 'read-only'}")
+    return Check("database", "ok", f"Postgres {version}, reachable and writable")
+
+
+async def _sessions(dsn: str) -> Check:
+    """A session as the worker sets it up, and reads it back."""
+    database = await Database.open(dsn, connections=1)
+    try:
+        await database.look()
+    finally:
+        await database.close()
+    return Check("sessions", "ok", "time-outs, isolation and search_path are as a worker sets them")
+
+
+async def _schema(dsn: str) -> Check:
+    async with owner_connection(dsn) as connection:
+        await require_version(connection)
+    return Check("schema", "ok", "up to date")
+
+
+async def _grants(role: WorkerRole, dsn: str) -> Check:
+    try:
+        return await _grants_of(role, dsn)
+    except Unfit as error:
+        if not isinstance(error.__cause__, asyncpg.InsufficientPrivilegeError):
+            raise
+        what = "not let into the database, which effective-worker migrate lets the worker's role into"
+        return Check("grants", "failed", f"{what}; {role.to_let_in(user_of(dsn))}")
+
+
+async def _grants_of(role: WorkerRole, dsn: str) -> Check:
+    async with owner_connection(dsn) as connection:
+        user = await connection.fetchval("SELECT current_user")
+        try:
+            lack = await what_lacks(connection, role)
+            surplus = await surplus_rights(connection, user, role)
+        except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.UndefinedFunctionError):
+            return Check("grants", "failed", "not looked at: the schema is not there, or is not up to date")
+    if lack is not None:
+        return Check("grants", "failed", lack)
+    if surplus:
+        more = f" and {len(surplus) - _NAMED} more" if len(surplus) > _NAMED else ""
+        what = f"{user} has what a worker does not need: {', '.join(surplus[:_NAMED])}{more}"
+        return Check("grants", "warning", f"{what}; {role.to_take(surplus)}")
+    return Check("grants", "ok", f"{user} may do what a worker needs, and no more")
+
+
+# --- logins -----------------------------------------------------------------------------------------------------------
+
+
+def _login_keys(settings: Settings) -> Check:
+    count = len(settings.login.secrets)
+    if not count:
+        return Check("login keys", "failed", "none: set WORKER_LOGIN__SECRETS, without which no worker starts")
+    digests = (
+        "" if settings.digest_keys else "; digests are made with it, too: set WORKER_DIGEST_KEYS before it is replaced"
+    )
+    return Check("login keys", "ok", f"{count}, the first of which signs{digests}")
+
+
+# --- on the way -------------------------------------------------------------------------------------------------------
+
+
+def _transit(settings: Settings) -> Check:
+    name, exposed = "transit", settings.exposed
+    if not exposed:
+        return Check(name, "ok", "nothing leaves this machine unprotected, as far as the settings say")
+    what = "; ".join(f"{variable}: {what}" for variable, what in exposed.items())
+    return Check(name, "warning", f"{what}. WORKER_REQUIRE_TLS=true makes this an error")

@@ -1,0 +1,291 @@
+"""What a replay would send, and of everything else why not. Nothing is changed by looking."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+from hashlib import sha256
+from typing import Final
+
+import asyncpg
+
+from schemas.codes import StatusCode
+from worker.journey.model import command_key, request_digest, senders_id
+from worker.kafka.reader import Browser, browser
+from worker.kafka.topics import admin_client, cluster_id
+from worker.operations.dead_letters.letters import Chosen, Letter, OnProgress, Place, Source, letters
+from worker.operations.dead_letters.renewed import MASKED, NotRenewed, PassCodeGone, Renewed, renewed
+from worker.operations.login_source import LoginToken
+from worker.postgres.connect import owner_connection
+from worker.postgres.pool import Row
+from worker.postgres.sql import statement
+from worker.settings import Settings
+from worker.values import rfc3339
+
+CHUNK: Final = 500
+"""Dead letters that are looked up together."""
+_OF_THE_LOGIN: Final = frozenset({StatusCode.INVALID_TOKEN, StatusCode.EXPIRED_TOKEN, StatusCode.ACCESS_DENIED})
+"""Refusals of who asked, not of what was asked for: with another login token the answer may be another."""
+
+
+class Why(StrEnum):
+    """Why a dead letter is not sent again."""
+
+    NO_LETTER = "no dead letter of a worker"
+    OTHER_GROUP = "of another consumer group"
+    NO_TOPIC = "from a topic or partition that takes no commands now"
+    CUT = "cut off: the broker would not take it whole"
+    REFUSED = "would be refused as it is"
+    ONLY_ITS_SENDER = "its pass code is masked: only its sender can send it again"
+    OTHER_ORGANISATION = "of another organisation than the login token"
+    APPLIED = "its command was applied since"
+    ANSWERED = "its command was refused since, for good"
+    OLDER = "a later dead letter of the same command is there"
+    LATER = "left for later by the limit"
+
+
+class State(StrEnum):
+    """What became of a chosen dead letter."""
+
+    LEFT_OUT = "left out"
+    PLANNED = "to be sent"
+    UNCONFIRMED = "handed over, not confirmed"
+    UNANSWERED = "sent, not answered yet"
+    APPLIED = "applied"
+    REPLAYED = "answered OK as before"
+    REFUSED = "refused"
+    FAILED = "failed again"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One chosen dead letter, what is to become of it, and what became of it."""
+
+    place: Place
+    code: str
+    source: Source | None
+    command_id: str = ""
+    """Under which it is decided when it is sent; empty as long as nobody knows the organisation."""
+    why: Why | None = None
+    """Why it is left out."""
+    detail: str = ""
+    handed: bool = False
+    """Whether it was given to the client of the broker."""
+    sent: Source | None = None
+    """Where the broker has put it."""
+    status: str = ""
+    """What it was answered; empty before it was."""
+    message: str = ""
+    replayed: bool = False
+    dead_letter: Place | None = None
+    """Where it stands now, if it failed again."""
+
+    @property
+    def state(self) -> State:
+        if self.why is not None:
+            return State.LEFT_OUT
+        if self.status == StatusCode.OK:
+            return State.REPLAYED if self.replayed else State.APPLIED
+        if self.status:
+            return State.FAILED if self.status == StatusCode.INTERNAL_ERROR else State.REFUSED
+        if self.sent is not None:
+            return State.UNANSWERED
+        return State.UNCONFIRMED if self.handed else State.PLANNED
+
+
+@dataclass(slots=True)
+class Replay:
+    """Every chosen dead letter by its place. It is kept up while the work goes on, so it is right whenever that ends.
+
+    Each takes some 1.2 kB while it is planned (a hundred thousand: 120 MiB); what they hold is not kept.
+    """
+
+    items: dict[Place, Item] = field(default_factory=dict)
+    carried_out: bool = False
+    stopped: str = ""
+    """Why it ended before everything was sent and answered."""
+
+    def put(self, item: Item) -> None:
+        self.items[item.place] = item
+
+    def counts(self) -> Counter[State]:
+        return Counter(item.state for item in self.items.values())
+
+    def left_out(self) -> Counter[Why]:
+        return Counter(item.why for item in self.items.values() if item.why is not None)
+
+    def refused(self) -> Counter[str]:
+        """By status."""
+        return Counter(item.status for item in self.items.values() if item.state is State.REFUSED)
+
+    def of(self, state: State) -> list[Item]:
+        return [item for item in self.items.values() if item.state is state]
+
+
+@dataclass(frozen=True, slots=True)
+class Readers:
+    """Who reads commands: the group, and the partitions of each topic that it reads."""
+
+    cluster: str
+    group: str
+    partitions: Mapping[str, frozenset[int]]
+    max_command_bytes: int
+
+
+def judge(letter: Letter, readers: Readers, login: LoginToken | None) -> Renewed | tuple[Why, str]:
+    """The command to send, or why there is none: what can be said without looking anything up."""
+    source = letter.source
+    if source is None:
+        return Why.NO_LETTER, ""
+    if letter.group != readers.group:
+        return Why.OTHER_GROUP, letter.group
+    if source.partition not in readers.partitions.get(source.topic, frozenset()):
+        return Why.NO_TOPIC, f"{source.topic}/{source.partition}"
+    if letter.truncated:
+        return Why.CUT, ""
+    if login is not None and letter.organisation not in (None, login.organisation):
+        return Why.OTHER_ORGANISATION, letter.organisation or ""
+    token = MASKED if login is None else login.text
+    try:
+        return renewed(letter, source, readers.cluster, login_token=token, max_bytes=readers.max_command_bytes)
+    except PassCodeGone:
+        return Why.ONLY_ITS_SENDER, ""
+    except NotRenewed as fault:
+        return Why.REFUSED, str(fault)
+
+
+async def plan(
+    settings: Settings,
+    chosen: Chosen,
+    *,
+    login: LoginToken | None = None,
+    limit: int | None = None,
+    on_progress: OnProgress = lambda _done, _total: None,
+) -> Replay:
+    """Say of each chosen dead letter whether it would be sent. ``limit`` is the most that would.
+
+    Without a login token nobody can say of a command whose organisation is not known whether it was answered since.
+    Raises ``NoTopic`` and ``DependencyAway``.
+    """
+    async with browser(settings) as kafka, owner_connection(settings.postgres.dsn.get_secret_value()) as connection:
+        planner = _Planner(await readers_of(settings, kafka), connection, login)
+        waiting: list[_Prospect] = []
+        async for letter in letters(kafka, settings, chosen, on_progress=on_progress):
+            waiting.append(planner.prospect(letter))
+            if len(waiting) == CHUNK:
+                await planner.look_up(waiting)
+                waiting = []
+        await planner.look_up(waiting)
+    found = planner.replay
+    for item in found.of(State.PLANNED)[limit:] if limit is not None else ():
+        found.put(replace(item, why=Why.LATER))
+    return found
+
+
+async def readers_of(settings: Settings, kafka: Browser) -> Readers:
+    """Where commands of these settings can be sent now."""
+    async with admin_client(settings) as admin:
+        cluster = await cluster_id(admin)
+    spans = await kafka.spans(*settings.topics.read)
+    partitions = {name: frozenset(span.source.partition for span in found) for name, found in spans.items()}
+    return Readers(cluster, settings.kafka.group_id, partitions, settings.max_command_bytes)
+
+
+async def outcomes(connection: asyncpg.Connection, readers: Readers, places: Sequence[Source]) -> dict[Source, Row]:
+    """What was decided on the records at these places, as far as that is recorded."""
+    rows = await connection.fetch(
+        statement("dead_letters/outcomes"),
+        readers.cluster,
+        readers.group,
+        [place.topic for place in places],
+        [place.partition for place in places],
+        [place.offset for place in places],
+        [place.timestamp for place in places],
+    )
+    return {places[row["number"] - 1]: row for row in rows}
+
+
+@dataclass(frozen=True, slots=True)
+class _Prospect:
+    """What is kept of a dead letter while others are read. ``digest`` is that of what its command asks for, and
+    ``identity`` that of the command."""
+
+    item: Item
+    failed_at: datetime
+    digest: bytes = b""
+    identity: bytes = b""
+
+
+@dataclass(slots=True)
+class _Planner:
+    readers: Readers
+    connection: asyncpg.Connection
+    login: LoginToken | None
+    replay: Replay = field(default_factory=Replay)
+    newest: dict[bytes, tuple[datetime, Place]] = field(default_factory=dict)
+
+    def prospect(self, letter: Letter) -> _Prospect:
+        item, again = Item(letter.place, letter.code, letter.source), judge(letter, self.readers, self.login)
+        if isinstance(again, tuple):
+            return _Prospect(replace(item, why=again[0], detail=again[1]), letter.failed_at)
+        detail, organisation = "", letter.organisation
+        if organisation is None:
+            detail = "whose command it is was never verified"
+            organisation = None if self.login is None else self.login.organisation
+        if organisation is not None:
+            # It is sent with this login, so that is whose command it is then.
+            account = None if self.login is None else self.login.account
+            item = replace(item, command_id=senders_id(organisation, account, again.envelope) or "")
+        command = again.command
+        kind = "code" if command.identifier is None else "identifier"
+        digest = request_digest(kind, command.authentication_code or command.identifier or "", command.fields)
+        named = f"{letter.organisation}\0{senders_id('', None, again.envelope)}\0".encode()
+        return _Prospect(replace(item, detail=detail), letter.failed_at, digest, sha256(named + digest).digest()[:16])
+
+    async def look_up(self, prospects: Sequence[_Prospect]) -> None:
+        """Take what the record of commands knows into account, and put everything into the plan."""
+        asked = [each.item for each in prospects if each.item.why is None and each.item.command_id]
+        ids = list({item.command_id for item in asked})
+        answers: dict[str, list[Row]] = {each: [] for each in ids}
+        for row in await self.connection.fetch(statement("dead_letters/answers"), ids, list(map(command_key, ids))):
+            answers[row["command_id"]].append(row)
+        recorded = await outcomes(self.connection, self.readers, [item.source for item in asked if item.source])
+        for each in prospects:
+            item = each.item
+            if item.why is None and item.command_id:
+                rows = answers[item.command_id]
+                item = known(item, each.failed_at, each.digest, rows, recorded=item.source in recorded)
+            self._put(item, each)
+
+    def _put(self, item: Item, prospect: _Prospect) -> None:
+        """Of several dead letters of one command only the newest is sent: otherwise each replay would double them."""
+        self.replay.put(item)
+        if item.why is not None:
+            return
+        mine = (prospect.failed_at, item.place)
+        newest = self.newest.setdefault(prospect.identity, mine)
+        older, newer = sorted((mine, newest))
+        if older != newer:
+            self.newest[prospect.identity] = newer
+            left = self.replay.items[older[1]]
+            self.replay.put(replace(left, why=Why.OLDER, detail=str(newer[1])))
+
+
+def known(item: Item, failed_at: datetime, digest: bytes, answers: Sequence[Row], *, recorded: bool) -> Item:
+    """With what was answered under the command's id. What was applied binds an id, whenever and whatever for that was.
+
+    ``recorded``: whether there still is a record of the failure itself.
+    """
+    for row in answers:
+        if row["status"] == StatusCode.OK and row["digest"] == digest:
+            return replace(item, why=Why.APPLIED, detail=f"at {rfc3339(row['decided_at'])}")
+        if row["status"] == StatusCode.OK:
+            return replace(item, why=Why.ANSWERED, detail="its id was applied for another request")
+    for row in answers:
+        if row["decided_at"] > failed_at and row["status"] not in {StatusCode.INTERNAL_ERROR, *_OF_THE_LOGIN}:
+            return replace(item, why=Why.ANSWERED, detail=f"{row['status']} at {rfc3339(row['decided_at'])}")
+    if recorded:
+        return item
+    unknown = "its record is gone, so whether it was answered since is not known"
+    return replace(item, detail="; ".join(filter(None, (item.detail, unknown))))

@@ -1,0 +1,1 @@
+"""Remove a customer's personal data from Postgres and from the topics."""

@@ -1,0 +1,325 @@
+"""What happened to a command: where it was read, what was decided and why, and where its answer went."""
+
+import re
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Literal
+from urllib.parse import unquote
+
+import asyncpg
+
+from schemas import headers as h
+from schemas.access_token import field_names
+from worker.errors import WorkerError
+from worker.journey.digests import CommandNames, command_names
+from worker.journey.messages import DEAD_LETTERED
+from worker.journey.model import command_key
+from worker.kafka.delivery import coordinates_of
+from worker.kafka.reader import Browser, browser, header, is_dry_run
+from worker.operations.history import Change, history
+from worker.postgres.connect import owner_connection
+from worker.postgres.pool import Row
+from worker.postgres.sql import statement
+from worker.settings import Settings
+from worker.values import percent_encoded, rfc3339
+
+_CLOCKS: Final = timedelta(minutes=1)
+"""How far the clocks of workers and brokers may lie apart: an answer is looked for from so long before its decision."""
+
+_WHOLE_ID: Final = re.compile(r"ce:[^:]*(?::[^:]*){1,2}:[^:]+|req:[^:]*(?::[^:]*)?:[^:]+")
+"""Ids that are not sought among senders' own: for that, all that is recorded must be read."""
+
+
+class AmbiguousId(WorkerError):
+    """A sender's own id, under which several commands are known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A record in Kafka. ``timestamp`` is in UTC."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One delivery of the command: where it was read, what was decided, and where that was said."""
+
+    cluster: str
+    group: str
+    read: Place
+    organisation: str | None
+    """The verified one of who asked; ``None`` for who could not be verified."""
+    status: str
+    message: str
+    replayed: bool
+    fields: tuple[str, ...]
+    access_token: str | None
+    version: int | None
+    """What the access token reached by this very delivery."""
+    decided_at: datetime
+    refused_user: str | None = None
+    """The id of the user who was refused for a code or a pass code."""
+    tried_digest: str | None = None
+    """The keyed digest of the code or identifier that this user named."""
+    in_topic: bool | None = None
+    """Whether the command still stands in its topic; ``None`` if that was not looked at."""
+    results: tuple[Place, ...] = ()
+    dead_letters: tuple[Place, ...] = ()
+    reply_to: str | None = None
+    """The topic to which the sender asked the answer to be sent, as far as the command still says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """What the command was answered as a dry run, and where; nothing else is left of it."""
+
+    command_id: str
+    answer: Place
+    status: str
+    replayed: bool
+
+
+State = Literal["decided", "dry_run", "retired", "waiting", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """``readings`` are all deliveries of the id, the first one first; ``change`` is what came of them.
+
+    ``state`` is ``retired`` where only the transition is left, or where the offset is known to be decided; ``note``
+    says so. ``dry_runs`` are looked for where nothing else is known. ``topics`` says whether the topics were looked at,
+    or why not.
+    """
+
+    command_id: str
+    state: State
+    note: str
+    readings: tuple[Reading, ...]
+    organisation: str | None
+    access_token: str | None
+    change: Change | None
+    topics: str
+    dry_runs: tuple[DryRun, ...] = ()
+
+
+async def explain(settings: Settings, asked: str, *, topics: bool = True) -> Explanation:
+    """Explain a command by its id (CONTRACT 2), or by the sender's own part of it.
+
+    Raises ``AmbiguousId`` if that part belongs to several, and ``DependencyAway`` for Postgres; a broker that is away
+    is only noted.
+    """
+    dsn = settings.postgres.dsn.get_secret_value()
+    async with owner_connection(dsn) as connection:
+        names = command_names(settings)
+        command_id = await _known_id(connection, asked, names)
+        rows = await connection.fetch(statement("explain/commands"), command_id, command_key(command_id))
+        change = next((row for row in rows if row["version"] is not None), None)
+        if change is None:
+            called = (names.all_of(command_id), _organisation(command_id))
+            change = await connection.fetchrow(statement("explain/transition"), *called)
+        absence = None if rows else await _absent(connection, command_id, settings, names, changed=change is not None)
+    owner, token = (None, None) if change is None else (change["organisation"], change["access_token_id"])
+    whole = None if change is None else await history(dsn, change["access_token_id"], change["organisation"])
+    readings, dry_runs, looked = tuple(map(_reading, rows)), None, "not looked at"
+    if topics and (readings or change is None):
+        try:
+            async with browser(settings) as kafka:
+                if readings:
+                    readings = await _with_places(kafka, settings, command_id, readings)
+                else:
+                    dry_runs = await _dry_runs(kafka, settings, command_id)
+            looked = "looked at"
+        except WorkerError as error:
+            looked = f"not looked at: {error}"
+    if dry_runs or (dry_runs is not None and absence is not None and absence[0] == "retired"):
+        absence = "dry_run", "a dry run: nothing came of it, and nothing is recorded of it"
+    return Explanation(
+        command_id,
+        *(absence or ("decided", "")),
+        readings,
+        next((each.organisation for each in readings if each.organisation), owner),
+        next((each.access_token for each in readings if each.access_token), token),
+        None if whole is None or change is None else _of_version(whole.changes, change["version"]),
+        looked,
+        dry_runs or (),
+    )
+
+
+async def _known_id(connection: asyncpg.Connection, asked: str, names: CommandNames) -> str:
+    """The whole id of what was asked for: that may also be a place in the log, a sender's own id, or a fact's name."""
+    at = coordinates_of(asked)
+    place = (None,) * 5 if at is None else (at.cluster, at.topic, at.partition, at.offset, at.timestamp)
+    keys = [command_key(name) for name in names.all_of(asked)]
+    found = await connection.fetch(statement("explain/ids"), keys, *place, asked)
+    if not found and at is None and not _WHOLE_ID.fullmatch(asked):
+        found = await connection.fetch(statement("explain/bare_id"), percent_encoded(asked))
+    ids = [row["command_id"] for row in found]
+    if at is None and asked in ids:
+        return asked
+    if len(ids) > 1:
+        raise AmbiguousId(f"{len(ids)} commands are called {asked}; name one of: {', '.join(ids)}")
+    return ids[0] if ids else asked
+
+
+def _organisation(command_id: str) -> str | None:
+    kind, *parts = command_id.split(":")
+    return unquote(parts[0]) if kind in {"ce", "req"} and len(parts) > 1 else None
+
+
+def _of_version(changes: Sequence[Change], version: int) -> Change | None:
+    return next((each for each in changes if each.version == version), None)
+
+
+async def _absent(
+    connection: asyncpg.Connection, command_id: str, settings: Settings, names: CommandNames, *, changed: bool
+) -> tuple[State, str]:
+    """Why there is no record of a command."""
+    days = settings.record_retention_days
+    retired = f"its record is older than the retention of {days} days and was removed"
+    if changed:
+        return "retired", f"{retired}; the transition remains"
+    at = coordinates_of(command_id)
+    if at is None:
+        why = f"it was never read, or not under this id, or {retired}"
+        if not names.keys:
+            why += "; without WORKER_DIGEST_KEYS its transition cannot be found by it"
+        return "unknown", f"nothing is recorded under this id: {why}"
+    lanes = await connection.fetch(statement("explain/lanes"), at.cluster, at.topic, at.partition)
+    for lane in lanes:
+        if lane["next_offset"] is not None and at.offset < lane["next_offset"]:
+            text = f"the group {lane['consumer_group']} has decided up to offset {lane['next_offset']}"
+            return "retired", f"{text}: {retired}, or no command stands there with this timestamp"
+    if lanes:
+        return "waiting", "no worker has decided upon it yet"
+    return "unknown", "no worker has ever read that partition"
+
+
+def _reading(row: Row) -> Reading:
+    place = Place(row["topic"], row["partition"], row["record_offset"], _moment(row["record_timestamp"]))
+    return Reading(
+        cluster=row["cluster"],
+        group=row["consumer_group"],
+        read=place,
+        organisation=row["organisation"],
+        status=row["status"],
+        message=row["message"],
+        replayed=row["replayed"],
+        fields=field_names(row["fields"]),
+        access_token=row["access_token_id"],
+        version=row["version"],
+        decided_at=row["decided_at"],
+        refused_user=row["user_id"],
+        tried_digest=None if row["user_id"] is None else row["digest"].hex(),
+    )
+
+
+def _moment(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+# --- in the topics ----------------------------------------------------------------------------------------------------
+
+
+async def _with_places(
+    kafka: Browser, settings: Settings, command_id: str, readings: Sequence[Reading]
+) -> tuple[Reading, ...]:
+    read = [await _still_there(kafka, each) for each in readings]
+    named = {settings.topics.results, *(each.reply_to for each in read if each.reply_to)}
+    since = int((min(each.decided_at for each in read) - _CLOCKS).timestamp() * 1000)
+
+    def answers_it(record: Any) -> bool:
+        return header(record, h.COMMAND_ID) == command_id and not is_dry_run(record)
+
+    answers = [record async for record in _found(kafka, named, since, answers_it, enough=len(read))]
+    placed = []
+    for each in read:
+        moment = rfc3339(each.decided_at)
+        results = tuple(_place(record) for record in answers if header(record, h.CE_TIME) == moment)
+        placed.append(replace(each, results=results, dead_letters=await _buried(kafka, settings, each)))
+    return tuple(placed)
+
+
+async def _dry_runs(kafka: Browser, settings: Settings, command_id: str) -> tuple[DryRun, ...] | None:
+    """The answers to dry runs of a command, also by its sender's own id; ``None`` if the topics say of none."""
+    at, named, since, enough = coordinates_of(command_id), {settings.topics.results}, 0, -1
+    if at is not None:
+        command = await _at(kafka, at.topic, at.partition, at.offset)
+        if command is None or command.timestamp != at.timestamp or not is_dry_run(command):
+            return None
+        named |= {to} if (to := _reply_to(command)) else set()
+        since, enough = at.timestamp - int(_CLOCKS.total_seconds() * 1000), 1
+    names = (h.COMMAND_ID, h.CAUSATION_ID) if at is None else (h.CE_SUBJECT,)
+
+    def answers_it(record: Any) -> bool:
+        return is_dry_run(record) and command_id in {header(record, name) for name in names}
+
+    found = tuple([_dry_run(record) async for record in _found(kafka, named, since, answers_it, enough=enough)])
+    return found if found or at is not None else None
+
+
+def _dry_run(record: Any) -> DryRun:
+    status, replayed = header(record, h.STATUS_CODE), header(record, h.REPLAYED) == h.TRUE
+    return DryRun(header(record, h.COMMAND_ID), _place(record), status, replayed)
+
+
+def _reply_to(command: Any) -> str | None:
+    return header(command, h.REPLY_TO) or header(command, h.KAFKA_REPLY_TOPIC) or None
+
+
+async def _still_there(kafka: Browser, reading: Reading) -> Reading:
+    """With what the command itself still says."""
+    where = reading.read
+    command = await _at(kafka, where.topic, where.partition, where.offset)
+    if command is None or _moment(command.timestamp) != where.timestamp:
+        return replace(reading, in_topic=False)
+    return replace(reading, in_topic=True, reply_to=_reply_to(command))
+
+
+async def _at(kafka: Browser, topic: str, partition: int, offset: int) -> Any:
+    """The record that stands there now; ``None`` if there is none."""
+    for span in (await kafka.spans(topic)).get(topic, []):
+        if span.source.partition == partition and span.begin <= offset < span.end:
+            one = span.since(offset).until(offset + 1)
+            kafka.open([one])
+            async for record in kafka.read(one):
+                return record
+    return None
+
+
+async def _found(
+    kafka: Browser, topics: set[str], since: int, wanted: Callable[[Any], bool], *, enough: int
+) -> AsyncIterator[Any]:
+    """The ``wanted`` records of the topics that were written since then, until ``enough`` came."""
+    spans = [span for found in (await kafka.spans(*sorted(topics))).values() for span in found]
+    spans = await kafka.since(spans, since)
+    kafka.open(spans)
+    for span in spans:
+        async for record in kafka.read(span):
+            if wanted(record):
+                yield record
+                enough -= 1
+                if not enough:
+                    return
+
+
+async def _buried(kafka: Browser, settings: Settings, reading: Reading) -> tuple[Place, ...]:
+    if reading.status not in DEAD_LETTERED:
+        return ()
+    since = int((reading.decided_at - _CLOCKS).timestamp() * 1000)
+    where = (str(reading.read.offset), reading.read.topic, str(reading.read.partition), reading.group)
+    names = ("dl_offset", "dl_topic", "dl_partition", "dl_consumer_group")
+
+    def is_of_it(record: Any) -> bool:
+        return tuple(header(record, name) for name in names) == where
+
+    letters = _found(kafka, {settings.topics.dead_letters}, since, is_of_it, enough=-1)
+    return tuple([_place(record) async for record in letters])
+
+
+def _place(record: Any) -> Place:
+    return Place(record.topic, record.partition, record.offset, _moment(record.timestamp))

@@ -1,0 +1,371 @@
+"""The group's lanes as they look from outside, and the ways out for one that does not start (DESIGN 2).
+
+A way out is an order in the lane's row. Whoever works on the lane loses it by that, starts it again, and obeys.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
+from aiokafka.errors import for_code
+
+from worker.errors import DependencyAway, LaneBlocked, WorkerError
+from worker.kafka.reader import Span, browser
+from worker.kafka.topics import admin_client, cluster_id
+from worker.lanes.lane import Start, where_to_start
+from worker.lanes.losses import Loss, losses, unacknowledged
+from worker.postgres.connect import owner_connection
+from worker.postgres.pool import Row
+from worker.postgres.sql import statement
+from worker.settings import Settings
+
+
+class CannotMend(WorkerError):
+    """The lane needs no mending, or not by this way, or it has moved meanwhile. Nothing was changed."""
+
+
+class NoSuchLane(CannotMend):
+    """There is neither a partition of that number nor a row for one."""
+
+
+class State(StrEnum):
+    """What a lane does, as far as that shows from outside."""
+
+    NEW = "new"
+    """No worker has ever started it."""
+    DONE = "done"
+    """All that is in the log is answered."""
+    BEHIND = "behind"
+    """There is something to decide, or to answer."""
+    BLOCKED = "blocked"
+    """It does not start: a person must choose a way out."""
+    ORDERED = "ordered"
+    """A way out was chosen, and no worker has taken it yet."""
+    GONE = "gone"
+    """There is a row, and no such partition any more."""
+
+
+class Way(StrEnum):
+    """How a lane that does not start goes on."""
+
+    REDO = "redo"
+    SKIP = "skip"
+    FROM_START = "from-start"
+    FROM_END = "from-end"
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """The worker to which the group has assigned the partition."""
+
+    id: str
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A lane's row: its last batch is of the offsets ``first`` up to, and without, ``following``.
+
+    Both are ``None`` while it has none. ``transitions`` is how many it has made.
+    """
+
+    row: int
+    owner: UUID
+    owned_since: datetime
+    first: int | None
+    following: int | None
+    ordered: int | None
+    transitions: int
+    blocked: str | None = None
+    """The reason not to start, where one was written down: the log is not the one that it has decided on."""
+    losses: tuple[Loss, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One partition: what the log holds, what the group has committed, and what the lane has decided."""
+
+    source: TopicPartition
+    log: Span | None
+    committed: int | None
+    decided: Decided | None
+    member: Member | None
+
+    @property
+    def losses(self) -> tuple[Loss, ...]:
+        """All that is known to be lost, acknowledged or not."""
+        return () if self.decided is None else self.decided.losses
+
+    @property
+    def unseen(self) -> tuple[Loss, ...]:
+        """The losses that nobody has acknowledged."""
+        return unacknowledged(self.losses)
+
+    @property
+    def start(self) -> Start | LaneBlocked | None:
+        """Where it starts, or why it does not; ``None`` if there is no such partition."""
+        log, row = self.log, self.decided
+        if log is None:
+            return None
+        if row is None:  # a worker that starts it will say what it makes of the group's offset
+            return Start(max(self.committed or 0, log.begin))
+        committed = self.committed if row.ordered is None else row.ordered
+        try:
+            return where_to_start(committed, row.first, row.following, log.begin, log.end)
+        except LaneBlocked as blocked:
+            return blocked
+
+    @property
+    def state(self) -> State:
+        """See :class:`State`."""
+        if self.log is None:
+            return State.GONE
+        if self.why_blocked:
+            return State.BLOCKED
+        if self.decided is None or self.decided.following is None:
+            return State.NEW
+        if self.decided.ordered is not None:
+            return State.ORDERED
+        return State.BEHIND if self.behind else State.DONE
+
+    @property
+    def why_blocked(self) -> str:
+        """Why it does not start; empty if it does."""
+        if self.decided is not None and self.decided.blocked is not None:
+            return self.decided.blocked
+        start = self.start
+        return start.reason if isinstance(start, LaneBlocked) else ""
+
+    @property
+    def behind(self) -> int:
+        """How many offsets there are to go, markers of senders' transactions included; 0 where it does not start."""
+        start = self.start
+        if self.log is None or self.why_blocked or not isinstance(start, Start):
+            return 0
+        return max(0, self.log.end - start.position)
+
+
+@dataclass(frozen=True, slots=True)
+class Remedy:
+    """One way out of a blocked lane: what its row is to say, the offset that it is to commit, and what comes of it."""
+
+    way: Way
+    instead_of: Decided
+    first: int
+    following: int
+    ordered: int | None
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mending:
+    """The blocked lanes, each with its ways out, or with the one that was chosen."""
+
+    lanes: tuple[tuple[Lane, tuple[Remedy, ...]], ...]
+    done: bool
+
+
+async def lanes(settings: Settings) -> tuple[Lane, ...]:
+    """Every partition of the topics of commands, and every row of the group for one that is gone; by topic and number.
+
+    Changes nothing. Raises ``DependencyAway``.
+    """
+    topics = settings.topics.read
+    async with browser(settings) as kafka:
+        async with admin_client(settings) as admin:
+            cluster = await cluster_id(admin)
+            members = await _members(admin, settings.kafka.group_id)
+        sources = [span.source for spans in (await kafka.spans(*topics)).values() for span in spans]
+        # In this order: a lane at work commits in Postgres first, and then what Kafka has is never ahead of it.
+        committed = await committed_offsets(settings, sources)
+        async with owner_connection(settings.postgres.dsn.get_secret_value()) as connection:
+            rows = await connection.fetch(statement("lanes/of_group"), cluster, settings.kafka.group_id, list(topics))
+            lost = await losses(connection, [row["id"] for row in rows])
+        logs = {span.source: span for spans in (await kafka.spans(*topics)).values() for span in spans}
+    decided = {TopicPartition(row["topic"], row["partition"]): _decided(row, lost) for row in rows}
+    return tuple(
+        Lane(source, logs.get(source), committed.get(source), decided.get(source), members.get(source))
+        for source in sorted(logs.keys() | decided.keys(), key=lambda each: (topics.index(each.topic), each.partition))
+    )
+
+
+async def committed_offsets(settings: Settings, sources: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+    """The group's committed offset of each partition that has one. Raises ``DependencyAway``."""
+    if not sources:
+        return {}
+    async with admin_client(settings) as admin:
+        found = await admin.list_consumer_group_offsets(settings.kafka.group_id, partitions=list(sources))
+    if found.keys() < set(sources):
+        raise DependencyAway("kafka", f"the offsets of the group {settings.kafka.group_id} are not told")
+    return {source: each.offset for source, each in found.items() if each.offset >= 0}
+
+
+def remedies(lane: Lane) -> tuple[Remedy, ...]:
+    """The ways out of a blocked lane; none for one that starts."""
+    row, log, committed = lane.decided, lane.log, lane.committed
+    if row is None or log is None or not lane.why_blocked:
+        return ()
+    if row.following is None:
+        return _of_an_unknown_past(row, log, committed or 0)
+    if log.end < row.following or row.blocked is not None:
+        anew = f"the topic was made anew: decide all that is in it, from offset {log.begin} on"
+        cut = (
+            f"the log was cut: go on with what comes, from offset {log.end} on; what is in it now is not decided again"
+        )
+        return (
+            Remedy(Way.FROM_START, row, log.begin, log.end, log.begin, anew),
+            Remedy(Way.FROM_END, row, log.end, log.end, log.end, cut),
+        )
+    again = (
+        f"decide the commands from offset {max(row.following, log.begin)} on (again): what Postgres has lost is made"
+        f" good, and who was answered then is answered again"
+    )
+    redo = Remedy(Way.REDO, row, row.following, row.following, row.following, again)
+    if committed is None or committed > log.end:
+        return (redo,)
+    over = (
+        f"go on from offset {committed}: the commands from {row.following} to {committed - 1} are not decided, whatever"
+        f" their senders were told"
+    )
+    return (redo, Remedy(Way.SKIP, row, committed, committed, None, over))
+
+
+def _of_an_unknown_past(row: Decided, log: Span, committed: int) -> tuple[Remedy, ...]:
+    begin = log.begin
+    anew = (
+        f"decide all that is in the log, from offset {begin} on: access tokens that are effective stay so, and every"
+        f" command is answered (again)"
+    )
+    over = f"go on from offset {committed}: what stands before it was decided by somebody else, or is not decided"
+    return (
+        Remedy(Way.SKIP, row, committed, committed, None, over),
+        Remedy(Way.FROM_START, row, begin, begin, begin, anew),
+    )
+
+
+async def mend(
+    settings: Settings,
+    places: Sequence[TopicPartition],
+    way: Way | None,
+    *,
+    carry_out: bool,
+    now: datetime,
+    owner: UUID,
+) -> Mending:
+    """Find the ways out of the lanes at ``places`` (of every blocked one, if there are none), and ``carry_out`` one.
+
+    A worker that has the lane obeys at its next start, half a minute later at most; otherwise the next one that gets
+    it. ``owner`` is a fresh random id. Needs the owner's connection.
+
+    Raises ``CannotMend``, and then nothing was changed; ``DependencyAway``.
+    """
+    found = {lane.source: lane for lane in await lanes(settings)}
+    blocked = tuple(lane for lane in found.values() if lane.state is State.BLOCKED)
+    chosen = tuple(_blocked(found, place) for place in places) or blocked
+    if way is None:
+        return Mending(tuple((lane, remedies(lane)) for lane in chosen), done=False)
+    planned = tuple((lane, _by(way, lane)) for lane in chosen)
+    if carry_out:
+        await _order(settings, planned, now, owner)
+    return Mending(tuple((lane, (remedy,)) for lane, remedy in planned), done=carry_out)
+
+
+async def show(settings: Settings, place: TopicPartition) -> Lane:
+    """The lane of one partition. Raises ``NoSuchLane`` and ``DependencyAway``."""
+    return _of({lane.source: lane for lane in await lanes(settings)}, place)
+
+
+async def acknowledge(
+    settings: Settings, places: Sequence[TopicPartition], *, carry_out: bool, now: datetime
+) -> tuple[Lane, ...]:
+    """Find the lanes at ``places`` (all, if there are none) that have lost what nobody has acknowledged; if told to
+    ``carry_out``, acknowledge what was found. The lanes are returned as they were found.
+
+    A worker hears of it within seconds. Needs the owner's connection. Raises ``NoSuchLane`` and ``DependencyAway``.
+    """
+    found = {lane.source: lane for lane in await lanes(settings)}
+    chosen = [_of(found, place) for place in places] or list(found.values())
+    lost = tuple(lane for lane in chosen if lane.unseen)
+    if carry_out and lost:
+        rows = [lane.decided.row for lane in lost if lane.decided is not None]
+        latest = max(loss.noticed_at for lane in lost for loss in lane.unseen)
+        async with owner_connection(settings.postgres.owner.get_secret_value()) as connection:
+            await connection.execute(statement("lanes/acknowledge"), rows, now, latest)
+    return lost
+
+
+def name(source: TopicPartition) -> str:
+    """A lane's name for people, and for ``lanes mend``."""
+    return f"{source.topic}/{source.partition}"
+
+
+def _blocked(found: Mapping[TopicPartition, Lane], place: TopicPartition) -> Lane:
+    lane = _of(found, place)
+    if lane.state is not State.BLOCKED:
+        raise CannotMend(f"{name(place)} is {lane.state}: nothing keeps it from starting")
+    return lane
+
+
+def _of(found: Mapping[TopicPartition, Lane], place: TopicPartition) -> Lane:
+    lane = found.get(place)
+    if lane is None:
+        raise NoSuchLane(f"there is no partition {name(place)}")
+    return lane
+
+
+def _by(way: Way, lane: Lane) -> Remedy:
+    ways = {remedy.way: remedy for remedy in remedies(lane)}
+    if way not in ways:
+        raise CannotMend(f"{way} is no way out for {name(lane.source)}, but {' or '.join(ways)}: {lane.why_blocked}")
+    return ways[way]
+
+
+async def _order(settings: Settings, planned: Sequence[tuple[Lane, Remedy]], now: datetime, owner: UUID) -> None:
+    async with (
+        owner_connection(settings.postgres.owner.get_secret_value()) as connection,
+        connection.transaction(),
+    ):
+        for lane, remedy in planned:
+            seen, new = remedy.instead_of, (owner, now, remedy.first, remedy.following, remedy.ordered)
+            old = (seen.first, seen.following, seen.ordered)
+            if await connection.fetchval(statement("lanes/mend"), seen.row, *new, *old) is None:
+                raise CannotMend(f"{name(lane.source)} has moved meanwhile: look again. Nothing was changed")
+
+
+def _decided(row: Row, lost: Mapping[int, tuple[Loss, ...]]) -> Decided:
+    return Decided(
+        row=row["id"],
+        owner=row["owner"],
+        owned_since=row["owned_since"],
+        first=row["first_offset"],
+        following=row["next_offset"],
+        ordered=row["ordered_offset"],
+        transitions=row["chain_sequence"],
+        blocked=row["blocked"],
+        losses=lost.get(row["id"], ()),
+    )
+
+
+async def _members(admin: AIOKafkaAdminClient, group: str) -> dict[TopicPartition, Member]:
+    """Who has which partition; nobody while the group rebalances."""
+    [answer] = await admin.describe_consumer_groups([group])
+    [described] = answer.to_object()["groups"]
+    if described["error_code"]:
+        raise for_code(described["error_code"])(f"while the group {group} was asked for")
+    return {
+        source: Member(member["member_id"], member["client_host"].lstrip("/"))
+        for member in described["members"]
+        if member["member_assignment"]
+        for source in _assigned(member)
+    }
+
+
+def _assigned(member: Mapping[str, Any]) -> list[TopicPartition]:
+    assignment: Any = ConsumerProtocolMemberAssignment.decode(member["member_assignment"])
+    return list(assignment.partitions())

@@ -1,0 +1,1 @@
+"""Compare what Kafka holds with what Postgres knows."""

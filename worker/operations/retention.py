@@ -1,0 +1,164 @@
+"""Retire the record of commands, past its time and settled, in small steps that never hold a lane up (DESIGN 2); and
+forget guesses that are as old."""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Final
+
+import structlog
+
+from worker.errors import DependencyAway, WorkerError
+from worker.journey.attempts import forget
+from worker.observability.health import Health
+from worker.observability.metrics import Metrics
+from worker.postgres.pool import Database
+from worker.postgres.sql import statement
+from worker.resilience.backoff import Patience, pause
+
+STEP_SECONDS: Final = 0.2
+"""The time that a step should take: the next one is larger or smaller by it, and the pause after it is as long.
+
+Beside a full load most of a step's time is waiting for its turn, whatever its size: so with shorter steps too few are
+retired.
+"""
+FIRST_STEP: Final = 1000
+SMALLEST_STEP: Final = 100
+LARGEST_STEP: Final = 10_000
+INTERVAL_SECONDS: Final = 600.0
+CLOCKS_SECONDS: Final = 60.0
+"""The most that the worker's clock and Postgres's may lie apart: beyond, one is wrong, and nobody knows which."""
+
+log = structlog.get_logger(__name__)
+
+
+class Retention:
+    """Retires records of every lane in the database: those of a group that is gone have nobody else.
+
+    Their age is Postgres's to say, at both ends; the worker's clock is a witness only. All workers do this, each lane's
+    records one at a time.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        days: int,
+        clock: Callable[[], float],
+        metrics: Metrics,
+        health: Health,
+        timer: Callable[[], float] = time.monotonic,
+        chance: random.Random | None = None,
+    ) -> None:
+        """``clock`` gives seconds since the epoch; ``chance`` deals the lanes out, so that workers share them."""
+        self._database = database
+        self._age = timedelta(days=days)
+        self._clock = clock
+        self._metrics = metrics
+        self._health = health
+        self._timer = timer
+        self._chance = chance or random.Random()  # noqa: S311 - spreads work, guards no secret
+        self._patience = Patience(self._chance)
+        self._records = FIRST_STEP
+        self._cleared: dict[int, int] = {}
+        """Up to where a lane's records are gone. A snapshot that is held for hours keeps them in the way of a step."""
+        self._passed_over = False
+        """Whether the last look left a lane to a step that was under way."""
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Look every ten minutes until ``stop``. A look that fails is reported.
+
+        After one that failed, or that passed a lane over, the next one comes within seconds: beside a full load, a
+        lane's worth of records is written in ten minutes.
+        """
+        while not stop.is_set():
+            try:
+                await self.retire(stop)
+            except WorkerError as error:
+                log.warning("retention_failed", reason=str(error))
+                await self._patience.wait(stop)
+                continue
+            if self._passed_over:
+                await self._patience.wait(stop)
+            else:
+                self._patience.reset()
+                await pause(INTERVAL_SECONDS, stop)
+
+    async def retire(self, stop: asyncio.Event) -> int:
+        """Remove everything that is due now, step by step. Returns the number of records removed.
+
+        Nothing is removed while the clocks disagree.
+        """
+        if not await self._clocks_agree():
+            return 0
+        total, self._passed_over = 0, False
+        lanes = await self._lanes()
+        self._chance.shuffle(lanes)
+        for lane, first in lanes:
+            total += await self._retire_lane(lane, first, stop)
+        if total:
+            log.info("records_retired", count=total)
+        async with self._database.transaction() as transaction:
+            await forget(transaction, self._age)
+        return total
+
+    async def _retire_lane(self, lane: int, first: int, stop: asyncio.Event) -> int:
+        since = self._cleared.get(lane, 0)
+        since, total, asked, removed = (since if since <= first else 0), 0, 0, 0
+        while removed == asked and not stop.is_set():
+            began, asked = self._timer(), self._records
+            try:
+                removed, since = await self._step(lane, since, asked)
+            except DependencyAway:
+                self._records = smaller(asked)  # it may have been more than a statement's time is enough for
+                raise
+            took = self._timer() - began
+            total += removed
+            if removed:
+                self._patience.reset()
+            self._cleared[lane] = since
+            self._metrics.records_retired(removed)
+            self._records = next_step(asked, removed, took)
+            await pause(took if removed else 0, stop)
+        return total
+
+    async def _lanes(self) -> list[tuple[int, int]]:
+        """Every lane, and up to where it is settled."""
+        async with self._database.connection() as connection:
+            return [(row["id"], row["first_offset"] or 0) for row in await connection.fetch(statement("lanes/all"))]
+
+    async def _step(self, lane: int, since: int, records: int) -> tuple[int, int]:
+        """Remove a step's worth. Returns how many were removed, and from where to go on."""
+        async with self._database.transaction() as transaction:
+            row = await transaction.fetchrow(statement("retention/retire_records"), lane, self._age, records, since)
+        assert row is not None, "it counts, whatever there is"
+        self._passed_over = self._passed_over or not row["turn"]
+        return (0, since) if row["last"] is None else (row["records"], row["last"])
+
+    async def _clocks_agree(self) -> bool:
+        async with self._database.connection() as connection:
+            before = self._clock()
+            theirs = await connection.fetchval(statement("connection/clock"))
+            waited = self._clock() - before
+        ahead: float = before + waited / 2 - theirs.timestamp()
+        agree = abs(ahead) - waited / 2 <= CLOCKS_SECONDS
+        self._health.clocks(ahead, agree=agree)
+        if not agree:
+            log.error("records_not_retired", ahead_seconds=round(ahead, 1), reason="the clocks disagree")
+        return agree
+
+
+def next_step(asked: int, removed: int, took: float) -> int:
+    """The size of the next step, after one that ``took`` so many seconds. A step not filled tells little."""
+    if took > STEP_SECONDS:
+        return smaller(asked)
+    if removed == asked and took < STEP_SECONDS / 2:
+        return min(LARGEST_STEP, asked * 2)
+    return asked
+
+
+def smaller(asked: int) -> int:
+    """The size of the next step, after one that took too long."""
+    return max(SMALLEST_STEP, asked // 2)

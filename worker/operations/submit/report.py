@@ -1,0 +1,209 @@
+"""What came of a submission: a report to be signed, and the refusals, to be mended and submitted again (CONTRACT 8)."""
+
+import csv
+import io
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import orjson
+
+from schemas.codes import StatusCode
+from worker.errors import WorkerError
+from worker.journey.model import Refused
+from worker.operations.submit.journal import Journal, Outcome
+from worker.operations.submit.lines import Csv, Ndjson, Record
+
+QUANTILES: Final = (("p50", 0.5), ("p95", 0.95), ("p99", 0.99), ("max", 1.0))
+_ANY_LOGIN: Final = "-"
+
+
+class Unwritten(WorkerError):
+    """A file of the report cannot be written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Totals of a submission over all its sessions. Times in seconds, latencies in milliseconds."""
+
+    file: str
+    sha256: str
+    bytes: int
+    lines: int
+    """Physical lines."""
+    commands: int
+    dry_run: bool
+    statuses: dict[str, int]
+    """How many of the commands that were sent were answered how."""
+    not_sent: dict[str, int]
+    """How many were refused before they were sent, with the code that the worker would have given."""
+    ok: int
+    refused: int
+    replayed: int
+    """Of ``ok``: how many the worker had applied before, and said so."""
+    rate: float
+    """Commands per second, while somebody submitted."""
+    latency_ms: dict[str, int]
+    """From a session's first sending of a command to its answer."""
+    seconds: float
+    """In which somebody submitted."""
+    sessions: int
+    first: str
+    last: str
+    topic: str
+    reply_topic: str
+    cluster: str
+    run: str
+    journal: str
+    refusals: str | None
+    """The file of the refusals, if there are any."""
+
+    def document(self) -> dict[str, object]:
+        return asdict(self)
+
+    def summary(self) -> Iterator[str]:
+        """The same for people."""
+        dry = ", a dry run: nothing was changed" if self.dry_run else ""
+        yield f"{self.file}: {self.commands:,} commands, {self.ok:,} OK, {self.refused:,} refused{dry}"
+        for code, count in self.statuses.items():
+            again = f" ({self.replayed:,} had been applied before)" if code == StatusCode.OK and self.replayed else ""
+            yield f"  {code}: {count:,}{again}"
+        for code, count in self.not_sent.items():
+            yield f"  {code}: {count:,}, not sent"
+        if self.latency_ms:
+            times = ", ".join(f"{name} {milliseconds / 1000:.3f} s" for name, milliseconds in self.latency_ms.items())
+            yield f"  {self.rate:,.0f}/s over {self.seconds:,.1f} s in {_many(self.sessions, 'session')}; {times}"
+        yield f"  {self.first} to {self.last}"
+        yield f"  sha256 {self.sha256}, {self.bytes:,} bytes, {self.lines:,} lines; run {self.run}"
+        yield f"  sent to {self.topic}, answered in {self.reply_topic}, which is kept; journal {self.journal}"
+        if self.refusals:
+            yield f"  refusals: {self.refusals}: mend them and submit that file"
+
+
+def reported(path: Path, refusals: Path, journal: Journal) -> Report:
+    """The report, as the journal knows it."""
+    counts, facts, sessions = journal.counts(), journal.facts, journal.sessions()
+    statuses: dict[str, int] = {}
+    not_sent: dict[str, int] = {}
+    replayed = 0
+    for code, again, sent, count in counts:
+        chosen = statuses if sent else not_sent
+        chosen[code] = chosen.get(code, 0) + count
+        replayed += count if again and code == StatusCode.OK else 0
+    commands, ok = sum(statuses.values()) + sum(not_sent.values()), statuses.get(StatusCode.OK, 0)
+    seconds = sum(session.ended - session.began for session in sessions)
+    return Report(
+        file=str(path),
+        sha256=facts["digest"],
+        bytes=int(facts["size"]),
+        lines=int(facts["lines"]),
+        commands=commands,
+        dry_run=facts["dry_run"] == "true",
+        statuses=statuses,
+        not_sent=not_sent,
+        ok=ok,
+        refused=commands - ok,
+        replayed=replayed,
+        rate=round(sum(statuses.values()) / seconds, 1) if seconds else 0.0,
+        latency_ms=quantiles(journal.latencies()),
+        seconds=round(seconds, 3),
+        sessions=len(sessions),
+        first=_moment(sessions[0].began),
+        last=_moment(sessions[-1].ended),
+        topic=facts["topic"],
+        reply_topic=facts["reply_topic"],
+        cluster=facts["cluster"],
+        run=facts["run"],
+        journal=str(journal.path),
+        refusals=str(refusals) if commands > ok else None,
+    )
+
+
+def quantiles(counted: Sequence[tuple[int, int]]) -> dict[str, int]:
+    """The nearest-rank quantiles of values that come with how often each is there, in order; none of none."""
+    whole = sum(count for _, count in counted)
+    found: dict[str, int] = {}
+    for name, share in QUANTILES if whole else ():
+        rank, passed = max(1, -int(-share * whole // 1)), 0
+        for value, count in counted:
+            passed += count
+            if passed >= rank:
+                found[name] = value
+                break
+    return found
+
+
+def write_report(path: Path, report: Report) -> None:
+    """Write the report as JSON, whole or not at all. Raises ``Unwritten``."""
+    with _replaced(path, 0o644) as file:
+        file.write(orjson.dumps(report.document(), option=orjson.OPT_INDENT_2) + b"\n")
+
+
+def write_refusals(path: Path, source: Ndjson | Csv, refusals: Iterator[Outcome], *, own_logins: bool) -> None:
+    """Write what was refused in the form of the file, for its owner's eyes; no file if nothing was.
+
+    Reads the file once more, as far as it must. Raises ``Unwritten``.
+    """
+    first = next(refusals, None)
+    if first is None:
+        path.unlink(missing_ok=True)
+        return
+    with _replaced(path, 0o600) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
+        rows = csv.writer(text)
+        if isinstance(source, Csv):
+            rows.writerow(source.heading())
+        for record, refused in _refused(source, first, refusals, own_logins=own_logins):
+            if isinstance(source, Csv):
+                rows.writerow(source.refusal(record, refused))
+            else:
+                file.write(source.refusal(record, refused))
+        text.detach()
+
+
+def _refused(
+    source: Ndjson | Csv, first: Outcome, others: Iterator[Outcome], *, own_logins: bool
+) -> Iterator[tuple[Record, Refused]]:
+    wanted: Outcome | None = first
+    for record in source.records():
+        if wanted is None:
+            return
+        if record.line == wanted.line:
+            yield record, _why(source, record, wanted, own_logins=own_logins)
+            wanted = next(others, None)
+
+
+def _why(source: Ndjson | Csv, record: Record, outcome: Outcome, *, own_logins: bool) -> Refused:
+    """The journal keeps no message of what was not sent: it would have to quote the line."""
+    if not outcome.sent and not outcome.message:
+        judged = record.fault or source.command(record.raw, None if own_logins else _ANY_LOGIN)
+        if isinstance(judged, Refused):
+            return judged
+    return Refused(StatusCode(outcome.code), outcome.message)
+
+
+@contextmanager
+def _replaced(path: Path, mode: int) -> Iterator[BinaryIO]:
+    """A new file that takes the place of the old one when all of it is written."""
+    draft = path.with_name(f"{path.name}.part")
+    try:
+        draft.unlink(missing_ok=True)
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError as error:
+        raise Unwritten(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"

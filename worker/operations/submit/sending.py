@@ -1,0 +1,156 @@
+"""Send commands in their order within each partition, and go on until the broker has them."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping
+from itertools import islice
+from typing import Any, Final, NamedTuple
+
+from aiokafka import errors as kafka
+
+from worker.errors import KAFKA_ERRORS, DependencyAway, WorkerError
+from worker.lanes.publisher import WatchedProducer, started
+
+MOST_RECORDS: Final = 2000
+"""Of one batch."""
+DEADLINE_SECONDS: Final = 30.0
+"""For a round of batches: the client itself would wait for ever."""
+BACKOFF_SECONDS: Final = 0.5
+
+Header = tuple[str, bytes]
+_TOO_LARGE: Final = (kafka.MessageSizeTooLargeError, kafka.RecordListTooLargeError)
+_REFUSED: Final = (
+    kafka.TopicAuthorizationFailedError,
+    kafka.ClusterAuthorizationFailedError,
+    kafka.InvalidTopicError,
+    kafka.InvalidMessageError,
+    kafka.UnsupportedForMessageFormatError,
+)
+
+
+class SendingRefused(WorkerError):
+    """The broker does not take our commands, and will not."""
+
+
+class Outgoing(NamedTuple):
+    """One sending of one line. Never shown: ``value`` holds secrets."""
+
+    line: int
+    value: bytes
+    headers: list[Header]
+
+    def __repr__(self) -> str:
+        return f"Outgoing(line={self.line})"
+
+
+class Outbox:
+    """One batch for each partition at a time, with an idempotent producer that is replaced whenever it failed.
+
+    A batch whose fate is unknown is sent again: it may be there twice, which the commands' ids make harmless.
+    """
+
+    def __init__(self, topic: str, partitions: int, options: Mapping[str, Any]) -> None:
+        """``options`` are the producer's connection settings."""
+        self._topic = topic
+        self._options = {**options, "enable_idempotence": True}
+        self._queues: list[deque[Outgoing]] = [deque() for _ in range(partitions)]
+        self._most = MOST_RECORDS
+        self._put = asyncio.Event()
+        self._producer: WatchedProducer | None = None
+        self.trouble: str | None = None
+        """Why nothing can be sent just now."""
+        self.on_too_large: Callable[[int], None] = _ignored
+        """Is told of lines that the broker will never take."""
+        self.on_sent: Callable[[], None] = _nothing
+        """Is called whenever the broker has taken some."""
+
+    def put(self, partition: int, outgoing: Outgoing) -> None:
+        self._queues[partition].append(outgoing)
+        self._put.set()
+
+    def __len__(self) -> int:
+        """How many the broker does not have yet, as far as is known."""
+        return sum(map(len, self._queues))
+
+    async def open(self) -> None:
+        """Connect. Raises ``DependencyAway``."""
+        self._producer = await started(self._options, DEADLINE_SECONDS)
+
+    async def close(self) -> None:
+        """Safe twice, and before ``open``."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await producer.drop()
+
+    async def run(self) -> None:
+        """Send until cancelled. Raises ``SendingRefused``."""
+        while True:
+            await self._put.wait()
+            self._put.clear()
+            while len(self):
+                try:
+                    if self._producer is None:
+                        await self.open()
+                    await self._round()
+                    self.trouble = None
+                    self.on_sent()
+                except DependencyAway as away:
+                    self.trouble = str(away)
+                    await asyncio.sleep(BACKOFF_SECONDS)
+
+    async def _round(self) -> None:
+        """Hand the next batch of each partition over, and take what the broker acknowledges off the queues."""
+        assert self._producer is not None
+        producer = self._producer.producer
+        handed: list[tuple[deque[Outgoing], int]] = []
+        acknowledgements = []
+        try:
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                for partition, queue in enumerate(self._queues):
+                    if queue:
+                        batch = producer.create_batch()
+                        count = self._fill(batch, queue)
+                        acknowledgements.append(await producer.send_batch(batch, self._topic, partition=partition))
+                        handed.append((queue, count))
+                results = await asyncio.gather(*acknowledgements, return_exceptions=True)
+        except KAFKA_ERRORS as error:
+            await self.close()
+            raise DependencyAway("kafka", f"{type(error).__name__} while commands were sent: {error}") from error
+        failed = []
+        for (queue, count), result in zip(handed, results, strict=True):
+            if isinstance(result, BaseException):
+                failed.append((queue, count, result))
+            else:
+                for _ in range(count):
+                    queue.popleft()
+        if failed:
+            # To aiokafka the sequence numbers of what failed are used; to the broker they may not be.
+            await self.close()
+            self._judge(*failed[0])
+
+    def _judge(self, queue: deque[Outgoing], count: int, failure: BaseException) -> None:
+        """What is to be done about a batch that failed; the others are sent again, as they are."""
+        if isinstance(failure, _REFUSED):
+            raise SendingRefused(f"the broker does not take commands in {self._topic}: {type(failure).__name__}")
+        if not isinstance(failure, _TOO_LARGE):
+            raise DependencyAway("kafka", f"{type(failure).__name__} while commands were sent: {failure}")
+        if count > 1:
+            self._most = max(1, count // 2)
+        else:
+            self.on_too_large(queue.popleft().line)
+
+    def _fill(self, batch: Any, queue: deque[Outgoing]) -> int:
+        count = 0
+        for outgoing in islice(queue, self._most):
+            if batch.append(timestamp=None, key=None, value=outgoing.value, headers=outgoing.headers) is None and count:
+                break
+            count += 1
+        return count
+
+
+def _nothing() -> None:
+    """Nobody waits for it."""
+
+
+def _ignored(_: int) -> None:
+    """Nobody wants to know."""

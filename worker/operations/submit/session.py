@@ -1,0 +1,426 @@
+"""One session of a submission: send what has no outcome yet, and hear every answer (DESIGN 7).
+
+Three tasks: one reads the file and fills the window, one sends, one hears. The journal is told before anything is sent,
+and of all that one read of the answers has told at once.
+"""
+
+import asyncio
+import secrets
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import Final
+
+import orjson
+
+from schemas import headers as h
+from schemas.codes import StatusCode
+from worker.errors import WorkerError
+from worker.journey.model import Refused
+from worker.operations.login_source import LoginFailed
+from worker.operations.submit.answers import Answer, Answers, correlation
+from worker.operations.submit.flight import Flight, Waiting
+from worker.operations.submit.journal import Journal, Outcome
+from worker.operations.submit.lines import Ready, Record, Source
+from worker.operations.submit.login import Login, OwnLogins
+from worker.operations.submit.sending import Header, Outbox, Outgoing
+
+SOURCE: Final = "/effective-worker/submit"
+"""``ce_source`` of everything that is submitted: an id is the file's digest and the line."""
+CHUNK: Final = 1000
+"""Lines between two marks in the journal."""
+MOST_UNSENT: Final = 3000
+"""Lines that are read ahead of what the broker has taken."""
+MOST_PATIENCE: Final = 16
+"""So many times longer, in the end, without any answer."""
+TICK_SECONDS: Final = 0.25
+SILENCE_SECONDS: Final = 10.0
+"""When it is said that no answer comes."""
+RENEWALS: Final = 2
+"""How often a command is sent again because its login had expired."""
+SCOUT: Final = 0
+"""The line of a command that stands in no file."""
+# What every answer is compared with: as plain texts, which is quicker than with an enum's members.
+_OK: Final = StatusCode.OK.value
+_EXPIRED: Final = StatusCode.EXPIRED_TOKEN.value
+_LOGIN_REFUSED: Final = frozenset({StatusCode.INVALID_TOKEN, StatusCode.ACCESS_DENIED})
+
+Clock = Callable[[], float]
+
+
+class SubmitError(WorkerError):
+    """The submission cannot go on. It can be taken up again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a submission is. ``total`` counts lines until the file has been read to its end, then commands."""
+
+    done: int
+    total: int
+    ok: int
+    waiting: int
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """``window``: commands without an answer, at most; ``rate``: commands per second, at most; ``patience`` in s."""
+
+    window: int
+    rate: float | None
+    patience: float
+
+
+@dataclass(frozen=True, slots=True)
+class Wires:
+    """The ways to and from Kafka. ``elsewhere`` reads the results topic, if that is not where the answers go."""
+
+    outbox: Outbox
+    answers: Answers
+    elsewhere: Answers | None
+    partitions: int
+    """Of the commands."""
+
+
+class Bucket:
+    """A token bucket of a tenth of a second. Without a rate it is never empty."""
+
+    def __init__(self, rate: float | None, clock: Clock) -> None:
+        self._rate = rate
+        self._clock = clock
+        self._free_at = clock()
+
+    def room(self, wanted: int) -> int:
+        """How many may be sent now, ``wanted`` at most."""
+        if self._rate is None:
+            return wanted
+        if self._clock() < self._free_at:
+            return 0
+        return min(wanted, max(1, int(self._rate / 10)))
+
+    def took(self, count: int) -> None:
+        if self._rate is not None:
+            self._free_at = max(self._free_at, self._clock() - 0.1) + count / self._rate
+
+
+class Session:
+    """What is known of a session while it lasts."""
+
+    def __init__(
+        self,
+        source: Source,
+        journal: Journal,
+        login: Login,
+        wires: Wires,
+        *,
+        limits: Limits,
+        clock: Clock,
+        on_progress: Callable[[Progress], None],
+    ) -> None:
+        """``on_progress`` is told several times a second how far it is."""
+        facts = journal.facts
+        self._source, self._journal, self._login = source, journal, login
+        self._outbox, self._answers, self._elsewhere = wires.outbox, wires.answers, wires.elsewhere
+        self._partitions, self._limits, self._clock, self._on_progress = wires.partitions, limits, clock, on_progress
+        self._flight = Flight(wires.partitions)
+        wires.outbox.on_too_large, wires.outbox.on_sent = self._too_large, self._moves
+        self._bucket = Bucket(limits.rate, clock)
+        self._run, self._digest, self._dry = facts["run"].encode(), facts["digest"].encode(), facts["dry_run"] == "true"
+        self._headers = _constant(facts)
+        self._number = journal.open_session(clock())
+        self._moved = asyncio.Event()
+        self._closing = False
+        self._confirmed = False
+        self._fresh_since = 0
+        """The serial of the last sending with a login older than the present one."""
+        self._scout = b""
+        self._heard_at = self._probed_at = clock()
+        self._patience = limits.patience
+        self._total = int(facts["lines"])
+        self._ok = sum(count for code, _, _, count in journal.counts() if code == StatusCode.OK)
+        self._done = sum(count for *_, count in journal.counts())
+
+    @property
+    def done(self) -> int:
+        """The lines that have an outcome."""
+        return self._done
+
+    # --- sending ------------------------------------------------------------------------------------------------------
+
+    async def feed(self) -> None:
+        """Send what has no outcome, and return when everything has one. Raises ``SubmitError``, ``LoginFailed``."""
+        records = await self._first(await self._taken_up())
+        chunk = min(CHUNK, self._limits.window)
+        while True:
+            await self._until(lambda: self._has_room(chunk))
+            most = self._bucket.room(chunk)
+            read = await self._send_chunk(records, most)
+            if not read:
+                break
+            self._bucket.took(read)
+            await asyncio.sleep(0)
+        self._total = self._done + len(self._flight)
+        await self._until(lambda: not len(self._flight))
+        self._tick()
+
+    def _has_room(self, count: int) -> bool:
+        """Whether so many may be sent. What is under way takes little room; what the broker does not have yet, much."""
+        under_way, unsent = len(self._flight), len(self._outbox)
+        return under_way + count <= self._limits.window and unsent <= MOST_UNSENT and self._bucket.room(1) > 0
+
+    def _moves(self) -> None:
+        self._moved.set()
+
+    async def _taken_up(self) -> Iterator[Record]:
+        """Let those in doubt join what is under way, and return the records that were never sent."""
+        records, settled = self._source.records(), self._journal.settled()
+        next_settled, mark = next(settled, None), self._journal.sent_up_to
+        for record in records:
+            if record.line > mark:
+                return chain((record,), records)
+            if record.line == next_settled:
+                next_settled = next(settled, None)
+            else:
+                ready = await self._again(record.raw, record.line)
+                self._flight.join(Waiting(record.line, record.start, len(record.raw), self._place(ready.name)))
+            if record.line % CHUNK == 0:
+                await asyncio.sleep(0)
+        return iter(())
+
+    async def _first(self, records: Iterator[Record]) -> Iterator[Record]:
+        """Send nothing new before an answer has come here to what was sent first. Raises ``SubmitError``.
+
+        What is first can do no harm: in a dry run, which an old worker would take for a real one, a command for an
+        access token that does not exist; else what an earlier session has sent; else a single command.
+        """
+        if self._elsewhere is not None:
+            await self._elsewhere.open()
+        if self._dry:
+            records = await self._send_scout(records)
+        elif len(self._flight):
+            await self._probe()
+        else:
+            while not len(self._flight):
+                read = await self._send_chunk(records, 1)
+                if not read:
+                    return records
+        while not self._confirmed:
+            for answer in [] if self._elsewhere is None else await self._elsewhere.read():
+                if answer.session == self._number:
+                    raise SubmitError(self._not_allowed(answer))
+            await self._until(lambda: self._confirmed, once=True)
+        if self._elsewhere is not None:
+            await self._elsewhere.close()
+        if self._dry and len(self._flight):
+            await self._probe()
+        return records
+
+    async def _send_scout(self, records: Iterator[Record]) -> Iterator[Record]:
+        token = await self._login.token()
+        kept = []
+        while token is None:
+            record = next(records, None)
+            if record is None:
+                break
+            kept.append(record)
+            ready = record.fault or self._source.command(record.raw, None)
+            if not isinstance(ready, Refused):
+                token = orjson.loads(ready.value)["token"]
+        if token is not None:
+            code = {"authentication_code": f"dry-run-{secrets.token_hex(16)}"}
+            self._scout = orjson.dumps({"token": token, "access_token_identifier": code})
+            self._send(Waiting(SCOUT, 0, 0, 0), self._scout)
+        else:
+            self._confirmed = True  # there is nothing to be sent
+        return chain(kept, records)
+
+    async def _send_chunk(self, records: Iterator[Record], most: int) -> int:
+        """Read so many records, and send those that the worker would take. Returns how many were read."""
+        token = await self._login.token()
+        ready, refused, last = [], [], 0
+        read = 0
+        for record in islice(records, most):
+            judged = record.fault or self._source.command(record.raw, token)
+            last, read = record.line, read + 1
+            if isinstance(judged, Refused):
+                refused.append(Outcome(record.line, judged.code, False, False, None, ""))
+            else:
+                waiting = Waiting(record.line, record.start, len(record.raw), self._place(judged.name))
+                ready.append((waiting, judged.value))
+        if read:
+            self._journal.mark(last, refused)
+            self._done += len(refused)
+            if not len(self._flight):
+                self._heard_at = self._probed_at = self._clock()
+            for waiting, value in ready:
+                self._send(waiting, value)
+        return read
+
+    def _send(self, waiting: Waiting, value: bytes) -> None:
+        line, place = waiting.line, waiting.partition
+        serial = self._flight.sending(waiting, self._clock())
+        identity = b"%b:%d" % (self._digest, line)
+        if line == SCOUT:
+            identity += b":%b:%d" % (self._run, self._number)
+        mine = [
+            (h.CE_ID, identity),
+            (h.CORRELATION_ID, correlation(self._run, self._number, serial, place, line)),
+        ]
+        self._outbox.put(place, Outgoing(line, value, self._headers + mine))
+
+    async def _send_again(self, waiting: Waiting) -> None:
+        if waiting.line == SCOUT:
+            self._send(waiting, self._scout)
+        else:
+            raw = self._source.read(waiting.start, waiting.length)
+            self._send(waiting, (await self._again(raw, waiting.line)).value)
+
+    async def _again(self, raw: bytes, line: int) -> Ready:
+        judged = self._source.command(raw, await self._login.token())
+        if isinstance(judged, Refused):
+            raise SubmitError(f"line {line} was sent, and cannot be sent again like this: {judged.message}")
+        return judged
+
+    async def _probe(self) -> None:
+        """Send the oldest of each partition again: its answer says which of those before it were lost."""
+        for waiting in list(self._flight.oldest()):
+            await self._send_again(waiting)
+
+    def _place(self, name: bytes) -> int:
+        """The commands for one access token keep their order: all go to one partition."""
+        return zlib.crc32(name) % self._partitions
+
+    def _too_large(self, line: int) -> None:
+        """The broker takes no record of that size."""
+        self._flight.settle(line)
+        message = "the broker takes no record of that size"
+        refused = Outcome(line, StatusCode.MALFORMED_REQUEST, False, False, None, message)
+        self._journal.answered([refused], {}, self._clock())
+        self._done += 1
+        self._moved.set()
+
+    # --- hearing ------------------------------------------------------------------------------------------------------
+
+    async def listen(self) -> None:
+        """Hear answers until the session closes. Raises ``SubmitError``, ``LoginFailed`` and what reading raises."""
+        while not self._closing:
+            answers = await self._answers.read()
+            if answers:
+                await self._hear(answers)
+
+    def close(self) -> None:
+        self._closing = True
+
+    async def _hear(self, answers: list[Answer]) -> None:
+        now = self._clock()
+        outcomes: list[Outcome] = []
+        last: dict[int, int] = {}
+        fault: WorkerError | None = None
+        for answer in answers:
+            session, serial, partition, line, code, _, dry_run, _ = answer
+            mine = session == self._number
+            fault = self._fault(answer) if self._dry > dry_run or (mine and not self._confirmed) else None
+            if fault is not None:
+                break
+            if line == SCOUT:
+                self._flight.settle(line)
+            elif code != _EXPIRED or not self._is_to_be_renewed(answer):
+                outcomes.append(self._settled(answer, now))
+            if mine:
+                last[partition] = max(serial, last.get(partition, 0))
+            self._confirmed = self._confirmed or mine or not self._dry
+        self._journal.answered(outcomes, self._answers.positions(), now)
+        if fault is not None:
+            raise fault
+        self._heard_at, self._probed_at, self._patience = now, now, self._limits.patience
+        for partition, serial in last.items():
+            for waiting in self._flight.lost(partition, serial):
+                await self._send_again(waiting)
+        self._moved.set()
+
+    def _settled(self, answer: Answer, now: float) -> Outcome:
+        """The outcome that the answer gives its line. It counts if it is the first."""
+        waiting, latency = self._flight.settle(answer.line), None
+        if waiting is not None:
+            self._done, self._ok = self._done + 1, self._ok + (answer.code == _OK)
+            latency = None if waiting.since is None else round((now - waiting.since) * 1000)
+        return Outcome(answer.line, answer.code, answer.replayed, True, latency, answer.message)
+
+    def _fault(self, answer: Answer) -> WorkerError | None:
+        """Why nothing more is sent, if an answer says so."""
+        if self._dry and not answer.dry_run:
+            return SubmitError(
+                "the worker has answered without the header dry_run: it is too old to know dry runs, and nothing more "
+                "is sent to it"
+            )
+        if answer.code in _LOGIN_REFUSED and not isinstance(self._login, OwnLogins):
+            return LoginFailed(f"the worker refuses the login token: {answer.code}: {answer.message}")
+        return None
+
+    def _is_to_be_renewed(self, answer: Answer) -> bool:
+        """Whether the answer, EXPIRED_TOKEN, only says that our login had expired: then it is no outcome."""
+        if isinstance(self._login, OwnLogins):
+            return False
+        waiting = self._flight.get(answer.line)
+        if waiting is None or answer.session != self._number:
+            return True
+        if answer.serial > self._fresh_since:
+            self._login.expired()
+            self._fresh_since = self._flight.last_serial
+        waiting.renewed += 1
+        return waiting.renewed <= RENEWALS
+
+    def _not_allowed(self, answer: Answer) -> str:
+        return (
+            f"the worker does not answer in {self._answers.topic}, but in its results topic: allow it with "
+            f"WORKER_TOPICS__REPLY_TO_ALLOWED={self._answers.topic}, and start the worker again "
+            f"({answer.code}: {answer.message})"
+        )
+
+    # --- waiting ------------------------------------------------------------------------------------------------------
+
+    async def _until(self, condition: Callable[[], bool], *, once: bool = False) -> None:
+        """Wait for it, looking after the rest meanwhile. ``once``: for a moment at most."""
+        while not condition():
+            self._moved.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(TICK_SECONDS, 0.02 if self._limits.rate else TICK_SECONDS)):
+                    await self._moved.wait()
+            self._tick()
+            await self._be_patient()
+            if once:
+                return
+
+    async def _be_patient(self) -> None:
+        """Send a probe where no answer has come for long, and wait twice as long for the next."""
+        now = self._clock()
+        if len(self._flight) and not len(self._outbox) and now - self._probed_at > self._patience:
+            self._patience = min(self._patience * 2, self._limits.patience * MOST_PATIENCE)
+            self._probed_at = now
+            await self._probe()
+
+    def _tick(self) -> None:
+        note = ""
+        if self._outbox.trouble:
+            note = self._outbox.trouble
+        elif len(self._flight) and self._clock() - self._heard_at > SILENCE_SECONDS:
+            note = "no answer yet: is a worker running?"
+        self._on_progress(Progress(self._done, self._total, self._ok, len(self._flight), note))
+
+
+def _constant(facts: dict[str, str]) -> list[Header]:
+    """The headers that all commands of a run have in common."""
+    headers = [
+        (h.CE_SPEC_VERSION, h.SPEC_VERSION.encode()),
+        (h.CE_SOURCE, SOURCE.encode()),
+        (h.CE_TYPE, h.COMMAND_TYPE.encode()),
+        (h.CONTENT_TYPE, h.JSON_CONTENT.encode()),
+    ]
+    if facts["reply_topic"] != facts["results_topic"]:
+        headers.append((h.REPLY_TO, facts["reply_topic"].encode()))
+    if facts["dry_run"] == "true":
+        headers.append((h.DRY_RUN, b"true"))
+    return headers
