@@ -23,15 +23,18 @@ from worker.journey.messages import Post
 from worker.journey.pass_codes import PassCodes
 from worker.journey.reply_topics import Replies
 from worker.kafka.backlog import Backlog
-from worker.kafka.client import Seat, TopicLook, client_options, fetch_past, hear_offset_errors
+from worker.kafka.client import TopicLook, client_options
 from worker.kafka.clock import Stamps
+from worker.kafka.group import Seat, hear_offset_errors
+from worker.kafka.internals import fetch_past
 from worker.kafka.record_batches import Bounds, bound_fetches
 from worker.kafka.topic_watch import TopicWatch
 from worker.kafka.watchdog import Watchdog
 from worker.lanes.lane import Lane, Site, Tools
+from worker.lanes.membership import Membership
 from worker.lanes.priority import Courtesy
 from worker.lanes.publisher import AtLeast, Commits, Exactly, Place, Publisher
-from worker.lanes.supervisor import Membership, Supervisor
+from worker.lanes.supervisor import Supervisor
 from worker.observability.descriptors import raise_limit, really, require_enough
 from worker.observability.health import Health
 from worker.observability.http import serve_admin

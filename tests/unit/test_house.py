@@ -107,6 +107,23 @@ def test_schemas_are_met_only_where_bytes_enter_or_leave() -> None:
     assert {module: names for module, names in used.items() if names} == MEETS_THE_OUTSIDE
 
 
+REACHES_IN: Final = {"worker.kafka.internals", "worker.dsn"}
+"""The two modules that reach into private parts of a library: aiokafka's, and asyncpg's reading of a DSN."""
+
+
+@pytest.mark.parametrize("module", [module for module in WORKER if module not in REACHES_IN])
+def test_no_module_reaches_into_private_parts_of_others(module: str) -> None:
+    tree = parsed(WORKER[module])
+    own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    private = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__")
+    ]
+    own |= {node.attr for node in private if isinstance(node.value, ast.Name) and node.value.id in {"self", "cls"}}
+    assert {node.attr for node in private} - own - {"_replace", "_asdict", "_exit"} == set()
+
+
 @pytest.mark.parametrize("module", [*WORKER, *SCHEMAS])
 def test_a_function_fits_on_a_screen(module: str) -> None:
     long = {

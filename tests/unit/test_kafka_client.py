@@ -23,7 +23,8 @@ from aiokafka.protocol.group import (
     SyncGroupResponse_v3,
 )
 
-from worker.kafka.client import InstanceTaken, OffsetsNotTold, Seat, TopicLook, hear_offset_errors
+from worker.kafka.client import TopicLook
+from worker.kafka.group import InstanceTaken, OffsetsNotTold, Seat, hear_offset_errors
 
 OFFSETS = OffsetFetchRequest("group", [("commands", [0])])
 

@@ -8,7 +8,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka import errors as kafka
 
 from worker.errors import DependencyAway
-from worker.lanes.supervisor import Membership
+from worker.lanes.membership import Membership
 
 
 class Coordinator:

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from tests.batches import CODECS, PLACES, Part, Written, batch, large, small
 from worker.kafka.delivery import KEPT_BYTES, Cut
-from worker.kafka.record_batches import Bounds, Fetched, Record, Records
+from worker.kafka.internals import BoundedFetch
+from worker.kafka.record_batches import Bounds, Record, Records
 
 MIB: Final = 1024 * 1024
 TIGHT: Final = Bounds(record=100_000, batch=4 * MIB, take=MIB)
@@ -189,10 +190,10 @@ class Assigned:
         self.position = position
 
 
-def fetched(data: bytes, bounds: Bounds) -> tuple[Fetched, Assigned]:
+def fetched(data: bytes, bounds: Bounds) -> tuple[BoundedFetch, Assigned]:
     source, assigned = TopicPartition("commands", 0), Assigned(0)
     records = fetcher.PartitionRecords(source, Records(data, bounds=bounds), [], 0, None, None, True, 1)
-    return Fetched(source, partition_records=records, assignment=assigned, backoff=0), assigned
+    return BoundedFetch(source, partition_records=records, assignment=assigned, backoff=0), assigned
 
 
 def test_a_look_takes_what_it_has_room_for_and_the_next_one_goes_on() -> None:

@@ -13,7 +13,8 @@ from aiokafka import errors as kafka
 from tests.waiting import SECONDS, until, until_answered
 from worker.errors import ClientStuck, DependencyAway, LaneBlocked, LaneLost
 from worker.lanes.lane import Lane
-from worker.lanes.supervisor import Membership, Supervisor
+from worker.lanes.membership import Membership
+from worker.lanes.supervisor import Supervisor
 from worker.observability.health import Health
 from worker.observability.metrics import Metrics
 
@@ -316,7 +317,7 @@ async def test_a_client_that_only_a_new_process_helps_ends_the_supervision() -> 
 
 async def test_a_silent_group_is_a_broker_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimpleNamespace(now=1000.0)
-    monkeypatch.setattr("worker.lanes.supervisor.time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr("worker.lanes.membership.time", SimpleNamespace(monotonic=lambda: clock.now))
     group = Group()
     membership = Membership(cast(AIOKafkaConsumer, group), session_seconds=10.0)
     membership.join(["commands"], cast(ConsumerRebalanceListener, None))
@@ -405,7 +406,7 @@ async def test_a_group_that_does_not_hear_of_it_lets_the_session_run_out() -> No
 
 async def test_a_group_that_one_has_left_is_not_away(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimpleNamespace(now=1000.0)
-    monkeypatch.setattr("worker.lanes.supervisor.time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr("worker.lanes.membership.time", SimpleNamespace(monotonic=lambda: clock.now))
     group = Group()
     membership = Membership(cast(AIOKafkaConsumer, group), session_seconds=10.0)
     membership.join(["commands"], cast(ConsumerRebalanceListener, None))

@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from worker.demo.commands import documented
 from worker.errors import WorkerError
 from worker.kafka.client import client_options
+from worker.kafka.internals import cluster_metadata
 from worker.postgres.sql import statement
 from worker.settings import Settings
 
@@ -82,7 +83,7 @@ class Answers:
 
     async def open(self) -> None:
         await self._consumer.start()
-        partitions = await self._consumer._client.fetch_all_metadata()
+        partitions = await cluster_metadata(self._consumer)
         sources = [TopicPartition(self._topic, number) for number in partitions.partitions_for_topic(self._topic) or ()]
         self._start = await self._consumer.end_offsets(sources)
 

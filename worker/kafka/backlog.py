@@ -8,8 +8,8 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from worker.kafka.client import position_of
 from worker.kafka.delivery import Coordinates
+from worker.kafka.internals import position_of
 
 _PREFIX: Final = "effective_worker_"
 _LABELS: Final = ("topic", "partition")

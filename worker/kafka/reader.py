@@ -11,6 +11,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from schemas.headers import DRY_RUN, TRUE
 from worker.errors import KAFKA_ERRORS, DependencyAway
 from worker.kafka.client import client_options
+from worker.kafka.internals import cluster_metadata
 from worker.settings import Settings
 
 STALLED_SECONDS: Final = 60.0
@@ -45,7 +46,7 @@ class Browser:
     async def spans(self, *topics: str) -> dict[str, list[Span]]:
         """Every partition of each topic, from what is left of it to its present end; no entry for an unknown topic."""
         with _asked():
-            cluster = await self._whole._client.fetch_all_metadata()
+            cluster = await cluster_metadata(self._whole)
             known = {name: sorted(cluster.partitions_for_topic(name) or ()) for name in topics}
             sources = [TopicPartition(name, number) for name, numbers in known.items() for number in numbers]
             if not sources:

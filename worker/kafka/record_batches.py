@@ -14,7 +14,6 @@ from math import inf
 from struct import Struct
 from typing import Any, Final
 
-from aiokafka.consumer import fetcher
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import DefaultRecordBatch
 from aiokafka.record.memory_records import MemoryRecords
@@ -23,6 +22,7 @@ from msgspec.structs import replace
 from worker.errors import Unreadable
 from worker.kafka.decompress import inflated
 from worker.kafka.delivery import KEPT_BYTES, Cut
+from worker.kafka.internals import read_fetches_with
 
 MOST_HEADERS: Final = 1000
 """Of a record that is too large."""
@@ -55,9 +55,8 @@ class Bounds:
 
 
 def bound_fetches(bounds: Bounds) -> None:
-    """Let every consumer of this process read within these bounds: aiokafka has no place to say so to one."""
-    fetcher.MemoryRecords = partial(Records, bounds=bounds)
-    fetcher.FetchResult = Fetched
+    """Make every consumer of this process read within these bounds."""
+    read_fetches_with(partial(Records, bounds=bounds))
 
 
 @dataclass(slots=True)
@@ -86,6 +85,11 @@ class Records:
 
     def worked(self, size: int) -> None:
         self.work += size
+
+    @property
+    def most_work(self) -> int:
+        """The bytes that may be read for one look at the partition."""
+        return self.bounds.take
 
     def size_in_bytes(self) -> int:
         return len(self._data)
@@ -261,29 +265,6 @@ class Inflating:
                 return (number >> 1) ^ -(number & 1)
             if shift >= _MOST_BITS:
                 raise Unreadable("a number in it has no end")
-
-
-class Fetched(fetcher.FetchResult):  # type: ignore[misc] # aiokafka carries no types
-    """The records of a fetch, of which one look takes no more than it may."""
-
-    _partition_records: Any
-
-    def getall(self, max_records: int | None = None) -> list[Any]:
-        """Up to so many records, and no more than ``Bounds.take`` has room for; the rest stays for the next look."""
-        if not self.has_more() or not self.check_assignment(self._topic_partition):
-            return []
-        records, source = [], self._partition_records._records
-        until = source.work + source.bounds.take
-        is_over = True
-        for record in self._partition_records:
-            records.append(record)
-            if len(records) == max_records or source.work >= until:
-                is_over = False
-                break
-        self._update_position()
-        if is_over:
-            self._partition_records = None
-        return records
 
 
 def _whole_records(held: bytearray, most: int, largest: int) -> tuple[int, int, bool]:

@@ -13,7 +13,9 @@ from aiokafka.protocol.api import Request
 from aiokafka.protocol.coordination import FindCoordinatorRequest
 
 from worker.errors import DependencyAway
-from worker.kafka.client import RETRY_BACKOFF_MS, errors_of
+from worker.kafka.client import RETRY_BACKOFF_MS
+from worker.kafka.group import errors_of
+from worker.kafka.internals import ask_broker
 from worker.kafka.metadata import TopicsRequest
 from worker.settings import Settings
 from worker.values import Value
@@ -108,7 +110,7 @@ async def ask_coordinator(admin: AIOKafkaAdminClient, group: str, request: Any, 
         async with asyncio.timeout(seconds):
             while True:
                 with suppress(*_LATER):
-                    answer = await admin._send_request(request, await admin.find_coordinator(group))
+                    answer = await ask_broker(admin, request, await admin.find_coordinator(group))
                     if codes := list(errors_of(answer)):
                         raise kafka.for_code(codes[0])(f"of the group {group}")
                     return answer
@@ -118,7 +120,7 @@ async def ask_coordinator(admin: AIOKafkaAdminClient, group: str, request: Any, 
 
 
 async def _of_topics(admin: AIOKafkaAdminClient, names: Sequence[str]) -> dict[str, frozenset[Operation] | None]:
-    answer = await admin._send_request(TopicsRequest(names, with_operations=True))
+    answer = await ask_broker(admin, TopicsRequest(names, with_operations=True))
     found: dict[str, frozenset[Operation] | None] = dict.fromkeys(names)
     for topic in answer.to_object()["topics"]:
         if kafka.for_code(topic["error_code"]) is kafka.TopicAuthorizationFailedError:
@@ -130,7 +132,7 @@ async def _of_topics(admin: AIOKafkaAdminClient, names: Sequence[str]) -> dict[s
 
 async def _of_transactional_id(admin: AIOKafkaAdminClient, name: str) -> frozenset[Operation] | None:
     """Find its coordinator, which is for those who may describe it, as whoever may write may: more is not told."""
-    answer = await admin._send_request(FindCoordinatorRequest(name, _TRANSACTIONS))
+    answer = await ask_broker(admin, FindCoordinatorRequest(name, _TRANSACTIONS))
     return frozenset() if kafka.for_code(answer.error_code) is kafka.TransactionalIdAuthorizationFailed else None
 
 

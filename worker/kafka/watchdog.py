@@ -11,6 +11,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from worker.errors import KAFKA_ERRORS, ClientStuck
 from worker.kafka.backlog import Backlog
+from worker.kafka.internals import tasks_of
 from worker.observability.health import Health
 from worker.resilience.backoff import carried_out, pause
 
@@ -109,18 +110,9 @@ class Watchdog:
         return end.offset > (self._consumer.highwater(end.source) or 0)
 
     def _dead_task(self) -> str | None:
-        coordinator = self._consumer._coordinator
-        lasting: dict[str, Any] = {
-            "fetcher": self._consumer._fetcher._fetch_task,
-            "coordinator": coordinator._coordination_task,
-        }
-        # These come and go with the generation, but no new one follows upon one that failed.
-        passing: dict[str, Any] = {
-            "heartbeat": coordinator._heartbeat_task,
-            "committed offsets": coordinator._commit_refresh_task,
-        }
-        dead = [(name, task) for name, task in lasting.items() if task is not None and task.done()]
-        dead += [(name, task) for name, task in passing.items() if task is not None and _failure(task)]
+        tasks = tasks_of(self._consumer)
+        dead = [(name, task) for name, task in tasks.lasting.items() if task.done()]
+        dead += [(name, task) for name, task in tasks.passing.items() if _failure(task)]
         for name, task in dead:
             return f"the consumer's {name} task has died{_failure(task)}"
         return None

@@ -39,9 +39,9 @@ from worker.journey.model import Answered, Outcome, lane_name
 from worker.journey.recall import recall_by_coordinates
 from worker.journey.reply_topics import Replies
 from worker.kafka.backlog import Backlog
-from worker.kafka.client import position_of
 from worker.kafka.clock import Stamps
 from worker.kafka.delivery import Coordinates, Delivery
+from worker.kafka.internals import position_of
 from worker.kafka.topic_watch import TopicWatch, are_different
 from worker.lanes.losses import Loss, losses, removed, unacknowledged
 from worker.lanes.priority import Courtesy, Turn

@@ -7,7 +7,7 @@ the next one settles what it left open and fences what is still in the network.
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -17,6 +17,7 @@ from aiokafka import errors as kafka
 from worker.errors import KAFKA_ERRORS, DependencyAway, LaneLost, Unpublished, WorkerError, from_kafka
 from worker.journey.messages import Message
 from worker.kafka.client import keyed
+from worker.kafka.internals import drop_producer, intercept_producer_requests, unread_futures
 
 BATCH_BYTES: Final = 512 * 1024
 """Well below the 1 MiB that a broker takes by default."""
@@ -227,9 +228,11 @@ class WatchedProducer:
     def __init__(self, producer: AIOKafkaProducer) -> None:
         self.producer = producer
         self.tainted = False
-        self._send = producer.client.send
-        # The one place that all requests of a producer go through.
-        producer.client.send = self._watched
+        intercept_producer_requests(producer, self._watching)
+
+    def _watching(self, send: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        self._send = send
+        return self._watched
 
     async def _watched(self, *args: Any, **options: Any) -> Any:
         try:
@@ -240,30 +243,18 @@ class WatchedProducer:
 
     async def drop(self) -> None:
         """Stop without a flush, a commit or an abort: ``stop()`` can wait for ever for a broker (DESIGN 6)."""
-        producer = self.producer
-        producer._closed = True  # or it complains, when collected, that nobody stopped it
-        sender = producer._sender.sender_task
-        tasks = set() if sender is None else {sender, *_under_way(sender)}
+        tasks = drop_producer(self.producer)
         for task in tasks:
             task.cancel()
         with contextlib.suppress(*KAFKA_ERRORS):
             async with asyncio.timeout(CLOSE_SECONDS):
-                await producer.client.close()
+                await self.producer.client.close()
         if tasks:
             done, _ = await asyncio.wait(tasks, timeout=CLOSE_SECONDS)
             for finished in done:
                 _retrieved(finished)
-        waiting = [batch._drain_waiter for held in producer._message_accumulator._batches.values() for batch in held]
-        transaction = getattr(producer._txn_manager, "_transaction_waiter", None)
-        for future in (*waiting, *([] if transaction is None else [transaction])):
+        for future in unread_futures(self.producer):
             future.add_done_callback(_retrieved)
-
-
-def _under_way(sender: "asyncio.Task[Any]") -> "set[asyncio.Task[Any]]":
-    """The requests that the client's sender waits for. It keeps them in a local variable, and when it is cancelled it
-    waits for them still: they try again for as long as the broker is away, each dropped producer's for itself."""
-    frame = getattr(sender.get_coro(), "cr_frame", None)
-    return set() if frame is None else set(frame.f_locals.get("tasks", ()))
 
 
 def _retrieved(future: "asyncio.Future[Any]") -> None:

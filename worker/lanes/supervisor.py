@@ -5,15 +5,15 @@ The group's callbacks only write down what was assigned; everything else restart
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.protocol.group import LeaveGroupRequest
 
 from worker.errors import KAFKA_ERRORS, DependencyAway, LaneBlocked, WorkerError
 from worker.lanes.lane import Lane
+from worker.lanes.membership import Membership
 from worker.observability.descriptors import really
 from worker.observability.health import Health, LaneState
 from worker.observability.metrics import Metrics
@@ -23,93 +23,9 @@ WATCH_SECONDS: Final = 0.5
 SETTLED_SECONDS: Final = 30.0
 """A lane that has run for this long starts over with short waits when it is lost."""
 
-LEAVE_SECONDS: Final = 5.0
-
 _FORESEEN: Final = (WorkerError, *KAFKA_ERRORS)
 
 log = structlog.get_logger(__name__)
-
-
-class Membership:
-    """Takes part in the group, or not, and knows when the group last answered well to a heartbeat, by the moment at
-    which that heartbeat was sent."""
-
-    def __init__(self, consumer: AIOKafkaConsumer, session_seconds: float) -> None:
-        self._sent = time.monotonic()
-        self._heard = time.monotonic()
-        self._session_seconds = session_seconds
-        self._refusal = ""
-        self._answered = asyncio.Event()
-        self._consumer = consumer
-        self.takes_part = False
-        coordinator = consumer._coordinator
-        self._heartbeat: Callable[[], Awaitable[bool]] = coordinator._do_heartbeat
-        coordinator._do_heartbeat = self._watched
-
-    def join(self, topics: Sequence[str], listener: ConsumerRebalanceListener) -> None:
-        """Take part in the group, which tells ``listener`` the partitions in its time."""
-        self._heard = time.monotonic()
-        self._consumer.subscribe(topics, listener=listener)
-        self.takes_part = True
-
-    async def leave(self) -> None:
-        """Give all partitions back at once, also those of a member with a ``group_instance_id``.
-
-        Such a one aiokafka does not let go before its session is over; but the broker takes the word of any member, by
-        the id that it knows it by (DESIGN 6). Where the broker does not hear it, the session runs out.
-        """
-        self.takes_part = False
-        coordinator = self._consumer._coordinator
-        request = LeaveGroupRequest(coordinator.group_id, coordinator.member_id)
-        coordinator.reset_generation()  # or the client would say it as well, of members without such an id
-        self._consumer.unsubscribe()
-        try:
-            async with asyncio.timeout(LEAVE_SECONDS):
-                await coordinator._send_req(request)
-        except KAFKA_ERRORS as error:
-            log.warning("leave_unheard", reason=f"{type(error).__name__}: {error}")
-
-    async def _watched(self) -> bool:
-        sent = time.monotonic()
-        try:
-            good = await self._heartbeat()
-        except KAFKA_ERRORS as error:
-            # Let through, it would end the client's heartbeats for good, and nothing would start them again (DESIGN 6).
-            self._refusal = f" ({error})"
-            return False
-        if good:
-            self._sent, self._heard, self._refusal = sent, time.monotonic(), ""
-            self._answered.set()
-        return good
-
-    async def look(self) -> None:
-        """Raises ``DependencyAway`` if the group has been silent for longer than a session, to one who takes part."""
-        if not self.takes_part:
-            return
-        silent = time.monotonic() - self._heard
-        if silent > self._session_seconds:
-            raise DependencyAway("kafka", f"no heartbeat has been answered well for {silent:.0f} s{self._refusal}")
-
-    async def confirmed(self) -> None:
-        """Return at once if a heartbeat of this session was answered well, otherwise as soon as another one is.
-
-        Who has slept for longer than a session may have a successor, whom a new producer would fence (DESIGN 2).
-        Raises ``DependencyAway`` if the group says nothing for a session's time.
-        """
-        now = time.monotonic()
-        if now - self._sent <= self._session_seconds:
-            return
-        try:
-            async with asyncio.timeout(self._session_seconds):
-                await self.confirmed_after(now)
-        except TimeoutError:
-            raise DependencyAway("kafka", f"no heartbeat was answered for {now - self._sent:.0f} s") from None
-
-    async def confirmed_after(self, moment: float) -> None:
-        """Wait until a heartbeat sent after ``moment`` was answered well: only then may a lost lane still be ours."""
-        while self._sent <= moment:
-            self._answered.clear()
-            await self._answered.wait()
 
 
 class Supervisor(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka carries no types

@@ -11,6 +11,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import for_code
 
 from worker.errors import MORE_DESCRIPTORS, Unfit, WorkerError
+from worker.kafka.internals import oldest_versions
 from worker.kafka.rights import lacking, needed
 from worker.kafka.topics import ConfigsForbidden, TopicPlan, admin_client, check_topics
 from worker.lanes.publisher import Place, transactional_id
@@ -116,11 +117,7 @@ async def _broker(admin: AIOKafkaAdminClient, settings: Settings) -> Check:
     known = f"cluster {cluster['cluster_id']}, {len(cluster['brokers'])} broker(s)"
     if cluster["cluster_id"] == _EMBEDDED_CLUSTER:
         return Check("broker", "warning", f"{known}: the embedded one, for trying out only")
-    # The client keeps the versions that a broker announced with the connection, and shows them nowhere else.
-    oldest = min(
-        (connection._versions[_FETCH][0] for connection in admin._client._conns.values() if connection._versions),
-        default=_FETCH_SINCE_4_0,
-    )
+    oldest = min(oldest_versions(admin, _FETCH), default=_FETCH_SINCE_4_0)
     if oldest >= _FETCH_SINCE_4_0:
         return Check("broker", "ok", f"{known}, Apache Kafka 4.0 or later")
     if settings.delivery == "exactly_once":

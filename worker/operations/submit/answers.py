@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -10,6 +11,7 @@ from aiokafka import errors as kafka
 
 from schemas import headers as h
 from worker.errors import KAFKA_ERRORS, DependencyAway, WorkerError
+from worker.kafka.internals import close_connections, has_fetcher_ended, know_topic
 
 POLL_MS: Final = 200
 MOST_RECORDS: Final = 2000
@@ -94,7 +96,7 @@ class Answers:
                 consumer = self._consumer = await self._started()
                 self._assign(consumer)
             batches = await consumer.getmany(timeout_ms=POLL_MS, max_records=MOST_RECORDS)
-            if consumer._fetcher.error_future.done():
+            if has_fetcher_ended(consumer):
                 raise kafka.KafkaError("the client's fetcher has ended")
             if not self._partitions(consumer) <= self._positions.keys():
                 self._assign(consumer)
@@ -115,7 +117,7 @@ class Answers:
         consumer, self._consumer = self._consumer, None
         if consumer is None:
             return
-        for end in (consumer.stop, consumer._client.close):
+        for end in (consumer.stop, partial(close_connections, consumer)):
             ending = asyncio.create_task(end())
             ending.add_done_callback(_seen)
             await asyncio.wait({ending}, timeout=CLOSE_SECONDS)
@@ -158,7 +160,7 @@ class Answers:
         )
         try:
             await consumer.start()
-            await consumer._client.set_topics([self.topic])
+            await know_topic(consumer, self.topic)
         except BaseException:
             self._consumer = consumer
             await self.close()

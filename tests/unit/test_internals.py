@@ -1,7 +1,9 @@
 """A connection to a broker that breaks, or is slow, is an outage to whoever uses it, and no bug."""
 
+import ast
 import asyncio
 import contextlib
+import inspect
 import socket
 import struct
 from collections.abc import AsyncIterator
@@ -10,12 +12,22 @@ from typing import Any
 
 import pytest
 import uvloop
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka import errors as kafka
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.client import AIOKafkaClient, ConnectionGroup
 from aiokafka.conn import AIOKafkaConnection
+from aiokafka.consumer import fetcher
+from aiokafka.consumer.group_coordinator import GroupCoordinator
+from aiokafka.consumer.subscription_state import SubscriptionState, TopicPartitionState
+from aiokafka.producer.message_accumulator import MessageAccumulator, MessageBatch
+from aiokafka.producer.sender import Sender
+from aiokafka.producer.transaction_manager import TransactionManager
+from aiokafka.protocol.group import JoinGroupRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
-from worker.kafka.connection import mend_sending
+from worker.kafka import internals
+from worker.kafka.internals import mend_sending
 
 mend_sending()
 
@@ -106,3 +118,58 @@ async def test_a_timeout_closes_the_connection_that_was_slow_and_not_the_one_tha
         with pytest.raises(kafka.RequestTimedOutError):
             await asked
         assert not connection.connected()
+
+
+PARTS = {
+    AIOKafkaConnection: ("send", "close", "host", "port", "_writer", "_versions"),
+    AIOKafkaClient: ("send", "close", "set_topics", "fetch_all_metadata", "_get_conn", "_topics", "_conns"),
+    AIOKafkaAdminClient: ("_send_request", "_client"),
+    AIOKafkaConsumer: ("_client", "_coordinator", "_fetcher", "_subscription"),
+    GroupCoordinator: (
+        *("_send_req", "_do_heartbeat", "coordinator_dead", "reset_generation", "group_id", "member_id"),
+        *("_group_instance_id", "_coordination_task", "_heartbeat_task", "_commit_refresh_task"),
+    ),
+    fetcher.Fetcher: ("_prefetch_backoff", "_fetch_task", "error_future"),
+    fetcher.FetchResult: (
+        *("has_more", "check_assignment", "getall"),
+        *("_topic_partition", "_partition_records", "_update_position"),
+    ),
+    fetcher.PartitionRecords: ("_records",),
+    AIOKafkaProducer: ("client", "_closed", "_sender", "_message_accumulator", "_txn_manager"),
+    Sender: ("sender_task",),
+    MessageAccumulator: ("_batches",),
+    MessageBatch: ("_drain_waiter",),
+    TransactionManager: ("_transaction_waiter",),
+    SubscriptionState: ("is_assigned", "subscription"),
+    TopicPartitionState: ("position", "has_valid_position"),
+    JoinGroupRequest: ("_member_id",),
+}
+"""Every part of aiokafka that ``worker.kafka.internals`` reaches into, by its class."""
+
+
+@pytest.mark.parametrize("owner", PARTS, ids=lambda owner: owner.__name__)
+def test_aiokafka_has_every_part_that_is_reached_into(owner: type) -> None:
+    """Upgraded aiokafka without one of them fails here, and not in production. Its classes set them in ``__init__``."""
+    source = inspect.getsource(owner)
+    assert [part for part in PARTS[owner] if not hasattr(owner, part) and f"self.{part}" not in source] == []
+
+
+def test_no_part_is_reached_into_unnamed() -> None:
+    known = {part for parts in PARTS.values() for part in parts}
+    reached = {
+        node.attr
+        for node in ast.walk(ast.parse(inspect.getsource(internals)))
+        if isinstance(node, ast.Attribute) and node.attr.startswith("_")
+    }
+    assert reached - known == set()
+
+
+def test_the_sender_keeps_its_requests_in_a_variable_called_tasks() -> None:
+    assert "tasks" in Sender._sender_routine.__code__.co_varnames
+
+
+def test_the_fetcher_makes_what_it_reads_by_names_of_its_module() -> None:
+    names = {
+        name for each in vars(fetcher.Fetcher).values() if inspect.isfunction(each) for name in each.__code__.co_names
+    }
+    assert {"MemoryRecords", "FetchResult"} <= names

@@ -1,0 +1,96 @@
+"""Membership of the consumer group: taking part in it, and knowing when it has last answered a heartbeat."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
+
+from worker.errors import KAFKA_ERRORS, DependencyAway
+from worker.kafka.internals import intercept_heartbeats, leave_group
+
+LEAVE_SECONDS: Final = 5.0
+
+log = structlog.get_logger(__name__)
+
+
+class Membership:
+    """Takes part in the group, or not, and knows when the group last answered well to a heartbeat, by the moment at
+    which that heartbeat was sent."""
+
+    def __init__(self, consumer: AIOKafkaConsumer, session_seconds: float) -> None:
+        self._sent = time.monotonic()
+        self._heard = time.monotonic()
+        self._session_seconds = session_seconds
+        self._refusal = ""
+        self._answered = asyncio.Event()
+        self._consumer = consumer
+        self.takes_part = False
+        intercept_heartbeats(consumer, self._watching)
+
+    def join(self, topics: Sequence[str], listener: ConsumerRebalanceListener) -> None:
+        """Take part in the group, which tells ``listener`` the partitions in its time."""
+        self._heard = time.monotonic()
+        self._consumer.subscribe(topics, listener=listener)
+        self.takes_part = True
+
+    async def leave(self) -> None:
+        """Give all partitions back at once, also those of a member with a ``group_instance_id``.
+
+        Such a one aiokafka does not let go before its session is over; but the broker takes the word of any member, by
+        the id that it knows it by (DESIGN 6). Where the broker does not hear it, the session runs out.
+        """
+        self.takes_part = False
+        try:
+            async with asyncio.timeout(LEAVE_SECONDS):
+                await leave_group(self._consumer)
+        except KAFKA_ERRORS as error:
+            log.warning("leave_unheard", reason=f"{type(error).__name__}: {error}")
+
+    def _watching(self, heartbeat: Callable[[], Awaitable[bool]]) -> Callable[[], Awaitable[bool]]:
+        self._heartbeat = heartbeat
+        return self._watched
+
+    async def _watched(self) -> bool:
+        sent = time.monotonic()
+        try:
+            good = await self._heartbeat()
+        except KAFKA_ERRORS as error:
+            # Let through, it would end the client's heartbeats for good, and nothing would start them again (DESIGN 6).
+            self._refusal = f" ({error})"
+            return False
+        if good:
+            self._sent, self._heard, self._refusal = sent, time.monotonic(), ""
+            self._answered.set()
+        return good
+
+    async def look(self) -> None:
+        """Raises ``DependencyAway`` if the group has been silent for longer than a session, to one who takes part."""
+        if not self.takes_part:
+            return
+        silent = time.monotonic() - self._heard
+        if silent > self._session_seconds:
+            raise DependencyAway("kafka", f"no heartbeat has been answered well for {silent:.0f} s{self._refusal}")
+
+    async def confirmed(self) -> None:
+        """Return at once if a heartbeat of this session was answered well, otherwise as soon as another one is.
+
+        Who has slept for longer than a session may have a successor, whom a new producer would fence (DESIGN 2).
+        Raises ``DependencyAway`` if the group says nothing for a session's time.
+        """
+        now = time.monotonic()
+        if now - self._sent <= self._session_seconds:
+            return
+        try:
+            async with asyncio.timeout(self._session_seconds):
+                await self.confirmed_after(now)
+        except TimeoutError:
+            raise DependencyAway("kafka", f"no heartbeat was answered for {now - self._sent:.0f} s") from None
+
+    async def confirmed_after(self, moment: float) -> None:
+        """Wait until a heartbeat sent after ``moment`` was answered well: only then may a lost lane still be ours."""
+        while self._sent <= moment:
+            self._answered.clear()
+            await self._answered.wait()
