@@ -5,7 +5,7 @@
     bytes -decode-> Command -judge replies-> -recall-> -verify logins and pass codes->
         -authorise-> Caller -load-> Locked -present-> Presented -recall-> -decide-> Decision
         -apply-> Fact -record-> -project-> Answered                    one Postgres transaction
-        -publish-> results, transition events, dead letters, offset    one Kafka transaction (``worker.lanes.lane``)
+        -publish-> results, transition events, dead letters, offset    one Kafka transaction (``lanes.publication``)
 
 Everything is set-based: a batch is one command or five hundred. A command's failure is a value and never touches its
 neighbours; an exception is about the whole batch (``worker.errors``).

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import structlog
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 
@@ -30,10 +30,11 @@ from worker.kafka.internals import fetch_past
 from worker.kafka.record_batches import Bounds, bound_fetches
 from worker.kafka.topic_watch import TopicWatch
 from worker.kafka.watchdog import Watchdog
-from worker.lanes.lane import Lane, Site, Tools
+from worker.lanes.context import LaneContext, LaneId, LaneRun
+from worker.lanes.lane import Lane
 from worker.lanes.membership import Membership
 from worker.lanes.priority import Courtesy
-from worker.lanes.publisher import AtLeast, Commits, Exactly, Place, Publisher
+from worker.lanes.publisher import AtLeast, Commits, Exactly, Publisher
 from worker.lanes.supervisor import Supervisor
 from worker.observability.descriptors import raise_limit, really, require_enough
 from worker.observability.health import Health
@@ -133,7 +134,7 @@ async def serve(settings: Settings, *, stop: asyncio.Event, on_ready: Callable[[
         topics = TopicWatch(ids.ids, settings.topics.read, health)
         await opened.enter_async_context(beside("topic watch", topics.run(stop), stop))
         replies = _replies(settings, look)
-        tools = _tools(
+        context = _context(
             *(settings, consumer, database, membership, replies),
             topics=topics,
             courtesy=courtesy,
@@ -141,10 +142,10 @@ async def serve(settings: Settings, *, stop: asyncio.Event, on_ready: Callable[[
             health=health,
             metrics=metrics,
         )
-        return await _work(settings, stop, cluster, tools, membership)
+        return await _work(settings, stop, cluster, context, membership)
 
 
-def _tools(
+def _context(
     settings: Settings,
     consumer: AIOKafkaConsumer,
     database: Database,
@@ -156,7 +157,7 @@ def _tools(
     pass_codes: PassCodes,
     health: Health,
     metrics: Metrics,
-) -> Tools:
+) -> LaneContext:
     logins = Logins(
         [secret.get_secret_value() for secret in settings.login.secrets],
         time.time,
@@ -173,7 +174,7 @@ def _tools(
     writer = f"{socket.gethostname()}:{os.getpid()}"
     backlog = Backlog(consumer, time.time)
     metrics.show(backlog)
-    return Tools(
+    return LaneContext(
         database=database,
         consumer=consumer,
         pipeline=Pipeline(
@@ -204,14 +205,16 @@ def _replies(settings: Settings, look: TopicLook) -> Replies:
     return Replies(settings.topics.reply_to_allowed, own=settings.topics.own, look=look.partitions)
 
 
-async def _work(settings: Settings, stop: asyncio.Event, cluster: str, tools: Tools, membership: Membership) -> int:
-    consumer = tools.consumer
+async def _work(
+    settings: Settings, stop: asyncio.Event, cluster: str, context: LaneContext, membership: Membership
+) -> int:
+    consumer, group = context.consumer, settings.kafka.group_id
     session_seconds = settings.kafka.session_timeout_ms / 1000
-    watchdog = Watchdog(consumer, tools.looks, tools.health, tools.backlog)
+    watchdog = Watchdog(consumer, context.reads, context.health, context.backlog)
     seat = Seat(consumer)
     commits = Commits(consumer)
-    looks = {"postgres": tools.database.look, "kafka": membership.look, "clock": tools.stamps.look}
-    probe = Probe(looks, tools.health, decisive={"clock"})
+    looks = {"postgres": context.database.look, "kafka": membership.look, "clock": context.stamps.look}
+    probe = Probe(looks, context.health, decisive={"clock"})
 
     def unfit() -> str:
         silent, refused = probe.silent("postgres"), probe.silent("clock")
@@ -223,11 +226,11 @@ async def _work(settings: Settings, stop: asyncio.Event, cluster: str, tools: To
 
     supervisor = Supervisor(
         consumer,
-        lambda source: _lane(settings, cluster, source, tools, commits),
+        lambda source, drain: _lane(settings, LaneId(cluster, group, source), context, commits, drain),
         membership,
         settings.topics.read,
-        health=tools.health,
-        metrics=tools.metrics,
+        health=context.health,
+        metrics=context.metrics,
         # The broker waits a session's time for all members to come back; some of it is needed for coming back.
         revoke_seconds=session_seconds / 2,
         checks=(seat.check, watchdog.check),
@@ -248,10 +251,10 @@ async def _work(settings: Settings, stop: asyncio.Event, cluster: str, tools: To
         log.info("stopped")
 
 
-def _lane(settings: Settings, cluster: str, source: TopicPartition, tools: Tools, commits: Commits) -> Lane:
-    place = Place(source, settings.kafka.group_id)
+def _lane(settings: Settings, lane: LaneId, context: LaneContext, commits: Commits, drain: asyncio.Event) -> Lane:
+    source = lane.source
     options = client_options(settings.kafka)
-    consumer = tools.consumer
+    consumer = context.consumer
     transaction_timeout_ms = settings.kafka.transaction_timeout_ms
 
     def partitions() -> int:
@@ -259,13 +262,13 @@ def _lane(settings: Settings, cluster: str, source: TopicPartition, tools: Tools
 
     publisher: Publisher
     if settings.delivery == "exactly_once":
-        publisher = Exactly(place, options, transaction_timeout_ms=transaction_timeout_ms, partitions=partitions)
+        publisher = Exactly(lane, options, transaction_timeout_ms=transaction_timeout_ms, partitions=partitions)
     else:
         publisher = AtLeast(
-            place, options, transaction_timeout_ms=transaction_timeout_ms, partitions=partitions, commits=commits
+            lane, options, transaction_timeout_ms=transaction_timeout_ms, partitions=partitions, commits=commits
         )
-    turn = tools.courtesy.behind if source.topic == settings.topics.bulk_commands else tools.courtesy.first
-    return Lane(Site(cluster, place), tools, publisher, uuid.uuid4(), turn)
+    turn = context.courtesy.behind if source.topic == settings.topics.bulk_commands else context.courtesy.first
+    return Lane(LaneRun(lane, context, drain), publisher, uuid.uuid4(), turn)
 
 
 class _Start:

@@ -22,6 +22,7 @@ from worker import pipeline
 from worker.errors import KAFKA_ERRORS, Unpublished
 from worker.lanes import publisher
 from worker.lanes.lane import Lane
+from worker.lanes.publication import Publication
 from worker.lanes.publisher import Exactly, WatchedProducer
 from worker.lanes.supervisor import Supervisor
 from worker.operations.retention import Retention
@@ -62,24 +63,17 @@ def commit_without_gathering() -> None:
 
 
 def committed_read_before_init() -> None:
-    read, init = Lane._read_committed, Lane.__init__
+    read, open_it = Publication.read_committed, Publication.open
 
-    async def remembered(lane: Any) -> int | None:
-        committed: int | None = lane.read_too_early
+    async def read_and_open(publication: Any) -> None:
+        publication.read_too_early = await read(publication)
+        await open_it(publication)
+
+    async def remembered(publication: Any) -> int | None:
+        committed: int | None = publication.read_too_early
         return committed
 
-    def made(lane: Any, *arguments: Any, **options: Any) -> None:
-        init(lane, *arguments, **options)
-        publisher = lane._publisher
-        open_it = publisher.open
-
-        async def read_and_open() -> None:
-            lane.read_too_early = await read(lane)
-            await open_it()
-
-        publisher.open = read_and_open
-
-    _put(Lane, _read_committed=remembered, __init__=made)
+    _put(Publication, open=read_and_open, read_committed=remembered)
 
 
 def no_replacement_after_hidden_retry() -> None:
@@ -139,7 +133,7 @@ def _hold_without(proof: str, nothing: str) -> None:
 def lost_lane_not_restarted() -> None:
     async def once(supervisor: Any, source: Any, drain: asyncio.Event) -> None:
         try:
-            await supervisor._make_lane(source).run(drain)
+            await supervisor._make_lane(source, drain).run()
         except Exception as error:  # noqa: BLE001 - as the supervisor does
             supervisor._report(source, error)
             await drain.wait()
@@ -178,7 +172,7 @@ def offset_outside_transaction() -> None:
 
     def made(lane: Any, *arguments: Any, **options: Any) -> None:
         init(lane, *arguments, **options)
-        lane._publisher.consumer = lane._tools.consumer
+        lane._publisher.consumer = lane._context.consumer
 
     async def left_out(*_: Any) -> None:
         """The transaction holds messages only."""
@@ -186,7 +180,7 @@ def offset_outside_transaction() -> None:
     async def afterwards(publisher: Any, messages: Sequence[Any], offset: int) -> None:
         await whole(publisher, messages, offset)
         try:
-            await publisher.consumer.commit({publisher._place.source: offset})
+            await publisher.consumer.commit({publisher._lane.source: offset})
         except KafkaError as error:
             raise Unpublished(type(error).__name__) from error
 

@@ -21,8 +21,8 @@ from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import EndTxnRequest, TxnOffsetCommitRequest
 from asyncpg.transaction import Transaction
 
-from worker.lanes.lane import Lane
 from worker.lanes.publisher import AtLeast, Exactly
+from worker.lanes.row import LaneRow
 from worker.lanes.supervisor import Supervisor
 from worker.pipeline import Pipeline
 from worker.postgres.sql import statement
@@ -53,7 +53,7 @@ class Fuse:
 
 def before_the_row(fuse: Fuse) -> None:
     """A lane is about to take its row in Postgres."""
-    _burn_before(Lane, "_own", fuse)
+    _burn_before(LaneRow, "take", fuse)
 
 
 def before_the_init(fuse: Fuse) -> None:

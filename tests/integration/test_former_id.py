@@ -9,7 +9,8 @@ from aiokafka import errors as kafka_errors
 from tests.pace import in_milliseconds, patience
 from tests.providers.kafka import KafkaServer, TopicNames
 from tests.waiting import in_time
-from worker.lanes.publisher import AtLeast, Commits, Exactly, Place, former_id, started
+from worker.lanes.context import LaneId
+from worker.lanes.publisher import AtLeast, Commits, Exactly, former_id, started
 
 SECONDS = 60.0
 TIMEOUT_MS = int(in_milliseconds(30))
@@ -20,17 +21,17 @@ TIMEOUT_MS = int(in_milliseconds(30))
 async def test_an_open_transaction_of_an_older_worker_is_settled(
     kafka: KafkaServer, topics: TopicNames, delivery: str
 ) -> None:
-    place = Place(TopicPartition(topics.commands, 0), "my.group")
+    lane = LaneId("cluster", "my.group", TopicPartition(topics.commands, 0))
     options: dict[str, Any] = {"bootstrap_servers": kafka.bootstrap}
-    older = await started({**options, "transactional_id": former_id(place)}, patience(SECONDS))
+    older = await started({**options, "transactional_id": former_id(lane)}, patience(SECONDS))
     producer: AIOKafkaProducer = older.producer
     await producer.begin_transaction()
     await in_time(producer.send_and_wait(topics.results, b"from an older worker", partition=0), "it has published")
 
     rest: dict[str, Any] = {"transaction_timeout_ms": TIMEOUT_MS, "partitions": lambda: 1}
-    newer: Exactly | AtLeast = Exactly(place, options, **rest)
+    newer: Exactly | AtLeast = Exactly(lane, options, **rest)
     if delivery == "at_least_once":
-        newer = AtLeast(place, options, **rest, commits=Commits(None))
+        newer = AtLeast(lane, options, **rest, commits=Commits(None))
     await newer.open()
     with pytest.raises(kafka_errors.ProducerFenced):
         await in_time(producer.commit_transaction(), "its commit was answered")

@@ -39,9 +39,10 @@ from worker.kafka.backlog import Backlog, Behind
 from worker.kafka.clock import Stamps
 from worker.kafka.delivery import Delivery
 from worker.kafka.topic_watch import TopicWatch
-from worker.lanes.lane import Lane, Site, Tools
+from worker.lanes.context import LaneContext, LaneId, LaneRun
+from worker.lanes.lane import Lane
 from worker.lanes.priority import Courtesy, Turn
-from worker.lanes.publisher import Place
+from worker.lanes.start import Starter
 from worker.observability.health import Health
 from worker.observability.metrics import Metrics
 from worker.observability.tracing import id_generator
@@ -325,7 +326,7 @@ class World:
         self.topic_ids: dict[str, UUID | None] = {SOURCE.topic: None}
         self.watch = TopicWatch(self.identify, [SOURCE.topic], self.health)
         self.backlog = Backlog(cast(AIOKafkaConsumer, self.log), time.time)
-        self.tools = Tools(
+        self.context = LaneContext(
             database=cast(Database, self.row),
             consumer=cast(AIOKafkaConsumer, self.log),
             pipeline=cast(Pipeline, self.decides),
@@ -342,7 +343,7 @@ class World:
             confirmed=self.group.confirmed,
             replies=Replies(["*"], look=self.look),
         )
-        self.turn: Turn = self.tools.courtesy.first
+        self.turn: Turn = self.context.courtesy.first
         self.drains: list[asyncio.Event] = []
         self.others: dict[str, int] = {}
 
@@ -355,12 +356,12 @@ class World:
         return self.others
 
     def start(self) -> "tuple[asyncio.Task[None], asyncio.Event]":
-        lane, drain = (
-            Lane(Site("cluster", Place(SOURCE, "group")), self.tools, self.publishes, uuid4(), self.turn),
-            asyncio.Event(),
+        drain = asyncio.Event()
+        lane = Lane(
+            LaneRun(LaneId("cluster", "group", SOURCE), self.context, drain), self.publishes, uuid4(), self.turn
         )
         self.drains.append(drain)
-        return asyncio.create_task(lane.run(drain)), drain
+        return asyncio.create_task(lane.run()), drain
 
     async def until(self, holds: Callable[[], bool]) -> None:
         await until(holds, what="what the test waits for held", pause=0.005, tell=self.state)
@@ -386,7 +387,7 @@ class World:
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.resilience.backoff.SHORTEST", 0.001)
-    monkeypatch.setattr("worker.lanes.lane.BEHIND_SECONDS", 0.01)
+    monkeypatch.setattr("worker.lanes.start.BEHIND_SECONDS", 0.01)
 
 
 async def test_every_command_is_answered_once_and_the_offset_follows() -> None:
@@ -402,10 +403,10 @@ async def test_every_command_is_answered_once_and_the_offset_follows() -> None:
 async def test_a_look_for_records_is_let_go_when_it_has_ended_also_without_its_lane() -> None:
     world = World()
     await world.run_until(lambda: bool(world.log.looking))
-    [look] = world.tools.looks.values()
+    [look] = world.context.reads.values()
     await in_time(look, "the last look ended")
     await asyncio.sleep(0)
-    assert world.tools.looks == {}
+    assert world.context.reads == {}
 
 
 async def test_a_lane_works_off_what_it_took_in_as_many_batches_as_its_turns_make_of_it() -> None:
@@ -439,7 +440,7 @@ async def test_a_lane_that_is_drained_while_it_waits_for_its_turn_leaves_the_res
     await world.run_until(lambda: world.log.committed_offset == 2)
     assert world.publishes.commands == ["0", "1"]
 
-    world.turn = world.tools.courtesy.first
+    world.turn = world.context.courtesy.first
     await world.run_until(lambda: world.log.committed_offset == 3)
     assert world.publishes.commands == ["0", "1", "2"]
 
@@ -447,7 +448,7 @@ async def test_a_lane_that_is_drained_while_it_waits_for_its_turn_leaves_the_res
 async def test_a_drained_lane_ends_at_once_and_a_command_that_comes_later_is_the_next_lanes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("worker.lanes.lane.IDLE_SECONDS", stretched(1))
+    monkeypatch.setattr("worker.lanes.partition.IDLE_SECONDS", stretched(1))
     world = World()
     running, drain = world.start()
     await world.until(lambda: world.log.looking == 1)
@@ -672,7 +673,7 @@ async def test_a_clock_that_is_refused_is_to_blame_from_the_first_time_on_and_no
 
     assert away == [[], ["clock"], ["clock"]]
     assert not world.health.dependencies_away()
-    await world.tools.stamps.look()  # what was taken in the end speaks for the clock
+    await world.context.stamps.look()  # what was taken in the end speaks for the clock
 
 
 async def test_what_a_lane_waits_for_is_not_missed_any_more_when_it_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -706,7 +707,7 @@ async def test_an_order_that_the_clock_is_in_the_way_of_blames_the_clock() -> No
     with pytest.raises(ClockRefused):
         await in_time(running, "the lane ended", seen=world.state)
     with pytest.raises(ClockRefused):
-        await world.tools.stamps.look()
+        await world.context.stamps.look()
 
 
 @pytest.mark.parametrize("topics", [[], [POST.transitions]])
@@ -716,10 +717,10 @@ async def test_an_order_whose_events_are_taken_speaks_for_the_clock_and_one_with
     async def events(*_: object) -> list[Message]:
         return [Message(topic, None, b"event", ()) for topic in topics]
 
-    monkeypatch.setattr(Lane, "_events_of_the_lost", events)
+    monkeypatch.setattr(Starter, "_events_of_the_lost", events)
     world = World(b"0")
     world.log.committed_offset = world.row.first_offset = world.row.next_offset = world.row.ordered_offset = 1
-    world.tools.stamps.refused()
+    world.context.stamps.refused()
 
     await world.run_until(lambda: world.row.ordered_offset is None)
 
@@ -730,7 +731,7 @@ async def test_what_only_a_reply_topic_has_taken_says_nothing_of_the_clock() -> 
     world = World(b"a")
     world.others = {"replies": 4}
     world.decides.reply = ReplyTo("reply_to", "replies", 3)
-    world.tools.stamps.refused()
+    world.context.stamps.refused()
 
     await world.run_until(lambda: world.log.committed_offset == 1)
 
@@ -741,7 +742,7 @@ async def test_what_only_a_reply_topic_has_taken_says_nothing_of_the_clock() -> 
 async def is_believed(world: World) -> bool:
     """Tell whether nothing is held against the clock."""
     try:
-        await world.tools.stamps.look()
+        await world.context.stamps.look()
     except ClockRefused:
         return False
     return True
@@ -826,8 +827,8 @@ async def test_a_dead_letter_that_cannot_be_written_is_cut_and_then_left_out_wit
     assert ["dl_truncated" in dict(letters[0].headers) for letters in tried[:6]] == [False] * 3 + [size > 10_000] * 3
     [(_, answers)] = world.publishes.published
     assert [b"its dead letter could not be written" in (answer.value or b"") for answer in answers] == [True, True]
-    assert b"dead_letters_left_out_total 2.0" in world.tools.metrics.text()
-    assert b"effective_worker_dead_letters_total 0.0" in world.tools.metrics.text()
+    assert b"dead_letters_left_out_total 2.0" in world.context.metrics.text()
+    assert b"effective_worker_dead_letters_total 0.0" in world.context.metrics.text()
 
 
 async def test_a_broker_that_takes_nothing_without_the_dead_letter_either_is_away_and_gets_it_in_the_end() -> None:
@@ -840,7 +841,7 @@ async def test_a_broker_that_takes_nothing_without_the_dead_letter_either_is_awa
     [(_, written)] = world.publishes.published
     [letter] = letters_in(written)
     assert letter.value == b"x" * 50_000
-    assert b"dead_letters_left_out_total 0.0" in world.tools.metrics.text()
+    assert b"dead_letters_left_out_total 0.0" in world.context.metrics.text()
 
 
 @pytest.mark.parametrize("refusals", [6, 13])
@@ -857,7 +858,7 @@ async def test_no_dead_letter_is_left_out_for_a_clock_that_is_refused(
     [(_, written)] = world.publishes.published
     [letter] = letters_in(written)
     assert letter.value == b"x" * 50_000
-    assert b"dead_letters_left_out_total 0.0" in world.tools.metrics.text()
+    assert b"dead_letters_left_out_total 0.0" in world.context.metrics.text()
 
 
 async def test_a_lane_is_not_ready_before_it_has_worked_off_what_it_read_first() -> None:
@@ -893,7 +894,7 @@ async def test_a_blown_fuse_pauses_the_lane_which_then_takes_one_command_at_a_ti
     world = World(b"0", b"1", b"2")
     world.decides.trouble = [FuseBlown()] * 100_000
     for _ in range(FAILURES):
-        world.tools.fuse.failed()
+        world.context.fuse.failed()
     running, drain = world.start()
     await world.until(lambda: "paused" in [lane.state for lane in world.health.lanes().values()])
     ready, document = world.health.ready()
@@ -935,7 +936,7 @@ async def test_offsets_set_back_are_counted() -> None:
     await world.run_until(lambda: world.log.committed_offset == 3)
 
     assert world.publishes.commands == ["0", "1", "2"]
-    assert b"effective_worker_offsets_set_back_total 1.0" in world.tools.metrics.text()
+    assert b"effective_worker_offsets_set_back_total 1.0" in world.context.metrics.text()
 
 
 async def test_a_lane_that_may_not_start_reads_nothing() -> None:
@@ -958,7 +959,7 @@ def mended() -> World:
 
 
 async def test_a_quiet_lane_notes_once_that_all_is_published(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.lanes.lane.IDLE_SECONDS", 0.001)
+    monkeypatch.setattr("worker.lanes.partition.IDLE_SECONDS", 0.001)
     world = World(b"a")
     running, drain = world.start()
     await world.until(lambda: world.row.first_offset == 1)
@@ -982,8 +983,8 @@ async def test_a_drained_lane_notes_that_all_is_published() -> None:
 
 
 async def test_an_idle_lane_notices_that_somebody_has_taken_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.lanes.lane.IDLE_SECONDS", 0.01)
-    monkeypatch.setattr("worker.lanes.lane.QUIET_LOOKS", 1)
+    monkeypatch.setattr("worker.lanes.partition.IDLE_SECONDS", 0.01)
+    monkeypatch.setattr("worker.lanes.lane.QUIET_READS", 1)
     monkeypatch.setattr("worker.lanes.lane.ROW_SECONDS", 0)
     world = World(b"a")
     running, _ = world.start()
@@ -997,7 +998,7 @@ async def test_an_idle_lane_notices_that_somebody_has_taken_it(monkeypatch: pyte
 
 
 async def test_a_database_that_is_away_at_a_drain_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.lanes.lane.IDLE_SECONDS", 60)
+    monkeypatch.setattr("worker.lanes.partition.IDLE_SECONDS", 60)
     world = World(b"a")
     running, drain = world.start()
     await world.until(lambda: world.log.looking == 1 and world.log.committed_offset == 1)
@@ -1019,8 +1020,8 @@ async def test_offsets_that_the_group_has_forgotten_are_counted_where_something_
     await settled.run_until(lambda: settled.log.committed_offset == 3)
 
     assert (forgotten.publishes.commands, settled.publishes.commands) == (["1"], ["2"])
-    assert b"offsets_missing_total 1.0" in forgotten.tools.metrics.text()
-    assert b"offsets_missing_total 0.0" in settled.tools.metrics.text()
+    assert b"offsets_missing_total 1.0" in forgotten.context.metrics.text()
+    assert b"offsets_missing_total 0.0" in settled.context.metrics.text()
 
 
 async def test_commands_that_were_removed_unread_are_written_down_counted_and_passed() -> None:
@@ -1034,7 +1035,7 @@ async def test_commands_that_were_removed_unread_are_written_down_counted_and_pa
     assert world.row.ordered_offset is None
     assert [offset for offset, _ in world.publishes.published] == [3, 4]
     assert world.publishes.commands == ["3"]
-    assert b"effective_worker_commands_lost_total 2.0" in world.tools.metrics.text()
+    assert b"effective_worker_commands_lost_total 2.0" in world.context.metrics.text()
     assert "lost commands before they were answered, at offsets 1 to 2 (those below 2 decided, and not told)" in reason(
         world
     )
@@ -1069,16 +1070,16 @@ async def test_health_is_silent_about_a_loss_once_a_person_has_acknowledged_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("worker.lanes.lane.LOSSES_SECONDS", 0)
-    monkeypatch.setattr("worker.lanes.lane.IDLE_SECONDS", 0.01)
+    monkeypatch.setattr("worker.lanes.partition.IDLE_SECONDS", 0.01)
     world = World(b"a")
     set_row(world, Row(1, 1, lost=[(0, 1, 0)], losses_untold=2))
     world.log.committed_offset, world.log.start = 1, 1
     running, drain = world.start()
     await world.until(lambda: "partition 0 has lost" in reason(world))
-    assert b"effective_worker_unacknowledged_losses 1.0" in world.tools.metrics.text()
+    assert b"effective_worker_unacknowledged_losses 1.0" in world.context.metrics.text()
     world.row.acknowledged = True
     await world.until(lambda: "has lost" not in reason(world))
-    assert b"effective_worker_unacknowledged_losses 0.0" in world.tools.metrics.text()
+    assert b"effective_worker_unacknowledged_losses 0.0" in world.context.metrics.text()
     drain.set()
     await in_time(running, "the lane ended after a drain", seen=world.state)
 
@@ -1164,8 +1165,8 @@ async def test_a_record_that_retention_has_removed_is_not_missed() -> None:
 
 
 async def test_a_log_whose_end_is_told_late_blocks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.lanes.lane.BEHIND_SECONDS", stretched(60))
-    monkeypatch.setattr("worker.lanes.lane.IDLE_SECONDS", 0.001)
+    monkeypatch.setattr("worker.lanes.start.BEHIND_SECONDS", stretched(60))
+    monkeypatch.setattr("worker.lanes.partition.IDLE_SECONDS", 0.001)
     world = World(b"a")
     set_row(world, Row(1, 2))
     world.log.committed_offset = 2
@@ -1183,7 +1184,7 @@ async def test_a_log_whose_end_is_told_late_blocks_nothing(monkeypatch: pytest.M
 
 
 async def test_a_drain_while_the_end_of_the_log_is_looked_at_blocks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.lanes.lane.BEHIND_SECONDS", stretched(60))
+    monkeypatch.setattr("worker.lanes.start.BEHIND_SECONDS", stretched(60))
     world = World(b"a")
     set_row(world, Row(1, 2))
     world.log.committed_offset = 2
@@ -1462,9 +1463,9 @@ async def test_dry_runs_are_counted_apart() -> None:
     world = World(b"a", b"b", b"c")
     world.decides.dry_runs = frozenset({b"b", b"c"})
 
-    await world.run_until(lambda: b"dry_runs_total{" in world.tools.metrics.text())
+    await world.run_until(lambda: b"dry_runs_total{" in world.context.metrics.text())
 
-    counted = world.tools.metrics.text().decode()
+    counted = world.context.metrics.text().decode()
     assert 'effective_worker_answers_total{code="ACCESS_DENIED",replayed="false"} 1.0' in counted
     assert 'effective_worker_dry_runs_total{code="ACCESS_DENIED"} 2.0' in counted
 
@@ -1474,7 +1475,7 @@ async def test_dry_runs_are_counted_apart() -> None:
 
 @pytest.fixture
 def quiet_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.lanes.lane.IDLE_SECONDS", 0.01)
+    monkeypatch.setattr("worker.lanes.partition.IDLE_SECONDS", 0.01)
 
 
 @pytest.mark.usefixtures("quiet_soon")

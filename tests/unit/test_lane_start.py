@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.errors import LaneBlocked, LaneContradicted
-from worker.lanes.lane import Start, where_to_start
+from worker.lanes.start import Start, where_to_start
 
 LOG = (0, 100)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from worker.errors import LaneBlocked
 from worker.kafka.reader import Span
-from worker.lanes.lane import where_to_start
+from worker.lanes.start import where_to_start
 from worker.operations.lanes import Decided, Lane, Remedy, State, Way, remedies
 
 SOURCE = TopicPartition("commands", 3)

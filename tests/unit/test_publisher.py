@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from worker.errors import DependencyAway, StampsRefused, Unpublished
 from worker.journey.messages import Message
+from worker.lanes.context import LaneId
 from worker.lanes.publisher import (
     AtLeast,
     Commits,
     Exactly,
-    Place,
     Sent,
     WatchedProducer,
     former_id,
@@ -77,36 +77,36 @@ def test_where_the_counts_differ_a_key_has_one_partition_whichever_lane_writes(
 
 
 def test_one_transactional_id_per_input_partition() -> None:
-    assert transactional_id(Place(SOURCE, "group")) == "group.commands.2"
+    assert transactional_id(LaneId("c", "group", SOURCE)) == "group.commands.2"
 
 
 def test_what_is_no_separator_stays_readable_and_as_it_was() -> None:
-    place = Place(TopicPartition("access-token.set-effective.commands", 11), "effective-worker/Köln 1")
-    assert transactional_id(place) == "effective-worker/Köln 1.access-token.set-effective.commands.11"
-    assert former_id(place) is None
+    lane = LaneId("c", "effective-worker/Köln 1", TopicPartition("access-token.set-effective.commands", 11))
+    assert transactional_id(lane) == "effective-worker/Köln 1.access-token.set-effective.commands.11"
+    assert former_id(lane) is None
 
 
 _GROUPS = st.text(alphabet="a.%2E5/é", min_size=1, max_size=6)
 _TOPICS = st.text(alphabet="ab.2E-_", min_size=1, max_size=6)
-_PLACES = st.builds(Place, st.builds(TopicPartition, _TOPICS, st.integers(0, 30)), _GROUPS)
+_LANES = st.builds(LaneId, st.just("c"), _GROUPS, st.builds(TopicPartition, _TOPICS, st.integers(0, 30)))
 
 
-@given(_PLACES, _PLACES)
-@example(Place(TopicPartition("b.c", 0), "a"), Place(TopicPartition("c", 0), "a.b"))
-@example(Place(TopicPartition("b", 0), "a."), Place(TopicPartition("b", 0), "a%2E"))
-def test_no_two_places_share_a_transactional_id(one: Place, other: Place) -> None:
+@given(_LANES, _LANES)
+@example(LaneId("c", "a", TopicPartition("b.c", 0)), LaneId("c", "a.b", TopicPartition("c", 0)))
+@example(LaneId("c", "a.", TopicPartition("b", 0)), LaneId("c", "a%2E", TopicPartition("b", 0)))
+def test_no_two_lanes_share_a_transactional_id(one: LaneId, other: LaneId) -> None:
     assert (transactional_id(one) == transactional_id(other)) == (one == other)
 
 
-@given(_PLACES)
-def test_the_parts_of_a_transactional_id_can_be_told(place: Place) -> None:
-    group, rest = transactional_id(place).split(".", 1)
+@given(_LANES)
+def test_the_parts_of_a_transactional_id_can_be_told(lane: LaneId) -> None:
+    group, rest = transactional_id(lane).split(".", 1)
     topic, number = rest.rsplit(".", 1)
-    assert Place(TopicPartition(topic, int(number)), unquote(group)) == place
+    assert LaneId("c", unquote(group), TopicPartition(topic, int(number))) == lane
 
 
 class Starts:
-    """In the place of ``started``: the transactional ids that producers were started with, in their order."""
+    """In the lane of ``started``: the transactional ids that producers were started with, in their order."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ids: list[str | None] = []
@@ -126,10 +126,10 @@ class Starts:
 
 def publisher(mode: type[Exactly] | type[AtLeast], group: str) -> Exactly | AtLeast:
     timeout: dict[str, Any] = {"transaction_timeout_ms": 1000, "partitions": lambda: 1}
-    place = Place(SOURCE, group)
+    lane = LaneId("c", group, SOURCE)
     if mode is Exactly:
-        return Exactly(place, {}, **timeout)
-    return AtLeast(place, {}, **timeout, commits=cast(Any, None))
+        return Exactly(lane, {}, **timeout)
+    return AtLeast(lane, {}, **timeout, commits=cast(Any, None))
 
 
 @pytest.mark.parametrize(

@@ -65,17 +65,18 @@ class Group:
 class MadeLane:
     """A lane that does what the test says."""
 
-    def __init__(self, house: "House", source: TopicPartition) -> None:
+    def __init__(self, house: "House", source: TopicPartition, drain: asyncio.Event) -> None:
         self._house = house
+        self._drain = drain
         self.source = source
         self.ended = False
 
-    async def run(self, drain: asyncio.Event) -> None:
+    async def run(self) -> None:
         self._house.running.append(self)
         try:
             if self._house.trouble:
                 raise self._house.trouble.pop(0)
-            await self._house.work(drain)
+            await self._house.work(self._drain)
         finally:
             self.ended = True
             self._house.running.remove(self)
@@ -110,8 +111,8 @@ class House:
         if self.stuck:
             raise ClientStuck(self.stuck)
 
-    def _make(self, source: TopicPartition) -> Lane:
-        self.made.append(MadeLane(self, source))
+    def _make(self, source: TopicPartition, drain: asyncio.Event) -> Lane:
+        self.made.append(MadeLane(self, source, drain))
         return cast(Lane, self.made[-1])
 
     async def assign(self, *sources: TopicPartition) -> None:

@@ -33,18 +33,18 @@ class _End:
 
 
 class Watchdog:
-    """Watches one consumer. ``looks`` are the lanes' looks for records, as ``worker.lanes.lane.Tools`` keeps them."""
+    """Watches one consumer. ``reads`` are the lanes' reads under way (``LaneContext.reads``)."""
 
     def __init__(
         self,
         consumer: AIOKafkaConsumer,
-        looks: Mapping[TopicPartition, "asyncio.Future[Any]"],
+        reads: Mapping[TopicPartition, "asyncio.Future[Any]"],
         health: Health,
         backlog: Backlog,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._consumer = consumer
-        self._looks = looks
+        self._reads = reads
         self._health = health
         self._backlog = backlog
         self._clock = clock
@@ -71,7 +71,7 @@ class Watchdog:
         The client's own high watermark does, because every answer to a fetch brings it along; and a broker that does
         not answer starves no lane.
         """
-        waiting = {source for source in self._looks if self._waits(source)}
+        waiting = {source for source in self._reads if self._waits(source)}
         told = await self._ends(sorted(self._consumer.assignment()))
         if told is not None:
             self._backlog.told(told)
@@ -102,9 +102,9 @@ class Watchdog:
         return ends
 
     def _waits(self, source: TopicPartition) -> bool:
-        """Whether the lane looks for records right now: then nothing that has come is left lying."""
-        look = self._looks.get(source)
-        return look is not None and not look.done() and source in self._consumer.assignment()
+        """True if the lane reads right now: then no record that has come is left lying."""
+        reading = self._reads.get(source)
+        return reading is not None and not reading.done() and source in self._consumer.assignment()
 
     def _misses(self, end: "_End") -> bool:
         return end.offset > (self._consumer.highwater(end.source) or 0)

@@ -18,6 +18,7 @@ from worker.errors import KAFKA_ERRORS, DependencyAway, LaneLost, Unpublished, W
 from worker.journey.messages import Message
 from worker.kafka.client import keyed
 from worker.kafka.internals import drop_producer, intercept_producer_requests, unread_futures
+from worker.lanes.context import LaneId
 
 BATCH_BYTES: Final = 512 * 1024
 """Well below the 1 MiB that a broker takes by default."""
@@ -45,28 +46,20 @@ class Publisher(Protocol):
         """Drop the producer, whatever it is doing. Safe twice, and before ``open``."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a lane reads, and on whose behalf."""
-
-    source: TopicPartition
-    group: str
-
-
 class Exactly:
     """Delivery ``exactly_once``: messages and offset in one Kafka transaction."""
 
     def __init__(
-        self, place: Place, options: Mapping[str, Any], *, transaction_timeout_ms: int, partitions: Callable[[], int]
+        self, lane: LaneId, options: Mapping[str, Any], *, transaction_timeout_ms: int, partitions: Callable[[], int]
     ) -> None:
         """``options`` are the producer's connection settings; ``partitions`` tells the command topic's count now."""
-        self._place = place
+        self._lane = lane
         self._options = {
             **options,
-            "transactional_id": transactional_id(place),
+            "transactional_id": transactional_id(lane),
             "transaction_timeout_ms": transaction_timeout_ms,
         }
-        self._former = former_id(place)
+        self._former = former_id(lane)
         self._deadline = transaction_timeout_ms / 1000 * 0.45
         self._partitions = partitions
         self._producer: WatchedProducer | None = None
@@ -85,10 +78,10 @@ class Exactly:
         try:
             async with asyncio.timeout(self._deadline):
                 await producer.begin_transaction()
-                handed = await send(producer, messages, self._place.source, self._partitions(), sent)
+                handed = await send(producer, messages, self._lane.source, self._partitions(), sent)
                 # A commit would succeed even over a refused batch, so every single answer is awaited first.
                 await asyncio.gather(
-                    *handed, producer.send_offsets_to_transaction({self._place.source: offset}, self._place.group)
+                    *handed, producer.send_offsets_to_transaction({self._lane.source: offset}, self._lane.group)
                 )
                 await producer.commit_transaction()
         except KAFKA_ERRORS as error:
@@ -150,21 +143,21 @@ class AtLeast:
 
     def __init__(
         self,
-        place: Place,
+        lane: LaneId,
         options: Mapping[str, Any],
         *,
         transaction_timeout_ms: int,
         partitions: Callable[[], int],
         commits: Commits,
     ) -> None:
-        self._place = place
+        self._lane = lane
         self._settling = {
             **options,
-            "transactional_id": transactional_id(place),
+            "transactional_id": transactional_id(lane),
             "transaction_timeout_ms": transaction_timeout_ms,
         }
         self._options = {**options, "enable_idempotence": True}
-        self._former = former_id(place)
+        self._former = former_id(lane)
         self._deadline = transaction_timeout_ms / 1000 * 0.45
         self._partitions = partitions
         self._commits = commits
@@ -184,9 +177,9 @@ class AtLeast:
         sent = Sent()
         try:
             async with asyncio.timeout(self._deadline):
-                handed = await send(producer, messages, self._place.source, self._partitions(), sent)
+                handed = await send(producer, messages, self._lane.source, self._partitions(), sent)
                 await asyncio.gather(*handed)
-                await self._commits.commit(self._place.source, offset)
+                await self._commits.commit(self._lane.source, offset)
         except (kafka.CommitFailedError, kafka.IllegalStateError) as error:
             raise LaneLost(f"kafka: the group has moved on ({type(error).__name__})") from error
         except KAFKA_ERRORS as error:
@@ -198,22 +191,22 @@ class AtLeast:
             await producer.drop()
 
 
-def transactional_id(place: Place) -> str:
+def transactional_id(lane: LaneId) -> str:
     """One id per input partition, the same for every worker: this is what fences (DESIGN 2).
 
     The first dot ends the group and the last one begins the number, because neither holds one; a topic may.
     """
-    group = place.group.replace("%", "%25").replace(".", "%2E")
-    return f"{group}.{place.source.topic}.{place.source.partition}"
+    group = lane.group.replace("%", "%25").replace(".", "%2E")
+    return f"{group}.{lane.source.topic}.{lane.source.partition}"
 
 
-def former_id(place: Place) -> str | None:
+def former_id(lane: LaneId) -> str | None:
     """The name of the lane's producer to an older worker, if that is another one.
 
     Group ``a`` with topic ``b.c`` and group ``a.b`` with topic ``c`` had one id, and fenced each other.
     """
-    former = f"{place.group}.{place.source.topic}.{place.source.partition}"
-    return None if former == transactional_id(place) else former
+    former = f"{lane.group}.{lane.source.topic}.{lane.source.partition}"
+    return None if former == transactional_id(lane) else former
 
 
 def _opened(producer: "WatchedProducer | None") -> "WatchedProducer":

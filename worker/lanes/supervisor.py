@@ -34,7 +34,7 @@ class Supervisor(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ca
     def __init__(
         self,
         consumer: AIOKafkaConsumer,
-        make_lane: Callable[[TopicPartition], Lane],
+        make_lane: Callable[[TopicPartition, asyncio.Event], Lane],
         membership: Membership,
         topics: Sequence[str],
         *,
@@ -157,7 +157,7 @@ class Supervisor(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ca
         while not drain.is_set():
             began = time.monotonic()
             try:
-                await self._make_lane(source).run(drain)
+                await self._make_lane(source, drain).run()
                 return
             except Exception as fault:  # noqa: BLE001 - whatever a lane dies of, its partition must not be left alone
                 error = really(fault) if isinstance(fault, DependencyAway) else fault

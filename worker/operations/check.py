@@ -14,7 +14,8 @@ from worker.errors import MORE_DESCRIPTORS, Unfit, WorkerError
 from worker.kafka.internals import oldest_versions
 from worker.kafka.rights import lacking, needed
 from worker.kafka.topics import ConfigsForbidden, TopicPlan, admin_client, check_topics
-from worker.lanes.publisher import Place, transactional_id
+from worker.lanes.context import LaneId
+from worker.lanes.publisher import transactional_id
 from worker.observability.descriptors import partitions_within, raise_limit
 from worker.operations.imports.mark import MarkForbidden, group_of, may_mark
 from worker.postgres.connect import owner_connection
@@ -91,8 +92,8 @@ async def _kafka(settings: Settings) -> list[Check]:
 
 
 async def _rights(admin: AIOKafkaAdminClient, settings: Settings) -> Check:
-    place = Place(source=TopicPartition(settings.topics.commands, 0), group=settings.kafka.group_id)
-    needs = [*needed(settings, transactional_id(place) if settings.delivery == "exactly_once" else None)]
+    lane = LaneId("", settings.kafka.group_id, TopicPartition(settings.topics.commands, 0))
+    needs = [*needed(settings, transactional_id(lane) if settings.delivery == "exactly_once" else None)]
     try:
         missing = await lacking(admin, needs, settings.kafka.request_timeout_ms / 1000)
     except WorkerError as error:

@@ -18,8 +18,8 @@ from aiokafka.errors import for_code
 from worker.errors import DependencyAway, LaneBlocked, WorkerError
 from worker.kafka.reader import Span, browser
 from worker.kafka.topics import admin_client, cluster_id
-from worker.lanes.lane import Start, where_to_start
 from worker.lanes.losses import Loss, losses, unacknowledged
+from worker.lanes.start import Start, where_to_start
 from worker.postgres.connect import owner_connection
 from worker.postgres.pool import Row
 from worker.postgres.sql import statement

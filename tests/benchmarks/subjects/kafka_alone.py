@@ -26,8 +26,9 @@ from worker.journey.messages import Message, Post, result_message, transition_me
 from worker.journey.model import Answer, Answered, Fact
 from worker.kafka.client import client_options
 from worker.kafka.delivery import Coordinates, Delivery
-from worker.lanes.lane import IDLE_SECONDS
-from worker.lanes.publisher import Exactly, Place
+from worker.lanes.context import LaneId
+from worker.lanes.partition import IDLE_SECONDS
+from worker.lanes.publisher import Exactly
 from worker.service import _consumer_options
 from worker.settings import Settings, read_settings
 
@@ -65,7 +66,7 @@ async def lane(consumer: AIOKafkaConsumer, source: TopicPartition, settings: Set
     """Batch after batch of one partition, for ever."""
     count = len(consumer.partitions_for_topic(source.topic) or ())
     publisher = Exactly(
-        Place(source, settings.kafka.group_id),
+        LaneId("", settings.kafka.group_id, source),
         client_options(settings.kafka),
         transaction_timeout_ms=settings.kafka.transaction_timeout_ms,
         partitions=lambda: count,

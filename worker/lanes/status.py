@@ -1,0 +1,59 @@
+"""The state of a lane as health and the log show it, and its waits for whatever is missing."""
+
+from worker.errors import DependencyAway, FuseBlown
+from worker.lanes.context import LaneRun
+from worker.observability.descriptors import really
+from worker.observability.health import LaneState
+from worker.resilience.backoff import Patience
+
+
+class Status:
+    """Reports a lane's state, and spaces out its tries until something succeeds."""
+
+    def __init__(self, run: LaneRun) -> None:
+        self._context = run.context
+        self._source = run.lane.source
+        self._log = run.log
+        self._drain = run.drain
+        self._patience = Patience()
+        self._missed: set[str] = set()
+
+    def say(self, state: LaneState, reason: str = "") -> None:
+        """Show ``state`` in health."""
+        self._context.health.lane(self._source, state, reason)
+
+    @property
+    def has_failed(self) -> bool:
+        """True if something has failed since the last success."""
+        return bool(self._patience.tried)
+
+    def fail_once(self, missing: DependencyAway) -> None:
+        """Count a failure that is not waited for."""
+        self._patience.tried = 1
+        self._missed.add(missing.dependency)
+
+    async def wait_out(self, missing: DependencyAway) -> None:
+        """Report a missing dependency, and wait before the next try, or until somebody notes that it is back."""
+        away = really(missing)
+        self._missed.add(away.dependency)
+        self._context.health.progress()
+        self._context.health.away(away, self._source)
+        self._context.metrics.waited(away.dependency)
+        self.say("waiting", str(away))
+        self._log.warning(away.event, dependency=away.dependency, reason=away.reason)
+        await self._patience.wait(self._drain, self._context.health.returned(away.dependency))
+
+    async def wait_paused(self, blown: FuseBlown, offset: int) -> None:
+        """Report that too many commands in a row have failed, at ``offset`` now, and wait before the next try."""
+        self._context.health.progress()
+        self.say("paused", str(blown))
+        self._log.error("fuse_blown", offset=offset)
+        await self._patience.wait(self._drain)
+
+    def recovered(self) -> None:
+        """Note a success: what was missing is back, and the next wait is a short one."""
+        if self._patience.tried:
+            self._patience.reset()
+            while self._missed:
+                self._context.health.back(self._missed.pop())
+            self.say("working")
