@@ -32,7 +32,7 @@ from worker.journey.attempt_limits import Attempt, Series, Subject, is_failure, 
 from worker.journey.attempts import Attempts, Counted
 from worker.journey.authorise import Logins, Standing, authorise
 from worker.journey.decide import State, decide, doubtful, rehearse, rounds
-from worker.journey.decode import decode, unquoted
+from worker.journey.decode.command import decode
 from worker.journey.digests import CommandNames
 from worker.journey.load import UNCHECKED, Locked, load, present
 from worker.journey.model import (
@@ -57,6 +57,7 @@ from worker.journey.pass_codes import COMPARED, PassCodeCheck, PassCodes, look_u
 from worker.journey.project import project
 from worker.journey.recall import recall_by_coordinates, recall_by_id
 from worker.journey.record import record
+from worker.journey.refusals import unquoted
 from worker.journey.reply_topics import Replies
 from worker.kafka.delivery import Coordinates, Delivery
 from worker.observability.tracing import transaction_span

@@ -9,8 +9,9 @@ from tests.contract.bad_inputs import BAD_INPUTS, CANARY_PASS_CODE, CANARY_TOKEN
 from tests.deliveries import delivery
 from tests.logins import SECRET, login_token
 from worker.journey.authorise import Logins
-from worker.journey.decode import decode, masked
+from worker.journey.decode.command import decode
 from worker.journey.model import Claims, Command, Refused
+from worker.journey.redact import masked
 
 DECODED = [row for row in BAD_INPUTS if row.stage == "decode"]
 SIGNED = [row for row in BAD_INPUTS if row.stage != "decode"]

@@ -12,7 +12,7 @@ from schemas.codes import StatusCode
 from schemas.command import SetEffectiveCommand, asked_fields
 from schemas.result import Result
 from tests.deliveries import delivery
-from worker.journey.decode import decode
+from worker.journey.decode.command import decode
 from worker.journey.model import Command
 
 SEED = Path(__file__).parent.parent / "seed"

@@ -14,13 +14,15 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from pydantic import ValidationError
 
-import worker.journey.decode
 from schemas.access_token import ALL_FIELDS, FIELD_NAMES, fields_mask
 from schemas.codes import StatusCode
 from schemas.command import SetEffectiveCommand
 from tests.deliveries import delivery
-from worker.journey.decode import decode, masked, quoted, unquoted
+from worker.journey.decode import command
+from worker.journey.decode.command import decode
 from worker.journey.model import Command, Decoded, Envelope, Refused, ReplyTo
+from worker.journey.redact import masked
+from worker.journey.refusals import quoted, unquoted
 from worker.kafka.delivery import KEPT_BYTES, Cut, Header
 
 MAX_BYTES = 65_536
@@ -504,7 +506,7 @@ def test_a_right_body_is_read_as_it_would_be_if_it_were_looked_at_twice(
     given_now = delivery(as_written(body, written, place, piece), headers)
     at_once = decode(given_now, max_bytes=MAX_BYTES)
     with pytest.MonkeyPatch.context() as slowly:
-        slowly.setattr(worker.journey.decode, "_right_body", lambda *_: None)
+        slowly.setattr(command, "right_body", lambda *_: None)
         assert decode(given_now, max_bytes=MAX_BYTES) == at_once
 
 

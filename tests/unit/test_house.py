@@ -19,7 +19,9 @@ VOCABULARY: Final = {"codes", "states"}
 MEETS_THE_OUTSIDE: Final = {
     "worker.cli.contract": {"compatibility", "older", "pack"},
     "worker.demo.commands": {"headers"},
-    "worker.journey.decode": {"access_token", "command", "headers"},
+    "worker.journey.decode.body": {"access_token", "command", "headers"},
+    "worker.journey.decode.cloudevent": {"headers"},
+    "worker.journey.decode.headers": {"headers"},
     "worker.journey.digests": {"transition"},
     "worker.journey.messages": {"headers"},
     "worker.journey.project": {"access_token"},

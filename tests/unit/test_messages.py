@@ -19,7 +19,6 @@ from schemas.headers import DeadLetterHeaders, ResultHeaders, TransitionHeaders
 from schemas.result import Result
 from schemas.states import LifeCycleState
 from schemas.transition import TransitionEvent, event_hash, verify_chain
-from worker.journey.decode import masked
 from worker.journey.messages import (
     INNOCENT_BYTES,
     Letters,
@@ -31,6 +30,7 @@ from worker.journey.messages import (
     transition_message,
 )
 from worker.journey.model import Answer, Answered, Command, Decoded, Envelope, Fact, Refused, TokenKey
+from worker.journey.redact import masked
 from worker.kafka.delivery import KEPT_BYTES, Coordinates, Cut, Delivery, Header
 
 POST: Final = Post("results", "transitions", "dead-letters", "a group", "host:7")

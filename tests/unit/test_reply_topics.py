@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from schemas.codes import StatusCode
 from tests.deliveries import delivery
 from worker.errors import DependencyAway
-from worker.journey.decode import decode
+from worker.journey.decode.command import decode
 from worker.journey.model import Command, Decoded, Refused, ReplyTo
 from worker.journey.reply_topics import AVOIDED_SECONDS, KNOWN_SECONDS, MISSING_SECONDS, MOST_TOPICS, Replies
 from worker.kafka.delivery import Header

@@ -11,9 +11,10 @@ from msgspec.structs import replace
 
 from schemas.codes import StatusCode
 from schemas.headers import CE_SUBJECT, DRY_RUN, RESULT_TYPE, SPEC_VERSION, TRANSITION_TYPE, TRUE
-from worker.journey.decode import masked, shortened
+from worker.journey.decode.body import shortened
 from worker.journey.json import encode
 from worker.journey.model import Answer, Answered, Decoded, Fact
+from worker.journey.redact import masked
 from worker.kafka.delivery import KEPT_BYTES, Coordinates, Cut, Header
 from worker.observability.tracing import continued
 from worker.values import Value, percent_encoded, rfc3339

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from operator import itemgetter
 from typing import Final
 
-from worker.journey.decode import unquoted
 from worker.journey.model import Answer, command_key
+from worker.journey.refusals import unquoted
 from worker.kafka.delivery import Coordinates
 from worker.postgres.pool import Connection
 

@@ -21,7 +21,7 @@ from schemas.states import LifeCycleState
 from tests.benchmarks.load import commands
 from tests.benchmarks.subjects.lifetime import until_terminated
 from worker.demo.commands import documented
-from worker.journey.decode import decode
+from worker.journey.decode.command import decode
 from worker.journey.messages import Message, Post, result_message, transition_message
 from worker.journey.model import Answer, Answered, Fact
 from worker.kafka.client import client_options

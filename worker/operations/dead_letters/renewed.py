@@ -8,7 +8,7 @@ import orjson
 from msgspec.structs import replace
 
 from schemas import headers as h
-from worker.journey.decode import decode
+from worker.journey.decode.command import decode
 from worker.journey.model import Command, Envelope, Refused, command_key
 from worker.kafka.delivery import Coordinates, Delivery
 from worker.operations.dead_letters.letters import Letter, Source

@@ -1,7 +1,7 @@
 """What a fixture line may say (CONTRACT 8, ``import``), and what is wrong with one that says anything else."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from functools import cache
 from types import NoneType, UnionType
@@ -14,8 +14,8 @@ from pydantic.fields import FieldInfo
 
 from schemas.access_token import AccessToken, TokenDate, Unit, User
 from schemas.states import LifeCycleState
-from worker.journey.decode import quoted, texts_of
 from worker.journey.pass_codes import unfit
+from worker.journey.refusals import quoted
 from worker.values import Value
 
 # Nothing longer could be sent in a command or a login token.
@@ -109,7 +109,7 @@ def _judged(raw: bytes) -> "Line":
     kind = value.get("kind") if isinstance(value, dict) else None
     if not isinstance(kind, str) or kind not in _KINDS:
         raise Bad(f"not a JSON object whose kind is one of {', '.join(_KINDS)}")
-    if b"\\u0000" in raw and any("\0" in text for text in texts_of(value)):
+    if b"\\u0000" in raw and any("\0" in text for text in _texts_of(value)):
         raise Bad("U+0000 in a string")
     try:
         line: Any = _KINDS[kind].model_validate(_completed(_KINDS[kind], value))
@@ -285,3 +285,12 @@ def _check_pass_code(line: AccessTokenRead) -> None:
     fault = unfit(line.pass_code_hash)
     if fault is not None:
         raise Bad(f"pass_code_hash: {fault}")
+
+
+def _texts_of(value: object) -> Iterator[str]:
+    """Every string in a JSON value, at any depth; the names of members are none."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _texts_of(inner)

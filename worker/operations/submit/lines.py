@@ -18,8 +18,9 @@ import orjson
 
 from schemas.codes import StatusCode
 from worker.errors import WorkerError
-from worker.journey.decode import quoted, read_command
+from worker.journey.decode.command import read_command
 from worker.journey.model import Refused
+from worker.journey.refusals import quoted
 
 LONGEST_LINE: Final = 1024 * 1024
 """Bytes of a line, and of a CSV record over several: what bounds the memory, whatever the file is."""

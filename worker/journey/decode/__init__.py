@@ -1,0 +1,1 @@
+"""From bytes to a command or its refusal (CONTRACT 2)."""

@@ -1,0 +1,51 @@
+"""Read a record: its command, or what is wrong with it. No command that passes troubles its batch's statements."""
+
+from typing import Any
+
+from msgspec.structs import replace
+
+from worker.journey.decode.body import judge, kept, parse, request_id_of, right_body
+from worker.journey.decode.cloudevent import read_event
+from worker.journey.decode.headers import read_headers
+from worker.journey.model import Command, Decoded, Refused
+from worker.journey.refusals import malformed
+from worker.kafka.delivery import Delivery
+
+
+def decode(delivery: Delivery, *, max_bytes: int) -> Decoded:
+    """Read a record: its command, or the first fault in the order of CONTRACT 3, and what its answer needs either way.
+
+    Never raises for what a sender wrote. The answer to a refused command still carries every header that was right.
+    """
+    read = read_headers(delivery.headers)
+    request: Command | Refused
+    delivery = kept(delivery, max_bytes)
+    if delivery.cut is not None:
+        return Decoded(delivery, read.envelope, malformed(delivery.cut.reason))
+    right = right_body(delivery.value, max_bytes) if read.structured is False else None
+    if right is not None:
+        request, request_id = right
+    else:
+        body: dict[str, Any] | Refused
+        if isinstance(read.structured, Refused):
+            body = read.structured
+        elif read.structured:
+            read, body = read_event(delivery, read, max_bytes)
+        else:
+            body = parse(delivery.value, max_bytes)
+        if isinstance(body, Refused):
+            return Decoded(delivery, read.envelope, body)
+        request, request_id = judge(body), request_id_of(body)
+    envelope = read.envelope if request_id is None else replace(read.envelope, request_id=request_id)
+    if read.fault is not None and isinstance(request, Command):
+        request = read.fault
+    return Decoded(delivery, envelope, request)
+
+
+def read_command(value: bytes, *, max_bytes: int) -> Command | Refused:
+    """What ``decode`` makes of a record with this value, when nothing is wrong with its headers."""
+    right = right_body(value, max_bytes)
+    if right is not None:
+        return right[0]
+    body = parse(value, max_bytes)
+    return body if isinstance(body, Refused) else judge(body)

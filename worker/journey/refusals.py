@@ -1,0 +1,62 @@
+"""Refusals in words: what is wrong with a command, where, and as little of it as that takes."""
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from schemas.codes import StatusCode
+from worker.journey.model import Refused
+
+LONGEST_QUOTE: Final = 64
+"""Characters of a sender's text that a message may repeat (CONTRACT 3)."""
+
+_QUOTED: Final = re.compile(r'"[^"]*"')
+_KINDS: Final[Mapping[type, str]] = {
+    str: "a string",
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
+    list: "an array",
+    dict: "an object",
+}
+
+
+def kind_of(value: object) -> str:
+    """Name the JSON type of a value, with its article."""
+    return _KINDS.get(type(value), "null")
+
+
+def malformed(message: str) -> Refused:
+    """Refuse a command that cannot be read."""
+    return Refused(StatusCode.MALFORMED_REQUEST, message)
+
+
+def missing(member: str, hint: str = "") -> Refused:
+    """Refuse a command without ``member``. ``hint`` is appended to the message."""
+    return Refused(StatusCode.MISSING_PARAMETER, f"{member} is not given{hint}")
+
+
+def invalid(message: str) -> Refused:
+    """Refuse a command for a value that it has."""
+    return Refused(StatusCode.INVALID_PARAMETER, message)
+
+
+def text_fault(text: str, longest: int) -> str | None:
+    """Say what is wrong with a text, None if nothing is. Postgres stores no U+0000."""
+    if len(text) > longest:
+        return f"is longer than {longest} characters"
+    if "\0" in text:
+        return "holds the character U+0000"
+    return None
+
+
+def quoted(text: str) -> str:
+    """At most 64 printable characters of what a sender wrote, for a message that puts them in double quotes."""
+    shown = text if len(text) <= LONGEST_QUOTE else text[: LONGEST_QUOTE - 1] + "…"
+    shown = shown.replace('"', "'")
+    return shown if shown.isprintable() else "".join(c if c.isprintable() else "?" for c in shown)
+
+
+def unquoted(message: str) -> str:
+    """The message without what stands in quotes in it: what a sender wrote is told, and not kept."""
+    return _QUOTED.sub('"…"', message) if '"' in message else message
