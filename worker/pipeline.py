@@ -39,7 +39,6 @@ from worker.journey.model import (
     Answer,
     Answered,
     Applied,
-    Caller,
     Claims,
     Command,
     Decision,
@@ -94,46 +93,48 @@ class Hold(Value, frozen=True):
     """The place of its last version (its ``ctid``), as far as is known."""
 
 
+class _Verified(Value, frozen=True):
+    """One command after all that is slow and needs no lock."""
+
+    item: Decoded
+    login: Claims | Refused
+    check: PassCodeCheck | None
+
+
+class _Ready(Value, frozen=True):
+    """One command that may be decided upon: its id, its caller, and the access token that it names."""
+
+    item: Decoded
+    standing: Standing
+    command_id: str
+    asked: Presented | Refused
+    attempt: Attempt | None
+    """What its credentials are counted as."""
+
+
 @dataclass(frozen=True, slots=True)
-class _Verified:
-    """Commands after all that is slow and needs no lock. ``now`` is the moment at which they are decided."""
+class _Batch:
+    """Commands that are decided together, with all that they are decided upon, locked."""
 
-    items: Sequence[Decoded]
-    logins: Sequence[Claims | Refused]
-    checks: Sequence[PassCodeCheck | None]
-    now: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class _Ready:
-    """Commands that may be decided upon, with their ids and who asks, and the access tokens that they name, locked."""
-
-    items: Sequence[Decoded]
-    ids: Sequence[str]
-    standings: Sequence[Standing]
-    asked: Sequence[Presented | Refused]
-    tried: Sequence[Attempt | None]
-    """What their credentials are counted as."""
+    commands: Sequence[_Ready]
     tokens: Mapping[TokenKey, LockedToken]
     series: Mapping[Subject, Series]
     now: datetime
+    """By the worker's clock: logins are judged by it."""
     moment: datetime
-    """That of their facts, by Postgres's clock; ``now`` is the worker's, by which logins are judged."""
+    """By Postgres's clock: the batch's facts are of this moment."""
 
-    def only(self, positions: Sequence[int]) -> "_Ready":
+    @property
+    def asked(self) -> list[Presented | Refused]:
+        return [command.asked for command in self.commands]
+
+    @property
+    def attempts(self) -> list[Attempt | None]:
+        return [command.attempt for command in self.commands]
+
+    def only(self, positions: Sequence[int]) -> "_Batch":
         """Some of the commands."""
-
-        def of(part: Sequence[T]) -> list[T]:
-            return [part[position] for position in positions]
-
-        return replace_parts(
-            self,
-            items=of(self.items),
-            ids=of(self.ids),
-            standings=of(self.standings),
-            asked=of(self.asked),
-            tried=of(self.tried),
-        )
+        return replace_parts(self, commands=[self.commands[position] for position in positions])
 
 
 class Pipeline:
@@ -244,20 +245,21 @@ class Pipeline:
         """
         recalled = await self._recall(hold, batch)
         fresh = [item for item in batch if _where(item) not in recalled] if recalled else batch
-        verified = await self._verify(hold.lane, fresh)
+        verified, now = await self._verify(hold.lane, fresh)
         async with self._transaction() as transaction:
             hold, chain, moment = await _hold(transaction, hold)
-            ready = await self._make_ready(transaction, verified, moment)
-            bound = await recall_by_id(transaction, doubtful(ready.asked, ready.tokens) if trusting else ready.asked)
+            ready = await self._make_ready(transaction, verified, now, moment)
+            asked, attempts = ready.asked, ready.attempts
+            bound = await recall_by_id(transaction, doubtful(asked, ready.tokens) if trusting else asked)
             state = State(ready.tokens, bound, ready.series)
-            decisions, after = decide(ready.asked, state, tried=ready.tried, limits=self._attempts.limits)
+            decisions, after = decide(asked, state, tried=attempts, limits=self._attempts.limits)
             answers, facts = await self._carry_out(transaction, hold, chain, ready, decisions)
             moved = await _move(transaction, hold, first, _following(batch), head(chain, facts))
             outcomes = _in_order(batch, recalled, answers, facts)
             shown = await self._show(transaction, outcomes)
             counted = await self._attempts.count(transaction, after.series)
         self._fuse.passed(len(fresh))
-        self._tell(counted, ready, decisions)
+        self._tell(counted, attempts, decisions)
         return [_answered(item, outcome, shown) for item, outcome in zip(batch, outcomes, strict=True)], moved
 
     async def _rehearse(self, hold: Hold, batch: Sequence[Decoded], first: int) -> tuple[list[Answered], Hold]:
@@ -266,14 +268,15 @@ class Pipeline:
         One that is read again is judged again: nothing was recorded, and its first answer was never visible. The fuse
         does not count them: they burn nothing, and are there to find such trouble.
         """
-        verified = await self._verify(hold.lane, batch)
+        verified, now = await self._verify(hold.lane, batch)
         following = _following(batch)
         answered: dict[int, Answered] = {}
         async with self._transaction() as transaction:
             hold, chain, moment = await _hold(transaction, hold)
-            ready = await self._make_ready(transaction, verified, moment)
-            state = State(ready.tokens, await recall_by_id(transaction, ready.asked), ready.series)
-            decisions, after = rehearse(ready.asked, state, tried=ready.tried, limits=self._attempts.limits)
+            ready = await self._make_ready(transaction, verified, now, moment)
+            asked, attempts = ready.asked, ready.attempts
+            state = State(ready.tokens, await recall_by_id(transaction, asked), ready.series)
+            decisions, after = rehearse(asked, state, tried=attempts, limits=self._attempts.limits)
             for positions in rounds(decisions):
                 part, decided = ready.only(positions), [decisions[position] for position in positions]
                 async with rolled_back(transaction):
@@ -281,36 +284,43 @@ class Pipeline:
                     await _move(transaction, hold, first, following, head(chain, facts))
                     outcomes = [Outcome(answer, None) for answer in answers]
                     shown = await self._show(transaction, outcomes)
-                for position, item, outcome in zip(positions, part.items, outcomes, strict=True):
-                    answered[position] = _answered(item, outcome, shown)
+                for position, command, outcome in zip(positions, part.commands, outcomes, strict=True):
+                    answered[position] = _answered(command.item, outcome, shown)
             hold = await _move(transaction, hold, first, following, chain)
             counted = await self._attempts.count(transaction, after.series)
-        self._tell(counted, ready, decisions)
+        self._tell(counted, attempts, decisions)
         return [answered[position] for position in range(len(batch))], hold
 
-    async def _verify(self, lane: int, items: Sequence[Decoded]) -> _Verified:
-        requests = [item.request for item in items]
+    async def _verify(self, lane: int, items: Sequence[Decoded]) -> tuple[list[_Verified], datetime]:
+        """Verify logins and compare pass codes; return with them the moment at which the commands are decided."""
         verify = cache(self._logins.verify)  # most senders of a batch send many of its commands
-        logins = each_unrefused(requests, lambda command: verify(command.login_token))
+        logins = each_unrefused([item.request for item in items], lambda command: verify(command.login_token))
         checks = await self._compare_pass_codes(lane, items, logins)
-        return _Verified(items, logins, checks, datetime.fromtimestamp(self._clock(), UTC))
+        verified = [_Verified(*each) for each in zip(items, logins, checks, strict=True)]
+        return verified, datetime.fromtimestamp(self._clock(), UTC)
 
-    async def _make_ready(self, transaction: Connection, verified: _Verified, moment: datetime) -> _Ready:
-        items, now = verified.items, verified.now
+    async def _make_ready(
+        self, transaction: Connection, verified: Sequence[_Verified], now: datetime, moment: datetime
+    ) -> _Batch:
+        """Authorise the callers, lock the access tokens, and read the failures that are counted against either."""
         at = now.timestamp()
-        standings = await authorise(transaction, verified.logins, [self._judged_at(item, at) for item in items])
-        ids = [_command_id(item, standing) for item, standing in zip(items, standings, strict=True)]
-        requests = [item.request for item in items]
+        standings = await authorise(
+            transaction, [each.login for each in verified], [self._judged_at(each.item, at) for each in verified]
+        )
+        requests = [each.item.request for each in verified]
         callers = [standing.caller for standing in standings]
-        locked = await load(transaction, requests, callers, verified.checks)
-        asked = [_present(*each, locked=locked) for each in zip(requests, callers, ids, verified.checks, strict=True)]
-        # Only after the access tokens are locked is it known what other lanes have counted of their identifiers.
-        tried = self._attempts.tried(requests, callers)
-        series = await self._attempts.known(transaction, tried, standings)
-        return _Ready(items, ids, standings, asked, tried, locked.by_key, series, now, moment)
+        locked = await load(transaction, requests, callers, [each.check for each in verified])
+        # Presented before the attempts are read: only under the lock is it known what other lanes have counted.
+        attempts = self._attempts.tried(requests, callers)
+        commands = [
+            _ready(each, standing, attempt, locked)
+            for each, standing, attempt in zip(verified, standings, attempts, strict=True)
+        ]
+        series = await self._attempts.known(transaction, attempts, standings)
+        return _Batch(commands, locked.by_key, series, now, moment)
 
     async def _carry_out(
-        self, transaction: Connection, hold: Hold, chain: Chain, ready: _Ready, decisions: Sequence[Decision]
+        self, transaction: Connection, hold: Hold, chain: Chain, batch: _Batch, decisions: Sequence[Decision]
     ) -> tuple[list[Answer], list[Fact]]:
         """Write what was decided: the transitions, and the records of all commands.
 
@@ -318,32 +328,36 @@ class Pipeline:
         """
         if any(decision is UNCHECKED for decision in decisions):
             raise BatchOvertaken
+        places = [_coordinates(command.item) for command in batch.commands]
         facts = chained(
             decisions,
-            [_coordinates(item).offset for item in ready.items],
+            [place.offset for place in places],
             chain,
             lane_name=hold.name,
-            moment=ready.moment,
+            moment=batch.moment,
             names=self._names,
         )
         await apply(transaction, facts, hold.lane)
-        answers = [_answer(*each, now=ready.now) for each in zip(decisions, ready.ids, ready.standings, strict=True)]
-        for place, decision in enumerate(decisions):
-            if isinstance(decision, Refused):
-                answers[place] = self._signed(answers[place], decision, ready.items[place], ready.tried[place])
-        await record(transaction, hold.lane, list(zip(map(_coordinates, ready.items), answers, strict=True)))
+        answers = [
+            self._signed(_answer(command, decision, now=batch.now), decision, command)
+            for command, decision in zip(batch.commands, decisions, strict=True)
+        ]
+        await record(transaction, hold.lane, list(zip(places, answers, strict=True)))
         return answers, facts
 
-    def _signed(self, answer: Answer, decision: Refused, item: Decoded, attempt: Attempt | None) -> Answer:
+    def _signed(self, answer: Answer, decision: Decision, command: _Ready) -> Answer:
         """The answer to an attempt that was refused, with who made it and on what."""
+        attempt, request = command.attempt, command.item.request
         if attempt is None or not (is_failure(decision) or must_wait(decision)):
             return answer
-        assert isinstance(item.request, Command), "only a command makes an attempt"
-        digest = self._attempts.digest(attempt.own.organisation, item.request)
+        assert isinstance(request, Command), "only a command makes an attempt"
+        digest = self._attempts.digest(attempt.own.organisation, request)
         return replace(answer, digest=digest, user=attempt.own.user)
 
-    def _tell(self, counted: Sequence[Counted], ready: _Ready, decisions: Sequence[Decision]) -> None:
-        waiting = [attempt for attempt, decision in zip(ready.tried, decisions, strict=True) if must_wait(decision)]
+    def _tell(
+        self, counted: Sequence[Counted], attempts: Sequence[Attempt | None], decisions: Sequence[Decision]
+    ) -> None:
+        waiting = [attempt for attempt, decision in zip(attempts, decisions, strict=True) if must_wait(decision)]
         self._attempts.tell(counted, len(waiting) - waiting.count(None))
 
     async def _show(self, transaction: Connection, outcomes: Sequence[Outcome]) -> Mapping[tuple[TokenKey, int], bytes]:
@@ -503,24 +517,24 @@ def _command_id(item: Decoded, standing: Standing) -> str:
     return own or item.delivery.coordinates.command_id
 
 
-def _present(
-    request: Command | Refused,
-    caller: Caller | Refused,
-    command_id: str,
-    check: PassCodeCheck | None,
-    *,
-    locked: Locked,
-) -> Presented | Refused:
+def _ready(verified: _Verified, standing: Standing, attempt: Attempt | None, locked: Locked) -> _Ready:
+    """Present to a command the access token that it may decide upon."""
+    request, caller = verified.item.request, standing.caller
+    command_id = _command_id(verified.item, standing)
+    asked: Presented | Refused
     if isinstance(request, Refused):
-        return request
-    if isinstance(caller, Refused):
-        return caller
-    return present(request, caller, command_id, locked, check)
+        asked = request
+    elif isinstance(caller, Refused):
+        asked = caller
+    else:
+        asked = present(request, caller, command_id, locked, verified.check)
+    return _Ready(verified.item, standing, command_id, asked, attempt)
 
 
-def _answer(decision: Decision, command_id: str, standing: Standing, *, now: datetime) -> Answer:
+def _answer(command: _Ready, decision: Decision, *, now: datetime) -> Answer:
+    command_id = command.command_id
     if isinstance(decision, Refused):
-        return Answer(command_id, decision.code, decision.message, now, organisation=standing.organisation)
+        return Answer(command_id, decision.code, decision.message, now, organisation=command.standing.organisation)
     asked = decision.presented
     applied = isinstance(decision, Applied)
     token = asked.token if isinstance(decision, Applied) else decision.token
