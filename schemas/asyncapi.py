@@ -124,14 +124,16 @@ def _channels(deployment: Deployment) -> Document:
             deployment.commands,
             "Commands. The sender chooses the key: an opaque, stable id of the access token, never a code or an "
             "identifier, because keys are copied on.",
-            *(taken, kept),
+            taken,
+            kept,
         )
     }
     if deployment.bulk_commands is not None:
         commands["bulkCommands"] = _channel(
             deployment.bulk_commands,
             "The same commands, many of them and none in a hurry: they give way to those of the other topic.",
-            *(taken, kept),
+            taken,
+            kept,
         )
     return {
         **commands,

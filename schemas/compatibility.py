@@ -25,14 +25,34 @@ _UPPER: Final = ("maxLength", "maximum", "exclusiveMaximum", "maxItems", "maxPro
 _LOWER: Final = {"minLength": 0, "minItems": 0, "minProperties": 0, "minimum": -inf, "exclusiveMinimum": -inf}
 """With what holds where they are not set."""
 _FOLLOWED: Final = {
-    *("$ref", "type", "enum", "const", "anyOf", "oneOf", "required", "properties", "additionalProperties", "items"),
-    *("dependentRequired", "dependencies", "x-comma-separated"),
+    "$ref",
+    "type",
+    "enum",
+    "const",
+    "anyOf",
+    "oneOf",
+    "required",
+    "properties",
+    "additionalProperties",
+    "items",
+    "dependentRequired",
+    "dependencies",
+    "x-comma-separated",
     *_UPPER,
     *_LOWER,
 }
 _SAYS_NOTHING: Final = {
-    *("$schema", "$id", "$defs", "$comment", "title", "description", "default", "examples", "deprecated"),
-    *("readOnly", "writeOnly"),
+    "$schema",
+    "$id",
+    "$defs",
+    "$comment",
+    "title",
+    "description",
+    "default",
+    "examples",
+    "deprecated",
+    "readOnly",
+    "writeOnly",
 }
 _TYPES: Final[Mapping[str, type | tuple[type, ...]]] = {
     "string": str,

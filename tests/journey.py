@@ -239,7 +239,10 @@ async def journey(
         yield Journey(
             database,
             Pipeline(
-                *(database, logins, compared, guarding),
+                database,
+                logins,
+                compared,
+                guarding,
                 names=NAMES,
                 clock=clock,
                 policy=policy,

@@ -29,9 +29,26 @@ _SSL_MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "veri
 # What the client reads by itself.
 _READ: Final = frozenset(
     (
-        *("service", "host", "port", "dbname", "database", "user", "password", "passfile", "target_session_attrs"),
-        *("sslmode", "sslcert", "sslkey", "sslrootcert", "sslcrl", "sslpassword", "sslnegotiation"),
-        *("ssl_min_protocol_version", "ssl_max_protocol_version", "krbsrvname", "gsslib"),
+        "service",
+        "host",
+        "port",
+        "dbname",
+        "database",
+        "user",
+        "password",
+        "passfile",
+        "target_session_attrs",
+        "sslmode",
+        "sslcert",
+        "sslkey",
+        "sslrootcert",
+        "sslcrl",
+        "sslpassword",
+        "sslnegotiation",
+        "ssl_min_protocol_version",
+        "ssl_max_protocol_version",
+        "krbsrvname",
+        "gsslib",
     )
 )
 _SESSION: Final = frozenset({"application_name", "options"})
@@ -59,14 +76,29 @@ _SOCKET: Final[Mapping[str, tuple[int, int | None]]] = {
 # The rest of libpq's, of which some guard what would be open without them.
 _UNABLE: Final = frozenset(
     (
-        *("hostaddr", "require_auth", "requirepeer", "requiressl", "servicefile", "sslcrldir", "sslkeylogfile"),
-        *("oauth_client_id", "oauth_client_secret", "oauth_issuer", "oauth_scope"),
-        *("scram_client_key", "scram_server_key"),
+        "hostaddr",
+        "require_auth",
+        "requirepeer",
+        "requiressl",
+        "servicefile",
+        "sslcrldir",
+        "sslkeylogfile",
+        "oauth_client_id",
+        "oauth_client_secret",
+        "oauth_issuer",
+        "oauth_scope",
+        "scram_client_key",
+        "scram_server_key",
     )
 )
 _KNOWN: Final = (
-    *(*_READ, *_SESSION, *_AS_IT_IS, *_SOCKET, *_UNABLE),
-    *("connect_timeout", "fallback_application_name"),
+    *_READ,
+    *_SESSION,
+    *_AS_IT_IS,
+    *_SOCKET,
+    *_UNABLE,
+    "connect_timeout",
+    "fallback_application_name",
 )
 
 

@@ -7,11 +7,12 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import structlog
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 
@@ -98,143 +99,142 @@ async def serve(settings: Settings, *, stop: asyncio.Event, on_ready: Callable[[
     require_enough(limit, connections=settings.postgres.connections)
     for variable, what in settings.exposed.items():
         log.warning("unprotected", variable=variable, what=what)
-    courtesy = Courtesy(settings.max_batch)
-    health = Health(bulk_topic=settings.topics.bulk_commands, giving_way=lambda: courtesy.giving_way)
-    metrics = Metrics(health)
     async with AsyncExitStack() as opened:
-        contract = Contract(deployment(settings))
-        at = settings.admin
-        admin = serve_admin(at.host, at.port, metrics, health, contract, names=at.names)
-        port = await opened.enter_async_context(admin)
-        log.info("admin_listening", host=settings.admin.host, port=port)
+        process = _Process(settings, stop, opened)
+        port = await process.listen()
         if on_ready is not None:
             on_ready(port)
-        postgres = settings.postgres
-        database = await Database.open(postgres.dsn.get_secret_value(), connections=postgres.connections)
-        opened.push_async_callback(database.close)
-        pass_codes = PassCodes()
-        opened.callback(pass_codes.close)
-        pulse = Pulse(health, settings.kafka.session_timeout_ms / 1000)
-        await opened.enter_async_context(beside("pulse", pulse.run(stop), stop))
-        start = _Start(settings, health, stop)
+        database = await process.open_database()
+        await process.begin("pulse", Pulse(process.health, settings.kafka.session_timeout_ms / 1000).run)
+        start = _Start(settings, process.health, stop)
         await start.schema(database)
         cluster = await start.topics()
         consumer = await start.consumer()
         if cluster is None or consumer is None:  # told to stop before everything was there
             return 0
-        days = settings.record_retention_days
-        retention = Retention(database, days=days, clock=time.time, metrics=metrics, health=health)
-        await opened.enter_async_context(beside("retention", retention.run(stop), stop))
+        await process.begin("retention", process.retention(database).run)
         membership = Membership(consumer, settings.kafka.session_timeout_ms / 1000)
-        look = TopicLook(client_options(settings.kafka))
-        opened.push_async_callback(look.close)
-        # A look of its own: that of the replies may wait for a sender's topics.
-        ids = TopicLook(client_options(settings.kafka))
-        opened.push_async_callback(ids.close)
-        topics = TopicWatch(ids.ids, settings.topics.read, health)
-        await opened.enter_async_context(beside("topic watch", topics.run(stop), stop))
-        replies = _replies(settings, look)
-        context = _context(
-            *(settings, consumer, database, membership, replies),
-            topics=topics,
-            courtesy=courtesy,
-            pass_codes=pass_codes,
-            health=health,
-            metrics=metrics,
-        )
+        context = await process.context(database, consumer, membership)
         return await _work(settings, stop, cluster, context, membership)
 
 
-def _context(
-    settings: Settings,
-    consumer: AIOKafkaConsumer,
-    database: Database,
-    membership: Membership,
-    replies: Replies,
-    *,
-    topics: TopicWatch,
-    courtesy: Courtesy,
-    pass_codes: PassCodes,
-    health: Health,
-    metrics: Metrics,
-) -> LaneContext:
-    logins = Logins(
-        [secret.get_secret_value() for secret in settings.login.secrets],
-        time.time,
-        longest_seconds=settings.login.longest_seconds,
-        audience=settings.login.audience,
-    )
-    policy = Policy(
-        max_command_bytes=settings.max_command_bytes,
-        expiry_at_append=settings.login.expiry_clock == "append",
-        reveal_verification_code=settings.reveal_verification_code,
-    )
-    fuse = Fuse(time.monotonic)
-    own = settings.topics
-    writer = f"{socket.gethostname()}:{os.getpid()}"
-    backlog = Backlog(consumer, time.time)
-    metrics.show(backlog)
-    return LaneContext(
-        database=database,
-        consumer=consumer,
-        pipeline=Pipeline(
-            *(database, logins, pass_codes, Attempts(attempt_keys(settings)[0], limits_of(settings), metrics)),
+class _Process:
+    """The parts of one process: made of its settings, opened in order, and closed in reverse by ``opened``."""
+
+    def __init__(self, settings: Settings, stop: asyncio.Event, opened: AsyncExitStack) -> None:
+        self._settings = settings
+        self._stop = stop
+        self._opened = opened
+        self._courtesy = courtesy = Courtesy(settings.max_batch)
+        self.health = Health(bulk_topic=settings.topics.bulk_commands, giving_way=lambda: courtesy.giving_way)
+        self.metrics = Metrics(self.health)
+
+    async def begin(self, name: str, work: Callable[[asyncio.Event], Awaitable[None]]) -> None:
+        """Do ``work`` in the background until the process ends."""
+        await self._opened.enter_async_context(beside(name, work(self._stop), self._stop))
+
+    async def listen(self) -> int:
+        """Open the admin port, and return its number."""
+        at = self._settings.admin
+        contract = Contract(deployment(self._settings))
+        admin = serve_admin(at.host, at.port, self.metrics, self.health, contract, names=at.names)
+        port = await self._opened.enter_async_context(admin)
+        log.info("admin_listening", host=at.host, port=port)
+        return port
+
+    async def open_database(self) -> Database:
+        postgres = self._settings.postgres
+        database = await Database.open(postgres.dsn.get_secret_value(), connections=postgres.connections)
+        self._opened.push_async_callback(database.close)
+        return database
+
+    def retention(self, database: Database) -> Retention:
+        days = self._settings.record_retention_days
+        return Retention(database, days=days, clock=time.time, metrics=self.metrics, health=self.health)
+
+    async def context(self, database: Database, consumer: AIOKafkaConsumer, membership: Membership) -> LaneContext:
+        """Make everything that all lanes share."""
+        settings, own = self._settings, self._settings.topics
+        topics = TopicWatch(self._look().ids, own.read, self.health)
+        await self.begin("topic watch", topics.run)
+        # A connection of its own: a look for a sender's topics may have to wait.
+        replies = Replies(own.reply_to_allowed, own=own.own, look=self._look().partitions)
+        backlog = Backlog(consumer, time.time)
+        self.metrics.show(backlog)
+        fuse = Fuse(time.monotonic)
+        writer = f"{socket.gethostname()}:{os.getpid()}"
+        return LaneContext(
+            database=database,
+            consumer=consumer,
+            pipeline=self._pipeline(database, fuse, replies),
+            fuse=fuse,
+            post=Post(own.results, own.transitions, own.dead_letters, settings.kafka.group_id, writer),
+            metrics=self.metrics,
+            health=self.health,
+            clock=time.time,
+            max_batch=settings.max_batch,
+            courtesy=self._courtesy,
+            topics=topics,
+            backlog=backlog,
+            stamps=Stamps(time.time, time.monotonic),
+            confirmed=membership.confirmed,
+            replies=replies,
+        )
+
+    def _look(self) -> TopicLook:
+        look = TopicLook(client_options(self._settings.kafka))
+        self._opened.push_async_callback(look.close)
+        return look
+
+    def _pipeline(self, database: Database, fuse: Fuse, replies: Replies) -> Pipeline:
+        settings = self._settings
+        pass_codes = PassCodes()
+        self._opened.callback(pass_codes.close)
+        logins = Logins(
+            [secret.get_secret_value() for secret in settings.login.secrets],
+            time.time,
+            longest_seconds=settings.login.longest_seconds,
+            audience=settings.login.audience,
+        )
+        policy = Policy(
+            max_command_bytes=settings.max_command_bytes,
+            expiry_at_append=settings.login.expiry_clock == "append",
+            reveal_verification_code=settings.reveal_verification_code,
+        )
+        return Pipeline(
+            database,
+            logins,
+            pass_codes,
+            Attempts(attempt_keys(settings)[0], limits_of(settings), self.metrics),
             names=command_names(settings),
             clock=time.time,
             policy=policy,
             fuse=fuse,
-            beat=health.progress,
+            beat=self.health.progress,
             replies=replies,
-        ),
-        fuse=fuse,
-        post=Post(own.results, own.transitions, own.dead_letters, settings.kafka.group_id, writer),
-        metrics=metrics,
-        health=health,
-        clock=time.time,
-        max_batch=settings.max_batch,
-        courtesy=courtesy,
-        topics=topics,
-        backlog=backlog,
-        stamps=Stamps(time.time, time.monotonic),
-        confirmed=membership.confirmed,
-        replies=replies,
-    )
-
-
-def _replies(settings: Settings, look: TopicLook) -> Replies:
-    return Replies(settings.topics.reply_to_allowed, own=settings.topics.own, look=look.partitions)
+        )
 
 
 async def _work(
     settings: Settings, stop: asyncio.Event, cluster: str, context: LaneContext, membership: Membership
 ) -> int:
-    consumer, group = context.consumer, settings.kafka.group_id
-    session_seconds = settings.kafka.session_timeout_ms / 1000
-    watchdog = Watchdog(consumer, context.reads, context.health, context.backlog)
+    """Take part in the group until ``stop`` is set, and drain."""
+    consumer, health = context.consumer, context.health
+    watchdog = Watchdog(consumer, context.reads, health, context.backlog)
     seat = Seat(consumer)
-    commits = Commits(consumer)
     looks = {"postgres": context.database.look, "kafka": membership.look, "clock": context.stamps.look}
-    probe = Probe(looks, context.health, decisive={"clock"})
-
-    def unfit() -> str:
-        silent, refused = probe.silent("postgres"), probe.silent("clock")
-        if silent > WITHOUT_POSTGRES_SECONDS:
-            return f"postgres has not answered for {silent:.0f} s"
-        if refused > CLOCK_REFUSED_SECONDS:
-            return f"what the clock of this machine stamps has been refused for {refused:.0f} s"
-        return ""
-
+    probe = Probe(looks, health, decisive={"clock"})
     supervisor = Supervisor(
         consumer,
-        lambda source, drain: _lane(settings, LaneId(cluster, group, source), context, commits, drain),
+        _lanes(settings, cluster, context, Commits(consumer)),
         membership,
         settings.topics.read,
-        health=context.health,
+        health=health,
         metrics=context.metrics,
         # The broker waits a session's time for all members to come back; some of it is needed for coming back.
-        revoke_seconds=session_seconds / 2,
+        revoke_seconds=settings.kafka.session_timeout_ms / 1000 / 2,
         checks=(seat.check, watchdog.check),
-        unfit=unfit,
+        unfit=partial(_unfit, probe),
     )
     try:
         async with beside("probe", probe.run(stop), stop), beside("watchdog", watchdog.run(stop), stop):
@@ -251,24 +251,40 @@ async def _work(
         log.info("stopped")
 
 
-def _lane(settings: Settings, lane: LaneId, context: LaneContext, commits: Commits, drain: asyncio.Event) -> Lane:
-    source = lane.source
+def _unfit(probe: Probe) -> str:
+    """Say why this worker can do nothing with partitions; nothing if it can."""
+    silent, refused = probe.silent("postgres"), probe.silent("clock")
+    if silent > WITHOUT_POSTGRES_SECONDS:
+        return f"postgres has not answered for {silent:.0f} s"
+    if refused > CLOCK_REFUSED_SECONDS:
+        return f"what the clock of this machine stamps has been refused for {refused:.0f} s"
+    return ""
+
+
+def _lanes(
+    settings: Settings, cluster: str, context: LaneContext, commits: Commits
+) -> Callable[[TopicPartition, asyncio.Event], Lane]:
+    """Return the function that makes a lane of a partition, and of the event that will drain it."""
     options = client_options(settings.kafka)
-    consumer = context.consumer
-    transaction_timeout_ms = settings.kafka.transaction_timeout_ms
+    timeout_ms = settings.kafka.transaction_timeout_ms
 
-    def partitions() -> int:
-        return len(consumer.partitions_for_topic(source.topic) or ())
+    def make(source: TopicPartition, drain: asyncio.Event) -> Lane:
+        lane = LaneId(cluster, settings.kafka.group_id, source)
 
-    publisher: Publisher
-    if settings.delivery == "exactly_once":
-        publisher = Exactly(lane, options, transaction_timeout_ms=transaction_timeout_ms, partitions=partitions)
-    else:
-        publisher = AtLeast(
-            lane, options, transaction_timeout_ms=transaction_timeout_ms, partitions=partitions, commits=commits
-        )
-    turn = context.courtesy.behind if source.topic == settings.topics.bulk_commands else context.courtesy.first
-    return Lane(LaneRun(lane, context, drain), publisher, uuid.uuid4(), turn)
+        def partitions() -> int:
+            return len(context.consumer.partitions_for_topic(source.topic) or ())
+
+        publisher: Publisher
+        if settings.delivery == "exactly_once":
+            publisher = Exactly(lane, options, transaction_timeout_ms=timeout_ms, partitions=partitions)
+        else:
+            publisher = AtLeast(
+                lane, options, transaction_timeout_ms=timeout_ms, partitions=partitions, commits=commits
+            )
+        turn = context.courtesy.behind if source.topic == settings.topics.bulk_commands else context.courtesy.first
+        return Lane(LaneRun(lane, context, drain), publisher, uuid.uuid4(), turn)
+
+    return make
 
 
 class _Start:

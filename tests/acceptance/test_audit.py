@@ -80,7 +80,10 @@ def test_events_that_nobody_decided_are_named(scene: Scene) -> None:
     beyond = event | {"sequence": 2**63}
     published(
         scene,
-        *(event | {"user_id": "somebody else"}, event | {"sequence": 99}, {"no": "event"}, event),
+        event | {"user_id": "somebody else"},
+        event | {"sequence": 99},
+        {"no": "event"},
+        event,
         beyond | {"hash": event_hash(beyond)},
     )
 

@@ -178,12 +178,22 @@ def test_a_forbidden_topic_stops_nobody_and_a_missing_one_is_not_made_by_asking_
     create_topics(guarded.kafka.bootstrap, forbidden, partitions=1)
     admin = guarded.admin()
     denied = AclBinding(
-        *(ResourceType.TOPIC, forbidden, ResourcePatternType.LITERAL, "User:ANONYMOUS", "*"),
-        *(AclOperation.WRITE, AclPermissionType.DENY),
+        ResourceType.TOPIC,
+        forbidden,
+        ResourcePatternType.LITERAL,
+        "User:ANONYMOUS",
+        "*",
+        AclOperation.WRITE,
+        AclPermissionType.DENY,
     )
     allowed = AclBinding(
-        *(ResourceType.TOPIC, forbidden, ResourcePatternType.LITERAL, "User:ANONYMOUS", "*"),
-        *(AclOperation.DESCRIBE, AclPermissionType.ALLOW),
+        ResourceType.TOPIC,
+        forbidden,
+        ResourcePatternType.LITERAL,
+        "User:ANONYMOUS",
+        "*",
+        AclOperation.DESCRIBE,
+        AclPermissionType.ALLOW,
     )
     for made in admin.create_acls([denied, allowed]).values():
         made.result(timeout=patience(60))
@@ -226,8 +236,15 @@ def test_springs_replying_template_gets_every_reply(scene: Scene, replies: str, 
     with allowing(scene, "replies-*"):
         done = run_to_end(
             [
-                *(program.java, "-XX:TieredStopAtLevel=1", "-cp", f"{program.jars}/*", str(CLIENTS / "Replying.java")),
-                *(scene.kafka.bootstrap, scene.topics.commands, replies, place),
+                program.java,
+                "-XX:TieredStopAtLevel=1",
+                "-cp",
+                f"{program.jars}/*",
+                str(CLIENTS / "Replying.java"),
+                scene.kafka.bootstrap,
+                scene.topics.commands,
+                replies,
+                place,
             ],
             given=b"\n".join(commands).decode(),
             seconds=300,

@@ -55,7 +55,10 @@ async def auditing(stage: Stage, report: Report, quick: bool) -> None:
         await connection.execute(
             "UPDATE access_token SET life_cycle_state = 'EFFECTIVE', version = 1, updated_by_user = $2,"
             " updated_by_unit = $3, updated_date = $4 WHERE starts_with(id, $1 || '-')",
-            *(run, _USER, _UNIT, _NOW.replace(tzinfo=None, microsecond=0)),
+            run,
+            _USER,
+            _UNIT,
+            _NOW.replace(tzinfo=None, microsecond=0),
         )
         for partition in range(PARTITIONS):
             names = [f"{run}-{number}" for number in range(1 + partition, count + 1, PARTITIONS)]

@@ -210,8 +210,13 @@ async def importing(stage: Stage, report: Report, quick: bool) -> None:
 def _row(label: str, run: Imported, count: int) -> tuple[str, int, float, float, float, float, float]:
     each = 1e6 / count
     return (
-        *(label, count, run.seconds / 60, count / run.seconds),
-        *(run.cpu * each, run.postgres * each, run.memory / 2**20),
+        label,
+        count,
+        run.seconds / 60,
+        count / run.seconds,
+        run.cpu * each,
+        run.postgres * each,
+        run.memory / 2**20,
     )
 
 

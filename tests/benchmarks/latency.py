@@ -200,7 +200,9 @@ async def _pass(stage: Stage, target: Target, warm_up: Phase, phase: Phase) -> T
 async def carried_out(plan: Plan) -> Timed:
     """Let the open loop carry out the plan. Raises ``RuntimeError`` with what it said if it cannot."""
     loop = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.benchmarks.openloop"),
+        sys.executable,
+        "-m",
+        "tests.benchmarks.openloop",
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdin=asyncio.subprocess.PIPE,

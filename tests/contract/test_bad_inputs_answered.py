@@ -64,7 +64,10 @@ async def pipeline(database: DatabaseUnderTest) -> AsyncIterator[tuple[Pipeline,
     logins = Logins([SECRET], time.time)
     yield (
         Pipeline(
-            *(pool, logins, pass_codes, Attempts(b"key", Limits(), Metrics())),
+            pool,
+            logins,
+            pass_codes,
+            Attempts(b"key", Limits(), Metrics()),
             names=CommandNames((b"key",)),
             clock=time.time,
             policy=policy,

@@ -154,7 +154,7 @@ def _prepared(stage: Stage, options: argparse.Namespace) -> tuple[Ledger, Load]:
     doubled_every = DOUBLED_EVERY if options.plant == DOUBLED else 0
     bootstrap = stage.scene.kafka.bootstrap
     codec = CODECS[options.seed % len(CODECS)]
-    load = Load(*(bootstrap, stage.source, mix, ledger), rate=options.rate, codec=codec, doubled_every=doubled_every)
+    load = Load(bootstrap, stage.source, mix, ledger, rate=options.rate, codec=codec, doubled_every=doubled_every)
     return ledger, load
 
 

@@ -304,8 +304,13 @@ async def _carried_out(stage: Stage, *arguments: str) -> bool:
 
 
 _HURT: Final = (
-    *(KafkaException, asyncpg.PostgresError, asyncpg.InterfaceError, OSError),
-    *(AssertionError, LookupError, ValueError),
+    KafkaException,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    OSError,
+    AssertionError,
+    LookupError,
+    ValueError,
 )
 """The errors of a look while another fault is at work."""
 

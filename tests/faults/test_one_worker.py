@@ -261,8 +261,12 @@ async def test_what_a_fault_saw_is_told_and_is_no_failure_of_the_harness() -> No
 def test_a_worker_is_told_what_is_not_as_usual() -> None:
     command = faulty("before_the_end:1:SIGKILL", mutant="dry_run_kept", days_ahead=31, without_postgres=5.0)
     assert command[2:] == (
-        *("--mutant", "dry_run_kept", "--point", "before_the_end:1:SIGKILL"),
-        *("--days-ahead=31", "--without-postgres=5"),
+        "--mutant",
+        "dry_run_kept",
+        "--point",
+        "before_the_end:1:SIGKILL",
+        "--days-ahead=31",
+        "--without-postgres=5",
     )
 
 

@@ -150,7 +150,8 @@ async def test_an_identifier_that_many_callers_guess_at_waits_for_all_of_them(w:
 
     told = [line for line in lines if line["event"] == "attempts_limited"]
     assert [(line["kind"], line["user_id"]) for line in told] == [
-        *(("identifier", "user 0"), ("identifier", "user 1")),
+        ("identifier", "user 0"),
+        ("identifier", "user 1"),
         ("all_callers", None),
     ]
     assert told[-1]["wait_seconds"] == LIMITS.longest_wait
@@ -192,7 +193,11 @@ async def test_dry_runs_count_as_guesses_and_end_no_series(w: Watched) -> None:
     lane = await w.j.lane()
 
     assert codes(await lane.run(dry_run(WRONG), dry_run(by_identifier()), dry_run(WRONG), dry_run(WRONG), WRONG)) == [
-        *(INVALID, "OK", INVALID, INVALID, DENIED)
+        INVALID,
+        "OK",
+        INVALID,
+        INVALID,
+        DENIED,
     ]
     assert await w.series() == {("identifier", ADMIN): (3, 3), ("pass_codes", ADMIN): (3, 3)}
     assert await w.j.count("command_record") == 1
@@ -261,8 +266,13 @@ async def test_the_record_keeps_who_was_refused_and_a_keyed_digest_of_what_for(w
         digest(KEY, what, "ORG1", name) for what, name in (("identifier", IDENTIFIER), ("code", "00000000000"))
     )
     assert [(row["status"], row["user_id"]) for row in rows] == [
-        *((INVALID, ADMIN), (NOT_FOUND, ADMIN), ("OK", None), ("INVALID_LIFE_CYCLE_STATE", None)),
-        *((INVALID, ADMIN), (INVALID, ADMIN), (DENIED, ADMIN)),
+        (INVALID, ADMIN),
+        (NOT_FOUND, ADMIN),
+        ("OK", None),
+        ("INVALID_LIFE_CYCLE_STATE", None),
+        (INVALID, ADMIN),
+        (INVALID, ADMIN),
+        (DENIED, ADMIN),
     ]
     assert [row["digest"] for row in rows if row["user_id"]] == [identifier, code, *[identifier] * 3]
     for row in [*rows, *await w.j.owner.fetch("SELECT * FROM attempt")]:

@@ -483,7 +483,11 @@ async def forge(j: Journey, sequence: int, change: Callable[[Fact], Fact], *, re
     await j.owner.execute(
         "UPDATE transition SET user_id = $2, previous_hash = $3, hash = $4, occurred_at = $5"
         " WHERE lane = 1 AND sequence = $1",
-        *(sequence, fact.user, fact.previous_hash, hashlib.sha256(fact.canonical()).digest(), fact.occurred_at),
+        sequence,
+        fact.user,
+        fact.previous_hash,
+        hashlib.sha256(fact.canonical()).digest(),
+        fact.occurred_at,
     )
 
 

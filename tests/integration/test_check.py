@@ -30,8 +30,18 @@ async def checked(settings: Settings) -> dict[str, Check]:
 async def test_a_worker_that_could_start_has_nothing_that_fails(settings: Settings) -> None:
     lines = await checked(settings)
     assert list(lines) == [
-        *("settings", "broker", "rights", "topics", "descriptors", "imports"),
-        *("database", "sessions", "schema", "grants", "login keys", "transit"),
+        "settings",
+        "broker",
+        "rights",
+        "topics",
+        "descriptors",
+        "imports",
+        "database",
+        "sessions",
+        "schema",
+        "grants",
+        "login keys",
+        "transit",
     ]
     assert {name for name, line in lines.items() if line.state == "failed"} - {"topics"} == set()
     assert lines["grants"].state == "ok"
@@ -132,7 +142,8 @@ async def test_where_verification_codes_are_revealed_and_may_not_be_read_the_gra
     line = (await checked(revealing))["grants"]
     grant = 'GRANT SELECT (verification_code) ON access_token TO "effective_worker";'
     assert (line.state, line.detail.endswith(f"WORKER_REVEAL_VERIFICATION_CODE=true as here; it says: {grant}")) == (
-        *("failed", True),
+        "failed",
+        True,
     )
 
     async with owner_connection(database.owner_dsn) as connection:
@@ -142,7 +153,8 @@ async def test_where_verification_codes_are_revealed_and_may_not_be_read_the_gra
     line = (await checked(settings))["grants"]
     revoke = 'REVOKE SELECT (verification_code) ON access_token FROM "effective_worker";'
     assert (line.state, line.detail.endswith(f"WORKER_REVEAL_VERIFICATION_CODE is not true: {revoke}")) == (
-        *("warning", True),
+        "warning",
+        True,
     )
 
 
@@ -165,7 +177,11 @@ async def test_what_is_away_fails_and_hides_nothing_else(settings: Settings) -> 
     no_keys = LoginSettings()
     lines = await checked(settings.model_copy(update={"kafka": nowhere, "login": no_keys}))
     assert {name for name, line in lines.items() if line.state == "failed"} == {
-        *("broker", "rights", "topics", "descriptors", "login keys")
+        "broker",
+        "rights",
+        "topics",
+        "descriptors",
+        "login keys",
     }
 
 

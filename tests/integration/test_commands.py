@@ -118,8 +118,10 @@ async def test_an_import_that_is_interrupted_says_nothing_and_exits_130(
     lines.write_text("".join(json.dumps(one | {"id": f"T{n}", "number": f"N{n}"}) + "\n" for n in range(2000)))
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-c", "import sys; from worker import cli, importing; importing.CHUNK = 1; cli.main()"),
-        *("import", str(lines)),
+        "-c",
+        "import sys; from worker import cli, importing; importing.CHUNK = 1; cli.main()",
+        "import",
+        str(lines),
         cwd=ROOT,
         env=environment | {"WORKER_LOG__FORMAT": "json"},
         stdout=subprocess.PIPE,

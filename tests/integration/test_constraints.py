@@ -519,8 +519,14 @@ async def test_one_record_per_coordinates_but_a_recreated_topic_has_coordinates_
 # --- the worker's role ------------------------------------------------------------------------------------------------
 
 READ_ONLY: Final = (
-    *("organisation", "unit", "app_user", "revoked_login"),
-    *("contact", "accounts_receivable", "rewards_participant", "classification"),
+    "organisation",
+    "unit",
+    "app_user",
+    "revoked_login",
+    "contact",
+    "accounts_receivable",
+    "rewards_participant",
+    "classification",
 )
 EVERY_TABLE: Final = (*READ_ONLY, "access_token", "lane", "transition", "command_record", "command_loss", "attempt")
 # What a transition changes, and nothing else.

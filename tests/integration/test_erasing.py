@@ -281,7 +281,8 @@ async def test_a_customer_may_be_imported_and_erased_again(j: Journey, lane: Par
     await j.owner.execute("ALTER TABLE access_token DISABLE TRIGGER access_token_life_cycle")
     await j.owner.execute(
         "UPDATE access_token SET authentication_code = $1, life_cycle_state = 'NOT_EFFECTIVE' WHERE id = $2",
-        *(CODE, TOKEN_ID),
+        CODE,
+        TOKEN_ID,
     )
     await lane.run(sent)
     again = await erases(True)

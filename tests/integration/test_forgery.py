@@ -66,7 +66,10 @@ class Forger:
         await self.connection.execute(
             "UPDATE access_token SET life_cycle_state = 'EFFECTIVE', version = $2, updated_by_user = $3,"
             " updated_by_unit = $4, updated_date = $5 WHERE id = $1",
-            *(fact.token, fact.version, fact.user, fact.unit),
+            fact.token,
+            fact.version,
+            fact.user,
+            fact.unit,
             fact.occurred_at.replace(tzinfo=None, microsecond=0),
         )
 
@@ -207,12 +210,28 @@ async def an_access_token_set_back(forger: Forger) -> None:
 
 
 REFUSED: Final = [
-    *(as_an_import, of_another_state, in_the_lane_of_imports, in_no_lane, back_dated, of_the_future),
-    *(without_the_place_of_a_command, back_dated_in_a_lane_of_its_own, with_a_gap_before_it, of_two_moments),
+    as_an_import,
+    of_another_state,
+    in_the_lane_of_imports,
+    in_no_lane,
+    back_dated,
+    of_the_future,
+    without_the_place_of_a_command,
+    back_dated_in_a_lane_of_its_own,
+    with_a_gap_before_it,
+    of_two_moments,
     another_lane_of_imports,
-    *(the_head_of_imports, a_history_rewritten, a_history_cut_off, triggers_switched_off, an_access_token_set_back),
-    *(a_record_removed, records_of_today_retired, records_retired_by_a_calendar_of_its_own),
-    *(hashes_read, hashes_of_all_asked_for, verification_codes_read),
+    the_head_of_imports,
+    a_history_rewritten,
+    a_history_cut_off,
+    triggers_switched_off,
+    an_access_token_set_back,
+    a_record_removed,
+    records_of_today_retired,
+    records_retired_by_a_calendar_of_its_own,
+    hashes_read,
+    hashes_of_all_asked_for,
+    verification_codes_read,
 ]
 
 
@@ -304,7 +323,8 @@ async def test_what_is_forged_whole_postgres_alone_does_not_tell(forger: Forger)
         " SELECT t.lane, 77, 1, organisation, left(encode(sha256(convert_to(command_id, 'UTF8')), 'hex'), 32)::uuid,"
         " command_id, '', 'OK', '', false, access_token_id, version, 1, occurred_at FROM transition AS t"
         " WHERE t.lane = $1 AND t.sequence = $2",
-        *(lane, chain.sequence),
+        lane,
+        chain.sequence,
     )
 
     assert (await verify(forger.j.owner)).holds

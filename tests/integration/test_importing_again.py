@@ -72,7 +72,7 @@ async def test_an_import_that_was_stopped_goes_on_and_reports_the_bad_lines_of_b
     resumed: list[tuple[str, int]] = []
     told: list[BadLine] = []
     report = await import_files(
-        *(database.owner_dsn, files), on_resumed=lambda *place: resumed.append(place), on_bad=told.append
+        database.owner_dsn, files, on_resumed=lambda *place: resumed.append(place), on_bad=told.append
     )
     assert len(resumed) == 1
     assert (report.read, report.loaded, report.bad_count) == (7, 4, 3)

@@ -1154,7 +1154,9 @@ async def test_each_access_token_is_shown_with_its_own_account_and_its_participa
     for token, account, participant in ((TOKEN_ID, "nobody's", "theirs"), (OTHER_TOKEN_ID, "else", "none")):
         await j.owner.execute(
             "UPDATE access_token SET accounts_receivable = $2, rewards_participant = $3 WHERE id = $1",
-            *(token, account, participant),
+            token,
+            account,
+            participant,
         )
     fields = fields_mask(["accounts_receivable", "rewards_participant"])
     async with j.database.connection() as connection:

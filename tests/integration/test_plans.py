@@ -20,8 +20,14 @@ from worker.postgres.sql import statement, statements
 ROWS: Final = 10_000_000
 """What Postgres is told of each of these tables."""
 GROWING: Final = (
-    *("access_token", "transition", "command_record"),
-    *("accounts_receivable", "rewards_participant", "contact", "app_user", "revoked_login"),
+    "access_token",
+    "transition",
+    "command_record",
+    "accounts_receivable",
+    "rewards_participant",
+    "contact",
+    "app_user",
+    "revoked_login",
     "attempt",
 )
 THERE: Final = 10_000

@@ -185,7 +185,9 @@ async def test_migrate_takes_from_public_what_a_copy_of_the_database_has_given_i
     await owner.execute(f"GRANT ALL ON DATABASE {database.name} TO PUBLIC")
     await owner.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
     assert await surplus_rights(owner, "effective_worker", DEFAULT_ROLE) == [
-        *("CONNECT of PUBLIC to the database", "CREATE on the database", "TEMPORARY on the database"),
+        "CONNECT of PUBLIC to the database",
+        "CREATE on the database",
+        "TEMPORARY on the database",
         "CREATE on schema public",
     ]
 

@@ -488,8 +488,20 @@ def as_written(body: dict[str, Any], written: str, place: int, piece: bytes) -> 
 
 
 PIECES = [
-    *(b"", b" ", b'"', b"{", b"0", b"\0", b"\xff", b"\xc3\xa9", b"\\n", b"\\u0000", b"\\ud800"),
-    *(b'"token":"u",', b'"token":7,', b'"colour":1,'),
+    b"",
+    b" ",
+    b'"',
+    b"{",
+    b"0",
+    b"\0",
+    b"\xff",
+    b"\xc3\xa9",
+    b"\\n",
+    b"\\u0000",
+    b"\\ud800",
+    b'"token":"u",',
+    b'"token":7,',
+    b'"colour":1,',
 ]
 
 

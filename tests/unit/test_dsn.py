@@ -117,8 +117,16 @@ def test_a_parameter_that_cannot_be_done_is_refused_by_name(parameter: str, said
 @pytest.mark.parametrize(
     "parameter",
     [
-        *("channel_binding=prefer", "gssencmode=disable", "sslcompression=0", "sslsni=1", "client_encoding=UTF8"),
-        *("load_balance_hosts=disable", "fallback_application_name=x", "keepalives=1", "connect_timeout=3", "sslmode="),
+        "channel_binding=prefer",
+        "gssencmode=disable",
+        "sslcompression=0",
+        "sslsni=1",
+        "client_encoding=UTF8",
+        "load_balance_hosts=disable",
+        "fallback_application_name=x",
+        "keepalives=1",
+        "connect_timeout=3",
+        "sslmode=",
     ],
 )
 def test_a_parameter_that_the_client_does_not_know_is_not_passed_on_to_the_server(parameter: str) -> None:

@@ -40,7 +40,18 @@ MEETS_THE_OUTSIDE: Final = {
 }
 CORE: Final = ("worker.values", "worker.kafka.delivery", "worker.journey.model")
 PURE: Final = (*CORE, "worker.journey.attempt_limits", "worker.journey.decide")
-LONGEST_FUNCTION: Final = 60
+LONGEST_FUNCTION: Final = 40
+LONGER: Final = {
+    "replay": "a command's parameters are its options, in full view",
+    "import_": "a command's parameters are its options, in full view",
+    "submit": "a command's parameters are its options, in full view",
+    "set_effective": "a method that users call: its parameters and its docstring are the most of it",
+    "_unauthorised": "one list of samples",
+    "_answered_again": "one list of samples",
+    "_channels": "one part of a document",
+    "_messages": "one part of a document",
+}
+"""The functions that are longer, each with the reason."""
 
 
 def modules_of(package: str) -> dict[str, Path]:
@@ -123,19 +134,19 @@ def test_no_module_reaches_into_private_parts_of_others(module: str) -> None:
         if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__")
     ]
     own |= {node.attr for node in private if isinstance(node.value, ast.Name) and node.value.id in {"self", "cls"}}
-    assert {node.attr for node in private} - own - {"_replace", "_asdict", "_exit"} == set()
+    assert {node.attr for node in private} - own - {"_replace", "_asdict", "_fields", "_exit"} == set()
 
 
-@pytest.mark.parametrize("module", [*WORKER, *SCHEMAS])
-def test_a_function_fits_on_a_screen(module: str) -> None:
+def test_a_function_fits_on_a_screen() -> None:
     long = {
-        node.name: node.end_lineno - node.lineno + 1
-        for node in ast.walk(parsed((WORKER | SCHEMAS)[module]))
+        node.name
+        for path in (WORKER | SCHEMAS).values()
+        for node in ast.walk(parsed(path))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and node.end_lineno is not None
         and node.end_lineno - node.lineno + 1 > LONGEST_FUNCTION
     }
-    assert not long
+    assert long == LONGER.keys()
 
 
 def asked_for(argument: ast.expr) -> str:

@@ -11,8 +11,23 @@ from worker.cli.terminal import FAILED, HELP, CommandGroup, complain
 from worker.observability.descriptors import hold_standard
 
 COMMANDS: Final = (
-    *("demo", "run", "migrate", "topics", "check", "import", "login-token", "contract", "submit"),
-    *("history", "explain", "attempts", "contact", "audit", "lanes", "dead-letters", "reconcile"),
+    "demo",
+    "run",
+    "migrate",
+    "topics",
+    "check",
+    "import",
+    "login-token",
+    "contract",
+    "submit",
+    "history",
+    "explain",
+    "attempts",
+    "contact",
+    "audit",
+    "lanes",
+    "dead-letters",
+    "reconcile",
 )
 """In the order of the help. Each is a module here that adds itself, or the group of its name, to an application."""
 _MODULES: Final = {"import": "import_"}

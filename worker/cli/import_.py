@@ -97,7 +97,8 @@ def _load(settings: Settings, files: list[Path], unmarked: list[str], *, from_st
     with _bar() as on_progress:
         return run_to_end(
             import_files(
-                *(owner, files),
+                owner,
+                files,
                 on_progress=on_progress,
                 on_resumed=_say_resumed,
                 on_bad=_say_bad,

@@ -3,10 +3,11 @@
 import hashlib
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
+from schemas.states import LifeCycleState
 from worker.journey.digests import CommandNames
 from worker.journey.model import Applied, Decision, Fact
 from worker.postgres.pool import Connection
@@ -73,10 +74,24 @@ def sealed(fact: Fact) -> Fact:
     return replace(fact, text=text, hash=hashlib.sha256(text).digest())
 
 
-_COLUMNS: Final = (
-    *("organisation", "access_token_id", "version", "from_state", "to_state", "occurred_at", "user_id", "unit_id"),
-    *("command_id", "cause", "lane", "sequence", "previous_hash", "hash", "record_offset"),
-)
+class _TransitionRow(NamedTuple):
+    """A row of ``transition`` as it is copied in."""
+
+    organisation: str
+    access_token_id: str
+    version: int
+    from_state: LifeCycleState | None
+    to_state: LifeCycleState
+    occurred_at: datetime
+    user_id: str | None
+    unit_id: str | None
+    command_id: str | None
+    cause: str
+    lane: int
+    sequence: int
+    previous_hash: bytes
+    hash: bytes
+    record_offset: int | None
 
 
 async def apply(connection: Connection, facts: Sequence[Fact], lane: int) -> None:
@@ -98,13 +113,25 @@ async def apply(connection: Connection, facts: Sequence[Fact], lane: int) -> Non
 async def write_facts(connection: Connection, facts: Sequence[Fact], lane: int) -> None:
     """Write facts of the lane with this id, and nothing but them."""
     await connection.copy_records_to_table(
-        "transition", columns=_COLUMNS, records=[_record(fact, lane) for fact in facts]
+        "transition", columns=_TransitionRow._fields, records=[_row(fact, lane) for fact in facts]
     )
 
 
-def _record(fact: Fact, lane: int) -> tuple[object, ...]:
-    return (
-        *(fact.organisation, fact.token, fact.version, fact.from_state, fact.to_state, fact.occurred_at, fact.user),
-        *(fact.unit, fact.command_id, fact.cause, lane, fact.sequence, fact.previous_hash, fact.hash),
+def _row(fact: Fact, lane: int) -> _TransitionRow:
+    return _TransitionRow(
+        fact.organisation,
+        fact.token,
+        fact.version,
+        fact.from_state,
+        fact.to_state,
+        fact.occurred_at,
+        fact.user,
+        fact.unit,
+        fact.command_id,
+        fact.cause,
+        lane,
+        fact.sequence,
+        fact.previous_hash,
+        fact.hash,
         fact.offset,
     )

@@ -1,18 +1,35 @@
 """Record what was decided: coordinates, id, digest and answer, never its data or what it quotes (DESIGN 2)."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from operator import itemgetter
-from typing import Final
+from typing import NamedTuple
 
+from schemas.codes import StatusCode
 from worker.journey.model import Answer, command_key
 from worker.journey.refusals import unquoted
 from worker.kafka.delivery import Coordinates
 from worker.postgres.pool import Connection
 
-_COLUMNS: Final = (
-    *("command_key", "organisation", "command_id", "digest", "status", "message", "replayed", "access_token_id"),
-    *("version", "fields", "decided_at", "lane", "record_offset", "record_timestamp", "user_id"),
-)
+
+class _RecordRow(NamedTuple):
+    """A row of ``command_record`` as it is copied in."""
+
+    command_key: str
+    organisation: str | None
+    command_id: str
+    digest: bytes | None
+    status: StatusCode
+    message: str
+    replayed: bool
+    access_token_id: str | None
+    version: int | None
+    fields: int
+    decided_at: datetime
+    lane: int
+    record_offset: int
+    record_timestamp: int
+    user_id: str | None
 
 
 async def record(connection: Connection, lane: int, decided: Sequence[tuple[Coordinates, Answer]]) -> None:
@@ -23,14 +40,26 @@ async def record(connection: Connection, lane: int, decided: Sequence[tuple[Coor
     """
     if not decided:
         return
-    records = sorted((_record(lane, *each) for each in decided), key=itemgetter(0))
-    await connection.copy_records_to_table("command_record", columns=_COLUMNS, records=records)
+    records = sorted((_row(lane, *each) for each in decided), key=itemgetter(0))
+    await connection.copy_records_to_table("command_record", columns=_RecordRow._fields, records=records)
 
 
-def _record(lane: int, where: Coordinates, answer: Answer) -> tuple[object, ...]:
+def _row(lane: int, where: Coordinates, answer: Answer) -> _RecordRow:
     token = None if answer.token is None else answer.token.token
-    return (
-        *(command_key(answer.command_id), answer.organisation, answer.command_id, answer.digest, answer.code),
-        *(unquoted(answer.message), answer.replayed, token, answer.version, answer.fields, answer.decided_at),
-        *(lane, where.offset, where.timestamp, answer.user),
+    return _RecordRow(
+        command_key(answer.command_id),
+        answer.organisation,
+        answer.command_id,
+        answer.digest,
+        answer.code,
+        unquoted(answer.message),
+        answer.replayed,
+        token,
+        answer.version,
+        answer.fields,
+        answer.decided_at,
+        lane,
+        where.offset,
+        where.timestamp,
+        answer.user,
     )

@@ -164,10 +164,19 @@ class Batch:
         """Read some of the records with aiokafka's decoder, as if they alone were the batch."""
         batch = self._batch
         head = _HEAD.pack(
-            *(batch.base_offset, _HEAD.size - _LOG_OVERHEAD + len(records), 0, _FORMAT, 0),
+            batch.base_offset,
+            _HEAD.size - _LOG_OVERHEAD + len(records),
+            0,
+            _FORMAT,
+            0,
             batch.attributes & ~_CODEC,
-            *(batch.last_offset_delta, batch.first_timestamp, batch.max_timestamp),
-            *(batch.producer_id, batch.producer_epoch, batch.base_sequence, count),
+            batch.last_offset_delta,
+            batch.first_timestamp,
+            batch.max_timestamp,
+            batch.producer_id,
+            batch.producer_epoch,
+            batch.base_sequence,
+            count,
         )
         given = 0
         try:

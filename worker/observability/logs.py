@@ -32,7 +32,26 @@ def configure_logging(level: str = "info", format: str | None = None) -> None:  
     ``format`` is ``"json"`` or ``"console"``; unset, it is JSON when stderr is not a terminal.
     """
     as_json = format == "json" or (format is None and not sys.stderr.isatty())
-    shared: list[Processor] = [
+    logging.basicConfig(handlers=[_handler(as_json=as_json)], level=level.upper(), force=True)
+    # An access log line per probe says nothing, and the client repeats at INFO what our own lines say.
+    for noisy in ("aiohttp.access", "aiokafka"):
+        logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLogger().level))
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            structlog.stdlib.PositionalArgumentsFormatter(),
+            *_shared_processors(),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+
+
+def _shared_processors() -> list[Processor]:
+    """The processors of every line, whether structlog or a library has written it."""
+    return [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
@@ -42,6 +61,9 @@ def configure_logging(level: str = "info", format: str | None = None) -> None:  
         structlog.processors.format_exc_info,
         mask_secrets,
     ]
+
+
+def _handler(*, as_json: bool) -> logging.Handler:
     last: Processor = (
         structlog.processors.JSONRenderer(default=str)
         if as_json
@@ -50,25 +72,12 @@ def configure_logging(level: str = "info", format: str | None = None) -> None:  
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, last]
+            foreign_pre_chain=_shared_processors(),
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, last],
         )
     )
     handler.addFilter(_NotAgain())
-    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
-    # An access log line per probe says nothing, and the client repeats at INFO what our own lines say.
-    for noisy in ("aiohttp.access", "aiokafka"):
-        logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLogger().level))
-    structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            structlog.stdlib.PositionalArgumentsFormatter(),
-            *shared,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=False,
-    )
+    return handler
 
 
 class _NotAgain(logging.Filter):

@@ -35,8 +35,17 @@ _CHUNK: Final = 1_000
 """Rows that are held at once."""
 _FIRST: Final = Chain(0, bytes(32))
 _TOLD: Final = (
-    *("organisation", "access_token_id", "version", "from_state", "to_state", "occurred_at", "user_id", "unit_id"),
-    *("command_id", "cause", "sequence"),
+    "organisation",
+    "access_token_id",
+    "version",
+    "from_state",
+    "to_state",
+    "occurred_at",
+    "user_id",
+    "unit_id",
+    "command_id",
+    "cause",
+    "sequence",
 )
 UNPUBLISHED: Final = timedelta(minutes=10)
 """How long a transition may wait to be published."""

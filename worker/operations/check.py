@@ -53,7 +53,9 @@ async def check(settings: Settings) -> tuple[Check, ...]:
     dsn = settings.postgres.dsn.get_secret_value()
     role = WorkerRole(settings.postgres.role, settings.reveal_verification_code)
     for name, look in (
-        *(("database", _database), ("sessions", _sessions), ("schema", _schema)),
+        ("database", _database),
+        ("sessions", _sessions),
+        ("schema", _schema),
         ("grants", partial(_grants, role)),
     ):
         checks.append(await _tried(name, look, dsn))

@@ -127,15 +127,7 @@ async def explain(settings: Settings, asked: str, *, topics: bool = True) -> Exp
     whole = None if change is None else await history(dsn, change["access_token_id"], change["organisation"])
     readings, dry_runs, looked = tuple(map(_reading, rows)), None, "not looked at"
     if topics and (readings or change is None):
-        try:
-            async with browser(settings) as kafka:
-                if readings:
-                    readings = await _with_places(kafka, settings, command_id, readings)
-                else:
-                    dry_runs = await _dry_runs(kafka, settings, command_id)
-            looked = "looked at"
-        except WorkerError as error:
-            looked = f"not looked at: {error}"
+        readings, dry_runs, looked = await _look_at_topics(settings, command_id, readings)
     if dry_runs or (dry_runs is not None and absence is not None and absence[0] == "retired"):
         absence = "dry_run", "a dry run: nothing came of it, and nothing is recorded of it"
     return Explanation(
@@ -148,6 +140,19 @@ async def explain(settings: Settings, asked: str, *, topics: bool = True) -> Exp
         looked,
         dry_runs or (),
     )
+
+
+async def _look_at_topics(
+    settings: Settings, command_id: str, readings: tuple[Reading, ...]
+) -> tuple[tuple[Reading, ...], tuple[DryRun, ...] | None, str]:
+    """Find a command's answers, or its dry runs if nothing is recorded; and say if the broker could be asked."""
+    try:
+        async with browser(settings) as kafka:
+            if readings:
+                return await _with_places(kafka, settings, command_id, readings), None, "looked at"
+            return readings, await _dry_runs(kafka, settings, command_id), "looked at"
+    except WorkerError as error:
+        return readings, None, f"not looked at: {error}"
 
 
 async def _known_id(connection: asyncpg.Connection, asked: str, names: CommandNames) -> str:

@@ -18,23 +18,53 @@ NEEDED: Final = tuple(sorted(path.stem for path in MIGRATIONS.glob("*.sql")))
 """The migrations that this worker knows, oldest first."""
 
 _READ: Final = (
-    *("organisation", "unit", "app_user", "revoked_login", "contact", "accounts_receivable", "rewards_participant"),
-    *("classification", "transition", "command_record", "lane", "command_loss", "attempt"),
-    *("_pogo_migration", "_pogo_version"),  # the library's account of what was applied
+    "organisation",
+    "unit",
+    "app_user",
+    "revoked_login",
+    "contact",
+    "accounts_receivable",
+    "rewards_participant",
+    "classification",
+    "transition",
+    "command_record",
+    "lane",
+    "command_loss",
+    "attempt",
+    "_pogo_migration",
+    "_pogo_version",  # the library's account of what was applied
 )
 _ON_TABLES: Final = (
     *((table, "SELECT") for table in _READ),
     *((table, "INSERT") for table in ("transition", "command_record", "lane")),
-    *(("command_loss", "INSERT"), ("attempt", "INSERT"), ("attempt", "DELETE")),
+    ("command_loss", "INSERT"),
+    ("attempt", "INSERT"),
+    ("attempt", "DELETE"),
 )
 # All of an access token but the hash of its pass code, and but its verification code.
 _READ_OF_A_TOKEN: Final = (
-    *("organisation", "id", "number", "life_cycle_state", "version", "authentication_code", "identifier"),
-    *("card_masked_number", "card_last_4_digits", "verified_date", "verified_by_user"),
+    "organisation",
+    "id",
+    "number",
+    "life_cycle_state",
+    "version",
+    "authentication_code",
+    "identifier",
+    "card_masked_number",
+    "card_last_4_digits",
+    "verified_date",
+    "verified_by_user",
     *(f"udf_string_{number}" for number in range(1, 9)),
     *(f"udf_{kind}_{number}" for kind in ("float", "date") for number in range(1, 5)),
-    *("classification", "accounts_receivable", "rewards_participant", "created_date", "updated_date"),
-    *("created_by_user", "updated_by_user", "created_by_unit", "updated_by_unit"),
+    "classification",
+    "accounts_receivable",
+    "rewards_participant",
+    "created_date",
+    "updated_date",
+    "created_by_user",
+    "updated_by_user",
+    "created_by_unit",
+    "updated_by_unit",
 )
 _VERIFICATION_CODE: Final = ("access_token", "verification_code", "SELECT")
 _CHANGED: Final = (

@@ -70,7 +70,10 @@ def pipeline_of(settings: Settings, database: Database, pass_codes: PassCodes) -
     fuse = Fuse(time.monotonic)
     attempts = Attempts(attempt_keys(settings)[0], limits_of(settings), Metrics())
     return Pipeline(
-        *(database, logins, pass_codes, attempts),
+        database,
+        logins,
+        pass_codes,
+        attempts,
         names=command_names(settings),
         clock=time.time,
         policy=policy,

@@ -32,8 +32,11 @@ Place = tuple[int, int, int]
 """A record of a command: its lane, offset and timestamp."""
 
 _PAPERS: Final = (
-    *("id_number", "passport_number", "social_security_number"),
-    *("vat_registration_number", "registration_number"),
+    "id_number",
+    "passport_number",
+    "social_security_number",
+    "vat_registration_number",
+    "registration_number",
 )
 
 
@@ -286,7 +289,12 @@ class _Work:
         decided = [lane.decided for lane in scope.lanes.values()]
         newer = await self.connection.fetch(
             statement("erasure/newer_records"),
-            *(self.organisation, tokens, list(scope.lanes), decided, scope.digests, scope.patterns),
+            self.organisation,
+            tokens,
+            list(scope.lanes),
+            decided,
+            scope.digests,
+            scope.patterns,
         )
         return replace(
             scope,

@@ -209,7 +209,8 @@ def _struct(model: type[BaseModel]) -> type[msgspec.Struct]:
     tagged = "kind" in hints
     hidden = {"hidden": frozenset(name for name, field in model.model_fields.items() if not field.repr)}
     return msgspec.defstruct(
-        *(model.__name__, fields),
+        model.__name__,
+        fields,
         tag_field="kind" if tagged else None,
         tag="access_token" if tagged else None,
         bases=(Value,),

@@ -193,10 +193,7 @@ async def import_files(
     paths = [Path(file) for file in files]
     run = _Run(paths, on_progress, clock, [_size(path) for path in paths])
     async with owner_connection(owner_dsn) as connection:
-        if await connection.fetchval(_NO_SCHEMA):
-            raise ImportingError(
-                "the database has no schema yet, or an older one: run `effective-worker migrate` first"
-            )
+        await _require_schema(connection)
         await before(connection)
         await connection.fetchval(statement("imports/session"))
         await connection.execute(statement("imports/stage"))
@@ -211,6 +208,11 @@ async def import_files(
         bad = await _tell_bad_lines(connection, run, on_bad)
         await connection.execute(statement("imports/close_run"), run.digest)
     return ImportReport(run.read, run.loaded, bad)
+
+
+async def _require_schema(connection: asyncpg.Connection) -> None:
+    if await connection.fetchval(_NO_SCHEMA):
+        raise ImportingError("the database has no schema yet, or an older one: run `effective-worker migrate` first")
 
 
 def _size(path: Path) -> int:

@@ -22,16 +22,28 @@ Key = tuple[str, ...]
 _UNIT: Final = ("id", "name", "group_name", "community_name", "alternative_code", "description")
 _USER: Final = ("id", "username", "person_name", "email")
 _AS_GIVEN: Final = (
-    *("id", "number", "life_cycle_state", "authentication_code", "identifier", "card_masked_number"),
-    *("card_last_4_digits", "verification_code", "verified_date"),
+    "id",
+    "number",
+    "life_cycle_state",
+    "authentication_code",
+    "identifier",
+    "card_masked_number",
+    "card_last_4_digits",
+    "verification_code",
+    "verified_date",
     *(f"udf_string_{number}" for number in range(1, 9)),
     *(f"udf_float_{number}" for number in range(1, 5)),
     *(f"udf_date_{number}" for number in range(1, 5)),
 )
 _REFERRED: Final = ("verified_by_user", "classification", "accounts_receivable", "rewards_participant")
 _KEPT: Final = (
-    *("pass_code_hash", "created_date", "created_by_user", "created_by_unit"),
-    *("updated_date", "updated_by_user", "updated_by_unit"),
+    "pass_code_hash",
+    "created_date",
+    "created_by_user",
+    "created_by_unit",
+    "updated_date",
+    "updated_by_user",
+    "updated_by_unit",
 )
 """What stays as an earlier line has it where a later one does not give it: the pass code and the log."""
 
@@ -89,11 +101,18 @@ _ROWS: Final[Mapping[str, Callable[[str, Any], Row]]] = {
     "revoked_login": lambda organisation, line: (organisation, line.jti),
     "contact": lambda organisation, owner: (organisation, owner.id, msgspec.json.encode(owner).decode()),
     "accounts_receivable": lambda organisation, account: (
-        *(organisation, account.id, account.number, account.name, account.life_cycle_state),
+        organisation,
+        account.id,
+        account.number,
+        account.name,
+        account.life_cycle_state,
         _id(account.account_owner),
     ),
     "rewards_participant": lambda organisation, rewards: (
-        *(organisation, rewards.id, rewards.number, rewards.life_cycle_state),
+        organisation,
+        rewards.id,
+        rewards.number,
+        rewards.life_cycle_state,
         _id(rewards.accounts_receivable),
     ),
     "classification": lambda organisation, each: (organisation, each.id, each.name, each.alternative_code),
@@ -121,10 +140,19 @@ def _add_token(found: Mapping[str, dict[Key, Any]], line: AccessTokenRead, pass_
         if unit is not None and not isinstance(unit, str) and unit.name is not None:
             found["mentioned_unit"][organisation, unit.id] = unit
     row = [
-        *(organisation, *_as_given(line)),
-        *(_id(line.verified_by_user), _id(line.classification), _id(line.accounts_receivable), _id(rewards)),
-        *(pass_code_hash, log.created_date, _id(log.created_by_user), _id(log.created_by_unit)),
-        *(log.updated_date, _id(log.updated_by_user), _id(log.updated_by_unit)),
+        organisation,
+        *_as_given(line),
+        _id(line.verified_by_user),
+        _id(line.classification),
+        _id(line.accounts_receivable),
+        _id(rewards),
+        pass_code_hash,
+        log.created_date,
+        _id(log.created_by_user),
+        _id(log.created_by_unit),
+        log.updated_date,
+        _id(log.updated_by_user),
+        _id(log.updated_by_unit),
     ]
     tokens, key = found["access_token"], (organisation, line.id)
     if key in tokens:

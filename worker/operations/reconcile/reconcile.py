@@ -45,8 +45,16 @@ _APART: Final = timedelta(minutes=1)
 other decided before it."""
 _RESULTS, _LETTERS, _EVENTS, _REHEARSED = "results", "dead letters", "events", "results of dry runs"
 _MEMBERS: Final = (
-    *("from_state", "to_state", "occurred_at", "user_id", "unit_id", "command_id", "cause", "sequence"),
-    *("previous_hash", "hash"),
+    "from_state",
+    "to_state",
+    "occurred_at",
+    "user_id",
+    "unit_id",
+    "command_id",
+    "cause",
+    "sequence",
+    "previous_hash",
+    "hash",
 )
 
 
