@@ -11,14 +11,14 @@ from uuid import uuid4
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests import pace
 from tests.providers import Unavailable
 from tests.providers import kafka as kafka_providers
 from tests.providers import postgres as postgres_providers
 from tests.providers.kafka import PARTITIONS, KafkaServer, TopicNames, create_topics, delete_topics
 from tests.providers.postgres import DatabaseUnderTest, PostgresServer
 from tests.providers.shared import LocalServers, RemoteServers, Servers, SharedKafka, SharedPostgres
-from tests.scheduling import OWN_SERVERS, Scheduling, rank
+from tests.support import pace
+from tests.support.scheduling import OWN_SERVERS, Scheduling, rank
 
 # Property tests look at the same examples in every run, however slow the machine is.
 settings.register_profile(

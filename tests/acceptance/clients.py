@@ -17,8 +17,8 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from tests import waiting
-from tests.pace import patience
+from tests.support import waiting
+from tests.support.pace import patience
 
 T = TypeVar("T")
 

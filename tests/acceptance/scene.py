@@ -18,7 +18,6 @@ from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, Config
 from confluent_kafka.admin._resource import ResourceType
 
 from schemas.transition import verify_chain
-from tests import waiting
 from tests.acceptance.clients import (
     Headers,
     Outgoing,
@@ -32,11 +31,12 @@ from tests.acceptance.clients import (
     wait_settled,
 )
 from tests.acceptance.worker_process import USUAL, WorkerProcess
-from tests.logins import login_token
-from tests.pace import patience
 from tests.providers import Unavailable
 from tests.providers.kafka import JvmKafka, KafkaServer, TopicNames, create_topics, warm_up
 from tests.providers.postgres import DatabaseUnderTest, PostgresServer
+from tests.support import waiting
+from tests.support.logins import login_token
+from tests.support.pace import patience
 
 PARTITIONS: Final = 4
 NUMBER: Final = "correlation_id"

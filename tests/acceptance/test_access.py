@@ -18,11 +18,11 @@ from tests.acceptance.clients import Outgoing
 from tests.acceptance.scene import Scene, body, on_a_broker_of_its_own
 from tests.acceptance.test_first_states import lines
 from tests.acceptance.test_history_and_explain import run
-from tests.logins import login_token
-from tests.pace import patience
-from tests.preloaded import ROOT
 from tests.providers.kafka import HOST, JvmKafka
-from tests.waiting import Ceiling
+from tests.support.logins import login_token
+from tests.support.pace import patience
+from tests.support.preloaded import ROOT
+from tests.support.waiting import Ceiling
 from worker.demo.servers.processes import free_port
 
 pytestmark = pytest.mark.real_kafka

@@ -8,9 +8,9 @@ import pytest
 from tests.acceptance.clients import Outgoing
 from tests.acceptance.scene import Scene, body, status
 from tests.acceptance.test_history_and_explain import run
-from tests.journey import CODE_OF_IDENTIFIER, IDENTIFIER, PASS_CODE
-from tests.logins import login_token
-from tests.waiting import wait_until
+from tests.support.journey import CODE_OF_IDENTIFIER, IDENTIFIER, PASS_CODE
+from tests.support.logins import login_token
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.real_kafka
 

@@ -15,7 +15,7 @@ from tests.acceptance.clients import Outgoing, send
 from tests.acceptance.scene import Load, Scene, history
 from tests.acceptance.test_history_and_explain import run
 from tests.faults.worker import faulty
-from tests.pace import patience
+from tests.support.pace import patience
 from worker.operations.audit import Kind
 
 pytestmark = pytest.mark.real_kafka

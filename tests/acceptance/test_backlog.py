@@ -3,12 +3,12 @@
 import pytest
 from confluent_kafka import Producer
 
-from tests import waiting
 from tests.acceptance.clients import Outgoing, consumed_offsets, log_ends
 from tests.acceptance.deliveries import in_both_deliveries
 from tests.acceptance.scene import Scene, body, status
 from tests.acceptance.worker_process import WorkerProcess
-from tests.pace import patience
+from tests.support import waiting
+from tests.support.pace import patience
 
 pytestmark = pytest.mark.real_kafka
 

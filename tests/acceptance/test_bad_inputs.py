@@ -24,7 +24,7 @@ from tests.contract.bad_inputs import (
     PASS_CODE,
     BadInput,
 )
-from tests.logins import login_token
+from tests.support.logins import login_token
 from worker.kafka.delivery import KEPT_BYTES
 
 pytestmark = pytest.mark.real_kafka

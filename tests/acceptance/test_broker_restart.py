@@ -9,8 +9,8 @@ import pytest
 
 from tests.acceptance.scene import Load, Scene
 from tests.acceptance.worker_process import WorkerProcess
-from tests.pace import patience
-from tests.waiting import SECONDS
+from tests.support.pace import patience
+from tests.support.waiting import SECONDS
 
 pytestmark = [pytest.mark.real_kafka, pytest.mark.own_servers]
 

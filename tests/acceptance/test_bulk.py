@@ -16,8 +16,8 @@ from tests.acceptance.test_erasure import CODE, erase
 from tests.acceptance.test_history_and_explain import run
 from tests.acceptance.test_reconcile import cut_off
 from tests.acceptance.worker_process import WorkerProcess
-from tests.logins import login_token
 from tests.providers.kafka import create_topics
+from tests.support.logins import login_token
 from worker.lanes.priority import FEW
 from worker.operations.reconcile.reconcile import reconcile
 from worker.settings import read_settings

@@ -29,10 +29,10 @@ from tests.acceptance.clients import Outgoing, log_ends, send
 from tests.acceptance.scene import Scene, answer
 from tests.acceptance.test_two_workers import partitions_of, wait_for_split
 from tests.acceptance.worker_process import ROOT, WorkerProcess
-from tests.logins import login_token
-from tests.pace import patience, stretched
 from tests.providers.kafka import PARTITIONS, create_topics, delete_topics
-from tests.waiting import run_to_end, until_answered
+from tests.support.logins import login_token
+from tests.support.pace import patience, stretched
+from tests.support.waiting import run_to_end, until_answered
 
 pytestmark = pytest.mark.real_kafka
 

@@ -7,8 +7,8 @@ import pytest
 from schemas.client import CommandRefused, CommandTimeout
 from tests.acceptance.scene import Scene
 from tests.acceptance.test_client import ask, client_of, others, running, shown, until_at_work
-from tests.logins import login_token
-from tests.pace import patience
+from tests.support.logins import login_token
+from tests.support.pace import patience
 
 pytestmark = [pytest.mark.real_kafka, pytest.mark.own_servers]
 

@@ -16,8 +16,8 @@ from tests.acceptance.clients import (
     stream_to_end,
     wait_settled,
 )
-from tests.pace import patience
 from tests.providers.kafka import KafkaServer, TopicNames
+from tests.support.pace import patience
 
 
 def test_what_was_sent_is_read_as_it_was(kafka: KafkaServer, topics: TopicNames) -> None:

@@ -15,7 +15,7 @@ from schemas.samples import DIGEST_KEY, PARTITION, SAMPLES, TOKEN, Login, Sample
 from schemas.samples import Record as Shown
 from tests.acceptance.clients import Outgoing, Record, read_to_end
 from tests.acceptance.scene import Scene
-from tests.logins import login_token
+from tests.support.logins import login_token
 
 pytestmark = pytest.mark.real_kafka
 

@@ -12,7 +12,7 @@ import pytest
 from tests.acceptance.clients import read_committed
 from tests.acceptance.scene import Load, Scene
 from tests.faults.worker import faulty
-from tests.pace import in_milliseconds
+from tests.support.pace import in_milliseconds
 
 pytestmark = pytest.mark.real_kafka
 

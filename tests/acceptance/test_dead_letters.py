@@ -19,9 +19,9 @@ from tests.acceptance.scene import PARTITIONS, Scene, body, check_chains, event_
 from tests.acceptance.test_history_and_explain import run
 from tests.acceptance.worker_process import ROOT
 from tests.contract.bad_inputs import IDENTIFIER, PASS_CODE
-from tests.logins import login_token
-from tests.pace import patience, stretched
-from tests.waiting import output_of, wait_until
+from tests.support.logins import login_token
+from tests.support.pace import patience, stretched
+from tests.support.waiting import output_of, wait_until
 from worker.kafka.reader import browser
 from worker.operations.dead_letters.letters import Chosen, Place, letters
 from worker.operations.dead_letters.plan import Replay, plan

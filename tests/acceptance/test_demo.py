@@ -13,8 +13,8 @@ from typing import Final
 import psutil
 import pytest
 
-from tests.pace import patience
-from tests.waiting import SECONDS, output_of, wait_until
+from tests.support.pace import patience
+from tests.support.waiting import SECONDS, output_of, wait_until
 from worker.demo.servers.stack import temporary_directory
 
 ROOT: Final = Path(__file__).parents[2]

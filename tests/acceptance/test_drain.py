@@ -8,7 +8,7 @@ import pytest
 
 from tests.acceptance.scene import Load, Scene
 from tests.faults.worker import faulty
-from tests.pace import stretched
+from tests.support.pace import stretched
 
 pytestmark = pytest.mark.real_kafka
 

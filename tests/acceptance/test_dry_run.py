@@ -10,7 +10,7 @@ import pytest
 from tests.acceptance.clients import Headers, Outgoing, Record
 from tests.acceptance.scene import Scene, answer, body, event_id, status
 from tests.faults.worker import faulty
-from tests.logins import login_token
+from tests.support.logins import login_token
 
 pytestmark = pytest.mark.real_kafka
 

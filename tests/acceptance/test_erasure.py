@@ -16,7 +16,7 @@ from tests.acceptance.clients import Outgoing, log_ends, read_to_end
 from tests.acceptance.scene import Scene, answer, body, check_chains, event_id, history, status
 from tests.acceptance.test_history_and_explain import run
 from tests.contract.bad_inputs import IDENTIFIER, PASS_CODE
-from tests.pace import patience
+from tests.support.pace import patience
 from worker.operations.reconcile.reconcile import reconcile
 from worker.settings import read_settings
 

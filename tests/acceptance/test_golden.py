@@ -13,7 +13,7 @@ import rfc8785
 from schemas.transition import command_name, naming_key
 from tests.acceptance.clients import Outgoing, Record
 from tests.acceptance.scene import Scene, answer
-from tests.logins import SECRET, login_token
+from tests.support.logins import SECRET, login_token
 
 pytestmark = pytest.mark.real_kafka
 

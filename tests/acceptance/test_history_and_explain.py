@@ -11,8 +11,8 @@ from schemas.transition import command_name, naming_key
 from tests.acceptance.clients import Outgoing, Record
 from tests.acceptance.scene import Scene, body, event_id
 from tests.acceptance.worker_process import ROOT
-from tests.logins import SECRET
-from tests.preloaded import run_to_end
+from tests.support.logins import SECRET
+from tests.support.preloaded import run_to_end
 
 pytestmark = pytest.mark.real_kafka
 

@@ -14,7 +14,7 @@ import pytest
 from tests.acceptance.import_in_steps import KILLED_AFTER, STEP
 from tests.acceptance.scene import Scene
 from tests.acceptance.test_first_states import run, stored, told
-from tests.waiting import output_of
+from tests.support.waiting import output_of
 
 pytestmark = pytest.mark.real_kafka
 

@@ -13,7 +13,7 @@ from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
 from schemas.transition import verify_chain
 from tests.acceptance.scene import Scene, answer
 from tests.acceptance.test_first_states import imported, lines, run
-from tests.pace import patience
+from tests.support.pace import patience
 from worker.demo.servers.processes import free_port
 
 pytestmark = pytest.mark.real_kafka

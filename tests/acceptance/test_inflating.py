@@ -12,8 +12,8 @@ import pytest
 from tests.acceptance.clients import Outgoing, Record
 from tests.acceptance.scene import Scene, answer, body, status
 from tests.acceptance.test_fetch_storm import peak_mib
-from tests.batches import BROKERS_LIMIT, PLACES, Part, Written, batch, large, send, small
 from tests.faults.worker import faulty
+from tests.support.batches import BROKERS_LIMIT, PLACES, Part, Written, batch, large, send, small
 
 pytestmark = pytest.mark.real_kafka
 

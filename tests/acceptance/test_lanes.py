@@ -15,9 +15,9 @@ from tests.acceptance.deliveries import in_both_deliveries
 from tests.acceptance.scene import PARTITIONS, Load, Scene, answer, body, history, status
 from tests.acceptance.test_history_and_explain import run
 from tests.acceptance.worker_process import WorkerProcess
-from tests.pace import patience
 from tests.providers.kafka import create_topics, delete_topics
-from tests.waiting import wait_until
+from tests.support.pace import patience
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.real_kafka
 

@@ -7,8 +7,8 @@ import pytest
 
 from tests.acceptance.clients import Outgoing, Record
 from tests.acceptance.scene import Scene, body, status
-from tests.logins import login_token
-from tests.pace import stretched
+from tests.support.logins import login_token
+from tests.support.pace import stretched
 
 pytestmark = pytest.mark.real_kafka
 

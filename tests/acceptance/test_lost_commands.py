@@ -11,7 +11,7 @@ from tests.acceptance.scene import Scene, answer, body, history
 from tests.acceptance.test_history_and_explain import run
 from tests.acceptance.worker_process import WorkerProcess
 from tests.faults.worker import faulty
-from tests.pace import patience
+from tests.support.pace import patience
 
 pytestmark = pytest.mark.real_kafka
 

@@ -17,10 +17,10 @@ from uuid import uuid4
 
 import pytest
 
-from tests.logins import SECRET
 from tests.providers.kafka import KafkaServer
 from tests.providers.postgres import PostgresServer
-from tests.waiting import run_to_end
+from tests.support.logins import SECRET
+from tests.support.waiting import run_to_end
 from worker.demo.servers.postgres import make_database
 
 ROOT: Final = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ import pytest
 
 from tests.acceptance.scene import PARTITIONS, Load, Scene
 from tests.acceptance.worker_process import WorkerProcess
-from tests.pace import in_milliseconds
+from tests.support.pace import in_milliseconds
 
 pytestmark = pytest.mark.real_kafka
 

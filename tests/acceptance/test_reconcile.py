@@ -13,9 +13,9 @@ from confluent_kafka import OFFSET_END, ConsumerGroupTopicPartitions, TopicParti
 from tests.acceptance.clients import Outgoing, Record, send
 from tests.acceptance.scene import Scene, answer, body, event_id
 from tests.acceptance.test_history_and_explain import run
-from tests.logins import login_token
-from tests.pace import patience
 from tests.providers.kafka import TopicNames, create_topics
+from tests.support.logins import login_token
+from tests.support.pace import patience
 from worker.kafka.delivery import Coordinates, coordinates_of
 from worker.operations.reconcile.reconcile import Kind, Reconciliation, reconcile
 from worker.settings import read_settings

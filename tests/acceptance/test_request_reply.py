@@ -16,10 +16,10 @@ from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
 
 from tests.acceptance.clients import Outgoing, Record, read_committed
 from tests.acceptance.scene import PARTITIONS, Scene, answer, body, event_id, history, status
-from tests.pace import patience
 from tests.providers import Unavailable
 from tests.providers.kafka import create_topics, delete_topics, spring_program
-from tests.waiting import run_to_end
+from tests.support.pace import patience
+from tests.support.waiting import run_to_end
 
 pytestmark = pytest.mark.real_kafka
 

@@ -19,9 +19,9 @@ import pytest
 from tests.acceptance.clients import Record, log_ends
 from tests.acceptance.scene import Scene, body, check_chains, history, status
 from tests.acceptance.worker_process import ROOT, WorkerProcess
-from tests.logins import login_token
-from tests.pace import stretched
-from tests.waiting import SECONDS, output_of, wait_until
+from tests.support.logins import login_token
+from tests.support.pace import stretched
+from tests.support.waiting import SECONDS, output_of, wait_until
 
 pytestmark = pytest.mark.real_kafka
 
@@ -196,7 +196,7 @@ def test_a_table_is_submitted_and_its_mended_refusals_again(scene: Scene, tmp_pa
     rows += [[f"typo-{code}", "number"] for code in codes[30:35]] + [[code, "nummer"] for code in codes[35:]]
     with file.open("w", newline="", encoding="utf-8") as lines:
         csv.writer(lines).writerows([["authentication_code", "fields_set"], *rows])
-    asking = f"{sys.executable} -c 'from tests.logins import login_token; print(login_token())'"
+    asking = f"{sys.executable} -c 'from tests.support.logins import login_token; print(login_token())'"
     with allowing_worker(scene):
         code, out, err = submit(scene, file, "--token-command", asking, "--json")
         assert (code, err) == (3, "")

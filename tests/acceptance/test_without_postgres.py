@@ -11,7 +11,7 @@ from tests.acceptance.scene import Load, Scene
 from tests.acceptance.test_two_workers import wait_for_all, wait_for_split
 from tests.acceptance.worker_process import WorkerProcess
 from tests.faults.proxy import HOST, Fault, Kind, PostgresProxy
-from tests.pace import in_milliseconds, patience
+from tests.support.pace import in_milliseconds, patience
 
 pytestmark = pytest.mark.real_kafka
 

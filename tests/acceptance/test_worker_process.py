@@ -9,7 +9,7 @@ from tests.acceptance.scene import Load, Scene
 from tests.acceptance.worker_process import Ended, WorkerProcess, worker_settings
 from tests.providers.kafka import KafkaServer, TopicNames
 from tests.providers.postgres import DatabaseUnderTest
-from tests.waiting import TooLate
+from tests.support.waiting import TooLate
 
 
 def program(code: str, directory: Path) -> WorkerProcess:

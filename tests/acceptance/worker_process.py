@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 from uuid import uuid4
 
-import tests.preloaded
-from tests import waiting
-from tests.logins import SECRET
-from tests.pace import in_milliseconds, patience, stretched
-from tests.preloaded import Program
+import tests.support.preloaded
 from tests.providers.kafka import TopicNames
+from tests.support import waiting
+from tests.support.logins import SECRET
+from tests.support.pace import in_milliseconds, patience, stretched
+from tests.support.preloaded import Program
 
 ROOT: Final = Path(__file__).parents[2]
 SECONDS: Final = waiting.SECONDS
@@ -56,7 +56,7 @@ class WorkerProcess:
     """``python -m worker run``. A context manager: whatever happens in the block, the process is gone after it.
 
     ``settings`` are WORKER_ variables; ``command`` replaces what is run, for workers with a fault built in.
-    ``preloaded`` spares a worker that is as it comes what its imports cost (``tests.preloaded``).
+    ``preloaded`` spares a worker that is as it comes what its imports cost (``tests.support.preloaded``).
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class WorkerProcess:
         preloaded: bool = False,
     ) -> None:
         self.settings = dict(settings)
-        self._preloaded = preloaded and tests.preloaded.SUPPORTED and command == USUAL
+        self._preloaded = preloaded and tests.support.preloaded.SUPPORTED and command == USUAL
         self._command = [sys.executable, *command]
         self._log = directory / f"worker-{uuid4().hex[:8]}.log"
         self._process: subprocess.Popen[bytes] | Program | None = None
@@ -94,7 +94,9 @@ class WorkerProcess:
         environment = {**os.environ, **self.settings, "PYTHONPATH": path}
         with self._log.open("ab") as log:
             if self._preloaded:
-                self._process = tests.preloaded.start(["run"], cwd=ROOT, env=environment, stdout=log, stderr=log)
+                self._process = tests.support.preloaded.start(
+                    ["run"], cwd=ROOT, env=environment, stdout=log, stderr=log
+                )
                 return self
             self._process = subprocess.Popen(
                 self._command,

@@ -18,7 +18,7 @@ from tests.benchmarks.load import Written, answered, commands, make_tokens, new_
 from tests.benchmarks.openloop import Phase, Timed
 from tests.benchmarks.report import Report
 from tests.benchmarks.stage import Stage
-from tests.logins import login_token
+from tests.support.logins import login_token
 from worker.journey.pass_codes import HASHER
 from worker.kafka.topics import PARTITIONS
 

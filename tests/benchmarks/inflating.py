@@ -12,7 +12,6 @@ from typing import Final
 from zlib import crc32
 
 from schemas.headers import STATUS_CODE
-from tests.batches import BROKERS_LIMIT, CODECS, PLACES, batch, large, send
 from tests.benchmarks.bulk import RATE, WARM_UP, Place, place_for
 from tests.benchmarks.latency import percentile
 from tests.benchmarks.load import commands, make_tokens, new_run, read_headers
@@ -20,6 +19,7 @@ from tests.benchmarks.meter import PROC, status_bytes
 from tests.benchmarks.openloop import Phase, Timed
 from tests.benchmarks.report import Report
 from tests.benchmarks.stage import Stage
+from tests.support.batches import BROKERS_LIMIT, CODECS, PLACES, batch, large, send
 from worker.kafka.topics import PARTITIONS
 
 MB: Final = 10**6

@@ -18,7 +18,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Producer, To
 
 from schemas.headers import CE_ID, CE_SOURCE, CE_SPEC_VERSION, CE_TYPE, COMMAND_TYPE, CORRELATION_ID, SPEC_VERSION
 from tests.acceptance.clients import TooLate, log_ends, wait_settled
-from tests.logins import login_token
+from tests.support.logins import login_token
 from worker.demo.commands import documented
 
 GOLDEN_CODE: Final = "99021047380"

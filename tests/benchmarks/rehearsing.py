@@ -18,8 +18,8 @@ from tests.benchmarks.meter import Meter
 from tests.benchmarks.report import Report
 from tests.benchmarks.stage import Stage
 from tests.benchmarks.subjects import EXACTLY, process
-from tests.logins import login_token
 from tests.providers.kafka import TopicNames
+from tests.support.logins import login_token
 from worker.kafka.topics import PARTITIONS
 
 COMMANDS: Final = 100_000

@@ -37,8 +37,8 @@ from tests.benchmarks.report import Report
 from tests.benchmarks.rounds import WARM
 from tests.benchmarks.stage import Stage
 from tests.benchmarks.subjects import EXACTLY, process
-from tests.logins import login_token
 from tests.providers.kafka import TopicNames, create_topics, delete_topics
+from tests.support.logins import login_token
 from worker.demo.commands import documented
 from worker.kafka.topics import PARTITIONS
 

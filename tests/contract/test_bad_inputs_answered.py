@@ -24,10 +24,10 @@ from tests.contract.bad_inputs import (
     PASS_CODE,
     body,
 )
-from tests.deliveries import delivery
-from tests.journey import decided
-from tests.logins import SECRET, login_token
 from tests.providers.postgres import DatabaseUnderTest
+from tests.support.deliveries import delivery
+from tests.support.journey import decided
+from tests.support.logins import SECRET, login_token
 from worker.journey.attempt_limits import Limits
 from worker.journey.attempts import Attempts
 from worker.journey.authorise import Logins

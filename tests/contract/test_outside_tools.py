@@ -15,7 +15,7 @@ from schemas.asyncapi import Deployment
 from schemas.codes import StatusCode
 from schemas.pack import pack, write
 from schemas.samples import SAMPLES
-from tests.pace import patience
+from tests.support.pace import patience
 
 OUTSIDE: Final = Path(__file__).parent / "outside"
 INSTALLED: Final = Path(__file__).parents[2] / ".cache" / "outside"

@@ -22,7 +22,7 @@ from tests.faults.ledger import Sent, sent
 from tests.faults.stage import Stage
 from tests.faults.within import within
 from tests.providers import Unavailable
-from tests.waiting import run_to_end
+from tests.support.waiting import run_to_end
 
 FEWEST_UNREAD: Final = 2
 MOST_UNREAD: Final = 40

@@ -13,10 +13,10 @@ from tests.conftest import real_kafka_is_demanded
 from tests.faults.load import LOGIN_SECONDS
 from tests.faults.one_broker import ProxiedKafka
 from tests.faults.proxy import HOST, KafkaProxy, PostgresProxy
-from tests.pace import in_milliseconds
 from tests.providers import Unavailable
 from tests.providers.kafka import TopicNames, warm_up
 from tests.providers.postgres import DatabaseUnderTest, PostgresServer
+from tests.support.pace import in_milliseconds
 from worker.demo.servers.processes import EmbeddedFailed
 
 

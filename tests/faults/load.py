@@ -12,7 +12,7 @@ from typing import Any, Final
 from confluent_kafka import KafkaError, Message, Producer
 
 from tests.faults.ledger import NUMBER, SOURCE, Command, Ledger
-from tests.logins import login_token
+from tests.support.logins import login_token
 
 FIELDS: Final = ("authentication_code,life_cycle_state", "life_cycle_state", "authentication_code")
 DRY_RUNS: Final = 0.1

@@ -23,7 +23,7 @@ from typing import Any, Final, TypeVar
 from aiokafka.protocol import commit, fetch, group, produce, transaction
 from aiokafka.protocol.api import RequestStruct
 
-from tests.pace import patience, stretched
+from tests.support.pace import patience, stretched
 
 HOST: Final = "127.0.0.1"
 CLOSE_SECONDS: Final = 5.0

@@ -18,9 +18,9 @@ from tests.faults.kinds import Act, Domain, FaultKind
 from tests.faults.ledger import Sent
 from tests.faults.past import Past
 from tests.faults.schedule import Log, Strike, play
-from tests.pace import patience
 from tests.providers import Unavailable
-from tests.waiting import SECONDS
+from tests.support.pace import patience
+from tests.support.waiting import SECONDS
 
 
 class Ground:

@@ -30,8 +30,8 @@ from tests.faults.mutants import MUTANTS
 from tests.faults.proxy import PostgresProxy
 from tests.faults.witness import recorded
 from tests.faults.worker import faulty
-from tests.pace import in_milliseconds, patience, stretched
-from tests.waiting import SECONDS
+from tests.support.pace import in_milliseconds, patience, stretched
+from tests.support.waiting import SECONDS
 
 pytestmark = [
     pytest.mark.real_kafka,

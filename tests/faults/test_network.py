@@ -10,7 +10,7 @@ import pytest
 
 from tests.acceptance.scene import PARTITIONS, Load, Scene
 from tests.faults.proxy import Api, Fault, GroupApi, KafkaProxy, Kind, PostgresProxy
-from tests.pace import stretched
+from tests.support.pace import stretched
 
 pytestmark = [
     pytest.mark.real_kafka,

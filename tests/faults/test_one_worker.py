@@ -21,7 +21,7 @@ from tests.faults.past import Past
 from tests.faults.rules import Unkept
 from tests.faults.schedule import Log, Strike, play
 from tests.faults.worker import DAY_SECONDS, faulty, make_otherwise
-from tests.logins import SECRET
+from tests.support.logins import SECRET
 from worker import service
 from worker.operations import retention
 

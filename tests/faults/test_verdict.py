@@ -31,7 +31,7 @@ from tests.faults.rules import EXPLAINS, USAGE, Rule, Side, Verdict, verdict
 from tests.faults.schedule import Log, Strike, play
 from tests.faults.witness import Witness, understood
 from tests.providers.postgres import WheelPostgres
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 from worker.demo.servers.processes import ServerProcess, until
 
 NOBODY: Final = "127.0.0.1:1"

@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.journey import Journey, Partition, journey
 from tests.providers.postgres import DatabaseUnderTest
+from tests.support.journey import Journey, Partition, journey
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ from typing import Any, Final
 import pytest
 from structlog.testing import capture_logs
 
-from tests.journey import (
+from tests.providers.postgres import DatabaseUnderTest
+from tests.support.journey import (
     CARD_CODE,
     CODE,
     EFFECTIVE_CODE,
@@ -23,9 +24,8 @@ from tests.journey import (
     dry_run,
     journey,
 )
-from tests.logins import login_token
-from tests.providers.postgres import DatabaseUnderTest
-from tests.waiting import in_time
+from tests.support.logins import login_token
+from tests.support.waiting import in_time
 from worker.journey.attempt_limits import Limits
 from worker.journey.digests import digest
 from worker.journey.pass_codes import PassCodeCheck, PassCodes, Question

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from tests.journey import Journey, by_code, journey
 from tests.providers.postgres import DatabaseUnderTest
+from tests.support.journey import Journey, by_code, journey
 from worker.journey.model import Fact
 from worker.operations.audit import (
     Anchor,

@@ -4,9 +4,9 @@ import pytest
 from aiokafka import AIOKafkaConsumer
 
 from tests.integration.test_topics import settings_for
-from tests.logins import SECRET
 from tests.providers.kafka import KafkaServer, TopicNames
 from tests.providers.postgres import DatabaseUnderTest
+from tests.support.logins import SECRET
 from worker.observability.descriptors import partitions_within
 from worker.operations.check import Check, check
 from worker.postgres.connect import owner_connection

@@ -12,10 +12,10 @@ from typing import Final
 import jwt
 import pytest
 
-from tests.logins import SECRET
 from tests.providers.kafka import KafkaServer, TopicNames
 from tests.providers.postgres import DatabaseUnderTest
-from tests.waiting import in_time, until_answered
+from tests.support.logins import SECRET
+from tests.support.waiting import in_time, until_answered
 from worker.postgres.connect import owner_connection
 
 ROOT: Final = Path(__file__).parents[2]

@@ -9,9 +9,9 @@ from aiokafka import errors as kafka_errors
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import EndTxnRequest
 
-from tests.pace import patience
 from tests.providers.kafka import KafkaServer, TopicNames
-from tests.waiting import in_time
+from tests.support.pace import patience
+from tests.support.waiting import in_time
 from worker.journey.messages import Message
 from worker.lanes.publisher import WatchedProducer, send, started
 

@@ -7,7 +7,8 @@ from typing import Any, Final
 import pytest
 
 from schemas.codes import StatusCode
-from tests.journey import (
+from tests.providers.postgres import DatabaseUnderTest
+from tests.support.journey import (
     CARD_CODE,
     CODE,
     EFFECTIVE_CODE,
@@ -26,8 +27,7 @@ from tests.journey import (
     journey,
     result_of,
 )
-from tests.logins import login_token
-from tests.providers.postgres import DatabaseUnderTest
+from tests.support.logins import login_token
 from worker import pipeline
 from worker.errors import FuseBlown
 from worker.journey.messages import messages

@@ -25,8 +25,8 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 import worker.demo.servers.stack as stack_module
-from tests.pace import patience
-from tests.waiting import SECONDS, output_of, wait_until
+from tests.support.pace import patience
+from tests.support.waiting import SECONDS, output_of, wait_until
 from worker.demo.servers import EmbeddedFailed, EmbeddedUnavailable, Stack, embedded_stack
 from worker.demo.servers.stack import temporary_directory
 

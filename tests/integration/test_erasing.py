@@ -10,7 +10,8 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from tests.journey import (
+from tests.providers.postgres import DatabaseUnderTest, until_waiting
+from tests.support.journey import (
     CARD_CODE,
     CODE,
     DIGEST_KEY,
@@ -24,9 +25,8 @@ from tests.journey import (
     by_code,
     by_identifier,
 )
-from tests.logins import login_token
-from tests.providers.postgres import DatabaseUnderTest, until_waiting
-from tests.waiting import in_time
+from tests.support.logins import login_token
+from tests.support.waiting import in_time
 from worker.errors import DependencyAway
 from worker.journey.digests import NoDigestKey, digest
 from worker.journey.model import command_key

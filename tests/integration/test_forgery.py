@@ -8,8 +8,8 @@ import asyncpg
 import pytest
 
 from schemas.states import LifeCycleState
-from tests.journey import CARD_CODE, CODE, Journey, by_code, journey
 from tests.providers.postgres import DatabaseUnderTest
+from tests.support.journey import CARD_CODE, CODE, Journey, by_code, journey
 from worker.journey.apply import Chain, sealed, write_facts
 from worker.journey.model import IMPORT_LANE, Fact, lane_name
 from worker.operations.audit import Kind, verify

@@ -6,9 +6,9 @@ import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka import errors as kafka_errors
 
-from tests.pace import in_milliseconds, patience
 from tests.providers.kafka import KafkaServer, TopicNames
-from tests.waiting import in_time
+from tests.support.pace import in_milliseconds, patience
+from tests.support.waiting import in_time
 from worker.lanes.context import LaneId
 from worker.lanes.publisher import AtLeast, Commits, Exactly, former_id, started
 

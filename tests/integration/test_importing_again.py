@@ -11,7 +11,7 @@ import pytest
 
 from tests.integration.test_importing import EVENTS, GIVEN_HASH, ORGANISATION, first_state, load, rows, stored, token
 from tests.providers.postgres import DatabaseUnderTest
-from tests.waiting import in_time, until_answered
+from tests.support.waiting import in_time, until_answered
 from worker.operations.imports import load as importing
 from worker.operations.imports.load import BadLine, ImportingError, ImportProgress, ImportReport, import_files
 from worker.postgres.connect import owner_connection

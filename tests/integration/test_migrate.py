@@ -14,7 +14,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.providers.postgres import DatabaseUnderTest, PostgresServer
-from tests.waiting import in_time, until, until_answered
+from tests.support.waiting import in_time, until, until_answered
 from worker.demo.servers.postgres import Login, make_database, make_login
 from worker.dsn import DsnUnusable
 from worker.errors import DependencyAway

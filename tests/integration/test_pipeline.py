@@ -18,7 +18,8 @@ from schemas.access_token import ALL_FIELDS, FIELD_NAMES, AccessToken, field_nam
 from schemas.codes import StatusCode
 from schemas.result import Result
 from schemas.transition import TransitionEvent, verify_chain
-from tests.journey import (
+from tests.providers.postgres import DatabaseUnderTest, until_waiting
+from tests.support.journey import (
     CARD_CODE,
     CODE,
     CODE_OF_IDENTIFIER,
@@ -41,9 +42,8 @@ from tests.journey import (
     journey,
     result_of,
 )
-from tests.logins import login_token
-from tests.pace import in_milliseconds
-from tests.providers.postgres import DatabaseUnderTest, until_waiting
+from tests.support.logins import login_token
+from tests.support.pace import in_milliseconds
 from worker import pipeline
 from worker.errors import DependencyAway, FuseBlown, LaneLost
 from worker.journey.attempt_limits import Limits

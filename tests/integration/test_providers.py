@@ -6,9 +6,9 @@ import asyncpg
 import pytest
 from confluent_kafka.admin import AdminClient
 
-from tests.pace import patience
 from tests.providers.kafka import KafkaServer, TopicNames
 from tests.providers.postgres import DatabaseUnderTest
+from tests.support.pace import patience
 
 
 async def test_a_database_of_a_test_holds_the_fixture(database: DatabaseUnderTest) -> None:

@@ -6,9 +6,9 @@ import asyncpg
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from tests.pace import patience
 from tests.providers.kafka import KafkaServer, TopicNames
 from tests.providers.postgres import DatabaseUnderTest, Mode, PostgresServer
+from tests.support.pace import patience
 
 pytestmark = pytest.mark.own_servers
 

@@ -11,10 +11,10 @@ import pytest
 from annotated_types import Ge
 from structlog.testing import capture_logs
 
-from tests.journey import CARD_CODE, EFFECTIVE_CODE, Journey, Partition, by_code, codes
-from tests.pace import stretched
 from tests.providers.postgres import DatabaseUnderTest
-from tests.waiting import in_time, until, until_answered
+from tests.support.journey import CARD_CODE, EFFECTIVE_CODE, Journey, Partition, by_code, codes
+from tests.support.pace import stretched
+from tests.support.waiting import in_time, until, until_answered
 from worker.errors import StatementTimeout
 from worker.observability.health import Health
 from worker.observability.metrics import Metrics

@@ -15,9 +15,9 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from tests import preloaded
-from tests.logins import SECRET
 from tests.providers.postgres import OWN_PROVIDERS, PostgresServer, choose
+from tests.support import preloaded
+from tests.support.logins import SECRET
 from worker.demo.servers.postgres import Login
 from worker.operations.check import Check, check
 from worker.postgres.connect import owner_connection

@@ -13,7 +13,8 @@ from msgspec.structs import replace
 
 from schemas.codes import StatusCode
 from schemas.states import LifeCycleState
-from tests.journey import (
+from tests.providers.postgres import DatabaseUnderTest, until_waiting
+from tests.support.journey import (
     CARD_CODE,
     CODE,
     CODE_OF_IDENTIFIER,
@@ -22,7 +23,6 @@ from tests.journey import (
     OTHER_TOKEN_ID,
     TOKEN_ID,
 )
-from tests.providers.postgres import DatabaseUnderTest, until_waiting
 from worker.errors import BatchOvertaken, from_postgres
 from worker.journey.apply import apply
 from worker.journey.model import Answer, Fact, TokenKey, command_key

@@ -11,9 +11,9 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.cimpl import NewTopic
 
-from tests.pace import patience
 from tests.providers.kafka import KafkaServer, TopicNames, delete_topics
-from tests.waiting import wait_until
+from tests.support.pace import patience
+from tests.support.waiting import wait_until
 from worker.errors import DependencyAway
 from worker.kafka import topics as kafka_topics
 from worker.settings import Settings, read_settings

@@ -10,9 +10,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from confluent_kafka import Producer
 
 from tests.acceptance.clients import Outgoing, send, wait_settled
-from tests.pace import patience
 from tests.providers.kafka import KafkaServer, TopicNames
-from tests.waiting import in_time
+from tests.support.pace import patience
+from tests.support.waiting import in_time
 from worker.errors import ClientStuck
 from worker.kafka.backlog import Backlog
 from worker.kafka.watchdog import PATIENCE_SECONDS, Watchdog

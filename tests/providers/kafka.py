@@ -22,10 +22,10 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from testcontainers.core.container import DockerContainer
 
-from tests.pace import in_milliseconds, patience
 from tests.providers import GivenAway, Unavailable
 from tests.providers.docker_engine import require_engine
-from tests.waiting import Ceiling, wait_until
+from tests.support.pace import in_milliseconds, patience
+from tests.support.waiting import Ceiling, wait_until
 from worker.demo.servers.broker import Broker, answers
 from worker.demo.servers.processes import EmbeddedFailed, EmbeddedUnavailable, ServerProcess, free_port, until
 

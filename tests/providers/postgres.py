@@ -16,10 +16,10 @@ from uuid import uuid4
 import asyncpg
 from testcontainers.core.container import DockerContainer
 
-from tests import waiting
-from tests.pace import patience
 from tests.providers import GivenAway, Unavailable
 from tests.providers.docker_engine import require_engine
+from tests.support import waiting
+from tests.support.pace import patience
 from worker.demo.servers.postgres import HOST, OWNER, Login, Postgres, make_database, make_login
 from worker.demo.servers.postgres import dsn as dsn_of
 from worker.demo.servers.processes import EmbeddedFailed, EmbeddedUnavailable, free_port, until

@@ -7,7 +7,7 @@ import pytest
 import structlog
 from structlog.testing import LogCapture
 
-from tests.waiting import in_time
+from tests.support.waiting import in_time
 from worker.resilience.background import BackgroundFailed, beside
 
 

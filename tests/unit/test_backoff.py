@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.waiting import in_time
+from tests.support.waiting import in_time
 from worker.resilience.backoff import LONGEST, SHORTEST, Patience
 
 

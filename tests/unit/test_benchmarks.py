@@ -12,7 +12,7 @@ from tests.benchmarks.capacity import fitted
 from tests.benchmarks.load import GOLDEN_CODE, Answers, Backlog, commands
 from tests.benchmarks.meter import TICKS, Meter, Usage, cpu_seconds, peak_memory, status_bytes, used
 from tests.benchmarks.rounds import Round, medians, saturation
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 STAT = (
     "4711 (a name) with) S 1 4711 4711 0 -1 4194560 100 200 0 0 70 30 5 15 20 0 8 0 12345 1000 50 18446744073709551615"

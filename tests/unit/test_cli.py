@@ -13,9 +13,9 @@ from typing import Final
 import jwt
 import pytest
 
-from tests import preloaded
-from tests.logins import SECRET
-from tests.waiting import output_of, run_to_end
+from tests.support import preloaded
+from tests.support.logins import SECRET
+from tests.support.waiting import output_of, run_to_end
 from worker import cli
 
 ROOT: Final = Path(__file__).parents[2]

@@ -34,7 +34,7 @@ from schemas.client.answer import read_answer
 from schemas.client.calls import Calls, Counts
 from schemas.client.outbox import Concealed
 from schemas.codes import StatusCode
-from tests.pace import stretched
+from tests.support.pace import stretched
 
 ROOT: Final = Path(__file__).parents[2]
 NAMED: Final = {"ce_id": "order-7", "ce_source": "/shop"}

@@ -2,7 +2,7 @@
 
 import json
 
-from tests.logins import SECRET
+from tests.support.logins import SECRET
 from worker.operations.contract import Contract, deployment
 from worker.settings import read_settings
 

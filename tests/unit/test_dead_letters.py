@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from schemas.codes import StatusCode
-from tests.logins import login_token
+from tests.support.logins import login_token
 from worker.cli import application
 from worker.cli.dead_letters import exit_code, facts, line
 from worker.journey.messages import Post, dead_letter_message

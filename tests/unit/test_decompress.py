@@ -11,7 +11,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.batches import CODECS, COMPRESSED
+from tests.support.batches import CODECS, COMPRESSED
 from worker.errors import Unreadable
 from worker.kafka.decompress import GZIP, LARGEST_BLOCK, LZ4, PIECE, SNAPPY, ZSTD, inflated
 

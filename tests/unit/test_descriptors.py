@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.pace import patience
+from tests.support.pace import patience
 from worker.errors import OutOfDescriptors, from_postgres
 from worker.observability.descriptors import partitions_within
 from worker.observability.health import Health

@@ -11,8 +11,8 @@ from typing import Any, Final
 import pytest
 import typer
 
-from tests import preloaded
-from tests.logins import SECRET, login_token
+from tests.support import preloaded
+from tests.support.logins import SECRET, login_token
 from worker.cli import application
 from worker.demo.servers.processes import free_port
 

@@ -12,7 +12,7 @@ import pytest
 import uvloop
 
 from schemas.asyncapi import Deployment
-from tests.waiting import in_time
+from tests.support.waiting import in_time
 from worker.errors import DependencyAway
 from worker.observability import http
 from worker.observability.health import Health

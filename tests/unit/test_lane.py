@@ -19,8 +19,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from schemas.codes import StatusCode
-from tests.pace import stretched
-from tests.waiting import in_time, until
+from tests.support.pace import stretched
+from tests.support.waiting import in_time, until
 from worker.errors import (
     AnswerRefused,
     ClockRefused,

@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 
 from tests.conftest import steering
-from tests.scheduling import OWN_SERVERS, scope_of
+from tests.support.scheduling import OWN_SERVERS, scope_of
 
 ROOT: Final = Path(__file__).parents[2]
 FILES: Final = {str(path.relative_to(ROOT)): ast.parse(path.read_text()) for path in ROOT.glob("tests/**/test_*.py")}
@@ -61,7 +61,7 @@ def test_there_is_no_third_level() -> None:
 
 
 def test_a_file_whose_tests_stop_servers_has_no_others() -> None:
-    """Files decide which process runs a test, and so which servers it may stop (``tests/scheduling.py``)."""
+    """Files decide which process runs a test, and so which servers it may stop (``tests/support/scheduling.py``)."""
     marked = {file for file, tree in FILES.items() if any(marks_of(tree, OWN_SERVERS))}
     assert marked
     assert marked == {file for file in FILES if scope_of(f"{file}::test") == OWN_SERVERS}

@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 
-from tests.pace import (
+from tests.support.pace import (
     LOOK_SECONDS,
     MOST,
     ROUND_SECONDS,
@@ -144,7 +144,7 @@ def test_what_a_test_sits_out_is_stretched_no_further_than_needed() -> None:
 
 
 def test_the_session_has_its_pace_and_a_program_that_it_starts_the_same() -> None:
-    command = [sys.executable, "-c", "from tests.pace import pace; print(pace())"]
+    command = [sys.executable, "-c", "from tests.support.pace import pace; print(pace())"]
 
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)

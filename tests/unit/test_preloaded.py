@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import preloaded
-from tests.preloaded import Program
-from tests.waiting import TooLate, run_to_end, wait_until
+from tests.support import preloaded
+from tests.support.preloaded import Program
+from tests.support.waiting import TooLate, run_to_end, wait_until
 
 pytestmark = pytest.mark.skipif(not preloaded.SUPPORTED, reason="every program is executed anew on this system")
 

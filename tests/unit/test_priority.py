@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from tests.waiting import in_time
+from tests.support.waiting import in_time
 from worker.lanes import priority
 from worker.lanes.priority import FEW, LATELY_SECONDS, Courtesy
 

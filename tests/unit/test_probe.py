@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from aiokafka import TopicPartition
 
-from tests.waiting import in_time
+from tests.support.waiting import in_time
 from worker.errors import DependencyAway
 from worker.observability.health import Health
 from worker.observability.probe import Probe

@@ -14,7 +14,7 @@ from aiokafka.record.memory_records import MemoryRecords
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.batches import CODECS, PLACES, Part, Written, batch, large, small
+from tests.support.batches import CODECS, PLACES, Part, Written, batch, large, small
 from worker.kafka.delivery import KEPT_BYTES, Cut
 from worker.kafka.internals import BoundedFetch
 from worker.kafka.record_batches import Bounds, Record, Records

@@ -7,7 +7,7 @@ import certifi
 import pytest
 from pydantic import ValidationError
 
-from tests.logins import SECRET
+from tests.support.logins import SECRET
 from worker.kafka.client import client_options
 from worker.postgres.schema import WorkerRole
 from worker.settings import VARIABLES, Settings, SettingsError, read_settings

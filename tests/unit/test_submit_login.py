@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.logins import login_token
+from tests.support.logins import login_token
 from worker.operations.login_source import LoginFailed, from_command
 from worker.operations.submit.login import CommandLogin, GivenLogin, OwnLogins, expiry
 

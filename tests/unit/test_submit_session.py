@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import pytest
 
-from tests.logins import login_token
-from tests.waiting import in_time
+from tests.support.logins import login_token
+from tests.support.waiting import in_time
 from worker.operations.login_source import LoginFailed
 from worker.operations.submit import session as module
 from worker.operations.submit.answers import Answer, Answers

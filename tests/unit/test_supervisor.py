@@ -10,7 +10,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka import errors as kafka
 
-from tests.waiting import SECONDS, until, until_answered
+from tests.support.waiting import SECONDS, until, until_answered
 from worker.errors import ClientStuck, DependencyAway, LaneBlocked, LaneLost
 from worker.lanes.lane import Lane
 from worker.lanes.membership import Membership

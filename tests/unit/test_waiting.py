@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.pace import VARIABLE
-from tests.waiting import (
+from tests.support.pace import VARIABLE
+from tests.support.waiting import (
     PAUSE,
     SECONDS,
     SHOWN_CHARACTERS,

@@ -9,7 +9,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka import errors as kafka
 
-from tests.waiting import in_time
+from tests.support.waiting import in_time
 from worker.errors import ClientStuck
 from worker.kafka.backlog import Backlog
 from worker.kafka.watchdog import LOOK_SECONDS, PATIENCE_SECONDS, Watchdog

@@ -21,10 +21,10 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any, Final
 
-from tests import waiting
+from tests.support import waiting
 from worker.cli import application
 
-ROOT: Final = Path(__file__).parents[1]
+ROOT: Final = Path(__file__).parents[2]
 SUPPORTED: Final = sys.platform == "linux"
 """Elsewhere, what the system's own libraries start before a fork does not survive it."""
 _LENGTH_BYTES: Final = 4
@@ -128,7 +128,7 @@ class _Forking:
 
     def __init__(self) -> None:
         self._door, there = socket.socketpair()
-        command = [sys.executable, "-m", "tests.preloaded", str(there.fileno())]
+        command = [sys.executable, "-m", "tests.support.preloaded", str(there.fileno())]
         quiet: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
         with there:
             self._process = subprocess.Popen(

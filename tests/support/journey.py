@@ -12,7 +12,7 @@ from uuid import uuid4
 import asyncpg
 
 from schemas.codes import StatusCode
-from tests.logins import SECRET, login_token
+from tests.support.logins import SECRET, login_token
 from worker.journey.attempt_limits import DEFAULT_LIMITS, Limits
 from worker.journey.attempts import Attempts
 from worker.journey.authorise import Logins

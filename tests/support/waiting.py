@@ -1,6 +1,6 @@
 """Waiting for a condition. Whoever gives up says what was waited for, and what was seen last.
 
-Every ceiling is multiplied by the session's pace; see ``tests.pace``.
+Every ceiling is multiplied by the session's pace; see ``tests.support.pace``.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from tests.pace import patience
+from tests.support.pace import patience
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from xdist.scheduler import LoadScopeScheduling
 
-ROOT: Final = Path(__file__).parents[1]
+ROOT: Final = Path(__file__).parents[2]
 OWN_SERVERS: Final = "own_servers"
 ONE_BY_ONE: Final = ("tests/acceptance/", "tests/integration/")
 """Folders whose tests take seconds each."""
