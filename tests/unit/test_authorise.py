@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.codes import StatusCode
+from tests.support.clocks import Clock
 from tests.support.logins import SECRET, login_token
 from worker.journey.authorise import CACHE_SECONDS, CACHED_LOGINS, SKEW_SECONDS, Logins
 from worker.journey.model import Claims, Refused
@@ -27,14 +28,6 @@ GOOD: Final[dict[str, Any]] = {
     "iat": NOW,
     "exp": NOW + 7200,
 }
-
-
-class Clock:
-    def __init__(self, now: float = NOW) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def segment(part: bytes) -> str:
@@ -86,7 +79,7 @@ def test_a_token_is_good_from_nbf_on_with_a_minutes_leeway() -> None:
 
 
 def test_who_is_too_early_is_good_later() -> None:
-    clock, token = Clock(), with_claims(nbf=NOW + 100)
+    clock, token = Clock(NOW), with_claims(nbf=NOW + 100)
     logins = Logins((SECRET,), clock)
     assert_refused(logins.verify(token), "not valid yet")
     clock.now += 40
@@ -100,19 +93,19 @@ def test_a_token_lives_for_two_hours_and_no_longer() -> None:
 
 
 def test_another_longest_life_may_be_set() -> None:
-    logins = Logins((SECRET,), Clock(), longest_seconds=60)
+    logins = Logins((SECRET,), Clock(NOW), longest_seconds=60)
     assert isinstance(logins.verify(with_claims(iat=NOW, exp=NOW + 60)), Claims)
     assert_refused(logins.verify(with_claims(iat=NOW, exp=NOW + 61)), "lives for longer than 60 seconds")
 
 
 @pytest.mark.parametrize("claim", ["cards", ["cards"], ["other", "cards"]])
 def test_a_token_for_the_audience_that_is_set_is_good(claim: object) -> None:
-    assert isinstance(Logins((SECRET,), Clock(), audience="cards").verify(with_claims(aud=claim)), Claims)
+    assert isinstance(Logins((SECRET,), Clock(NOW), audience="cards").verify(with_claims(aud=claim)), Claims)
 
 
 @pytest.mark.parametrize("claim", [..., None, "", "other", "cards ", ["other"], [], {"cards": 1}, 7, [["cards"]]])
 def test_one_for_any_other_is_not(claim: object) -> None:
-    assert_refused(Logins((SECRET,), Clock(), audience="cards").verify(with_claims(aud=claim)), "another audience")
+    assert_refused(Logins((SECRET,), Clock(NOW), audience="cards").verify(with_claims(aud=claim)), "another audience")
 
 
 @pytest.mark.parametrize("name", ["jti", "usr", "org", "oun", "iat", "exp"])
@@ -329,7 +322,7 @@ def test_claims_under_the_right_one_of_several_secrets_are_judged_all_the_same()
 
 
 def test_without_a_secret_nothing_is_good() -> None:
-    assert_refused(Logins((), Clock()).verify(with_claims()))
+    assert_refused(Logins((), Clock(NOW)).verify(with_claims()))
 
 
 # --- what is remembered -----------------------------------------------------------------------------------------------
@@ -349,7 +342,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_a_good_signature_is_verified_once_in_half_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen, clock, token = counted(monkeypatch), Clock(), with_claims()
+    seen, clock, token = counted(monkeypatch), Clock(NOW), with_claims()
     logins = Logins((SECRET,), clock)
 
     first = logins.verify(token)
@@ -363,7 +356,7 @@ def test_a_good_signature_is_verified_once_in_half_a_minute(monkeypatch: pytest.
 
 
 def test_a_bad_token_is_never_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen, clock, token = counted(monkeypatch), Clock(), with_claims(iat=NOW + 61)
+    seen, clock, token = counted(monkeypatch), Clock(NOW), with_claims(iat=NOW + 61)
     logins = Logins((SECRET,), clock)
 
     assert_refused(logins.verify(token))
@@ -374,7 +367,7 @@ def test_a_bad_token_is_never_remembered(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_remembered_token_still_tells_its_own_expiry() -> None:
-    clock, token = Clock(), with_claims(exp=NOW + 1)
+    clock, token = Clock(NOW), with_claims(exp=NOW + 1)
     logins = Logins((SECRET,), clock)
     logins.verify(token)
     clock.now += 2
@@ -387,7 +380,7 @@ def test_a_remembered_token_still_tells_its_own_expiry() -> None:
 
 def test_what_is_remembered_is_bounded_and_holds_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.journey.authorise.CACHED_LOGINS", 8)
-    logins = Logins((SECRET,), Clock())
+    logins = Logins((SECRET,), Clock(NOW))
     tokens = [with_claims(jti=str(number)) for number in range(40)]
     for token in tokens:
         logins.verify(token)

@@ -1,23 +1,12 @@
 """Work in the background of the main work, and what becomes of that when it fails."""
 
 import asyncio
-from collections.abc import Iterator
 
 import pytest
-import structlog
 from structlog.testing import LogCapture
 
 from tests.support.waiting import in_time
 from worker.resilience.background import BackgroundFailed, beside
-
-
-@pytest.fixture
-def logged() -> Iterator[LogCapture]:
-    before = structlog.get_config()
-    capture = LogCapture()
-    structlog.configure(processors=[capture])
-    yield capture
-    structlog.configure(**before)
 
 
 async def test_the_end_of_the_block_ends_the_work() -> None:

@@ -2,20 +2,8 @@
 
 import pytest
 
+from tests.support.clocks import Clock
 from worker.resilience.circuit_breaker import FAILURES, LAST, TRIAL_SECONDS, Fuse
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from schemas.codes import StatusCode
+from tests.support.clocks import Clock
 from tests.support.logins import login_token
 from worker.cli import application
 from worker.cli.dead_letters import exit_code, facts, line
@@ -404,11 +405,11 @@ class Fetched:
 
 
 def test_a_login_token_is_fetched_again_before_it_expires() -> None:
-    now, fetched = [0.0], Fetched(1000, 2000)
-    source = LoginSource(fetched, clock=lambda: now[0], renewable=True)
+    clock = Clock(0.0)
+    source = LoginSource(Fetched(1000, 2000), clock=clock, renewable=True)
 
     async def at(moment: float) -> float:
-        now[0] = moment
+        clock.now = moment
         return (await source.current()).expires_at
 
     async def each() -> list[float]:
@@ -418,13 +419,13 @@ def test_a_login_token_is_fetched_again_before_it_expires() -> None:
 
 
 def test_a_login_token_that_was_given_once_is_used_until_it_expires_and_not_longer() -> None:
-    now = [0.0]
-    source = LoginSource(Fetched(1000), clock=lambda: now[0], renewable=False)
+    clock = Clock(0.0)
+    source = LoginSource(Fetched(1000), clock=clock, renewable=False)
 
     assert asyncio.run(source.current()).organisation == "ORG1"
-    now[0] = 999
+    clock.now = 999
     assert asyncio.run(source.current()).expires_at == 1000
-    now[0] = 1000
+    clock.now = 1000
     with pytest.raises(LoginExpired):
         asyncio.run(source.current())
 

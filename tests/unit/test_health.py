@@ -8,29 +8,15 @@ import pytest
 import structlog
 from aiokafka import TopicPartition
 
+from tests.support.clocks import Clock
 from worker.errors import DependencyAway
 from worker.observability.health import STALLED_SECONDS, Health
 from worker.observability.logs import configure_logging, mask_secrets
 from worker.observability.metrics import Metrics
 
 
-class Clock:
-    """A clock that only moves when told to."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def at(partition: int, topic: str = "commands") -> TopicPartition:
     return TopicPartition(topic, partition)
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

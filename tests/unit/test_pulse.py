@@ -1,10 +1,8 @@
 """An event loop that stands is noticed, and told from a process that was stopped."""
 
 import asyncio
-from collections.abc import Iterator
 
 import pytest
-import structlog
 from structlog.testing import LogCapture
 
 from tests.support.waiting import in_time
@@ -40,14 +38,6 @@ def pulse(clocks: Clocks, health: Health) -> Pulse:
     return Pulse(health, SESSION, clock=lambda: clocks.now, spent=lambda: clocks.spent)
 
 
-@pytest.fixture
-def said() -> Iterator[LogCapture]:
-    capture = LogCapture()
-    structlog.configure(processors=[capture])
-    yield capture
-    structlog.reset_defaults()
-
-
 def live(health: Health) -> tuple[bool, str]:
     health.progress()
     is_live, document = health.live()
@@ -55,33 +45,33 @@ def live(health: Health) -> tuple[bool, str]:
 
 
 def test_a_loop_that_stood_for_longer_than_a_session_is_not_live_for_a_while(
-    clocks: Clocks, health: Health, pulse: Pulse, said: LogCapture
+    clocks: Clocks, health: Health, pulse: Pulse, logged: LogCapture
 ) -> None:
     clocks.go(BEAT_SECONDS + SESSION + 5, spent=SESSION + 5)
     pulse.beat()
 
     assert live(health) == (False, "the event loop stood for 15 s, longer than a session (10 s)")
-    assert [entry["event"] for entry in said.entries] == ["event_loop_stood"]
+    assert [entry["event"] for entry in logged.entries] == ["event_loop_stood"]
     clocks.go(STALLED_SECONDS + 1)
     assert live(health)[0]
 
 
-def test_a_shorter_pause_is_none(clocks: Clocks, health: Health, pulse: Pulse, said: LogCapture) -> None:
+def test_a_shorter_pause_is_none(clocks: Clocks, health: Health, pulse: Pulse, logged: LogCapture) -> None:
     clocks.go(BEAT_SECONDS + SESSION, spent=SESSION)
     pulse.beat()
 
     assert live(health)[0]
-    assert said.entries == []
+    assert logged.entries == []
 
 
 def test_a_process_that_was_stopped_is_not_to_blame(
-    clocks: Clocks, health: Health, pulse: Pulse, said: LogCapture
+    clocks: Clocks, health: Health, pulse: Pulse, logged: LogCapture
 ) -> None:
     clocks.go(1000, spent=1)
     pulse.beat()
 
     assert live(health)[0]
-    assert [entry["event"] for entry in said.entries] == ["process_stood"]
+    assert [entry["event"] for entry in logged.entries] == ["process_stood"]
 
 
 def test_each_beat_is_compared_with_the_one_before(clocks: Clocks, health: Health, pulse: Pulse) -> None:

@@ -6,17 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.clocks import Clock
 from tests.support.logins import login_token
 from worker.operations.login_source import LoginFailed, from_command
 from worker.operations.submit.login import CommandLogin, GivenLogin, OwnLogins, expiry
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Program:
@@ -30,11 +23,6 @@ class Program:
         if self.fails:
             raise LoginFailed("it fails")
         return login_token(exp=self.clock.now + self.life, jti=str(self.runs))
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

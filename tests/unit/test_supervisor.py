@@ -10,6 +10,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka import errors as kafka
 
+from tests.support.clocks import Clock
 from tests.support.waiting import SECONDS, until, until_answered
 from worker.errors import ClientStuck, DependencyAway, LaneBlocked, LaneLost
 from worker.lanes.lane import Lane
@@ -316,9 +317,8 @@ async def test_a_client_that_only_a_new_process_helps_ends_the_supervision() -> 
         await house.supervisor.run(house.stop)
 
 
-async def test_a_silent_group_is_a_broker_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = SimpleNamespace(now=1000.0)
-    monkeypatch.setattr("worker.lanes.membership.time", SimpleNamespace(monotonic=lambda: clock.now))
+async def test_a_silent_group_is_a_broker_that_is_away(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+    monkeypatch.setattr("worker.lanes.membership.time", SimpleNamespace(monotonic=clock))
     group = Group()
     membership = Membership(cast(AIOKafkaConsumer, group), session_seconds=10.0)
     membership.join(["commands"], cast(ConsumerRebalanceListener, None))
@@ -405,9 +405,8 @@ async def test_a_group_that_does_not_hear_of_it_lets_the_session_run_out() -> No
         await house.until(lambda: house.membership.takes_part)
 
 
-async def test_a_group_that_one_has_left_is_not_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = SimpleNamespace(now=1000.0)
-    monkeypatch.setattr("worker.lanes.membership.time", SimpleNamespace(monotonic=lambda: clock.now))
+async def test_a_group_that_one_has_left_is_not_away(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+    monkeypatch.setattr("worker.lanes.membership.time", SimpleNamespace(monotonic=clock))
     group = Group()
     membership = Membership(cast(AIOKafkaConsumer, group), session_seconds=10.0)
     membership.join(["commands"], cast(ConsumerRebalanceListener, None))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.support.clocks import Clock
 from tests.support.pace import VARIABLE
 from tests.support.waiting import (
     PAUSE,
@@ -22,23 +23,11 @@ from tests.support.waiting import (
 )
 
 
-class Clock:
-    """A clock that only sleep moves, and whoever looks slowly."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-
-
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """A clock that only sleep moves, and whoever looks slowly."""
     monkeypatch.setenv(VARIABLE, "1")
-    return Clock()
+    return Clock(100.0)
 
 
 def counting(clock: Clock | None = None, *, took: float = 0.0) -> Callable[[], int]:
