@@ -3,7 +3,7 @@
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 from uuid import uuid4
 
 import asyncpg
@@ -25,14 +25,14 @@ from tests.contract.bad_inputs import (
     body,
 )
 from tests.providers.postgres import DatabaseUnderTest
-from tests.support.deliveries import delivery
+from tests.support.builders import POST, delivery
 from tests.support.journey import decided
 from tests.support.logins import SECRET, login_token
 from worker.journey.attempt_limits import Limits
 from worker.journey.attempts import Attempts
 from worker.journey.authorise import Logins
 from worker.journey.digests import CommandNames
-from worker.journey.messages import Post, messages
+from worker.journey.messages import messages
 from worker.journey.model import Answered
 from worker.journey.pass_codes import PassCodes
 from worker.kafka.delivery import Delivery
@@ -41,8 +41,6 @@ from worker.pipeline import Hold, Pipeline, Policy
 from worker.postgres.pool import Database
 from worker.postgres.sql import statement
 from worker.resilience.circuit_breaker import Fuse
-
-POST: Final = Post("results", "transitions", "dead-letters", "group", "worker")
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 
 from schemas.codes import StatusCode
 from tests.contract.bad_inputs import BAD_INPUTS, CANARY_PASS_CODE, CANARY_TOKEN, MAX_BYTES, BadInput
-from tests.support.deliveries import delivery
+from tests.support.builders import delivery
 from tests.support.logins import SECRET, login_token
 from worker.journey.authorise import Logins
 from worker.journey.decode.command import decode

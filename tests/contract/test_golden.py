@@ -11,7 +11,7 @@ from schemas.access_token import FIELD_NAMES, AccessToken, LogInformation, field
 from schemas.codes import StatusCode
 from schemas.command import SetEffectiveCommand, asked_fields
 from schemas.result import Result
-from tests.support.deliveries import delivery
+from tests.support.builders import delivery
 from worker.journey.decode.command import decode
 from worker.journey.model import Command
 

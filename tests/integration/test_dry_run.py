@@ -8,6 +8,7 @@ import pytest
 
 from schemas.codes import StatusCode
 from tests.providers.postgres import DatabaseUnderTest
+from tests.support.builders import POST
 from tests.support.journey import (
     CARD_CODE,
     CODE,
@@ -15,7 +16,6 @@ from tests.support.journey import (
     IDENTIFIER,
     OTHER_TOKEN_ID,
     PENDING_CODE,
-    POST,
     Journey,
     Partition,
     Sent,

@@ -9,6 +9,7 @@ import pytest
 
 from schemas.states import LifeCycleState
 from tests.providers.postgres import DatabaseUnderTest
+from tests.support.builders import fact
 from tests.support.journey import CARD_CODE, CODE, Journey, by_code, journey
 from worker.journey.apply import Chain, sealed, write_facts
 from worker.journey.model import IMPORT_LANE, Fact, lane_name
@@ -37,22 +38,17 @@ class Forger:
         """A well-chained fact about the victim, as the worker would make it, but for what is ``said``."""
         token = await self.j.token(VICTIM)
         whole = {
-            "organisation": "ORG1",
             "token": token["id"],
             "version": token["version"] + 1,
-            "from_state": LifeCycleState.NOT_EFFECTIVE,
-            "to_state": LifeCycleState.EFFECTIVE,
             "occurred_at": datetime.now(UTC),
             "user": "6E0B9E9C5C7E4B0F9C7A5D3C2B1A0F01",
-            "unit": "1",
             "command_id": "rec:cluster/commands/0/77@1",
-            "cause": "API",
             "lane": lane,
             "sequence": chain.sequence + 1,
             "previous_hash": chain.hash,
             "offset": 77,
         }
-        return sealed(Fact(**(whole | said)))
+        return sealed(fact(**(whole | said)))
 
     async def write(self, fact: Fact, lane: int) -> None:
         await write_facts(self.connection, [fact], lane)

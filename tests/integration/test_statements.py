@@ -12,8 +12,8 @@ import pytest
 from msgspec.structs import replace
 
 from schemas.codes import StatusCode
-from schemas.states import LifeCycleState
 from tests.providers.postgres import DatabaseUnderTest, until_waiting
+from tests.support.builders import fact
 from tests.support.journey import (
     CARD_CODE,
     CODE,
@@ -543,17 +543,12 @@ async def test_load_that_waited_sees_what_was_committed_meanwhile(
 def facts_of(*changes: tuple[str, int], first: int = 1, at: datetime = NOW) -> list[Fact]:
     """The facts of a batch. Each change is a token's id and the version it reached; ``first`` is the first sequence."""
     return [
-        Fact(
-            organisation="ORG1",
-            token=token,
-            version=version,
-            from_state=LifeCycleState.NOT_EFFECTIVE,
-            to_state=LifeCycleState.EFFECTIVE,
+        fact(
+            token,
+            version,
             occurred_at=at,
             user=USER_ID,
-            unit="1",
             command_id=f"req:ORG1:{token}",
-            cause="API",
             lane="c/g/t/0",
             sequence=sequence,
             previous_hash=bytes([sequence - 1]) * 32,

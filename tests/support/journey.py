@@ -12,12 +12,13 @@ from uuid import uuid4
 import asyncpg
 
 from schemas.codes import StatusCode
+from tests.support.builders import POST
 from tests.support.logins import SECRET, login_token
 from worker.journey.attempt_limits import DEFAULT_LIMITS, Limits
 from worker.journey.attempts import Attempts
 from worker.journey.authorise import Logins
 from worker.journey.digests import attempt_keys, command_names
-from worker.journey.messages import Post, result_message
+from worker.journey.messages import result_message
 from worker.journey.model import Answered, Fact
 from worker.journey.pass_codes import PassCodes
 from worker.kafka.delivery import Coordinates, Delivery, Header
@@ -46,7 +47,6 @@ NAMES: Final = command_names(_KEYED)
 [KEY] = attempt_keys(_KEYED)
 """Of the digests of what is refused for its credentials."""
 
-POST: Final = Post("results", "transitions", "dead-letters", "group", "worker")
 POLICY: Final = Policy(max_command_bytes=65_536, expiry_at_append=False, reveal_verification_code=False)
 
 

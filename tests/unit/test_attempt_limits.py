@@ -10,28 +10,27 @@ from hypothesis import strategies as st
 
 from schemas.codes import StatusCode
 from schemas.states import LifeCycleState
+from tests.support.builders import KEY, WRONG, locked, presented
 from worker.journey.attempt_limits import Attempt, Kind, Limits, Series, Subject, attempt_of, wait_after, wait_of
 from worker.journey.decide import State, decide, rehearse
-from worker.journey.model import Applied, Caller, Decision, LockedToken, Presented, Refused, TokenKey
+from worker.journey.model import Applied, Caller, Decision, Presented, Refused
 
 LIMITS: Final = Limits(codes=3, pass_codes=4, identifier=2, all_callers=5, longest_wait=60.0)
 SHOP, OTHER = Caller("ORG1", "shop", "1", None), Caller("ORG1", "other", "1", None)
 APP: Final = tuple(Caller("ORG1", "app", "1", account) for account in ("A1", "A2"))
-WRONG: Final = Refused(StatusCode.INVALID_CREDENTIALS, "identifier and pass_code do not go together")
 UNKNOWN: Final = Refused(StatusCode.ACCESS_TOKEN_NOT_FOUND, "no access token of yours has this authentication_code")
 FIRST, SECOND = b"first identifier", b"second identifier"
 WAITS: Final = "ACCESS_DENIED"
-KEY: Final = TokenKey("ORG1", "t1")
 
 Asked = Presented | Refused
 
 
 def state(token: LifeCycleState = LifeCycleState.NOT_EFFECTIVE) -> State:
-    return State({KEY: LockedToken(KEY, token, 0, None, "code", "identifier")}, {})
+    return State({KEY: locked(KEY, token)}, {})
 
 
 def right(caller: Caller = SHOP, command_id: str = "rec:1") -> Presented:
-    return Presented(command_id, b"digest", 1, caller, KEY)
+    return presented(command_id, caller=caller)
 
 
 def tried(caller: Caller = SHOP, identifier: bytes | None = FIRST) -> Attempt:

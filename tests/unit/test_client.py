@@ -34,6 +34,7 @@ from schemas.client.answer import read_answer
 from schemas.client.calls import Calls, Counts
 from schemas.client.outbox import Concealed
 from schemas.codes import StatusCode
+from tests.support.builders import record
 from tests.support.pace import stretched
 
 ROOT: Final = Path(__file__).parents[2]
@@ -302,7 +303,7 @@ class Script:
                 if isinstance(next_one, Exception):
                     raise next_one
                 if next_one is not None:
-                    script.hear(reply(result(next_one), headers))
+                    script.hear(record(result(next_one), headers=headers))
 
         class ScriptedReplies:
             def __init__(self, _topic: str, _options: object, hear: Callable[[ConsumerRecord], None]) -> None:
@@ -318,10 +319,6 @@ class Script:
 
         monkeypatch.setattr(client_module, "Outbox", ScriptedOutbox)
         monkeypatch.setattr(client_module, "Replies", ScriptedReplies)
-
-
-def reply(value: bytes, headers: list[tuple[str, bytes]]) -> ConsumerRecord:
-    return ConsumerRecord("results", 0, 0, 0, 0, None, value, None, 0, 0, tuple(headers))
 
 
 async def ask(retry: Retry = NO_RETRY, token: LoginToken = "a login") -> SetEffective:

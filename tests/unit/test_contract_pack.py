@@ -21,7 +21,7 @@ from schemas.samples import SAMPLES, TOKEN, Record, Sample
 from schemas.statuses import MEANINGS
 from schemas.transition import verify_chain
 from tests.contract.bad_inputs import BAD_INPUTS, BadInput
-from tests.support.deliveries import delivery
+from tests.support.builders import delivery
 from worker.journey.decode.command import decode
 from worker.journey.model import Command
 from worker.kafka.topics import _SETTINGS, PARTITIONS

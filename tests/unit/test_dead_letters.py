@@ -4,8 +4,8 @@ import asyncio
 import json
 from base64 import b64encode
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from schemas.codes import StatusCode
+from tests.support.builders import NOW, POST, WHERE, delivery, record, refused
 from tests.support.clocks import Clock
 from tests.support.logins import login_token
 from worker.cli import application
 from worker.cli.dead_letters import exit_code, facts, line
-from worker.journey.messages import Post, dead_letter_message
-from worker.journey.model import Answer, Answered, Decoded, Envelope, Refused
+from worker.journey.messages import dead_letter_message
+from worker.journey.model import Refused
 from worker.kafka.delivery import Coordinates, Delivery, Header
 from worker.operations.dead_letters.letters import Chosen, Letter, Place, Source, letter_of
 from worker.operations.dead_letters.plan import Item, Readers, Replay, State, Why, judge, known
@@ -37,26 +38,12 @@ from worker.operations.login_source import (
     read_login,
 )
 
-NOW: Final = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
-WHERE: Final = Coordinates("cluster", "commands", 3, 41, 1_700_000_000_123)
 READERS: Final = Readers("cluster", "group", {"commands": frozenset(range(4)), "bulk": frozenset({0})}, 65_536)
-POST: Final = Post("results", "transitions", "dead-letters", "group", "host:7")
 FRESH: Final = read_login(login_token(exp=1))
 BY_CODE: Final[dict[str, Any]] = {"token": "old", "access_token_identifier": {"authentication_code": "1"}}
 BY_IDENTIFIER: Final = {"token": "old", "access_token_identifier": {"identifier": "x", "pass_code": "p"}}
 STRUCTURED: Final = ("content-type", b"application/cloudevents+json")
 REC: Final = WHERE.command_id
-
-
-@dataclass(frozen=True)
-class Kept:
-    """A record of the topic of dead letters as the client gives it."""
-
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes | None]]
-    partition: int = 0
-    offset: int = 17
 
 
 def buried(
@@ -70,10 +57,10 @@ def buried(
 ) -> Letter:
     """What can be read of a command that a worker has given up."""
     written = value if isinstance(value, bytes) else orjson.dumps(value)
-    decoded = Decoded(Delivery(where, b"the key", written, headers, False), Envelope(), Refused(code, "why"))
-    answer = Answer(where.command_id, code, "why", NOW, organisation=organisation)
-    message = dead_letter_message(Answered(decoded, answer, None), POST, whole=whole)
-    return letter_of(Kept(message.key, message.value, message.headers))
+    command = delivery(written, headers, where=where, key=b"the key")
+    answered = refused(command, Refused(code, "why"), organisation=organisation)
+    message = dead_letter_message(answered, POST, whole=whole)
+    return letter_of(record(message.value, message.key, message.headers, offset=17))
 
 
 def sent(letter: Letter, login: LoginToken | None = FRESH) -> Delivery:
@@ -114,7 +101,7 @@ def test_a_dead_letter_is_read_as_the_worker_wrote_it() -> None:
 def test_whatever_stands_in_the_topic_is_read_and_judged(
     headers: list[tuple[str, bytes | None]], value: bytes | None
 ) -> None:
-    letter = letter_of(Kept(None, value, headers))
+    letter = letter_of(record(value, None, headers))
 
     assert judge(letter, READERS, FRESH)
     Chosen(reason="x", since=NOW).takes(letter)
@@ -152,7 +139,7 @@ def test_a_filter_takes_what_it_names(chosen: Chosen, taken: bool) -> None:
 # --- what is not sent -------------------------------------------------------------------------------------------------
 
 NOT_SENT: Final = {
-    "nothing of a worker's": (letter_of(Kept(b"k", b"{}", ())), Why.NO_LETTER, ""),
+    "nothing of a worker's": (letter_of(record(b"{}", b"k")), Why.NO_LETTER, ""),
     "another group's": (replace(buried(BY_CODE), group="others"), Why.OTHER_GROUP, "others"),
     "a topic that is not read": (buried(BY_CODE, where=Coordinates("c", "old", 0, 1, 2)), Why.NO_TOPIC, "old/0"),
     "a partition that is gone": (buried(BY_CODE, where=Coordinates("c", "bulk", 1, 1, 2)), Why.NO_TOPIC, "bulk/1"),

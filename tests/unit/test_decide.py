@@ -8,26 +8,15 @@ from hypothesis import strategies as st
 
 from schemas.codes import StatusCode
 from schemas.states import LifeCycleState
+from tests.support.builders import COMMAND_ID, DIGEST, KEY, WRONG, locked, presented
 from worker.journey.decide import SET_EFFECTIVE, BoundId, State, Transition, decide, doubtful, rehearse, rounds
-from worker.journey.model import Applied, Caller, Decision, LockedToken, Presented, Refused, Replayed, TokenKey
+from worker.journey.model import Applied, Decision, LockedToken, Presented, Refused, Replayed, TokenKey
 
 NOT_EFFECTIVE, EFFECTIVE = LifeCycleState.NOT_EFFECTIVE, LifeCycleState.EFFECTIVE
-CALLER: Final = Caller("ORG1", "user", "1", None)
-KEYS: Final = tuple(TokenKey("ORG1", name) for name in ("t1", "t2", "t3"))
-IDS: Final = ("ce:ORG1:s:1", "ce:ORG1:s:2", "req:ORG1:3", "rec:c/t/0/4@5")
-DIGESTS: Final = (b"first request", b"second request")
-REFUSALS: Final = (
-    Refused(StatusCode.MALFORMED_REQUEST, "no value"),
-    Refused(StatusCode.INVALID_CREDENTIALS, "identifier and pass_code do not go together"),
-)
-
-
-def locked(key: TokenKey, state: LifeCycleState = NOT_EFFECTIVE, version: int = 0) -> LockedToken:
-    return LockedToken(key, state, version, None, f"code of {key.token}", None)
-
-
-def asks(command_id: str = IDS[0], digest: bytes = DIGESTS[0], token: TokenKey = KEYS[0], fields: int = 1) -> Presented:
-    return Presented(command_id, digest, fields, CALLER, token)
+KEYS: Final = (KEY, TokenKey("ORG1", "t2"), TokenKey("ORG1", "t3"))
+IDS: Final = (COMMAND_ID, "ce:ORG1:s:2", "req:ORG1:3", "rec:c/t/0/4@5")
+DIGESTS: Final = (DIGEST, b"second request")
+REFUSALS: Final = (Refused(StatusCode.MALFORMED_REQUEST, "no value"), WRONG)
 
 
 def state_of(*tokens: LockedToken, **bound: BoundId) -> State:
@@ -44,7 +33,7 @@ def one_by_one(asked: Sequence[Presented | Refused], state: State) -> tuple[list
 
 commands = st.lists(
     st.one_of(
-        st.builds(asks, st.sampled_from(IDS), st.sampled_from(DIGESTS), st.sampled_from(KEYS), st.integers(1, 3)),
+        st.builds(presented, st.sampled_from(IDS), st.sampled_from(DIGESTS), st.sampled_from(KEYS), st.integers(1, 3)),
         st.sampled_from(REFUSALS),
     ),
     max_size=12,
@@ -90,7 +79,7 @@ def test_what_is_rehearsed_could_come_true_round_by_round(asked: list[Presented 
 
 
 def test_commands_that_do_not_meet_are_one_round() -> None:
-    first, other, again = asks(IDS[0], token=KEYS[0]), asks(IDS[1], token=KEYS[1]), asks(IDS[2], token=KEYS[0])
+    first, other, again = presented(IDS[0]), presented(IDS[1], token=KEYS[1]), presented(IDS[2])
     asked: list[Presented | Refused] = [first, REFUSALS[0], other, again]
 
     assert rounds(rehearse(asked, state_of(locked(KEYS[0]), locked(KEYS[1])))[0]) == [[0, 1, 2], [3]]
@@ -169,7 +158,7 @@ def test_there_is_one_decision_per_command_about_that_command(asked: list[Presen
 
 
 def test_of_two_commands_for_one_token_the_first_applies_and_the_second_sees_effective() -> None:
-    first, second = asks(IDS[0]), asks(IDS[1])
+    first, second = presented(IDS[0]), presented(IDS[1])
 
     decisions, after = decide([first, second], state_of(locked(KEYS[0])))
 
@@ -181,16 +170,16 @@ def test_of_two_commands_for_one_token_the_first_applies_and_the_second_sees_eff
 
 
 def test_the_same_id_and_request_twice_in_a_batch_is_a_replay() -> None:
-    decisions, after = decide([asks(), asks()], state_of(locked(KEYS[0], version=4)))
+    decisions, after = decide([presented(), presented()], state_of(locked(KEYS[0], version=4)))
 
-    assert decisions == [Applied(asks(), NOT_EFFECTIVE, EFFECTIVE, 5), Replayed(asks(), KEYS[0])]
+    assert decisions == [Applied(presented(), NOT_EFFECTIVE, EFFECTIVE, 5), Replayed(presented(), KEYS[0])]
     assert after.tokens[KEYS[0]].version == 5
 
 
 def test_the_same_id_for_another_request_in_a_batch_is_a_duplicate_and_changes_nothing() -> None:
-    other = asks(digest=DIGESTS[1], token=KEYS[1])
+    other = presented(digest=DIGESTS[1], token=KEYS[1])
 
-    decisions, after = decide([asks(), other], state_of(locked(KEYS[0]), locked(KEYS[1])))
+    decisions, after = decide([presented(), other], state_of(locked(KEYS[0]), locked(KEYS[1])))
 
     assert isinstance(decisions[0], Applied)
     assert isinstance(decisions[1], Refused)
@@ -199,7 +188,7 @@ def test_the_same_id_for_another_request_in_a_batch_is_a_duplicate_and_changes_n
 
 
 def test_a_refused_command_does_not_bind_its_id() -> None:
-    refused, good = asks(token=KEYS[0]), asks(digest=DIGESTS[1], token=KEYS[1])
+    refused, good = presented(token=KEYS[0]), presented(digest=DIGESTS[1], token=KEYS[1])
 
     decisions, after = decide([refused, good], state_of(locked(KEYS[0], EFFECTIVE), locked(KEYS[1])))
 
@@ -211,7 +200,7 @@ def test_a_refused_command_does_not_bind_its_id() -> None:
 def test_a_duplicate_is_told_before_the_state_is_looked_at() -> None:
     bound = State({KEYS[0]: locked(KEYS[0], EFFECTIVE)}, {IDS[0]: BoundId(DIGESTS[1], KEYS[1])})
 
-    [decision], _ = decide([asks()], bound)
+    [decision], _ = decide([presented()], bound)
 
     assert isinstance(decision, Refused)
     assert decision.code is StatusCode.DUPLICATE_REQUEST
@@ -220,15 +209,15 @@ def test_a_duplicate_is_told_before_the_state_is_looked_at() -> None:
 def test_a_replay_whose_code_has_moved_to_another_token_shows_neither() -> None:
     bound = State({KEYS[0]: locked(KEYS[0])}, {IDS[0]: BoundId(DIGESTS[0], KEYS[1])})
 
-    [decision], after = decide([asks()], bound)
+    [decision], after = decide([presented()], bound)
 
-    assert decision == Replayed(asks(), None)
+    assert decision == Replayed(presented(), None)
     assert after == bound
 
 
 def test_the_refusal_names_the_state() -> None:
     for state in (EFFECTIVE, LifeCycleState.PENDING_VERIFICATION):
-        [decision], _ = decide([asks()], state_of(locked(KEYS[0], state)))
+        [decision], _ = decide([presented()], state_of(locked(KEYS[0], state)))
 
         assert decision == Refused(StatusCode.INVALID_LIFE_CYCLE_STATE, f"the access token is {state.value}")
 
@@ -236,9 +225,9 @@ def test_the_refusal_names_the_state() -> None:
 def test_a_sibling_transition_is_a_new_row_and_no_new_code() -> None:
     back = Transition("set_not_effective", EFFECTIVE, NOT_EFFECTIVE, "ACCESS_TOKENS.SET_NOT_EFFECTIVE")
 
-    [decision], after = decide([asks()], state_of(locked(KEYS[0], EFFECTIVE, 7)), back)
+    [decision], after = decide([presented()], state_of(locked(KEYS[0], EFFECTIVE, 7)), back)
 
-    assert decision == Applied(asks(), EFFECTIVE, NOT_EFFECTIVE, 8)
+    assert decision == Applied(presented(), EFFECTIVE, NOT_EFFECTIVE, 8)
     assert after.tokens[KEYS[0]].state is NOT_EFFECTIVE
 
 

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from schemas.access_token import ALL_FIELDS, FIELD_NAMES, fields_mask
 from schemas.codes import StatusCode
 from schemas.command import SetEffectiveCommand
-from tests.support.deliveries import delivery
+from tests.support.builders import delivery
 from worker.journey.decode import command
 from worker.journey.decode.command import decode
 from worker.journey.model import Command, Decoded, Envelope, Refused, ReplyTo

@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 from uuid import UUID, uuid4
 
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
 from msgspec.structs import replace
 from opentelemetry.sdk.trace import TracerProvider
@@ -19,6 +19,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from schemas.codes import StatusCode
+from tests.support.builders import POST, record, refused
 from tests.support.pace import stretched
 from tests.support.waiting import in_time, until
 from worker.errors import (
@@ -32,8 +33,8 @@ from worker.errors import (
     StampsRefused,
     Unpublished,
 )
-from worker.journey.messages import Message, Post
-from worker.journey.model import Answer, Answered, Decoded, Envelope, Refused, ReplyTo
+from worker.journey.messages import Message
+from worker.journey.model import Answered, Envelope, Refused, ReplyTo
 from worker.journey.reply_topics import Replies
 from worker.kafka.backlog import Backlog, Behind
 from worker.kafka.clock import Stamps
@@ -53,7 +54,6 @@ from worker.resilience.circuit_breaker import FAILURES, Fuse
 
 SOURCE: Final = TopicPartition("commands", 0)
 NOW: Final = datetime(2026, 1, 1, tzinfo=UTC)
-POST: Final = Post("results", "transitions", "dead-letters", "group", "worker")
 
 
 class Log:
@@ -98,18 +98,8 @@ class Log:
         self.position = taken.stop
         return {source: [self._record(offset) for offset in taken if self.values[offset] is not None]}
 
-    def _record(self, offset: int) -> SimpleNamespace:
-        return SimpleNamespace(
-            topic=SOURCE.topic,
-            partition=SOURCE.partition,
-            offset=offset,
-            timestamp=1,
-            timestamp_type=0,
-            key=None,
-            value=self.values[offset],
-            headers=(),
-            checksum=None,
-        )
+    def _record(self, offset: int) -> ConsumerRecord:
+        return record(self.values[offset], topic=SOURCE.topic, partition=SOURCE.partition, offset=offset, timestamp=1)
 
     def seek(self, _: TopicPartition, offset: int) -> None:
         self.position = offset
@@ -241,14 +231,7 @@ class Decides:
         following = batch[-1].coordinates.offset + 1
         self.row.first_offset, self.row.next_offset = first, max(following, self.row.next_offset or 0)
         refusal = Refused(self.code, "no")
-        answered = [
-            Answered(
-                Decoded(each, self._envelope(each), refusal),
-                Answer(each.coordinates.command_id, refusal.code, refusal.message, datetime(2026, 1, 1, tzinfo=UTC)),
-                None,
-            )
-            for each in batch
-        ]
+        answered = [refused(each, refusal, envelope=self._envelope(each)) for each in batch]
         return answered, replace(hold, next_offset=self.row.next_offset)
 
     async def pass_by(self, hold: Hold, first: int, following: int) -> Hold:

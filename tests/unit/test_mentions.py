@@ -3,14 +3,15 @@
 import json
 from base64 import b64encode
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import quote
 
 import pytest
+from aiokafka import ConsumerRecord
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.builders import record
 from worker.journey.digests import CommandNames
 from worker.operations.erasure.mentions import Mentions, Sought, is_mentioned
 from worker.operations.erasure.mentions import _merged as merged
@@ -25,17 +26,6 @@ SOUGHT: Final = Sought(
     needles=frozenset({"polina@example.com", CODE, SHORT.casefold()}),
 )
 Wrapping = Callable[[bytes], bytes]
-
-
-@dataclass(frozen=True)
-class Record:
-    topic: str = "results"
-    partition: int = 1
-    offset: int = 3
-    timestamp: int = 5
-    key: bytes | None = None
-    value: bytes | None = None
-    headers: list[tuple[str, bytes | None]] = field(default_factory=list)
 
 
 def as_member(text: bytes) -> bytes:
@@ -83,33 +73,33 @@ def test_a_text_is_found_however_it_is_wrapped_and_wherever_it_stands(
     for wrap in wrappings:
         raw = wrap(raw)
     records = {
-        "key": Record(key=raw),
-        "value": Record(value=raw),
-        "header": Record(headers=[("x", raw)]),
-        "name of a header": Record(headers=[(raw.decode(), b"x")]),
+        "key": record(key=raw),
+        "value": record(value=raw),
+        "header": record(headers=[("x", raw)]),
+        "name of a header": record(headers=[(raw.decode(), b"x")]),
     }
 
     assert is_mentioned(records[place], SOUGHT)
 
 
 def test_text_in_utf_16_is_found() -> None:
-    assert is_mentioned(Record(value=wide(b"polina@example.com")), SOUGHT)
+    assert is_mentioned(record(value=wide(b"polina@example.com")), SOUGHT)
 
 
 @given(st.binary(max_size=80), st.binary(max_size=80))
 def test_nothing_that_anybody_wrote_raises(value: bytes, inner: bytes) -> None:
-    is_mentioned(Record(key=inner, value=value, headers=[("x", None), ("dl_offset", inner)]), SOUGHT)
-    is_mentioned(Record(value=as_data(inner)), SOUGHT)
+    is_mentioned(record(key=inner, value=value, headers=[("x", None), ("dl_offset", inner)]), SOUGHT)
+    is_mentioned(record(value=as_data(inner)), SOUGHT)
 
 
 @pytest.mark.parametrize(
-    "record",
+    "message",
     [
-        Record(topic="commands", partition=0, offset=7, timestamp=1_000),
-        Record(headers=[("command_id", b"ce:ORG1:shop:7")]),
-        Record(headers=[("command_id", b"rec:cluster/commands/0/7@1000")]),
-        Record(headers=[("ce_subject", b"rec:cluster/commands/0/7@1000")]),
-        Record(
+        record(topic="commands", partition=0, offset=7, timestamp=1_000),
+        record(headers=[("command_id", b"ce:ORG1:shop:7")]),
+        record(headers=[("command_id", b"rec:cluster/commands/0/7@1000")]),
+        record(headers=[("ce_subject", b"rec:cluster/commands/0/7@1000")]),
+        record(
             headers=[
                 ("dl_topic", b"commands"),
                 ("dl_partition", b"0"),
@@ -117,27 +107,27 @@ def test_nothing_that_anybody_wrote_raises(value: bytes, inner: bytes) -> None:
                 ("dl_timestamp", b"1000"),
             ]
         ),
-        Record(value=b'{"code": "a7"}'),
+        record(value=b'{"code": "a7"}'),
     ],
     ids=["by its place", "answer", "answer by place", "dry run", "dead letter", "short code"],
 )
-def test_a_message_is_known_by_its_command_too(record: Record) -> None:
-    assert is_mentioned(record, SOUGHT)
+def test_a_message_is_known_by_its_command_too(message: ConsumerRecord) -> None:
+    assert is_mentioned(message, SOUGHT)
 
 
 @pytest.mark.parametrize(
-    "record",
+    "message",
     [
-        Record(topic="commands", partition=0, offset=7, timestamp=1_001),
-        Record(headers=[("command_id", b"ce:ORG1:shop:8")]),
-        Record(headers=[("dl_topic", b"commands"), ("dl_partition", b"0"), ("dl_offset", b"8")]),
-        Record(value=b'{"code": "A77"}'),
-        Record(),
+        record(topic="commands", partition=0, offset=7, timestamp=1_001),
+        record(headers=[("command_id", b"ce:ORG1:shop:8")]),
+        record(headers=[("dl_topic", b"commands"), ("dl_partition", b"0"), ("dl_offset", b"8")]),
+        record(value=b'{"code": "A77"}'),
+        record(),
     ],
     ids=["another timestamp", "another id", "another letter", "a short code amid another", "nothing"],
 )
-def test_what_speaks_of_somebody_else_is_not(record: Record) -> None:
-    assert not is_mentioned(record, SOUGHT)
+def test_what_speaks_of_somebody_else_is_not(message: ConsumerRecord) -> None:
+    assert not is_mentioned(message, SOUGHT)
 
 
 def test_what_is_looked_for_is_not_shown() -> None:

@@ -17,8 +17,8 @@ from msgspec.structs import replace
 from schemas.codes import StatusCode
 from schemas.headers import DeadLetterHeaders, ResultHeaders, TransitionHeaders
 from schemas.result import Result
-from schemas.states import LifeCycleState
 from schemas.transition import TransitionEvent, event_hash, verify_chain
+from tests.support.builders import WHERE, delivery, fact
 from worker.journey.messages import (
     INNOCENT_BYTES,
     Letters,
@@ -31,11 +31,10 @@ from worker.journey.messages import (
 )
 from worker.journey.model import Answer, Answered, Command, Decoded, Envelope, Fact, Refused, TokenKey
 from worker.journey.redact import masked
-from worker.kafka.delivery import KEPT_BYTES, Coordinates, Cut, Delivery, Header
+from worker.kafka.delivery import KEPT_BYTES, Coordinates, Cut, Header
 
 POST: Final = Post("results", "transitions", "dead-letters", "a group", "host:7")
 MOMENT: Final = datetime(2026, 3, 4, 5, 6, 7, 80, UTC)
-WHERE: Final = Coordinates("cluster", "commands", 3, 41, 1_700_000_000_123)
 RECORD_ID: Final = "rec:cluster/commands/3/41@1700000000123"
 COMMAND_ID: Final = "ce:ORG1:%2Fshop:order-7"
 TRACEPARENT: Final = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -43,21 +42,7 @@ COMMAND: Final = Command("login", "99021047380", None, None, 1)
 OK: Final = Answer(COMMAND_ID, StatusCode.OK, "", MOMENT, token=TokenKey("ORG1", "t"), version=1, organisation="ORG1")
 REFUSAL: Final = Answer(COMMAND_ID, StatusCode.INVALID_LIFE_CYCLE_STATE, "the access token is EFFECTIVE", MOMENT)
 BROKEN: Final = Answer(RECORD_ID, StatusCode.MALFORMED_REQUEST, "the command is not JSON in UTF-8", MOMENT)
-FACT: Final = Fact(
-    organisation="ORG1",
-    token="t",
-    version=1,
-    from_state=LifeCycleState.NOT_EFFECTIVE,
-    to_state=LifeCycleState.EFFECTIVE,
-    occurred_at=MOMENT,
-    user="u",
-    unit="1",
-    command_id=COMMAND_ID,
-    cause="API",
-    lane="cluster/group/commands/3",
-    sequence=1,
-    previous_hash=bytes(32),
-)
+FACT: Final = fact("t", occurred_at=MOMENT, command_id=COMMAND_ID)
 BODY: Final = (
     b'{"token": "secret-login", "access_token_identifier": {"identifier": "i", "pass_code": "secret-pass"}, "x": 1}'
 )
@@ -74,9 +59,9 @@ def answered(
     key: bytes | None = b"the key",
     fact: Fact | None = None,
 ) -> Answered:
-    delivery = Delivery(where, key, value, headers, stamped_by_broker=False)
+    sent = delivery(value, headers, where=where, key=key)
     request: Command | Refused = COMMAND if answer.code is StatusCode.OK else Refused(answer.code, answer.message)
-    return Answered(Decoded(delivery, envelope or Envelope(), request), answer, data, fact)
+    return Answered(Decoded(sent, envelope or Envelope(), request), answer, data, fact)
 
 
 def hashed(fact: Fact) -> Fact:

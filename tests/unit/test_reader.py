@@ -1,12 +1,12 @@
 """What of a browser's errors is Kafka's fault, and what is its reader's own."""
 
-import dataclasses
 from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaConnectionError
 
+from tests.support.builders import record
 from worker.errors import DependencyAway
 from worker.kafka import reader
 from worker.kafka.reader import Span, browser
@@ -32,7 +32,7 @@ class Consumer:
 
     async def getmany(self, *_: Any, **__: Any) -> dict[TopicPartition, list[Any]]:
         self._try("getmany")
-        return {SPAN.source: [dataclasses.make_dataclass("Record", ["offset"])(offset=0)]}
+        return {SPAN.source: [record()]}
 
     def _try(self, what: str) -> None:
         if self.fails == what:

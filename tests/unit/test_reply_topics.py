@@ -9,7 +9,7 @@ from aiokafka.partitioner import murmur2
 from msgspec.structs import replace
 
 from schemas.codes import StatusCode
-from tests.support.deliveries import delivery
+from tests.support.builders import delivery
 from worker.errors import DependencyAway
 from worker.journey.decode.command import decode
 from worker.journey.model import Command, Decoded, Refused, ReplyTo

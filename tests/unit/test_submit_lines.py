@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from schemas.codes import StatusCode
 from tests.contract.bad_inputs import BAD_INPUTS, CANARY_TOKEN, MAX_BYTES
-from tests.support.deliveries import delivery
+from tests.support.builders import delivery
 from worker.journey.decode.command import decode
 from worker.journey.model import Command, Refused
 from worker.operations.submit.lines import LONGEST_LINE, Csv, Ndjson, Ready, Record, UnusableFile, source_of

@@ -1,0 +1,101 @@
+"""Values of the journey and records of Kafka, with all of their members where a test cares for a few."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from aiokafka import ConsumerRecord
+
+from schemas.codes import StatusCode
+from schemas.states import LifeCycleState
+from worker.journey.messages import Post
+from worker.journey.model import (
+    Answer,
+    Answered,
+    Caller,
+    Decoded,
+    Envelope,
+    Fact,
+    LockedToken,
+    Presented,
+    Refused,
+    TokenKey,
+)
+from worker.kafka.delivery import Coordinates, Delivery, Header
+
+POST: Final = Post("results", "transitions", "dead-letters", "group", "host:7")
+NOW: Final = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
+WHERE: Final = Coordinates("cluster", "commands", 3, 41, 1_700_000_000_123)
+CALLER: Final = Caller("ORG1", "user", "1", None)
+KEY: Final = TokenKey("ORG1", "t1")
+COMMAND_ID: Final = "ce:ORG1:s:1"
+DIGEST: Final = b"first request"
+WRONG: Final = Refused(StatusCode.INVALID_CREDENTIALS, "identifier and pass_code do not go together")
+
+
+def delivery(
+    value: bytes | None,
+    headers: tuple[Header, ...] = (),
+    *,
+    offset: int = 7,
+    where: Coordinates | None = None,
+    key: bytes | None = b"key",
+) -> Delivery:
+    """A record of the commands topic with this value and these headers, in its first partition or ``where`` it says."""
+    place = where or Coordinates("cluster", "commands", 0, offset, 1_700_000_000_000)
+    return Delivery(place, key, value, headers, stamped_by_broker=False)
+
+
+def record(
+    value: bytes | None = None,
+    key: bytes | None = None,
+    headers: Sequence[tuple[str, bytes | None]] = (),
+    *,
+    topic: str = "results",
+    partition: int = 0,
+    offset: int = 0,
+    timestamp: int = 0,
+) -> ConsumerRecord:
+    """A record of any topic, as the client gives it to whoever reads."""
+    sizes = (-1 if key is None else len(key), -1 if value is None else len(value))
+    return ConsumerRecord(topic, partition, offset, timestamp, 0, key, value, None, *sizes, tuple(headers))
+
+
+def refused(command: Delivery, refusal: Refused, *, envelope: Envelope | None = None, **said: Any) -> Answered:
+    """The answer to a command that goes by its coordinates and was refused. ``said`` is what else the answer says."""
+    answer = Answer(command.coordinates.command_id, refusal.code, refusal.message, NOW, **said)
+    return Answered(Decoded(command, envelope or Envelope(), refusal), answer, None)
+
+
+def fact(token: str, version: int = 1, **said: Any) -> Fact:
+    """The fact that an access token was set effective, by somebody, but for what is ``said``."""
+    whole: dict[str, Any] = {
+        "organisation": "ORG1",
+        "from_state": LifeCycleState.NOT_EFFECTIVE,
+        "to_state": LifeCycleState.EFFECTIVE,
+        "occurred_at": NOW,
+        "user": "u",
+        "unit": "1",
+        "command_id": WHERE.command_id,
+        "cause": "API",
+        "lane": "cluster/group/commands/3",
+        "sequence": 1,
+        "previous_hash": bytes(32),
+    }
+    return Fact(token=token, version=version, **(whole | said))
+
+
+def locked(key: TokenKey = KEY, state: LifeCycleState = LifeCycleState.NOT_EFFECTIVE, version: int = 0) -> LockedToken:
+    """An access token as it is locked, found by its authentication code alone."""
+    return LockedToken(key, state, version, None, f"code of {key.token}", None)
+
+
+def presented(
+    command_id: str = COMMAND_ID,
+    digest: bytes = DIGEST,
+    token: TokenKey = KEY,
+    fields: int = 1,
+    caller: Caller = CALLER,
+) -> Presented:
+    """A command whose caller may do it, and whose credentials are right."""
+    return Presented(command_id, digest, fields, caller, token)
