@@ -123,6 +123,12 @@ async def in_time(
         task.cancel()
 
 
+async def turns(count: int = 100) -> None:
+    """Give the event loop so many turns: more than anything takes in which no step waits for time to pass."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
 def output_of(process: "subprocess.Popen[str]", what: str, seconds: float = SECONDS) -> tuple[str, str]:
     """What a process wrote to both of its pipes, when it has ended. One that does not end is killed: ``TooLate``."""
     ceiling = Ceiling(seconds)

@@ -6,6 +6,7 @@ from typing import Final, cast
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from tests.support.doubles import subscription
 from worker.kafka.backlog import Backlog, Behind
 from worker.kafka.delivery import Coordinates
 from worker.observability.metrics import Metrics
@@ -33,11 +34,7 @@ class Client:
 
     @property
     def _subscription(self) -> SimpleNamespace:
-        state = SimpleNamespace(has_valid_position=self.position is not None, position=self.position)
-        assignment = SimpleNamespace(state_value=lambda _: state)
-        return SimpleNamespace(
-            is_assigned=lambda source: source in self.assigned, subscription=SimpleNamespace(assignment=assignment)
-        )
+        return subscription(self.assigned, self.position)
 
     @property
     def behind(self) -> Behind:

@@ -2,10 +2,9 @@
 
 import asyncio
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer
 from aiokafka import errors as kafka
 from aiokafka.protocol.commit import (
     OffsetCommitRequest,
@@ -23,6 +22,7 @@ from aiokafka.protocol.group import (
     SyncGroupResponse_v3,
 )
 
+from tests.support.doubles import consumer_of
 from worker.kafka.client import TopicLook
 from worker.kafka.group import InstanceTaken, OffsetsNotTold, Seat, hear_offset_errors
 
@@ -46,7 +46,7 @@ class Coordinator:
 
 def heard(error: int, *, of_a_partition: int = 0) -> Coordinator:
     coordinator = Coordinator(error, of_a_partition=of_a_partition)
-    hear_offset_errors(cast(AIOKafkaConsumer, SimpleNamespace(_coordinator=coordinator)))
+    hear_offset_errors(consumer_of(coordinator))
     return coordinator
 
 
@@ -109,7 +109,7 @@ class StaticMember:
         self._group_instance_id = instance_id
         self.answers: list[Any] = []
         self.asked_as: list[str] = []
-        self.seat = Seat(cast(AIOKafkaConsumer, SimpleNamespace(_coordinator=self)))
+        self.seat = Seat(consumer_of(self))
 
     async def _send_req(self, request: Any) -> Any:
         self.asked_as.append(getattr(request, "_member_id", ""))

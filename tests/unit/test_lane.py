@@ -20,8 +20,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from schemas.codes import StatusCode
 from tests.support.builders import POST, record, refused
+from tests.support.doubles import subscription
 from tests.support.pace import stretched
-from tests.support.waiting import in_time, until
+from tests.support.waiting import in_time, turns, until
 from worker.errors import (
     AnswerRefused,
     ClockRefused,
@@ -123,9 +124,7 @@ class Log:
 
     @property
     def _subscription(self) -> SimpleNamespace:
-        state = SimpleNamespace(has_valid_position=True, position=self.position)
-        assignment = SimpleNamespace(state_value=lambda _: state)
-        return SimpleNamespace(is_assigned=lambda _: True, subscription=SimpleNamespace(assignment=assignment))
+        return subscription({SOURCE}, self.position)
 
 
 @dataclass
@@ -292,12 +291,6 @@ class Group:
         await self.speaks.wait()
 
 
-async def gone_as_far_as_it_goes() -> None:
-    """More turns of the event loop than a lane takes from any of its steps to the next: here no step takes time."""
-    for _ in range(100):
-        await asyncio.sleep(0)
-
-
 class World:
     def __init__(self, *values: bytes | None, max_batch: int = 100) -> None:
         self.log = Log(*values)
@@ -441,7 +434,7 @@ async def test_a_drained_lane_ends_at_once_and_a_command_that_comes_later_is_the
 
     second, drain = world.start()
     await world.until(lambda: world.publishes.opened == 2)
-    await gone_as_far_as_it_goes()
+    await turns()
     world.log.append(b"late")
     await world.until(lambda: world.log.committed_offset == 1)
 
@@ -473,7 +466,7 @@ async def test_a_cancelled_lane_leaves_no_look_that_takes_commands_away() -> Non
 
     second, drain = world.start()
     await world.until(lambda: world.publishes.opened == 2)
-    await gone_as_far_as_it_goes()
+    await turns()
     world.log.append(b"late")
     await world.until(lambda: world.log.committed_offset == 1)
     drain.set()
@@ -541,7 +534,7 @@ async def test_no_new_producer_starts_before_the_group_has_confirmed_the_worker(
     world.publishes.faults = [sleeps]
     lane, drain = world.start()
     await world.until(lambda: not world.publishes.faults)
-    await gone_as_far_as_it_goes()
+    await turns()
     assert world.publishes.opened == 1
     drain.set()
     with pytest.raises(LaneLost, match="without this worker"):
@@ -617,7 +610,7 @@ async def test_no_lane_takes_its_row_before_the_group_has_confirmed_the_worker()
     world = World(b"1")
     world.group.speaks.clear()
     lane, drain = world.start()
-    await gone_as_far_as_it_goes()
+    await turns()
     assert world.row.owner is None
     drain.set()
     with pytest.raises(LaneLost, match="without this worker"):

@@ -1,12 +1,9 @@
 """What the group's silence and its refusals mean to a worker."""
 
-from types import SimpleNamespace
-from typing import cast
-
 import pytest
-from aiokafka import AIOKafkaConsumer
 from aiokafka import errors as kafka
 
+from tests.support.doubles import consumer_of
 from worker.errors import DependencyAway
 from worker.lanes.membership import Membership
 
@@ -22,10 +19,6 @@ class Coordinator:
         if isinstance(answer, Exception):
             raise answer
         return answer
-
-
-def consumer_of(coordinator: Coordinator) -> AIOKafkaConsumer:
-    return cast(AIOKafkaConsumer, SimpleNamespace(_coordinator=coordinator))
 
 
 async def test_a_heartbeat_that_is_refused_is_tried_again() -> None:

@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from tests.support.waiting import in_time
+from tests.support.waiting import in_time, turns
 from worker.lanes import priority
 from worker.lanes.priority import FEW, LATELY_SECONDS, Courtesy
 
@@ -47,12 +47,6 @@ async def ended(lanes: "list[asyncio.Task[None]]") -> None:
     await in_time(asyncio.gather(*lanes), "every lane had its turns")
 
 
-async def had_what_is_to_be_had() -> None:
-    """More turns of the event loop than it takes a lane to be let in where nothing is in its way."""
-    for _ in range(50):
-        await asyncio.sleep(0)
-
-
 async def test_without_interactive_commands_all_bulk_lanes_work_at_once_and_on_whole_batches() -> None:
     house = House()
     await ended(house.start("a", "b", "c"))
@@ -76,8 +70,8 @@ async def test_a_bulk_lane_waits_until_no_interactive_batch_is_in_hand(monkeypat
         await in_hand.enter_async_context(house.courtesy.first(house.drain))
         async with house.courtesy.first(house.drain):
             lanes = house.start("a")
-            await had_what_is_to_be_had()
-        await had_what_is_to_be_had()
+            await turns()
+        await turns()
         assert house.turns == []
     await ended(lanes)
     assert house.turns == [("a", FEW)]
@@ -97,7 +91,7 @@ async def test_when_interactive_commands_have_been_missing_for_long_enough_all_b
     slow = house.start("slow", stay=leave)
     waiting = house.start("a", "b", "c", turns=1)
     house.now += LATELY_SECONDS / 2
-    await had_what_is_to_be_had()
+    await turns()
     assert house.turns == [("slow", FEW)]
     house.now += LATELY_SECONDS
     leave.set()
@@ -111,7 +105,7 @@ async def test_a_drain_ends_every_wait_at_once_and_leaves_the_turn_to_others(mon
     house = House()
     async with house.courtesy.first(house.drain):
         lanes = house.start("waits for a gap", "waits for its turn")
-        await had_what_is_to_be_had()
+        await turns()
         house.drain.set()
         await ended(lanes)
     assert [most for _, most in house.turns] == [0, 0]
@@ -128,7 +122,7 @@ async def test_a_lane_that_is_cancelled_in_the_moment_of_its_turn_leaves_it_to_o
         leave = asyncio.Event()
         inside = house.start("inside", stay=leave)
         [cancelled] = house.start("cancelled")
-        await had_what_is_to_be_had()
+        await turns()
         leave.set()
         for _ in range(moments):
             await asyncio.sleep(0)

@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka import errors as kafka
 
 from tests.support.clocks import Clock
-from tests.support.waiting import SECONDS, until, until_answered
+from tests.support.waiting import SECONDS, turns, until, until_answered
 from worker.errors import ClientStuck, DependencyAway, LaneBlocked, LaneLost
 from worker.lanes.lane import Lane
 from worker.lanes.membership import Membership
@@ -145,12 +145,6 @@ async def supervised(*, revoke_seconds: float = SECONDS) -> AsyncIterator[House]
         await house.supervisor.drain(SECONDS)
 
 
-async def some_turns() -> None:
-    """More turns of the event loop than it takes to start a lane where nothing keeps one from starting."""
-    for _ in range(50):
-        await asyncio.sleep(0)
-
-
 async def test_every_assigned_partition_gets_one_lane() -> None:
     async with supervised() as house:
         await house.assign(ONE, TWO)
@@ -241,7 +235,7 @@ async def test_a_revoked_lane_may_finish_what_it_has_in_hand() -> None:
 
     async def finish_in_time(drain: asyncio.Event) -> None:
         await drain.wait()
-        await some_turns()
+        await turns()
         finished.set()
 
     async with supervised() as house:
@@ -270,7 +264,7 @@ async def test_after_a_drain_no_lane_starts() -> None:
         await house.until(lambda: house.at_work == [1])
         await house.supervisor.drain(SECONDS)
         await house.supervisor.on_partitions_assigned([ONE])
-        await some_turns()
+        await turns()
         assert house.at_work == []
         assert len(house.made) == 1
 
@@ -283,7 +277,7 @@ async def test_a_lane_that_ended_for_a_dependency_starts_again_as_soon_as_that_i
         house.trouble = [DependencyAway("postgres", "away")]
         await house.assign(ONE)
         await house.until(lambda: "postgres" in house.health.dependencies_away())
-        await some_turns()
+        await turns()
         assert house.at_work == []
         house.health.back("postgres")
         await house.until(lambda: house.at_work == [1])
@@ -359,7 +353,7 @@ async def test_a_worker_that_can_do_nothing_gives_its_partitions_back_and_says_s
 async def test_one_that_could_do_nothing_from_the_start_does_not_join() -> None:
     async with supervised() as house:
         house.unfit = "postgres has not answered for 61 s"
-        await some_turns()
+        await turns()
         assert not house.group.subscribed
         house.unfit = ""
         await house.until(lambda: bool(house.group.subscribed))
@@ -390,7 +384,7 @@ async def test_what_a_rebalance_assigns_while_the_lanes_drain_is_given_back_as_w
         await left(house)
         house.group.assigned = {ONE, TWO}
         house.supervisor._changed.set()
-        await some_turns()
+        await turns()
         assert house.at_work == []
         assert house.health.lanes() == {}
 

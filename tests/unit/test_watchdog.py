@@ -9,6 +9,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka import errors as kafka
 
+from tests.support.doubles import subscription
 from tests.support.waiting import in_time
 from worker.errors import ClientStuck
 from worker.kafka.backlog import Backlog
@@ -28,11 +29,6 @@ class Client:
         self.looks = {ONE: asyncio.get_running_loop().create_future()}
         self.now = 100.0
         self.health = Health()
-        state = SimpleNamespace(has_valid_position=True, position=7)
-        assignment = SimpleNamespace(state_value=lambda _: state)
-        self._subscription = SimpleNamespace(
-            is_assigned=lambda source: source in self.assigned, subscription=SimpleNamespace(assignment=assignment)
-        )
         self._fetcher = SimpleNamespace(_fetch_task=asyncio.ensure_future(asyncio.Event().wait()))
         self._coordinator = SimpleNamespace(
             _coordination_task=asyncio.ensure_future(asyncio.Event().wait()),
@@ -42,6 +38,10 @@ class Client:
         consumer = cast(AIOKafkaConsumer, self)
         self.backlog = Backlog(consumer, lambda: self.now)
         self.watchdog = Watchdog(consumer, self.looks, self.health, self.backlog, lambda: self.now)
+
+    @property
+    def _subscription(self) -> SimpleNamespace:
+        return subscription(self.assigned, 7)
 
     def assignment(self) -> set[TopicPartition]:
         return self.assigned
