@@ -37,6 +37,7 @@ from tests.providers.postgres import DatabaseUnderTest, PostgresServer
 from tests.support import waiting
 from tests.support.logins import login_token
 from tests.support.pace import patience
+from tests.support.seeded import EFFECTIVE_CODE
 
 PARTITIONS: Final = 4
 NUMBER: Final = "correlation_id"
@@ -183,7 +184,7 @@ class Scene:
     def rows(self, query: str, *arguments: Any) -> list[dict[str, Any]]:
         return [dict(row) for row in self.ask(lambda connection: connection.fetch(query, *arguments))]
 
-    def set_effective(self, code: str = "99021047381") -> str:
+    def set_effective(self, code: str = EFFECTIVE_CODE) -> str:
         """An access token of the fixture that is effective without a history, which only its owner can bring about."""
         self.execute("UPDATE access_token SET life_cycle_state = 'EFFECTIVE' WHERE authentication_code = $1", code)
         return code

@@ -22,6 +22,7 @@ from tests.providers.kafka import HOST, JvmKafka
 from tests.support.logins import login_token
 from tests.support.pace import patience
 from tests.support.preloaded import ROOT
+from tests.support.seeded import CODE, CONTACT
 from tests.support.waiting import Ceiling
 from worker.demo.servers.processes import free_port
 
@@ -315,9 +316,9 @@ def test_an_importer_announces_and_keeps_how_far(walled: Walled, tmp_path: Path)
 def test_an_eraser_finds_and_deletes_what_everybody_has_read(walled: Walled) -> None:
     scene = walled.scene
     owner = {"POSTGRES__OWNER_DSN": scene.database.owner_dsn}
-    erasing = ("contact", "erase", "--organisation", "ORG1", "F038161F36C845B98CEE7361A8C92157", "--json")
+    erasing = ("contact", "erase", "--organisation", "ORG1", CONTACT, "--json")
     with walled.allowed(*of("worker"), *of("sender")), scene.worker(**walled.settings_of("worker")):
-        scene.send(Outgoing(body("99021047380"), b"a", (), 0))
+        scene.send(Outgoing(body(CODE), b"a", (), 0))
         scene.wait_consumed()
     with walled.allowed(*of("eraser")):
         planned = walled.run("eraser", *erasing, **owner)
@@ -341,8 +342,6 @@ def test_an_eraser_who_may_not_look_erases_nothing(walled: Walled) -> None:
     walled.scene.send(Outgoing(body("none"), b"a", (), 0))
     before = walled.scene.every_table()
     with walled.allowed(*of("eraser", without=lacking)):
-        done = walled.run(
-            "eraser", "contact", "erase", "--organisation", "ORG1", "F038161F36C845B98CEE7361A8C92157", "--yes", **owner
-        )
+        done = walled.run("eraser", "contact", "erase", "--organisation", "ORG1", CONTACT, "--yes", **owner)
     assert (done.returncode, "nothing was erased" in done.stderr) == (1, True), done.stderr
     assert walled.scene.every_table() == before

@@ -8,13 +8,12 @@ import pytest
 from tests.acceptance.clients import Outgoing
 from tests.acceptance.scene import Scene, body, status
 from tests.acceptance.test_history_and_explain import run
-from tests.support.journey import CODE_OF_IDENTIFIER, IDENTIFIER, PASS_CODE
 from tests.support.logins import login_token
+from tests.support.seeded import CODE_OF_IDENTIFIER, IDENTIFIER, PASS_CODE, USER_ID
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.real_kafka
 
-ADMIN: Final = "6E0B9E9C5C7E4B0F9C7A5D3C2B1A0F01"
 GUESSES: Final = 40
 
 
@@ -44,11 +43,11 @@ def test_a_pass_code_cannot_be_found_by_trying_and_its_owner_is_let_in_by_a_pers
         logs = worker.logs()
 
     assert {each["kind"] for each in listed} == {"identifier", "pass_codes"}
-    assert {(each["organisation"], each["user"]) for each in listed} == {("ORG1", ADMIN)}
+    assert {(each["organisation"], each["user"]) for each in listed} == {("ORG1", USER_ID)}
     [of_identifier] = [each for each in listed if each["kind"] == "identifier"]
     assert of_identifier["failures"] == of_identifier["failed"] == refused.count("INVALID_CREDENTIALS")
     assert of_identifier["waits_until"] is not None
-    assert ADMIN in shown.stdout
+    assert USER_ID in shown.stdout
     assert shown.returncode == 1
     assert "nothing was changed" in planned.stdout
     assert json.loads(done.stdout)["done"] is True
@@ -68,7 +67,7 @@ def test_a_caller_whose_codes_are_all_unknown_is_refused_and_explained(scene: Sc
     scene.send(*unknown)
     with scene.worker(ATTEMPTS__CODES="3"):
         first = [status(record)[0] for record in scene.results(5)]
-        waits = json.loads(run(scene, "attempts", "list", "--user", ADMIN, "--json").stdout)["attempts"]
+        waits = json.loads(run(scene, "attempts", "list", "--user", USER_ID, "--json").stdout)["attempts"]
 
         def listed() -> int:
             return run(scene, "attempts", "list").returncode
@@ -82,10 +81,10 @@ def test_a_caller_whose_codes_are_all_unknown_is_refused_and_explained(scene: Sc
     assert [(each["kind"], each["failures"], each["identifier_digest"]) for each in waits] == [("codes", 3, None)]
     assert status(last)[0] == "OK"
     assert ended.stdout == "nobody has guessed in vain\n"
-    assert run(scene, "attempts", "list", "--ended").stdout.count(ADMIN) == 1
+    assert run(scene, "attempts", "list", "--ended").stdout.count(USER_ID) == 1
     [row] = scene.rows("SELECT command_id, user_id, digest FROM command_record WHERE record_offset = 4")
     explained = run(scene, "explain", row["command_id"], "--no-topics").stdout
-    assert f"tried by the user {ADMIN}, on what has the digest {row['digest'].hex()}" in explained
+    assert f"tried by the user {USER_ID}, on what has the digest {row['digest'].hex()}" in explained
 
 
 def test_wrong_usage_of_attempts_says_what_is_missing(scene: Scene) -> None:

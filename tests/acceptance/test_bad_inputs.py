@@ -16,15 +16,9 @@ import pytest
 from schemas.codes import StatusCode
 from tests.acceptance.clients import Outgoing, Record, read_to_end
 from tests.acceptance.scene import PARTITIONS, Scene, answer, body, history
-from tests.contract.bad_inputs import (
-    BAD_INPUTS,
-    CANARY_PASS_CODE,
-    CANARY_TOKEN,
-    IDENTIFIER,
-    PASS_CODE,
-    BadInput,
-)
+from tests.contract.bad_inputs import BAD_INPUTS, CANARY_PASS_CODE, CANARY_TOKEN, BadInput
 from tests.support.logins import login_token
+from tests.support.seeded import IDENTIFIER, PASS_CODE
 from worker.kafka.delivery import KEPT_BYTES
 
 pytestmark = pytest.mark.real_kafka

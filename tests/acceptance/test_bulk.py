@@ -12,12 +12,13 @@ from confluent_kafka import TopicPartition
 
 from tests.acceptance.clients import Outgoing, Record, log_ends
 from tests.acceptance.scene import NUMBER, PARTITIONS, Load, Scene, answer, body, numbers_by_partition, status
-from tests.acceptance.test_erasure import CODE, erase
+from tests.acceptance.test_erasure import erase
 from tests.acceptance.test_history_and_explain import run
 from tests.acceptance.test_reconcile import cut_off
 from tests.acceptance.worker_process import WorkerProcess
 from tests.providers.kafka import create_topics
 from tests.support.logins import login_token
+from tests.support.seeded import CODE
 from worker.lanes.priority import FEW
 from worker.operations.reconcile.reconcile import reconcile
 from worker.settings import read_settings

@@ -16,10 +16,11 @@ from schemas.samples import Record as Shown
 from tests.acceptance.clients import Outgoing, Record, read_to_end
 from tests.acceptance.scene import Scene
 from tests.support.logins import login_token
+from tests.support.seeded import OTHER_TOKEN_ID
 
 pytestmark = pytest.mark.real_kafka
 
-POISONED: Final = "9BE34643165555219ACA29F33D3D84C6"
+POISONED: Final = OTHER_TOKEN_ID
 PLACE: Final = re.compile(r"rec:[^/]+/[^/]+/\d+/\d+@\d+")
 MOMENT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6}Z)?")
 HEX: Final = re.compile(r"[0-9a-f]{32}|[0-9a-f]{64}")

@@ -18,9 +18,9 @@ from tests.acceptance.clients import Outgoing, Record
 from tests.acceptance.scene import PARTITIONS, Scene, body, check_chains, event_id, history, status
 from tests.acceptance.test_history_and_explain import run
 from tests.acceptance.worker_process import ROOT
-from tests.contract.bad_inputs import IDENTIFIER, PASS_CODE
 from tests.support.logins import login_token
 from tests.support.pace import patience, stretched
+from tests.support.seeded import IDENTIFIER, PASS_CODE
 from tests.support.waiting import output_of, wait_until
 from worker.kafka.reader import browser
 from worker.operations.dead_letters.letters import Chosen, Place, letters

@@ -15,17 +15,13 @@ from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from tests.acceptance.clients import Outgoing, log_ends, read_to_end
 from tests.acceptance.scene import Scene, answer, body, check_chains, event_id, history, status
 from tests.acceptance.test_history_and_explain import run
-from tests.contract.bad_inputs import IDENTIFIER, PASS_CODE
 from tests.support.pace import patience
+from tests.support.seeded import CARD_CODE, CODE, CODE_OF_IDENTIFIER, CONTACT, IDENTIFIER, OTHER_TOKEN_ID, PASS_CODE
 from worker.operations.reconcile.reconcile import reconcile
 from worker.settings import read_settings
 
 pytestmark = pytest.mark.real_kafka
 
-CONTACT: Final = "F038161F36C845B98CEE7361A8C92157"
-CODE: Final = "99021047380"
-OTHER: Final = "99021047384"
-OTHER_ID: Final = "9BE34643165555219ACA29F33D3D84C6"
 ERASED: Final = (
     "Polina",
     "Kestora",
@@ -33,7 +29,7 @@ ERASED: Final = (
     "IRAN",
     IDENTIFIER,
     CODE,
-    "99021047383",
+    CODE_OF_IDENTIFIER,
     "ACR0000000069",
     "RP0000000010",
 )
@@ -84,7 +80,7 @@ def a_customers_traces(scene: Scene) -> None:
         Outgoing(body("", access_token_identifier=wrong), b"a", (), 1),
         Outgoing(body("", access_token_identifier=by_identifier), b"a", event_id("by identifier"), 2),
         Outgoing(f'{{"identifier": "{IDENTIFIER}", '.encode(), b"a", (), 3),
-        Outgoing(body(OTHER), b"b", event_id("somebody else"), 3),
+        Outgoing(body(CARD_CODE), b"b", event_id("somebody else"), 3),
     )
     with scene.worker():
         scene.wait_consumed()
@@ -123,7 +119,7 @@ def test_nothing_is_left_of_an_erased_customer(scene: Scene) -> None:
     assert held(everything_said(scene)) == set()
     assert "731999" not in everything_stored(scene)
     assert all(each["deleted"] for each in document["mentions"])
-    digests = scene.rows("SELECT DISTINCT digest FROM command_record WHERE access_token_id <> $1", OTHER_ID)
+    digests = scene.rows("SELECT DISTINCT digest FROM command_record WHERE access_token_id <> $1", OTHER_TOKEN_ID)
     assert digests == [{"digest": bytes(32)}]
     # What happened is still told, and still whole.
     assert history(scene) == before
@@ -171,7 +167,7 @@ def placed_anywhere() -> list[Outgoing]:
 def test_no_letter_of_a_person_is_left_wherever_a_sender_has_put_it(scene: Scene) -> None:
     scene.execute("UPDATE access_token SET authentication_code = 'another' WHERE organisation = 'ORG2'")
     sent = placed_anywhere()
-    scene.send(*sent, *(Outgoing(body(OTHER, fields_set="number"), b"b", (), each) for each in range(4)))
+    scene.send(*sent, *(Outgoing(body(CARD_CODE, fields_set="number"), b"b", (), each) for each in range(4)))
     with scene.worker():
         scene.wait_consumed()
     everywhere = everything_stored(scene) + everything_said(scene)
@@ -235,7 +231,7 @@ def test_an_erased_customer_can_no_longer_log_in_and_is_shown_as_nobody(scene: S
     scene.send(
         Outgoing(body(CODE), b"a", event_id("golden"), 0),
         Outgoing(body("", access_token_identifier={"identifier": IDENTIFIER, "pass_code": PASS_CODE}), b"a", (), 1),
-        Outgoing(body(OTHER), b"b", event_id("somebody else"), 3),
+        Outgoing(body(CARD_CODE), b"b", event_id("somebody else"), 3),
     )
     with scene.worker():
         new = [record for record in scene.results(8) if record.offset and record.partition in {0, 1, 3}]

@@ -14,12 +14,11 @@ from schemas.transition import command_name, naming_key
 from tests.acceptance.clients import Outgoing, Record
 from tests.acceptance.scene import Scene, answer
 from tests.support.logins import SECRET, login_token
+from tests.support.seeded import TOKEN_ID, USER_ID
 
 pytestmark = pytest.mark.real_kafka
 
 SEED: Final = Path(__file__).parents[1] / "seed"
-TOKEN: Final = "4D1F0C6E9B7A4F5C8E2B7A90D3C61F55"
-USER: Final = "6E0B9E9C5C7E4B0F9C7A5D3C2B1A0F01"
 MOMENT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 TRACE: Final = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 PARTITION: Final = 2
@@ -93,7 +92,7 @@ def check_result(result: Record) -> None:
 
 def check_event(event: Record) -> None:
     members = answer(event)
-    assert event.key == f"ORG1:{TOKEN}".encode()
+    assert event.key == f"ORG1:{TOKEN_ID}".encode()
     hashed = {name: value for name, value in members.items() if name != "hash"}
     assert members["hash"] == hashlib.sha256(rfc8785.dumps(hashed)).hexdigest()
     occurred = members.pop("occurred_at")
@@ -101,11 +100,11 @@ def check_event(event: Record) -> None:
     assert members.pop("lane").split("/")[2:] == [event.topic.replace("transitions", "commands"), str(PARTITION)]
     assert members == {
         "organisation": "ORG1",
-        "access_token_id": TOKEN,
+        "access_token_id": TOKEN_ID,
         "version": 1,
         "from_state": "NOT_EFFECTIVE",
         "to_state": "EFFECTIVE",
-        "user_id": USER,
+        "user_id": USER_ID,
         "unit_id": "1",
         "command_id": command_name(naming_key(SECRET), "ce:ORG1:%2Fshop:order%207%2F1"),
         "cause": "API",
@@ -120,7 +119,7 @@ def check_event(event: Record) -> None:
         "ce_specversion": "1.0",
         "ce_source": "/effective-worker",
         "ce_type": "access_token.life_cycle_state_changed.v1",
-        "ce_subject": f"ORG1:{TOKEN}",
+        "ce_subject": f"ORG1:{TOKEN_ID}",
         "ce_time": occurred,
         "content-type": "application/json",
     }
@@ -136,14 +135,14 @@ def check_changes(before: dict[str, list[dict[str, Any]]], after: dict[str, list
 
     then = {(row["organisation"], row["id"]): row for row in before["access_token"]}
     now = {(row["organisation"], row["id"]): row for row in after["access_token"]}
-    assert [key for key in then if then[key] != now[key]] == [("ORG1", TOKEN)]
-    old, new = then["ORG1", TOKEN], now["ORG1", TOKEN]
+    assert [key for key in then if then[key] != now[key]] == [("ORG1", TOKEN_ID)]
+    old, new = then["ORG1", TOKEN_ID], now["ORG1", TOKEN_ID]
     occurred = datetime.fromisoformat(event["occurred_at"]).replace(tzinfo=None)
     assert {name: new[name] for name in old if old[name] != new[name]} == {
         "life_cycle_state": "EFFECTIVE",
         "version": 1,
         "updated_date": new["updated_date"],
-        "updated_by_user": USER,
+        "updated_by_user": USER_ID,
         "updated_by_unit": "1",
     }
     # Kept in whole seconds, which is how it is shown.

@@ -10,8 +10,8 @@ import pytest
 from tests.acceptance.clients import Headers, Outgoing, Record, read_to_end
 from tests.acceptance.scene import NUMBER, Scene, answer, body, event_id, history, status
 from tests.acceptance.worker_process import WorkerProcess
-from tests.contract.bad_inputs import IDENTIFIER, PASS_CODE
 from tests.support.logins import login_token
+from tests.support.seeded import IDENTIFIER, PASS_CODE
 
 pytestmark = pytest.mark.real_kafka
 

@@ -7,12 +7,12 @@ import pytest
 from tests.acceptance.clients import Outgoing
 from tests.acceptance.deliveries import in_both_deliveries
 from tests.acceptance.scene import Scene, answer, body, event_id, history, status
+from tests.support.seeded import CODE
 
 pytestmark = pytest.mark.real_kafka
 
 SMALL: Final = 2000
 """Bytes: enough for a refusal, and for an answer of a few fields; not for one with an account in it."""
-CODE: Final = "99021047380"
 
 
 def limit(scene: Scene, topic: str, size: int) -> None:

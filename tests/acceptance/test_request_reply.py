@@ -19,6 +19,7 @@ from tests.acceptance.scene import PARTITIONS, Scene, answer, body, event_id, hi
 from tests.providers import Unavailable
 from tests.providers.kafka import create_topics, delete_topics, spring_program
 from tests.support.pace import patience
+from tests.support.seeded import CODE
 from tests.support.waiting import run_to_end
 
 pytestmark = pytest.mark.real_kafka
@@ -137,7 +138,7 @@ def test_a_whole_cloud_event_is_answered_as_its_headers_would_be(scene: Scene, r
 
 def test_a_reply_topic_that_takes_nothing_that_large_gets_the_status_all_the_same(scene: Scene, replies: str) -> None:
     scene.set_up(replies, "max.message.bytes", "2000")
-    small, code = scene.new_tokens(1)[0], "99021047380"
+    small, code = scene.new_tokens(1)[0], CODE
     here = ("reply_to", replies.encode())
     scene.send(
         *(Outgoing(body(each, fields_set=fields), b"", [here], 0) for each, fields in ((small, "number"), (code, "")))

@@ -4,7 +4,6 @@ None of them may stop the worker, change an access token, fail its neighbours in
 """
 
 import base64
-import hmac
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,6 +12,8 @@ from typing import Any, Final, Literal
 import orjson
 
 from schemas.codes import StatusCode
+from tests.support.logins import segment, signed
+from tests.support.seeded import CODE, EFFECTIVE_CODE, IDENTIFIER, PASS_CODE, PENDING_CODE
 from worker.kafka.delivery import Header
 
 MAX_BYTES: Final = 65_536
@@ -20,15 +21,9 @@ CANARY_TOKEN: Final = "canary-login-token-4f1d"
 CANARY_PASS_CODE: Final = "canary-pass-code-4f1d"
 TOKEN_PLACE: Final = "{{token}}"
 
-CODE: Final = "99021047380"
-"""Of a token of ORG1 that is not effective, and of one of ORG2."""
-EFFECTIVE_CODE: Final = "99021047381"
-PENDING_CODE: Final = "99021047382"
 _WIDE_CODE: Final = "".join(chr(ord(digit) + 0xFEE0) for digit in CODE)
 _MISTAKEN: Final = "f\u0456elds_set"
 """Looks like ``fields_set``."""
-IDENTIFIER: Final = "polina@example.com"
-PASS_CODE: Final = "correct horse 7"
 
 Mint = Callable[..., str]
 """``mint(organisation="ORG1", user="mpadmin", unit="1", **claims)``: a login token signed with the worker's secret."""
@@ -407,20 +402,10 @@ _HEADERS: Final = [
 # --- INVALID_TOKEN: the login token itself ----------------------------------------------------------------------------
 
 
-def _base64(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
 def _read_claims(token: str) -> dict[str, Any]:
     payload = token.split(".")[1]
     claims: dict[str, Any] = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
     return claims
-
-
-def _signed(secret: str, payload: bytes, head: bytes = b'{"alg":"HS256","typ":"JWT"}', digest: str = "sha256") -> str:
-    """Signs anything at all, as no JWT library would."""
-    text = f"{_base64(head)}.{_base64(payload)}"
-    return f"{text}.{_base64(hmac.digest(secret.encode(), text.encode(), digest))}"
 
 
 def _text(text: str) -> Login:
@@ -432,22 +417,24 @@ def _claims(**changes: Any) -> Login:
 
     def login(mint: Mint, secret: str) -> str:
         claims = {name: value for name, value in {**_read_claims(mint()), **changes}.items() if value is not ...}
-        return _signed(secret, json.dumps(claims).encode())
+        return signed(json.dumps(claims).encode(), secret=secret)
 
     return login
 
 
 def _raw_claims(text: bytes) -> Login:
     """A good login whose payload ends in these raw members."""
-    return lambda mint, secret: _signed(secret, json.dumps(_read_claims(mint())).encode()[:-1] + b"," + text + b"}")
+    return lambda mint, secret: signed(
+        json.dumps(_read_claims(mint())).encode()[:-1] + b"," + text + b"}", secret=secret
+    )
 
 
 def _head(head: bytes, digest: str = "sha256") -> Login:
-    return lambda mint, secret: _signed(secret, json.dumps(_read_claims(mint())).encode(), head, digest)
+    return lambda mint, secret: signed(json.dumps(_read_claims(mint())).encode(), head, secret=secret, digest=digest)
 
 
 def _payload(payload: bytes) -> Login:
-    return lambda _mint, secret: _signed(secret, payload)
+    return lambda _mint, secret: signed(payload, secret=secret)
 
 
 def _minted(**arguments: Any) -> Login:
@@ -459,12 +446,12 @@ _UNSIGNED: Final = b'{"alg":"none","typ":"JWT"}'
 
 def _unsigned(mint: Mint, _secret: str) -> str:
     _, payload, _ = mint().split(".")
-    return f"{_base64(_UNSIGNED)}.{payload}."
+    return f"{segment(_UNSIGNED)}.{payload}."
 
 
 def _tampered(mint: Mint, _secret: str) -> str:
     head, _, signature = mint().split(".")
-    return f"{head}.{_base64(json.dumps({**_read_claims(mint()), 'org': 'ORG2'}).encode())}.{signature}"
+    return f"{head}.{segment(json.dumps({**_read_claims(mint()), 'org': 'ORG2'}).encode())}.{signature}"
 
 
 def _login(name: str, login: Login, says: str = "login token") -> BadInput:
@@ -484,7 +471,8 @@ _LOGINS: Final = [
     _login("a login changed after signing", _tampered),
     _login("a login signed with another secret", _minted(secret="another secret, as long as it has to be")),
     _login(
-        "a login signed with an empty secret", lambda mint, _: _signed("", json.dumps(_read_claims(mint())).encode())
+        "a login signed with an empty secret",
+        lambda mint, _: signed(json.dumps(_read_claims(mint())).encode(), secret=""),
     ),
     _login("alg none", _unsigned),
     _login("alg nOnE with a signature", _head(b'{"alg":"nOnE"}')),

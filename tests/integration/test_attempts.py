@@ -10,21 +10,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.providers.postgres import DatabaseUnderTest
-from tests.support.journey import (
-    CARD_CODE,
-    CODE,
-    EFFECTIVE_CODE,
-    IDENTIFIER,
-    KEY,
-    PASS_CODE,
-    Journey,
-    by_code,
-    by_identifier,
-    codes,
-    dry_run,
-    journey,
-)
+from tests.support.journey import KEY, Journey, by_code, by_identifier, codes, dry_run, journey
 from tests.support.logins import login_token
+from tests.support.seeded import CARD_CODE, CODE, EFFECTIVE_CODE, IDENTIFIER, PASS_CODE, USER_ID
 from tests.support.waiting import in_time
 from worker.journey.attempt_limits import Limits
 from worker.journey.digests import digest
@@ -35,7 +23,6 @@ from worker.operations.retention import Retention
 
 LIMITS: Final = Limits(codes=5, pass_codes=6, identifier=3, all_callers=7, longest_wait=600.0)
 WRONG: Final = by_identifier(pass_code="not this one")
-ADMIN: Final = "6E0B9E9C5C7E4B0F9C7A5D3C2B1A0F01"
 UNKNOWN: Final = by_code("00000000000")
 INVALID, DENIED, NOT_FOUND = "INVALID_CREDENTIALS", "ACCESS_DENIED", "ACCESS_TOKEN_NOT_FOUND"
 
@@ -104,7 +91,7 @@ async def test_past_the_limit_the_right_pass_code_is_refused_and_nothing_is_hash
     assert (refused.answer.code, w.pass_codes.compared) == (DENIED, spent)
     assert refused.answer.message == "too many attempts have failed, and this one was not looked at: wait 1 s"
     assert (await w.j.token(code="99021047383"))["life_cycle_state"] == "NOT_EFFECTIVE"
-    assert await w.series() == {("identifier", ADMIN): (3, 3), ("pass_codes", ADMIN): (3, 3)}
+    assert await w.series() == {("identifier", USER_ID): (3, 3), ("pass_codes", USER_ID): (3, 3)}
 
 
 async def test_after_the_wait_it_is_looked_at_and_a_right_one_ends_the_series(w: Watched) -> None:
@@ -113,7 +100,7 @@ async def test_after_the_wait_it_is_looked_at_and_a_right_one_ends_the_series(w:
     await w.let_go_by(1.0)
 
     assert codes(await lane.run(by_identifier(), WRONG, WRONG)) == ["OK", INVALID, INVALID]
-    assert await w.series() == {("identifier", ADMIN): (2, 5), ("pass_codes", ADMIN): (2, 5)}
+    assert await w.series() == {("identifier", USER_ID): (2, 5), ("pass_codes", USER_ID): (2, 5)}
 
 
 async def test_the_wait_doubles_with_every_failure_after_it(w: Watched) -> None:
@@ -170,11 +157,11 @@ async def test_an_unknown_identifier_is_counted_as_a_known_one(w: Watched) -> No
 async def test_unknown_codes_are_counted_and_a_code_that_is_found_ends_their_series(w: Watched) -> None:
     lane = await w.j.lane()
     await lane.run(*[UNKNOWN] * 4)
-    assert await w.series() == {("codes", ADMIN): (4, 4)}
+    assert await w.series() == {("codes", USER_ID): (4, 4)}
 
     await lane.run(by_code(EFFECTIVE_CODE), UNKNOWN)
 
-    assert await w.series() == {("codes", ADMIN): (1, 5)}
+    assert await w.series() == {("codes", USER_ID): (1, 5)}
     assert codes(await lane.run(*[UNKNOWN] * 4, by_code())) == [NOT_FOUND] * 4 + [DENIED]
 
 
@@ -199,7 +186,7 @@ async def test_dry_runs_count_as_guesses_and_end_no_series(w: Watched) -> None:
         INVALID,
         DENIED,
     ]
-    assert await w.series() == {("identifier", ADMIN): (3, 3), ("pass_codes", ADMIN): (3, 3)}
+    assert await w.series() == {("identifier", USER_ID): (3, 3), ("pass_codes", USER_ID): (3, 3)}
     assert await w.j.count("command_record") == 1
 
 
@@ -209,9 +196,9 @@ async def test_records_that_are_read_again_count_once(w: Watched) -> None:
 
     assert await (await lane.taken_over()).take(lane.log) == first
     assert await w.series() == {
-        ("identifier", ADMIN): (1, 1),
-        ("pass_codes", ADMIN): (1, 1),
-        ("codes", ADMIN): (1, 1),
+        ("identifier", USER_ID): (1, 1),
+        ("pass_codes", USER_ID): (1, 1),
+        ("codes", USER_ID): (1, 1),
     }
 
 
@@ -223,7 +210,11 @@ async def test_lanes_that_count_at_once_count_everything(w: Watched) -> None:
     ran = [lane.run(*sent) if number % 2 else lane.run(*reversed(sent)) for number, lane in enumerate(lanes)]
     await in_time(asyncio.gather(*ran), "all lanes had decided")
 
-    assert await w.series() == {("codes", ADMIN): (8, 8), ("pass_codes", ADMIN): (8, 8), ("identifier", ADMIN): (4, 4)}
+    assert await w.series() == {
+        ("codes", USER_ID): (8, 8),
+        ("pass_codes", USER_ID): (8, 8),
+        ("identifier", USER_ID): (4, 4),
+    }
     assert await w.j.count("attempt") == 4
 
 
@@ -266,13 +257,13 @@ async def test_the_record_keeps_who_was_refused_and_a_keyed_digest_of_what_for(w
         digest(KEY, what, "ORG1", name) for what, name in (("identifier", IDENTIFIER), ("code", "00000000000"))
     )
     assert [(row["status"], row["user_id"]) for row in rows] == [
-        (INVALID, ADMIN),
-        (NOT_FOUND, ADMIN),
+        (INVALID, USER_ID),
+        (NOT_FOUND, USER_ID),
         ("OK", None),
         ("INVALID_LIFE_CYCLE_STATE", None),
-        (INVALID, ADMIN),
-        (INVALID, ADMIN),
-        (DENIED, ADMIN),
+        (INVALID, USER_ID),
+        (INVALID, USER_ID),
+        (DENIED, USER_ID),
     ]
     assert [row["digest"] for row in rows if row["user_id"]] == [identifier, code, *[identifier] * 3]
     for row in [*rows, *await w.j.owner.fetch("SELECT * FROM attempt")]:
@@ -293,7 +284,7 @@ async def test_at_each_threshold_a_line_and_a_metric_say_who_and_how_long_but_no
         "log_level": "warning",
         "kind": "identifier",
         "organisation": "ORG1",
-        "user_id": ADMIN,
+        "user_id": USER_ID,
         "account": None,
         "identifier_digest": digest(KEY, "identifier", "ORG1", IDENTIFIER).hex()[:16],
         "failures": 3,
@@ -313,7 +304,7 @@ async def test_a_batch_that_postgres_refuses_has_counted_nothing(w: Watched) -> 
 
     await lane.run(UNKNOWN, by_code(CARD_CODE), UNKNOWN)
 
-    assert await w.series() == {("codes", ADMIN): (2, 2)}
+    assert await w.series() == {("codes", USER_ID): (2, 2)}
 
 
 async def test_a_series_is_forgotten_with_the_records_of_its_time(w: Watched) -> None:

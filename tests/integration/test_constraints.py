@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from tests.providers.postgres import DatabaseUnderTest, PostgresServer
-from tests.support.journey import OTHER_TOKEN_ID, TOKEN_ID
+from tests.support.seeded import OTHER_TOKEN_ID, TOKEN_ID
 
 EFFECTIVE_ID: Final = "537D12273727599D9270455F413F62FA"
 PENDING_ID: Final = "60ADF0025EB6568A9C629E561D7084E8"

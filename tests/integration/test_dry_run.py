@@ -10,12 +10,6 @@ from schemas.codes import StatusCode
 from tests.providers.postgres import DatabaseUnderTest
 from tests.support.builders import POST
 from tests.support.journey import (
-    CARD_CODE,
-    CODE,
-    EFFECTIVE_CODE,
-    IDENTIFIER,
-    OTHER_TOKEN_ID,
-    PENDING_CODE,
     Journey,
     Partition,
     Sent,
@@ -28,6 +22,7 @@ from tests.support.journey import (
     result_of,
 )
 from tests.support.logins import login_token
+from tests.support.seeded import CARD_CODE, CODE, EFFECTIVE_CODE, IDENTIFIER, OTHER_TOKEN_ID, PENDING_CODE
 from worker import pipeline
 from worker.errors import FuseBlown
 from worker.journey.messages import messages

@@ -4,28 +4,16 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
-from typing import Final, Protocol
+from typing import Protocol
 from uuid import UUID
 
 import asyncpg
 import pytest
 
 from tests.providers.postgres import DatabaseUnderTest, until_waiting
-from tests.support.journey import (
-    CARD_CODE,
-    CODE,
-    DIGEST_KEY,
-    IDENTIFIER,
-    KEY,
-    NAMES,
-    OTHER_TOKEN_ID,
-    TOKEN_ID,
-    Journey,
-    Partition,
-    by_code,
-    by_identifier,
-)
+from tests.support.journey import DIGEST_KEY, KEY, NAMES, Journey, Partition, by_code, by_identifier
 from tests.support.logins import login_token
+from tests.support.seeded import CARD_CODE, CODE, CONTACT, IDENTIFIER, OTHER_TOKEN_ID, TOKEN_ID
 from tests.support.waiting import in_time
 from worker.errors import DependencyAway
 from worker.journey.digests import NoDigestKey, digest
@@ -33,8 +21,6 @@ from worker.journey.model import command_key
 from worker.operations.erasure.erase import Erasure, NotErased, NotLookedAtAgain, erase
 from worker.operations.erasure.mentions import Mentions, OnProgress, Sought, Topics, Where
 from worker.settings import Settings, read_settings
-
-CONTACT: Final = "F038161F36C845B98CEE7361A8C92157"
 
 Looking = Callable[[Settings], AbstractAsyncContextManager[Topics]]
 

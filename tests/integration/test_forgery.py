@@ -10,7 +10,8 @@ import pytest
 from schemas.states import LifeCycleState
 from tests.providers.postgres import DatabaseUnderTest
 from tests.support.builders import fact
-from tests.support.journey import CARD_CODE, CODE, Journey, by_code, journey
+from tests.support.journey import Journey, by_code, journey
+from tests.support.seeded import CARD_CODE, CODE, USER_ID
 from worker.journey.apply import Chain, sealed, write_facts
 from worker.journey.model import IMPORT_LANE, Fact, lane_name
 from worker.operations.audit import Kind, verify
@@ -41,7 +42,7 @@ class Forger:
             "token": token["id"],
             "version": token["version"] + 1,
             "occurred_at": datetime.now(UTC),
-            "user": "6E0B9E9C5C7E4B0F9C7A5D3C2B1A0F01",
+            "user": USER_ID,
             "command_id": "rec:cluster/commands/0/77@1",
             "lane": lane,
             "sequence": chain.sequence + 1,

@@ -20,16 +20,8 @@ from schemas.result import Result
 from schemas.transition import TransitionEvent, verify_chain
 from tests.providers.postgres import DatabaseUnderTest, until_waiting
 from tests.support.journey import (
-    CARD_CODE,
-    CODE,
-    CODE_OF_IDENTIFIER,
-    EFFECTIVE_CODE,
-    IDENTIFIER,
     NAMES,
-    OTHER_TOKEN_ID,
-    PENDING_CODE,
     POLICY,
-    TOKEN_ID,
     Journey,
     Partition,
     Sent,
@@ -44,6 +36,17 @@ from tests.support.journey import (
 )
 from tests.support.logins import login_token
 from tests.support.pace import in_milliseconds
+from tests.support.seeded import (
+    CARD_CODE,
+    CODE,
+    CODE_OF_IDENTIFIER,
+    EFFECTIVE_CODE,
+    IDENTIFIER,
+    OTHER_TOKEN_ID,
+    PENDING_CODE,
+    TOKEN_ID,
+    USER_ID,
+)
 from worker import pipeline
 from worker.errors import DependencyAway, FuseBlown, LaneLost
 from worker.journey.attempt_limits import Limits
@@ -112,7 +115,7 @@ async def test_the_transition_changes_the_state_and_who_and_when_and_nothing_els
     changed = {name for name in before if before[name] != after[name]}
     assert changed <= {"life_cycle_state", "version", "updated_date", "updated_by_user", "updated_by_unit"}
     assert (after["life_cycle_state"], after["version"]) == ("EFFECTIVE", 1)
-    assert (after["updated_by_user"], after["updated_by_unit"]) == ("6E0B9E9C5C7E4B0F9C7A5D3C2B1A0F01", "1")
+    assert (after["updated_by_user"], after["updated_by_unit"]) == (USER_ID, "1")
     assert after["updated_date"] == fact.occurred_at.replace(tzinfo=None, microsecond=0)
 
 
@@ -129,7 +132,7 @@ async def test_the_fact_says_who_did_what_by_which_command(lane: Partition) -> N
         "version": 1,
         "from_state": "NOT_EFFECTIVE",
         "to_state": "EFFECTIVE",
-        "user_id": "6E0B9E9C5C7E4B0F9C7A5D3C2B1A0F01",
+        "user_id": USER_ID,
         "unit_id": "1",
         "command_id": NAMES.of("ce:ORG1:%2Fshop:order%3A7"),
         "cause": "API",

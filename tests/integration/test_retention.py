@@ -12,8 +12,9 @@ from annotated_types import Ge
 from structlog.testing import capture_logs
 
 from tests.providers.postgres import DatabaseUnderTest
-from tests.support.journey import CARD_CODE, EFFECTIVE_CODE, Journey, Partition, by_code, codes
+from tests.support.journey import Journey, Partition, by_code, codes
 from tests.support.pace import stretched
+from tests.support.seeded import CARD_CODE, EFFECTIVE_CODE
 from tests.support.waiting import in_time, until, until_answered
 from worker.errors import StatementTimeout
 from worker.observability.health import Health

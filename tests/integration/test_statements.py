@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from schemas.codes import StatusCode
 from tests.providers.postgres import DatabaseUnderTest, until_waiting
 from tests.support.builders import fact
-from tests.support.journey import (
+from tests.support.seeded import (
     CARD_CODE,
     CODE,
     CODE_OF_IDENTIFIER,
@@ -22,6 +22,7 @@ from tests.support.journey import (
     IDENTIFIER,
     OTHER_TOKEN_ID,
     TOKEN_ID,
+    USER_ID,
 )
 from worker.errors import BatchOvertaken, from_postgres
 from worker.journey.apply import apply
@@ -33,7 +34,6 @@ from worker.lanes.losses import Loss, losses
 from worker.postgres.pool import rolled_back
 from worker.postgres.sql import statement, statements
 
-USER_ID: Final = "6E0B9E9C5C7E4B0F9C7A5D3C2B1A0F01"
 IDENTIFIER_ID: Final = "707E27653A665A42B7092AB3BBD46376"
 RIGHT: Final = "ACCESS_TOKENS.SET_EFFECTIVE"
 NOW: Final = datetime(2026, 3, 4, 5, 6, 7, 80, UTC)

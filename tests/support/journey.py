@@ -14,6 +14,7 @@ import asyncpg
 from schemas.codes import StatusCode
 from tests.support.builders import POST
 from tests.support.logins import SECRET, login_token
+from tests.support.seeded import CODE, EFFECTIVE_CODE, IDENTIFIER, PASS_CODE
 from worker.journey.attempt_limits import DEFAULT_LIMITS, Limits
 from worker.journey.attempts import Attempts
 from worker.journey.authorise import Logins
@@ -28,17 +29,6 @@ from worker.postgres.pool import Database
 from worker.postgres.sql import statement
 from worker.resilience.circuit_breaker import Fuse
 from worker.settings import read_settings
-
-# The access tokens of the fixture that the tests work with, all of ORG1.
-CODE: Final = "99021047380"
-EFFECTIVE_CODE: Final = "99021047381"
-PENDING_CODE: Final = "99021047382"
-CODE_OF_IDENTIFIER: Final = "99021047383"
-IDENTIFIER: Final = "polina@example.com"
-PASS_CODE: Final = "correct horse 7"
-CARD_CODE: Final = "99021047384"
-TOKEN_ID: Final = "4D1F0C6E9B7A4F5C8E2B7A90D3C61F55"
-OTHER_TOKEN_ID: Final = "9BE34643165555219ACA29F33D3D84C6"
 
 DIGEST_KEY: Final = "the key of the digests of all tests"
 _KEYED: Final = read_settings({"WORKER_DIGEST_KEYS": DIGEST_KEY})

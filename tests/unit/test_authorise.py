@@ -1,7 +1,5 @@
 """Login tokens: what is good, what is refused, and that nothing a sender writes makes the verification raise."""
 
-import base64
-import hmac
 import json
 import math
 from collections.abc import Callable
@@ -14,7 +12,7 @@ from hypothesis import strategies as st
 
 from schemas.codes import StatusCode
 from tests.support.clocks import Clock
-from tests.support.logins import SECRET, login_token
+from tests.support.logins import SECRET, login_token, segment, signed
 from worker.journey.authorise import CACHE_SECONDS, CACHED_LOGINS, SKEW_SECONDS, Logins
 from worker.journey.model import Claims, Refused
 
@@ -28,16 +26,6 @@ GOOD: Final[dict[str, Any]] = {
     "iat": NOW,
     "exp": NOW + 7200,
 }
-
-
-def segment(part: bytes) -> str:
-    return base64.urlsafe_b64encode(part).rstrip(b"=").decode()
-
-
-def signed(payload: bytes, header: bytes = b'{"alg":"HS256","typ":"JWT"}', secret: str = SECRET) -> str:
-    """A token whose signature is right whatever its parts say."""
-    text = f"{segment(header)}.{segment(payload)}"
-    return f"{text}.{segment(hmac.digest(secret.encode(), text.encode(), 'sha256'))}"
 
 
 def with_claims(**changes: Any) -> str:

@@ -12,18 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.builders import record
+from tests.support.seeded import CODE, IDENTIFIER
 from worker.journey.digests import CommandNames
 from worker.operations.erasure.mentions import Mentions, Sought, is_mentioned
 from worker.operations.erasure.mentions import _merged as merged
 
 NAMES: Final = CommandNames((b"key",))
-CODE: Final = "99021047380"
 SHORT: Final = "A7"
 SOUGHT: Final = Sought(
     places=frozenset({("commands", 0, 7, 1_000)}),
     commands=frozenset({NAMES.of("ce:ORG1:shop:7"), "rec:cluster/commands/0/7@1000"}),
     names=NAMES,
-    needles=frozenset({"polina@example.com", CODE, SHORT.casefold()}),
+    needles=frozenset({IDENTIFIER, CODE, SHORT.casefold()}),
 )
 Wrapping = Callable[[bytes], bytes]
 
@@ -61,7 +61,7 @@ INNER: Final[list[Wrapping]] = [as_member, as_name, escaped, as_data, percent]
 
 
 @given(
-    st.sampled_from(["polina@example.com", "Polina@Example.COM", CODE]),
+    st.sampled_from([IDENTIFIER, "Polina@Example.COM", CODE]),
     st.booleans(),
     st.lists(st.sampled_from(INNER), max_size=2),
     st.sampled_from(["key", "value", "header", "name of a header"]),
@@ -83,7 +83,7 @@ def test_a_text_is_found_however_it_is_wrapped_and_wherever_it_stands(
 
 
 def test_text_in_utf_16_is_found() -> None:
-    assert is_mentioned(record(value=wide(b"polina@example.com")), SOUGHT)
+    assert is_mentioned(record(value=wide(IDENTIFIER.encode())), SOUGHT)
 
 
 @given(st.binary(max_size=80), st.binary(max_size=80))
