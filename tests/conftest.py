@@ -3,8 +3,10 @@
 import asyncio
 import os
 import signal
+import subprocess
 from collections.abc import AsyncIterator, Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, Final, Literal
 from uuid import uuid4
 
@@ -19,6 +21,7 @@ from tests.providers.postgres import DatabaseUnderTest, PostgresServer
 from tests.providers.shared import LocalServers, RemoteServers, Servers, SharedKafka, SharedPostgres
 from tests.support import pace
 from tests.support.scheduling import OWN_SERVERS, Scheduling, rank
+from worker.demo.servers.stack import temporary_directory
 
 # Property tests look at the same examples in every run, however slow the machine is.
 settings.register_profile(
@@ -186,6 +189,14 @@ async def database(postgres_server: PostgresServer) -> AsyncIterator[DatabaseUnd
     yield copy
     await postgres_server.start()
     await postgres_server.drop(copy.name)
+
+
+@pytest.fixture
+def kept() -> Iterator[Path]:
+    """A directory for a stack, which its Postgres can reach whoever runs the test."""
+    directory = temporary_directory()
+    yield directory
+    subprocess.run(["rm", "-rf", str(directory)], check=True)
 
 
 @pytest.fixture

@@ -15,18 +15,9 @@ import pytest
 
 from tests.support.pace import patience
 from tests.support.waiting import SECONDS, output_of, wait_until
-from worker.demo.servers.stack import temporary_directory
 
 ROOT: Final = Path(__file__).parents[2]
 STAYS: Final = "everything stays up until Ctrl-C"
-
-
-@pytest.fixture
-def kept() -> Iterator[Path]:
-    """A directory for the data, where Postgres may live."""
-    directory = temporary_directory()
-    yield directory
-    subprocess.run(["rm", "-rf", str(directory)], check=True)
 
 
 @contextmanager

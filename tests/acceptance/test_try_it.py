@@ -11,6 +11,7 @@ import pytest
 
 from tests.providers.kafka import KafkaServer, TopicNames
 from tests.providers.postgres import DatabaseUnderTest
+from tests.support.settings import variables_for
 from worker.service import serve
 from worker.settings import read_settings
 
@@ -26,12 +27,8 @@ async def running_worker(
 ) -> AsyncIterator[Variables]:
     """A worker on the test's own topics and database; yields the variables that it was set up with."""
     variables = {
-        "WORKER_KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap,
+        **variables_for(kafka.bootstrap, topics),
         "WORKER_KAFKA__GROUP_ID": topics.commands,
-        "WORKER_TOPICS__COMMANDS": topics.commands,
-        "WORKER_TOPICS__RESULTS": topics.results,
-        "WORKER_TOPICS__TRANSITIONS": topics.transitions,
-        "WORKER_TOPICS__DEAD_LETTERS": topics.dead_letters,
         "WORKER_POSTGRES__DSN": database.worker_dsn,
         "WORKER_LOGIN__SECRETS": SECRET,
         "WORKER_ADMIN__PORT": "0",

@@ -18,6 +18,7 @@ from tests.support import waiting
 from tests.support.logins import SECRET
 from tests.support.pace import in_milliseconds, patience, stretched
 from tests.support.preloaded import Program
+from tests.support.settings import variables_for
 
 ROOT: Final = Path(__file__).parents[2]
 SECONDS: Final = waiting.SECONDS
@@ -35,15 +36,11 @@ class Ended(AssertionError):
 def worker_settings(bootstrap: str, topics: TopicNames, dsn: str, *, group: str | None = None) -> dict[str, str]:
     """The environment of a worker of a test's own: quick to notice what died, and on no port that is taken."""
     return {
-        "WORKER_KAFKA__BOOTSTRAP_SERVERS": bootstrap,
+        **variables_for(bootstrap, topics),
         "WORKER_KAFKA__GROUP_ID": group or f"group-{uuid4().hex[:12]}",
         "WORKER_KAFKA__SESSION_TIMEOUT_MS": in_milliseconds(6),
         "WORKER_KAFKA__REQUEST_TIMEOUT_MS": in_milliseconds(9),
         "WORKER_KAFKA__TRANSACTION_TIMEOUT_MS": in_milliseconds(10),
-        "WORKER_TOPICS__COMMANDS": topics.commands,
-        "WORKER_TOPICS__RESULTS": topics.results,
-        "WORKER_TOPICS__TRANSITIONS": topics.transitions,
-        "WORKER_TOPICS__DEAD_LETTERS": topics.dead_letters,
         "WORKER_POSTGRES__DSN": dsn,
         "WORKER_LOGIN__SECRETS": SECRET,
         "WORKER_DRAIN_SECONDS": f"{stretched(10):.0f}",

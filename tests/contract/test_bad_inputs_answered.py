@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
-import asyncpg
 import orjson
 import pytest
 from msgspec.structs import replace
@@ -14,6 +13,7 @@ from schemas.result import Result
 from tests.contract.bad_inputs import BAD_INPUTS, CANARY_PASS_CODE, CANARY_TOKEN, body
 from tests.providers.postgres import DatabaseUnderTest
 from tests.support.builders import POST, delivery
+from tests.support.connections import connected
 from tests.support.journey import decided, journey
 from tests.support.logins import SECRET, login_token
 from tests.support.seeded import CODE, PASS_CODE
@@ -45,13 +45,10 @@ def value_of(answered: Answered) -> Any:
 
 
 async def states(dsn: str) -> list[tuple[str, str, str, int]]:
-    connection = await asyncpg.connect(dsn)
-    try:
+    async with connected(dsn) as connection:
         rows = await connection.fetch(
             "SELECT organisation, id, life_cycle_state, version FROM access_token ORDER BY 1, 2"
         )
-    finally:
-        await connection.close()
     return [tuple(row) for row in rows]
 
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from tests.integration.test_importing import ORGANISATION, load, rows, token
-from tests.integration.test_topics import settings_for
 from tests.providers.kafka import KafkaServer, TopicNames
 from tests.providers.postgres import DatabaseUnderTest
+from tests.support.importing import ORGANISATION, load, rows, token
+from tests.support.settings import settings_for
 from worker.errors import DependencyAway
 from worker.operations.imports import publish
 from worker.operations.imports.mark import Mark, read_mark, write_mark

@@ -3,10 +3,10 @@
 import pytest
 from aiokafka import AIOKafkaConsumer
 
-from tests.integration.test_topics import settings_for
 from tests.providers.kafka import KafkaServer, TopicNames
 from tests.providers.postgres import DatabaseUnderTest
 from tests.support.logins import SECRET
+from tests.support.settings import settings_for
 from worker.observability.descriptors import partitions_within
 from worker.operations.check import Check, check
 from worker.postgres.connect import owner_connection

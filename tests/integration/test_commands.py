@@ -15,6 +15,7 @@ import pytest
 from tests.providers.kafka import KafkaServer, TopicNames
 from tests.providers.postgres import DatabaseUnderTest
 from tests.support.logins import SECRET
+from tests.support.settings import variables_for
 from tests.support.waiting import in_time, until_answered
 from worker.postgres.connect import owner_connection
 
@@ -91,13 +92,7 @@ async def test_a_login_token_takes_the_users_own_unit(environment: dict[str, str
 async def test_topics_are_planned_and_applied(
     environment: dict[str, str], kafka: KafkaServer, topics: TopicNames
 ) -> None:
-    here = environment | {
-        "WORKER_KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap,
-        "WORKER_TOPICS__COMMANDS": topics.commands,
-        "WORKER_TOPICS__RESULTS": topics.results,
-        "WORKER_TOPICS__TRANSITIONS": topics.transitions,
-        "WORKER_TOPICS__DEAD_LETTERS": topics.dead_letters,
-    }
+    here = environment | variables_for(kafka.bootstrap, topics)
     code, out, _ = await worker("topics", "plan", environment=here)
     assert code == 0
     assert f"{topics.transitions}: differs" in out

@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 
 from tests.providers.postgres import DatabaseUnderTest, PostgresServer
+from tests.support.connections import connected
 from tests.support.seeded import OTHER_TOKEN_ID, TOKEN_ID
 
 EFFECTIVE_ID: Final = "537D12273727599D9270455F413F62FA"
@@ -48,19 +49,17 @@ class Session:
 
 @asynccontextmanager
 async def session(dsn: str) -> AsyncIterator[Session]:
-    connection = await asyncpg.connect(dsn)
-    transaction = connection.transaction()
-    await transaction.start()
-    yield Session(connection)
-    await transaction.rollback()
-    await connection.close()
+    async with connected(dsn) as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        yield Session(connection)
+        await transaction.rollback()
 
 
 async def committed(database: DatabaseUnderTest, statement: str, *arguments: Any) -> None:
     """Carry out as the owner what every session is to see."""
-    connection = await asyncpg.connect(database.owner_dsn)
-    await connection.execute(statement, *arguments)
-    await connection.close()
+    async with connected(database.owner_dsn) as connection:
+        await connection.execute(statement, *arguments)
 
 
 @pytest.fixture(scope="module")

@@ -25,23 +25,15 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 import worker.demo.servers.stack as stack_module
+from tests.support.connections import connected
 from tests.support.pace import patience
 from tests.support.waiting import SECONDS, output_of, wait_until
 from worker.demo.servers import EmbeddedFailed, EmbeddedUnavailable, Stack, embedded_stack
-from worker.demo.servers.stack import temporary_directory
 
 ROOT = Path(__file__).parents[2]
 HOLDER = "tests.integration.stack_holder"
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-
-
-@pytest.fixture
-def kept() -> Iterator[Path]:
-    """A directory for a stack, which its Postgres can reach whoever runs the test."""
-    directory = temporary_directory()
-    yield directory
-    subprocess.run(["rm", "-rf", str(directory)], check=True)
 
 
 # --- what it is ------------------------------------------------------------------------------------------------------
@@ -383,11 +375,8 @@ def is_running(pid: int) -> bool:
 
 
 async def ask(dsn: str, query: str, *arguments: object) -> Any:
-    connection = await asyncpg.connect(dsn)
-    try:
+    async with connected(dsn) as connection:
         return await connection.fetchval(query, *arguments)
-    finally:
-        await connection.close()
 
 
 def send_one(bootstrap: str, topic: str) -> None:

@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 
 from tests.providers.postgres import DatabaseUnderTest, until_waiting
+from tests.support.connections import connected
 from tests.support.journey import DIGEST_KEY, KEY, NAMES, Journey, Partition, by_code, by_identifier
 from tests.support.logins import login_token
 from tests.support.seeded import CARD_CODE, CODE, CONTACT, IDENTIFIER, OTHER_TOKEN_ID, TOKEN_ID
@@ -82,12 +83,8 @@ def erases(database: DatabaseUnderTest) -> Erases:
 
 @asynccontextmanager
 async def other_transaction(database: DatabaseUnderTest) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(database.owner_dsn)
-    try:
-        async with connection.transaction():
-            yield connection
-    finally:
-        await connection.close()
+    async with connected(database.owner_dsn) as connection, connection.transaction():
+        yield connection
 
 
 async def digests(j: Journey) -> set[bytes]:

@@ -10,6 +10,7 @@ import pytest
 from schemas.states import LifeCycleState
 from tests.providers.postgres import DatabaseUnderTest
 from tests.support.builders import fact
+from tests.support.connections import connected
 from tests.support.journey import Journey, by_code, journey
 from tests.support.seeded import CARD_CODE, CODE, USER_ID
 from worker.journey.apply import Chain, sealed, write_facts
@@ -78,9 +79,8 @@ async def forger(database: DatabaseUnderTest) -> AsyncIterator[Forger]:
         lane = await opened.lane()
         await lane.run(by_code(CODE), by_code("unknown"))
         await opened.owner.execute(statement("imports/open_lane"))
-        connection = await asyncpg.connect(database.worker_dsn, server_settings=SERVER_SETTINGS)
-        yield Forger(connection, opened)
-        await connection.close()
+        async with connected(database.worker_dsn, **SERVER_SETTINGS) as connection:
+            yield Forger(connection, opened)
 
 
 async def in_own_lane(forger: Forger, **said: Any) -> None:

@@ -2,54 +2,20 @@
 
 import json
 import random
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import asyncpg
 import pytest
 
 from tests.providers.postgres import DatabaseUnderTest
+from tests.support.connections import connected
+from tests.support.importing import EVENTS, GIVEN_HASH, ORGANISATION, first_state, load, rows, stored, token
 from worker.journey.pass_codes import HASHER
 from worker.operations.imports import load as importing
 from worker.operations.imports.load import BadLine, ImportingError, ImportReport, import_files
 from worker.postgres.connect import owner_connection
 
 FIXTURE: Final = Path(__file__).parents[1] / "seed" / "fixture.ndjson"
-ORGANISATION: Final = {"kind": "organisation", "id": "NEW", "name": "New"}
-GIVEN_HASH: Final = "$argon2id$v=19$m=7168,t=5,p=1$c29tZXNhbHRzb21lc2FsdA$9sTbSlTio3Biev89thdrlKKiCaYsjjYVJxGAL3swxpQ"
-
-
-def token(one: int | str = 1, /, **members: Any) -> dict[str, Any]:
-    return {
-        "kind": "access_token",
-        "organisation": "NEW",
-        "id": f"T{one}",
-        "number": f"N{one}",
-        "life_cycle_state": "NOT_EFFECTIVE",
-        "authentication_code": f"C{one}",
-    } | members
-
-
-async def load(database: DatabaseUnderTest, directory: Path, *files: Sequence[object]) -> ImportReport:
-    """Import files of these lines: objects are written as JSON, bytes as they are."""
-    paths = []
-    for position, lines in enumerate(files):
-        path = directory / f"{position}.ndjson"
-        path.write_bytes(
-            b"".join((line if isinstance(line, bytes) else json.dumps(line).encode()) + b"\n" for line in lines)
-        )
-        paths.append(path)
-    return await import_files(database.owner_dsn, paths)
-
-
-async def rows(database: DatabaseUnderTest, query: str, *arguments: object) -> list[tuple[Any, ...]]:
-    async with owner_connection(database.owner_dsn) as connection:
-        return [tuple(row) for row in await connection.fetch(query, *arguments)]
-
-
-async def stored(database: DatabaseUnderTest, columns: str) -> list[tuple[Any, ...]]:
-    return await rows(database, f"SELECT {columns} FROM access_token WHERE organisation = 'NEW' ORDER BY id")
 
 
 async def test_the_fixture_loads_whole_and_again(database: DatabaseUnderTest) -> None:
@@ -65,12 +31,11 @@ async def test_the_fixture_loads_whole_and_again(database: DatabaseUnderTest) ->
 
 
 async def test_what_was_imported_is_known_to_the_planner(database: DatabaseUnderTest, tmp_path: Path) -> None:
-    connection = await asyncpg.connect(database.owner_dsn)
     known = "SELECT reltuples FROM pg_class WHERE relname = 'access_token'"
-    before = await connection.fetchval(known)
-    await load(database, tmp_path, [ORGANISATION, *(token(number) for number in range(1, 40))])
-    assert await connection.fetchval(known) >= before + 39
-    await connection.close()
+    async with connected(database.owner_dsn) as connection:
+        before = await connection.fetchval(known)
+        await load(database, tmp_path, [ORGANISATION, *(token(number) for number in range(1, 40))])
+        assert await connection.fetchval(known) >= before + 39
 
 
 async def test_lines_may_come_in_any_order_across_files(database: DatabaseUnderTest, tmp_path: Path) -> None:
@@ -177,16 +142,6 @@ async def test_a_token_that_existed_before_keeps_its_state_though_no_command_cha
         database, tmp_path, [token(life_cycle_state="EFFECTIVE"), token(life_cycle_state="PENDING_VERIFICATION")]
     )
     assert await stored(database, "life_cycle_state, version") == [("NOT_EFFECTIVE", 1)]
-
-
-EVENTS: Final = (
-    "SELECT access_token_id, version, from_state, to_state, user_id, unit_id, command_id, cause, sequence"
-    " FROM transition WHERE organisation = 'NEW' ORDER BY sequence"
-)
-
-
-def first_state(token: str, state: str, sequence: int, version: int = 1) -> tuple[Any, ...]:
-    return (token, version, None, state, None, None, None, "IMPORT", sequence)
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 1000])

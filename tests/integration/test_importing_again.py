@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import pytest
 
-from tests.integration.test_importing import EVENTS, GIVEN_HASH, ORGANISATION, first_state, load, rows, stored, token
 from tests.providers.postgres import DatabaseUnderTest
+from tests.support.importing import EVENTS, GIVEN_HASH, ORGANISATION, first_state, load, rows, stored, token, written
 from tests.support.waiting import in_time, until_answered
 from worker.operations.imports import load as importing
 from worker.operations.imports.load import BadLine, ImportingError, ImportProgress, ImportReport, import_files
@@ -29,13 +29,6 @@ def stop_when(loaded: int) -> Callable[[ImportProgress], None]:
             raise Stopped
 
     return stop
-
-
-def written(path: Path, lines: Sequence[object]) -> Path:
-    path.write_bytes(
-        b"".join((each if isinstance(each, bytes) else json.dumps(each).encode()) + b"\n" for each in lines)
-    )
-    return path
 
 
 async def stopped(database: DatabaseUnderTest, files: Sequence[Path], loaded: int, **options: Any) -> None:

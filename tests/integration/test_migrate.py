@@ -4,7 +4,6 @@ import asyncio
 import re
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 from uuid import uuid4
@@ -14,6 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.providers.postgres import DatabaseUnderTest, PostgresServer
+from tests.support.connections import connected
 from tests.support.waiting import in_time, until, until_answered
 from worker.demo.servers.postgres import Login, make_database, make_login
 from worker.dsn import DsnUnusable
@@ -104,15 +104,6 @@ INSERT INTO command_record (lane, record_offset, record_timestamp, command_key, 
         fields, decided_at)
     SELECT 1, $1::bigint, 1, gen_random_uuid(), $1::text, 'ACCESS_DENIED', '', false, 0, now()
 """
-
-
-@asynccontextmanager
-async def connected(dsn: str, **settings: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(dsn, server_settings=settings)
-    try:
-        yield connection
-    finally:
-        await connection.close()
 
 
 async def rights_then(connection: asyncpg.Connection, role: WorkerRole) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from schemas.access_token import ALL_FIELDS, fields_mask
 from tests.providers.postgres import DatabaseUnderTest
+from tests.support.connections import connected
 from worker.journey.pass_codes import COMPARED
 from worker.journey.project import projection
 from worker.postgres.pool import SERVER_SETTINGS
@@ -195,22 +196,20 @@ async def owner(database: DatabaseUnderTest) -> AsyncIterator[asyncpg.Connection
 
     The planner counts a table's pages and multiplies them by ``reltuples / relpages``.
     """
-    connection = await asyncpg.connect(database.owner_dsn)
-    for table in GROWING:
-        # It comes by once a minute, and would have Postgres believe its eyes again.
-        await connection.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
-    await connection.execute(FILL)
-    await connection.execute("ANALYZE")
-    await connection.execute("UPDATE pg_class SET reltuples = $1 WHERE relname = ANY ($2)", ROWS, list(GROWING))
-    yield connection
-    await connection.close()
+    async with connected(database.owner_dsn) as connection:
+        for table in GROWING:
+            # It comes by once a minute, and would have Postgres believe its eyes again.
+            await connection.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
+        await connection.execute(FILL)
+        await connection.execute("ANALYZE")
+        await connection.execute("UPDATE pg_class SET reltuples = $1 WHERE relname = ANY ($2)", ROWS, list(GROWING))
+        yield connection
 
 
 @pytest.fixture
 async def worker(database: DatabaseUnderTest, owner: asyncpg.Connection) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(database.worker_dsn, server_settings=SERVER_SETTINGS)
-    yield connection
-    await connection.close()
+    async with connected(database.worker_dsn, **SERVER_SETTINGS) as connection:
+        yield connection
 
 
 async def explained(worker: asyncpg.Connection, asked: Asked, count: int) -> dict[str, Any]:

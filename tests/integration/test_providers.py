@@ -8,25 +8,20 @@ from confluent_kafka.admin import AdminClient
 
 from tests.providers.kafka import KafkaServer, TopicNames
 from tests.providers.postgres import DatabaseUnderTest
+from tests.support.connections import connected
 from tests.support.pace import patience
 
 
 async def test_a_database_of_a_test_holds_the_fixture(database: DatabaseUnderTest) -> None:
-    connection = await asyncpg.connect(database.owner_dsn)
-    try:
+    async with connected(database.owner_dsn) as connection:
         assert await connection.fetchval("SELECT count(*) FROM access_token") > 0
-    finally:
-        await connection.close()
 
 
 async def test_the_workers_role_may_read_tokens_and_not_delete_them(database: DatabaseUnderTest) -> None:
-    connection = await asyncpg.connect(database.worker_dsn)
-    try:
+    async with connected(database.worker_dsn) as connection:
         assert await connection.fetchval("SELECT count(*) FROM access_token") > 0
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await connection.execute("DELETE FROM access_token")
-    finally:
-        await connection.close()
 
 
 async def test_topics_have_four_partitions(kafka: KafkaServer, topics: TopicNames) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -63,8 +64,10 @@ class Installation:
         return {each.name: each for each in await check(self.settings())}
 
 
-async def made(server: PostgresServer, kind: str, attribute: str) -> Installation:
-    """An installation that is yet to be migrated, with names that must be quoted."""
+@asynccontextmanager
+async def installed(server: PostgresServer, kind: str, attribute: str = "") -> AsyncIterator[Installation]:
+    """An installation that is yet to be migrated, with names that must be quoted; gone again at the end."""
+    await server.start()
     suffix = uuid4().hex[:8]
     names = [f'{kind} {part} "{suffix}"' for part in ("database", "owner", "worker", "role")]
     database, owner, worker, role = names
@@ -75,40 +78,32 @@ async def made(server: PostgresServer, kind: str, attribute: str) -> Installatio
         for login, attributes in ((installation.owner, attribute), (installation.worker, "")):
             await connection.execute(f"CREATE ROLE {quoted(login.user)} LOGIN {attributes} PASSWORD '{login.password}'")
         await connection.execute(f"CREATE DATABASE {quoted(database)} OWNER {quoted(owner)}")
-    return installation
-
-
-async def removed(installation: Installation) -> None:
-    async with owner_connection(installation.server.owner_dsn) as connection:
-        await connection.execute(f"DROP DATABASE {quoted(installation.database)} WITH (FORCE)")
-        for name in (installation.worker.user, installation.role, installation.owner.user):
+    yield installation
+    async with owner_connection(server.owner_dsn) as connection:
+        await connection.execute(f"DROP DATABASE {quoted(database)} WITH (FORCE)")
+        for name in (worker, role, owner):
             await connection.execute(f"DROP ROLE IF EXISTS {quoted(name)}")
 
 
 @pytest.fixture
 async def one(postgres_server: PostgresServer) -> AsyncIterator[Installation]:
     """An installation whose owner may make roles, but has no say over those of others."""
-    await postgres_server.start()
-    installation = await made(postgres_server, "one", "CREATEROLE")
-    yield installation
-    await removed(installation)
+    async with installed(postgres_server, "one", "CREATEROLE") as installation:
+        yield installation
 
 
 @pytest.fixture
 async def other(postgres_server: PostgresServer) -> AsyncIterator[Installation]:
     """Another one."""
-    installation = await made(postgres_server, "other", "CREATEROLE")
-    yield installation
-    await removed(installation)
+    async with installed(postgres_server, "other", "CREATEROLE") as installation:
+        yield installation
 
 
 @pytest.fixture
 async def humble(postgres_server: PostgresServer) -> AsyncIterator[Installation]:
     """An installation whose owner may make no roles."""
-    await postgres_server.start()
-    installation = await made(postgres_server, "humble", "")
-    yield installation
-    await removed(installation)
+    async with installed(postgres_server, "humble") as installation:
+        yield installation
 
 
 async def test_two_installations_share_a_server_and_no_right(one: Installation, other: Installation) -> None:

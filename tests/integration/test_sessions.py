@@ -9,9 +9,9 @@ from uuid import uuid4
 
 import pytest
 
-from tests.integration.test_topics import settings_for
 from tests.providers.kafka import TopicNames
 from tests.providers.postgres import DatabaseUnderTest, PostgresServer
+from tests.support.settings import settings_for
 from worker.demo.servers.postgres import Login
 from worker.errors import SessionUnfit
 from worker.operations.check import check

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from schemas.codes import StatusCode
 from tests.providers.postgres import DatabaseUnderTest, until_waiting
 from tests.support.builders import fact
+from tests.support.connections import connected
 from tests.support.seeded import (
     CARD_CODE,
     CODE,
@@ -42,17 +43,22 @@ MINE, THEIRS = UUID(int=1), UUID(int=2)
 
 @pytest.fixture
 async def owner(database: DatabaseUnderTest) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(database.owner_dsn)
-    yield connection
-    await connection.close()
+    async with connected(database.owner_dsn) as connection:
+        yield connection
 
 
 @pytest.fixture
 async def worker(database: DatabaseUnderTest) -> AsyncIterator[asyncpg.Connection]:
     """Every statement must do with the rights of the worker."""
-    connection = await asyncpg.connect(database.worker_dsn, server_settings={"lock_timeout": "5s"})
-    yield connection
-    await connection.close()
+    async with connected(database.worker_dsn, lock_timeout="5s") as connection:
+        yield connection
+
+
+@pytest.fixture
+async def another(database: DatabaseUnderTest) -> AsyncIterator[asyncpg.Connection]:
+    """Another worker's connection."""
+    async with connected(database.worker_dsn) as connection:
+        yield connection
 
 
 async def take(worker: asyncpg.Connection, mine: UUID = MINE, *, partition: int = 0, group: str = "g") -> Any:
@@ -161,73 +167,65 @@ async def test_take_lane_keeps_the_chain(worker: asyncpg.Connection) -> None:
     assert await chains(worker) == [(lane, 7, b"\x07" * 32)]
 
 
-async def test_take_lane_waits_for_a_batch_under_way(database: DatabaseUnderTest, worker: asyncpg.Connection) -> None:
+async def test_take_lane_waits_for_a_batch_under_way(worker: asyncpg.Connection, another: asyncpg.Connection) -> None:
     lane = await opened(worker)
-    other = await asyncpg.connect(database.worker_dsn)
-    transaction = other.transaction()
+    transaction = another.transaction()
     await transaction.start()
-    assert await hold(other, lane, MINE, 0) is not None
+    assert await hold(another, lane, MINE, 0) is not None
 
     taking = asyncio.ensure_future(take(worker, THEIRS))
-    await until_waiting(other)
+    await until_waiting(another)
     assert not taking.done()
-    await move(other, lane, 0, 3, 0, bytes(32), 100)
+    await move(another, lane, 0, 3, 0, bytes(32), 100)
     await transaction.commit()
 
     assert (await taking)["next_offset"] == 3
-    await other.close()
 
 
 async def test_a_lane_that_is_held_is_locked_until_the_end_whatever_is_rolled_back_meanwhile(
-    database: DatabaseUnderTest, worker: asyncpg.Connection
+    worker: asyncpg.Connection, another: asyncpg.Connection
 ) -> None:
     lane = await opened(worker)
-    other = await asyncpg.connect(database.worker_dsn)
-    async with other.transaction():
-        await hold(other, lane, MINE, 0)
-        async with rolled_back(other):
-            await move(other, lane, 0, 3, 1, b"\x01" * 32, 100)
+    async with another.transaction():
+        await hold(another, lane, MINE, 0)
+        async with rolled_back(another):
+            await move(another, lane, 0, 3, 1, b"\x01" * 32, 100)
         taking = asyncio.ensure_future(take(worker, THEIRS))
-        await until_waiting(other)
-        await move(other, lane, 0, 2, 0, bytes(32), 100)
+        await until_waiting(another)
+        await move(another, lane, 0, 2, 0, bytes(32), 100)
 
     assert (await taking)["next_offset"] == 2
-    await other.close()
 
 
 @pytest.mark.parametrize("placed", [False, True])
 async def test_who_waited_to_hold_a_lane_that_was_taken_meanwhile_does_not_hold_it(
-    database: DatabaseUnderTest, worker: asyncpg.Connection, placed: bool
+    worker: asyncpg.Connection, another: asyncpg.Connection, placed: bool
 ) -> None:
     lane = await opened(worker)
     place = await place_of(worker, lane) if placed else None
-    other = await asyncpg.connect(database.worker_dsn)
-    async with other.transaction():
-        await take(other, THEIRS)
+    async with another.transaction():
+        await take(another, THEIRS)
         holding = asyncio.ensure_future(hold(worker, lane, MINE, 0, place))
-        await until_waiting(other)
+        await until_waiting(another)
 
     assert await holding is None
-    await other.close()
 
 
 @pytest.mark.parametrize("placed", [False, True])
 async def test_who_waited_to_hold_a_lane_that_was_updated_meanwhile_holds_it_where_it_lies_now(
-    database: DatabaseUnderTest, worker: asyncpg.Connection, placed: bool
+    worker: asyncpg.Connection, another: asyncpg.Connection, placed: bool
 ) -> None:
     lane = await opened(worker)
     former = await place_of(worker, lane)
-    other = await asyncpg.connect(database.worker_dsn)
     async with worker.transaction():
-        async with other.transaction():
-            await other.execute("UPDATE lane SET owned_since = owned_since WHERE id = $1", lane)
+        async with another.transaction():
+            await another.execute("UPDATE lane SET owned_since = owned_since WHERE id = $1", lane)
             holding = asyncio.ensure_future(hold(worker, lane, MINE, 0, former if placed else None))
-            await until_waiting(other)
+            await until_waiting(another)
         row = await holding
         assert row is not None
-        assert row["place"] == await place_of(other, lane) != former
+        assert row["place"] == await place_of(another, lane) != former
         assert await worker.fetchval(statement("lanes/move"), lane, 0, 3, 0, bytes(32), 100, row["place"]) == 3
-    await other.close()
 
 
 async def values_taken(owner: asyncpg.Connection) -> int:
@@ -256,20 +254,18 @@ async def test_the_lane_of_imports_takes_one_value_of_the_sequence(owner: asyncp
 
 
 async def test_two_first_starts_at_once_both_get_the_lane_and_the_later_one_owns_it(
-    database: DatabaseUnderTest, owner: asyncpg.Connection, worker: asyncpg.Connection
+    owner: asyncpg.Connection, worker: asyncpg.Connection, another: asyncpg.Connection
 ) -> None:
-    other = await asyncpg.connect(database.worker_dsn)
-    transaction = other.transaction()
+    transaction = another.transaction()
     await transaction.start()
-    first = await take(other, MINE)
+    first = await take(another, MINE)
 
     second = asyncio.ensure_future(take(worker, THEIRS))
-    await until_waiting(other)
+    await until_waiting(another)
     await transaction.commit()
 
     assert tuple(await second) == tuple(first)
     assert await owner.fetchval("SELECT owner FROM lane") == THEIRS
-    await other.close()
 
 
 async def test_owned_lane_knows_the_owner_only(worker: asyncpg.Connection) -> None:
@@ -507,9 +503,8 @@ async def test_load_locks_what_it_found_and_nothing_else(owner: asyncpg.Connecti
 
 
 async def test_two_loads_in_opposite_orders_do_not_deadlock(
-    database: DatabaseUnderTest, worker: asyncpg.Connection
+    worker: asyncpg.Connection, another: asyncpg.Connection
 ) -> None:
-    other = await asyncpg.connect(database.worker_dsn)
     named = [CODE, CARD_CODE, CODE_OF_IDENTIFIER]
 
     async def again_and_again(connection: asyncpg.Connection, codes: list[str]) -> None:
@@ -517,8 +512,7 @@ async def test_two_loads_in_opposite_orders_do_not_deadlock(
             async with connection.transaction():
                 assert len(await load(connection, codes=codes, identifiers=[])) == 3
 
-    await asyncio.gather(again_and_again(worker, named), again_and_again(other, named[::-1]))
-    await other.close()
+    await asyncio.gather(again_and_again(worker, named), again_and_again(another, named[::-1]))
 
 
 async def test_load_that_waited_sees_what_was_committed_meanwhile(
@@ -725,15 +719,14 @@ async def test_record_refuses_coordinates_that_were_decided_before(worker: async
 
 @pytest.mark.parametrize("committed", [True, False])
 async def test_record_waits_for_another_lane_that_is_binding_the_same_id(
-    database: DatabaseUnderTest, worker: asyncpg.Connection, committed: bool
+    worker: asyncpg.Connection, another: asyncpg.Connection, committed: bool
 ) -> None:
     one, other, ids = await opened(worker), await opened(worker, partition=1), command_ids(1)
-    second = await asyncpg.connect(database.worker_dsn)
-    transaction = second.transaction()
+    transaction = another.transaction()
     await transaction.start()
-    await remember(second, other, 0, ids=ids)
+    await remember(another, other, 0, ids=ids)
     waiting = asyncio.ensure_future(remember(worker, one, 0, ids=ids))
-    await until_waiting(second)
+    await until_waiting(another)
     assert not waiting.done()
 
     await (transaction.commit() if committed else transaction.rollback())
@@ -741,7 +734,6 @@ async def test_record_waits_for_another_lane_that_is_binding_the_same_id(
     with pytest.raises(asyncpg.UniqueViolationError) if committed else nullcontext():
         await waiting
     assert await recorded(worker, one) == ([] if committed else [0])
-    await second.close()
 
 
 async def test_records_of_the_same_ids_in_opposite_orders_do_not_deadlock(

@@ -13,24 +13,12 @@ from confluent_kafka.cimpl import NewTopic
 
 from tests.providers.kafka import KafkaServer, TopicNames, delete_topics
 from tests.support.pace import patience
+from tests.support.settings import settings_for
 from tests.support.waiting import wait_until
 from worker.errors import DependencyAway
 from worker.kafka import topics as kafka_topics
-from worker.settings import Settings, read_settings
 
 DAY_MS = 24 * 60 * 60 * 1000
-
-
-def settings_for(bootstrap: str, names: TopicNames) -> Settings:
-    return read_settings(
-        {
-            "WORKER_KAFKA__BOOTSTRAP_SERVERS": bootstrap,
-            "WORKER_TOPICS__COMMANDS": names.commands,
-            "WORKER_TOPICS__RESULTS": names.results,
-            "WORKER_TOPICS__TRANSITIONS": names.transitions,
-            "WORKER_TOPICS__DEAD_LETTERS": names.dead_letters,
-        }
-    )
 
 
 @pytest.fixture
