@@ -96,6 +96,13 @@ def send(bootstrap: str, topic: str, records: Iterable[Outgoing | bytes]) -> lis
     return [sent[place] for place in sorted(sent)]
 
 
+def transactional(bootstrap: str, name: str) -> Producer:
+    """A producer that sends in transactions of this id."""
+    producer = Producer({"bootstrap.servers": bootstrap, "transactional.id": name})
+    producer.init_transactions(patience(SECONDS))
+    return producer
+
+
 def read_committed(
     bootstrap: str, topic: str, *, until: int, seconds: float = SECONDS, settle: float = 0.0
 ) -> list[Record]:

@@ -3,7 +3,7 @@
 import pytest
 from confluent_kafka import Producer
 
-from tests.acceptance.clients import Outgoing, consumed_offsets, log_ends
+from tests.acceptance.clients import Outgoing, consumed_offsets, log_ends, transactional
 from tests.acceptance.deliveries import in_both_deliveries
 from tests.acceptance.scene import Scene, body, status
 from tests.acceptance.worker_process import WorkerProcess
@@ -11,12 +11,6 @@ from tests.support import waiting
 from tests.support.pace import patience
 
 pytestmark = pytest.mark.real_kafka
-
-
-def transactional(scene: Scene) -> Producer:
-    producer = Producer({"bootstrap.servers": scene.kafka.bootstrap, "transactional.id": scene.topics.commands})
-    producer.init_transactions(patience(waiting.SECONDS))
-    return producer
 
 
 def begin(producer: Producer, scene: Scene, code: str) -> None:
@@ -41,7 +35,7 @@ def gauge(worker: WorkerProcess, name: str, topic: str) -> float:
 )
 def test_the_group_comes_to_rest_behind_the_markers_of_transactional_senders(scene: Scene, delivery: str) -> None:
     one, two = scene.new_tokens(2)
-    producer = transactional(scene)
+    producer = transactional(scene.kafka.bootstrap, scene.topics.commands)
     with scene.worker(DELIVERY=delivery) as worker:
         begin(producer, scene, one)
         producer.commit_transaction(patience(waiting.SECONDS))
@@ -67,7 +61,7 @@ def test_the_group_comes_to_rest_behind_the_markers_of_transactional_senders(sce
 
 def test_an_open_transaction_that_hides_commands_is_seen(scene: Scene) -> None:
     [one] = scene.new_tokens(1)
-    producer = transactional(scene)
+    producer = transactional(scene.kafka.bootstrap, scene.topics.commands)
     with scene.worker() as worker:
         worker.wait_ready()
         begin(producer, scene, one)

@@ -1,10 +1,9 @@
 """The outsider's client reads what it should: whatever the acceptance tests conclude rests on this."""
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException
 
 from tests.acceptance.clients import (
-    SECONDS,
     Outgoing,
     TooLate,
     asked_again,
@@ -14,10 +13,10 @@ from tests.acceptance.clients import (
     read_to_end,
     send,
     stream_to_end,
+    transactional,
     wait_settled,
 )
 from tests.providers.kafka import KafkaServer, TopicNames
-from tests.support.pace import patience
 
 
 def test_what_was_sent_is_read_as_it_was(kafka: KafkaServer, topics: TopicNames) -> None:
@@ -81,12 +80,6 @@ def test_an_open_transaction_is_neither_read_nor_waited_for(kafka: KafkaServer, 
 
 def test_a_group_that_never_committed_has_no_offsets(kafka: KafkaServer, topics: TopicNames) -> None:
     assert consumed_offsets(kafka.bootstrap, "nobody", topics.commands) == {}
-
-
-def transactional(bootstrap: str, name: str) -> Producer:
-    producer = Producer({"bootstrap.servers": bootstrap, "transactional.id": name})
-    producer.init_transactions(patience(SECONDS))
-    return producer
 
 
 def test_only_what_passes_by_itself_is_asked_again() -> None:

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from tests.support import preloaded
 from tests.support.logins import SECRET
 from tests.support.waiting import output_of, run_to_end
 from worker import cli
+from worker.demo.servers.processes import free_port
 
 ROOT: Final = Path(__file__).parents[2]
 COMMANDS: Final = (
@@ -52,13 +52,6 @@ COMMANDS: Final = (
     ("dead-letters", "replay"),
 )
 GIVEN: Final = {"WORKER_LOGIN__SECRETS": SECRET}
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @pytest.fixture
