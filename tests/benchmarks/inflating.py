@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 from zlib import crc32
 
-from schemas.headers import STATUS_CODE
+from effective_contract.headers import STATUS_CODE
 from tests.benchmarks.bulk import RATE, WARM_UP, Place, place_for
 from tests.benchmarks.latency import percentile
 from tests.benchmarks.load import commands, make_tokens, new_run, read_headers

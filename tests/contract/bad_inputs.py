@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 
 import orjson
 
-from schemas.codes import StatusCode
+from effective_contract.codes import StatusCode
 from tests.support.logins import segment, signed
 from tests.support.seeded import CODE, EFFECTIVE_CODE, IDENTIFIER, PASS_CODE, PENDING_CODE
 from worker.kafka.delivery import Header

@@ -7,7 +7,7 @@ from typing import Any, Final
 import asyncpg
 import pytest
 
-from schemas.states import LifeCycleState
+from effective_contract.states import LifeCycleState
 from tests.providers.postgres import DatabaseUnderTest
 from tests.support.builders import fact
 from tests.support.connections import connected

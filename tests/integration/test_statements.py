@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 from msgspec.structs import replace
 
-from schemas.codes import StatusCode
+from effective_contract.codes import StatusCode
 from tests.providers.postgres import DatabaseUnderTest, until_waiting
 from tests.support.builders import fact
 from tests.support.connections import connected

@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from aiokafka import ConsumerRecord
 
-from schemas.codes import StatusCode
-from schemas.states import LifeCycleState
+from effective_contract.codes import StatusCode
+from effective_contract.states import LifeCycleState
 from worker.journey.messages import Post
 from worker.journey.model import (
     Answer,

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import asyncpg
 
-from schemas.codes import StatusCode
+from effective_contract.codes import StatusCode
 from tests.support.builders import POST
 from tests.support.logins import SECRET, login_token
 from tests.support.seeded import CODE, EFFECTIVE_CODE, IDENTIFIER, PASS_CODE

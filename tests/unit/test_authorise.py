@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.codes import StatusCode
+from effective_contract.codes import StatusCode
 from tests.support.clocks import Clock
 from tests.support.logins import SECRET, login_token, segment, signed
 from worker.journey.authorise import CACHE_SECONDS, CACHED_LOGINS, SKEW_SECONDS, Logins

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from schemas.codes import StatusCode
+from effective_contract.codes import StatusCode
 from tests.support.builders import NOW, POST, WHERE, delivery, record, refused
 from tests.support.clocks import Clock
 from tests.support.logins import login_token

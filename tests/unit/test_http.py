@@ -11,7 +11,6 @@ import aiohttp
 import pytest
 import uvloop
 
-from schemas.asyncapi import Deployment
 from tests.support.waiting import in_time
 from worker.errors import DependencyAway
 from worker.observability import http
@@ -19,6 +18,7 @@ from worker.observability.health import Health
 from worker.observability.http import MOST_CONNECTIONS, AdminUnavailable, serve_admin
 from worker.observability.metrics import Metrics
 from worker.operations.contract import Contract
+from worker.operations.contract.asyncapi import Deployment
 
 CONTRACT: Final = Contract(Deployment(commands="orders-of-<b>mine</b>"))
 
