@@ -37,6 +37,7 @@ MEETS_THE_OUTSIDE: Final = {
     "worker.operations.reconcile.reconcile": {"headers", "transition"},
     "worker.operations.submit.answers": {"headers"},
     "worker.operations.submit.session": {"headers"},
+    "worker.settings": {"headers"},
 }
 CORE: Final = ("worker.values", "worker.kafka.delivery", "worker.journey.model")
 PURE: Final = (*CORE, "worker.journey.attempt_limits", "worker.journey.decide")
