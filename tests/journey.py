@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import asyncpg
 
-from schemas.codes import StatusCode
+from effective_contract.codes import StatusCode
 from tests.logins import SECRET, login_token
 from worker.journey.attempt_limits import DEFAULT_LIMITS, Limits
 from worker.journey.attempts import Attempts

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
-from schemas.headers import LONGEST_TOPIC, is_topic
+from effective_contract.headers import LONGEST_TOPIC, is_topic
 from worker.dsn import DsnUnusable, is_this_machine, read_dsn
 from worker.errors import WorkerError
 

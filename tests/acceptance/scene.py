@@ -17,7 +17,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
 from confluent_kafka.admin._resource import ResourceType
 
-from schemas.transition import verify_chain
+from effective_contract.transition import verify_chain
 from tests import waiting
 from tests.acceptance.clients import (
     Headers,

@@ -10,7 +10,7 @@ from typing import Any, Final
 import pytest
 from confluent_kafka import TopicPartition
 
-from schemas.transition import event_hash
+from effective_contract.transition import event_hash
 from tests.acceptance.clients import Outgoing, send
 from tests.acceptance.scene import Load, Scene, history
 from tests.acceptance.test_history_and_explain import run

@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from schemas.codes import StatusCode
+from effective_contract.codes import StatusCode
 from tests.acceptance.clients import Outgoing, Record, read_to_end
 from tests.acceptance.scene import PARTITIONS, Scene, answer, body, history
 from tests.contract.bad_inputs import (

@@ -14,7 +14,7 @@ from uuid import uuid4
 import pytest
 from confluent_kafka.cimpl import NewPartitions
 
-from schemas.client import (
+from effective_contract.client import (
     BrokerAway,
     ClientClosed,
     CommandClient,

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from schemas.client import CommandRefused, CommandTimeout
+from effective_contract.client import CommandRefused, CommandTimeout
 from tests.acceptance.scene import Scene
 from tests.acceptance.test_client import ask, client_of, others, running, shown, until_at_work
 from tests.logins import login_token

@@ -10,12 +10,12 @@ import pytest
 from cloudevents.core.bindings.kafka import KafkaMessage, from_binary
 from cloudevents.core.formats.json import JSONFormat
 
-from schemas.headers import RESULT_TYPE, TRANSITION_TYPE
-from schemas.samples import DIGEST_KEY, PARTITION, SAMPLES, TOKEN, Login, Sample, document
-from schemas.samples import Record as Shown
+from effective_contract.headers import RESULT_TYPE, TRANSITION_TYPE
 from tests.acceptance.clients import Outgoing, Record, read_to_end
 from tests.acceptance.scene import Scene
 from tests.logins import login_token
+from worker.operations.contract.samples import DIGEST_KEY, PARTITION, SAMPLES, TOKEN, Login, Sample, document
+from worker.operations.contract.samples import Record as Shown
 
 pytestmark = pytest.mark.real_kafka
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import pytest
 
-from schemas.replay import rebuilt
+from effective_contract.replay import rebuilt
 from tests.acceptance.scene import Load, Scene
 from tests.acceptance.test_history_and_explain import run as run_as_worker
 from worker.demo.servers.processes import free_port

@@ -10,7 +10,7 @@ from typing import Any, Final
 import pytest
 import rfc8785
 
-from schemas.transition import command_name, naming_key
+from effective_contract.transition import command_name, naming_key
 from tests.acceptance.clients import Outgoing, Record
 from tests.acceptance.scene import Scene, answer
 from tests.logins import SECRET, login_token

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from schemas.transition import command_name, naming_key
+from effective_contract.transition import command_name, naming_key
 from tests.acceptance.clients import Outgoing, Record
 from tests.acceptance.scene import Scene, body, event_id
 from tests.acceptance.worker_process import ROOT

@@ -10,7 +10,7 @@ import pytest
 from confluent_kafka.admin._acl import AclBinding, AclOperation, AclPermissionType
 from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
 
-from schemas.transition import verify_chain
+from effective_contract.transition import verify_chain
 from tests.acceptance.scene import Scene, answer
 from tests.acceptance.test_first_states import imported, lines, run
 from tests.pace import patience

@@ -13,7 +13,7 @@ from typing import Final
 import asyncpg
 from confluent_kafka import Producer
 
-from schemas.states import LifeCycleState
+from effective_contract.states import LifeCycleState
 from tests.acceptance.worker_process import worker_settings
 from tests.benchmarks.growth import only_tokens
 from tests.benchmarks.meter import PROC, status_bytes

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Final
 
-from schemas.headers import CORRELATION_ID
+from effective_contract.headers import CORRELATION_ID
 from tests.acceptance.worker_process import WorkerProcess
 from tests.benchmarks.latency import carried_out, percentile
 from tests.benchmarks.load import Backlog, answered, make_tokens, new_run, read_headers, send_all, wait_through

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import chain, islice, pairwise
 from typing import Any, Final
 
-from schemas.access_token import FIELD_NAMES
+from effective_contract.access_token import FIELD_NAMES
 from tests.benchmarks.load import Backlog, commands, give_accounts, make_tokens, new_run
 from tests.benchmarks.report import Cell, Report
 from tests.benchmarks.rounds import Round, medians, play

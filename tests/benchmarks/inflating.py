@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 from zlib import crc32
 
-from schemas.headers import STATUS_CODE
+from effective_contract.headers import STATUS_CODE
 from tests.batches import BROKERS_LIMIT, CODECS, PLACES, batch, large, send
 from tests.benchmarks.bulk import RATE, WARM_UP, Place, place_for
 from tests.benchmarks.latency import percentile

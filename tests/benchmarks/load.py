@@ -16,7 +16,15 @@ from uuid import uuid4
 import asyncpg
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Producer, TopicPartition
 
-from schemas.headers import CE_ID, CE_SOURCE, CE_SPEC_VERSION, CE_TYPE, COMMAND_TYPE, CORRELATION_ID, SPEC_VERSION
+from effective_contract.headers import (
+    CE_ID,
+    CE_SOURCE,
+    CE_SPEC_VERSION,
+    CE_TYPE,
+    COMMAND_TYPE,
+    CORRELATION_ID,
+    SPEC_VERSION,
+)
 from tests.acceptance.clients import TooLate, log_ends, wait_settled
 from tests.logins import login_token
 from worker.demo.commands import documented

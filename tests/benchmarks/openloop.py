@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from schemas.headers import CORRELATION_ID, STATUS_CODE
+from effective_contract.headers import CORRELATION_ID, STATUS_CODE
 from tests.benchmarks.load import Written, commands
 from tests.benchmarks.meter import Meter
 

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from typing import Any, Final
 from uuid import uuid4
 
-from schemas.headers import CORRELATION_ID, DRY_RUN, REPLAYED, STATUS_CODE, TRUE
+from effective_contract.headers import CORRELATION_ID, DRY_RUN, REPLAYED, STATUS_CODE, TRUE
 from tests.acceptance.clients import log_ends, wait_settled
 from tests.acceptance.worker_process import WorkerProcess
 from tests.benchmarks.load import Written, commands, make_tokens, new_run, read_headers, send_all, wait_through

@@ -16,7 +16,7 @@ from statistics import median
 from typing import Any, Final
 from uuid import uuid4
 
-from schemas.headers import CAUSATION_ID, CE_SUBJECT, CONTENT_TYPE, JSON_CONTENT, REPLY_TO, STATUS_CODE
+from effective_contract.headers import CAUSATION_ID, CE_SUBJECT, CONTENT_TYPE, JSON_CONTENT, REPLY_TO, STATUS_CODE
 from tests.acceptance.clients import log_ends, wait_settled
 from tests.acceptance.worker_process import WorkerProcess, worker_settings
 from tests.benchmarks.growth import only_tokens

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 import orjson
 
-from schemas.codes import StatusCode
+from effective_contract.codes import StatusCode
 from worker.kafka.delivery import Header
 
 MAX_BYTES: Final = 65_536

@@ -11,9 +11,9 @@ import orjson
 import pytest
 from msgspec.structs import replace
 
-from schemas.access_token import AccessToken
-from schemas.codes import StatusCode
-from schemas.result import Result
+from effective_contract.access_token import AccessToken
+from effective_contract.codes import StatusCode
+from effective_contract.result import Result
 from tests.contract.bad_inputs import (
     BAD_INPUTS,
     CANARY_PASS_CODE,

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from schemas.codes import StatusCode
+from effective_contract.codes import StatusCode
 from tests.contract.bad_inputs import BAD_INPUTS, CANARY_PASS_CODE, CANARY_TOKEN, MAX_BYTES, BadInput
 from tests.deliveries import delivery
 from tests.logins import SECRET, login_token

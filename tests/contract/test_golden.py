@@ -7,10 +7,10 @@ import orjson
 import pytest
 from pydantic import ValidationError
 
-from schemas.access_token import FIELD_NAMES, AccessToken, LogInformation, field_names, fields_mask
-from schemas.codes import StatusCode
-from schemas.command import SetEffectiveCommand, asked_fields
-from schemas.result import Result
+from effective_contract.access_token import FIELD_NAMES, AccessToken, LogInformation, field_names, fields_mask
+from effective_contract.codes import StatusCode
+from effective_contract.command import SetEffectiveCommand, asked_fields
+from effective_contract.result import Result
 from tests.deliveries import delivery
 from worker.journey.decode.command import decode
 from worker.journey.model import Command

@@ -11,11 +11,11 @@ from typing import Any, Final
 
 import pytest
 
-from schemas.asyncapi import Deployment
-from schemas.codes import StatusCode
-from schemas.pack import pack, write
-from schemas.samples import SAMPLES
+from effective_contract.codes import StatusCode
 from tests.pace import patience
+from worker.operations.contract.deployment import Deployment
+from worker.operations.contract.pack import pack, write
+from worker.operations.contract.samples import SAMPLES
 
 OUTSIDE: Final = Path(__file__).parent / "outside"
 INSTALLED: Final = Path(__file__).parents[2] / ".cache" / "outside"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 
-from schemas.transition import verify_chain
+from effective_contract.transition import verify_chain
 from tests.faults.ledger import ORGANISATION, SOURCE, Command, Delivery, Evidence, Ledger, Sent, by_partition
 from tests.faults.rules import EXPLAINS, Rule, Side, Verdict, verdict
 

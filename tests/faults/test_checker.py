@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pytest
 
-from schemas.transition import FIRST_PREVIOUS_HASH, event_hash
+from effective_contract.transition import FIRST_PREVIOUS_HASH, event_hash
 from tests.faults.checker import Model, Report, check
 from tests.faults.holdings import too_much
 from tests.faults.kinds import KINDS, kinds_of

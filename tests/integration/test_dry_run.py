@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import pytest
 
-from schemas.codes import StatusCode
+from effective_contract.codes import StatusCode
 from tests.journey import (
     CARD_CODE,
     CODE,

@@ -7,7 +7,7 @@ from typing import Any, Final
 import asyncpg
 import pytest
 
-from schemas.states import LifeCycleState
+from effective_contract.states import LifeCycleState
 from tests.journey import CARD_CODE, CODE, Journey, by_code, journey
 from tests.providers.postgres import DatabaseUnderTest
 from worker.journey.apply import Chain, sealed, write_facts

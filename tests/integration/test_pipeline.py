@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from schemas.access_token import ALL_FIELDS, FIELD_NAMES, AccessToken, field_names, fields_mask
-from schemas.codes import StatusCode
-from schemas.result import Result
-from schemas.transition import TransitionEvent, verify_chain
+from effective_contract.access_token import ALL_FIELDS, FIELD_NAMES, AccessToken, field_names, fields_mask
+from effective_contract.codes import StatusCode
+from effective_contract.result import Result
+from effective_contract.transition import TransitionEvent, verify_chain
 from tests.journey import (
     CARD_CODE,
     CODE,

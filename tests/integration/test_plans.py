@@ -10,7 +10,7 @@ import asyncpg
 import orjson
 import pytest
 
-from schemas.access_token import ALL_FIELDS, fields_mask
+from effective_contract.access_token import ALL_FIELDS, fields_mask
 from tests.providers.postgres import DatabaseUnderTest
 from worker.journey.pass_codes import COMPARED
 from worker.journey.project import projection

@@ -11,8 +11,8 @@ import asyncpg
 import pytest
 from msgspec.structs import replace
 
-from schemas.codes import StatusCode
-from schemas.states import LifeCycleState
+from effective_contract.codes import StatusCode
+from effective_contract.states import LifeCycleState
 from tests.journey import (
     CARD_CODE,
     CODE,

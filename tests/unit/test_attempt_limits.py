@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.codes import StatusCode
-from schemas.states import LifeCycleState
+from effective_contract.codes import StatusCode
+from effective_contract.states import LifeCycleState
 from worker.journey.attempt_limits import Attempt, Kind, Limits, Series, Subject, attempt_of, wait_after, wait_of
 from worker.journey.decide import State, decide, rehearse
 from worker.journey.model import Applied, Caller, Decision, LockedToken, Presented, Refused, TokenKey

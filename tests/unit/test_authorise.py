@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.codes import StatusCode
+from effective_contract.codes import StatusCode
 from tests.logins import SECRET, login_token
 from worker.journey.authorise import CACHE_SECONDS, CACHED_LOGINS, SKEW_SECONDS, Logins
 from worker.journey.model import Claims, Refused

@@ -13,7 +13,7 @@ import pytest
 from aiokafka import ConsumerRecord
 from aiokafka.errors import TopicAuthorizationFailedError
 
-from schemas.client import (
+from effective_contract.client import (
     NO_RETRY,
     ClientClosed,
     CommandClient,
@@ -29,11 +29,11 @@ from schemas.client import (
     UnreadableReply,
     outbox,
 )
-from schemas.client import client as client_module
-from schemas.client.answer import read_answer
-from schemas.client.calls import Calls, Counts
-from schemas.client.outbox import Concealed
-from schemas.codes import StatusCode
+from effective_contract.client import client as client_module
+from effective_contract.client.answer import read_answer
+from effective_contract.client.calls import Calls, Counts
+from effective_contract.client.outbox import Concealed
+from effective_contract.codes import StatusCode
 from tests.pace import stretched
 
 ROOT: Final = Path(__file__).parents[2]
@@ -434,7 +434,7 @@ async def test_calls_are_told_when_replies_can_no_longer_be_read(monkeypatch: py
 
 def test_the_client_brings_nothing_of_the_workers() -> None:
     program = (
-        "import schemas.client, sys; print(sorted({name.split('.')[0] for name in sys.modules}"
+        "import effective_contract.client, sys; print(sorted({name.split('.')[0] for name in sys.modules}"
         " & {'worker', 'asyncpg', 'argon2', 'jwt', 'structlog', 'typer', 'aiohttp', 'msgspec', 'prometheus_client'}))"
     )
     ran = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)

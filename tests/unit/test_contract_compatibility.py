@@ -7,10 +7,10 @@ from typing import Any, Final
 
 import pytest
 
-from schemas.asyncapi import Deployment
-from schemas.compatibility import breaks
-from schemas.older import NotAPack, read
-from schemas.pack import pack, write
+from worker.operations.contract.compatibility import breaks
+from worker.operations.contract.deployment import Deployment
+from worker.operations.contract.older import NotAPack, read
+from worker.operations.contract.pack import pack, write
 
 RELEASED: Final = Path(__file__).parents[2] / "schemas" / "released"
 VERSIONS: Final = sorted(path.name for path in RELEASED.iterdir())

@@ -13,18 +13,19 @@ from cloudevents.core.bindings.kafka import KafkaMessage, from_binary
 from cloudevents.core.formats.json import JSONFormat
 from jsonschema import Draft202012Validator
 
-from schemas.asyncapi import VERSION, Deployment, asyncapi
-from schemas.codes import StatusCode
-from schemas.json_schemas import DESCRIBED, json_schema
-from schemas.pack import pack
-from schemas.samples import SAMPLES, TOKEN, Record, Sample
-from schemas.statuses import MEANINGS
-from schemas.transition import verify_chain
+from effective_contract.codes import StatusCode
+from effective_contract.statuses import MEANINGS
+from effective_contract.transition import verify_chain
 from tests.contract.bad_inputs import BAD_INPUTS, BadInput
 from tests.deliveries import delivery
 from worker.journey.decode.command import decode
 from worker.journey.model import Command
 from worker.kafka.topics import _SETTINGS, PARTITIONS
+from worker.operations.contract.asyncapi import VERSION, asyncapi
+from worker.operations.contract.deployment import Deployment
+from worker.operations.contract.json_schemas import DESCRIBED, json_schema
+from worker.operations.contract.pack import pack
+from worker.operations.contract.samples import SAMPLES, TOKEN, Record, Sample
 from worker.settings import read_settings
 
 ROOT: Final = Path(__file__).parents[2]

@@ -6,9 +6,10 @@ from typing import Any, Final
 
 import pytest
 
-from schemas.asyncapi import Deployment, asyncapi
-from schemas.codes import StatusCode
-from schemas.page import page
+from effective_contract.codes import StatusCode
+from worker.operations.contract.asyncapi import asyncapi
+from worker.operations.contract.deployment import Deployment
+from worker.operations.contract.page import page
 
 WITHOUT_END: Final = {"meta", "br"}
 

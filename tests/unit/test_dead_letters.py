@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from schemas.codes import StatusCode
+from effective_contract.codes import StatusCode
 from tests.logins import login_token
 from worker.cli import application
 from worker.cli.dead_letters import exit_code, facts, line

@@ -6,8 +6,8 @@ from typing import Final
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.codes import StatusCode
-from schemas.states import LifeCycleState
+from effective_contract.codes import StatusCode
+from effective_contract.states import LifeCycleState
 from worker.journey.decide import SET_EFFECTIVE, BoundId, State, Transition, decide, doubtful, rehearse, rounds
 from worker.journey.model import Applied, Caller, Decision, LockedToken, Presented, Refused, Replayed, TokenKey
 

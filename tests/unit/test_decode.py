@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from pydantic import ValidationError
 
-from schemas.access_token import ALL_FIELDS, FIELD_NAMES, fields_mask
-from schemas.codes import StatusCode
-from schemas.command import SetEffectiveCommand
+from effective_contract.access_token import ALL_FIELDS, FIELD_NAMES, fields_mask
+from effective_contract.codes import StatusCode
+from effective_contract.command import SetEffectiveCommand
 from tests.deliveries import delivery
 from worker.journey.decode import command
 from worker.journey.decode.command import decode

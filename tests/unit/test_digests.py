@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.transition import command_name, naming_key
+from effective_contract.transition import command_name, naming_key
 from worker.journey.digests import CommandNames, NoDigestKey, attempt_keys, command_names, is_digest
 from worker.settings import read_settings
 

@@ -11,14 +11,14 @@ import aiohttp
 import pytest
 import uvloop
 
-from schemas.asyncapi import Deployment
 from tests.waiting import in_time
 from worker.errors import DependencyAway
 from worker.observability import http
 from worker.observability.health import Health
 from worker.observability.http import MOST_CONNECTIONS, AdminUnavailable, serve_admin
 from worker.observability.metrics import Metrics
-from worker.operations.contract import Contract
+from worker.operations.contract.deployment import Deployment
+from worker.operations.contract.served import Contract
 
 CONTRACT: Final = Contract(Deployment(commands="orders-of-<b>mine</b>"))
 

@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from schemas.codes import StatusCode
+from effective_contract.codes import StatusCode
 from tests.pace import stretched
 from tests.waiting import in_time, until
 from worker.errors import (

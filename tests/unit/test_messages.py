@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from schemas.codes import StatusCode
-from schemas.headers import DeadLetterHeaders, ResultHeaders, TransitionHeaders
-from schemas.result import Result
-from schemas.states import LifeCycleState
-from schemas.transition import TransitionEvent, event_hash, verify_chain
+from effective_contract.codes import StatusCode
+from effective_contract.headers import DeadLetterHeaders, ResultHeaders, TransitionHeaders
+from effective_contract.result import Result
+from effective_contract.states import LifeCycleState
+from effective_contract.transition import TransitionEvent, event_hash, verify_chain
 from worker.journey.messages import (
     INNOCENT_BYTES,
     Letters,

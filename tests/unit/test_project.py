@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.access_token import ALL_FIELDS, FIELD_NAMES, field_names, fields_mask
+from effective_contract.access_token import ALL_FIELDS, FIELD_NAMES, field_names, fields_mask
 from worker.journey.project import projection
 from worker.postgres.sql import statement
 

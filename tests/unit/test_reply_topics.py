@@ -8,7 +8,7 @@ import pytest
 from aiokafka.partitioner import murmur2
 from msgspec.structs import replace
 
-from schemas.codes import StatusCode
+from effective_contract.codes import StatusCode
 from tests.deliveries import delivery
 from worker.errors import DependencyAway
 from worker.journey.decode.command import decode

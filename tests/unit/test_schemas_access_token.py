@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from schemas.access_token import (
+from effective_contract.access_token import (
     ALL_FIELDS,
     FIELD_NAMES,
     AccessToken,

@@ -3,8 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
-from schemas.access_token import ALL_FIELDS, UnknownField, fields_mask
-from schemas.command import AccessTokenIdentifier, SetEffectiveCommand, asked_fields
+from effective_contract.access_token import ALL_FIELDS, UnknownField, fields_mask
+from effective_contract.command import AccessTokenIdentifier, SetEffectiveCommand, asked_fields
 
 
 def test_a_command_says_neither_its_token_nor_its_credentials_when_printed() -> None:

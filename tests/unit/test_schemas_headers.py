@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from schemas.headers import CommandHeaders, is_json_content, is_time, is_traceparent
+from effective_contract.headers import CommandHeaders, is_json_content, is_time, is_traceparent
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 

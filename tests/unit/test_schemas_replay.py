@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from schemas.replay import Reached, rebuilt, replay
-from schemas.states import LifeCycleState
+from effective_contract.replay import Reached, rebuilt, replay
+from effective_contract.states import LifeCycleState
 
 
 def event(token: str, version: int, to_state: str, **members: Any) -> bytes:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from schemas.transition import FIRST_PREVIOUS_HASH, BrokenLink, TransitionEvent, event_hash, verify_chain
+from effective_contract.transition import FIRST_PREVIOUS_HASH, BrokenLink, TransitionEvent, event_hash, verify_chain
 
 Event = dict[str, Any]
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.codes import StatusCode
+from effective_contract.codes import StatusCode
 from tests.contract.bad_inputs import BAD_INPUTS, CANARY_TOKEN, MAX_BYTES
 from tests.deliveries import delivery
 from worker.journey.decode.command import decode

@@ -19,7 +19,7 @@ import asyncpg
 import msgspec
 import orjson
 
-from schemas.transition import event_hash
+from effective_contract.transition import event_hash
 from worker.errors import WorkerError
 from worker.journey.apply import Chain
 from worker.journey.model import lane_name

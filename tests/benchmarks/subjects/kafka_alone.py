@@ -15,9 +15,9 @@ import uvloop
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from msgspec.structs import replace
 
-from schemas.codes import StatusCode
-from schemas.headers import CORRELATION_ID
-from schemas.states import LifeCycleState
+from effective_contract.codes import StatusCode
+from effective_contract.headers import CORRELATION_ID
+from effective_contract.states import LifeCycleState
 from tests.benchmarks.load import commands
 from tests.benchmarks.subjects.lifetime import until_terminated
 from worker.demo.commands import documented

@@ -17,8 +17,8 @@ import asyncpg
 import orjson
 from aiokafka import TopicPartition
 
-from schemas import headers as h
-from schemas.transition import event_hash
+from effective_contract import headers as h
+from effective_contract.transition import event_hash
 from worker.errors import WorkerError
 from worker.journey.digests import CommandNames, command_names, is_digest
 from worker.journey.messages import DEAD_LETTERED

@@ -11,7 +11,7 @@ from typing import BinaryIO, Final
 
 import orjson
 
-from schemas.codes import StatusCode
+from effective_contract.codes import StatusCode
 from worker.errors import WorkerError
 from worker.journey.model import Refused
 from worker.operations.submit.journal import Journal, Outcome

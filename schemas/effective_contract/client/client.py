@@ -11,10 +11,10 @@ from aiokafka import ConsumerRecord
 from aiokafka import errors as kafka
 from pydantic import ValidationError
 
-from schemas.client import outbox
-from schemas.client.answer import Answer, SetEffective, read_answer
-from schemas.client.calls import Call, Calls, Counts
-from schemas.client.errors import (
+from effective_contract.client import outbox
+from effective_contract.client.answer import Answer, SetEffective, read_answer
+from effective_contract.client.calls import Call, Calls, Counts
+from effective_contract.client.errors import (
     BrokerAway,
     ClientClosed,
     CommandError,
@@ -26,10 +26,10 @@ from schemas.client.errors import (
     NoSuchTopic,
     RepliesLost,
 )
-from schemas.client.outbox import Outbox
-from schemas.client.replies import Replies
-from schemas.command import SetEffectiveCommand
-from schemas.headers import (
+from effective_contract.client.outbox import Outbox
+from effective_contract.client.replies import Replies
+from effective_contract.command import SetEffectiveCommand
+from effective_contract.headers import (
     CE_ID,
     CE_SOURCE,
     CE_SPEC_VERSION,
@@ -203,7 +203,7 @@ class CommandClient:
         or an identifier (CONTRACT 1). ``timeout`` is in seconds, for each attempt.
         A ``dry_run`` changes nothing, and is answered as it would be (CONTRACT 2).
 
-        Raises what ``schemas.client.errors`` lists: ``CommandRefused`` for every status but ``OK``.
+        Raises what ``effective_contract.client.errors`` lists: ``CommandRefused`` for every status but ``OK``.
         """
         identity = self._identity(ce_id, ce_source)
         given = {TRACEPARENT: traceparent, TRACESTATE: tracestate, DRY_RUN: TRUE if dry_run else None}

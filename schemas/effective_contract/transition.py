@@ -11,8 +11,8 @@ from typing import Annotated, Any, Final, Literal
 import orjson
 from pydantic import AfterValidator, ConfigDict, Field, JsonValue, model_validator
 
-from schemas.base import Schema
-from schemas.states import LifeCycleState
+from effective_contract.base import Schema
+from effective_contract.states import LifeCycleState
 
 FIRST_PREVIOUS_HASH: Final = "0" * 64
 """``previous_hash`` of a lane's first event."""

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any, Final
 
-from schemas.json_schemas import DESCRIBED
-from schemas.older import ASYNCAPI, SCHEMA, NotAPack
+from worker.operations.contract.json_schemas import DESCRIBED
+from worker.operations.contract.older import ASYNCAPI, SCHEMA, NotAPack
 
 Schema = Any
 """An object of keywords, or ``True`` for anything and ``False`` for nothing."""
@@ -77,7 +77,7 @@ class Break:
 
 
 def breaks(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Break]:
-    """Every break from the one pack to the other, as ``schemas.older.read`` gives them. Raises ``NotAPack``."""
+    """Return every break from one pack to the other, both as ``older.read`` gives them. Raises ``NotAPack``."""
     found = set()
     for name in old:
         if name not in new:

@@ -1,40 +1,21 @@
 """The AsyncAPI 3 document: channels, operations, request and reply, as the worker has them."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-from schemas.codes import StatusCode
-from schemas.headers import JSON_CONTENT
-from schemas.json_schemas import DESCRIBED, JsonSchema, json_schema
-from schemas.samples import SAMPLES, Record, Sample, shown
-from schemas.statuses import MEANINGS
+from effective_contract.codes import StatusCode
+from effective_contract.headers import JSON_CONTENT
+from effective_contract.statuses import MEANINGS
+from worker.operations.contract.deployment import Deployment
+from worker.operations.contract.json_schemas import DESCRIBED, JsonSchema, json_schema
+from worker.operations.contract.samples import SAMPLES, Record, Sample, shown
 
-Protocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 Document = dict[str, Any]
 
 VERSION: Final = "0.1.0"
 """Of the contract, which is released with the package."""
 _DAY_MS: Final = 24 * 60 * 60 * 1000
 STRUCTURED: Final = "application/cloudevents+json"
-
-
-@dataclass(frozen=True, slots=True)
-class Deployment:
-    """What differs from one installation to the next: addresses, names, limits. The defaults are CONTRACT 9's."""
-
-    bootstrap_servers: str = "localhost:9092"
-    security_protocol: Protocol = "PLAINTEXT"
-    sasl_mechanism: str | None = None
-    client_certificate: bool = False
-    group: str = "effective-worker"
-    commands: str = "access-token.set-effective.commands"
-    bulk_commands: str | None = None
-    results: str = "access-token.set-effective.results"
-    transitions: str = "access-token.transitions"
-    dead_letters: str = "access-token.set-effective.dead-letters"
-    max_command_bytes: int = 65_536
-    record_retention_days: int = 30
 
 
 def asyncapi(deployment: Deployment) -> Document:

@@ -63,6 +63,13 @@ class _Document(BaseModel):
     components: _Components
 
 
+def releases() -> dict[str, Path]:
+    """Return the directories of the released packs by version, as a wheel has them or else a checkout."""
+    here = Path(__file__).parent / "released"
+    directory = here if here.is_dir() else Path(__file__).parents[3] / "schemas" / "released"
+    return {path.name: path for path in sorted(directory.iterdir()) if path.is_dir()}
+
+
 def read(directory: Path) -> dict[str, Any]:
     """The schemas and the AsyncAPI document of a pack, by file. Raises ``NotAPack``."""
     paths = [directory / ASYNCAPI, *sorted(directory.glob(f"*{SCHEMA}"))]

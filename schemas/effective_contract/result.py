@@ -4,9 +4,9 @@ from typing import Annotated, Final
 
 from pydantic import ConfigDict, Field, JsonValue, model_validator
 
-from schemas.access_token import AccessTokenData
-from schemas.base import Schema
-from schemas.codes import StatusCode
+from effective_contract.access_token import AccessTokenData
+from effective_contract.base import Schema
+from effective_contract.codes import StatusCode
 
 # What the checks below say, for those who have only the JSON Schema.
 _SENTENCES: Final[list[JsonValue]] = [

@@ -3,10 +3,10 @@
 Needs aiokafka, pydantic and orjson, and nothing of the worker's.
 """
 
-from schemas.client.answer import Answer, SetEffective
-from schemas.client.calls import Counts
-from schemas.client.client import NO_RETRY, CommandClient, LoginToken, Retry
-from schemas.client.errors import (
+from effective_contract.client.answer import Answer, SetEffective
+from effective_contract.client.calls import Counts
+from effective_contract.client.client import NO_RETRY, CommandClient, LoginToken, Retry
+from effective_contract.client.errors import (
     BrokerAway,
     ClientClosed,
     ClientError,

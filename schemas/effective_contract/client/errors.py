@@ -21,7 +21,7 @@ answered may still be applied as well; a dry run never is. To find out, ask agai
 from collections.abc import Sequence
 from typing import Final
 
-from schemas.codes import StatusCode
+from effective_contract.codes import StatusCode
 
 _NEEDS_NEW_LOGIN: Final = frozenset({StatusCode.INVALID_TOKEN, StatusCode.EXPIRED_TOKEN})
 

@@ -8,8 +8,8 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, Field, with_config
 from typing_extensions import TypedDict
 
-from schemas.base import STRICT, Schema
-from schemas.states import LifeCycleState
+from effective_contract.base import STRICT, Schema
+from effective_contract.states import LifeCycleState
 
 _DATE_PATTERN: Final = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}$"
 

@@ -19,7 +19,7 @@ _LONGEST_PATTERN: Final = 80
 
 
 def page(document: Document) -> str:
-    """The whole page. ``document`` is an AsyncAPI 3 document, in the way ``schemas.asyncapi`` writes it."""
+    """Return the whole page of an AsyncAPI 3 document, written in the way of ``contract.asyncapi``."""
     style = files(__package__).joinpath("page.css").read_text(encoding="utf-8")
     title = escape(document["info"]["title"])
     return "".join(

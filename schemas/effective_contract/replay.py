@@ -14,8 +14,8 @@ what counts is the highest one seen, and an event that is not above it changes n
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from schemas.states import LifeCycleState
-from schemas.transition import TransitionEvent
+from effective_contract.states import LifeCycleState
+from effective_contract.transition import TransitionEvent
 
 TokenId = tuple[str, str]
 """Organisation and access token."""

@@ -6,10 +6,10 @@ from typing import TypeAlias
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from schemas.access_token import AccessTokenData
-from schemas.client.errors import CommandRefused, UnreadableReply
-from schemas.codes import StatusCode
-from schemas.headers import COMMAND_ID, DRY_RUN, REPLAYED, STATUS_CODE, TRUE
+from effective_contract.access_token import AccessTokenData
+from effective_contract.client.errors import CommandRefused, UnreadableReply
+from effective_contract.codes import StatusCode
+from effective_contract.headers import COMMAND_ID, DRY_RUN, REPLAYED, STATUS_CODE, TRUE
 
 
 @dataclass(frozen=True, slots=True)

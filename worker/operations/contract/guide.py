@@ -3,8 +3,8 @@
 from importlib.resources import files
 from string import Template
 
-from schemas.asyncapi import Deployment
-from schemas.statuses import MEANINGS
+from effective_contract.statuses import MEANINGS
+from worker.operations.contract.deployment import Deployment
 
 
 def guide(deployment: Deployment) -> str:

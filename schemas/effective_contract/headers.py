@@ -6,8 +6,8 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
-from schemas.base import Schema
-from schemas.codes import StatusCode
+from effective_contract.base import Schema
+from effective_contract.codes import StatusCode
 
 SPEC_VERSION: Final = "1.0"
 COMMAND_TYPE: Final = "access_token.set_effective.v1"

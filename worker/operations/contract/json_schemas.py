@@ -12,11 +12,11 @@ from typing import Any, Final
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
-from schemas.cloudevent import StructuredCommand
-from schemas.command import SetEffectiveCommand
-from schemas.headers import CommandHeaders, DeadLetterHeaders, ResultHeaders, TransitionHeaders
-from schemas.result import Result
-from schemas.transition import TransitionEvent
+from effective_contract.cloudevent import StructuredCommand
+from effective_contract.command import SetEffectiveCommand
+from effective_contract.headers import CommandHeaders, DeadLetterHeaders, ResultHeaders, TransitionHeaders
+from effective_contract.result import Result
+from effective_contract.transition import TransitionEvent
 
 JsonSchema = dict[str, Any]
 

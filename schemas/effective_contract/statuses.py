@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from schemas.codes import StatusCode
+from effective_contract.codes import StatusCode
 
 NEVER: Final = "no"
 NEW_LOGIN: Final = "with a new login"

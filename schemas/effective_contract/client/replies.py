@@ -8,7 +8,7 @@ from typing import Any, Final
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka import errors as kafka
 
-from schemas.client.outbox import seen
+from effective_contract.client.outbox import seen
 
 POLL_MS: Final = 500
 METADATA_MAX_AGE_MS: Final = 5_000

@@ -5,8 +5,8 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
-from schemas.access_token import ALL_FIELDS, FIELD_NAMES, fields_mask
-from schemas.base import Schema
+from effective_contract.access_token import ALL_FIELDS, FIELD_NAMES, fields_mask
+from effective_contract.base import Schema
 
 LONGEST_TOKEN: Final = 4096
 LONGEST_FIELDS_SET: Final = 4096
@@ -18,7 +18,7 @@ LONGEST_NAME: Final = 255
 def asked_fields(fields_set: str) -> int:
     """The fields that a ``fields_set`` asks for, as a bit mask; a blank one asks for all.
 
-    Raises ``schemas.access_token.UnknownField`` for an unknown or empty name and for a dotted path.
+    Raises ``effective_contract.access_token.UnknownField`` for an unknown or empty name and for a dotted path.
     """
     if not fields_set.strip():
         return ALL_FIELDS

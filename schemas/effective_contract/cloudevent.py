@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from schemas.base import Schema
-from schemas.command import SetEffectiveCommand
-from schemas.headers import LONGEST_TEXT
+from effective_contract.base import Schema
+from effective_contract.command import SetEffectiveCommand
+from effective_contract.headers import LONGEST_TEXT
 
 _Text = Annotated[str, Field(min_length=1, max_length=LONGEST_TEXT)]
 

@@ -12,11 +12,11 @@ from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel
 
-from schemas import access_token as t
-from schemas import headers as h
-from schemas.codes import StatusCode
-from schemas.states import LifeCycleState
-from schemas.transition import FIRST_PREVIOUS_HASH, command_name, event_hash, naming_key
+from effective_contract import access_token as t
+from effective_contract import headers as h
+from effective_contract.codes import StatusCode
+from effective_contract.states import LifeCycleState
+from effective_contract.transition import FIRST_PREVIOUS_HASH, command_name, event_hash, naming_key
 
 TOKEN: Final = "{{token}}"  # noqa: S105 - the place of one
 """Stands where the sender puts its login token."""

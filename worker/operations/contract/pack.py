@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from schemas.asyncapi import Deployment, asyncapi
-from schemas.guide import guide
-from schemas.json_schemas import DESCRIBED, json_schema
-from schemas.samples import SAMPLES, document
+from worker.operations.contract.asyncapi import asyncapi
+from worker.operations.contract.deployment import Deployment
+from worker.operations.contract.guide import guide
+from worker.operations.contract.json_schemas import DESCRIBED, json_schema
+from worker.operations.contract.samples import SAMPLES, document
 
 
 def pack(deployment: Deployment) -> dict[str, str]:
