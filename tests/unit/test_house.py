@@ -35,7 +35,9 @@ MEETS_THE_OUTSIDE: Final = {
     "worker.operations.explain": {"access_token", "headers"},
     "worker.operations.imports.lines": {"access_token"},
     "worker.operations.login_source": {"command"},
-    "worker.operations.reconcile.reconcile": {"headers", "transition"},
+    "worker.operations.reconcile.events": {"transition"},
+    "worker.operations.reconcile.log_record": {"headers"},
+    "worker.operations.reconcile.observed": {"headers"},
     "worker.operations.submit.answers": {"headers"},
     "worker.operations.submit.session": {"headers"},
 }
