@@ -75,6 +75,11 @@ def token_place(organisation: str, token: str) -> str:
     return f"access token {token} of {organisation}"
 
 
+def state_text(state: str | None, version: int | None) -> str:
+    """The state and version of an access token, or "none" where no transition has reached one."""
+    return "none" if state is None else f"{state}, version {version}"
+
+
 def version_place(organisation: str, token: str, version: int) -> str:
     """The name of a transition in findings, by the version that it gave an access token."""
     return f"version {version} of the {token_place(organisation, token)}"

@@ -11,7 +11,7 @@ from worker.postgres.pool import Row
 from worker.postgres.sql import statement
 
 UNPUBLISHED: Final = timedelta(minutes=10)
-"""How long a transition may wait to be published."""
+"""The longest time that a transition may wait to be published."""
 
 
 async def all_lanes(connection: asyncpg.Connection, batch: int = 0) -> list[Row]:

@@ -96,7 +96,7 @@ class _Comparison:
     """By lane: the sequences of the transitions that have an event."""
 
     async def compare(self, events: Sequence[_Event]) -> None:
-        """Compare events with their transitions. Postgres commits first: whatever is published stands there."""
+        """Compare events with their transitions. Postgres commits first, so each that is published is there."""
         places = [(self.ids.get(event.lane, 0), event.sequence) for event in events]
         stored = await stored_hashes(self.connection, [place for place in places if 0 < place[1] <= _LARGEST_SEQUENCE])
         for event, place in zip(events, places, strict=True):

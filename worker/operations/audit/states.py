@@ -3,7 +3,7 @@
 import asyncpg
 
 from worker.operations.audit.report import Audit, Kind
-from worker.operations.findings import token_place
+from worker.operations.findings import state_text, token_place
 from worker.postgres.pages import by_token
 from worker.postgres.sql import statement
 
@@ -16,14 +16,11 @@ async def verify_states(connection: asyncpg.Connection, report: Audit) -> None:
             report.found(Kind.HISTORY, where, "its versions do not count 1, 2, 3 …")
         if row["is_elsewhere"]:
             report.found(Kind.HISTORY, where, "a transition does not begin where the one before has ended")
-        now, told = _state(row["life_cycle_state"], row["version"]), _state(row["told_state"], row["told_version"])
+        now = state_text(row["life_cycle_state"], row["version"])
+        told = state_text(row["told_state"], row["told_version"])
         if row["is_gone"]:
             report.found(Kind.GONE, where, f"its last transition: {told}")
         elif now != told and (row["told_version"] is not None or row["life_cycle_state"] == "EFFECTIVE"):
             report.found(Kind.STATE, where, f"is {now}; its last transition: {told}")
         if row["is_of_others"]:
             report.found(Kind.SIGNED, where, "its updated_* are not those of its last transition")
-
-
-def _state(state: str | None, version: int | None) -> str:
-    return "none" if state is None else f"{state}, version {version}"

@@ -6,7 +6,7 @@ from typing import Final
 import asyncpg
 
 from worker.kafka.reader import Browser
-from worker.operations.findings import Progress, token_place
+from worker.operations.findings import Progress, state_text, token_place
 from worker.operations.reconcile.dry_run_join import DryRunJoin
 from worker.operations.reconcile.dry_runs import DryRunResult
 from worker.operations.reconcile.expected import ExpectedMessages
@@ -71,8 +71,8 @@ class Comparison:
     async def states(self) -> None:
         """Compare access tokens with their last transitions."""
         async for row in by_token(self._connection, statement("reconcile/states")):
-            now = f"{row['life_cycle_state']}, version {row['version']}"
-            last = "none" if row["last_version"] is None else f"{row['to_state']}, version {row['last_version']}"
+            now = state_text(row["life_cycle_state"], row["version"])
+            last = state_text(row["to_state"], row["last_version"])
             where = token_place(row["organisation"], row["id"])
             self._report.found(Kind.OTHER_STATE, where, f"is {now}; its last transition: {last}")
 

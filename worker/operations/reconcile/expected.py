@@ -50,7 +50,7 @@ class ExpectedMessages:
                     self.dry_runs.add(command, span.source, record)
                     continue
             if record is None:
-                self._unrecorded(command, span, retired=not begun)
+                self._unrecorded(command, span, is_first=not begun)
                 continue
             begun = True
             self._judge(record, span, command)
@@ -69,9 +69,9 @@ class ExpectedMessages:
                 self.report.found(Kind.NO_APPLIED, event.where, what)
             yield event
 
-    def _unrecorded(self, command: Any, span: Span, *, retired: bool) -> None:
-        """Records are retired from the beginning of a lane, by their age."""
-        if retired and at(command.timestamp) < self.scope.kept_since():
+    def _unrecorded(self, command: Any, span: Span, *, is_first: bool) -> None:
+        """Report a command without a record. One before the first record may be retired: the oldest records are."""
+        if is_first and at(command.timestamp) < self.scope.kept_since():
             self.report.retired += 1
             self.report.compared[span.source] = (command.offset + 1, span.end)
         else:

@@ -19,8 +19,8 @@ from worker.operations.reconcile.scope import Scope
 M = TypeVar("M", Observed, Observed | DryRunResult)
 
 _APART: Final = timedelta(minutes=1)
-"""Two lanes that share a partition write each in its own order: what the one decided may lie so far behind what the
-other decided before it."""
+"""Two lanes that share a partition write each in its own order, and a message of the one may stand this far behind a
+later one of the other."""
 _NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 

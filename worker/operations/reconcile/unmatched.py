@@ -26,7 +26,7 @@ class _Kinds(NamedTuple):
     missing: Kind
     other: Kind
     again: Kind
-    """Of a message for a command or transition of the lanes that has its message already."""
+    """A message of a command or transition that has its message already."""
     unasked: Kind
 
 
@@ -74,7 +74,7 @@ class UnmatchedMessages:
             self.report.found(_KINDS[expected.ledger].missing, expected.where, what)
 
     async def judge_spare(self) -> None:
-        """Look up the messages that were not expected, and report those that are of no other group and not retired."""
+        """Look up the messages that were not expected, and report those that no other group or retirement explains."""
         spare, self._spare = self._spare, []
         known = await self._known_results(spare) | await self._known_events(spare)
         for observed in spare:
