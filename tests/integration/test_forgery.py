@@ -12,7 +12,8 @@ from tests.journey import CARD_CODE, CODE, Journey, by_code, journey
 from tests.providers.postgres import DatabaseUnderTest
 from worker.journey.apply import Chain, sealed, write_facts
 from worker.journey.model import IMPORT_LANE, Fact, lane_name
-from worker.operations.audit import Kind, verify
+from worker.operations.audit.report import Kind
+from worker.operations.audit.verify import verify
 from worker.postgres.pool import SERVER_SETTINGS
 from worker.postgres.sql import statement
 

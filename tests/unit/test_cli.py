@@ -348,7 +348,7 @@ def test_a_command_that_is_called_is_imported_and_no_other() -> None:
 
 def test_every_command_has_its_module_and_every_module_its_command() -> None:
     modules = {path.stem.strip("_").replace("_", "-") for path in (ROOT / "worker" / "cli").glob("*.py")}
-    assert modules - {"init", "terminal"} == set(cli.COMMANDS)
+    assert modules - {"init", "terminal", "findings"} == set(cli.COMMANDS)
 
 
 @pytest.mark.parametrize("closed", ["0<&-", "1>&-", "0<&- 1>&-", "0<&- 1>&- 2>&-"])

@@ -4,17 +4,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.kafka.delivery import Coordinates, coordinates_of
-from worker.operations.reconcile.dry_runs import Rehearsal, Rehearsals
+from worker.operations.reconcile.dry_runs import DryRun, DryRuns
 
 
 def test_a_dry_run_is_answered_once_by_a_result_with_its_offset_and_timestamp() -> None:
-    rehearsals = Rehearsals()
+    dry_runs = DryRuns()
     for offset in (3, 5, 9):
-        rehearsals.add(Rehearsal(offset, 1000 + offset, elsewhere=offset == 9))
+        dry_runs.add(DryRun(offset, 1000 + offset, elsewhere=offset == 9))
 
-    assert [rehearsals.answer(5, 1005), rehearsals.answer(5, 1005)] == [True, False]
-    assert [rehearsals.answer(*at) for at in ((4, 1004), (5, 1004), (10, 1010))] == [None] * 3
-    assert list(rehearsals.unanswered()) == [Rehearsal(3, 1003, False), Rehearsal(9, 1009, True)]
+    assert [dry_runs.answer(5, 1005), dry_runs.answer(5, 1005)] == [True, False]
+    assert [dry_runs.answer(*at) for at in ((4, 1004), (5, 1004), (10, 1010))] == [None] * 3
+    assert list(dry_runs.unanswered()) == [DryRun(3, 1003, False), DryRun(9, 1009, True)]
 
 
 PLACES = st.builds(
