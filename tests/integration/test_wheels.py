@@ -58,7 +58,7 @@ def test_a_sender_installs_the_contract_alone(wheels: dict[str, Path], tmp_path:
     assert {"effective-contract", "aiokafka", "pydantic", "orjson"} <= names
     assert len(names) <= MOST_PACKAGES, sorted(names)
     # An application with a package `schemas` of its own is not in the way, and is not shadowed.
-    (tmp_path / "effective_contract.py").write_text("OURS = True\n", encoding="utf-8")
+    (tmp_path / "schemas.py").write_text("OURS = True\n", encoding="utf-8")
     program = "import schemas, effective_contract.client, effective_contract.replay; print(schemas.OURS)"
     assert run(python, "-c", program, cwd=tmp_path) == "True\n"
 
