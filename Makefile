@@ -9,7 +9,7 @@ export PIP_NO_INPUT := 1
 
 INSTALLED ?= $(VENV)/.installed
 BIN := $(VENV)/bin
-COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url \
+COMPILE := $(BIN)/uv pip compile --quiet --universal --no-emit-package effective-contract --generate-hashes --no-emit-index-url \
 	--python-version 3.11 --custom-compile-command "make requirements" $(if $(UPGRADE),--upgrade)
 
 .DEFAULT_GOAL := help
@@ -65,9 +65,9 @@ help: ## this list
 		printf '  make %-14s %s\n' "$$name" "$$what"; done
 
 # The stamp is the last thing written, so an interrupted installation starts again. A working environment is kept.
-$(INSTALLED): pyproject.toml deploy/requirements-dev.txt
+$(INSTALLED): pyproject.toml schemas/pyproject.toml deploy/requirements-dev.txt
 	@$(BIN)/python -c '' 2>/dev/null || sh deploy/make-venv.sh '$(VENV)'
 	@echo 'installing into $(VENV) (once)' >&2
 	@$(BIN)/python -m pip install --quiet --require-hashes --requirement deploy/requirements-dev.txt
-	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable schemas --editable .
 	@touch $@

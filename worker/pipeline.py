@@ -25,7 +25,7 @@ from uuid import UUID
 
 from msgspec.structs import replace
 
-from schemas.codes import StatusCode
+from effective_contract.codes import StatusCode
 from worker.errors import BatchOvertaken, BatchRefused, DependencyAway, FuseBlown, LaneLost, StatementTimeout
 from worker.journey.apply import Chain, apply, chained, head
 from worker.journey.attempt_limits import Attempt, Series, Subject, is_failure, must_wait, wait_of

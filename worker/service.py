@@ -43,7 +43,8 @@ from worker.observability.http import serve_admin
 from worker.observability.metrics import Metrics
 from worker.observability.probe import Probe
 from worker.observability.pulse import Pulse
-from worker.operations.contract import Contract, deployment
+from worker.operations.contract.deployment import deployment
+from worker.operations.contract.served import Contract
 from worker.operations.retention import Retention
 from worker.pipeline import Pipeline, Policy
 from worker.postgres.pool import Database

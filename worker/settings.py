@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
+from effective_contract.headers import LONGEST_TOPIC, is_topic
 from worker.dsn import DsnUnusable, is_this_machine, read_dsn
 from worker.errors import WorkerError
 
@@ -49,8 +50,8 @@ def _servers(text: str) -> str:
 
 
 def _topic(name: str) -> str:
-    if not re.fullmatch(r"[a-zA-Z0-9._-]{1,249}", name) or name in {".", ".."}:
-        raise ValueError("not a topic name: up to 249 letters, digits, '.', '_' and '-'")
+    if not is_topic(name):
+        raise ValueError(f"not a topic name: up to {LONGEST_TOPIC} letters, digits, '.', '_' and '-'")
     return name
 
 

@@ -1,7 +1,7 @@
 """The base of every value, and the two texts that values are written as everywhere."""
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import ClassVar
 from urllib.parse import quote
@@ -27,6 +27,11 @@ class Value(msgspec.Struct, frozen=True, gc=False):
 def rfc3339(moment: datetime) -> str:
     """A moment in UTC with microseconds, always all six of them (CONTRACT 6)."""
     return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+def utc_text(seconds: float, timespec: str = "seconds") -> str:
+    """Write a moment in UTC for people. ``seconds`` count from the epoch, ``timespec`` is that of ``isoformat``."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec=timespec).replace("+00:00", "Z")
 
 
 _UNRESERVED = re.compile(r"[A-Za-z0-9._~-]*")

@@ -109,7 +109,7 @@ def test_interactive_commands_go_first_and_all_is_accounted_for(both: Scene) -> 
 def check_books(scene: Scene, answered: Record) -> None:
     """What looks back over a history finds everything in order, in both topics."""
     report = asyncio.run(reconcile(read_settings(scene.settings), clock=lambda: datetime.now(UTC)))
-    assert (report.differences, report.commands, report.transitions) == ([], MANY + ASKED, MANY + ASKED)
+    assert (report.findings, report.commands, report.transitions) == ([], MANY + ASKED, MANY + ASKED)
     assert report.compared.keys() == {
         (topic, place) for topic in read_settings(scene.settings).topics.read for place in range(PARTITIONS)
     }
@@ -174,5 +174,5 @@ def test_a_rolling_restart_adds_the_bulk_topic(both: Scene) -> None:
     ends = log_ends(both.kafka.bootstrap, both.topics.transitions)
     cut_off(both, TopicPartition(both.topics.results, 0, 100), TopicPartition(both.topics.transitions, 1, ends[1]))
     report = asyncio.run(reconcile(read_settings(both.settings), clock=lambda: datetime.now(UTC)))
-    assert report.differences == []
+    assert report.findings == []
     assert report.not_comparable > 0

@@ -17,7 +17,9 @@ AHEAD: Final = """
 import sys, time
 from pathlib import Path
 from types import SimpleNamespace
-from worker import probe, publish, service
+from worker import service
+from worker.lanes import publisher
+from worker.observability import probe
 from worker.cli import main
 
 def now():
@@ -27,7 +29,7 @@ def appended(batch, message):
     stamp, headers = int(now() * 1000), list(message.headers)
     return batch.append(timestamp=stamp, key=message.key, value=message.value, headers=headers) is not None
 
-publish._appended = appended
+publisher._appended = appended
 service.time = SimpleNamespace(time=now, monotonic=time.monotonic)
 service.CLOCK_REFUSED_SECONDS = 1
 probe.INTERVAL_SECONDS = 0.5

@@ -125,7 +125,7 @@ def test_nothing_is_left_of_an_erased_customer(scene: Scene) -> None:
     assert history(scene) == before
     check_chains(before)
     report = asyncio.run(reconcile(read_settings(scene.settings), clock=lambda: datetime.now(UTC)))
-    assert report.differences == []
+    assert report.findings == []
 
 
 PERSON: Final = "Melusine-Quaranta"
@@ -274,7 +274,7 @@ def test_what_topics_hold_of_an_erased_customer_is_told_and_deleted_later(scene:
     # The answers that are left are those to others; nothing differs of what was erased.
     assert json.loads(erase(scene, "--json")[1])["mentions"] == []
     report = asyncio.run(reconcile(read_settings(scene.settings), clock=lambda: datetime.now(UTC)))
-    assert report.differences == []
+    assert report.findings == []
 
 
 def test_reconcile_knows_the_answers_of_an_erased_customer(scene: Scene) -> None:
@@ -283,7 +283,7 @@ def test_reconcile_knows_the_answers_of_an_erased_customer(scene: Scene) -> None
 
     report = asyncio.run(reconcile(read_settings(scene.settings), clock=lambda: datetime.now(UTC)))
 
-    assert report.differences == []
+    assert report.findings == []
     assert report.results == 5
 
 

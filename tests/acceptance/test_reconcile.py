@@ -17,7 +17,8 @@ from tests.providers.kafka import TopicNames, create_topics
 from tests.support.logins import login_token
 from tests.support.pace import patience
 from worker.kafka.delivery import Coordinates, coordinates_of
-from worker.operations.reconcile.reconcile import Kind, Reconciliation, reconcile
+from worker.operations.reconcile.reconcile import reconcile
+from worker.operations.reconcile.report import Kind, Reconciliation
 from worker.settings import read_settings
 
 pytestmark = pytest.mark.real_kafka
@@ -70,7 +71,7 @@ def honest(shared_scene: Scene) -> Scene:
 def test_an_honest_run_is_clean(honest: Scene) -> None:
     report = compared(honest)
 
-    assert report.differences == []
+    assert report.findings == []
     assert report.commands == report.results == TOKENS * 3 + TOKENS // 10 * 5
     assert report.dry_runs == TOKENS // 10 * 2
     assert (report.transitions, report.dead_letters) == (TOKENS, TOKENS // 10)
@@ -93,7 +94,7 @@ def test_what_a_worker_is_about_makes_no_difference(scene: Scene) -> None:
         while not looks or looks[-1].commands < total:
             looks.append(compared(scene))
 
-    assert [look.differences for look in looks] == [[]] * len(looks)
+    assert [look.findings for look in looks] == [[]] * len(looks)
     assert looks[0].commands < total
 
 
@@ -107,7 +108,7 @@ def test_topics_of_other_sizes_are_compared_as_well(scene: Scene) -> None:
         scene.wait_consumed()
 
     report = compared(scene, **settings)
-    assert (report.differences, report.results, report.transitions) == ([], total, 100)
+    assert (report.findings, report.results, report.transitions) == ([], total, 100)
 
 
 def test_what_retention_has_taken_is_no_difference(scene: Scene) -> None:
@@ -118,14 +119,14 @@ def test_what_retention_has_taken_is_no_difference(scene: Scene) -> None:
     cut_off(scene, *(TopicPartition(topic, 0, offset) for topic, offset in cut.items()))
 
     report = compared(scene)
-    assert report.differences == []
+    assert report.findings == []
     assert report.not_comparable > 0
     assert report.compared[scene.topics.commands, 0][0] == 10
 
     scene.execute("DELETE FROM command_record WHERE record_offset < 20 AND lane IN (SELECT id FROM lane)")
     month = datetime.now(UTC) + timedelta(days=30)
     later = asyncio.run(reconcile(read_settings(scene.settings), clock=lambda: month))
-    assert later.differences == []
+    assert later.findings == []
     assert later.retired > 0
     assert {begin for begin, end in later.compared.values()} == {20}
 
@@ -139,7 +140,7 @@ def test_redirected_answers_are_counted_as_given_elsewhere(scene: Scene) -> None
     cut_off(scene, TopicPartition(scene.topics.results, 0, OFFSET_END))
 
     report = compared(scene)
-    assert report.differences == []
+    assert report.findings == []
     assert report.redirected == 2
 
 
@@ -215,7 +216,7 @@ def test_a_planted_row_is_named(honest: Scene, what: str) -> None:
         assert {Kind.LANE, Kind.NO_RECORD} <= set(report.counts)
     else:
         assert dict(report.counts) == dict.fromkeys(kinds, 1)
-        assert all(difference.where and difference.what for difference in report.differences)
+        assert all(finding.where and finding.what for finding in report.findings)
     assert compared(honest).clean
 
 
@@ -270,7 +271,7 @@ PLANTED_MESSAGES: Final[dict[str, tuple[Forger, set[Kind]]]] = {
     "a result sent twice": (_copied_result, {Kind.TWO_RESULTS}),
     "a result that nobody asked for": (_made_up_result, {Kind.UNASKED_RESULT}),
     "a result of a dry run sent twice": (_copied_dry_result, {Kind.TWO_RESULTS}),
-    "a result of a dry run that was none": (_made_up_dry_result, {Kind.NOT_REHEARSED}),
+    "a result of a dry run that was none": (_made_up_dry_result, {Kind.NO_DRY_RUN}),
     "an event sent twice": (_copied_event, {Kind.TWO_EVENTS}),
     "an event that was made up": (_made_up_event, {Kind.OTHER_EVENT, Kind.UNKNOWN_EVENT}),
     "a dead letter sent twice": (_copied_letter, {Kind.SPARE_DEAD_LETTER}),
@@ -345,4 +346,4 @@ def test_messages_that_are_missing_and_offsets_that_were_moved_are_named(scene: 
         altered.result(timeout=patience(60))
     report = compared(scene)
     assert dict(report.counts) == {Kind.NO_RECORD: 1, Kind.LANE: 1}
-    assert f"{scene.topics.commands}/{partition}" in {each.where for each in report.differences}
+    assert f"{scene.topics.commands}/{partition}" in {each.where for each in report.findings}

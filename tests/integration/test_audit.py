@@ -16,18 +16,11 @@ from msgspec.structs import replace
 from tests.providers.postgres import DatabaseUnderTest
 from tests.support.journey import Journey, by_code, journey
 from worker.journey.model import Fact
-from worker.operations.audit import (
-    Anchor,
-    AnchorError,
-    Audit,
-    Finding,
-    Kind,
-    Numbers,
-    Work,
-    read_anchor,
-    take_anchor,
-    verify,
-)
+from worker.operations.audit.anchors import Anchor, AnchorError, read_anchor, take_anchor
+from worker.operations.audit.numbers import Numbers
+from worker.operations.audit.report import Audit, Kind
+from worker.operations.audit.verify import verify
+from worker.operations.findings import Finding, Progress
 from worker.postgres.pages import pages
 from worker.postgres.pool import Row
 
@@ -59,13 +52,13 @@ async def j(database: DatabaseUnderTest) -> AsyncIterator[Journey]:
 async def test_no_snapshot_stays_open_while_it_reads_on(j: Journey, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.postgres.pages.ROWS", 2)
     open_: list[bool] = []
-    read = Work._progressed
+    advance = Progress.advance
 
-    def progressed(work: Work, count: int = 1) -> None:
-        open_.append(work.connection.is_in_transaction())
-        read(work, count)
+    def advanced(progress: Progress, count: int = 1) -> None:
+        open_.append(j.owner.is_in_transaction())
+        advance(progress, count)
 
-    monkeypatch.setattr(Work, "_progressed", progressed)
+    monkeypatch.setattr(Progress, "advance", advanced)
     report = await audited(j)
     assert (report.holds, report.transitions, report.lanes) == (True, TOKENS, 2)
     assert open_ == [False] * 5
@@ -85,7 +78,7 @@ async def test_a_lane_that_goes_on_while_it_is_read_holds(j: Journey, monkeypatc
             if (code := next(fresh, None)) is not None:
                 await lane.run(by_code(code))
 
-    monkeypatch.setattr("worker.operations.audit.pages", pages_with_work)
+    monkeypatch.setattr("worker.operations.audit.chains.pages", pages_with_work)
     report = await audited(j)
     assert (report.holds, report.transitions) == (True, TOKENS + 2), named(report)
 

@@ -114,7 +114,7 @@ async def test_an_import_that_is_interrupted_says_nothing_and_exits_130(
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
-        "import sys; from worker import cli, importing; importing.CHUNK = 1; cli.main()",
+        "import sys; from worker import cli; from worker.operations.imports import load; load.CHUNK = 1; cli.main()",
         "import",
         str(lines),
         cwd=ROOT,

@@ -15,7 +15,8 @@ from tests.support.journey import Journey, by_code, journey
 from tests.support.seeded import CARD_CODE, CODE, USER_ID
 from worker.journey.apply import Chain, sealed, write_facts
 from worker.journey.model import IMPORT_LANE, Fact, lane_name
-from worker.operations.audit import Kind, verify
+from worker.operations.audit.report import Kind
+from worker.operations.audit.verify import verify
 from worker.postgres.pool import SERVER_SETTINGS
 from worker.postgres.sql import statement
 

@@ -1,7 +1,7 @@
 /* One partition of commands, two workers that may each believe to own it, Postgres, and Kafka (worker/DESIGN.md, 2 and 3).
  *
  * A step is atomic, and everything between steps interleaves: a worker that stalls is one that is not scheduled for a
- * while. Steps carry the names of the functions that implement them (worker/{supervisor,lane,pipeline,publish}.py).
+ * while. Steps carry the names of the functions that implement them (worker/lanes/ and worker/pipeline.py; tests/unit/test_names.py).
  * Postgres transactions are atomic, because their first statement locks the lane's row. Kafka's transaction coordinator
  * speaks protocol v1. An epoch matters only by whether it is still the newest, so it is one bit per holder.
  *
@@ -708,7 +708,7 @@ _start_missing:
   :: CRASH
   fi;
 
-_own:                                                  /* take_lane: a fresh owner id */
+take:                                                  /* take_lane: a fresh owner id */
 #if !OPEN_BEFORE_OWN
   if
   :: atomic { UNCANCELLED && UNLOCKED -> owner = me; seen[me] = next_offset;
@@ -732,7 +732,7 @@ _own:                                                  /* take_lane: a fresh own
   fi;
 #endif
 
-_require_owned:                                        /* Postgres is asked before a batch is published again */
+require_owned:                                        /* Postgres is asked before a batch is published again */
   if
   :: atomic { reopening[me] == 0 || NO_QUESTION -> skip }
   :: atomic { reopening[me] != 0 && !NO_QUESTION && owner == me -> skip }
@@ -749,19 +749,19 @@ open:                                                  /* InitProducerId, of the
        new_epoch(ID(me)); txn[ID(me)] = EMPTY; valid[me] = 1; tainted[me] = 0; failed[me] = 0; ASK_AGAIN(0);
        printf("SAY %d: a producer is open\n", me);
        if :: reopening[me] == 0 -> goto opened :: else fi }
-  :: atomic { away > 0 && reopening[me] == 0 -> away--; valid[me] = 0; goto _own }
+  :: atomic { away > 0 && reopening[me] == 0 -> away--; valid[me] = 0; goto take }
   :: CRASH :: CANCEL
   fi;
 #if !NO_SECOND_QUESTION
-  if                                                   /* _require_owned: who takes the lane from now on fences this producer */
+  if                                                   /* require_owned: who takes the lane from now on fences this producer */
   :: atomic { owner == me -> skip }
   :: atomic { owner != me -> goto confirmed_after }
   :: atomic { DEAF && member != me && OUTWAITED ->     /* deaf to Postgres too: DependencyAway, and all of it again */
-       printf("SAY %d: hears nothing of postgres\n", me); goto _require_owned }
+       printf("SAY %d: hears nothing of postgres\n", me); goto require_owned }
   :: CRASH :: CANCEL
   fi;
 #endif
-  goto _read_committed;
+  goto read_committed;
 
 opened:                                                /* the first producer */
 #if OPEN_BEFORE_OWN
@@ -777,7 +777,7 @@ opened:                                                /* the first producer */
   fi;
 #endif
 
-_read_committed:
+read_committed:
   if
 #if EXTRA
   :: atomic { reopening[me] == 0 ->                    /* where_to_start */
@@ -785,14 +785,14 @@ _read_committed:
        printf("SAY %d: finds the offset %d, the row %d to %d, the log %d to %d\n", me, NOW, first_seen[me], seen[me], LOG_START, LOG_END);
 #if RESTORES
        if
-       :: unopened_seen[me] && !absent && offset > 0 && !FIRST_START_ANYWAY -> goto _block
+       :: unopened_seen[me] && !absent && offset > 0 && !FIRST_START_ANYWAY -> goto block
        :: unopened_seen[me] && (absent || offset == 0 || FIRST_START_ANYWAY) -> position[me] = LOG_START; goto open_lane
        :: else
        fi;
 #endif
 #if CUTS
        if
-       :: LOG_END < seen[me] || (ANOTHER_RECORD && !NO_SAME_RECORD) -> goto _block
+       :: LOG_END < seen[me] || (ANOTHER_RECORD && !NO_SAME_RECORD) -> goto block
        :: else
        fi;
 #endif
@@ -853,7 +853,7 @@ _read_committed:
           goto publish
        :: else -> goto confirmed_after                 /* LaneLost */
        fi }
-  :: atomic { away > 0 && reopening[me] == 0 -> away--; valid[me] = 0; goto _own }
+  :: atomic { away > 0 && reopening[me] == 0 -> away--; valid[me] = 0; goto take }
   :: CRASH :: CANCEL
   fi;
 
@@ -894,7 +894,7 @@ _take:
        if :: member == me -> member = NOBODY :: else fi;
        goto _let_go }
 #endif
-  :: atomic { SOMETHING && away > 0 -> away--; forget_lane(); goto _own }
+  :: atomic { SOMETHING && away > 0 -> away--; forget_lane(); goto take }
   :: CRASH :: CANCEL
   fi;
 
@@ -1003,7 +1003,7 @@ send:                                                  /* Produce: the results *
   :: atomic { !valid[me] -> goto fenced }
   :: MASK
   :: atomic { valid[me] && !OPENED -> if :: NO_GATHER -> failed[me] = 1 :: else -> goto _settled fi }
-  :: atomic { OPENED && TOO_LARGE -> if :: NO_GATHER -> failed[me] = 1 :: else -> reopening[me] = 2; goto _require_owned fi }
+  :: atomic { OPENED && TOO_LARGE -> if :: NO_GATHER -> failed[me] = 1 :: else -> reopening[me] = 2; goto require_owned fi }
   :: atomic { OPENED && !TOO_LARGE ->
        if :: sending[me] > 0 -> put_result(ID(me), position[me], answer0[me]) :: else fi;
        if :: sending[me] == 2 -> put_result(ID(me), position[me] + 1, answer1[me]) :: else fi;
@@ -1077,7 +1077,7 @@ after_commit:
 
 send_at_least:                                         /* AtLeast.publish: what is sent is visible at once */
   if
-  :: atomic { TOO_LARGE -> if :: NO_GATHER -> skip :: else -> reopening[me] = 2; goto _require_owned fi }
+  :: atomic { TOO_LARGE -> if :: NO_GATHER -> skip :: else -> reopening[me] = 2; goto require_owned fi }
   :: atomic { !TOO_LARGE ->
        d_step {
          visible_at_once(position[me], answer0[me]);
@@ -1137,13 +1137,13 @@ _settled:                                              /* Unpublished: the produ
   :: CRASH
   fi;
 #endif
-  atomic { OUTWAITED -> reopening[me] = 1; tainted[me] = 0; failed[me] = 0; valid[me] = 0; goto _require_owned };
+  atomic { OUTWAITED -> reopening[me] = 1; tainted[me] = 0; failed[me] = 0; valid[me] = 0; goto require_owned };
 
 fenced:
   printf("SAY %d: is fenced\n", me);
 confirmed_after:                                       /* LaneLost: a heartbeat sent from now on must be answered well */
   if
-  :: atomic { !NO_RESTART && (NO_HEARTBEAT || (member == me && MINE && OUTWAITED)) -> forget_lane(); goto _own }
+  :: atomic { !NO_RESTART && (NO_HEARTBEAT || (member == me && MINE && OUTWAITED)) -> forget_lane(); goto take }
   :: atomic { !DEAF && member != me && assigned[me] == 1 -> assigned[me] = 0; goto _let_go }
   :: CRASH :: CANCEL
   fi;
@@ -1174,7 +1174,7 @@ lose_row:
        if
        :: true -> seen[me] = next_offset; to_order[me] = lost_to[me] + 1; kept[me] = lost_to[me]; losing[me] = 1;
           lost_from[me] = 0; lost_to[me] = 0; goto _carry_out
-       :: lost > 0 -> lost--; forget_lane(); goto _own
+       :: lost > 0 -> lost--; forget_lane(); goto take
        fi }
   :: atomic { owner != me && !LOSE_UNOWNED -> goto confirmed_after }
   :: CRASH :: CANCEL
@@ -1199,19 +1199,19 @@ _carry_out:                                            /* the owner is asked for
   :: atomic { valid[me] && (txn[0] <= ONGOING || txn[0] >= COMMITTED) -> txn[0] = ONGOING; moving[0] = to_order[me];
        if
        :: true
-       :: lost > 0 -> lost--; forget_lane(); goto _own          /* DependencyAway */
+       :: lost > 0 -> lost--; forget_lane(); goto take          /* DependencyAway */
        fi }
   :: CRASH :: CANCEL
   fi;
   if
   :: atomic { !valid[me] -> goto fenced }
-  :: atomic { valid[me] && txn[0] != ONGOING -> forget_lane(); goto _own }
+  :: atomic { valid[me] && txn[0] != ONGOING -> forget_lane(); goto take }
   :: atomic { OPENED -> txn[0] = TO_COMMIT; printf("SAY %d: the order to commit %d is carried out\n", me, to_order[me] - 1);
        if
        :: true
-       :: lost > 0 -> lost--; forget_lane(); goto _own
+       :: lost > 0 -> lost--; forget_lane(); goto take
        fi }
-  :: atomic { lost > 0 -> lost--; forget_lane(); goto _own }    /* never arrived */
+  :: atomic { lost > 0 -> lost--; forget_lane(); goto take }    /* never arrived */
   :: CRASH :: CANCEL
   fi;
 #if ORDER_UNSETTLED || FORGET_UNSETTLED
@@ -1222,7 +1222,7 @@ settle_order:                                          /* open: another producer
   :: atomic { txn[0] == ONGOING -> new_epoch(0); txn[0] = TO_ABORT; goto settle_order }         /* a successor's */
   :: atomic { txn[0] == EMPTY || txn[0] >= COMMITTED -> new_epoch(0); txn[0] = EMPTY; valid[me] = 1; printf("SAY %d: the order is settled\n", me);
        if :: FORGET_UNSETTLED -> goto carried_out :: else fi }
-  :: atomic { lost > 0 -> lost--; forget_lane(); goto _own }
+  :: atomic { lost > 0 -> lost--; forget_lane(); goto take }
   :: CRASH :: CANCEL
   fi;
 order_done:
@@ -1233,7 +1233,7 @@ carried_out:
        to_order[me] = 0;
        if
        :: losing[me] -> losing[me] = 0; goto _take
-       :: else -> goto _read_committed
+       :: else -> goto read_committed
        fi }
   :: atomic { owner != me -> goto confirmed_after }
   :: CRASH :: CANCEL
@@ -1250,7 +1250,7 @@ open_lane:
 #endif
 
 #if BLOCKS
-_block:                                                /* block_lane: a person must decide */
+block:                                                /* block_lane: a person must decide */
   if
   :: atomic { owner == me -> if :: NO_BLOCK :: else -> blocked = 1 fi; NOTICED; printf("SAY %d: blocks the lane\n", me) }
   :: atomic { owner != me -> goto confirmed_after }
@@ -1261,9 +1261,9 @@ _block:                                                /* block_lane: a person m
 stays_blocked:                                         /* it starts again and again; left out are those that change nothing */
   if
 #if BLOCKS
-  :: atomic { member == me && MINE && (owner != me || !(blocked || CONTRADICTED || AHEAD)) -> forget_lane(); goto _own }
+  :: atomic { member == me && MINE && (owner != me || !(blocked || CONTRADICTED || AHEAD)) -> forget_lane(); goto take }
 #else
-  :: atomic { member == me && MINE && (owner != me || !AHEAD) -> forget_lane(); goto _own }
+  :: atomic { member == me && MINE && (owner != me || !AHEAD) -> forget_lane(); goto take }
 #endif
   :: CRASH :: CANCEL
   fi;

@@ -280,6 +280,29 @@ def test_the_contract_has_the_names_of_the_settings(tmp_path: Path) -> None:
     assert document["channels"]["commands"]["address"] == "mine"
 
 
+def test_a_released_version_is_compared_with_from_anywhere(tmp_path: Path) -> None:
+    done = run_to_end([sys.executable, "-m", "worker", "contract", "--check", "0.1.0"], cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "breaks nobody who was written for 0.1.0\n")
+
+
+def test_a_version_that_was_not_released_is_named() -> None:
+    done = worker("contract", "--check", "0.0.1")
+    assert done.returncode == 2
+    assert "0.0.1 is neither a directory nor a released version (0.1.0)" in " ".join(done.stderr.split())
+
+
+def test_a_running_worker_imports_no_generator_of_the_contract() -> None:
+    program = (
+        "import worker.cli.run, sys; print(*sorted(name for name in sys.modules if 'operations.contract' in name))"
+    )
+    ran = run_to_end([sys.executable, "-c", program], cwd=ROOT)
+    assert ran.stdout.split() == [
+        "worker.operations.contract",
+        "worker.operations.contract.deployment",
+        "worker.operations.contract.served",
+    ]
+
+
 def test_a_contract_that_breaks_nobody_exits_0() -> None:
     done = worker("contract", "--check", "schemas/pack", "--json")
     assert (done.returncode, json.loads(done.stdout)) == (0, {"breaks": []})
@@ -318,7 +341,7 @@ def test_a_command_that_is_called_is_imported_and_no_other() -> None:
 
 def test_every_command_has_its_module_and_every_module_its_command() -> None:
     modules = {path.stem.strip("_").replace("_", "-") for path in (ROOT / "worker" / "cli").glob("*.py")}
-    assert modules - {"init", "terminal"} == set(cli.COMMANDS)
+    assert modules - {"init", "terminal", "findings"} == set(cli.COMMANDS)
 
 
 @pytest.mark.parametrize("closed", ["0<&-", "1>&-", "0<&- 1>&-", "0<&- 1>&- 2>&-"])

@@ -210,7 +210,9 @@ def test_kafka_is_told_a_whole_configuration() -> None:
 )
 def test_every_requirement_is_pinned_and_hashed(name: str) -> None:
     lines = [
-        line for line in (DEPLOY / name).read_text(encoding="utf-8").splitlines() if not line.lstrip().startswith("#")
+        line
+        for line in (DEPLOY / name).read_text(encoding="utf-8").splitlines()
+        if line and not line.lstrip().startswith("#")
     ]
     heads = [index for index, line in enumerate(lines) if not line.startswith(" ")]
     assert heads

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
-from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Final
@@ -11,10 +10,13 @@ from typing import Annotated, Final
 import msgspec
 import typer
 
+from worker.cli.findings import document_of, finding_lines
 from worker.cli.terminal import FAILED, Json, example, group, progress_bar, run_to_end, settings_from_environment, show
 from worker.kafka.reader import browser
-from worker.operations import audit
-from worker.operations.audit import Anchor, AnchorError, Audit, OnProgress
+from worker.operations.audit.anchors import Anchor, AnchorError, read_anchor, take_anchor
+from worker.operations.audit.report import Audit
+from worker.operations.audit.verify import verify as verify_history
+from worker.operations.findings import OnProgress
 from worker.postgres.connect import owner_connection
 from worker.settings import Settings
 
@@ -44,11 +46,7 @@ def verify(anchor: AnchorFile = None, key_file: KeyFile = None, no_topic: NoTopi
     earlier = None if anchor is None else _read(anchor, _key(key_file))
     with progress_bar("verifying") as on_progress:
         report = run_to_end(_verify(settings, earlier, on_progress, is_topic_read=not no_topic))
-    document = asdict(report) | {
-        "holds": report.holds,
-        "counts": {str(kind): count for kind, count in report.counts.items()},
-    }
-    show(document, list(_lines(report)), as_json=json)
+    show(document_of(report, named_as="findings") | {"holds": report.holds}, list(_lines(report)), as_json=json)
     raise typer.Exit(0 if report.holds else FAILED)
 
 
@@ -78,7 +76,7 @@ def _key(path: Path | None) -> bytes | None:
 
 def _read(path: Path, key: bytes | None) -> Anchor:
     try:
-        return audit.read_anchor(path.read_bytes(), key=key)
+        return read_anchor(path.read_bytes(), key=key)
     except OSError as error:
         raise typer.BadParameter(f"{path} cannot be read: {error.strerror}") from None
     except AnchorError as error:
@@ -92,7 +90,7 @@ async def _verify(settings: Settings, anchor: Anchor | None, on_progress: OnProg
         if is_topic_read:
             topic = (await opened.enter_async_context(browser(settings)), settings.topics.transitions)
         kept = timedelta(days=settings.record_retention_days)
-        return await audit.verify(
+        return await verify_history(
             connection, topic=topic, anchor=anchor, kept=kept, batch=settings.max_batch, on_progress=on_progress
         )
 
@@ -100,16 +98,11 @@ async def _verify(settings: Settings, anchor: Anchor | None, on_progress: OnProg
 async def _anchor(settings: Settings, key: bytes | None) -> Anchor:
     now = datetime.fromtimestamp(time.time(), UTC)
     async with owner_connection(settings.postgres.dsn.get_secret_value()) as connection:
-        return await audit.take_anchor(connection, now=now, key=key)
+        return await take_anchor(connection, now=now, key=key)
 
 
 def _lines(report: Audit) -> Iterator[str]:
-    for each in report.findings:
-        yield f"{each.kind}: {each.where}: {each.what}"
-    for kind, count in report.counts.items():
-        more = count - sum(each.kind is kind for each in report.findings)
-        if more:
-            yield f"{kind}: {more} more"
+    yield from finding_lines(report)
     events = "" if report.events is None else f", {report.events} events"
     anchored = "" if report.anchored is None else f", {report.anchored} anchored heads"
     what = f"{report.counts.total()} findings" if report.counts else "everything holds"

@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
-from schemas.compatibility import Break, breaks
-from schemas.older import NotAPack, parsed, read
-from schemas.pack import pack, write
 from worker.cli.terminal import FAILED, Json, example, settings_from_environment, show
 from worker.errors import WorkerError
-from worker.operations.contract import deployment
+from worker.operations.contract.compatibility import Break, breaks
+from worker.operations.contract.deployment import deployment
+from worker.operations.contract.older import NotAPack, parsed, read, releases
+from worker.operations.contract.pack import pack, write
 
 
 class PackUnwritable(WorkerError):
@@ -22,15 +22,15 @@ def contract(
         Path | None, typer.Argument(metavar="DIR", help="Where to write it; made if need be.", file_okay=False)
     ] = None,
     check: Annotated[
-        Path | None,
-        typer.Option(metavar="OLD_DIR", help="An older pack, to be compared.", exists=True, file_okay=False),
+        str | None,
+        typer.Option(metavar="VERSION|DIR", help="A released version, or an older pack, to compare with."),
     ] = None,
     json: Json = False,
 ) -> None:
     """Write the contract pack: JSON Schemas, the AsyncAPI document, a sample for every status, and how to use them.
 
-    With --check: compare it with an older pack, name every change that breaks a sender or a reader written for that
-    one, and exit 1 if there is any. Topics and limits are those of the settings.
+    With --check: compare it with a release or an older pack, name every change that breaks a sender or a reader written
+    for that one, and exit 1 if there is any. Topics and limits are those of the settings.
     """
     if directory is None and check is None:
         raise typer.BadParameter("say where to write it, or what to compare it with (--check)", param_hint="DIR")
@@ -53,14 +53,21 @@ def contract(
     raise typer.Exit(FAILED if broken else 0)
 
 
-def _broken(older: Path, files: dict[str, str]) -> list[Break]:
+def _broken(older: str, files: dict[str, str]) -> list[Break]:
+    released = releases()
+    directory = released.get(older) or Path(older)
+    if not directory.is_dir():
+        known = ", ".join(released)
+        raise typer.BadParameter(
+            f"{older} is neither a directory nor a released version ({known})", param_hint="--check"
+        )
     try:
-        return breaks(read(older), parsed(files))
+        return breaks(read(directory), parsed(files))
     except NotAPack as error:
         raise typer.BadParameter(str(error), param_hint="--check") from error
 
 
 def add(app: typer.Typer) -> None:
     """Add the command, with examples in its help."""
-    writing = ("contract pack", "contract --check schemas/released/0.1.0", "contract pack --json")
+    writing = ("contract pack", "contract --check 0.1.0", "contract --check ../their/pack --json")
     app.command("contract", epilog=example(*writing))(contract)

@@ -2,14 +2,15 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
 from datetime import UTC, datetime
 
 import typer
 
+from worker.cli.findings import document_of, finding_lines
 from worker.cli.terminal import FAILED, Json, example, progress_bar, run_to_end, settings_from_environment, show
-from worker.operations.reconcile import reconcile as reconciling
-from worker.operations.reconcile.reconcile import Reconciliation
+from worker.operations.findings import partition_place
+from worker.operations.reconcile.reconcile import reconcile as compare_everything
+from worker.operations.reconcile.report import Reconciliation
 
 
 def reconcile(json: Json = False) -> None:
@@ -20,14 +21,13 @@ def reconcile(json: Json = False) -> None:
     """
     settings = settings_from_environment()
     with progress_bar("comparing") as on_progress:
-        report = run_to_end(reconciling.reconcile(settings, clock=_now, on_progress=on_progress))
-    document = asdict(report) | {
+        report = run_to_end(compare_everything(settings, clock=_now, on_progress=on_progress))
+    document = document_of(report, named_as="differences") | {
         "clean": report.clean,
         "compared": [
             {"topic": topic, "partition": partition, "from": begin, "below": end}
             for (topic, partition), (begin, end) in sorted(report.compared.items())
         ],
-        "counts": {str(kind): count for kind, count in report.counts.items()},
     }
     show(document, list(_lines(report)), as_json=json)
     raise typer.Exit(0 if report.clean else FAILED)
@@ -38,17 +38,12 @@ def _now() -> datetime:
 
 
 def _lines(report: Reconciliation) -> Iterator[str]:
-    for each in report.differences:
-        yield f"{each.kind}: {each.where}: {each.what}"
-    for kind, count in report.counts.items():
-        more = count - sum(each.kind is kind for each in report.differences)
-        if more:
-            yield f"{kind}: {more} more"
+    yield from finding_lines(report)
     read = f"{report.commands} commands, {report.results} results, {report.transitions} transitions"
     yield f"{read} and {report.dead_letters} dead letters compared: {report.counts.total() or 'no'} differences"
     for (topic, partition), (begin, end) in sorted(report.compared.items()):
         if begin and end > begin:
-            yield f"  {topic}/{partition}: from offset {begin} on; what came before is gone or retired"
+            yield f"  {partition_place(topic, partition)}: from offset {begin} on; what came before is gone or retired"
     for count, what in (
         (report.dry_runs, "dry runs among them"),
         (report.redirected, "answered in a topic of the sender's choice"),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any, Final
 
-from schemas.headers import COMMAND_TYPE, SPEC_VERSION
+from effective_contract.headers import COMMAND_TYPE, SPEC_VERSION
 from worker.journey.authorise import sign_login
 
 FIXTURE: Final = "fixture.ndjson"

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from schemas.states import LifeCycleState
+from effective_contract.states import LifeCycleState
 from worker.journey.digests import CommandNames
 from worker.journey.model import Applied, Decision, Fact
 from worker.postgres.pool import Connection

@@ -11,7 +11,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from schemas.codes import StatusCode
+from effective_contract.codes import StatusCode
 from worker.journey.model import Applied, Caller, Decision, Refused
 from worker.values import Value
 

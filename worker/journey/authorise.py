@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import jwt
 
-from schemas.codes import StatusCode
+from effective_contract.codes import StatusCode
 from worker.journey.attempt_limits import Series
 from worker.journey.decide import SET_EFFECTIVE
 from worker.journey.model import Caller, Claims, Refused

@@ -10,8 +10,8 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from schemas.codes import StatusCode
-from schemas.states import LifeCycleState
+from effective_contract.codes import StatusCode
+from effective_contract.states import LifeCycleState
 from worker.journey.attempt_limits import (
     DEFAULT_LIMITS,
     Attempt,

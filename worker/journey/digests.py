@@ -8,7 +8,7 @@ from typing import Final
 
 from pydantic import SecretStr
 
-from schemas.transition import DIGESTED, command_name, naming_key
+from effective_contract.transition import DIGESTED, command_name, naming_key
 from worker.errors import WorkerError
 from worker.settings import Settings
 from worker.values import Value

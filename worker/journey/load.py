@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from schemas.codes import StatusCode
-from schemas.states import LifeCycleState
+from effective_contract.codes import StatusCode
+from effective_contract.states import LifeCycleState
 from worker.errors import BatchOvertaken
 from worker.journey.model import Caller, Command, LockedToken, Presented, Refused, TokenKey, request_digest
 from worker.journey.pass_codes import PassCodeCheck, hashes_of

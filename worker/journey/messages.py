@@ -9,8 +9,8 @@ from functools import lru_cache
 
 from msgspec.structs import replace
 
-from schemas.codes import StatusCode
-from schemas.headers import CE_SUBJECT, DRY_RUN, RESULT_TYPE, SPEC_VERSION, TRANSITION_TYPE, TRUE
+from effective_contract.codes import StatusCode
+from effective_contract.headers import CE_SUBJECT, DRY_RUN, RESULT_TYPE, SPEC_VERSION, TRANSITION_TYPE, TRUE
 from worker.journey.decode.body import shortened
 from worker.journey.json import encode
 from worker.journey.model import Answer, Answered, Decoded, Fact

@@ -12,8 +12,8 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from schemas.codes import StatusCode
-from schemas.states import LifeCycleState
+from effective_contract.codes import StatusCode
+from effective_contract.states import LifeCycleState
 from worker.kafka.delivery import Delivery, Header
 from worker.values import Value, percent_encoded, rfc3339
 
@@ -97,7 +97,7 @@ class Command(Value, frozen=True):
     identifier: str | None
     pass_code: str | None
     fields: int
-    """The asked-for members as a bit mask over ``schemas.access_token.FIELD_NAMES``."""
+    """The asked-for members as a bit mask over ``effective_contract.access_token.FIELD_NAMES``."""
 
 
 class Decoded(Value, frozen=True):
@@ -241,7 +241,7 @@ class Fact(Value, frozen=True):
     """Where the lane's log has the command: in no event, but there its record is found."""
 
     def canonical(self) -> bytes:
-        """The RFC 8785 JSON of the event without its ``hash`` (CONTRACT 6); ``schemas.transition`` says why."""
+        """Return the RFC 8785 JSON of the event without its ``hash`` (CONTRACT 6); the contract says why."""
         return msgspec.json.encode(self.members(), order="sorted")
 
     def members(self) -> dict[str, str | int | None]:

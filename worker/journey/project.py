@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import orjson
 
-from schemas.access_token import field_names
+from effective_contract.access_token import field_names
 from worker.journey.json import encode
 from worker.journey.model import TokenKey
 from worker.postgres.pool import Connection, Row

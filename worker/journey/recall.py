@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
-from schemas.codes import StatusCode
-from schemas.states import LifeCycleState
+from effective_contract.codes import StatusCode
+from effective_contract.states import LifeCycleState
 from worker.journey.decide import BoundId
 from worker.journey.model import Answer, Fact, Outcome, Presented, Refused, TokenKey, command_key
 from worker.postgres.pool import Connection, Row

@@ -5,7 +5,7 @@ from datetime import datetime
 from operator import itemgetter
 from typing import NamedTuple
 
-from schemas.codes import StatusCode
+from effective_contract.codes import StatusCode
 from worker.journey.model import Answer, command_key
 from worker.journey.refusals import unquoted
 from worker.kafka.delivery import Coordinates

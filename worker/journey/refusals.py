@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from schemas.codes import StatusCode
+from effective_contract.codes import StatusCode
 from worker.journey.model import Refused
 
 LONGEST_QUOTE: Final = 64

@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 import structlog
 from msgspec.structs import replace
 
-from schemas.codes import StatusCode
+from effective_contract.codes import StatusCode
 from worker.errors import DependencyAway
 from worker.journey.model import Command, Decoded, Refused, ReplyTo
 from worker.kafka.client import keyed

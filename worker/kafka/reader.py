@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from schemas.headers import DRY_RUN, TRUE
+from effective_contract.headers import DRY_RUN, TRUE
 from worker.errors import KAFKA_ERRORS, DependencyAway
 from worker.kafka.client import client_options
 from worker.kafka.internals import cluster_metadata

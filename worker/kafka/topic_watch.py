@@ -7,7 +7,7 @@ from uuid import UUID
 
 from worker.errors import DependencyAway
 from worker.observability.health import Health
-from worker.resilience.backoff import pause
+from worker.resilience.periodic import every
 
 LOOK_SECONDS: Final = 5.0
 
@@ -27,9 +27,7 @@ class TopicWatch:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Look every few seconds until ``stop``."""
-        while not stop.is_set():
-            await self.look()
-            await pause(LOOK_SECONDS, stop)
+        await every(LOOK_SECONDS, self.look, stop)
 
     async def look(self) -> None:
         """Ask for all of them. A topic that is not there makes Kafka away for us, however well its brokers are."""

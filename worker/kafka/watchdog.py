@@ -13,7 +13,8 @@ from worker.errors import KAFKA_ERRORS, ClientStuck
 from worker.kafka.backlog import Backlog
 from worker.kafka.internals import tasks_of
 from worker.observability.health import Health
-from worker.resilience.backoff import carried_out, pause
+from worker.resilience.backoff import carried_out
+from worker.resilience.periodic import every
 
 LOOK_SECONDS: Final = 10.0
 ANSWER_SECONDS: Final = 15.0
@@ -53,9 +54,7 @@ class Watchdog:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Look for starving lanes until ``stop``."""
-        while not stop.is_set():
-            await carried_out(self.look(), stop)
-            await pause(LOOK_SECONDS, stop)
+        await every(LOOK_SECONDS, lambda: carried_out(self.look(), stop), stop)
 
     def check(self) -> None:
         """Raises ``ClientStuck`` if a task of the client is dead, or a lane starves: only a new process helps then."""

@@ -4,12 +4,12 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 from aiokafka import TopicPartition
 
 from worker.errors import DependencyAway
+from worker.values import utc_text
 
 LaneState = Literal["starting", "working", "waiting", "blocked", "paused", "draining"]
 LANE_STATES: Final[tuple[LaneState, ...]] = ("starting", "working", "waiting", "blocked", "paused", "draining")
@@ -216,5 +216,4 @@ class Health:
         return lane[0].topic == self._bulk_topic, lane[0]
 
     def _moment(self, reading: float) -> str:
-        moment = datetime.fromtimestamp(self._wall() - (self._clock() - reading), UTC)
-        return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
+        return utc_text(self._wall() - (self._clock() - reading))

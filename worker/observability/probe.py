@@ -8,7 +8,7 @@ from typing import Final
 from worker.errors import DependencyAway
 from worker.observability.descriptors import really
 from worker.observability.health import Health
-from worker.resilience.backoff import pause
+from worker.resilience.periodic import every
 
 INTERVAL_SECONDS: Final = 3.0
 
@@ -44,9 +44,7 @@ class Probe:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Look until ``stop``."""
-        while not stop.is_set():
-            await self.look()
-            await pause(INTERVAL_SECONDS, stop)
+        await every(INTERVAL_SECONDS, self.look, stop)
 
     async def look(self) -> None:
         """Ask every dependency once, and note what has changed."""

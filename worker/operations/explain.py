@@ -9,8 +9,8 @@ from urllib.parse import unquote
 
 import asyncpg
 
-from schemas import headers as h
-from schemas.access_token import field_names
+from effective_contract import headers as h
+from effective_contract.access_token import field_names
 from worker.errors import WorkerError
 from worker.journey.digests import CommandNames, command_names
 from worker.journey.messages import DEAD_LETTERED

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import jwt
 
-from schemas.command import LONGEST_TOKEN
+from effective_contract.command import LONGEST_TOKEN
 from worker.errors import WorkerError
 from worker.observability.logs import mask_secrets
 

@@ -11,9 +11,9 @@ import msgspec
 import orjson
 from msgspec.structs import replace
 
-from schemas import headers as h
-from schemas.access_token import UnknownField
-from schemas.command import LONGEST_FIELDS_SET, LONGEST_NAME, LONGEST_TOKEN, asked_fields
+from effective_contract import headers as h
+from effective_contract.access_token import UnknownField
+from effective_contract.command import LONGEST_FIELDS_SET, LONGEST_NAME, LONGEST_TOKEN, asked_fields
 from worker.journey.model import Command, Refused
 from worker.journey.refusals import invalid, kind_of, malformed, missing, quoted, text_fault
 from worker.kafka.delivery import KEPT_BYTES, Cut, Delivery

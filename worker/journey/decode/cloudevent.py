@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from schemas import headers as h
+from effective_contract import headers as h
 from worker.journey.decode.body import parse
 from worker.journey.decode.headers import Headers, read_headers
 from worker.journey.model import Refused

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Final
 
-from schemas import headers as h
+from effective_contract import headers as h
 from worker.journey.model import Envelope, Refused, ReplyTo
 from worker.journey.refusals import invalid, quoted, text_fault
 from worker.kafka.delivery import Header

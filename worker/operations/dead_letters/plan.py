@@ -10,7 +10,7 @@ from typing import Final
 
 import asyncpg
 
-from schemas.codes import StatusCode
+from effective_contract.codes import StatusCode
 from worker.journey.model import command_key, request_digest, senders_id
 from worker.kafka.reader import Browser, browser
 from worker.kafka.topics import admin_client, cluster_id

@@ -7,7 +7,7 @@ from typing import Any, Final
 import orjson
 from msgspec.structs import replace
 
-from schemas import headers as h
+from effective_contract import headers as h
 from worker.journey.decode.command import decode
 from worker.journey.model import Command, Envelope, Refused, command_key
 from worker.kafka.delivery import Coordinates, Delivery

@@ -16,7 +16,7 @@ import asyncpg
 import msgspec
 import orjson
 
-from schemas.access_token import AccountOwner
+from effective_contract.access_token import AccountOwner
 from worker.errors import DependencyAway, WorkerError
 from worker.journey.digests import CommandNames, attempt_keys, command_names, digest
 from worker.journey.model import command_key

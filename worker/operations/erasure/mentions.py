@@ -14,7 +14,7 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.records_to_delete import RecordsToDelete
 
-from schemas import headers as h
+from effective_contract import headers as h
 from worker.errors import DependencyAway
 from worker.journey.digests import CommandNames
 from worker.kafka.reader import Browser, Span, browser, header

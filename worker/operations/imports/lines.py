@@ -12,8 +12,8 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
-from schemas.access_token import AccessToken, TokenDate, Unit, User
-from schemas.states import LifeCycleState
+from effective_contract.access_token import AccessToken, TokenDate, Unit, User
+from effective_contract.states import LifeCycleState
 from worker.journey.pass_codes import unfit
 from worker.journey.refusals import quoted
 from worker.values import Value

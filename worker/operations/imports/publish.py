@@ -15,7 +15,7 @@ import asyncpg
 from aiokafka import TopicPartition
 from msgspec.structs import replace
 
-from schemas.states import LifeCycleState
+from effective_contract.states import LifeCycleState
 from worker.errors import KAFKA_ERRORS, DependencyAway, LaneBlocked, WorkerError, from_kafka
 from worker.journey.apply import Chain, sealed, write_facts
 from worker.journey.messages import Post, transition_message

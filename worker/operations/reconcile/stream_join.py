@@ -1,73 +1,44 @@
-"""Compare what is due with what is seen while both stream by, in memory that does not grow with them.
+"""Compare what is expected with what is observed while both stream by, in memory that does not grow with them.
 
-Both sides come in the order of the moments that they carry. What belongs together then comes close together: a lane
-has one batch in hand at most, so one side is ahead of the other by a batch per lane. What has not found its counterpart
-when so many others have gone by never will.
+Both sides come in the order of the moments that they carry. So the two sides of a message come close together: a lane
+has one batch in hand at most, and one side is ahead of the other by a batch per lane. A message that has not found its
+counterpart when so many others have gone by never will.
 """
 
 from collections.abc import AsyncIterator, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from heapq import heapify, heappop, heapreplace
-from typing import Any, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
-WINDOW = 100_000
+from worker.operations.reconcile.messages import Expected, Observed
+
+WINDOW: Final = 100_000
 """More than the batches of all lanes that a worker may have in hand."""
 
 
 @dataclass(frozen=True, slots=True)
-class Due:
-    """What should be seen. ``says`` is compared; ``where`` names it.
-
-    What is not ``certain`` may be missing; what is said ``elsewhere`` is not looked for there.
-    """
-
-    book: str
-    key: Hashable
-    moment: datetime
-    says: tuple[Any, ...]
-    where: str
-    source: tuple[str, int]
-    """The topic and partition of the command."""
-    certain: bool
-    elsewhere: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What is seen, and ``where``."""
-
-    book: str
-    key: Hashable
-    moment: datetime
-    says: tuple[Any, ...]
-    where: str
-    called: str = ""
-    """The command id that it names, where the key has another name for it."""
-
-
-@dataclass(frozen=True, slots=True)
 class Unmatched:
-    """A counterpart is missing, or, where both are given, says something else."""
+    """A message whose counterpart is missing or, where both are given, says something else."""
 
-    due: Due | None
-    seen: Seen | None
+    expected: Expected | None
+    observed: Observed | None
 
 
-class Matching:
-    """Pairs what is due with what is seen by their keys; several may share one, and are paired by what they say."""
+class StreamJoin:
+    """Pairs expected with observed messages by their keys; several may share one, and are paired by what they say."""
 
     def __init__(self, window: int = WINDOW) -> None:
         """``window`` is the most keys of each side that wait for a counterpart."""
         self._window = window
-        self._due: dict[Hashable, list[Due]] = {}
-        self._seen: dict[Hashable, list[Seen]] = {}
+        self._expected: dict[Hashable, list[Expected]] = {}
+        self._observed: dict[Hashable, list[Observed]] = {}
         self.matched = 0
 
-    def take(self, item: Due | Seen) -> Iterator[Unmatched]:
-        """Take the next item of either side, and tell of those that have waited too long."""
-        mine: dict[Hashable, Any] = self._due if isinstance(item, Due) else self._seen
-        others: dict[Hashable, Any] = self._seen if isinstance(item, Due) else self._due
+    def take(self, item: Expected | Observed) -> Iterator[Unmatched]:
+        """Take the next item of either side, and yield those that have waited too long."""
+        mine: dict[Hashable, Any] = self._expected if isinstance(item, Expected) else self._observed
+        others: dict[Hashable, Any] = self._observed if isinstance(item, Expected) else self._expected
         waiting = others.get(item.key, [])
         for place, other in enumerate(waiting):
             if other.says == item.says:
@@ -81,17 +52,27 @@ class Matching:
             yield from self._settled(next(iter(mine)))
 
     def rest(self) -> Iterator[Unmatched]:
-        """What is left when both sides have ended."""
-        for key in (*self._due, *(key for key in self._seen if key not in self._due)):
+        """Yield what is left when both sides have ended."""
+        for key in (*self._expected, *(key for key in self._observed if key not in self._expected)):
             yield from self._settled(key)
 
     def _settled(self, key: Hashable) -> Iterator[Unmatched]:
-        due, seen = self._due.pop(key, []), self._seen.pop(key, [])
-        for number in range(max(len(due), len(seen))):
-            yield Unmatched(due[number] if number < len(due) else None, seen[number] if number < len(seen) else None)
+        expected, observed = self._expected.pop(key, []), self._observed.pop(key, [])
+        for number in range(max(len(expected), len(observed))):
+            yield Unmatched(
+                expected[number] if number < len(expected) else None,
+                observed[number] if number < len(observed) else None,
+            )
 
 
-T = TypeVar("T", Due, Seen, Due | Seen)
+class Timed(Protocol):
+    """An item with its moment."""
+
+    @property
+    def moment(self) -> datetime: ...
+
+
+T = TypeVar("T", bound=Timed)
 
 
 async def in_order(streams: Iterable[AsyncIterator[T]]) -> AsyncIterator[T]:

@@ -9,7 +9,7 @@ import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka import errors as kafka
 
-from schemas import headers as h
+from effective_contract import headers as h
 from worker.errors import KAFKA_ERRORS, DependencyAway, WorkerError
 from worker.kafka.internals import close_connections, has_fetcher_ended, know_topic
 

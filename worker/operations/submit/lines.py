@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Final, NamedTuple
 
 import orjson
 
-from schemas.codes import StatusCode
+from effective_contract.codes import StatusCode
 from worker.errors import WorkerError
 from worker.journey.decode.command import read_command
 from worker.journey.model import Refused

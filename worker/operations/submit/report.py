@@ -6,17 +6,17 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Final
 
 import orjson
 
-from schemas.codes import StatusCode
+from effective_contract.codes import StatusCode
 from worker.errors import WorkerError
 from worker.journey.model import Refused
 from worker.operations.submit.journal import Journal, Outcome
 from worker.operations.submit.lines import Csv, Ndjson, Record
+from worker.values import utc_text
 
 QUANTILES: Final = (("p50", 0.5), ("p95", 0.95), ("p99", 0.99), ("max", 1.0))
 _ANY_LOGIN: Final = "-"
@@ -112,8 +112,8 @@ def reported(path: Path, refusals: Path, journal: Journal) -> Report:
         latency_ms=quantiles(journal.latencies()),
         seconds=round(seconds, 3),
         sessions=len(sessions),
-        first=_moment(sessions[0].began),
-        last=_moment(sessions[-1].ended),
+        first=utc_text(sessions[0].began, "milliseconds"),
+        last=utc_text(sessions[-1].ended, "milliseconds"),
         topic=facts["topic"],
         reply_topic=facts["reply_topic"],
         cluster=facts["cluster"],
@@ -199,10 +199,6 @@ def _replaced(path: Path, mode: int) -> Iterator[BinaryIO]:
         draft.replace(path)
     except OSError as error:
         raise Unwritten(f"{path} cannot be written: {error.strerror}") from error
-
-
-def _moment(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _many(count: int, what: str) -> str:

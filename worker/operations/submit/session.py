@@ -15,8 +15,8 @@ from typing import Final
 
 import orjson
 
-from schemas import headers as h
-from schemas.codes import StatusCode
+from effective_contract import headers as h
+from effective_contract.codes import StatusCode
 from worker.errors import WorkerError
 from worker.journey.model import Refused
 from worker.operations.login_source import LoginFailed

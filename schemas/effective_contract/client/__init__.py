@@ -1,0 +1,44 @@
+"""A client for those who send commands: ``await client.set_effective(...)`` returns the answer to that very command.
+
+Needs aiokafka, pydantic and orjson, and nothing of the worker's.
+"""
+
+from effective_contract.client.answer import Answer, SetEffective
+from effective_contract.client.calls import Counts
+from effective_contract.client.client import NO_RETRY, CommandClient, LoginToken, Retry
+from effective_contract.client.errors import (
+    BrokerAway,
+    ClientClosed,
+    ClientError,
+    CommandError,
+    CommandNotTaken,
+    CommandRefused,
+    CommandTimeout,
+    CommandTooLarge,
+    InvalidCommand,
+    NoSuchTopic,
+    RepliesLost,
+    UnreadableReply,
+)
+
+__all__ = [
+    "NO_RETRY",
+    "Answer",
+    "BrokerAway",
+    "ClientClosed",
+    "ClientError",
+    "CommandClient",
+    "CommandError",
+    "CommandNotTaken",
+    "CommandRefused",
+    "CommandTimeout",
+    "CommandTooLarge",
+    "Counts",
+    "InvalidCommand",
+    "LoginToken",
+    "NoSuchTopic",
+    "RepliesLost",
+    "Retry",
+    "SetEffective",
+    "UnreadableReply",
+]

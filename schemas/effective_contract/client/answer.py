@@ -1,0 +1,78 @@
+"""Read a reply: the worker's answer to one command (CONTRACT 3)."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from effective_contract.access_token import AccessTokenData
+from effective_contract.client.errors import CommandRefused, UnreadableReply
+from effective_contract.codes import StatusCode
+from effective_contract.headers import COMMAND_ID, DRY_RUN, REPLAYED, STATUS_CODE, TRUE
+
+
+@dataclass(frozen=True, slots=True)
+class SetEffective:
+    """The command was applied; or, where it was a ``dry_run``, it would have been."""
+
+    data: AccessTokenData = field(repr=False)
+    """The fields that were asked for, after the change. Personal data: not in the ``repr``."""
+    replayed: bool
+    """Whether it had been applied before, under the same id. ``data`` is then as it is now."""
+    command_id: str
+    message: str
+    """Empty, but for a replay whose access token is gone."""
+    ce_id: str
+    ce_source: str
+    dry_run: bool = False
+    """Whether the worker says that nothing has changed, and ``data`` is what it would have become."""
+
+
+Answer: TypeAlias = SetEffective | CommandRefused
+
+
+class _Status(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, hide_input_in_errors=True)
+
+    code: str
+    description: str
+    message: str
+
+
+class _Result(BaseModel):
+    """A result as a reader takes it: what later versions of the contract add is passed over."""
+
+    model_config = ConfigDict(frozen=True, strict=True, hide_input_in_errors=True)
+
+    data: AccessTokenData
+    status: _Status
+
+
+def read_answer(
+    value: bytes | None, headers: Iterable[tuple[str, bytes | None]], *, ce_id: str, ce_source: str
+) -> Answer:
+    """The answer to the command of that id. Raises ``UnreadableReply``."""
+    told = {name: content.decode(errors="replace") for name, content in headers if content is not None}
+    try:
+        result = _Result.model_validate_json(value or b"", extra="ignore")
+    except ValidationError:
+        # Not chained: the error holds what was read, personal data for one.
+        raise UnreadableReply(status_code=told.get(STATUS_CODE), ce_id=ce_id, ce_source=ce_source) from None
+    command_id, is_dry_run = told.get(COMMAND_ID, ""), told.get(DRY_RUN) == TRUE
+    if result.status.code == StatusCode.OK:
+        replayed = told.get(REPLAYED) == TRUE
+        return SetEffective(result.data, replayed, command_id, result.status.message, ce_id, ce_source, is_dry_run)
+    return CommandRefused(
+        code=_known(result.status.code),
+        description=result.status.description,
+        message=result.status.message,
+        command_id=command_id,
+        ce_id=ce_id,
+        ce_source=ce_source,
+        dry_run=is_dry_run,
+    )
+
+
+def _known(code: str) -> StatusCode | str:
+    return StatusCode(code) if code in StatusCode.__members__ else code

@@ -1,0 +1,142 @@
+"""What can become of a command, other than that it is answered ``OK``. None of it repeats a login token or a pass code.
+
+=====================  ========================================================================  ===================
+error                  what happened                                                             may be applied
+=====================  ========================================================================  ===================
+``InvalidCommand``     the command is not one; it was not sent                                   no
+``CommandTooLarge``    larger than the topic takes; the broker has refused it                    no
+``CommandNotTaken``    the broker has refused it for another reason, a missing right for one     no
+``CommandRefused``     answered, with another status than ``OK``                                 no
+``CommandTimeout``     not answered in time, or not even sent: too many calls waited             yes, or no
+``UnreadableReply``    answered, with something that is no result                                yes
+``RepliesLost``        the reply topic cannot be read any more: the client is of no more use     yes
+``ClientClosed``       the client was closed while the call waited, or before                    yes, or no
+=====================  ========================================================================  ===================
+
+:attr:`CommandError.may_be_applied` says it of the case at hand: an earlier attempt under the same id that was not
+answered may still be applied as well; a dry run never is. To find out, ask again with the same ``ce_id`` and
+``ce_source``: a command is applied once, and answered ``OK`` again (CONTRACT 2, Idempotency).
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from effective_contract.codes import StatusCode
+
+_NEEDS_NEW_LOGIN: Final = frozenset({StatusCode.INVALID_TOKEN, StatusCode.EXPIRED_TOKEN})
+
+
+class ClientError(Exception):
+    """Everything that the client raises of its own."""
+
+
+class BrokerAway(ClientError):
+    """The client could not be opened: the broker did not answer in time, or would not have us."""
+
+
+class NoSuchTopic(ClientError):
+    """The client could not be opened: ``topic`` does not exist, or may not be seen. It is never created."""
+
+    def __init__(self, topic: str) -> None:
+        super().__init__(f"the topic {topic} does not exist, or may not be seen")
+        self.topic = topic
+
+
+class CommandError(ClientError):
+    """What ended one call. ``ce_id`` and ``ce_source`` are what to ask again with."""
+
+    def __init__(self, what: str, *, ce_id: str, ce_source: str, may_be_applied: bool) -> None:
+        super().__init__(what)
+        self.ce_id = ce_id
+        self.ce_source = ce_source
+        self.may_be_applied = may_be_applied
+
+    def __str__(self) -> str:
+        what = super().__str__()
+        if not self.may_be_applied:
+            return what
+        return (
+            f"{what}. The command may still be applied: ask again with ce_id={self.ce_id!r} and"
+            f" ce_source={self.ce_source!r}, which is safe"
+        )
+
+
+class InvalidCommand(CommandError, ValueError):
+    """The command breaks the contract and was not sent. ``faults``: pairs of a member or header and what is wrong."""
+
+    def __init__(self, faults: Sequence[tuple[str, str]], *, ce_id: str, ce_source: str) -> None:
+        text = "; ".join(f"{name}: {fault}" if name else fault for name, fault in faults)
+        super().__init__(text, ce_id=ce_id, ce_source=ce_source, may_be_applied=False)
+        self.faults = tuple(faults)
+
+
+class CommandNotTaken(CommandError):
+    """The broker has refused the command, and will refuse it again. ``__cause__`` is its error."""
+
+
+class CommandTooLarge(CommandNotTaken):
+    """The command is larger than the topic takes."""
+
+
+class CommandRefused(CommandError):
+    """The worker's answer is no ``OK``: the delivery that it answers has changed nothing.
+
+    ``code`` is a code of this version of the contract, or the text of one that came later. ``dry_run``: the command was
+    one, and this is what a real one would be answered.
+    """
+
+    def __init__(
+        self,
+        *,
+        code: StatusCode | str,
+        description: str,
+        message: str,
+        command_id: str,
+        ce_id: str,
+        ce_source: str,
+        dry_run: bool = False,
+    ) -> None:
+        super().__init__(f"{code}: {message or description}", ce_id=ce_id, ce_source=ce_source, may_be_applied=False)
+        self.code = code
+        self.description = description
+        self.message = message
+        self.command_id = command_id
+        self.dry_run = dry_run
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same command may fare better as it is (CONTRACT 3)."""
+        return self.code == StatusCode.INTERNAL_ERROR
+
+    @property
+    def needs_new_login(self) -> bool:
+        """Whether the same command may fare better with another login token (CONTRACT 3)."""
+        return self.code in _NEEDS_NEW_LOGIN
+
+
+class CommandTimeout(CommandError, TimeoutError):
+    """No answer within ``timeout`` seconds. ``taken``: whether the broker said that it has the command."""
+
+    def __init__(self, *, timeout: float, sent: bool, taken: bool, ce_id: str, ce_source: str) -> None:
+        by_whom = "the worker" if taken else "the broker"
+        what = f"no answer of {by_whom} within {timeout:g} s" if sent else f"not sent within {timeout:g} s"
+        super().__init__(what, ce_id=ce_id, ce_source=ce_source, may_be_applied=sent)
+        self.timeout = timeout
+        self.taken = taken
+
+
+class UnreadableReply(CommandError):
+    """The command was answered, with something that is no result. ``status_code`` is what its header says."""
+
+    def __init__(self, *, status_code: str | None, ce_id: str, ce_source: str) -> None:
+        what = f"the reply is no result, and its header says {status_code or 'nothing'}"
+        super().__init__(what, ce_id=ce_id, ce_source=ce_source, may_be_applied=True)
+        self.status_code = status_code
+
+
+class RepliesLost(CommandError):
+    """The reply topic cannot be read any more. The client must be opened anew."""
+
+
+class ClientClosed(CommandError):
+    """The client is closed, or was not opened."""

@@ -1,0 +1,79 @@
+"""Both distributions, built and installed as their users install them: into empty environments, from wheels."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+ROOT: Final = Path(__file__).parents[2]
+MOST_PACKAGES: Final = 15
+"""That a sender's environment gets, the contract included."""
+SECONDS: Final = 300
+
+
+def run(*command: str | Path, cwd: Path) -> str:
+    """Run a program to its end and return its output; whatever it says stands in the error if it fails."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
+    )
+    assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The wheels by the names of their distributions, built without an isolated environment from what is pinned."""
+    directory = tmp_path_factory.mktemp("wheels")
+    build = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation")
+    run(*build, "--wheel-dir", directory, ROOT / "schemas", ROOT, cwd=directory)
+    return {path.name.split("-")[0].replace("_", "-"): path for path in directory.glob("*.whl")}
+
+
+def pins(directory: Path) -> Path:
+    """The versions that the project pins, as constraints: a wheel of ours has no hash there."""
+    pinned = (ROOT / "deploy" / "requirements.txt").read_text(encoding="utf-8")
+    path = directory / "constraints.txt"
+    path.write_text("\n".join(re.findall(r"^[\w.-]+==\S+", pinned, re.MULTILINE)), encoding="utf-8")
+    return path
+
+
+def installed(directory: Path, *wheels: Path) -> Path:
+    """Install wheels into an environment of their own in ``directory``, and return its Python."""
+    run(sys.executable, "-m", "venv", directory / "venv", cwd=directory)
+    python = directory / "venv" / "bin" / "python"
+    run(python, "-m", "pip", "install", "--quiet", "--constraint", pins(directory), *wheels, cwd=directory)
+    return python
+
+
+def test_a_sender_installs_the_contract_alone(wheels: dict[str, Path], tmp_path: Path) -> None:
+    python = installed(tmp_path, wheels["effective-contract"])
+
+    packages = run(python, "-m", "pip", "list", "--format", "freeze", cwd=tmp_path).split()
+    names = {package.split("==")[0].lower() for package in packages} - {"pip", "setuptools"}
+    assert {"effective-contract", "aiokafka", "pydantic", "orjson"} <= names
+    assert len(names) <= MOST_PACKAGES, sorted(names)
+    # An application with a package `schemas` of its own is not in the way, and is not shadowed.
+    (tmp_path / "schemas.py").write_text("OURS = True\n", encoding="utf-8")
+    program = "import schemas, effective_contract.client, effective_contract.replay; print(schemas.OURS)"
+    assert run(python, "-c", program, cwd=tmp_path) == "True\n"
+
+
+@pytest.mark.slow(
+    why="twenty-five packages are installed",
+    instead="tests/integration/test_wheels.py::test_a_sender_installs_the_contract_alone",
+)
+def test_the_workers_wheel_has_all_that_it_needs(wheels: dict[str, Path], tmp_path: Path) -> None:
+    python = installed(tmp_path, wheels["effective-contract"], wheels["effective-worker"])
+
+    command = python.parent / "effective-worker"
+    assert run(command, "--version", cwd=tmp_path).strip()
+    said = run(command, "contract", "--check", "0.1.0", cwd=tmp_path)
+    assert said == "breaks nobody who was written for 0.1.0\n"
+    files = run(python, "-m", "pip", "show", "--files", "effective-worker", cwd=tmp_path)
+    assert "contract/released/0.1.0/asyncapi.json" in files
+    assert "samples" not in files.replace("contract/samples.py", "").replace("contract/__pycache__/samples", "")

@@ -1,0 +1,125 @@
+"""Compare the events of the transitions topic with the transitions, and these with the events."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import asyncpg
+import orjson
+
+from effective_contract.transition import event_hash
+from worker.kafka.reader import Browser
+from worker.operations.audit.lanes import all_lanes, name_of, sequences, stored_hashes
+from worker.operations.audit.numbers import Numbers
+from worker.operations.audit.report import Audit, Kind
+from worker.operations.findings import Progress, record_place
+from worker.postgres.pool import Row
+
+_CHUNK: Final = 1_000
+"""Events that are held at once."""
+_LARGEST_SEQUENCE: Final = 2**63 - 1
+
+
+class _Event(NamedTuple):
+    """An event that is whole."""
+
+    where: str
+    lane: str
+    sequence: int
+    hash: str
+
+
+async def verify_published(
+    topic: tuple[Browser, str],
+    connection: asyncpg.Connection,
+    lanes: Iterable[Row],
+    report: Audit,
+    progress: Progress,
+) -> None:
+    """Report every event without its transition, and every transition of these ``lanes`` without its event.
+
+    ``topic`` is a reader of the topic, and its name. The names of lanes are looked up after the ends of the topic: an
+    event below these is of a lane that is there.
+    """
+    kafka, name = topic
+    spans = (await kafka.spans(name)).get(name, [])
+    progress.total += sum(span.end - span.begin for span in spans)
+    kafka.open(spans)
+    ids = {name_of(row): row["id"] for row in await all_lanes(connection)}
+    comparison = _Comparison(connection, ids, report, {lane: Numbers() for lane in ids.values()})
+    count = 0
+    for span in spans:
+        events: list[_Event] = []
+        async for record in kafka.read(span):
+            count += 1
+            if (event := _read(record, report)) is not None:
+                events.append(event)
+            progress.advance()
+            if len(events) >= _CHUNK:
+                await comparison.compare(events)
+                events = []
+        await comparison.compare(events)
+    report.events = count
+    comparison.rest(lanes, is_cut=any(span.begin for span in spans))
+
+
+def _read(record: Any, report: Audit) -> _Event | None:
+    """Read an event, and report it if it is none or was changed."""
+    where = record_place(record.topic, record.partition, record.offset)
+    try:
+        event = orjson.loads(record.value or b"")
+        read = _Event(where, event["lane"], event["sequence"], event["hash"])
+        if tuple(map(type, read[1:])) != (str, int, str):
+            raise TypeError
+        whole = event_hash(event) == read.hash
+        key = f"{event['organisation']}:{event['access_token_id']}".encode()
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        report.found(Kind.OTHER_EVENT, where, "is no transition event")
+        return None
+    if record.key != key:
+        report.found(Kind.OTHER_EVENT, where, "its key is not that of its access token")
+    if not whole:
+        report.found(Kind.OTHER_EVENT, where, "its hash is not that of its members")
+        return None
+    return read
+
+
+@dataclass(slots=True)
+class _Comparison:
+    """The events that were found so far, held against the transitions."""
+
+    connection: asyncpg.Connection
+    ids: Mapping[str, int]
+    """The lanes by their names."""
+    report: Audit
+    published: Mapping[int, Numbers]
+    """By lane: the sequences of the transitions that have an event."""
+
+    async def compare(self, events: Sequence[_Event]) -> None:
+        """Compare events with their transitions. Postgres commits first, so each that is published is there."""
+        places = [(self.ids.get(event.lane, 0), event.sequence) for event in events]
+        stored = await stored_hashes(self.connection, [place for place in places if 0 < place[1] <= _LARGEST_SEQUENCE])
+        for event, place in zip(events, places, strict=True):
+            lane, sequence = place
+            if place not in stored:
+                what = f"{event.where}: there is no sequence {sequence}"
+                self.report.found(Kind.UNKNOWN_EVENT, f"lane {event.lane}", what)
+                continue
+            if stored[place].hex() != event.hash:
+                where = f"{event.where}, lane {event.lane} sequence {sequence}"
+                what = f"its hash is {event.hash}, the transition's {stored[place].hex()}"
+                self.report.found(Kind.OTHER_EVENT, where, what)
+            self.published[lane].add(sequence)
+
+    def rest(self, lanes: Iterable[Row], *, is_cut: bool) -> None:
+        """Report the transitions that have no event and should. ``is_cut``: the topic has lost a beginning."""
+        for row in lanes:
+            certain = row["chain_sequence"] - row["unpublished"]
+            for first, end in self.published[row["id"]].missing(row["chain_sequence"]):
+                if first > certain:
+                    self.report.unpublished += end - first + 1
+                    continue
+                self.report.unpublished += max(0, end - certain)
+                more = ", or were removed with the beginning of the topic" if is_cut and first == 1 else ""
+                what = f"{sequences(first, min(end, certain))} have no event{more}"
+                self.report.found(Kind.NO_EVENT, f"lane {name_of(row)}", what)

@@ -1,0 +1,50 @@
+"""Verify the history: every lane's hash chain, every access token's state, the topic, and anchors (CONTRACT 6).
+
+Workers may go on meanwhile: everything in Postgres is read in pages, in the order of the chains, and no page needs the
+same moment as another. A chain proves itself; only its end and its lane's head must be of one moment, and of an access
+token its state and its history. So ten million transitions take no more memory than ten, and no snapshot stays open.
+"""
+
+from datetime import timedelta
+from typing import Final
+
+import asyncpg
+
+from worker.kafka.reader import Browser
+from worker.operations.audit.anchors import Anchor
+from worker.operations.audit.chains import verify_chains
+from worker.operations.audit.lanes import all_lanes
+from worker.operations.audit.published import verify_published
+from worker.operations.audit.report import Audit
+from worker.operations.audit.states import verify_states
+from worker.operations.findings import OnProgress, Progress
+
+LARGEST_BATCH: Final = 10_000
+"""The most commands that a batch may be set to have (CONTRACT 9)."""
+_UNNOTICED: Final = timedelta(minutes=1)
+"""A record is retired by a clock that is read a little later than the one that the audit goes by."""
+
+
+async def verify(
+    connection: asyncpg.Connection,
+    *,
+    topic: tuple[Browser, str] | None = None,
+    anchor: Anchor | None = None,
+    kept: timedelta = timedelta(days=30),
+    batch: int = LARGEST_BATCH,
+    on_progress: OnProgress = lambda _done, _total: None,
+) -> Audit:
+    """Look at everything. ``topic``: a reader of the transitions topic, and its name; without, it is left out.
+
+    ``kept`` is how long workers keep the record of a command, ``batch`` how many commands a batch may have.
+    ``on_progress`` gets how many transitions and events of how many were read. Raises ``DependencyAway``.
+    """
+    lanes = {row["id"]: row for row in await all_lanes(connection, batch)}
+    report = Audit(lanes=len(lanes))
+    progress = Progress(on_progress, total=sum(row["chain_sequence"] for row in lanes.values()))
+    kept_for_certain = max(timedelta(0), kept - _UNNOTICED)
+    await verify_chains(connection, lanes, report, progress, anchor=anchor, kept=kept_for_certain)
+    await verify_states(connection, report)
+    if topic is not None:
+        await verify_published(topic, connection, lanes.values(), report, progress)
+    return report

@@ -1,0 +1,342 @@
+"""The AsyncAPI 3 document: channels, operations, request and reply, as the worker has them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from effective_contract.codes import StatusCode
+from effective_contract.headers import JSON_CONTENT
+from effective_contract.statuses import MEANINGS
+from worker.operations.contract.deployment import Deployment
+from worker.operations.contract.json_schemas import DESCRIBED, JsonSchema, json_schema
+from worker.operations.contract.samples import SAMPLES, Record, Sample, shown
+
+Document = dict[str, Any]
+
+VERSION: Final = "0.1.0"
+"""Of the contract, which is released with the package."""
+_DAY_MS: Final = 24 * 60 * 60 * 1000
+STRUCTURED: Final = "application/cloudevents+json"
+
+
+def asyncapi(deployment: Deployment) -> Document:
+    """The document as an object to write as JSON. Secrets have no place in it: it names mechanisms, not credentials."""
+    return {
+        "asyncapi": "3.0.0",
+        "id": "urn:effective-worker",
+        "info": _info(deployment),
+        "defaultContentType": JSON_CONTENT,
+        "servers": dict(_servers(deployment)),
+        "channels": _channels(deployment),
+        "operations": _operations(deployment),
+        "components": {
+            "schemas": _schemas(),
+            "messages": _messages(),
+            "securitySchemes": _SECURITY,
+            "correlationIds": {
+                "correlationId": {
+                    "description": "Opaque bytes that the sender chose, returned with the answer.",
+                    "location": "$message.header#/correlation_id",
+                },
+                "commandId": {
+                    "description": "By which an event knows its command: a rec: id, or the keyed digest of another.",
+                    "location": "$message.payload#/command_id",
+                },
+            },
+            "replyAddresses": {
+                "replyTo": {
+                    "description": "The topic that the command names; the results topic if it names none.",
+                    "location": "$message.header#/reply_to",
+                }
+            },
+        },
+    }
+
+
+def _info(deployment: Deployment) -> Document:
+    return {
+        "title": "effective-worker",
+        "version": VERSION,
+        "description": (
+            "Sets access tokens effective. Send a command, and exactly one result comes back; every change is a "
+            "transition event as well. Read results with isolation.level=read_committed: that is where exactly one "
+            f"holds. A command is at most {deployment.max_command_bytes} bytes, and its id is remembered for "
+            f"{deployment.record_retention_days} days. Who asks is said by the login token in the command, not by the "
+            "connection."
+        ),
+        "license": {"name": "Apache-2.0"},
+        "tags": [{"name": "access tokens"}],
+    }
+
+
+# --- servers ----------------------------------------------------------------------------------------------------------
+
+_SECURITY: Final[Mapping[str, Document]] = {
+    "plain": {"type": "plain", "description": "SASL/PLAIN: user name and password, only over TLS."},
+    "scramSha256": {"type": "scramSha256", "description": "SASL/SCRAM-SHA-256: user name and password."},
+    "scramSha512": {"type": "scramSha512", "description": "SASL/SCRAM-SHA-512: user name and password."},
+    "certificate": {"type": "X509", "description": "A client certificate, where the broker asks for one."},
+}
+_SCHEMES: Final = {"PLAIN": "plain", "SCRAM-SHA-256": "scramSha256", "SCRAM-SHA-512": "scramSha512"}
+
+
+def _servers(deployment: Deployment) -> Iterator[tuple[str, Document]]:
+    secure = deployment.security_protocol.endswith("SSL")
+    schemes = []
+    if deployment.security_protocol.startswith("SASL") and deployment.sasl_mechanism is not None:
+        schemes.append(_ref("securitySchemes", _SCHEMES[deployment.sasl_mechanism]))
+    if deployment.client_certificate:
+        schemes.append(_ref("securitySchemes", "certificate"))
+    for number, host in enumerate(deployment.bootstrap_servers.split(","), start=1):
+        server: Document = {
+            "host": host.strip(),
+            "protocol": "kafka-secure" if secure else "kafka",
+            "description": f"Apache Kafka 4.0 or later, {deployment.security_protocol}.",
+        }
+        yield f"broker{number}", server | ({"security": schemes} if schemes else {})
+
+
+# --- channels and operations ------------------------------------------------------------------------------------------
+
+
+def _channels(deployment: Deployment) -> Document:
+    taken, kept = ("command", "structuredCommand"), _topic(7 * _DAY_MS)
+    commands = {
+        "commands": _channel(
+            deployment.commands,
+            "Commands. The sender chooses the key: an opaque, stable id of the access token, never a code or an "
+            "identifier, because keys are copied on.",
+            taken,
+            kept,
+        )
+    }
+    if deployment.bulk_commands is not None:
+        commands["bulkCommands"] = _channel(
+            deployment.bulk_commands,
+            "The same commands, many of them and none in a hurry: they give way to those of the other topic.",
+            taken,
+            kept,
+        )
+    return {
+        **commands,
+        "results": _channel(
+            deployment.results,
+            "Answers to commands that name no other topic. They hold personal data.",
+            ("result",),
+            _topic(7 * _DAY_MS),
+        ),
+        "replies": _channel(
+            None,
+            "A topic of the sender's own, named by reply_to or kafka_replyTopic in the command. It must match the "
+            "worker's allow-list, exist, and have the partition of kafka_replyPartition.",
+            ("result",),
+            None,
+        ),
+        "transitions": _channel(
+            deployment.transitions,
+            "Every change of an access token's life-cycle state, for ever. No personal data.",
+            ("transition",),
+            _topic(-1),
+        ),
+        "deadLetters": _channel(
+            deployment.dead_letters,
+            "Commands that could not be read or processed, their secrets replaced by ***.",
+            ("deadLetter",),
+            _topic(14 * _DAY_MS),
+        ),
+    }
+
+
+def _channel(address: str | None, description: str, messages: Sequence[str], topic: Document | None) -> Document:
+    channel: Document = {
+        "address": address,
+        "description": description,
+        "messages": {name: _ref("messages", name) for name in messages},
+    }
+    return channel if topic is None else channel | {"bindings": {"kafka": {"topic": address, **topic}}}
+
+
+def _topic(retention_ms: int) -> Document:
+    return {
+        "partitions": 12,
+        "topicConfiguration": {"cleanup.policy": ["delete"], "retention.ms": retention_ms},
+        "bindingVersion": "0.5.0",
+    }
+
+
+def _operations(deployment: Deployment) -> Document:
+    receive = {"setEffective": _receive(deployment, "commands", "Set an access token effective.")}
+    if deployment.bulk_commands is not None:
+        receive["setEffectiveInBulk"] = _receive(deployment, "bulkCommands", "Set many access tokens effective.")
+    return {
+        **receive,
+        "answer": {
+            "action": "send",
+            "channel": {"$ref": "#/channels/results"},
+            "summary": "Answer a command that names no other topic.",
+            "messages": _of("results", "result"),
+        },
+        "tellTransition": {
+            "action": "send",
+            "channel": {"$ref": "#/channels/transitions"},
+            "summary": "Tell that an access token has changed its state.",
+            "messages": _of("transitions", "transition"),
+        },
+        "keepDeadLetter": {
+            "action": "send",
+            "channel": {"$ref": "#/channels/deadLetters"},
+            "summary": "Keep a command that could not be read or processed.",
+            "messages": _of("deadLetters", "deadLetter"),
+        },
+    }
+
+
+def _receive(deployment: Deployment, channel: str, summary: str) -> Document:
+    return {
+        "action": "receive",
+        "channel": {"$ref": f"#/channels/{channel}"},
+        "summary": summary,
+        "description": "Answered exactly once, whatever the status. Sending it again under its id is safe.",
+        "messages": _of(channel, "command", "structuredCommand"),
+        "bindings": {"kafka": {"groupId": {"type": "string", "const": deployment.group}, "bindingVersion": "0.5.0"}},
+        "reply": {
+            "address": _ref("replyAddresses", "replyTo"),
+            "channel": {"$ref": "#/channels/replies"},
+            "messages": _of("replies", "result"),
+        },
+    }
+
+
+def _of(channel: str, *messages: str) -> list[Document]:
+    return [{"$ref": f"#/channels/{channel}/messages/{name}"} for name in messages]
+
+
+# --- messages ---------------------------------------------------------------------------------------------------------
+
+_OPAQUE_KEY: Final = {"type": "string", "description": "Any bytes, or none."}
+_TOKEN_KEY: Final = {"type": "string", "description": "{organisation}:{access_token_id}"}
+
+
+def _messages() -> Document:
+    commands = [sample for sample in SAMPLES if sample.command.is_json]
+    return {
+        "command": {
+            "title": "Set an access token effective",
+            "headers": _ref("schemas", "CommandHeaders"),
+            "payload": _ref("schemas", "SetEffectiveCommand"),
+            "correlationId": _ref("correlationIds", "correlationId"),
+            "contentType": JSON_CONTENT,
+            "bindings": _key(_OPAQUE_KEY),
+            "examples": [_example(sample, sample.command) for sample in commands if _is_right(sample)],
+        },
+        "structuredCommand": {
+            "title": "The same, as a CloudEvent in structured mode",
+            "headers": _ref("schemas", "CommandHeaders"),
+            "payload": _ref("schemas", "StructuredCommand"),
+            "correlationId": _ref("correlationIds", "correlationId"),
+            "contentType": STRUCTURED,
+            "bindings": _key(_OPAQUE_KEY),
+            "examples": [_structured_example()],
+        },
+        "result": {
+            "title": "What became of a command",
+            "headers": _ref("schemas", "ResultHeaders"),
+            "payload": _ref("schemas", "Result"),
+            "correlationId": _ref("correlationIds", "correlationId"),
+            "contentType": JSON_CONTENT,
+            "bindings": _key({"type": "string", "description": "The command's key."}),
+            "examples": [_example(sample, sample.result) for sample in SAMPLES],
+            "x-statuses": _statuses(),
+        },
+        "transition": {
+            "title": "An access token has changed its state",
+            "headers": _ref("schemas", "TransitionHeaders"),
+            "payload": _ref("schemas", "TransitionEvent"),
+            "correlationId": _ref("correlationIds", "commandId"),
+            "contentType": JSON_CONTENT,
+            "bindings": _key(_TOKEN_KEY),
+            "examples": [_example(each, each.transition) for each in SAMPLES if each.transition is not None],
+        },
+        "deadLetter": {
+            "title": "A command that could not be read or processed",
+            "description": "The command's value as it came, or the same JSON object with its secrets replaced.",
+            "headers": _ref("schemas", "DeadLetterHeaders"),
+            "payload": {"description": "Any bytes, or none."},
+            "contentType": "application/octet-stream",
+            "bindings": _key({"type": "string", "description": "The command's key."}),
+            "examples": [
+                _example(each, each.dead_letter)
+                for each in SAMPLES
+                if each.dead_letter is not None and each.dead_letter.is_json
+            ],
+        },
+    }
+
+
+def _is_right(sample: Sample) -> bool:
+    """Whether the command itself is as it should be, whatever the worker knows of login and access token."""
+    wrong = {StatusCode.MALFORMED_REQUEST, StatusCode.MISSING_PARAMETER, StatusCode.INVALID_PARAMETER}
+    return sample.status not in wrong
+
+
+def _key(schema: JsonSchema) -> Document:
+    return {"kafka": {"key": schema, "bindingVersion": "0.5.0"}}
+
+
+def _example(sample: Sample, record: Record) -> Document:
+    document = shown(record)
+    return {
+        "name": sample.name,
+        "summary": sample.about,
+        "headers": document["headers"],
+        "payload": document["value"],
+    }
+
+
+def _structured_example() -> Document:
+    command = next(sample for sample in SAMPLES if sample.status is StatusCode.OK).command
+    return {
+        "name": "structured",
+        "summary": "Attributes and data in one JSON object, and the answer wanted on another topic.",
+        "headers": {"content-type": STRUCTURED, "correlation_id": "42", "reply_to": "shop.replies"},
+        "payload": {
+            "specversion": "1.0",
+            "id": "order-7",
+            "source": "/shop",
+            "type": "access_token.set_effective.v1",
+            "data": command.value,
+        },
+    }
+
+
+def _statuses() -> list[Document]:
+    return [
+        {"code": code.value, "description": code.description, "when": meaning.when, "retry": meaning.retry}
+        for code, meaning in MEANINGS.items()
+    ]
+
+
+# --- schemas ----------------------------------------------------------------------------------------------------------
+
+
+def _schemas() -> Document:
+    found: Document = {}
+    for name in DESCRIBED:
+        schema = json_schema(name)
+        definitions = schema.pop("$defs", {})
+        del schema["$schema"], schema["$id"]
+        found |= {title: _here(part) for title, part in {**definitions, schema["title"]: schema}.items()}
+    return dict(sorted(found.items()))
+
+
+def _here(schema: Any) -> Any:
+    """A schema as AsyncAPI writes it: in the draft of 2018, its definitions among the components."""
+    if isinstance(schema, list):
+        return [_here(each) for each in schema]
+    if isinstance(schema, dict):
+        renamed = {"dependencies" if name == "dependentRequired" else name: each for name, each in schema.items()}
+        return {name: _here(each) for name, each in renamed.items()}
+    return schema.replace("#/$defs/", "#/components/schemas/") if isinstance(schema, str) else schema
+
+
+def _ref(kind: str, name: str) -> Document:
+    return {"$ref": f"#/components/{kind}/{name}"}

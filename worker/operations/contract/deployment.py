@@ -1,0 +1,45 @@
+"""The facts of an installation that its contract names: addresses, topics, limits (CONTRACT 10)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from worker.settings import Settings
+
+Protocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """What differs from one installation to the next: addresses, names, limits. The defaults are CONTRACT 9's."""
+
+    bootstrap_servers: str = "localhost:9092"
+    security_protocol: Protocol = "PLAINTEXT"
+    sasl_mechanism: str | None = None
+    client_certificate: bool = False
+    group: str = "effective-worker"
+    commands: str = "access-token.set-effective.commands"
+    bulk_commands: str | None = None
+    results: str = "access-token.set-effective.results"
+    transitions: str = "access-token.transitions"
+    dead_letters: str = "access-token.set-effective.dead-letters"
+    max_command_bytes: int = 65_536
+    record_retention_days: int = 30
+
+
+def deployment(settings: Settings) -> Deployment:
+    """Return what the contract needs to know of the settings. No secret is among it."""
+    kafka, topics = settings.kafka, settings.topics
+    return Deployment(
+        bootstrap_servers=kafka.bootstrap_servers,
+        security_protocol=kafka.security_protocol,
+        sasl_mechanism=kafka.sasl_mechanism,
+        client_certificate=kafka.ssl_certfile is not None,
+        group=kafka.group_id,
+        commands=topics.commands,
+        bulk_commands=topics.bulk_commands,
+        results=topics.results,
+        transitions=topics.transitions,
+        dead_letters=topics.dead_letters,
+        max_command_bytes=settings.max_command_bytes,
+        record_retention_days=settings.record_retention_days,
+    )

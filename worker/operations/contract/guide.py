@@ -1,0 +1,21 @@
+"""The reading guide of the contract pack: what an engineer must know to send and to read, in any language."""
+
+from importlib.resources import files
+from string import Template
+
+from effective_contract.statuses import MEANINGS
+from worker.operations.contract.deployment import Deployment
+
+
+def guide(deployment: Deployment) -> str:
+    """The guide in Markdown, with the deployment's names in it. Its text stands in ``guide.md``."""
+    rows = (f"| `{code}` | {meaning.when} | {meaning.retry} |" for code, meaning in MEANINGS.items())
+    template = Template(files(__package__).joinpath("guide.md").read_text(encoding="utf-8"))
+    return template.substitute(
+        bytes=deployment.max_command_bytes,
+        days=deployment.record_retention_days,
+        commands=deployment.commands,
+        results=deployment.results,
+        transitions=deployment.transitions,
+        statuses="\n".join(rows),
+    )

@@ -1,0 +1,84 @@
+"""The JSON Schema 2020-12 of every message: what the models check, for those who write in another language.
+
+Commands are as strict as the worker is. Values that the worker writes are closed: a further member is a new type
+(``ce_type``). Their headers are open: a reader ignores those it does not know, as the worker does.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema
+
+from effective_contract.cloudevent import StructuredCommand
+from effective_contract.command import SetEffectiveCommand
+from effective_contract.headers import CommandHeaders, DeadLetterHeaders, ResultHeaders, TransitionHeaders
+from effective_contract.result import Result
+from effective_contract.transition import TransitionEvent
+
+JsonSchema = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A message's value or its headers. ``to_worker``: others write it and the worker reads."""
+
+    model: type[BaseModel]
+    to_worker: bool = False
+    headers: bool = False
+
+
+DESCRIBED: Final[Mapping[str, Described]] = {
+    "command": Described(SetEffectiveCommand, to_worker=True),
+    "command-structured": Described(StructuredCommand, to_worker=True),
+    "command-headers": Described(CommandHeaders, to_worker=True, headers=True),
+    "result": Described(Result),
+    "result-headers": Described(ResultHeaders, headers=True),
+    "transition": Described(TransitionEvent),
+    "transition-headers": Described(TransitionHeaders, headers=True),
+    "dead-letter-headers": Described(DeadLetterHeaders, headers=True),
+}
+"""By the name of the file."""
+
+
+class _Plain(GenerateJsonSchema):
+    """Without a title for each member that only repeats its name."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002 - pydantic's own signature
+        return False
+
+
+def json_schema(name: str) -> JsonSchema:
+    """The JSON Schema of one of ``DESCRIBED``, its definitions under ``$defs``."""
+    described = DESCRIBED[name]
+    schema: JsonSchema = plain_words(described.model.model_json_schema(schema_generator=_Plain))
+    if described.headers:
+        schema["properties"] = {member: _header(rule) for member, rule in schema["properties"].items()}
+        schema["additionalProperties"] = True
+    return {"$schema": GenerateJsonSchema.schema_dialect, "$id": f"urn:effective-worker:{name}", **schema}
+
+
+def _header(rule: JsonSchema) -> JsonSchema:
+    """A header is there or it is not; it is never ``null``."""
+    if "anyOf" not in rule:
+        return rule
+    (given,) = (kind for kind in rule["anyOf"] if kind != {"type": "null"})
+    return {**given, **{name: value for name, value in rule.items() if name not in {"anyOf", "default"}}}
+
+
+def plain_words(schema: Any) -> Any:
+    """Without the markup of Python's docstrings in descriptions, and without lines broken where source code is."""
+    if isinstance(schema, list):
+        return [plain_words(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        name: _plain_text(value) if name == "description" and isinstance(value, str) else plain_words(value)
+        for name, value in schema.items()
+    }
+
+
+def _plain_text(text: str) -> str:
+    return " ".join(re.sub(r":\w+:`([^`]*)`", r"\1", text.replace("``", "")).split())

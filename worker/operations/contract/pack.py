@@ -1,0 +1,34 @@
+"""The contract pack: everything that another system needs to know of this one, as files."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from worker.operations.contract.asyncapi import asyncapi
+from worker.operations.contract.deployment import Deployment
+from worker.operations.contract.guide import guide
+from worker.operations.contract.json_schemas import DESCRIBED, json_schema
+from worker.operations.contract.samples import SAMPLES, document
+
+
+def pack(deployment: Deployment) -> dict[str, str]:
+    """The text of every file by its path within the pack."""
+    schemas = {f"{name}.schema.json": text_of(json_schema(name)) for name in DESCRIBED}
+    samples = {
+        f"samples/{number:02}-{sample.name}.json": text_of(document(sample)) for number, sample in enumerate(SAMPLES, 1)
+    }
+    return {"README.md": guide(deployment), "asyncapi.json": text_of(asyncapi(deployment)), **schemas, **samples}
+
+
+def text_of(document: Any) -> str:
+    """JSON for people and for version control."""
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def write(directory: Path, files: Mapping[str, str]) -> None:
+    """Write the pack, and make the directory if need be. Other files in it stay. Raises ``OSError``."""
+    for name, text in files.items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8", newline="\n")

@@ -1,0 +1,92 @@
+"""Compare the commands with their records, transitions with their commands, and all of them with what is published."""
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import Final
+
+import asyncpg
+
+from worker.kafka.reader import Browser
+from worker.operations.findings import Progress, state_text, token_place
+from worker.operations.reconcile.dry_run_join import DryRunJoin
+from worker.operations.reconcile.dry_runs import DryRunResult
+from worker.operations.reconcile.expected import ExpectedMessages
+from worker.operations.reconcile.messages import Expected, Ledger, Observed
+from worker.operations.reconcile.observed import ObservedMessages
+from worker.operations.reconcile.report import Kind, Reconciliation
+from worker.operations.reconcile.scope import Scope
+from worker.operations.reconcile.stream_join import StreamJoin, in_order
+from worker.operations.reconcile.unmatched import UnmatchedMessages
+from worker.postgres.pages import by_token
+from worker.postgres.sql import statement
+
+Message = Expected | Observed | DryRunResult
+
+
+class Comparison:
+    """The comparison of all that lies in one scope."""
+
+    def __init__(
+        self, scope: Scope, report: Reconciliation, progress: Progress, kafka: Browser, connection: asyncpg.Connection
+    ) -> None:
+        self._scope = scope
+        self._report = report
+        self._kafka = kafka
+        self._connection = connection
+        self._dry_runs = DryRunJoin(scope, report)
+        self._expected = ExpectedMessages(scope, report, progress, kafka, connection, self._dry_runs)
+        self._observed = ObservedMessages(scope, report, progress, kafka)
+        self._unmatched = UnmatchedMessages(scope, report, connection, self._observed)
+
+    async def commands(self) -> None:
+        """Compare commands with their records, and these with results and dead letters."""
+        topics, spans = self._scope.settings.topics, self._scope.spans
+        every = [span for topic in topics.read for span in spans[topic]]
+        commands = [span.until(self._scope.committed.get(span.source, 0)) for span in every]
+        results, dead_letters = spans[topics.results], spans[topics.dead_letters]
+        self._kafka.open([*commands, *results, *dead_letters])
+        matched = await self._join(
+            [
+                *(self._expected.answers(span) for span in commands),
+                *(self._observed.results(span) for span in results),
+                *(self._observed.dead_letters(span) for span in dead_letters),
+            ]
+        )
+        for missing in self._dry_runs.rest():
+            self._unmatched.judge_missing(missing)
+        self._report.results += matched[Ledger.RESULTS]
+        self._report.dead_letters = matched[Ledger.DEAD_LETTERS]
+
+    async def transitions(self) -> None:
+        """Compare transitions with their applied commands, and with their events."""
+        events = self._scope.spans[self._scope.settings.topics.transitions]
+        self._kafka.open(events)
+        matched = await self._join(
+            [
+                *(self._expected.events(source, lane) for source, lane in self._scope.lanes.items()),
+                *(self._observed.events(span) for span in events),
+            ]
+        )
+        self._report.transitions = matched[Ledger.EVENTS]
+
+    async def states(self) -> None:
+        """Compare access tokens with their last transitions."""
+        async for row in by_token(self._connection, statement("reconcile/states")):
+            now = state_text(row["life_cycle_state"], row["version"])
+            last = state_text(row["to_state"], row["last_version"])
+            where = token_place(row["organisation"], row["id"])
+            self._report.found(Kind.OTHER_STATE, where, f"is {now}; its last transition: {last}")
+
+    async def _join(self, streams: Iterable[AsyncIterator[Message]]) -> Mapping[Ledger, int]:
+        """Pair the messages of all streams, and judge those without a counterpart. Returns the number of pairs."""
+        joins: Final = {ledger: StreamJoin() for ledger in Ledger}
+        async for message in in_order(streams):
+            if isinstance(message, DryRunResult):
+                self._dry_runs.answer(message)
+                continue
+            for each in joins[message.ledger].take(message):
+                await self._unmatched.judge(each)
+        for join in joins.values():
+            for each in join.rest():
+                await self._unmatched.judge(each)
+        await self._unmatched.judge_spare()
+        return {ledger: join.matched for ledger, join in joins.items()}
