@@ -16,7 +16,7 @@ from tests.acceptance.scene import Load, Scene, history
 from tests.acceptance.test_history_and_explain import run
 from tests.faults.worker import faulty
 from tests.support.pace import patience
-from worker.operations.audit import Kind
+from worker.operations.audit.report import Kind
 
 pytestmark = pytest.mark.real_kafka
 

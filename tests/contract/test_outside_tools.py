@@ -13,7 +13,7 @@ import pytest
 
 from effective_contract.codes import StatusCode
 from tests.support.pace import patience
-from worker.operations.contract.asyncapi import Deployment
+from worker.operations.contract.deployment import Deployment
 from worker.operations.contract.pack import pack, write
 from worker.operations.contract.samples import SAMPLES
 

@@ -3,7 +3,8 @@
 import json
 
 from tests.support.logins import SECRET
-from worker.operations.contract import Contract, deployment
+from worker.operations.contract.deployment import deployment
+from worker.operations.contract.served import Contract
 from worker.settings import read_settings
 
 SECRETS = ("canary-sasl-password", "canary-dsn-password", SECRET)

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import pytest
 
-from worker.operations.contract.asyncapi import Deployment
 from worker.operations.contract.compatibility import breaks
+from worker.operations.contract.deployment import Deployment
 from worker.operations.contract.older import NotAPack, read
 from worker.operations.contract.pack import pack, write
 

@@ -21,7 +21,8 @@ from tests.support.builders import delivery
 from worker.journey.decode.command import decode
 from worker.journey.model import Command
 from worker.kafka.topics import _SETTINGS, PARTITIONS
-from worker.operations.contract.asyncapi import VERSION, Deployment, asyncapi
+from worker.operations.contract.asyncapi import VERSION, asyncapi
+from worker.operations.contract.deployment import Deployment
 from worker.operations.contract.json_schemas import DESCRIBED, json_schema
 from worker.operations.contract.pack import pack
 from worker.operations.contract.samples import SAMPLES, TOKEN, Record, Sample

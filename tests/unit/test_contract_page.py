@@ -7,7 +7,8 @@ from typing import Any, Final
 import pytest
 
 from effective_contract.codes import StatusCode
-from worker.operations.contract.asyncapi import Deployment, asyncapi
+from worker.operations.contract.asyncapi import asyncapi
+from worker.operations.contract.deployment import Deployment
 from worker.operations.contract.page import page
 
 WITHOUT_END: Final = {"meta", "br"}

@@ -17,8 +17,8 @@ from worker.observability import http
 from worker.observability.health import Health
 from worker.observability.http import MOST_CONNECTIONS, AdminUnavailable, serve_admin
 from worker.observability.metrics import Metrics
-from worker.operations.contract import Contract
-from worker.operations.contract.asyncapi import Deployment
+from worker.operations.contract.deployment import Deployment
+from worker.operations.contract.served import Contract
 
 CONTRACT: Final = Contract(Deployment(commands="orders-of-<b>mine</b>"))
 

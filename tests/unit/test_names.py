@@ -13,7 +13,7 @@ import pytest
 
 from tests.faults import mutants
 from tests.faults.mutants import MUTANTS, MutantSpec
-from tests.waiting import run_to_end
+from tests.support.waiting import run_to_end
 from worker import pipeline
 from worker.lanes import publication, publisher
 from worker.lanes.lane import Lane
