@@ -1,4 +1,4 @@
-"""Check everything that a worker needs. One line per thing, with the way out if it is missing (CONTRACT 8)."""
+"""Check everything a worker needs: one line per thing, with the way out if it is missing (CONTRACT 8, ``check``)."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -184,7 +184,7 @@ async def _instance(admin: AIOKafkaAdminClient, settings: Settings, instance_id:
 
 
 def _is_instance(member_id: str, instance_id: str) -> bool:
-    """True if the member has this instance id. A member id is that and a UUID; the client does not read it separately."""
+    """True if the member has this instance id. Its member id begins with it; the client does not read it separately."""
     return member_id[:-_UUID_LENGTH] == f"{instance_id}-"
 
 

@@ -114,7 +114,7 @@ class _Work:
             await producer.drop()
 
     async def _send(self, producer: AIOKafkaProducer, step: Sequence[Letter], seconds: float) -> None:
-        """Send one step, and note the positions that the broker gave it. After any error the producer must be replaced."""
+        """Send one step, and note its positions in the log. After any error the producer must be replaced."""
         login = await self.logins.current()
         if login.organisation != self.organisation:
             raise OtherOrganisation(f"the login token is of {login.organisation} now, and was of {self.organisation}")

@@ -323,7 +323,7 @@ class _Work:
         return {table: int(said.rpartition(" ")[2]) for table, said in done.items()}
 
     async def _erase_records(self, scope: _Scope) -> str:
-        """Rename each record to an id that no sender chose: the name in its event, or its coordinates if that is taken."""
+        """Rename each record to an id that no sender chose: its name in events, or its coordinates if that is taken."""
         held = {place: record for place, record in scope.records.items() if record.is_held}
         named = {place: self.names.of(record.command_id) for place, record in held.items()}
         keys = {name: command_key(name) for name in named.values()}

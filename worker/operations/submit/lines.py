@@ -48,7 +48,7 @@ class Record(NamedTuple):
 
 
 class Ready(NamedTuple):
-    """A command that the worker would take: the value to send, and the access token's name, which gives the partition."""
+    """A command that the worker would take: the value to send, and the access token's name, to choose a partition."""
 
     value: bytes
     name: bytes
