@@ -29,9 +29,7 @@ COMMANDS: Final = (
     "dead-letters",
     "reconcile",
 )
-"""In the order of the help. Each is a module of this package that adds the command, or group, of its name to an
-application.
-"""
+"""In the order of the help. Each is a module here that adds the command, or group, of its name to an application."""
 _MODULES: Final = {"import": "import_"}
 
 

@@ -77,9 +77,7 @@ def seconds_of(duration: str) -> int:
 
 
 def spare_collector() -> None:
-    """Run the cycle collector rarely. A batch's objects die by reference count; searching them for cycles took a tenth
-    of the worker's CPU.
-    """
+    """Run the cycle collector rarely: batches die by reference count, and it took a tenth of the worker's CPU."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 10, 10)

@@ -40,8 +40,7 @@ class Running:
 
 @asynccontextmanager
 async def running_worker(settings: Mapping[str, str], log: Path) -> AsyncIterator[Running]:
-    """Run ``effective-worker run`` for the length of the block, then send SIGTERM. ``settings`` are environment
-    variables.
+    """Run ``effective-worker run`` for the length of the block, then send SIGTERM. ``settings`` are its environment.
 
     Raises ``WorkerFailed`` if it does not come up or does not end cleanly.
     """

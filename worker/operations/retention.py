@@ -1,4 +1,4 @@
-"""Retire old, settled records of commands in small steps that never hold a lane up (DESIGN 2); forget old guesses."""
+"""Retire old, settled records of commands in small steps that never hold a lane up (DESIGN 2); forget guesses as old."""
 
 import asyncio
 import random
@@ -61,9 +61,7 @@ class Retention:
         self._patience = Patience(self._chance)
         self._records = FIRST_STEP
         self._cleared: dict[int, int] = {}
-        """The offset below which a lane's records are gone. A snapshot open for hours keeps the dead rows in a step's
-        way.
-        """
+        """The offset below which a lane's records are gone. A long snapshot keeps the dead rows in a step's way."""
         self._passed_over = False
         """True if the last run passed over a lane because another worker's step was under way."""
 

@@ -134,9 +134,7 @@ class ServerProcess:
         return "\n".join(lines[-TAIL_LINES:])
 
     async def ready(self, answers: Callable[[], Awaitable[bool]], *, seconds: float) -> None:
-        """Wait until ``answers`` returns True. Raises ``EmbeddedFailed`` if it ends first, or is not ready in
-        ``seconds``.
-        """
+        """Wait until ``answers`` returns True. Raises ``EmbeddedFailed`` if it ends first, or after ``seconds``."""
         try:
             await until(lambda: self._running_and(answers), seconds)
         except TimeoutError:

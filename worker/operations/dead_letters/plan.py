@@ -262,9 +262,7 @@ class _Planner:
             self._put(item, each)
 
     def _put(self, item: Item, prospect: _Prospect) -> None:
-        """Put an item into the plan. Only the newest of a command's dead letters is sent: replays would double the
-        others.
-        """
+        """Put an item into the plan. Only the newest of a command's dead letters is sent: replays would double others."""
         self.replay.put(item)
         if item.why is not None:
             return

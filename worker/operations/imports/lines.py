@@ -121,8 +121,7 @@ def _judged(raw: bytes) -> "Line":
 
 
 def _completed(model: type[BaseModel], value: object) -> object:
-    """Return ``value`` with the members that a line may leave out: ``null``, or an object of nulls for a mandatory
-    object.
+    """Return ``value`` with the members that a line may leave out: ``null``, or an object of nulls if not nullable.
 
     A user or a unit may be given by its id alone.
     """

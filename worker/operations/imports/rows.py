@@ -63,8 +63,7 @@ COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 def tables_of(lines: Iterable[tuple[Line, str | None]]) -> dict[str, list[Row]]:
-    """Return the rows of each table that has any, for lines with the hashes of their pass codes. The last for an id
-    wins.
+    """Return the rows of each table that has any, for lines with their pass codes' hashes. The last for an id wins.
 
     Sorted, so that two imports, or an import and a lane, take their locks in one order.
     """

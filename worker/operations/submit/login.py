@@ -59,9 +59,7 @@ class CommandLogin:
     def __init__(
         self, run: Callable[[], Awaitable[str]], *, clock: Clock = time.time, warn: Callable[[str], None]
     ) -> None:
-        """``run`` returns a token or raises ``LoginFailed``; ``warn`` gets the error's text while the old token is
-        good.
-        """
+        """``run`` returns a token or raises ``LoginFailed``; ``warn`` gets its text while the old token is good."""
         self._run = run
         self._clock = clock
         self._warn = warn

@@ -129,9 +129,7 @@ class Outbox:
             self._judge(*failed[0])
 
     def _judge(self, queue: deque[Outgoing], count: int, failure: BaseException) -> None:
-        """Handle a batch that failed; the others are sent again unchanged. Raises ``SendingRefused``,
-        ``DependencyAway``.
-        """
+        """Handle a failed batch; the others are sent again unchanged. Raises ``SendingRefused``, ``DependencyAway``."""
         if isinstance(failure, _REFUSED):
             raise SendingRefused(f"the broker does not take commands in {self._topic}: {type(failure).__name__}")
         if not isinstance(failure, _TOO_LARGE):
