@@ -29,9 +29,9 @@ State = Literal["ok", "warning", "failed"]
 _FETCH: Final = 1
 # Kafka 4.0 dropped the versions of Fetch below this one; Produce, which dropped them too, still announces them.
 _FETCH_SINCE_4_0: Final = 4
-# The broker of the extra `embedded` always has this cluster id.
 _NAMED: Final = 5
 """The most surplus rights that are named; the rest are counted."""
+# The broker of the extra `embedded` always has this cluster id.
 _EMBEDDED_CLUSTER: Final = "MkU3OEVBNTctOEUyRi00"
 
 _UUID_LENGTH: Final = 36

@@ -63,7 +63,7 @@ class Reading:
     """The version that the access token reached by this very delivery."""
     decided_at: datetime
     refused_user: str | None = None
-    """The id of the user who was refused for a code or a pass code."""
+    """The id of a user refused for a wrong code or pass code."""
     tried_digest: str | None = None
     """The keyed digest of the code or identifier that this user named."""
     in_topic: bool | None = None

@@ -183,8 +183,7 @@ async def lanes(settings: Settings) -> tuple[Lane, ...]:
             cluster = await cluster_id(admin)
             members = await _members(admin, settings.kafka.group_id)
         sources = [span.source for spans in (await kafka.spans(*topics)).values() for span in spans]
-        # In this order: a running lane commits in Postgres first, so the offsets from Kafka are never ahead of the
-        # rows.
+        # In this order: a running lane commits in Postgres first, so Kafka's offsets are never ahead of the rows.
         committed = await committed_offsets(settings, sources)
         async with owner_connection(settings.postgres.dsn.get_secret_value()) as connection:
             rows = await connection.fetch(statement("lanes/of_group"), cluster, settings.kafka.group_id, list(topics))

@@ -1,4 +1,4 @@
-"""Retire old, settled records of commands in small steps that never hold a lane up (DESIGN 2); forget guesses as old."""
+"""Retire old, settled records of commands in small steps that never hold up a lane (DESIGN 2); forget old guesses."""
 
 import asyncio
 import random

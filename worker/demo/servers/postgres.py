@@ -202,7 +202,7 @@ def _programs(directory: Path, account: Account | None) -> Path:
     if spec is None or spec.origin is None:
         raise EmbeddedUnavailable("the embedded Postgres is not installed")
     package = Path(spec.origin).parent
-    # The wheel keeps the libraries that its programs are linked with here, relative to the programs.
+    # The wheel keeps the libraries that its programs are linked with in this directory, by a path relative to them.
     libraries = package.with_name(f"{package.name}.libs")
     programs = Path("pginstall", "bin")
     if not (package / programs / "postgres").is_file():
