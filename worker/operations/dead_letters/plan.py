@@ -262,7 +262,7 @@ class _Planner:
             self._put(item, each)
 
     def _put(self, item: Item, prospect: _Prospect) -> None:
-        """Put an item into the plan. Only a command's newest dead letter is sent: each replay would double the others."""
+        """Put an item into the plan. Only a command's newest dead letter is sent: a replay would double the others."""
         self.replay.put(item)
         if item.why is not None:
             return

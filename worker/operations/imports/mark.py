@@ -1,7 +1,7 @@
 """The mark up to which imports have announced, kept in Kafka: an offset of a group of their own (DESIGN 2, Imports).
 
-A database that is restored to an older state has forgotten the announcements; a mark beside the topic has not. It lets an
-import notice that, and never announce a sequence number twice.
+A database that is restored to an older state has forgotten the announcements; a mark beside the topic has not. It lets
+an import notice that, and never announce a sequence number twice.
 """
 
 import re
