@@ -1,1 +1,1 @@
-"""What senders and readers import: commands, results, transition events and their headers. Never imports the worker."""
+"""The package for senders and readers: commands, results, transition events and headers. Never imports the worker."""

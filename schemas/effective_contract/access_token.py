@@ -22,7 +22,7 @@ def _a_moment_that_exists(text: str) -> str:
 TokenDate = Annotated[str, Field(pattern=_DATE_PATTERN), AfterValidator(_a_moment_that_exists)]
 """``YYYY-MM-DDThh:mm:ss``, UTC."""
 TokenFloat = Annotated[float, Field(allow_inf_nan=False)]
-# A strict enumeration takes no strings from Python objects; by value it is still one of its members or nothing.
+# A strict enumeration refuses plain strings; this one takes a member's value, and nothing else.
 TokenState = Annotated[LifeCycleState, Field(strict=False)]
 Month = Annotated[int, Field(ge=1, le=12)]
 Day = Annotated[int, Field(ge=1, le=31)]
@@ -180,7 +180,7 @@ class AccessToken(Schema):
     log_information: LogInformation
 
 
-# The same members again, because "not asked for" and "null" differ: a member that is there has the very type of above.
+# The same members again, because "not asked for" and "null" differ: a member that is present has the type from above.
 @with_config(STRICT)
 class AccessTokenData(TypedDict, total=False):
     """The asked-for fields of an access token: any subset of :class:`AccessToken`, each member whole."""
@@ -224,7 +224,7 @@ _BITS: Final = {name: 1 << position for position, name in enumerate(FIELD_NAMES)
 
 
 class UnknownField(ValueError):
-    """A name that no top-level field has. ``name`` is what was asked for."""
+    """No top-level field has the requested ``name``."""
 
     def __init__(self, name: str) -> None:
         super().__init__("unknown field name")
@@ -232,7 +232,7 @@ class UnknownField(ValueError):
 
 
 def fields_mask(names: Iterable[str]) -> int:
-    """The bit mask of these field names. Raises :class:`UnknownField` for the first that is none."""
+    """Return the bit mask of field names. Raises :class:`UnknownField` for the first that is none."""
     mask = 0
     for name in names:
         bit = _BITS.get(name)
@@ -244,5 +244,5 @@ def fields_mask(names: Iterable[str]) -> int:
 
 @lru_cache(maxsize=256)
 def field_names(mask: int) -> tuple[str, ...]:
-    """The field names of a bit mask, in the order of CONTRACT 5."""
+    """Return the field names of a bit mask, in the order of CONTRACT 5."""
     return tuple(name for name, bit in _BITS.items() if mask & bit)

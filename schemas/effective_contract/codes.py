@@ -19,7 +19,7 @@ class StatusCode(StrEnum):
     OK = "OK"
     INTERNAL_ERROR = "INTERNAL_ERROR"
 
-    # Enum's own is written in Python, and the code of every answer is hashed.
+    # Enum's own hash is written in Python, and the code of every answer is hashed.
     __hash__ = str.__hash__
 
     @property

@@ -1,4 +1,4 @@
-"""The command that sets an access token effective (CONTRACT 2): members, limits, and the fields it asks for."""
+"""The command that sets an access token effective (CONTRACT 2): its members, limits, and requested fields."""
 
 from functools import lru_cache
 from typing import Annotated, Final
@@ -11,12 +11,12 @@ from effective_contract.base import Schema
 LONGEST_TOKEN: Final = 4096
 LONGEST_FIELDS_SET: Final = 4096
 LONGEST_NAME: Final = 255
-"""``authentication_code``, ``identifier``, ``pass_code``, ``request_unique_identifier``. Limits count characters."""
+"""Of ``authentication_code``, ``identifier``, ``pass_code``, ``request_unique_identifier``. Limits count characters."""
 
 
 @lru_cache(maxsize=256)
 def asked_fields(fields_set: str) -> int:
-    """The fields that a ``fields_set`` asks for, as a bit mask; a blank one asks for all.
+    """Return the fields that a ``fields_set`` requests, as a bit mask; a blank one requests all.
 
     Raises ``effective_contract.access_token.UnknownField`` for an unknown or empty name and for a dotted path.
     """
@@ -40,7 +40,7 @@ def _known_fields(fields_set: str) -> str:
     return fields_set
 
 
-# What the checks above and below say, for those who have only the JSON Schema.
+# The checks above and below, for senders that only have the JSON Schema.
 _NO_NULL_CHARACTER: Final = {"pattern": r"^[^\u0000]*$"}
 _NOT_GIVEN: Final[JsonValue] = {"enum": [None, ""]}
 _GIVEN: Final[JsonValue] = {"type": "string", "minLength": 1}

@@ -15,7 +15,7 @@ RESULT_TYPE: Final = "access_token.set_effective.result.v1"
 TRANSITION_TYPE: Final = "access_token.life_cycle_state_changed.v1"
 JSON_CONTENT: Final = "application/json"
 CLOUD_EVENT_CONTENT: Final = "application/cloudevents"
-"""How the content type of a CloudEvent in structured or batched mode begins."""
+"""The beginning of the content type of a CloudEvent in structured or batched mode."""
 STRUCTURED_CONTENT: Final = f"{CLOUD_EVENT_CONTENT}+json"
 BATCH_CONTENT: Final = f"{CLOUD_EVENT_CONTENT}-batch"
 
@@ -41,18 +41,18 @@ REPLAYED: Final = "replayed"
 
 TRUE: Final = "true"
 FALSE: Final = "false"
-"""How ``dry_run`` and ``replayed`` say it."""
+"""The values of ``dry_run`` and ``replayed``."""
 
 LONGEST_TEXT: Final = 255
 """Characters of a CloudEvents attribute."""
 LONGEST_TOPIC: Final = 249
-"""Characters of a topic's name, a rule of Kafka's."""
+"""Characters of a topic's name, by a rule of Kafka."""
 LONGEST_TRACESTATE: Final = 512
 """Characters."""
 LONGEST_CORRELATION: Final = 1024
 """Bytes."""
 PARTITION_BYTES: Final = 4
-"""Of ``kafka_replyPartition``, big-endian."""
+"""Bytes of ``kafka_replyPartition``, big-endian."""
 
 # Version 00 has exactly four parts; a later one may have more, and "ff" is none.
 _TRACE: Final = r"(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
@@ -67,27 +67,27 @@ _TIME: Final = re.compile(
 
 
 def is_traceparent(text: str) -> bool:
-    """Whether this is a W3C trace context: of version 00, or of a later one as far as 00 can read it."""
+    """True if this is a W3C trace context: of version 00, or of a later one as far as 00 can read it."""
     return len(text) <= LONGEST_TEXT and _TRACEPARENT.fullmatch(text) is not None
 
 
 def is_json_content(text: str) -> bool:
-    """Whether this content type is JSON, in UTF-8 if it says so."""
+    """True if this content type is JSON, in UTF-8 if it names a charset."""
     return _JSON_CONTENT.fullmatch(text) is not None
 
 
 def is_structured_content(text: str) -> bool:
-    """Whether this content type is a whole CloudEvent as JSON, in UTF-8 if it says so."""
+    """True if this content type is a whole CloudEvent as JSON, in UTF-8 if it names a charset."""
     return _STRUCTURED_CONTENT.fullmatch(text) is not None
 
 
 def is_topic(text: str) -> bool:
-    """Whether a topic can have this name."""
+    """True if a topic can have this name."""
     return _TOPIC.fullmatch(text) is not None
 
 
 def is_time(text: str) -> bool:
-    """Whether this is an RFC 3339 time."""
+    """True if this is an RFC 3339 time."""
     match = _TIME.fullmatch(text)
     if match is None:
         return False
@@ -128,7 +128,7 @@ def _no_null_character(text: str) -> str:
     return text
 
 
-# What the checks above say, for those who have only the JSON Schema.
+# The checks above, for senders and readers that only have the JSON Schema.
 _RFC_3339: Final = {
     "pattern": r"^\d{4}-\d\d-\d\d[Tt]([01]\d|2[0-3]):[0-5]\d:([0-5]\d|60)(\.\d+)?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)$"
 }

@@ -1,14 +1,14 @@
 """Rebuild the states of all access tokens from the topic of transition events, and from nothing else.
 
-An example for readers, and all that a reader of the topic needs::
+An example for readers, and everything that a reader of the topic needs::
 
     states: dict[TokenId, Reached] = {}
     async for record in AIOKafkaConsumer(topic, isolation_level="read_committed", auto_offset_reset="earliest", ...):
         replay(record.value, states)
 
 An event may come twice (an import publishes at least once; the same event has the same ``ce_id``), and the events of
-one access token may stand in two partitions (CONTRACT 1), so they come in any order. Its ``version`` settles both:
-what counts is the highest one seen, and an event that is not above it changes nothing.
+one access token may be in two partitions (CONTRACT 1), so they come in any order. The ``version`` settles both: the
+highest one seen counts, and an event that is not above it changes nothing.
 """
 
 from collections.abc import Iterable
@@ -23,16 +23,16 @@ TokenId = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """The state an access token is in, and how many changes brought it there."""
+    """The state of an access token, and the number of changes that led to it."""
 
     state: LifeCycleState
     version: int
 
 
 def replay(value: bytes, states: dict[TokenId, Reached]) -> bool:
-    """Let ``states`` follow one event, given as its JSON. Returns whether it changed anything.
+    """Apply one event, given as its JSON, to ``states``. Returns True if it changed anything.
 
-    Raises ``pydantic.ValidationError`` for what is no transition event.
+    Raises ``pydantic.ValidationError`` if it is no transition event.
     """
     event = TransitionEvent.model_validate_json(value)
     token = event.organisation, event.access_token_id
@@ -44,7 +44,7 @@ def replay(value: bytes, states: dict[TokenId, Reached]) -> bool:
 
 
 def rebuilt(values: Iterable[bytes]) -> dict[TokenId, Reached]:
-    """The states after all these events, in whatever order they come and however often."""
+    """Return the states after all these events, in any order and with any repetitions."""
     states: dict[TokenId, Reached] = {}
     for value in values:
         replay(value, states)

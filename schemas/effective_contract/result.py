@@ -8,7 +8,7 @@ from effective_contract.access_token import AccessTokenData
 from effective_contract.base import Schema
 from effective_contract.codes import StatusCode
 
-# What the checks below say, for those who have only the JSON Schema.
+# The checks below, for readers that only have the JSON Schema.
 _SENTENCES: Final[list[JsonValue]] = [
     {"properties": {"code": {"const": code.value}, "description": {"const": code.description}}} for code in StatusCode
 ]

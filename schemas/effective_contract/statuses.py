@@ -1,4 +1,4 @@
-"""What each status means to a sender, and whether sending again helps (CONTRACT 3)."""
+"""The meaning of each status for a sender, and if sending again helps (CONTRACT 3)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ LATER: Final = "yes"
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """When a status is given, and whether the command is worth sending again."""
+    """The cases of a status, and if the command is worth sending again."""
 
     when: str
     retry: str

@@ -18,12 +18,12 @@ FIRST_PREVIOUS_HASH: Final = "0" * 64
 """``previous_hash`` of a lane's first event."""
 
 DIGESTED: Final = "hmac:"
-"""The beginning of a :func:`command_name` that is a digest."""
+"""The prefix of a :func:`command_name` that is a digest."""
 _BLOCK: Final = 64
-"""Bytes, of SHA-256."""
+"""Bytes in a block of SHA-256."""
 _INNER, _OUTER = (bytes(byte ^ pad for byte in range(256)) for pad in (0x36, 0x5C))
 _LARGEST_EXACT_INTEGER: Final = 2**53 - 1
-"""Beyond it RFC 8785 has no text for an integer."""
+"""The largest integer that RFC 8785 can write."""
 
 
 def _a_moment_that_exists(text: str) -> str:
@@ -41,7 +41,7 @@ Count = Annotated[int, Field(ge=1, le=_LARGEST_EXACT_INTEGER)]
 State = Annotated[LifeCycleState, Field(strict=False)]
 Id = Annotated[str, Field(min_length=1)]
 
-# What the check below says, for those who have only the JSON Schema.
+# The check below, for readers that only have the JSON Schema.
 _NULL: Final[JsonValue] = {"type": "null"}
 _TEXT: Final[JsonValue] = {"type": "string"}
 _CAUSES: Final[list[JsonValue]] = [
@@ -100,15 +100,15 @@ class TransitionEvent(Schema):
 
 
 def naming_key(secret: str) -> bytes:
-    """Make the key of :func:`command_name` of a worker's digest key (the first of ``WORKER_DIGEST_KEYS``)."""
+    """Derive the key of :func:`command_name` from a worker's digest key (the first of ``WORKER_DIGEST_KEYS``)."""
     return hmac.digest(secret.encode(), b"effective-worker commands", "sha256")
 
 
 def command_name(key: bytes, command_id: str) -> str:
-    """Tell by which ``command_id`` events know a command, given its id as its result names it.
+    """Return the ``command_id`` of a command in events, from its id in its result.
 
-    A ``rec:`` id stands for itself. Of any other nothing is kept but ``hmac:`` and the lower-case hex HMAC-SHA256: what
-    a sender chose may say something of a person, and events are for ever.
+    A ``rec:`` id stays as it is. Any other becomes ``hmac:`` and the lower-case hex HMAC-SHA256: an id that a sender
+    chose may say something about a person, and events are kept forever.
     """
     if command_id.startswith(("rec:", DIGESTED)):
         return command_id
@@ -120,14 +120,13 @@ def command_name(key: bytes, command_id: str) -> str:
 
 @lru_cache(maxsize=8)
 def _begun(key: bytes) -> "tuple[hashlib._Hash, hashlib._Hash]":
-    """The two hashes of an HMAC (RFC 2104) that have taken in the key: every command has one made, and this is half of
-    what :mod:`hmac` takes for it."""
+    """Return the two hashes of an HMAC (RFC 2104) after the key, which is half the work of :mod:`hmac` per command."""
     padded = (hashlib.sha256(key).digest() if len(key) > _BLOCK else key).ljust(_BLOCK, b"\0")
     return hashlib.sha256(padded.translate(_INNER)), hashlib.sha256(padded.translate(_OUTER))
 
 
 def event_hash(event: Mapping[str, Any]) -> str:
-    """Lower-case hex SHA-256 of the RFC 8785 JSON of all members but ``hash``.
+    """Return the lower-case hex SHA-256 of the RFC 8785 JSON of all members but ``hash``.
 
     The names of members are ASCII, and values are strings, ``None`` or integers below 2^53: for these, sorted compact
     JSON is the canonical one.
@@ -141,16 +140,16 @@ class BrokenLink:
     """The first event at which a chain does not hold."""
 
     position: int
-    """Counts from 0 in the order the events were given."""
+    """The index of the event, from 0, in the order given."""
     sequence: int
-    """The sequence number that was due."""
+    """The expected sequence number."""
     reason: str
 
 
 def verify_chain(
     events: Iterable[Mapping[str, Any]], *, sequence: int = 0, previous_hash: str = FIRST_PREVIOUS_HASH
 ) -> BrokenLink | None:
-    """The first broken link of one lane's events, given in the order of their sequence; ``None`` if the chain is whole.
+    """Return the first broken link of one lane's events, in their sequence; ``None`` if the chain is whole.
 
     ``sequence`` and ``previous_hash`` are those of the event before the first one given, for a chain read in parts.
     """

@@ -29,14 +29,14 @@ COMMANDS: Final = (
     "dead-letters",
     "reconcile",
 )
-"""In the order of the help. Each is a module here that adds itself, or the group of its name, to an application."""
+"""In the order of the help. Each is a module here that adds the command, or group, of its name to an application."""
 _MODULES: Final = {"import": "import_"}
 
 
 def application(called: str | None = None) -> typer.Typer:
-    """The commands, each with an example in its help; only the one that is ``called``, if it is one.
+    """Return the commands, each with an example in its help; if ``called`` is one of them, only that.
 
-    A command is imported when it is called: what all of them import takes longer than most of them run.
+    A command is imported when it is called: importing all of them takes longer than most of them run.
     """
     app = typer.Typer(
         cls=CommandGroup,
@@ -53,7 +53,7 @@ def application(called: str | None = None) -> typer.Typer:
 
 
 def main() -> None:
-    """The console script. Ends the process with the exit code of CONTRACT 8."""
+    """Run the console script. Ends the process with the exit code of CONTRACT 8."""
     hold_standard()
     application(next(iter(sys.argv[1:]), None))(prog_name="effective-worker")
 

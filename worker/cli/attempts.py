@@ -15,7 +15,7 @@ from worker.operations.attempts import Guesses
 from worker.values import rfc3339
 
 _WIDE: Final = 200
-"""Columns of a list that goes to a file or a pipe."""
+"""Columns of a list written to a file or a pipe."""
 _DIGITS: Final = 16
 
 Identifier = Annotated[
@@ -32,9 +32,9 @@ def list_(
     limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many series, the longest first.")] = 100,
     json: Json = False,
 ) -> None:
-    """Who has guessed at codes and pass codes in vain, how often in a row, and who must wait until when.
+    """List the callers with wrong codes and pass codes: how often in a row they failed, and until when they must wait.
 
-    Exit 1 if somebody must wait.
+    Exit 1 if a caller must wait.
     """
     if identifier is not None and organisation is None:
         raise typer.BadParameter("needs --organisation: an identifier is one of its own", param_hint="--identifier")

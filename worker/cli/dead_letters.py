@@ -67,7 +67,7 @@ LoginTokenCommand = Annotated[
 
 
 class NoDeadLetter(WorkerError):
-    """Nothing stands at the place that was asked for."""
+    """There is no dead letter at the given position."""
 
 
 def list_(
@@ -124,13 +124,13 @@ async def _list(settings: Settings, chosen: Chosen, limit: int | None, *, as_jso
 
 
 def _write(text: str, *, flush: bool = False) -> None:
-    """A piece of a list, which whoever reads it may have seen enough of (`| head`)."""
+    """Write a piece of a list; end if the reader has seen enough (`| head`)."""
     try:
         sys.stdout.write(text)
         if flush:
             sys.stdout.flush()
     except BrokenPipeError:
-        # Or what is left in the buffer would be complained about at the end.
+        # Otherwise Python would complain about the rest of the buffer at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit from None
 
@@ -237,7 +237,7 @@ def replay(
 
 
 async def _until_signalled(work: Coroutine[Any, Any, None]) -> int:
-    """Do the work, or a part of it. The number of the signal that ended it, 0 for none."""
+    """Do the work until it ends or a signal comes. Returns the number of that signal, 0 for none."""
     task, loop, seen = asyncio.ensure_future(work), asyncio.get_running_loop(), set[int]()
 
     def end(number: int) -> None:
@@ -261,7 +261,7 @@ async def _plan(
 
 
 def exit_code(found: Replay) -> int:
-    """0: all that was sent was answered ``OK``; 3: some of it otherwise; 1: not all was sent and answered."""
+    """Return 0 if everything sent was answered ``OK``; 3 if some otherwise; 1 if not all was sent and answered."""
     counts = found.counts()
     if not found.carried_out:
         return 0
@@ -270,7 +270,7 @@ def exit_code(found: Replay) -> int:
     return REFUSED if counts[State.REFUSED] or counts[State.FAILED] else 0
 
 
-# --- what was asked for -----------------------------------------------------------------------------------------------
+# --- options ----------------------------------------------------------------------------------------------------------
 
 
 def _chosen(
@@ -338,11 +338,11 @@ def _login_source(token: str | None, file: Path | None, command: str | None) -> 
     return None if command is None else LoginSource(partial(from_command, command), clock=time.time, renewable=True)
 
 
-# --- what is shown ----------------------------------------------------------------------------------------------------
+# --- output -----------------------------------------------------------------------------------------------------------
 
 
 def facts(letter: Letter) -> dict[str, Any]:
-    """A dead letter in a JSON document, without its key, its value and its other headers."""
+    """Return a dead letter for a JSON document, without its key, its value and its other headers."""
     return {
         "place": str(letter.place),
         "failed_at": rfc3339(letter.failed_at),
@@ -358,7 +358,7 @@ def facts(letter: Letter) -> dict[str, Any]:
 
 
 def line(letter: Letter) -> str:
-    """A dead letter for people, in one line."""
+    """Return a dead letter as one line for people."""
     parts = (
         str(letter.place),
         rfc3339(letter.failed_at),
@@ -372,7 +372,7 @@ def line(letter: Letter) -> str:
 
 
 def _shown(value: bytes | None) -> str | dict[str, str] | None:
-    """Bytes in a JSON document: text where they are text."""
+    """Return bytes for a JSON document: as text if they are text."""
     try:
         return None if value is None else value.decode()
     except UnicodeDecodeError:
@@ -384,7 +384,7 @@ def _printable(value: bytes | None) -> str:
 
 
 def _clean(text: str) -> str:
-    """What a stranger wrote must not move the cursor of whoever reads it."""
+    """Escape control characters: a stranger's text must not move the reader's cursor."""
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 

@@ -34,7 +34,7 @@ TERMINATED: Final = SIGNALLED + signal.SIGTERM
 
 @dataclass(frozen=True, slots=True)
 class House:
-    """Everything that the demo has started and made."""
+    """Everything that the demo has started and created."""
 
     stack: Stack
     variables: dict[str, str]
@@ -90,7 +90,7 @@ async def _demo(*, keep: bool, commands: int, directory: Path | None, as_json: b
 
 
 def _end_on_sigterm() -> None:
-    """SIGTERM ends the demo as Ctrl-C does: nothing stays behind."""
+    """End the demo on SIGTERM as on Ctrl-C: nothing stays behind."""
     task = asyncio.current_task()
     if task is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
@@ -118,7 +118,7 @@ async def _house(directory: Path | None, told: Console) -> AsyncIterator[House]:
 
 
 async def _backlog(house: House, count: int, told: Console) -> Answers:
-    """Commands that wait for a worker, and a reader that knows where the answers will begin."""
+    """Send the commands that wait for a worker, and return a reader positioned before their answers."""
     run = f"LOAD-{token_hex(4)}"
     login = sign_login(
         house.secret, organisation="ORG1", user="mpadmin", unit="1", issued=int(time.time()), seconds=LOGIN_SECONDS
@@ -152,7 +152,7 @@ def _bar(what: str, count: int, told: Console) -> Iterator[OnProgress]:
 
 
 async def _stay(house: House, worker: Running, told: Console, *, keep: bool) -> None:
-    """Leave everything up until Ctrl-C, if that was asked for."""
+    """Leave everything up until Ctrl-C, if ``keep`` says so."""
     if not keep:
         return
     stop = asyncio.Event()
@@ -166,7 +166,7 @@ async def _stay(house: House, worker: Running, told: Console, *, keep: bool) -> 
 
 
 def _addresses(house: House, worker: Running) -> dict[str, Any]:
-    # The login secret and the passwords are this demo's own, and a person needs them to try something.
+    # The login secret and the passwords belong to this demo, and its user needs them to try something.
     return {
         "kafka": house.stack.bootstrap_servers,
         "postgres": house.stack.owner_dsn,

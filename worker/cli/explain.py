@@ -18,7 +18,7 @@ def explain(
     topics: Annotated[bool, typer.Option("--topics/--no-topics", help="Look for the answer in Kafka, too.")] = True,
     json: Json = False,
 ) -> None:
-    """What happened to a command: where it was read, who asked, what was decided and why, where the answer is.
+    """Explain a command: where it was read, who asked, what was decided and why, where the answer is.
 
     Takes the whole id (`ce:…`, `req:…`, `rec:…`), or the ce_id or request_unique_identifier alone. What nothing is
     recorded of is looked for among the dry runs in Kafka. Exit 1 if nothing is known of it.
@@ -29,7 +29,7 @@ def explain(
 
 
 def lines(explained: Explanation) -> Iterator[str]:
-    """What a person reads of it."""
+    """Yield the explanation as lines for people."""
     yield f"command {explained.command_id}"
     if explained.note:
         yield f"  {explained.state}: {explained.note}"

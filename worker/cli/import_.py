@@ -56,7 +56,7 @@ def import_(
     unmarked: list[str] = []
     report = _load(settings, files, unmarked, from_start=from_start) if files else ImportReport(0, 0, ())
     announced = Announced(0, 0) if no_events else run_to_end(announce(settings))
-    if announced.published:  # it was looked at again, and that counts
+    if announced.published:  # the database was compared once more, and the later result counts
         unmarked = [] if announced.unmarked is None else [announced.unmarked]
     lines = []
     if files:
@@ -84,8 +84,7 @@ def _check_usage(files: list[Path] | None, announce_only: bool, mend_lane: bool,
 
 
 def _load(settings: Settings, files: list[Path], unmarked: list[str], *, from_start: bool) -> ImportReport:
-    """Load the files. Where it is not known whether the database is older than what was announced, ``unmarked`` is told
-    why."""
+    """Load the files. ``unmarked`` gets the reason if the database cannot be compared with the mark."""
 
     async def before(connection: asyncpg.Connection) -> None:
         try:
@@ -125,7 +124,7 @@ def _mend(settings: Settings, *, carry_out: bool, json: bool) -> None:
 
 
 def _break_in_the_chain(found: Overtaken) -> list[str]:
-    """Tell what readers of the topic meet if this database has gone on by itself: its chain goes on, and not theirs."""
+    """Return a warning if this database has gone on by itself: its hash chain goes on, and that of the topic breaks."""
     if found.written < found.mark.sequence:
         return []
     return ["  in the topic the hashes break there, once: what follows is chained to events of this database only"]
@@ -168,7 +167,7 @@ def _bar() -> Iterator[OnProgress]:
         def advance(now: ImportProgress) -> None:
             nonlocal first
             moment = time.monotonic()
-            # What an import that was stopped had loaded says nothing of how fast this one is.
+            # The lines that a stopped import had loaded say nothing about the speed of this one.
             first = first or ((moment, now.loaded) if now.loaded else None)
             rate = 0.0 if first is None or moment == first[0] else (now.loaded - first[1]) / (moment - first[0])
             progress.update(task, completed=now.bytes_done, total=now.bytes_total, loaded=now.loaded, rate=rate)

@@ -20,7 +20,7 @@ from worker.settings import Settings
 from worker.values import rfc3339
 
 _WIDE: Final = 200
-"""Columns of a list that goes to a file or a pipe."""
+"""Columns of a list written to a file or a pipe."""
 _NUMBERS: Final = {"committed", "decided", "behind", "transitions"}
 
 Partitions = Annotated[
@@ -205,7 +205,7 @@ def _way(remedy: Remedy) -> dict[str, Any]:
 
 
 def _table(found: Sequence[Lane], usual: str) -> Table:
-    """A lane is called by its number, as on ``/readyz``; one of another topic by that as well."""
+    """Return the table. A lane's name is its number, as on ``/readyz``, with the topic unless that is ``usual``."""
     table = Table(box=None)
     for column in ("lane", "state", "log", "committed", "decided", "behind", "transitions", "worker"):
         table.add_column(column, overflow="fold", justify="right" if column in _NUMBERS else "left")

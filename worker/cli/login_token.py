@@ -14,7 +14,7 @@ from worker.settings import Settings
 
 
 class UnitNeeded(WorkerError):
-    """The user's unit is not given and cannot be looked up."""
+    """The user's unit is not given and cannot be read from Postgres."""
 
 
 def _seconds(text: str) -> int:

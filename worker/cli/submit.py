@@ -39,7 +39,7 @@ from worker.operations.submit.session import Progress as Now
 from worker.settings import Settings
 
 LINE_SECONDS: Final = 10.0
-"""How often a line is written where no bar can be."""
+"""Seconds between two lines of progress where no bar can be shown."""
 _GRAVITY: Final = (0, REFUSED, FAILED, WRONG_USAGE)
 
 
@@ -105,7 +105,7 @@ def submit(
 async def _all(
     jobs: Sequence[Job], settings: Settings, token: str | None, token_command: str | None, *, as_json: bool
 ) -> int:
-    """One file after the other. Returns the gravest exit code."""
+    """Submit one file after the other. Returns the gravest exit code."""
     stop, loop = Stop(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.ask, number)
@@ -145,7 +145,7 @@ def _lines(report: Report, job: Job, *, before: bool) -> list[str]:
 
 
 def _same_again() -> str:
-    """The command line, without the login token."""
+    """Return the command line, without the login token."""
     words, hidden = ["effective-worker", *sys.argv[1:]], False
     for place, word in enumerate(words):
         if hidden:
@@ -161,7 +161,7 @@ def _same_again() -> str:
 
 @contextmanager
 def _screen(name: str) -> Iterator[tuple[Callable[[Now], None], Callable[[str], None]]]:
-    """What is told how far it is, and what says a line beside that: a bar on a terminal, else a line now and then."""
+    """Yield a callback for the progress and one for other lines: a bar on a terminal, else a line now and then."""
     console = Console(stderr=True)
     if not console.is_terminal:
         lines = _Lines(name)
@@ -184,7 +184,7 @@ def _screen(name: str) -> Iterator[tuple[Callable[[Now], None], Callable[[str], 
 
 
 class _Lines:
-    """A line every ten seconds, with the rate since the last one."""
+    """A progress line every ten seconds, with the rate since the last one."""
 
     def __init__(self, name: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._name = name

@@ -1,4 +1,4 @@
-"""What the commands have in common: settings, exit codes, and where which text goes (CONTRACT 8)."""
+"""The common parts of the commands: settings, exit codes, and the use of stdout and stderr (CONTRACT 8)."""
 
 import gc
 import os
@@ -24,7 +24,7 @@ FAILED: Final = 1
 WRONG_USAGE: Final = 2
 REFUSED: Final = 3
 SIGNALLED: Final = 128
-"""To which the number of the signal is added."""
+"""The number of the signal is added to it."""
 INTERRUPTED: Final = SIGNALLED + signal.SIGINT
 
 HELP: Final = {"help_option_names": ["-h", "--help"]}
@@ -37,7 +37,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON
 
 
 class CommandGroup(TyperGroup):
-    """Turns what a person can mend into a line and an exit code. Any other exception is a bug and shows itself."""
+    """A command group that turns errors a user can mend into a line and an exit code. Any other exception is a bug."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -54,12 +54,12 @@ class CommandGroup(TyperGroup):
 
 
 def group(what: str) -> typer.Typer:
-    """Commands under a common name."""
+    """Return a group of commands under a common name."""
     return typer.Typer(help=what, context_settings=HELP, no_args_is_help=True, rich_markup_mode=None)
 
 
 def settings_from_environment(*, needs_login: bool = False) -> Settings:
-    """The settings, with the logs set up as they say. Raises ``SettingsError``."""
+    """Read the settings, and set up the logs accordingly. Raises ``SettingsError``."""
     settings = read_settings(os.environ, needs_login=needs_login)
     configure_logging(settings.log.level, settings.log.format)
     return settings
@@ -70,26 +70,26 @@ def run_to_end(work: Coroutine[Any, Any, T]) -> T:
 
 
 def seconds_of(duration: str) -> int:
-    """How long ``2h``, ``90m`` or ``1d12h`` is; 0 if this is no duration."""
+    """Return the length of ``2h``, ``90m`` or ``1d12h`` in seconds; 0 if the text is no duration."""
     parts = _DURATION.fullmatch(duration)
     days, hours, minutes, seconds = (int(part or 0) for part in parts.groups()) if parts else (0, 0, 0, 0)
     return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
 def spare_collector() -> None:
-    """A batch's objects die by reference count: looking for cycles among them took a tenth of the worker's CPU."""
+    """Run the cycle collector rarely: batches die by reference count, and it took a tenth of the worker's CPU."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 10, 10)
 
 
 def complain(text: str) -> None:
-    """One line to stderr."""
+    """Write one line to stderr."""
     sys.stderr.write(f"error: {' '.join(text.split())}\n")
 
 
 def show(document: Any, lines: Sequence[str], *, as_json: bool) -> None:
-    """The result on stdout: ``document`` as one JSON document, or ``lines`` for people."""
+    """Print the result on stdout: ``document`` as one JSON document, or ``lines`` for people."""
     if as_json:
         sys.stdout.write(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() + "\n")
     else:
@@ -99,7 +99,7 @@ def show(document: Any, lines: Sequence[str], *, as_json: bool) -> None:
 
 @contextmanager
 def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr while the block runs. It is told how much of how much is done."""
+    """Show a bar on stderr while the block runs. The callback gets how much is done, and the total."""
     columns = (TextColumn(what), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(what, total=None)
@@ -111,5 +111,5 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def example(*commands: str) -> str:
-    """The end of a command's help."""
+    """Return the end of a command's help."""
     return "\b\nExample:\n" + "\n".join(f"  effective-worker {command}" for command in commands)

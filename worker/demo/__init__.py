@@ -1,1 +1,1 @@
-"""The demo: the golden command and a few that are refused, sent as any sender would, shown beside their answers."""
+"""The demo: the golden command and a few refused ones, sent as any sender would, shown beside their answers."""

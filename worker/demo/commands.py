@@ -1,4 +1,4 @@
-"""The commands that the demo sends, each with the status it must be answered with (CONTRACT 3)."""
+"""The commands that the demo sends, each with the status that it must get (CONTRACT 3)."""
 
 import json
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ LOGIN_SECONDS: Final = 2 * 60 * 60
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One command under an id of its own. ``body`` is an object, or text that is none."""
+    """One command under its own id. ``body`` is an object, or text that is no JSON."""
 
     name: str
     ce_id: str
@@ -38,12 +38,12 @@ class Attempt:
 
 
 def documented(name: str) -> Any:
-    """``command.json`` or ``result.json``: the source method's own sample."""
+    """Return ``command.json`` or ``result.json``: the source method's own sample."""
     return json.loads((files(__package__) / name).read_text(encoding="utf-8"))
 
 
 def attempts(secret: str, now: int) -> list[Attempt]:
-    """The golden command, the same once more, and what must be refused. ``now``: seconds since the epoch."""
+    """Return the golden command, its repetition, and commands to be refused. ``now``: seconds since the epoch."""
     golden = documented("command.json") | {"token": _login(secret, "mpadmin", now)}
     mistyped = golden | {"fields_set": "number,pass_code"}
     return [
@@ -85,7 +85,7 @@ def _named(golden: Mapping[str, Any], **identifier: str) -> Mapping[str, Any]:
 
 
 def shown(body: Mapping[str, Any] | str, indent: int | None = None) -> str:
-    """A command as it may be shown: its secrets masked."""
+    """Return a command for display, with its secrets masked."""
     if isinstance(body, str):
         return body
     identifier = dict(body["access_token_identifier"])

@@ -1,4 +1,4 @@
-"""Send commands and gather their answers, as any sender would: by correlation id, read committed."""
+"""Send commands and collect their answers, as any sender would: by correlation id, read committed."""
 
 import asyncio
 import json
@@ -34,7 +34,7 @@ class Reply:
 
 
 async def ask(settings: Settings, attempts: Sequence[Attempt]) -> list[Reply]:
-    """The replies, in the order of the attempts. Raises ``Unanswered``."""
+    """Send the attempts, and return the replies in their order. Raises ``Unanswered``."""
     options = client_options(settings.kafka)
     producer = AIOKafkaProducer(**options)
     consumer = AIOKafkaConsumer(settings.topics.results, **options, isolation_level="read_committed")
@@ -43,7 +43,7 @@ async def ask(settings: Settings, attempts: Sequence[Attempt]) -> list[Reply]:
         await consumer.start()
         try:
             await consumer.seek_to_end()
-            # The position is looked up lazily: it must stand before the first answer can come.
+            # aiokafka fetches the position lazily: it must be known before the first answer can come.
             for source in consumer.assignment():
                 await consumer.position(source)
             run = os.urandom(4).hex()

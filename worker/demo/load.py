@@ -1,4 +1,4 @@
-"""A load of commands, each for an access token of its own, and what the worker makes of it."""
+"""A load of commands, each for its own access token, and the worker's performance under it."""
 
 import asyncio
 import json
@@ -28,12 +28,12 @@ class LoadStalled(WorkerError):
 
 @dataclass(frozen=True, slots=True)
 class LoadReport:
-    """``seconds`` lie between the first answer and the last, by the records' own timestamps."""
+    """The measured load. ``seconds`` are those between the first answer and the last, by their Kafka timestamps."""
 
     commands: int
     seconds: float
     after_the_first: int
-    """Answers later than the first moment: what ``seconds`` were needed for."""
+    """Answers later than the first timestamp: the number that took ``seconds``."""
     statuses: dict[str, int]
     duplicates: int
 
@@ -44,7 +44,7 @@ class LoadReport:
 
 
 async def make_tokens(owner_dsn: str, run: str, count: int) -> None:
-    """Access tokens ``{run}-1`` … of ORG1 that can be set effective."""
+    """Create the access tokens ``{run}-1`` … of ORG1, which can be set effective."""
     connection = await asyncpg.connect(owner_dsn)
     try:
         await connection.execute(statement("demo/tokens"), run, count)
@@ -54,7 +54,7 @@ async def make_tokens(owner_dsn: str, run: str, count: int) -> None:
 
 
 async def send_backlog(settings: Settings, login: str, run: str, count: int, on_progress: OnProgress) -> None:
-    """One command per access token, with the golden command's fields, spread over all partitions."""
+    """Send one command per access token, with the golden command's fields, spread over all partitions."""
     producer = AIOKafkaProducer(**client_options(settings.kafka), max_batch_size=512 * 1024, linger_ms=5)
     await producer.start()
     try:
@@ -74,7 +74,7 @@ async def _send(producer: AIOKafkaProducer, topic: str, golden: dict[str, Any], 
 
 
 class Answers:
-    """Reads the results topic, from where it stands when opened. Until the report it only looks at the topic's end."""
+    """A reader of the results topic from its end at ``open``. Until the report it only asks for the topic's end."""
 
     def __init__(self, settings: Settings) -> None:
         self._consumer = AIOKafkaConsumer(**client_options(settings.kafka), isolation_level="read_committed")
@@ -91,7 +91,7 @@ class Answers:
         await self._consumer.stop()
 
     async def arrived(self, count: int, on_progress: OnProgress) -> None:
-        """Wait for so many answers without reading them: the worker shall have the machine. Raises ``LoadStalled``."""
+        """Wait for ``count`` answers without reading them, which would cost the worker CPU. Raises ``LoadStalled``."""
         seen, loop = -1, asyncio.get_running_loop()
         moved = loop.time()
         while seen < count:
@@ -105,7 +105,7 @@ class Answers:
             await asyncio.sleep(0.2)
 
     async def report(self, count: int) -> LoadReport:
-        """Read all of them and count."""
+        """Read all answers and count."""
         self._consumer.assign(list(self._start))
         for source, offset in self._start.items():
             self._consumer.seek(source, offset)

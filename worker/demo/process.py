@@ -1,4 +1,4 @@
-"""The worker of the demo: a process of its own, as in real life, so that what it needs can be told apart."""
+"""The worker of the demo: a separate process, as in production, so that its memory can be measured."""
 
 import asyncio
 import os
@@ -18,7 +18,7 @@ STOP_SECONDS: Final = 30.0
 
 
 class WorkerFailed(WorkerError):
-    """The worker ended by itself. The text holds the end of its log."""
+    """The worker ended unasked. The text holds the end of its log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Running:
     admin: str
 
     def peak_memory(self) -> int | None:
-        """The most it had resident so far, in bytes; ``None`` where the system does not say."""
+        """Return the most memory it had resident so far, in bytes; ``None`` if the system does not say."""
         try:
             status = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii")
         except OSError:
@@ -40,7 +40,7 @@ class Running:
 
 @asynccontextmanager
 async def running_worker(settings: Mapping[str, str], log: Path) -> AsyncIterator[Running]:
-    """``effective-worker run`` for the length of the block, then SIGTERM. ``settings`` are its environment's variables.
+    """Run ``effective-worker run`` for the length of the block, then send SIGTERM. ``settings`` are its environment.
 
     Raises ``WorkerFailed`` if it does not come up or does not end cleanly.
     """
@@ -55,7 +55,7 @@ async def running_worker(settings: Mapping[str, str], log: Path) -> AsyncIterato
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=output,
-            start_new_session=True,  # a Ctrl-C at the terminal is the demo's to act on
+            start_new_session=True,  # the demo handles a Ctrl-C at the terminal
         )
     try:
         yield Running(process.pid, await _admin_address(process, log))

@@ -1,4 +1,4 @@
-"""What the demo has seen, for people and as a document."""
+"""The results of the demo, for people and as a document."""
 
 import json
 from collections.abc import Sequence
@@ -19,27 +19,27 @@ TRYING_OUT: Final = "for trying out: the embedded broker is not Apache Kafka, an
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """``replies`` in the order of ``attempts``; ``seconds`` from the start of everything to the last reply."""
+    """The results. ``replies`` are in the order of ``attempts``; ``seconds`` is the time to the last reply."""
 
     attempts: Sequence[Attempt]
     replies: Sequence[Reply]
     seconds: float
     load: LoadReport | None = None
     peak_memory: int | None = None
-    """The worker's, in bytes, during the load."""
+    """The worker's peak memory in bytes during the load."""
 
     def with_load(self, load: LoadReport, peak_memory: int | None) -> "Report":
         return replace(self, load=load, peak_memory=peak_memory)
 
     @property
     def as_documented(self) -> bool:
-        """Whether every command was answered as CONTRACT 3 says, and all of the load once and ``OK``."""
+        """True if every command was answered as CONTRACT 3 says, and all of the load once and ``OK``."""
         return all(map(_as_expected, self.attempts, self.replies)) and (
             self.load is None or (self.load.statuses == {"OK": self.load.commands} and not self.load.duplicates)
         )
 
     def show(self, *, as_json: bool) -> None:
-        """Print to stdout."""
+        """Print the report to stdout."""
         console = Console(highlight=False)
         if as_json:
             console.out(orjson.dumps(self._document(), option=orjson.OPT_INDENT_2).decode())
@@ -50,7 +50,7 @@ class Report:
             console.print(line)
 
     def _table(self) -> Table:
-        """Command and reply side by side: the first in full, of the others what is different about them."""
+        """Return commands and replies side by side: the first in full, of the others only the differences."""
         table = Table(show_lines=True)
         table.add_column("", width=19)
         table.add_column("command", overflow="fold", width=44)
@@ -107,5 +107,5 @@ def _json(value: Any, indent: int | None = None) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text in which nothing is markup."""
+    """Return a text without markup."""
     return text.replace("[", r"\[")

@@ -1,1 +1,1 @@
-"""Everything that a person runs, and what a worker does beside its lanes."""
+"""The operations: everything that a person runs, and a worker's tasks beside its lanes."""

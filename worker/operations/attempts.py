@@ -1,4 +1,4 @@
-"""Show who has guessed at codes and pass codes in vain, and let whoever must wait go on (CONTRACT 8, ``attempts``)."""
+"""List the series of wrong codes and pass codes, and end the wait of a caller (CONTRACT 8, ``attempts``)."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -17,16 +17,16 @@ _ALL: Final = 2**31
 
 @dataclass(frozen=True, slots=True)
 class Guesses:
-    """A series: of one caller, and where ``identifier_digest`` is given, on one identifier. Moments are in UTC.
+    """A series of wrong guesses of one caller; on one identifier if ``identifier_digest`` is given. Times are in UTC.
 
-    ``failures`` are those in a row, ``failed`` all that are remembered. Before ``waits_until`` the next one is refused
-    unseen; ``None`` if it is looked at.
+    ``failures`` counts those in a row, ``failed`` all that are remembered. Until ``waits_until`` the next guess is
+    refused unchecked; ``None`` if it is checked.
     """
 
     organisation: str
     user: str
     account: str | None
-    """Of a consumer application's login."""
+    """The consumer application's login, if the caller is one."""
     kind: Kind
     identifier_digest: str | None
     failures: int
@@ -45,9 +45,9 @@ async def guesses(
     ended: bool = False,
     limit: int = 100,
 ) -> list[Guesses]:
-    """The series of guesses, the longest first. An ``identifier`` is one of the ``organisation``, which it needs.
+    """Return the series of guesses, the longest first. An ``identifier`` needs its ``organisation``.
 
-    Raises ``NoDigestKey`` where an ``identifier`` is given and no key is set, and ``DependencyAway`` for Postgres.
+    Raises ``NoDigestKey`` if an ``identifier`` is given and no key is set, and ``DependencyAway`` for Postgres.
     """
     named = _digest(settings, organisation, identifier)
     async with owner_connection(settings.postgres.dsn.get_secret_value()) as connection:
@@ -60,9 +60,9 @@ async def guesses(
 async def forgive(
     settings: Settings, organisation: str, *, user: str | None, identifier: str | None, carry_out: bool
 ) -> list[Guesses]:
-    """End the series of a user, of an identifier, or of a user on an identifier; without ``carry_out`` only tell which.
+    """End the series of a user, of an identifier, or of a user on an identifier. Without ``carry_out`` only find them.
 
-    Raises as ``guesses`` does.
+    Raises the errors of ``guesses``.
     """
     found = await guesses(settings, organisation=organisation, user=user, identifier=identifier, limit=_ALL)
     if carry_out:

@@ -1,4 +1,4 @@
-"""Is everything there that a worker needs? One line per thing, and the way out where not (CONTRACT 8, ``check``)."""
+"""Check everything a worker needs: one line per thing, with the way out if it is missing (CONTRACT 8, ``check``)."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -29,9 +29,9 @@ State = Literal["ok", "warning", "failed"]
 _FETCH: Final = 1
 # Kafka 4.0 dropped the versions of Fetch below this one; Produce, which dropped them too, still announces them.
 _FETCH_SINCE_4_0: Final = 4
-# The broker of the extra `embedded` has this id wherever it runs.
 _NAMED: Final = 5
-"""Rights too many that are named; the rest is counted."""
+"""The most surplus rights that are named; the rest are counted."""
+# The broker of the extra `embedded` always has this cluster id.
 _EMBEDDED_CLUSTER: Final = "MkU3OEVBNTctOEUyRi00"
 
 _UUID_LENGTH: Final = 36
@@ -39,7 +39,7 @@ _UUID_LENGTH: Final = 36
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One line of the report. A warning does not fail the whole."""
+    """One line of the report. A warning does not fail the whole check."""
 
     name: str
     state: State
@@ -47,7 +47,7 @@ class Check:
 
 
 async def check(settings: Settings) -> tuple[Check, ...]:
-    """Look at everything, also beyond the first thing that is missing. Changes nothing."""
+    """Check everything, also after something is found missing. Changes nothing."""
     checks = [Check("settings", "ok", "complete and free of contradictions")]
     checks += await _kafka(settings)
     dsn = settings.postgres.dsn.get_secret_value()
@@ -146,7 +146,7 @@ def _topics(plan: TopicPlan) -> Check:
 
 
 async def _imports(settings: Settings) -> Check:
-    """Tell if imports may keep how far they have announced. A warning only: without it they go on, and see less."""
+    """Tell if imports may store their position. A warning at most: without it they still run, but see less."""
     name = "imports"
     try:
         may = await may_mark(settings)
@@ -162,7 +162,7 @@ async def _imports(settings: Settings) -> Check:
 
 
 async def _instance(admin: AIOKafkaAdminClient, settings: Settings, instance_id: str) -> Check:
-    """Tell if the place in the group is taken. A warning only: it is so when a newer worker replaces an older one."""
+    """Tell if the instance id is in use. A warning at most: it is in use when a newer worker replaces an older one."""
     name, group = "instance id", settings.kafka.group_id
     [answer] = await admin.describe_consumer_groups([group])
     [described] = answer.to_object()["groups"]
@@ -184,12 +184,12 @@ async def _instance(admin: AIOKafkaAdminClient, settings: Settings, instance_id:
 
 
 def _is_instance(member_id: str, instance_id: str) -> bool:
-    """The broker makes a member's id of its instance id and a UUID; the client reads no answer with the former."""
+    """True if the member has this instance id. Its member id begins with it; the client does not read it separately."""
     return member_id[:-_UUID_LENGTH] == f"{instance_id}-"
 
 
 def _descriptors(plan: TopicPlan, brokers: int, settings: Settings) -> Check:
-    """The limit is that of whoever asks: a service may be given another one than a shell."""
+    """Check the limit of open files. It is the limit of this process: a service may have another one than a shell."""
     limit = raise_limit()
     most = partitions_within(limit, brokers=brokers, connections=settings.postgres.connections)
     there = sum(topic.partitions for topic in plan.topics if topic.name in settings.topics.read)
@@ -215,7 +215,7 @@ async def _database(dsn: str) -> Check:
 
 
 async def _sessions(dsn: str) -> Check:
-    """A session as the worker sets it up, and reads it back."""
+    """Open a session as the worker does, and read its settings back."""
     database = await Database.open(dsn, connections=1)
     try:
         await database.look()

@@ -1,4 +1,4 @@
-"""What happened to a command: where it was read, what was decided and why, and where its answer went."""
+"""Explain a command: where it was read, what was decided and why, and where its answer went."""
 
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -25,19 +25,19 @@ from worker.settings import Settings
 from worker.values import percent_encoded, rfc3339
 
 _CLOCKS: Final = timedelta(minutes=1)
-"""How far the clocks of workers and brokers may lie apart: an answer is looked for from so long before its decision."""
+"""The most by which the clocks of workers and brokers may differ: the search for an answer starts this much earlier."""
 
 _WHOLE_ID: Final = re.compile(r"ce:[^:]*(?::[^:]*){1,2}:[^:]+|req:[^:]*(?::[^:]*)?:[^:]+")
-"""Ids that are not sought among senders' own: for that, all that is recorded must be read."""
+"""Whole ids. They are not searched for among the senders' own ids, which would scan the whole record of commands."""
 
 
 class AmbiguousId(WorkerError):
-    """A sender's own id, under which several commands are known."""
+    """Several commands are known under a sender's own id."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A record in Kafka. ``timestamp`` is in UTC."""
+    """The position of a message in Kafka. ``timestamp`` is in UTC."""
 
     topic: str
     partition: int
@@ -47,36 +47,36 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One delivery of the command: where it was read, what was decided, and where that was said."""
+    """One delivery of the command: where it was read, the decision, and where the answer is."""
 
     cluster: str
     group: str
     read: Place
     organisation: str | None
-    """The verified one of who asked; ``None`` for who could not be verified."""
+    """The verified organisation of the sender; ``None`` if its login was not verified."""
     status: str
     message: str
     replayed: bool
     fields: tuple[str, ...]
     access_token: str | None
     version: int | None
-    """What the access token reached by this very delivery."""
+    """The version that the access token reached by this very delivery."""
     decided_at: datetime
     refused_user: str | None = None
-    """The id of the user who was refused for a code or a pass code."""
+    """The id of a user refused for a wrong code or pass code."""
     tried_digest: str | None = None
     """The keyed digest of the code or identifier that this user named."""
     in_topic: bool | None = None
-    """Whether the command still stands in its topic; ``None`` if that was not looked at."""
+    """True if the command is still in its topic; ``None`` if the topic was not read."""
     results: tuple[Place, ...] = ()
     dead_letters: tuple[Place, ...] = ()
     reply_to: str | None = None
-    """The topic to which the sender asked the answer to be sent, as far as the command still says so."""
+    """The topic that the sender wants the answer in, if the command is still there and names one."""
 
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
-    """What the command was answered as a dry run, and where; nothing else is left of it."""
+    """The answer to the command as a dry run, and its position; nothing else is left of a dry run."""
 
     command_id: str
     answer: Place
@@ -89,11 +89,10 @@ State = Literal["decided", "dry_run", "retired", "waiting", "unknown"]
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """``readings`` are all deliveries of the id, the first one first; ``change`` is what came of them.
+    """The story of one command. ``readings`` are all its deliveries, the first one first; ``change`` is their effect.
 
-    ``state`` is ``retired`` where only the transition is left, or where the offset is known to be decided; ``note``
-    says so. ``dry_runs`` are looked for where nothing else is known. ``topics`` says whether the topics were looked at,
-    or why not.
+    ``state`` is ``retired`` if only the transition is left, or if the offset is known to be decided; ``note`` says so.
+    ``dry_runs`` are searched for if nothing else is known. ``topics`` says if the topics were read, or why not.
     """
 
     command_id: str
@@ -110,7 +109,7 @@ class Explanation:
 async def explain(settings: Settings, asked: str, *, topics: bool = True) -> Explanation:
     """Explain a command by its id (CONTRACT 2), or by the sender's own part of it.
 
-    Raises ``AmbiguousId`` if that part belongs to several, and ``DependencyAway`` for Postgres; a broker that is away
+    Raises ``AmbiguousId`` if that part belongs to several, and ``DependencyAway`` for Postgres; an unavailable broker
     is only noted.
     """
     dsn = settings.postgres.dsn.get_secret_value()
@@ -145,7 +144,7 @@ async def explain(settings: Settings, asked: str, *, topics: bool = True) -> Exp
 async def _look_at_topics(
     settings: Settings, command_id: str, readings: tuple[Reading, ...]
 ) -> tuple[tuple[Reading, ...], tuple[DryRun, ...] | None, str]:
-    """Find a command's answers, or its dry runs if nothing is recorded; and say if the broker could be asked."""
+    """Find a command's answers, or its dry runs if nothing is recorded; also say if the topics could be read."""
     try:
         async with browser(settings) as kafka:
             if readings:
@@ -156,7 +155,7 @@ async def _look_at_topics(
 
 
 async def _known_id(connection: asyncpg.Connection, asked: str, names: CommandNames) -> str:
-    """The whole id of what was asked for: that may also be a place in the log, a sender's own id, or a fact's name."""
+    """Return the whole id for an id, coordinates in the log, a sender's own id, or the command's name in an event."""
     at = coordinates_of(asked)
     place = (None,) * 5 if at is None else (at.cluster, at.topic, at.partition, at.offset, at.timestamp)
     keys = [command_key(name) for name in names.all_of(asked)]
@@ -183,7 +182,7 @@ def _of_version(changes: Sequence[Change], version: int) -> Change | None:
 async def _absent(
     connection: asyncpg.Connection, command_id: str, settings: Settings, names: CommandNames, *, changed: bool
 ) -> tuple[State, str]:
-    """Why there is no record of a command."""
+    """Return the state of a command that has no record, and the reason."""
     days = settings.record_retention_days
     retired = f"its record is older than the retention of {days} days and was removed"
     if changed:
@@ -250,7 +249,7 @@ async def _with_places(
 
 
 async def _dry_runs(kafka: Browser, settings: Settings, command_id: str) -> tuple[DryRun, ...] | None:
-    """The answers to dry runs of a command, also by its sender's own id; ``None`` if the topics say of none."""
+    """Return the answers to a command's dry runs, also by its sender's own id; ``None`` if it was no dry run."""
     at, named, since, enough = coordinates_of(command_id), {settings.topics.results}, 0, -1
     if at is not None:
         command = await _at(kafka, at.topic, at.partition, at.offset)
@@ -277,7 +276,7 @@ def _reply_to(command: Any) -> str | None:
 
 
 async def _still_there(kafka: Browser, reading: Reading) -> Reading:
-    """With what the command itself still says."""
+    """Add the facts that only the command itself tells, if it is still in its topic."""
     where = reading.read
     command = await _at(kafka, where.topic, where.partition, where.offset)
     if command is None or _moment(command.timestamp) != where.timestamp:
@@ -286,7 +285,7 @@ async def _still_there(kafka: Browser, reading: Reading) -> Reading:
 
 
 async def _at(kafka: Browser, topic: str, partition: int, offset: int) -> Any:
-    """The record that stands there now; ``None`` if there is none."""
+    """Return the message at an offset; ``None`` if there is none now."""
     for span in (await kafka.spans(topic)).get(topic, []):
         if span.source.partition == partition and span.begin <= offset < span.end:
             one = span.since(offset).until(offset + 1)
@@ -299,7 +298,7 @@ async def _at(kafka: Browser, topic: str, partition: int, offset: int) -> Any:
 async def _found(
     kafka: Browser, topics: set[str], since: int, wanted: Callable[[Any], bool], *, enough: int
 ) -> AsyncIterator[Any]:
-    """The ``wanted`` records of the topics that were written since then, until ``enough`` came."""
+    """Yield the ``wanted`` messages of the topics written since ``since``, until there are ``enough``."""
     spans = [span for found in (await kafka.spans(*sorted(topics))).values() for span in found]
     spans = await kafka.since(spans, since)
     kafka.open(spans)

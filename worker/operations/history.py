@@ -1,4 +1,4 @@
-"""Every transition of an access token (CONTRACT 6), as the table of transitions has it."""
+"""Every transition of an access token (CONTRACT 6), from the table of transitions."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,12 +11,12 @@ from worker.postgres.sql import statement
 
 
 class UnknownToken(WorkerError):
-    """No access token of that id or number, or more than one organisation has it."""
+    """No access token has that id or number, or several organisations have one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One transition. ``user`` and ``unit`` are ids, the names beside them what is known of these today."""
+    """One transition. ``user`` and ``unit`` are ids; the names beside them are today's."""
 
     version: int
     from_state: str | None
@@ -28,7 +28,7 @@ class Change:
     unit: str | None
     unit_name: str | None
     command_id: str | None
-    """By which the transition knows its command (CONTRACT 6)."""
+    """The name of the command in the transition (CONTRACT 6)."""
     called: str | None
     """The command's own id, as long as its record is kept."""
     lane: str | None
@@ -38,7 +38,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """``number``, ``state`` and ``version`` are those of the access token now; ``None`` where it is gone."""
+    """``number``, ``state`` and ``version`` are those of the access token now; ``None`` if it is gone."""
 
     organisation: str
     access_token: str
@@ -49,9 +49,9 @@ class History:
 
 
 async def history(dsn: str, token: str, organisation: str | None = None) -> History:
-    """The transitions of the access token with this id, or else this number, oldest first.
+    """Return the transitions of the access token with this id, or else this number, oldest first.
 
-    Raises ``UnknownToken``, also where several organisations have one and none is named; ``DependencyAway``.
+    Raises ``UnknownToken``, also if several organisations have one and none is named; ``DependencyAway``.
     """
     async with owner_connection(dsn) as connection:
         found = await connection.fetch(statement("history/tokens"), token, organisation)

@@ -1,6 +1,7 @@
-"""The group's lanes as they look from outside, and the ways out for one that does not start (DESIGN 2).
+"""The group's lanes as operators see them, and the ways out for one that does not start (DESIGN 2).
 
-A way out is an order in the lane's row. Whoever works on the lane loses it by that, starts it again, and obeys.
+A way out is an order in the lane's row. It takes the lane from the worker that has it; that worker starts the lane
+again, and obeys.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,32 +28,32 @@ from worker.settings import Settings
 
 
 class CannotMend(WorkerError):
-    """The lane needs no mending, or not by this way, or it has moved meanwhile. Nothing was changed."""
+    """The lane needs no mending, or not in this way, or it has moved meanwhile. Nothing was changed."""
 
 
 class NoSuchLane(CannotMend):
-    """There is neither a partition of that number nor a row for one."""
+    """There is no partition of that number, and no row for one."""
 
 
 class State(StrEnum):
-    """What a lane does, as far as that shows from outside."""
+    """The states of a lane, as far as Kafka and Postgres show them."""
 
     NEW = "new"
     """No worker has ever started it."""
     DONE = "done"
-    """All that is in the log is answered."""
+    """Everything in the log is answered."""
     BEHIND = "behind"
-    """There is something to decide, or to answer."""
+    """The log holds commands to decide or to answer."""
     BLOCKED = "blocked"
-    """It does not start: a person must choose a way out."""
+    """It does not start: an operator must choose a way out."""
     ORDERED = "ordered"
     """A way out was chosen, and no worker has taken it yet."""
     GONE = "gone"
-    """There is a row, and no such partition any more."""
+    """There is a row, but no such partition any more."""
 
 
 class Way(StrEnum):
-    """How a lane that does not start goes on."""
+    """The ways out for a lane that does not start."""
 
     REDO = "redo"
     SKIP = "skip"
@@ -70,9 +71,9 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """A lane's row: its last batch is of the offsets ``first`` up to, and without, ``following``.
+    """A lane's row: its last batch has the offsets from ``first`` up to, but without, ``following``.
 
-    Both are ``None`` while it has none. ``transitions`` is how many it has made.
+    Both are ``None`` before the first batch. ``transitions`` is the number that the lane has made.
     """
 
     row: int
@@ -83,13 +84,13 @@ class Decided:
     ordered: int | None
     transitions: int
     blocked: str | None = None
-    """The reason not to start, where one was written down: the log is not the one that it has decided on."""
+    """The reason not to start, if a worker stored one: the log is not the one that the lane has decided on."""
     losses: tuple[Loss, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """One partition: what the log holds, what the group has committed, and what the lane has decided."""
+    """One partition: the offsets in its log, the group's committed offset, and the lane's row."""
 
     source: TopicPartition
     log: Span | None
@@ -99,21 +100,21 @@ class Lane:
 
     @property
     def losses(self) -> tuple[Loss, ...]:
-        """All that is known to be lost, acknowledged or not."""
+        """All known losses, acknowledged or not."""
         return () if self.decided is None else self.decided.losses
 
     @property
     def unseen(self) -> tuple[Loss, ...]:
-        """The losses that nobody has acknowledged."""
+        """The losses that are not acknowledged yet."""
         return unacknowledged(self.losses)
 
     @property
     def start(self) -> Start | LaneBlocked | None:
-        """Where it starts, or why it does not; ``None`` if there is no such partition."""
+        """The position at which it starts, or the reason why it does not; ``None`` if there is no such partition."""
         log, row = self.log, self.decided
         if log is None:
             return None
-        if row is None:  # a worker that starts it will say what it makes of the group's offset
+        if row is None:  # the worker that starts it will report how it takes the group's offset
             return Start(max(self.committed or 0, log.begin))
         committed = self.committed if row.ordered is None else row.ordered
         try:
@@ -123,7 +124,7 @@ class Lane:
 
     @property
     def state(self) -> State:
-        """See :class:`State`."""
+        """The state; see :class:`State`."""
         if self.log is None:
             return State.GONE
         if self.why_blocked:
@@ -136,7 +137,7 @@ class Lane:
 
     @property
     def why_blocked(self) -> str:
-        """Why it does not start; empty if it does."""
+        """The reason why it does not start; empty if it does."""
         if self.decided is not None and self.decided.blocked is not None:
             return self.decided.blocked
         start = self.start
@@ -144,7 +145,7 @@ class Lane:
 
     @property
     def behind(self) -> int:
-        """How many offsets there are to go, markers of senders' transactions included; 0 where it does not start."""
+        """The number of offsets left to read, transaction markers of senders included; 0 if it does not start."""
         start = self.start
         if self.log is None or self.why_blocked or not isinstance(start, Start):
             return 0
@@ -153,7 +154,7 @@ class Lane:
 
 @dataclass(frozen=True, slots=True)
 class Remedy:
-    """One way out of a blocked lane: what its row is to say, the offset that it is to commit, and what comes of it."""
+    """One way out of a blocked lane: the new values of its row, the offset to commit, and the effect in words."""
 
     way: Way
     instead_of: Decided
@@ -165,14 +166,14 @@ class Remedy:
 
 @dataclass(frozen=True, slots=True)
 class Mending:
-    """The blocked lanes, each with its ways out, or with the one that was chosen."""
+    """The blocked lanes, each with its ways out, or with the chosen one."""
 
     lanes: tuple[tuple[Lane, tuple[Remedy, ...]], ...]
     done: bool
 
 
 async def lanes(settings: Settings) -> tuple[Lane, ...]:
-    """Every partition of the topics of commands, and every row of the group for one that is gone; by topic and number.
+    """Return the lanes of all partitions of the commands topics, and of rows for partitions that are gone, in order.
 
     Changes nothing. Raises ``DependencyAway``.
     """
@@ -182,7 +183,7 @@ async def lanes(settings: Settings) -> tuple[Lane, ...]:
             cluster = await cluster_id(admin)
             members = await _members(admin, settings.kafka.group_id)
         sources = [span.source for spans in (await kafka.spans(*topics)).values() for span in spans]
-        # In this order: a lane at work commits in Postgres first, and then what Kafka has is never ahead of it.
+        # In this order: a running lane commits in Postgres first, so Kafka's offsets are never ahead of the rows.
         committed = await committed_offsets(settings, sources)
         async with owner_connection(settings.postgres.dsn.get_secret_value()) as connection:
             rows = await connection.fetch(statement("lanes/of_group"), cluster, settings.kafka.group_id, list(topics))
@@ -196,7 +197,7 @@ async def lanes(settings: Settings) -> tuple[Lane, ...]:
 
 
 async def committed_offsets(settings: Settings, sources: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-    """The group's committed offset of each partition that has one. Raises ``DependencyAway``."""
+    """Return the group's committed offset of each partition that has one. Raises ``DependencyAway``."""
     if not sources:
         return {}
     async with admin_client(settings) as admin:
@@ -207,7 +208,7 @@ async def committed_offsets(settings: Settings, sources: Sequence[TopicPartition
 
 
 def remedies(lane: Lane) -> tuple[Remedy, ...]:
-    """The ways out of a blocked lane; none for one that starts."""
+    """Return the ways out of a blocked lane; none for one that starts."""
     row, log, committed = lane.decided, lane.log, lane.committed
     if row is None or log is None or not lane.why_blocked:
         return ()
@@ -258,7 +259,7 @@ async def mend(
     now: datetime,
     owner: UUID,
 ) -> Mending:
-    """Find the ways out of the lanes at ``places`` (of every blocked one, if there are none), and ``carry_out`` one.
+    """Find the ways out of the lanes at ``places`` (of every blocked lane if empty), and ``carry_out`` one.
 
     A worker that has the lane obeys at its next start, half a minute later at most; otherwise the next one that gets
     it. ``owner`` is a fresh random id. Needs the owner's connection.
@@ -277,17 +278,17 @@ async def mend(
 
 
 async def show(settings: Settings, place: TopicPartition) -> Lane:
-    """The lane of one partition. Raises ``NoSuchLane`` and ``DependencyAway``."""
+    """Return the lane of one partition. Raises ``NoSuchLane`` and ``DependencyAway``."""
     return _of({lane.source: lane for lane in await lanes(settings)}, place)
 
 
 async def acknowledge(
     settings: Settings, places: Sequence[TopicPartition], *, carry_out: bool, now: datetime
 ) -> tuple[Lane, ...]:
-    """Find the lanes at ``places`` (all, if there are none) that have lost what nobody has acknowledged; if told to
-    ``carry_out``, acknowledge what was found. The lanes are returned as they were found.
+    """Find the lanes at ``places`` (all lanes if empty) with unacknowledged losses; ``carry_out`` acknowledges these.
 
-    A worker hears of it within seconds. Needs the owner's connection. Raises ``NoSuchLane`` and ``DependencyAway``.
+    Returns the lanes as they were found. A worker learns of it within seconds. Needs the owner's connection. Raises
+    ``NoSuchLane`` and ``DependencyAway``.
     """
     found = {lane.source: lane for lane in await lanes(settings)}
     chosen = [_of(found, place) for place in places] or list(found.values())
@@ -301,7 +302,7 @@ async def acknowledge(
 
 
 def name(source: TopicPartition) -> str:
-    """A lane's name for people, and for ``lanes mend``."""
+    """Return a lane's name for people, and for ``lanes mend``."""
     return f"{source.topic}/{source.partition}"
 
 
@@ -353,7 +354,7 @@ def _decided(row: Row, lost: Mapping[int, tuple[Loss, ...]]) -> Decided:
 
 
 async def _members(admin: AIOKafkaAdminClient, group: str) -> dict[TopicPartition, Member]:
-    """Who has which partition; nobody while the group rebalances."""
+    """Return the member that has each partition; none while the group rebalances."""
     [answer] = await admin.describe_consumer_groups([group])
     [described] = answer.to_object()["groups"]
     if described["error_code"]:

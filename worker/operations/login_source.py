@@ -1,4 +1,4 @@
-"""Where a login token comes from that must last for longer than one: given once, or fetched again before it expires."""
+"""A source of login tokens for work that outlasts one: given once, or fetched again before it expires."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -13,41 +13,41 @@ from worker.errors import WorkerError
 from worker.observability.logs import mask_secrets
 
 MARGIN_SECONDS: Final = 60.0
-"""A login token that expires within so long is fetched anew: a command may wait for its turn."""
+"""Seconds before its end at which a login token is fetched again: a command may wait for its turn."""
 COMMAND_SECONDS: Final = 60.0
 SHOWN_CHARACTERS: Final = 200
 
 
 class LoginFailed(WorkerError):
-    """There is no login token to go on with. The text never holds one."""
+    """There is no login token to go on with. The text never holds a token."""
 
 
 class NotALogin(LoginFailed):
-    """What was given is no login token."""
+    """The given text is no login token."""
 
 
 class LoginExpired(LoginFailed):
-    """There is no login token left that is still good."""
+    """The login token has expired, and there is no other."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoginToken:
-    """A login token and what it says of itself; nobody has verified it. ``expires_at``: seconds since the epoch."""
+    """A login token and its claims, which are not verified. ``expires_at``: seconds since the epoch."""
 
     text: str = field(repr=False)
     organisation: str
     expires_at: float
     account: str | None = None
-    """Of a consumer application's login."""
+    """The consumer application's login, if the token is of one."""
 
 
 def read_login(text: str) -> LoginToken:
-    """The login token in this text, which may have space around it. Raises ``NotALogin``."""
+    """Read the login token in a text, which may have space around it. Raises ``NotALogin``."""
     token = text.strip()
     try:
         claims: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
         organisation, expires_at = claims["org"], float(claims["exp"])
-    except Exception:  # noqa: BLE001 - whatever is wrong with it, its text may quote the token
+    except Exception:  # noqa: BLE001 - whatever the error is, its text may quote the token
         raise NotALogin("this is no login token: it has no organisation and no expiry that can be read") from None
     if not isinstance(organisation, str):
         raise NotALogin("this is no login token: its organisation is not a string")
@@ -56,10 +56,10 @@ def read_login(text: str) -> LoginToken:
 
 
 class LoginSource:
-    """Hands out a login token that has not expired."""
+    """A source of a login token that has not expired."""
 
     def __init__(self, fetch: Callable[[], Awaitable[str]], *, clock: Callable[[], float], renewable: bool) -> None:
-        """``fetch`` returns a login token; if ``renewable``, it is asked again before that one expires.
+        """``fetch`` returns a login token; if ``renewable``, it is called again before that one expires.
 
         ``clock`` gives seconds since the epoch.
         """
@@ -69,7 +69,7 @@ class LoginSource:
         self._login: LoginToken | None = None
 
     async def current(self) -> LoginToken:
-        """The login token to use now. Raises ``NotALogin``, ``LoginExpired``, and whatever fetching it raises."""
+        """Return the login token to use now. Raises ``NotALogin``, ``LoginExpired``, and the errors of ``fetch``."""
         login, now = self._login, self._clock()
         if login is None or (self._renewable and login.expires_at - MARGIN_SECONDS <= now):
             login = self._login = read_login(await self._fetch())
@@ -79,7 +79,7 @@ class LoginSource:
 
 
 async def from_file(path: Path) -> str:
-    """The text of a file. Raises ``NotALogin`` if it cannot be read."""
+    """Return the text of a file. Raises ``NotALogin`` if it cannot be read."""
     try:
         return await asyncio.to_thread(path.read_text, encoding="utf-8")
     except (OSError, ValueError) as error:
@@ -88,7 +88,7 @@ async def from_file(path: Path) -> str:
 
 
 async def from_command(command: str) -> str:
-    """What the shell command prints, which must be one login token and nothing else. Raises ``LoginFailed``."""
+    """Return the output of the shell command, which must be a single login token. Raises ``LoginFailed``."""
     process = await asyncio.create_subprocess_shell(
         command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )

@@ -1,5 +1,4 @@
-"""Retire the record of commands, past its time and settled, in small steps that never hold a lane up (DESIGN 2); and
-forget guesses that are as old."""
+"""Retire old, settled records of commands in small steps that never hold up a lane (DESIGN 2); forget old guesses."""
 
 import asyncio
 import random
@@ -19,26 +18,25 @@ from worker.postgres.sql import statement
 from worker.resilience.backoff import Patience, pause
 
 STEP_SECONDS: Final = 0.2
-"""The time that a step should take: the next one is larger or smaller by it, and the pause after it is as long.
+"""Seconds that a step should take. A step's duration sets the size of the next one and the length of the pause.
 
-Beside a full load most of a step's time is waiting for its turn, whatever its size: so with shorter steps too few are
-retired.
+Under full load most of a step's time is waiting for its turn, whatever its size: shorter steps would retire too few.
 """
 FIRST_STEP: Final = 1000
 SMALLEST_STEP: Final = 100
 LARGEST_STEP: Final = 10_000
 INTERVAL_SECONDS: Final = 600.0
 CLOCKS_SECONDS: Final = 60.0
-"""The most that the worker's clock and Postgres's may lie apart: beyond, one is wrong, and nobody knows which."""
+"""Seconds by which the worker's clock and Postgres's may differ: beyond that, one of them must be wrong."""
 
 log = structlog.get_logger(__name__)
 
 
 class Retention:
-    """Retires records of every lane in the database: those of a group that is gone have nobody else.
+    """The retirement of records of every lane in the database, also of groups that no longer exist.
 
-    Their age is Postgres's to say, at both ends; the worker's clock is a witness only. All workers do this, each lane's
-    records one at a time.
+    Postgres's clock decides their age, at both ends; the worker's clock is only compared with it. All workers do this,
+    but only one at a time retires a lane's records.
     """
 
     def __init__(
@@ -52,7 +50,7 @@ class Retention:
         timer: Callable[[], float] = time.monotonic,
         chance: random.Random | None = None,
     ) -> None:
-        """``clock`` gives seconds since the epoch; ``chance`` deals the lanes out, so that workers share them."""
+        """``clock`` gives seconds since the epoch; ``chance`` shuffles the lanes, so that workers share them."""
         self._database = database
         self._age = timedelta(days=days)
         self._clock = clock
@@ -63,15 +61,15 @@ class Retention:
         self._patience = Patience(self._chance)
         self._records = FIRST_STEP
         self._cleared: dict[int, int] = {}
-        """Up to where a lane's records are gone. A snapshot that is held for hours keeps them in the way of a step."""
+        """The offset below which a lane's records are gone. A long snapshot keeps the dead rows in a step's way."""
         self._passed_over = False
-        """Whether the last look left a lane to a step that was under way."""
+        """True if the last run passed over a lane because another worker's step was under way."""
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Look every ten minutes until ``stop``. A look that fails is reported.
+        """Retire records every ten minutes until ``stop``. A failure is logged.
 
-        After one that failed, or that passed a lane over, the next one comes within seconds: beside a full load, a
-        lane's worth of records is written in ten minutes.
+        After a failure, or if a lane was passed over, the next run comes within seconds: under full load, a lane's
+        worth of records is written in ten minutes.
         """
         while not stop.is_set():
             try:
@@ -87,7 +85,7 @@ class Retention:
                 await pause(INTERVAL_SECONDS, stop)
 
     async def retire(self, stop: asyncio.Event) -> int:
-        """Remove everything that is due now, step by step. Returns the number of records removed.
+        """Remove all records that are due now, step by step. Returns the number removed.
 
         Nothing is removed while the clocks disagree.
         """
@@ -112,7 +110,7 @@ class Retention:
             try:
                 removed, since = await self._step(lane, since, asked)
             except DependencyAway:
-                self._records = smaller(asked)  # it may have been more than a statement's time is enough for
+                self._records = smaller(asked)  # the step may have been too large for a statement's time limit
                 raise
             took = self._timer() - began
             total += removed
@@ -125,12 +123,12 @@ class Retention:
         return total
 
     async def _lanes(self) -> list[tuple[int, int]]:
-        """Every lane, and up to where it is settled."""
+        """Return every lane, and the offset below which it is settled."""
         async with self._database.connection() as connection:
             return [(row["id"], row["first_offset"] or 0) for row in await connection.fetch(statement("lanes/all"))]
 
     async def _step(self, lane: int, since: int, records: int) -> tuple[int, int]:
-        """Remove a step's worth. Returns how many were removed, and from where to go on."""
+        """Remove one step's worth. Returns the number removed, and the offset to go on from."""
         async with self._database.transaction() as transaction:
             row = await transaction.fetchrow(statement("retention/retire_records"), lane, self._age, records, since)
         assert row is not None, "it counts, whatever there is"
@@ -151,7 +149,7 @@ class Retention:
 
 
 def next_step(asked: int, removed: int, took: float) -> int:
-    """The size of the next step, after one that ``took`` so many seconds. A step not filled tells little."""
+    """Return the size of the next step after one that ``took`` so many seconds. Only a full step enlarges it."""
     if took > STEP_SECONDS:
         return smaller(asked)
     if removed == asked and took < STEP_SECONDS / 2:
@@ -160,5 +158,5 @@ def next_step(asked: int, removed: int, took: float) -> int:
 
 
 def smaller(asked: int) -> int:
-    """The size of the next step, after one that took too long."""
+    """Return the size of the next step, after one that took too long."""
     return max(SMALLEST_STEP, asked // 2)

@@ -1,6 +1,6 @@
-"""A client for those who send commands: ``await client.set_effective(...)`` returns the answer to that very command.
+"""A client for senders: ``await client.set_effective(...)`` returns the answer to that very command.
 
-Needs aiokafka, pydantic and orjson, and nothing of the worker's.
+Needs aiokafka, pydantic and orjson, and nothing of the worker.
 """
 
 from effective_contract.client.answer import Answer, SetEffective

@@ -14,19 +14,19 @@ from effective_contract.headers import COMMAND_ID, DRY_RUN, REPLAYED, STATUS_COD
 
 @dataclass(frozen=True, slots=True)
 class SetEffective:
-    """The command was applied; or, where it was a ``dry_run``, it would have been."""
+    """The command was applied; a ``dry_run`` would have been."""
 
     data: AccessTokenData = field(repr=False)
-    """The fields that were asked for, after the change. Personal data: not in the ``repr``."""
+    """The requested fields, after the change. Personal data: not in the ``repr``."""
     replayed: bool
-    """Whether it had been applied before, under the same id. ``data`` is then as it is now."""
+    """True if it had been applied before, under the same id. ``data`` is then as it is now."""
     command_id: str
     message: str
-    """Empty, but for a replay whose access token is gone."""
+    """Empty, except for a replay whose access token is gone."""
     ce_id: str
     ce_source: str
     dry_run: bool = False
-    """Whether the worker says that nothing has changed, and ``data`` is what it would have become."""
+    """True if the worker says that nothing has changed, and ``data`` is as it would have become."""
 
 
 Answer: TypeAlias = SetEffective | CommandRefused
@@ -41,7 +41,7 @@ class _Status(BaseModel):
 
 
 class _Result(BaseModel):
-    """A result as a reader takes it: what later versions of the contract add is passed over."""
+    """A result as a reader takes it: additions of later versions of the contract are ignored."""
 
     model_config = ConfigDict(frozen=True, strict=True, hide_input_in_errors=True)
 
@@ -52,12 +52,12 @@ class _Result(BaseModel):
 def read_answer(
     value: bytes | None, headers: Iterable[tuple[str, bytes | None]], *, ce_id: str, ce_source: str
 ) -> Answer:
-    """The answer to the command of that id. Raises ``UnreadableReply``."""
+    """Read the answer to the command of that id. Raises ``UnreadableReply``."""
     told = {name: content.decode(errors="replace") for name, content in headers if content is not None}
     try:
         result = _Result.model_validate_json(value or b"", extra="ignore")
     except ValidationError:
-        # Not chained: the error holds what was read, personal data for one.
+        # Not chained: the error holds its input, which includes personal data.
         raise UnreadableReply(status_code=told.get(STATUS_CODE), ce_id=ce_id, ce_source=ce_source) from None
     command_id, is_dry_run = told.get(COMMAND_ID, ""), told.get(DRY_RUN) == TRUE
     if result.status.code == StatusCode.OK:

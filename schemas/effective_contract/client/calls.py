@@ -1,4 +1,4 @@
-"""The calls that wait for their answer, by correlation id. Has no clock and no connection."""
+"""The calls that wait for their answers, by correlation id. Has no clock and no connection."""
 
 import asyncio
 import secrets
@@ -10,7 +10,7 @@ Reply = TypeVar("Reply")
 
 _NAME_BYTES: Final = 8
 _CALL_BYTES: Final = 16
-"""128 bits: who has not seen a call's id cannot guess it."""
+"""128 bits: a call's id cannot be guessed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,26 +23,26 @@ class Call(Generic[Reply]):
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What a client has seen since it was made."""
+    """The counts of a client since it was made."""
 
     waiting: int
-    """Attempts that wait for their reply now."""
+    """Attempts that wait for their replies now."""
     made: int
-    """Attempts, those that were repeated among them."""
+    """Attempts, including repeated ones."""
     answered: int
     late: int
-    """Replies to attempts of this client's that had ended: after the deadline, after a cancellation, or twice."""
+    """Replies to attempts of this client that had ended: after the deadline, after a cancellation, or twice."""
     foreign: int
-    """Replies to somebody else."""
+    """Replies to other clients."""
 
 
 class Calls(Generic[Reply]):
-    """Gives each reply to the call that it answers, and to no other."""
+    """A table of open calls, which gives each reply to the call that it answers."""
 
     def __init__(self, random: Callable[[int], bytes] = secrets.token_bytes) -> None:
-        """``random`` makes so many unguessable bytes."""
+        """``random`` returns the given number of unguessable bytes."""
         self._random = random
-        # It tells a late reply of our own from others' on the same topic, without a memory of all that ever ended.
+        # It tells a late reply of our own from others' on the same topic, without a memory of all ended calls.
         self._name = random(_NAME_BYTES).hex().encode() + b"-"
         self._waiting: dict[bytes, Call[Reply]] = {}
         self._made = self._answered = self._late = self._foreign = 0
@@ -52,7 +52,7 @@ class Calls(Generic[Reply]):
         return Counts(len(self._waiting), self._made, self._answered, self._late, self._foreign)
 
     def open(self) -> Call[Reply]:
-        """A call with an id that no other ever had. To be closed."""
+        """Open a call with a unique id. It must be closed."""
         identity = self._name + self._random(_CALL_BYTES).hex().encode()
         call = Call(identity, asyncio.get_running_loop().create_future())
         self._waiting[identity] = call
@@ -60,11 +60,11 @@ class Calls(Generic[Reply]):
         return call
 
     def close(self, call: Call[Reply]) -> None:
-        """From now on a reply to it is late. Safe twice."""
+        """Close a call: from now on a reply to it is late. Safe to call twice."""
         self._waiting.pop(call.correlation_id, None)
 
     def answer(self, correlation_id: bytes | None, reply: Reply) -> None:
-        """Hand a reply to the call that it answers; it answers once."""
+        """Give a reply to the call that it answers; a call takes one reply."""
         call = self._waiting.pop(correlation_id, None) if correlation_id is not None else None
         if call is not None and not call.reply.done():
             self._answered += 1
@@ -75,7 +75,7 @@ class Calls(Generic[Reply]):
             self._foreign += 1
 
     def end_all(self, reply: Reply) -> None:
-        """Hand the same to every call that waits."""
+        """Give the same reply to every call that waits."""
         waiting, self._waiting = self._waiting, {}
         for call in waiting.values():
             if not call.reply.done():

@@ -1,4 +1,4 @@
-"""The client: one call is one command, sent as often as its ``retry`` says, and the answer to it."""
+"""The client: one call is one command, sent as often as its ``retry`` says, and its answer."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -51,14 +51,15 @@ COMMANDS: Final = "access-token.set-effective.commands"
 RESULTS: Final = "access-token.set-effective.results"
 
 LoginToken: TypeAlias = str | Callable[[], Awaitable[str]]
-"""A login token, or what is asked for one before each attempt: a login lives two hours, a retry may take longer."""
+"""A login token, or a function that returns one before each attempt: a login lives two hours, a retry may take longer.
+"""
 
 Headers: TypeAlias = Sequence[tuple[str, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """How often a command is sent, under one id: again after a timeout, or if its refusal is ``retryable``.
+    """The number of times a command is sent under one id: again after a timeout, or if its refusal is ``retryable``.
 
     A call takes up to ``attempts`` times its timeout, and the pauses between.
     """
@@ -76,7 +77,7 @@ NO_RETRY: Final = Retry(1)
 
 @dataclass(frozen=True, slots=True)
 class _Lost:
-    """What a call that waits is told instead of a reply."""
+    """The error for a waiting call, in place of a reply."""
 
     error: type[CommandError]
     what: str
@@ -94,23 +95,24 @@ class _Identity:
 
 @dataclass(frozen=True, slots=True)
 class _Outgoing:
-    """A command to be sent, but for what differs from one attempt to the next."""
+    """A command to send, without the parts that differ between attempts."""
 
     identity: _Identity
     is_dry_run: bool
     headers: Headers
     key: bytes | None
     command: Callable[[str], bytes] = field(repr=False)
-    """Its bytes, with that login token."""
+    """Return its bytes, with that login token."""
 
 
 class CommandClient:
-    """Sends commands and hands each caller the answer to its own. ``async with`` opens and closes it.
+    """A client that sends commands and gives each caller its own answer. ``async with`` opens and closes it.
 
-    Any number of calls may wait at once; of more than ``max_in_flight``, the rest waits to be sent. Replies are read
-    from ``reply_to``, a topic of the sender's own that the worker must allow, or else from the shared topic
-    ``results``, where everybody's answers are. ``connection`` holds aiokafka's own arguments, the same for producer and
-    consumer: ``security_protocol``, ``ssl_context``, ``sasl_mechanism``, ``request_timeout_ms`` and the like.
+    Any number of calls may wait at once; at most ``max_in_flight`` of them are sent, the others wait for their turn.
+    Replies are read from ``reply_to``, a topic of the sender's own that the worker must allow, or else from the shared
+    topic ``results``, which has the answers to all senders. ``connection`` holds aiokafka's own arguments, the same for
+    producer and consumer: ``security_protocol``, ``ssl_context``, ``sasl_mechanism``, ``request_timeout_ms`` and the
+    like.
     """
 
     def __init__(
@@ -144,7 +146,7 @@ class CommandClient:
 
     @property
     def counts(self) -> Counts:
-        """What it has seen so far: late replies, for one."""
+        """The counts so far, for example of late replies."""
         return self._calls.counts
 
     async def __aenter__(self) -> "CommandClient":
@@ -169,7 +171,7 @@ class CommandClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Calls that still wait get ``ClientClosed``."""
+        """Close the client. Calls that still wait get ``ClientClosed``."""
         self._lose(_Lost(ClientClosed, "the client was closed"))
         ending = {task for task in (self._reading, *self._sending) if task is not None}
         for task in ending:
@@ -191,19 +193,20 @@ class CommandClient:
         traceparent: str | None = None,
         tracestate: str | None = None,
         dry_run: bool = False,
-        timeout: float | None = None,  # noqa: ASYNC109 - each attempt's, and it is told with the id to ask again with
+        timeout: float | None = None,  # noqa: ASYNC109 - for each attempt, and its error has the id to ask again with
         retry: Retry = NO_RETRY,
     ) -> SetEffective:
         """Set one access token effective: named by ``authentication_code``, or by ``identifier`` and ``pass_code``.
 
         ``fields_set`` are the fields to return, comma-separated; without it, all. ``ce_id`` names the command for good:
-        sent again under it, whenever and by whomever, the command is applied once and answered ``OK`` again, with
-        ``replayed``. One is made up if none is given; a given one needs a ``ce_source`` (the client's ``source``, by
-        default). ``key`` is an opaque, stable id of the access token, which keeps its commands in order; never a code
-        or an identifier (CONTRACT 1). ``timeout`` is in seconds, for each attempt.
+        sent again under it, at any time and by any sender, the command is applied once and answered ``OK`` again, with
+        ``replayed``. Without one the client makes up an id; a given one needs a ``ce_source`` (the client's ``source``,
+        by default). ``key`` is an opaque, stable id of the access token, which keeps its commands in order; never a
+        code or an identifier (CONTRACT 1). ``timeout`` is in seconds, for each attempt.
+
         A ``dry_run`` changes nothing, and is answered as it would be (CONTRACT 2).
 
-        Raises what ``effective_contract.client.errors`` lists: ``CommandRefused`` for every status but ``OK``.
+        Raises the errors of ``effective_contract.client.errors``: ``CommandRefused`` for every status but ``OK``.
         """
         identity = self._identity(ce_id, ce_source)
         given = {TRACEPARENT: traceparent, TRACESTATE: tracestate, DRY_RUN: TRUE if dry_run else None}
@@ -236,7 +239,7 @@ class CommandClient:
                     return answer
                 raise answer
             except CommandError as error:
-                # A refusal of this attempt says nothing of an earlier one that is still on its way.
+                # A refusal of this attempt says nothing about an earlier one that is still on its way.
                 error.may_be_applied = (error.may_be_applied or is_unanswered) and not outgoing.is_dry_run
                 is_unanswered = error.may_be_applied
                 again = isinstance(error, CommandTimeout) or (isinstance(error, CommandRefused) and error.retryable)
@@ -246,17 +249,17 @@ class CommandClient:
         raise AssertionError("the last attempt returns or raises")
 
     async def _attempt(self, outgoing: _Outgoing, token: LoginToken, seconds: float) -> Answer:
-        """Send it once and wait for the answer to this sending. Raises ``CommandError``, but ``CommandRefused``."""
+        """Send it once and return the answer to this sending, refusals included. Raises other ``CommandError``."""
         identity = outgoing.identity
         value = outgoing.command(token if isinstance(token, str) else await token())
         if self._reading is None or self._reading.done():
             raise self._lost.error(self._lost.what, may_be_applied=False, **identity.members)
-        # An id of its own for each attempt: the refusal of an earlier one, an expired login for one, is not its answer.
+        # Each attempt has its own id: the refusal of an earlier one, for example an expired login, is not its answer.
         call = self._calls.open()
         sending: asyncio.Task[None] | None = None
         try:
             async with asyncio.timeout(seconds), self._slots:
-                if not call.reply.done():  # it is if the client was closed while the call waited for its turn
+                if not call.reply.done():  # it is done if the client was closed while the call waited for its turn
                     headers = [*outgoing.headers, (CORRELATION_ID, call.correlation_id)]
                     sending = self._send(value, headers, outgoing.key)
                     await _answered(sending, call)
@@ -327,7 +330,7 @@ class CommandClient:
 
 
 async def _answered(sending: "asyncio.Task[None]", call: "Call[ConsumerRecord | _Lost]") -> None:
-    """Wait for the reply, which may be there before the broker's word that it has the command."""
+    """Wait for the reply, which may come before the broker acknowledges the command."""
     either: set[asyncio.Future[Any]] = {sending, call.reply}
     await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
     if not call.reply.done():
@@ -339,7 +342,7 @@ def _encoded(members: Mapping[str, object], identity: _Identity) -> bytes:
     try:
         command = SetEffectiveCommand.model_validate(members)
     except ValidationError as error:
-        # Not chained: the error holds what was given, the login token for one.
+        # Not chained: the error holds its input, which includes the login token.
         raise InvalidCommand(_faults(error), **identity.members) from None
     return command.model_dump_json(exclude_none=True).encode()
 

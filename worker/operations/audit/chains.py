@@ -21,7 +21,7 @@ from worker.postgres.sql import statement
 
 _FIRST: Final = Chain(0, bytes(32))
 _AS_STORED: Final = tuple(TransitionEvent.model_fields.keys() - {"lane", "previous_hash", "hash"})
-"""The members of an event that a row has as they are hashed."""
+"""The members of an event that its row has exactly as they are hashed."""
 _LOWEST_LANE: Final = -(2**31)
 
 
@@ -34,9 +34,9 @@ async def verify_chains(
     anchor: Anchor | None,
     kept: timedelta,
 ) -> None:
-    """Report every transition and every head that does not fit, and every anchored head that is not there.
+    """Report every transition and every head that does not fit, and every anchored head that is missing.
 
-    ``lanes`` are the rows of all lanes by their ids. Commands have their records for as long as ``kept``.
+    ``lanes`` are the rows of all lanes by their ids. ``kept`` is the time for which the record of a command is kept.
     """
     anchored = {} if anchor is None else {head.lane: head for head in anchor.heads}
     awaited, empty = dict(anchored), dict(lanes)
@@ -69,20 +69,20 @@ async def _transitions(connection: asyncpg.Connection, kept: timedelta, progress
 
 @dataclass(slots=True)
 class _LaneChain:
-    """The chain of one lane, as far as it was followed."""
+    """The chain of one lane, as far as it has been followed."""
 
     name: str
     last: Row
-    """The row that was read last. It has the head of the lane as it was in the moment of that row."""
+    """The row read last. It has the lane's head as it was when that row was read."""
     report: Audit
     awaited: dict[str, Head]
-    """The anchored heads that were not found yet, by the names of their lanes."""
+    """The anchored heads that are still to be found, by the names of their lanes."""
     end: Chain = _FIRST
     moment: float = 0.0
-    """Of the transition that was looked at last, in seconds since the epoch."""
+    """The time of the last transition followed, in seconds since the epoch."""
 
     def follow(self, row: Row) -> None:
-        """Look at one transition, and go on from it as it stands: the next one is judged for itself."""
+        """Check one transition, and go on from it as it is stored: the next one is judged on its own."""
         where = f"lane {self.name} sequence {row['sequence']}"
         self._compare_link(where, row)
         self._compare_hash(where, row)
@@ -94,7 +94,7 @@ class _LaneChain:
         self.report.transitions += 1
 
     def compare_with_head(self) -> None:
-        """Compare the end of the chain with the head of its lane, unless the lane is gone."""
+        """Compare the end of the chain with its lane's head, unless the lane is gone."""
         if self.last["chain_sequence"] is None:
             return
         head = Chain(self.last["chain_sequence"], self.last["chain_hash"])
@@ -119,7 +119,7 @@ class _LaneChain:
             self.report.found(Kind.CHANGED, where, what)
 
     def _judge(self, where: str, row: Row) -> None:
-        """Look at what a transition says beside its place in the chain."""
+        """Check the members of a transition that do not link it to the chain."""
         is_first, is_import = self.end.sequence == 0, row["cause"] == "IMPORT"
         if row["cluster"] is not None and is_import != (row["cluster"] == ""):
             self.report.found(Kind.CAUSE, where, f"its cause is {row['cause']}")
@@ -130,7 +130,7 @@ class _LaneChain:
 
 
 def _known_name(row: Row, report: Audit) -> str:
-    """The name of a transition's lane, or, where that is gone, a text that no chain was hashed with."""
+    """Return the name of a transition's lane; if the lane is gone, a text that no chain was hashed with."""
     if row["cluster"] is not None:
         return name_of(row)
     report.found(Kind.NO_LANE, f"lane with the id {row['lane']}", "its row is gone: its name, and so no hash, is known")
@@ -138,6 +138,6 @@ def _known_name(row: Row, report: Audit) -> str:
 
 
 def _hash(row: Row, lane: str) -> bytes:
-    """Hash a transition as its event is hashed (CONTRACT 6), whatever was made of its columns."""
+    """Hash a transition as its event is hashed (CONTRACT 6), from its columns as they are now."""
     members = {name: row[name] for name in _AS_STORED} | {"lane": lane, "previous_hash": row["previous_hash"].hex()}
     return hashlib.sha256(msgspec.json.encode(members, order="sorted")).digest()

@@ -1,4 +1,4 @@
-"""The lanes as an audit sees them: their names, the heads of their chains, and the hashes that are stored."""
+"""The lanes in an audit: their names, the heads of their chains, and the stored hashes."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -17,8 +17,8 @@ UNPUBLISHED: Final = timedelta(minutes=10)
 async def all_lanes(connection: asyncpg.Connection, batch: int = 0) -> list[Row]:
     """Read the row of every lane, with the head of its chain.
 
-    With ``batch``, the most commands that a batch may have, also how many of its last transitions may wait to be
-    published.
+    With ``batch``, the most commands in a batch, each row also tells how many of its last transitions may still wait to
+    be published.
     """
     rows: list[Row] = await connection.fetch(statement("audit/lanes"), batch, UNPUBLISHED)
     return rows
@@ -27,17 +27,17 @@ async def all_lanes(connection: asyncpg.Connection, batch: int = 0) -> list[Row]
 async def stored_hashes(
     connection: asyncpg.Connection, places: Sequence[tuple[int, int]]
 ) -> dict[tuple[int, int], bytes]:
-    """The hashes of the transitions in these places, a place being a lane's id and a sequence; none where none is."""
+    """Return the stored hashes of transitions by lane id and sequence; a missing transition has no entry."""
     lanes, sequences = [lane for lane, _ in places], [sequence for _, sequence in places]
     rows = await connection.fetch(statement("audit/facts"), lanes, sequences)
     return {(row["lane"], row["sequence"]): row["hash"] for row in rows}
 
 
 def name_of(lane: Row) -> str:
-    """The lane's name in transition events, from a row that tells its cluster, group, topic and partition."""
+    """Return the lane's name in transition events, from a row with its cluster, group, topic and partition."""
     return lane_name(lane["cluster"], lane["consumer_group"], lane["topic"], lane["partition"])
 
 
 def sequences(first: int, last: int) -> str:
-    """A range of sequence numbers in words."""
+    """Return a range of sequence numbers in words."""
     return f"sequence {first}" if first == last else f"sequence {first} to {last}"

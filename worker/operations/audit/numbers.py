@@ -1,11 +1,11 @@
-"""Numbers from 1 on that come nearly in order, held as runs: ten million of them take no more memory than ten."""
+"""Numbers from 1 on, added nearly in order and held as runs: ten million of them take no more memory than ten."""
 
 from bisect import bisect_right
 from collections.abc import Iterator
 
 
 class Numbers:
-    """The numbers that were added, however often each was."""
+    """The set of numbers that were added."""
 
     def __init__(self) -> None:
         self._runs: list[list[int]] = []
@@ -28,7 +28,7 @@ class Numbers:
             self._runs.insert(place, [number, number])
 
     def missing(self, last: int) -> Iterator[tuple[int, int]]:
-        """The runs of numbers up to ``last`` that were not added: first and last of each."""
+        """Yield the runs of numbers up to ``last`` that were not added, as the first and last of each."""
         due = 1
         for first, end in self._runs:
             if first > last:

@@ -1,4 +1,4 @@
-"""Compare the events of the transitions topic with the transitions, and these with the events."""
+"""Compare the events in the transitions topic with the transitions in Postgres, in both directions."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from worker.operations.findings import Progress, record_place
 from worker.postgres.pool import Row
 
 _CHUNK: Final = 1_000
-"""Events that are held at once."""
+"""Events held in memory at once."""
 _LARGEST_SEQUENCE: Final = 2**63 - 1
 
 
 class _Event(NamedTuple):
-    """An event that is whole."""
+    """An event that is complete."""
 
     where: str
     lane: str
@@ -38,8 +38,8 @@ async def verify_published(
 ) -> None:
     """Report every event without its transition, and every transition of these ``lanes`` without its event.
 
-    ``topic`` is a reader of the topic, and its name. The names of lanes are looked up after the ends of the topic: an
-    event below these is of a lane that is there.
+    ``topic`` is a reader of the topic, and the topic's name. The names of lanes are read after the ends of the topic,
+    so every event below these ends belongs to a lane that was read.
     """
     kafka, name = topic
     spans = (await kafka.spans(name)).get(name, [])
@@ -64,7 +64,7 @@ async def verify_published(
 
 
 def _read(record: Any, report: Audit) -> _Event | None:
-    """Read an event, and report it if it is none or was changed."""
+    """Read an event; report it and return ``None`` if it is no event or was changed."""
     where = record_place(record.topic, record.partition, record.offset)
     try:
         event = orjson.loads(record.value or b"")
@@ -86,17 +86,17 @@ def _read(record: Any, report: Audit) -> _Event | None:
 
 @dataclass(slots=True)
 class _Comparison:
-    """The events that were found so far, held against the transitions."""
+    """The events read so far, compared with the transitions."""
 
     connection: asyncpg.Connection
     ids: Mapping[str, int]
     """The lanes by their names."""
     report: Audit
     published: Mapping[int, Numbers]
-    """By lane: the sequences of the transitions that have an event."""
+    """By lane, the sequences of the transitions that have an event."""
 
     async def compare(self, events: Sequence[_Event]) -> None:
-        """Compare events with their transitions. Postgres commits first, so each that is published is there."""
+        """Compare events with their transitions. Postgres commits first, so every published transition is there."""
         places = [(self.ids.get(event.lane, 0), event.sequence) for event in events]
         stored = await stored_hashes(self.connection, [place for place in places if 0 < place[1] <= _LARGEST_SEQUENCE])
         for event, place in zip(events, places, strict=True):
@@ -112,7 +112,7 @@ class _Comparison:
             self.published[lane].add(sequence)
 
     def rest(self, lanes: Iterable[Row], *, is_cut: bool) -> None:
-        """Report the transitions that have no event and should. ``is_cut``: the topic has lost a beginning."""
+        """Report the transitions that lack their event. ``is_cut`` says that the topic has lost its beginning."""
         for row in lanes:
             certain = row["chain_sequence"] - row["unpublished"]
             for first, end in self.published[row["id"]].missing(row["chain_sequence"]):

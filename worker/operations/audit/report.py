@@ -1,4 +1,4 @@
-"""The report of an audit: how much it read, and all that is wrong with it."""
+"""The report of an audit: how much was read, and everything that is wrong with it."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -8,7 +8,7 @@ from worker.operations.findings import Report
 
 
 class Kind(StrEnum):
-    """The kinds of findings."""
+    """The kinds of finding."""
 
     CHANGED = "a transition that does not hash to its hash"
     UNLINKED = "a transition that is not linked to the one before"
@@ -41,7 +41,7 @@ class Audit(Report[Kind]):
     anchored: int | None = None
     """Chain heads of the anchor that were found again; ``None`` without one."""
     unpublished: int = 0
-    """Transitions of batches whose publication was not seen and may still be under way."""
+    """Transitions of batches that may still be on their way to the topic."""
 
     @property
     def holds(self) -> bool:

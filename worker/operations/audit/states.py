@@ -9,7 +9,7 @@ from worker.postgres.sql import statement
 
 
 async def verify_states(connection: asyncpg.Connection, report: Audit) -> None:
-    """Report every access token that is not as its history left it, and every history that is not whole."""
+    """Report every access token that differs from the end of its history, and every history that has a gap."""
     async for row in by_token(connection, statement("audit/states")):
         where = token_place(row["organisation"], row["id"])
         if row["is_gap"]:

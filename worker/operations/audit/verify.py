@@ -1,8 +1,9 @@
 """Verify the history: every lane's hash chain, every access token's state, the topic, and anchors (CONTRACT 6).
 
-Workers may go on meanwhile: everything in Postgres is read in pages, in the order of the chains, and no page needs the
-same moment as another. A chain proves itself; only its end and its lane's head must be of one moment, and of an access
-token its state and its history. So ten million transitions take no more memory than ten, and no snapshot stays open.
+Workers may run meanwhile: everything in Postgres is read in pages, in the order of the chains, and no two pages need
+the same snapshot. A chain proves itself; only its end and its lane's head must be read at the same moment, and so must
+an access token's state and its history. Ten million transitions therefore take no more memory than ten, and no snapshot
+stays open.
 """
 
 from datetime import timedelta
@@ -20,9 +21,9 @@ from worker.operations.audit.states import verify_states
 from worker.operations.findings import OnProgress, Progress
 
 LARGEST_BATCH: Final = 10_000
-"""The most commands that a batch may be set to have (CONTRACT 9)."""
+"""The largest batch that the settings allow, in commands (CONTRACT 9)."""
 _UNNOTICED: Final = timedelta(minutes=1)
-"""A record is retired by a clock that is read a little later than the one that the audit goes by."""
+"""Tolerance for the clock that retires the record of a command: it is read a little later than the audit's."""
 
 
 async def verify(
@@ -34,10 +35,10 @@ async def verify(
     batch: int = LARGEST_BATCH,
     on_progress: OnProgress = lambda _done, _total: None,
 ) -> Audit:
-    """Look at everything. ``topic``: a reader of the transitions topic, and its name; without, it is left out.
+    """Verify everything. ``topic`` is a reader of the transitions topic, and its name; ``None`` leaves the topic out.
 
-    ``kept`` is how long workers keep the record of a command, ``batch`` how many commands a batch may have.
-    ``on_progress`` gets how many transitions and events of how many were read. Raises ``DependencyAway``.
+    ``kept`` is the time for which workers keep the record of a command, ``batch`` the most commands in a batch.
+    ``on_progress`` gets the number of transitions and events read, and their total. Raises ``DependencyAway``.
     """
     lanes = {row["id"]: row for row in await all_lanes(connection, batch)}
     report = Audit(lanes=len(lanes))

@@ -13,13 +13,13 @@ from worker.operations.contract.samples import SAMPLES, Record, Sample, shown
 Document = dict[str, Any]
 
 VERSION: Final = "0.1.0"
-"""Of the contract, which is released with the package."""
+"""The version of the contract, which is released with the package."""
 _DAY_MS: Final = 24 * 60 * 60 * 1000
 STRUCTURED: Final = "application/cloudevents+json"
 
 
 def asyncapi(deployment: Deployment) -> Document:
-    """The document as an object to write as JSON. Secrets have no place in it: it names mechanisms, not credentials."""
+    """Return the document as an object to write as JSON. It holds no secrets: it names mechanisms, not credentials."""
     return {
         "asyncapi": "3.0.0",
         "id": "urn:effective-worker",
@@ -273,7 +273,7 @@ def _messages() -> Document:
 
 
 def _is_right(sample: Sample) -> bool:
-    """Whether the command itself is as it should be, whatever the worker knows of login and access token."""
+    """True if the command itself is well formed, whatever the worker says about its login and access token."""
     wrong = {StatusCode.MALFORMED_REQUEST, StatusCode.MISSING_PARAMETER, StatusCode.INVALID_PARAMETER}
     return sample.status not in wrong
 
@@ -329,7 +329,7 @@ def _schemas() -> Document:
 
 
 def _here(schema: Any) -> Any:
-    """A schema as AsyncAPI writes it: in the draft of 2018, its definitions among the components."""
+    """Return a schema in AsyncAPI's form: the draft of 2018, with its definitions among the components."""
     if isinstance(schema, list):
         return [_here(each) for each in schema]
     if isinstance(schema, dict):

@@ -1,11 +1,11 @@
-"""Whether a contract pack breaks those who were written for an older one.
+"""The changes of a contract pack that break systems written for an older one.
 
-Who reads decides. What others send to the worker may be widened: all that an older sender may send must still be
-accepted. What the worker writes may be narrowed: all that it may write must be what an older reader knows. In both
-directions a member that is gone is missed, and a topic, a message or an operation that is gone or renamed as well.
+The direction decides. Commands may be widened: the worker must still accept everything that an older sender may send.
+The worker's messages may be narrowed: everything that it may write must be known to an older reader. In both directions
+the loss of a member is a break, and so is a topic, a message or an operation that is gone or renamed.
 
 The rules of JSON Schema that can be compared are compared (types, enumerations, bounds, members, items, alternatives,
-references); of any other a change counts as a break, because nobody can tell that it is none.
+references); a change of any other rule counts as a break, because it cannot be shown to be none.
 """
 
 import json
@@ -23,7 +23,7 @@ Schema = Any
 
 _UPPER: Final = ("maxLength", "maximum", "exclusiveMaximum", "maxItems", "maxProperties")
 _LOWER: Final = {"minLength": 0, "minItems": 0, "minProperties": 0, "minimum": -inf, "exclusiveMinimum": -inf}
-"""With what holds where they are not set."""
+"""Lower bounds, with their values when they are not set."""
 _FOLLOWED: Final = {
     "$ref",
     "type",
@@ -66,7 +66,7 @@ _TYPES: Final[Mapping[str, type | tuple[type, ...]]] = {
 
 @dataclass(frozen=True, slots=True, order=True)
 class Break:
-    """What does harm to those who were written for the older pack. ``path`` leads to the member within ``file``."""
+    """A change that breaks systems written for the older pack. ``path`` leads to the member within ``file``."""
 
     file: str
     path: str
@@ -77,7 +77,7 @@ class Break:
 
 
 def breaks(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Break]:
-    """Return every break from one pack to the other, both as ``older.read`` gives them. Raises ``NotAPack``."""
+    """Return every break between two packs, both as ``older.read`` returns them. Raises ``NotAPack``."""
     found = set()
     for name in old:
         if name not in new:
@@ -157,7 +157,7 @@ def _last(reference: str) -> str:
 
 
 def _resolved(root: Any, schema: Any) -> Any:
-    """What a reference leads to, the keywords beside it included. Raises ``NotAPack`` if it leads nowhere."""
+    """Return the target of a reference, merged with the keywords beside it. Raises ``NotAPack`` if there is none."""
     while isinstance(schema, dict) and "$ref" in schema:
         target = root
         for step in schema["$ref"].removeprefix("#/").split("/"):
@@ -170,7 +170,7 @@ def _resolved(root: Any, schema: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class _Side:
-    """One of the two schemas compared, with the document that its references lead into."""
+    """One of the two schemas compared, with the document that its references point into."""
 
     root: Any
     schema: Schema
@@ -186,7 +186,7 @@ class _Side:
 
 @dataclass(frozen=True, slots=True)
 class _Compared:
-    """Two documents. The narrow side is what is written, the wide one what is read."""
+    """Two documents to compare. The narrow side is the one written, the wide side the one read."""
 
     old: Any
     new: Any
@@ -197,7 +197,7 @@ class _Compared:
         yield from self._missed(before, after, path, frozenset())
         yield from self._escapes(*((before, after) if self.to_worker else (after, before)), path, frozenset())
 
-    # A member that is gone is missed by whoever relied on it, in either direction.
+    # A member that is gone breaks the systems that relied on it, in either direction.
 
     def _missed(self, old: _Side, new: _Side, path: str, seen: frozenset[str]) -> _Found:
         place = _text(old.schema)
@@ -210,7 +210,7 @@ class _Compared:
             else:
                 yield from self._missed(schema, after[name], _below(path, name), seen | {place})
 
-    # What the narrow side allows and the wide side does not.
+    # Values that the narrow side allows and the wide side does not.
 
     def _escapes(self, narrow: _Side, wide: _Side, path: str, seen: frozenset[tuple[str, str]]) -> _Found:
         pair = (_text(narrow.schema), _text(wide.schema))
@@ -262,7 +262,7 @@ class _Compared:
         was, may = narrow.rules, wide.rules
         listed, accepted = was.get("x-comma-separated"), may.get("x-comma-separated")
         for name in sorted(may.keys() - _FOLLOWED - _SAYS_NOTHING):
-            # The pattern is made from the list, which can be compared.
+            # The pattern is made from the list, and the lists can be compared.
             told = name == "pattern" and listed is not None and accepted is not None
             if may[name] != was.get(name) and not told:
                 old, new = (was, may) if self.to_worker else (may, was)
@@ -290,7 +290,7 @@ class _Compared:
             other = members.get(name, wide.at(rest))
             if other.schema is not False:
                 yield from self._escapes(schema, other, _below(path, name), seen)
-            elif not self.to_worker:  # else it has been missed
+            elif not self.to_worker:  # else _missed has reported it
                 yield _below(path, name), "an older reader does not know this member"
         further = was.get("additionalProperties", True)
         if further is not False and rest is False:
@@ -303,7 +303,7 @@ class _Compared:
 
 
 def _members(side: _Side) -> dict[str, _Side]:
-    """What stands below a schema: the members of an object, or of the one alternative that is an object, and items."""
+    """Return the schemas below a schema: its members, those of its one alternative that is an object, and its items."""
     found: dict[str, _Side] = {}
     for kind in _alternatives(side):
         found |= {name: side.at(schema) for name, schema in kind.rules.get("properties", {}).items()}
@@ -313,7 +313,7 @@ def _members(side: _Side) -> dict[str, _Side]:
 
 
 def _alternatives(side: _Side) -> list[_Side]:
-    """The kinds of value that a schema allows, each with what holds for all of them."""
+    """Return the kinds of value that a schema allows, each merged with the rules that hold for all of them."""
     rules = side.rules
     if isinstance(rules.get("type"), list):
         return [each for kind in rules["type"] for each in _alternatives(side.at({**rules, "type": kind}))]
@@ -327,7 +327,7 @@ def _alternatives(side: _Side) -> list[_Side]:
 
 
 def _values(rules: dict[str, Any]) -> list[Any] | None:
-    """The only values that are allowed, ``None`` if there are others."""
+    """Return the only values that are allowed; ``None`` if they are not listed."""
     if "const" in rules:
         return [rules["const"]]
     if "enum" in rules:
@@ -351,7 +351,7 @@ def _of_type(value: Any, wanted: str) -> bool:
 
 
 def _fits(value: Any, rules: dict[str, Any]) -> bool:
-    """Whether one value keeps the bounds of a schema."""
+    """True if one value keeps the bounds of a schema."""
     if isinstance(value, str):
         long_enough = rules.get("minLength", 0) <= len(value) <= rules.get("maxLength", len(value))
         return long_enough and re.search(rules.get("pattern", ""), value) is not None
@@ -361,7 +361,7 @@ def _fits(value: Any, rules: dict[str, Any]) -> bool:
 
 
 def _expanded(side: _Side, schema: Any) -> Any:
-    """A rule without references and words, to be compared as a whole."""
+    """Return a rule without references and descriptions, to compare it as a whole."""
     if isinstance(schema, list):
         return [_expanded(side, each) for each in schema]
     if not isinstance(schema, dict):
@@ -376,7 +376,7 @@ def _expanded(side: _Side, schema: Any) -> Any:
 
 
 def _dependents(rules: dict[str, Any]) -> dict[str, list[str]]:
-    """Which members must stand beside which, in the words of either draft."""
+    """Return the members that each member requires beside it, in the keywords of either draft."""
     return {**rules.get("dependentRequired", {}), **rules.get("dependencies", {})}
 
 

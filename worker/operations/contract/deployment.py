@@ -10,7 +10,7 @@ Protocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """What differs from one installation to the next: addresses, names, limits. The defaults are CONTRACT 9's."""
+    """The addresses, names and limits of one installation. The defaults are CONTRACT 9's."""
 
     bootstrap_servers: str = "localhost:9092"
     security_protocol: Protocol = "PLAINTEXT"
@@ -27,7 +27,7 @@ class Deployment:
 
 
 def deployment(settings: Settings) -> Deployment:
-    """Return what the contract needs to know of the settings. No secret is among it."""
+    """Return the part of the settings that the contract names. No secret is among it."""
     kafka, topics = settings.kafka, settings.topics
     return Deployment(
         bootstrap_servers=kafka.bootstrap_servers,

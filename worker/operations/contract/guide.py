@@ -1,4 +1,4 @@
-"""The reading guide of the contract pack: what an engineer must know to send and to read, in any language."""
+"""The reading guide of the contract pack: everything an engineer must know to send and to read, in any language."""
 
 from importlib.resources import files
 from string import Template
@@ -8,7 +8,7 @@ from worker.operations.contract.deployment import Deployment
 
 
 def guide(deployment: Deployment) -> str:
-    """The guide in Markdown, with the deployment's names in it. Its text stands in ``guide.md``."""
+    """Return the guide in Markdown, with the deployment's names in it. Its text is in ``guide.md``."""
     rows = (f"| `{code}` | {meaning.when} | {meaning.retry} |" for code, meaning in MEANINGS.items())
     template = Template(files(__package__).joinpath("guide.md").read_text(encoding="utf-8"))
     return template.substitute(

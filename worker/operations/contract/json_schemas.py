@@ -1,7 +1,7 @@
-"""The JSON Schema 2020-12 of every message: what the models check, for those who write in another language.
+"""The JSON Schema 2020-12 of every message: the checks of the models, for engineers who use another language.
 
 Commands are as strict as the worker is. Values that the worker writes are closed: a further member is a new type
-(``ce_type``). Their headers are open: a reader ignores those it does not know, as the worker does.
+(``ce_type``). Their headers are open: a reader ignores headers that it does not know, as the worker does.
 """
 
 import re
@@ -23,7 +23,7 @@ JsonSchema = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """A message's value or its headers. ``to_worker``: others write it and the worker reads."""
+    """A message's value or its headers. ``to_worker``: a sender writes it and the worker reads it."""
 
     model: type[BaseModel]
     to_worker: bool = False
@@ -40,18 +40,18 @@ DESCRIBED: Final[Mapping[str, Described]] = {
     "transition-headers": Described(TransitionHeaders, headers=True),
     "dead-letter-headers": Described(DeadLetterHeaders, headers=True),
 }
-"""By the name of the file."""
+"""The messages by the names of their files."""
 
 
 class _Plain(GenerateJsonSchema):
-    """Without a title for each member that only repeats its name."""
+    """A generator that gives a member no title, which would only repeat its name."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002 - pydantic's own signature
         return False
 
 
 def json_schema(name: str) -> JsonSchema:
-    """The JSON Schema of one of ``DESCRIBED``, its definitions under ``$defs``."""
+    """Return the JSON Schema of one of ``DESCRIBED``, its definitions under ``$defs``."""
     described = DESCRIBED[name]
     schema: JsonSchema = plain_words(described.model.model_json_schema(schema_generator=_Plain))
     if described.headers:
@@ -61,7 +61,7 @@ def json_schema(name: str) -> JsonSchema:
 
 
 def _header(rule: JsonSchema) -> JsonSchema:
-    """A header is there or it is not; it is never ``null``."""
+    """Return the rule of a header, which is present or absent and never ``null``."""
     if "anyOf" not in rule:
         return rule
     (given,) = (kind for kind in rule["anyOf"] if kind != {"type": "null"})
@@ -69,7 +69,7 @@ def _header(rule: JsonSchema) -> JsonSchema:
 
 
 def plain_words(schema: Any) -> Any:
-    """Without the markup of Python's docstrings in descriptions, and without lines broken where source code is."""
+    """Remove from descriptions the markup of Python's docstrings and the line breaks of the source."""
     if isinstance(schema, list):
         return [plain_words(each) for each in schema]
     if not isinstance(schema, dict):

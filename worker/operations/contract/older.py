@@ -1,4 +1,4 @@
-"""A contract pack that somebody kept, read to be compared. Its shape is checked, so that what compares need not."""
+"""A contract pack from a directory, read to be compared. Its shape is checked here, so that the comparison need not."""
 
 import json
 from collections.abc import Mapping
@@ -12,11 +12,11 @@ SCHEMA: Final = ".schema.json"
 
 
 class NotAPack(ValueError):
-    """A directory holds no contract pack, or one that cannot be read."""
+    """The directory holds no contract pack, or one that cannot be read."""
 
 
 class _Keywords(BaseModel):
-    """The keywords of JSON Schema that lead to others or are looked into."""
+    """The keywords of JSON Schema that the comparison follows or reads."""
 
     ref: str = Field("", alias="$ref")
     definitions: "dict[str, bool | _Keywords]" = Field({}, alias="$defs")
@@ -64,14 +64,14 @@ class _Document(BaseModel):
 
 
 def releases() -> dict[str, Path]:
-    """Return the directories of the released packs by version, as a wheel has them or else a checkout."""
+    """Return the directories of the released packs by version, from the wheel or else from the checkout."""
     here = Path(__file__).parent / "released"
     directory = here if here.is_dir() else Path(__file__).parents[3] / "schemas" / "released"
     return {path.name: path for path in sorted(directory.iterdir()) if path.is_dir()}
 
 
 def read(directory: Path) -> dict[str, Any]:
-    """The schemas and the AsyncAPI document of a pack, by file. Raises ``NotAPack``."""
+    """Return the schemas and the AsyncAPI document of a pack, by file. Raises ``NotAPack``."""
     paths = [directory / ASYNCAPI, *sorted(directory.glob(f"*{SCHEMA}"))]
     try:
         files = parsed({path.name: path.read_text(encoding="utf-8") for path in paths})
@@ -87,6 +87,6 @@ def read(directory: Path) -> dict[str, Any]:
 
 
 def parsed(files: Mapping[str, str]) -> dict[str, Any]:
-    """The same of a pack that is not written yet."""
+    """Return the same of a pack that is not written yet."""
     compared = (name for name in files if name == ASYNCAPI or name.endswith(SCHEMA))
     return {name: json.loads(files[name]) for name in compared}

@@ -13,7 +13,7 @@ from worker.operations.contract.samples import SAMPLES, document
 
 
 def pack(deployment: Deployment) -> dict[str, str]:
-    """The text of every file by its path within the pack."""
+    """Return the text of every file by its path within the pack."""
     schemas = {f"{name}.schema.json": text_of(json_schema(name)) for name in DESCRIBED}
     samples = {
         f"samples/{number:02}-{sample.name}.json": text_of(document(sample)) for number, sample in enumerate(SAMPLES, 1)
@@ -22,12 +22,12 @@ def pack(deployment: Deployment) -> dict[str, str]:
 
 
 def text_of(document: Any) -> str:
-    """JSON for people and for version control."""
+    """Return a document as JSON for people and for version control."""
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
 def write(directory: Path, files: Mapping[str, str]) -> None:
-    """Write the pack, and make the directory if need be. Other files in it stay. Raises ``OSError``."""
+    """Write the pack, and create the directory if necessary. Other files in it stay. Raises ``OSError``."""
     for name, text in files.items():
         path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The AsyncAPI document as one page for people: no script, no font, nothing loaded from anywhere."""
+"""The AsyncAPI document as one HTML page: no script, no font, nothing loaded from elsewhere."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,11 +15,11 @@ _BOUNDS: Final = {
     "maximum": "to {}",
 }
 _LONGEST_PATTERN: Final = 80
-"""Characters. A longer one is for programs."""
+"""Characters. A longer pattern is not shown."""
 
 
 def page(document: Document) -> str:
-    """Return the whole page of an AsyncAPI 3 document, written in the way of ``contract.asyncapi``."""
+    """Return the whole page of an AsyncAPI 3 document that ``contract.asyncapi`` made."""
     style = files(__package__).joinpath("page.css").read_text(encoding="utf-8")
     title = escape(document["info"]["title"])
     return "".join(
@@ -133,14 +133,14 @@ def _example(example: Document) -> str:
 
 
 def _listed(document: Document) -> list[str]:
-    """The objects that are no message's own: those have their tables above."""
+    """Return the objects that are not a message's headers or value: those have their tables above."""
     above = _of_messages(document)
     schemas = document["components"]["schemas"]
     return [name for name, schema in schemas.items() if "properties" in schema and name not in above]
 
 
 def _of_messages(document: Document) -> dict[str, str]:
-    """The message that each schema is headers or value of."""
+    """Return the message that each schema is the headers or the value of."""
     return {
         message[part]["$ref"].rsplit("/", 1)[-1]: name
         for name, message in document["components"]["messages"].items()
@@ -176,7 +176,7 @@ def _members(document: Document, schema: Document) -> str:
 
 
 def _kind(document: Document, rule: Document) -> str:
-    """What a member may be, in a few words."""
+    """Return the values that a member may have, in a few words."""
     if "$ref" in rule:
         name = rule["$ref"].rsplit("/", 1)[-1]
         target = _at(document, rule)
@@ -207,7 +207,7 @@ def _bytes(rule: Document) -> str:
 
 
 def _at(document: Document, part: Document) -> Document:
-    """The part itself, or what its reference leads to."""
+    """Return the part itself, or the target of its reference."""
     found: Any = part
     while "$ref" in found:
         steps = found["$ref"].removeprefix("#/").split("/")
@@ -221,7 +221,7 @@ def _at(document: Document, part: Document) -> Document:
 
 
 def _table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Heads are text, cells are markup."""
+    """Return a table. Heads are text, cells are markup."""
     top = "".join(f"<th>{escape(head)}</th>" for head in heads)
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>\n" for row in rows)
     return f'<div class="wide"><table>\n<tr>{top}</tr>\n{body}</table></div>\n'

@@ -1,7 +1,7 @@
 """Golden pairs: a command and its answer for every status, over the fixture that the demo loads.
 
-They are true: a worker is sent each of them in this order, and must answer with the sample. What no two runs have in
-common (moments, places in the log, what is derived from them) stands here as it was on one imagined day.
+They are true: a worker is sent each of them in this order, and must answer with the sample. Values that differ from run
+to run (moments, offsets, everything derived from them) are written here as they were on one imagined day.
 """
 
 import base64
@@ -19,7 +19,7 @@ from effective_contract.states import LifeCycleState
 from effective_contract.transition import FIRST_PREVIOUS_HASH, command_name, event_hash, naming_key
 
 TOKEN: Final = "{{token}}"  # noqa: S105 - the place of one
-"""Stands where the sender puts its login token."""
+"""The placeholder of the sender's login token."""
 MOMENT: Final = "2026-01-02T03:04:05.678901Z"
 _MASKED: Final = "***"
 _SECOND: Final = MOMENT[:19]
@@ -28,7 +28,7 @@ _TOPIC: Final = "access-token.set-effective.commands"
 _CLUSTER: Final = "4L6g3nShT-eMCtK--X86sw"
 _GROUP: Final = "effective-worker"
 DIGEST_KEY: Final = "the digest key of all the samples"
-"""Of the worker that wrote them (the first of ``WORKER_DIGEST_KEYS``)."""
+"""The digest key of the worker that wrote them (the first of ``WORKER_DIGEST_KEYS``)."""
 PARTITION: Final = 3
 _TRACE: Final = "00-0af7651916cd43dd8448eb211c80319c"
 
@@ -39,7 +39,7 @@ M = TypeVar("M", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A Kafka record. ``value`` is an object that is written as JSON, or the very bytes."""
+    """A Kafka record. ``value`` is an object to write as JSON, or the bytes themselves."""
 
     key: str
     headers: Headers
@@ -52,7 +52,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """Whose login token stands for ``{{token}}``."""
+    """The user whose login token replaces ``{{token}}``."""
 
     organisation: str = "ORG1"
     user: str = "mpadmin"
@@ -62,7 +62,7 @@ class Login:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One command and all that comes of it. They are sent in the order of ``SAMPLES``, to one partition."""
+    """One command and everything that follows from it. Sent in the order of ``SAMPLES``, to one partition."""
 
     name: str
     about: str
@@ -73,17 +73,17 @@ class Sample:
     transition: Record | None = None
     dead_letter: Record | None = None
     given: str = ""
-    """What must be so before, beside the fixture and the samples ahead."""
+    """A condition that must hold before, beside the fixture and the samples ahead."""
 
 
 def shown(record: Record) -> dict[str, Any]:
-    """A record as the pack writes it: an object as ``value``, other bytes as ``value_base64``."""
+    """Return a record as the pack writes it: an object as ``value``, other bytes as ``value_base64``."""
     value = {"value": record.value} if record.is_json else {"value_base64": base64.b64encode(record.value).decode()}
     return {"key": record.key, "headers": dict(record.headers), **value}
 
 
 def document(sample: Sample) -> dict[str, Any]:
-    """A sample as the pack writes it."""
+    """Return a sample as the pack writes it."""
     login = sample.login
     return {
         "name": sample.name,
@@ -111,7 +111,7 @@ def _shown_login(login: Login) -> dict[str, Any]:
 
 
 def _with(model: type[M], **members: Any) -> M:
-    """One whose other members are ``null``."""
+    """Return an instance whose other members are ``null``."""
     return model.model_validate(dict.fromkeys(model.model_fields) | members)
 
 
@@ -315,7 +315,7 @@ def _refused(
     login: Login | None = None,
     given: str = "",
 ) -> Sample:
-    """``known``: its organisation was verified before it was refused, so that it goes by its sender's id."""
+    """Return a refused sample. ``known``: its organisation was verified first, so it goes by its sender's id."""
     command_id = f"ce:ORG1:%2Fshop:{sent.headers[h.CE_ID]}" if known else _place(offset)
     kept = status in {S.MALFORMED_REQUEST, S.INTERNAL_ERROR}
     return Sample(
@@ -335,7 +335,7 @@ def _sent(value: Any, **headers: str) -> Record:
 
 
 def _unreadable() -> Iterator[Sample]:
-    """What is refused before anybody looks at the login token."""
+    """Yield the commands that are refused before the login token is checked."""
     yield _refused(
         0,
         "malformed-request",
@@ -363,7 +363,7 @@ def _unreadable() -> Iterator[Sample]:
 
 
 def _unauthorised() -> Iterator[Sample]:
-    """What the login token does not allow."""
+    """Yield the commands that the login token does not allow."""
     command = _command(_code("99021047380"))
     yield _refused(
         3,
@@ -421,7 +421,7 @@ _FIRST_ID: Final = "ce:ORG1:%2Fshop:order-8"
 
 
 def _answered() -> Iterator[Sample]:
-    """What becomes effective, the first one after a rehearsal."""
+    """Yield the commands that become effective, the first one after a dry run of it."""
     rehearsed = _sent(_command(_code("99021047380"), ",".join(_GOLDEN_DATA)), **_TRACED, dry_run=h.TRUE)
     yield Sample(
         "dry-run",
@@ -457,7 +457,7 @@ def _answered() -> Iterator[Sample]:
 
 
 def _answered_again() -> Iterator[Sample]:
-    """What comes after that: once more, under the same id, to one that is effective; and what nobody can process."""
+    """Yield commands that repeat an id or name an effective access token, and one that cannot be processed."""
     traced = _sent(_command(_code("99021047380"), ",".join(_GOLDEN_DATA)), **_TRACED)
     yield Sample(
         "ok-replayed",
@@ -500,4 +500,4 @@ def _answered_again() -> Iterator[Sample]:
 
 
 SAMPLES: Final = (*_unreadable(), *_unauthorised(), *_answered(), *_answered_again())
-"""In the order in which they are to be sent."""
+"""All samples, in the order in which to send them."""

@@ -1,4 +1,4 @@
-"""The two documents that the admin port serves. Their generators are imported when somebody asks for one."""
+"""The two documents that the admin port serves. Their generators are imported at the first request."""
 
 from dataclasses import dataclass
 from functools import cached_property

@@ -1,1 +1,1 @@
-"""Dead letters: what stands in their topic, and sending their commands once more (CONTRACT 7 and 8)."""
+"""Dead letters: read their topic, and send their commands again (CONTRACT 7 and 8)."""

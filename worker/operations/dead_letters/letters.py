@@ -1,4 +1,4 @@
-"""Dead letters as they stand in their topic: read, and chosen."""
+"""Read dead letters from their topic, and choose among them."""
 
 import re
 from collections.abc import AsyncIterator, Callable
@@ -15,18 +15,18 @@ _COUNT: Final = re.compile(r"\d{1,18}", re.ASCII)
 _TIMESTAMP: Final = re.compile(r"-?\d{1,15}", re.ASCII)
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 _CLOCKS: Final = timedelta(minutes=1)
-"""How far the clocks of workers and brokers may lie apart."""
+"""The most by which the clocks of workers and brokers may differ."""
 
 OnProgress = Callable[[int, int], None]
 
 
 class NoTopic(WorkerError):
-    """There is no topic of dead letters."""
+    """The topic of dead letters does not exist."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Place:
-    """Where a dead letter stands in its topic."""
+    """The position of a dead letter in its topic."""
 
     partition: int
     offset: int
@@ -37,7 +37,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a command stands. ``timestamp`` is Kafka's, in milliseconds."""
+    """The position at which a command was read. ``timestamp`` is Kafka's, in milliseconds."""
 
     topic: str
     partition: int
@@ -50,7 +50,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """One record of the topic of dead letters, and what its ``dl_`` headers say."""
+    """One message of the topic of dead letters, and the values of its ``dl_`` headers."""
 
     place: Place
     key: bytes | None = field(repr=False)
@@ -59,28 +59,29 @@ class Letter:
     code: str
     reason: str
     source: Source | None
-    """Where the command was read; ``None`` if that is not said: then no worker has written this."""
+    """The position at which the command was read; ``None`` if the headers do not tell: then no worker has written this.
+    """
     group: str
     worker: str
     attempts: int
     failed_at: datetime
-    """In UTC; the epoch where it is not said."""
+    """In UTC; the epoch if it is not given."""
     organisation: str | None
-    """Whose login the command brought, where its signature was good."""
+    """The organisation of the command's login, if its signature was good."""
     truncated: bool
 
     @property
     def command_headers(self) -> tuple[Header, ...]:
-        """The headers that the command came with."""
+        """The headers of the command itself."""
         return tuple((name, value or b"") for name, value in self.headers if not name.startswith("dl_"))
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """Which dead letters are asked for: those that have all of this; what is empty or ``None`` asks for nothing.
+    """A filter of dead letters: those that match all of it. An empty or ``None`` member matches everything.
 
-    ``since`` and ``until`` are of the moment at which the command was given up; ``partitions`` and ``at`` are of the
-    topic of dead letters; ``reason`` may stand anywhere in the reason, in any case.
+    ``since`` and ``until`` are about the time at which the command was given up; ``partitions`` and ``at`` are about
+    the topic of dead letters; ``reason`` matches any part of the reason, in any case.
     """
 
     codes: frozenset[str] = frozenset()
@@ -107,7 +108,7 @@ class Chosen:
 
 
 def letter_of(record: Any) -> Letter:
-    """What a record of the topic says. Nothing that anybody may have written there raises."""
+    """Read a message of the topic. Raises nothing, whatever the message holds."""
     said = {
         name: value.decode(errors="replace")
         for name, value in record.headers
@@ -144,7 +145,7 @@ def _moment(text: str) -> datetime | None:
     try:
         moment = datetime.fromisoformat(text)
         return moment.astimezone(UTC) if moment.tzinfo else None
-    except (ValueError, OverflowError):  # the first and the last day of all time are not everywhere
+    except (ValueError, OverflowError):  # the first and the last day of all time do not exist in every time zone
         return None
 
 
@@ -155,9 +156,9 @@ async def letters(
     *,
     on_progress: OnProgress = lambda _done, _total: None,
 ) -> AsyncIterator[Letter]:
-    """The chosen dead letters, partition after partition, up to where the topic ended when this began.
+    """Yield the chosen dead letters, partition after partition, up to the ends of the topic when this began.
 
-    None is kept. ``on_progress`` gets how many offsets of how many have gone by. Raises ``NoTopic`` and
+    None is kept. ``on_progress`` gets the number of offsets passed, and their total. Raises ``NoTopic`` and
     ``DependencyAway``.
     """
     spans = await _spans(kafka, settings.topics.dead_letters, chosen)
@@ -173,7 +174,7 @@ async def letters(
 
 
 async def _spans(kafka: Browser, topic: str, chosen: Chosen) -> list[Span]:
-    """The parts of the topic in which a chosen one may stand."""
+    """Return the parts of the topic that may hold a chosen dead letter."""
     spans = (await kafka.spans(topic)).get(topic)
     if spans is None:
         raise NoTopic(f"there is no topic {topic}; create it with: effective-worker topics apply")

@@ -1,4 +1,4 @@
-"""What a replay would send, and of everything else why not. Nothing is changed by looking."""
+"""Plan a replay: the commands that it would send, and for every other dead letter the reason. Changes nothing."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -24,13 +24,13 @@ from worker.settings import Settings
 from worker.values import rfc3339
 
 CHUNK: Final = 500
-"""Dead letters that are looked up together."""
+"""Dead letters whose answers are fetched together."""
 _OF_THE_LOGIN: Final = frozenset({StatusCode.INVALID_TOKEN, StatusCode.EXPIRED_TOKEN, StatusCode.ACCESS_DENIED})
-"""Refusals of who asked, not of what was asked for: with another login token the answer may be another."""
+"""Refusals of the login, not of the request: another login token may get another answer."""
 
 
 class Why(StrEnum):
-    """Why a dead letter is not sent again."""
+    """The reasons not to send a dead letter again."""
 
     NO_LETTER = "no dead letter of a worker"
     OTHER_GROUP = "of another consumer group"
@@ -46,7 +46,7 @@ class Why(StrEnum):
 
 
 class State(StrEnum):
-    """What became of a chosen dead letter."""
+    """The states of a chosen dead letter."""
 
     LEFT_OUT = "left out"
     PLANNED = "to be sent"
@@ -60,26 +60,26 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One chosen dead letter, what is to become of it, and what became of it."""
+    """One chosen dead letter: the plan for it, and its outcome."""
 
     place: Place
     code: str
     source: Source | None
     command_id: str = ""
-    """Under which it is decided when it is sent; empty as long as nobody knows the organisation."""
+    """The id under which it is decided when it is sent; empty while the organisation is not known."""
     why: Why | None = None
-    """Why it is left out."""
+    """The reason to leave it out."""
     detail: str = ""
     handed: bool = False
-    """Whether it was given to the client of the broker."""
+    """True if it was handed to the Kafka client."""
     sent: Source | None = None
-    """Where the broker has put it."""
+    """Its position in the topic of commands, as the broker has confirmed it."""
     status: str = ""
-    """What it was answered; empty before it was."""
+    """The status of its answer; empty until there is one."""
     message: str = ""
     replayed: bool = False
     dead_letter: Place | None = None
-    """Where it stands now, if it failed again."""
+    """The position of its new dead letter, if it failed again."""
 
     @property
     def state(self) -> State:
@@ -96,15 +96,16 @@ class Item:
 
 @dataclass(slots=True)
 class Replay:
-    """Every chosen dead letter by its place. It is kept up while the work goes on, so it is right whenever that ends.
+    """Every chosen dead letter by its position. It is up to date whenever the work ends.
 
-    Each takes some 1.2 kB while it is planned (a hundred thousand: 120 MiB); what they hold is not kept.
+    An item takes some 1.2 kB while it is planned (a hundred thousand: 120 MiB); the contents of the dead letters are
+    not kept.
     """
 
     items: dict[Place, Item] = field(default_factory=dict)
     carried_out: bool = False
     stopped: str = ""
-    """Why it ended before everything was sent and answered."""
+    """The reason why it ended before everything was sent and answered."""
 
     def put(self, item: Item) -> None:
         self.items[item.place] = item
@@ -116,7 +117,7 @@ class Replay:
         return Counter(item.why for item in self.items.values() if item.why is not None)
 
     def refused(self) -> Counter[str]:
-        """By status."""
+        """Count the refused by status."""
         return Counter(item.status for item in self.items.values() if item.state is State.REFUSED)
 
     def of(self, state: State) -> list[Item]:
@@ -125,7 +126,7 @@ class Replay:
 
 @dataclass(frozen=True, slots=True)
 class Readers:
-    """Who reads commands: the group, and the partitions of each topic that it reads."""
+    """The readers of commands: the group, and the partitions of each topic that it reads."""
 
     cluster: str
     group: str
@@ -134,7 +135,7 @@ class Readers:
 
 
 def judge(letter: Letter, readers: Readers, login: LoginToken | None) -> Renewed | tuple[Why, str]:
-    """The command to send, or why there is none: what can be said without looking anything up."""
+    """Return the command to send, or the reason for none, as far as it follows from the dead letter alone."""
     source = letter.source
     if source is None:
         return Why.NO_LETTER, ""
@@ -163,10 +164,10 @@ async def plan(
     limit: int | None = None,
     on_progress: OnProgress = lambda _done, _total: None,
 ) -> Replay:
-    """Say of each chosen dead letter whether it would be sent. ``limit`` is the most that would.
+    """Decide for each chosen dead letter if it would be sent. ``limit`` is the most that would be.
 
-    Without a login token nobody can say of a command whose organisation is not known whether it was answered since.
-    Raises ``NoTopic`` and ``DependencyAway``.
+    Without a login token, a command whose organisation is not known cannot be checked for an answer since. Raises
+    ``NoTopic`` and ``DependencyAway``.
     """
     async with browser(settings) as kafka, owner_connection(settings.postgres.dsn.get_secret_value()) as connection:
         planner = _Planner(await readers_of(settings, kafka), connection, login)
@@ -184,7 +185,7 @@ async def plan(
 
 
 async def readers_of(settings: Settings, kafka: Browser) -> Readers:
-    """Where commands of these settings can be sent now."""
+    """Return the group and the partitions that commands can be sent to now."""
     async with admin_client(settings) as admin:
         cluster = await cluster_id(admin)
     spans = await kafka.spans(*settings.topics.read)
@@ -193,7 +194,7 @@ async def readers_of(settings: Settings, kafka: Browser) -> Readers:
 
 
 async def outcomes(connection: asyncpg.Connection, readers: Readers, places: Sequence[Source]) -> dict[Source, Row]:
-    """What was decided on the records at these places, as far as that is recorded."""
+    """Return the decisions on the commands read at these positions, as far as they are still recorded."""
     rows = await connection.fetch(
         statement("dead_letters/outcomes"),
         readers.cluster,
@@ -208,8 +209,10 @@ async def outcomes(connection: asyncpg.Connection, readers: Readers, places: Seq
 
 @dataclass(frozen=True, slots=True)
 class _Prospect:
-    """What is kept of a dead letter while others are read. ``digest`` is that of what its command asks for, and
-    ``identity`` that of the command."""
+    """The part of a dead letter that is kept while others are read.
+
+    ``digest`` is that of the command's request, ``identity`` that of the command.
+    """
 
     item: Item
     failed_at: datetime
@@ -234,7 +237,7 @@ class _Planner:
             detail = "whose command it is was never verified"
             organisation = None if self.login is None else self.login.organisation
         if organisation is not None:
-            # It is sent with this login, so that is whose command it is then.
+            # It is sent with this login, so the login's account is the command's from then on.
             account = None if self.login is None else self.login.account
             item = replace(item, command_id=senders_id(organisation, account, again.envelope) or "")
         command = again.command
@@ -244,7 +247,7 @@ class _Planner:
         return _Prospect(replace(item, detail=detail), letter.failed_at, digest, sha256(named + digest).digest()[:16])
 
     async def look_up(self, prospects: Sequence[_Prospect]) -> None:
-        """Take what the record of commands knows into account, and put everything into the plan."""
+        """Compare prospects with the record of commands, and put them into the plan."""
         asked = [each.item for each in prospects if each.item.why is None and each.item.command_id]
         ids = list({item.command_id for item in asked})
         answers: dict[str, list[Row]] = {each: [] for each in ids}
@@ -259,7 +262,7 @@ class _Planner:
             self._put(item, each)
 
     def _put(self, item: Item, prospect: _Prospect) -> None:
-        """Of several dead letters of one command only the newest is sent: otherwise each replay would double them."""
+        """Put an item into the plan. Only a command's newest dead letter is sent: a replay would double the others."""
         self.replay.put(item)
         if item.why is not None:
             return
@@ -273,9 +276,10 @@ class _Planner:
 
 
 def known(item: Item, failed_at: datetime, digest: bytes, answers: Sequence[Row], *, recorded: bool) -> Item:
-    """With what was answered under the command's id. What was applied binds an id, whenever and whatever for that was.
+    """Return an item after comparing it with the answers under its command's id.
 
-    ``recorded``: whether there still is a record of the failure itself.
+    An applied command binds its id, no matter when and for what request. ``recorded`` says that the failure itself
+    still has its record.
     """
     for row in answers:
         if row["status"] == StatusCode.OK and row["digest"] == digest:

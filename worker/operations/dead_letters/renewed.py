@@ -1,4 +1,4 @@
-"""A dead letter made a command again: with a fresh login token, and with an id that makes sending it twice safe."""
+"""Turn a dead letter into a command again, with a fresh login token and an id that makes sending it twice safe."""
 
 from base64 import b64decode, b64encode
 from dataclasses import dataclass, field
@@ -14,13 +14,13 @@ from worker.kafka.delivery import Coordinates, Delivery
 from worker.operations.dead_letters.letters import Letter, Source
 
 MASKED: Final = "***"
-"""What stands in a dead letter in the place of a secret (CONTRACT 7)."""
+"""The replacement of a secret in a dead letter (CONTRACT 7)."""
 REPLAY_SOURCE: Final = "/effective-worker/dead-letters"
 """``ce_source`` of a command that brought no id of its own."""
 
 
 class NotRenewed(Exception):
-    """The dead letter cannot become a command. The text says why, and holds no secret."""
+    """The dead letter cannot become a command. The text gives the reason, and holds no secret."""
 
 
 class PassCodeGone(NotRenewed):
@@ -29,7 +29,7 @@ class PassCodeGone(NotRenewed):
 
 @dataclass(frozen=True, slots=True)
 class Renewed:
-    """What is sent. ``envelope`` and ``command`` are what a worker will read of it."""
+    """A command to send. ``envelope`` and ``command`` are its parts as a worker will read them."""
 
     delivery: Delivery
     envelope: Envelope
@@ -37,10 +37,10 @@ class Renewed:
 
 
 def renewed(letter: Letter, source: Source, cluster: str, *, login_token: str, max_bytes: int) -> Renewed:
-    """The command that a dead letter was, as it is sent again.
+    """Return a dead letter's command, ready to be sent again.
 
-    A worker's own decoder judges it: what it would refuse is not worth sending. Raises ``NotRenewed``, and
-    ``PassCodeGone`` where its sender alone could send it again.
+    A worker's own decoder judges it: a command that it would refuse is not worth sending. Raises ``NotRenewed``, and
+    ``PassCodeGone`` if only its sender could send it again.
     """
     headers = letter.command_headers
     where = Coordinates(cluster, source.topic, source.partition, source.offset, source.timestamp)
@@ -63,7 +63,7 @@ def _is_event(content_type: bytes) -> bool:
 
 
 def _with_login(value: bytes | None, login_token: str, *, structured: bool) -> bytes | None:
-    """The command, or the event that holds it, with another login token; what is neither stays as it is."""
+    """Replace the login token in a command, or in the event that holds one; any other value stays as it is."""
     body = _object(value)
     if body is None:
         return value
@@ -82,7 +82,7 @@ def _with_login(value: bytes | None, login_token: str, *, structured: bool) -> b
 
 
 def _with_id(delivery: Delivery, *, structured: bool) -> Delivery:
-    """With an id that is always the same for this dead letter, since its sender gave none (CONTRACT 2)."""
+    """Give a command without an id one that is always the same for this dead letter (CONTRACT 2)."""
     place = delivery.coordinates.command_id
     identity = place if len(place) <= h.LONGEST_TEXT else command_key(place)
     if structured:

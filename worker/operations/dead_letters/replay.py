@@ -1,4 +1,4 @@
-"""Carry a plan out: send the commands again where they were read, and account for every one of them."""
+"""Carry out a plan: send the commands again to the partitions where they were read, and account for each."""
 
 import asyncio
 from collections import defaultdict
@@ -20,32 +20,33 @@ from worker.postgres.connect import owner_connection
 from worker.settings import Settings
 
 _CHUNK_BYTES: Final = 8 * 1024 * 1024
-"""More is not held at once, however large the commands may be."""
+"""The most that is held in memory at once, beyond a single command."""
 _STEPS_A_SECOND: Final = 5
-"""In how many steps a rate is kept."""
+"""The number of steps a second in which a rate is kept."""
 _SHORTEST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 2.0
 
 
 class OtherOrganisation(WorkerError):
-    """The login token that was fetched last is of another organisation than the one that the plan was made with."""
+    """The current login token is of another organisation than the one of the plan."""
 
 
 class NotAnswered(WorkerError):
-    """For too long nothing more was answered."""
+    """No further answer came for too long."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """``rate``: commands a second, ``None`` for as fast as they are taken. ``timeout``: seconds without progress after
-    which answers are no longer waited for."""
+    """``rate``: commands a second, ``None`` for as fast as the broker takes them. ``timeout``: seconds without progress
+    after which the wait for answers ends.
+    """
 
     rate: float | None = None
     timeout: float = 60.0
 
     @property
     def step(self) -> int:
-        """How many commands are sent together."""
+        """The number of commands that are sent together."""
         return CHUNK if self.rate is None else max(1, min(CHUNK, round(self.rate / _STEPS_A_SECOND)))
 
 
@@ -58,10 +59,10 @@ async def carry_out(
     clock: Callable[[], float],
     on_progress: OnProgress = lambda _done, _total: None,
 ) -> None:
-    """Send what is planned, and wait until all of it is decided. ``replay`` says at any moment how far that went.
+    """Send the planned commands, and wait until all of them are decided. ``replay`` is up to date at any moment.
 
-    What ends it early stands in ``replay.stopped``; what was sent by then is waited for all the same. ``clock`` gives
-    seconds since the epoch; ``on_progress`` gets how many were sent and how many answered, together.
+    ``replay.stopped`` has the reason for an early end; the commands sent by then are waited for all the same. ``clock``
+    gives seconds since the epoch; ``on_progress`` gets the sum of commands sent and commands answered, and its total.
     """
     replay.carried_out = True
     planned = replay.counts()[State.PLANNED]
@@ -95,7 +96,7 @@ class _Work:
     # --- sending ------------------------------------------------------------------------------------------------------
 
     async def send(self, pace: Pace, on_sent: Callable[[int], None]) -> None:
-        """Read what is planned once more, and send it step by step."""
+        """Read the planned dead letters again, and send their commands step by step."""
         planned = frozenset(item.place for item in self.replay.of(State.PLANNED))
         seconds = self.settings.kafka.request_timeout_ms / 1000
         options = {**client_options(self.settings.kafka), "enable_idempotence": True}
@@ -113,7 +114,7 @@ class _Work:
             await producer.drop()
 
     async def _send(self, producer: AIOKafkaProducer, step: Sequence[Letter], seconds: float) -> None:
-        """Send these, and note where the broker has put them. After any error the producer is of no more use."""
+        """Send one step, and note its positions in the log. After any error the producer must be replaced."""
         login = await self.logins.current()
         if login.organisation != self.organisation:
             raise OtherOrganisation(f"the login token is of {login.organisation} now, and was of {self.organisation}")
@@ -143,7 +144,7 @@ class _Work:
     # --- what came of it ----------------------------------------------------------------------------------------------
 
     async def wait(self, seconds: float, on_answered: Callable[[int], None]) -> None:
-        """Until every command that was sent is decided, as the record of commands has it. Raises ``NotAnswered``."""
+        """Wait until the record of commands has a decision for every command sent. Raises ``NotAnswered``."""
         waiting = self.replay.of(State.UNANSWERED)
         total, loop = len(waiting), asyncio.get_running_loop()
         patience = _Patience(loop.time, seconds)
@@ -165,7 +166,10 @@ class _Work:
                     await asyncio.sleep(max(patience.pause, loop.time() - begun))
 
     async def look_for_new(self, before: Sequence[Span], seconds: float) -> None:
-        """Find the dead letters of what failed again, behind where their topic ended before."""
+        """Find the new dead letters of commands that failed again. Raises ``NotAnswered``.
+
+        ``before`` has the ends of their topic before anything was sent.
+        """
         looked_for = {item.sent: item for item in self.replay.of(State.FAILED)}
         begins = {span.source: span.end for span in before}
         patience = _Patience(asyncio.get_running_loop().time, seconds)
@@ -187,7 +191,7 @@ class _Work:
 
 
 async def _steps(found: AsyncIterator[Letter], most: int) -> AsyncIterator[list[Letter]]:
-    """So many at a time, or fewer where they are large."""
+    """Group dead letters into lists of ``most``, or of fewer if they are large."""
     step: list[Letter] = []
     size = 0
     async for letter in found:
@@ -201,7 +205,7 @@ async def _steps(found: AsyncIterator[Letter], most: int) -> AsyncIterator[list[
 
 
 class _Patience:
-    """Waits longer and longer while nothing comes, and not for ever."""
+    """A wait that polls less and less often while nothing comes, up to a timeout."""
 
     def __init__(self, clock: Callable[[], float], timeout: float) -> None:
         self._clock = clock
@@ -210,7 +214,7 @@ class _Patience:
         self.pause = _SHORTEST_PAUSE
 
     def goes_on(self, *, progress: bool) -> bool:
-        """To be told of each look whether it has brought something."""
+        """Return False once the timeout has passed since the last ``progress``. Call it after every poll."""
         if progress:
             self._moved, self.pause = self._clock(), _SHORTEST_PAUSE
         else:
@@ -219,9 +223,9 @@ class _Patience:
 
 
 class _Sent:
-    """The batches of one step, all their commands stamped with one moment (milliseconds since the epoch).
+    """The batches of one step, all their commands stamped with one time (milliseconds since the epoch).
 
-    aiokafka gives every record of a batch the moment of its first one back, so that moment has to be known before.
+    aiokafka returns the time of the first message for every message of a batch, so that time must be known before.
     """
 
     def __init__(self, replay: Replay, stamp: int) -> None:
@@ -232,7 +236,7 @@ class _Sent:
     async def hand_over(
         self, producer: AIOKafkaProducer, topic: str, partition: int, group: Sequence[tuple[Item, Delivery]]
     ) -> None:
-        """Raises what the producer raises; in batches, because a producer that is given a lone record may log it."""
+        """Hand over a group in batches: given a single message, a producer may log it. Raises the producer's errors."""
         batch, items = producer.create_batch(), list[Item]()
         for item, delivery in group:
             if not self._appended(batch, delivery):
@@ -248,7 +252,7 @@ class _Sent:
         return added is not None
 
     def confirm(self) -> None:
-        """Note where everything stands that the broker has confirmed."""
+        """Note the positions of all commands that the broker has confirmed."""
         for future, items in self.batches:
             if not future.done() or future.cancelled() or future.exception() is not None:
                 continue

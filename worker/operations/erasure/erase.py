@@ -1,9 +1,9 @@
-"""Remove a customer's personal data from everything we hold, and say what of it Kafka still holds.
+"""Remove a customer's personal data from everything we hold, and report the part that Kafka still holds.
 
-What stays is what history needs and what says nothing of a person by itself: ids, numbers of access tokens, states,
+The data that history needs and that alone says nothing of a person stays: ids, numbers of access tokens, states,
 transitions. No transition holds personal data (CONTRACT 6), so every chain still verifies.
 
-The topics are looked at first: what tells which of their records are a customer's is among what is erased.
+The topics are searched first: the data that identifies a customer's messages is among the data to erase.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +29,7 @@ from worker.settings import Settings
 from worker.values import Value, percent_encoded
 
 Place = tuple[int, int, int]
-"""A record of a command: its lane, offset and timestamp."""
+"""The record of a command, by its lane, offset and timestamp."""
 
 _PAPERS: Final = (
     "id_number",
@@ -41,32 +41,32 @@ _PAPERS: Final = (
 
 
 class UnknownContact(WorkerError):
-    """There is no such contact."""
+    """The organisation has no such contact."""
 
 
 class NotErased(WorkerError):
-    """The topics cannot be looked at, and without that nothing may be erased."""
+    """The topics cannot be searched, and without that nothing may be erased."""
 
 
 class NotLookedAtAgain(WorkerError):
-    """All is erased, but the topics could not be looked at once more for what was decided meanwhile."""
+    """Everything is erased, but the topics could not be searched again for commands decided meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
 class Erasure:
-    """What an erasure removes, or has removed if ``done``: rows by table, and records by partition."""
+    """The data that an erasure removes, or has removed if ``done``: rows by table, and messages by partition."""
 
     organisation: str
     contact: str
     done: bool
     erased_before: datetime | None
-    """When the contact was erased the last time, in UTC."""
+    """The time at which the contact was last erased, in UTC."""
     rows: Mapping[str, int]
     mentions: tuple[Mentions, ...]
 
     @property
     def is_already_done(self) -> bool:
-        """True if nothing was left to erase, but perhaps in topics."""
+        """True if nothing was left to erase, except perhaps in topics."""
         return self.erased_before is not None and not any(self.rows.values())
 
 
@@ -75,39 +75,39 @@ class _Lane(Value, frozen=True):
     topic: str
     partition: int
     decided: int
-    """Up to where it had decided before its records were looked through."""
+    """The end of the lane's decided offsets before its records were searched."""
 
 
 class _Record(Value, frozen=True):
-    """The record of a command, which its sender has called ``command_id``."""
+    """The record of a command, under the id ``command_id`` that its sender chose."""
 
     hidden = frozenset({"command_id"})
 
     command_id: str
     is_held: bool
-    """True if it still says something."""
+    """True if it still holds data."""
     speaks: bool
-    """True if the command speaks of the customer, whatever access token it is of."""
+    """True if the command mentions the customer, whatever access token it is for."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class _Scope:
-    """What belongs to a contact, and by what a message about it is known. Not shown: it is what is to be erased."""
+    """Everything that belongs to a contact, and the marks of a message about it. ``repr`` shows none of it."""
 
     accounts: Sequence[str]
     participants: Sequence[str]
     tokens: Sequence[str]
     held: Mapping[str, int]
-    """The rows of each table that still say something, counted."""
+    """The number of rows in each table that still hold data."""
     lanes: Mapping[int, _Lane]
     records: Mapping[Place, _Record]
     needles: frozenset[str]
     digests: Sequence[bytes]
-    """Keyed digests of the codes and identifiers, by which attempts are known."""
+    """Keyed digests of the codes and identifiers, under which attempts are stored."""
 
     @property
     def patterns(self) -> list[str]:
-        """Of command ids that name the customer."""
+        """Patterns of command ids that contain an id, number or credential of the customer."""
         long = sorted(needle for needle in self.needles if len(needle) >= SHORTEST_NEEDLE)
         return [f"%{_like(percent_encoded(needle))}%" for needle in long]
 
@@ -122,11 +122,11 @@ async def erase(
     on_progress: OnProgress = lambda _done, _total: None,
     looking_into: Callable[[Settings], AbstractAsyncContextManager[Topics]] = in_kafka,
 ) -> Erasure:
-    """Find what is held of a contact and, to ``carry_out``, remove it. Safe to run again.
+    """Find all that is held of a contact and, to ``carry_out``, remove it. Safe to run again.
 
-    ``delete_records`` removes it from Kafka, too, where everybody who reads there has read so far. Needs the owner's
+    ``delete_records`` removes it from Kafka, too, where every group that reads has read far enough. Needs the owner's
     connection. Raises ``UnknownContact``, ``NoDigestKey`` and ``DependencyAway``; ``NotErased`` if the topics cannot be
-    looked at, ``NotLookedAtAgain`` if they cannot be after all was erased.
+    searched, ``NotLookedAtAgain`` if they cannot be after everything was erased.
     """
     keys, names = attempt_keys(settings), command_names(settings)
     async with owner_connection(settings.postgres.owner.get_secret_value()) as connection:
@@ -188,9 +188,9 @@ class _Work:
     # --- found --------------------------------------------------------------------------------------------------------
 
     async def scope(self, keys: Sequence[bytes]) -> _Scope:
-        """Find all that belongs to the contact. Looks through whole tables, and locks nothing.
+        """Find everything that belongs to the contact. Scans whole tables, and locks nothing.
 
-        ``keys`` are those of the digests of what was tried.
+        ``keys`` are those of the digests of attempts.
         """
         fetch, organisation = self.connection.fetch, self.organisation
         owner = await self.connection.fetchrow(
@@ -235,11 +235,11 @@ class _Work:
         }
 
     async def former(self) -> Row | None:
-        """The erasure before this one."""
+        """Return the previous erasure of the contact."""
         return await self.connection.fetchrow(statement("erasure/before"), self.organisation, self.contact)
 
     async def look(self, topics: Topics, scope: _Scope) -> tuple[_Scope, list[Mentions]]:
-        """Look into the topics. A command that is found there tells which record is of it, and so which answers are."""
+        """Search the topics. A command found there identifies its record, and so its answers."""
         found = await topics.commands(self._sought(topics.cluster, scope), self.on_progress)
         lanes = {(lane.cluster, lane.topic, lane.partition): each for each, lane in scope.lanes.items()}
         places = [
@@ -265,9 +265,9 @@ class _Work:
     # --- erased -------------------------------------------------------------------------------------------------------
 
     async def erase(self, scope: _Scope, mentions: Sequence[Mentions]) -> tuple[_Scope, dict[str, int]]:
-        """Remove it, and count the rows; what is in the topics is remembered with it.
+        """Remove the data, count the rows, and store in the same transaction what the topics hold.
 
-        Returns with it what was found in the end, of whose records none is held any more.
+        Returns the scope as it was in the end, none of whose records holds data any more.
         """
         async with self.connection.transaction():
             scope = await self._locked(scope)
@@ -279,9 +279,9 @@ class _Work:
         return replace(scope, records=erased), rows
 
     async def _locked(self, scope: _Scope) -> _Scope:
-        """The same with its access tokens locked, and with what was decided upon them while they were not.
+        """Return the scope with its access tokens locked, and with the records decided before the lock.
 
-        No lane waits for more than that: what is in whole tables was found before.
+        No lane waits for longer than that takes: the scans of whole tables are done before.
         """
         owned = (scope.tokens, scope.accounts, scope.participants)
         rows = await self.connection.fetch(statement("erasure/lock_tokens"), self.organisation, *owned)
@@ -304,9 +304,9 @@ class _Work:
         )
 
     async def _erased(self, scope: _Scope) -> dict[str, int]:
-        """Remove it, and count the rows.
+        """Remove the data, and count the rows.
 
-        Locks as a batch does: access tokens first, then the record of commands, then attempts.
+        Locks in the order of a batch: access tokens first, then the record of commands, then attempts.
         """
         organisation, contact = self.organisation, self.contact
         execute = self.connection.execute
@@ -323,7 +323,7 @@ class _Work:
         return {table: int(said.rpartition(" ")[2]) for table, said in done.items()}
 
     async def _erase_records(self, scope: _Scope) -> str:
-        """Give each record a name that nobody chose: that of a fact, or, where it is taken, that of its place."""
+        """Rename each record to an id that no sender chose: its name in events, or its coordinates if that is taken."""
         held = {place: record for place, record in scope.records.items() if record.is_held}
         named = {place: self.names.of(record.command_id) for place, record in held.items()}
         keys = {name: command_key(name) for name in named.values()}
@@ -346,24 +346,24 @@ class _Work:
         return said
 
     async def erase_late(self, scope: _Scope) -> None:
-        """Erase the records of what was decided while all else was erased: only the topics tell of them."""
+        """Erase the records that were decided during the erasure: only the topics show that they are the customer's."""
         late = {place: record for place, record in scope.records.items() if record.is_held and record.speaks}
         if late:
             await self._erase_records(replace(scope, records=late))
 
     async def keep(self, mentions: Sequence[Mentions], *, is_new: bool) -> None:
-        """Remember where the topics hold something: nothing else tells, once all is erased."""
+        """Store the positions of the data left in topics: after the erasure nothing else tells them."""
         places = msgspec.json.encode(mentions).decode()
         await self.connection.execute(statement("erasure/kept"), self.organisation, self.contact, places, is_new)
 
 
 def _nothing(contact: str) -> str:
-    """All that is left of a contact."""
+    """Return the empty body of an erased contact."""
     return orjson.dumps(dict.fromkeys(AccountOwner.model_fields) | {"id": contact}).decode()
 
 
 def _needles(contact: str, owner: Row, owned: Sequence[Row], tokens: Sequence[Row]) -> frozenset[str]:
-    """By what a text is known to speak of the customer: short ids are left out, short codes count as whole texts."""
+    """Return the texts that identify the customer. Short ids are left out; short codes count only as a whole text."""
     credentials = [row[column] for row in tokens for column in ("authentication_code", "identifier")]
     others = [contact, *(owner[paper] for paper in _PAPERS)]
     others += [row[column] for row in owned for column in ("account", "number", "participant", "participant_number")]

@@ -1,4 +1,4 @@
-"""Find what topics hold of a customer, and delete it where that is safe (CONTRACT 8, ``contact erase``)."""
+"""Find a customer's messages in the topics, and delete them where that is safe (CONTRACT 8, ``contact erase``)."""
 
 import json
 from base64 import b64decode
@@ -22,9 +22,9 @@ from worker.kafka.topics import admin_client, cluster_id, topic_configs
 from worker.settings import Settings
 
 SHORTEST_NEEDLE: Final = 6
-"""A shorter text stands in messages that have nothing to do with it: it counts only where nothing else stands."""
+"""Characters. A shorter text occurs in unrelated messages too: it counts only if it is the whole of a text."""
 _DEEPEST: Final = 4
-"""A command in a text in an event in a text: nobody goes further by mistake."""
+"""The depth of nesting: a command in a text in an event in a text. Senders do not nest deeper by mistake."""
 
 OnProgress = Callable[[int, int], None]
 Where = tuple[str, int, int, int]
@@ -33,12 +33,12 @@ Where = tuple[str, int, int, int]
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Sought:
-    """By what a message about a customer is known. Not shown: it is what is to be erased."""
+    """The marks of a message about a customer. Hidden in ``repr``: they are to be erased."""
 
     places: frozenset[Where]
-    """Where the commands stand."""
+    """The positions of the customer's commands."""
     commands: frozenset[str]
-    """The names of the commands, those by their places among them."""
+    """The names of the commands, including those made of their coordinates."""
     names: CommandNames
     needles: frozenset[str]
     """Ids, numbers and credentials, in lower case."""
@@ -46,54 +46,54 @@ class Sought:
 
 @dataclass(frozen=True, slots=True)
 class Mentions:
-    """What a partition still holds of the customer: ``records`` of them, the last one below ``up_to``."""
+    """The messages about the customer in a partition: ``records`` of them, the last one below ``up_to``."""
 
     topic: str
     partition: int
     records: int
     up_to: int
-    """Deleting the records below this offset deletes them all, and what others have among them."""
+    """Deleting everything below this offset deletes them all, and the messages of others among them."""
     others: int
-    """Offsets below ``up_to`` that are left in the log and hold something else."""
+    """Offsets below ``up_to`` that are left in the log and are not about the customer."""
     gone_by: datetime | None
-    """When the topic's retention has removed them; ``None`` if it never does."""
+    """The time by which the topic's retention removes them; ``None`` if it never does."""
     unread_by: tuple[str, ...] = ()
-    """Groups that have not read so far."""
+    """Groups that have not read up to ``up_to``."""
     readers: tuple[str, ...] = ()
-    """Groups that have read in this partition at all."""
+    """Groups that have a position in this partition at all."""
     deleted: bool = False
 
     @property
     def deletable(self) -> bool:
-        """True if somebody reads there, and everybody who does has read so far."""
+        """True if at least one group reads the partition, and every group that does has read up to ``up_to``."""
         return bool(self.readers) and not self.unread_by
 
 
 class Topics(Protocol):
-    """The topics that may hold something of a customer. What cannot be looked at raises ``DependencyAway``."""
+    """The topics that may hold messages about a customer. Raises ``DependencyAway`` if one cannot be read."""
 
     cluster: str
 
     async def commands(self, sought: Sought, on_progress: OnProgress) -> list[Where]:
-        """Find the customer's commands among those that came since the last look, at first from the beginning."""
+        """Find the customer's commands among those written since the last call, at first from the beginning."""
         ...
 
     async def answers(self, sought: Sought, on_progress: OnProgress) -> list[Mentions]:
-        """Find in the same way what was answered to commands, and tell of both what all looks have found."""
+        """Find the answers to commands in the same way, and return everything found so far, commands included."""
         ...
 
     async def still(self, found: Sequence[Mentions]) -> list[Mentions]:
-        """Tell of what was found, now or earlier, how it stands; what is gone is left out, each partition told once."""
+        """Return earlier and present findings as they are now, one for each partition, without those that are gone."""
         ...
 
     async def delete(self, found: Sequence[Mentions]) -> list[Mentions]:
-        """Delete where everybody who reads has read so far."""
+        """Delete the messages where every group that reads has read far enough."""
         ...
 
 
 @asynccontextmanager
 async def in_kafka(settings: Settings) -> AsyncIterator[Topics]:
-    """The topics of a worker. Raises ``DependencyAway``."""
+    """Open the topics of a worker. Raises ``DependencyAway``."""
     async with browser(settings) as kafka, admin_client(settings) as admin:
         yield _InKafka(kafka, admin, settings, await cluster_id(admin))
 
@@ -106,12 +106,12 @@ class _InKafka:
         self._of_commands = set(settings.topics.read)
         self._of_answers = (settings.topics.results, settings.topics.dead_letters)
         self._seen: dict[TopicPartition, int] = {}
-        """Up to where each partition was looked at."""
+        """The offset up to which each partition has been searched."""
         self._found: dict[TopicPartition, tuple[int, int, int]] = {}
-        """How much was found there, up to where, and its latest timestamp."""
+        """By partition: how many messages were found, the offset after the last, and their latest timestamp."""
 
     async def commands(self, sought: Sought, on_progress: OnProgress) -> list[Where]:
-        # Lanes may have read where these settings do not; what is there no longer holds nothing.
+        # Lanes may have read topics that these settings do not name. A topic that is gone holds nothing.
         elsewhere = {topic for topic, *_ in sought.places} - self._of_commands
         self._of_commands |= (await self._kafka.spans(*elsewhere)).keys()
         found = self._looked_at(sorted(self._of_commands), sought, on_progress)
@@ -184,7 +184,7 @@ def _gone_by(config: Mapping[str, str], stamped: int) -> datetime | None:
 
 
 def _merged(found: Sequence[Mentions]) -> Mapping[TopicPartition, Mentions]:
-    """One for each partition: what an earlier look and a later one have found there."""
+    """Merge the findings of several searches into one for each partition."""
     merged: dict[TopicPartition, Mentions] = {}
     for each in found:
         source = TopicPartition(each.topic, each.partition)
@@ -203,7 +203,7 @@ def _merged(found: Sequence[Mentions]) -> Mapping[TopicPartition, Mentions]:
 
 
 async def _positions(admin: AIOKafkaAdminClient) -> dict[str, dict[TopicPartition, int]]:
-    """Where every group stands."""
+    """Return the committed offsets of every group."""
     groups = [group for group, *_ in await admin.list_consumer_groups()]
     return {
         group: {source: each.offset for source, each in (await admin.list_consumer_group_offsets(group)).items()}
@@ -215,7 +215,7 @@ async def _positions(admin: AIOKafkaAdminClient) -> dict[str, dict[TopicPartitio
 
 
 def is_mentioned(record: Any, sought: Sought) -> bool:
-    """Tell whether a message is a command of the customer's, an answer to one, or names something of the customer."""
+    """Return True if a message is a command of the customer's, answers one, or names the customer."""
     if (record.topic, record.partition, record.offset, record.timestamp) in sought.places:
         return True
     answered = header(record, h.COMMAND_ID)
@@ -230,7 +230,7 @@ def is_mentioned(record: Any, sought: Sought) -> bool:
 
 
 def _buried(record: Any) -> Where | None:
-    """Where the command stood that a dead letter is of."""
+    """Return the position of a dead letter's command; ``None`` if the message is no dead letter."""
     try:
         partition, offset, timestamp = (
             int(header(record, f"dl_{name}")) for name in ("partition", "offset", "timestamp")
@@ -246,7 +246,7 @@ def _names(text: str, needles: frozenset[str]) -> bool:
 
 
 def texts_in(raw: bytes, depth: int = 0) -> Iterator[str]:
-    """All that a sender may have meant by some bytes: as text, percent-encoded, as JSON at any depth, as base64 in it.
+    """Yield every text that bytes may stand for: as text, percent-encoded, as JSON at any depth, as base64 in it.
 
     Names of members count, and so does text in UTF-16 and UTF-32.
     """

@@ -1,1 +1,1 @@
-"""Import access tokens and what they refer to, and publish their first states."""
+"""Import access tokens and everything they refer to, and publish their first states."""

@@ -1,4 +1,4 @@
-"""What a fixture line may say (CONTRACT 8, ``import``), and what is wrong with one that says anything else."""
+"""The lines of a fixture (CONTRACT 8, ``import``), and the faults of a line that is not one."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -18,12 +18,12 @@ from worker.journey.pass_codes import unfit
 from worker.journey.refusals import quoted
 from worker.values import Value
 
-# Nothing longer could be sent in a command or a login token.
+# A longer name could not be sent in a command or a login token.
 Name = Annotated[str, Field(min_length=1, max_length=255)]
 
 
 class _Line(BaseModel):
-    """Strict, and no error repeats what a line says: it may be a secret."""
+    """The base of all lines. Strict, and no error repeats a line's values: one may be a secret."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
 
@@ -79,11 +79,11 @@ _KINDS: Final[Mapping[str, type[BaseModel]]] = {
 
 
 class Bad(Exception):
-    """What is wrong with a line, without what it says."""
+    """A fault of a line, described without the line's values."""
 
 
 def parsed(raw: bytes) -> "Line":
-    """What a line says. Raises ``Bad``."""
+    """Parse a line. Raises ``Bad``."""
     line = _right_token(raw) or _judged(raw)
     if isinstance(line, AccessTokenLine):
         _check_pass_code(line)
@@ -91,14 +91,14 @@ def parsed(raw: bytes) -> "Line":
 
 
 def may_be_organisation(raw: bytes) -> bool:
-    """Spares most lines their parsing: the kind is written out, or (which nobody does) in escapes."""
+    """Return False if a line is certainly no organisation, to spare most lines their parsing."""
     return _ORGANISATION.search(raw) is not None
 
 
 _ORGANISATION: Final = re.compile(rb'"organisation"\s*[,}]|\\u00[67]')
 
 
-# --- the slow way, which says what is wrong ---------------------------------------------------------------------------
+# --- the slow parser, which reports the fault -------------------------------------------------------------------------
 
 
 def _judged(raw: bytes) -> "Line":
@@ -121,9 +121,9 @@ def _judged(raw: bytes) -> "Line":
 
 
 def _completed(model: type[BaseModel], value: object) -> object:
-    """``value`` with the members that a line may leave out: ``null``, or an object of nulls where one always stands.
+    """Return ``value`` with the members that a line may leave out: ``null``, or an object of nulls if not nullable.
 
-    A user or a unit may be named by its id alone.
+    A user or a unit may be given by its id alone.
     """
     if isinstance(value, str) and model in {User, Unit}:
         value = {"id": value}
@@ -142,7 +142,7 @@ def _completed(model: type[BaseModel], value: object) -> object:
 
 @cache
 def _members(model: type[BaseModel]) -> tuple[tuple[str, type[BaseModel] | None, bool], ...]:
-    """The members that may be ``null`` or are objects: name, model, and whether it may be ``null``."""
+    """Return the members that may be ``null`` or are objects: name, model, and True if it may be ``null``."""
     members = []
     for name, member in model.model_fields.items():
         kinds = get_args(member.annotation) or (member.annotation,)
@@ -168,20 +168,20 @@ _REASONS: Final = {
 
 
 def _member(location: tuple[int | str, ...]) -> str:
-    # A mistyped line may hold anything in the place of a name.
+    # A mistyped line may have anything as a name.
     return quoted(".".join(str(part) for part in location))
 
 
-# --- the fast way, for access tokens ----------------------------------------------------------------------------------
+# --- the fast parser, for access tokens -------------------------------------------------------------------------------
 
 
 class Moment(datetime):
-    """A date of a line. A class of its own, because msgspec would read more than dates of CONTRACT 5 as one of its."""
+    """A date of a line. It has its own class, because msgspec would accept more than the dates of CONTRACT 5."""
 
 
 def _moment(_: type, text: object) -> Moment:
     moment = Moment.fromisoformat(text) if isinstance(text, str) else None
-    # ISO 8601 knows many ways to write a date, and only one is ours.
+    # ISO 8601 has many ways to write a date, and only one is accepted.
     if moment is None or moment.isoformat() != text:
         raise ValueError("not a date YYYY-MM-DDThh:mm:ss")
     return moment
@@ -189,9 +189,9 @@ def _moment(_: type, text: object) -> Moment:
 
 @cache
 def _struct(model: type[BaseModel]) -> type[msgspec.Struct]:
-    """What ``model`` accepts once a line is completed, as a struct that msgspec reads in one pass.
+    """Return a struct that msgspec reads in one pass, for the completed lines that ``model`` accepts.
 
-    What it does not take is judged the slow way, so it may take less than the model, and never more.
+    The slow parser judges every line that the struct rejects, so it may accept less than the model, and never more.
     """
     hints = get_type_hints(model, include_extras=True)
     fields: list[Any] = []
@@ -227,7 +227,7 @@ def _demands(kind: type[msgspec.Struct]) -> bool:
 
 
 def _fast(hint: Any) -> Any:
-    """The type that msgspec reads in the place of a model's member."""
+    """Return the type that msgspec reads for a model's member."""
     if hint == TokenDate:
         return Moment
     if get_origin(hint) in {Union, UnionType}:
@@ -249,8 +249,8 @@ _read_token: Final = msgspec.json.Decoder(AccessTokenLine, dec_hook=_moment).dec
 
 
 def _right_token(raw: bytes) -> "AccessTokenRead | None":
-    """The access token of a line with which all is well, in a tenth of the time of finding out what is not."""
-    # What is escaped may be what no text here may hold: U+0000, or half of a pair.
+    """Parse a valid access token, in a tenth of the slow parser's time; ``None`` for any other line."""
+    # An escape may stand for characters that no text here may hold: U+0000, or half of a surrogate pair.
     if b"\\u0000" in raw or b"\\ud" in raw or b"\\uD" in raw:
         return None
     try:
@@ -261,7 +261,7 @@ def _right_token(raw: bytes) -> "AccessTokenRead | None":
 
 
 class AccessTokenRead(Protocol):
-    """What the import needs to know of an access token by name: its other members go as they are."""
+    """The members of an access token that the import uses by name; the others are passed on as they are."""
 
     organisation: str
     id: str
@@ -289,7 +289,7 @@ def _check_pass_code(line: AccessTokenRead) -> None:
 
 
 def _texts_of(value: object) -> Iterator[str]:
-    """Every string in a JSON value, at any depth; the names of members are none."""
+    """Yield every string in a JSON value, at any depth; names of members are not included."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list):

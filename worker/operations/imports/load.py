@@ -1,8 +1,8 @@
 """Load fixture lines (CONTRACT 8, ``import``): organisations first, then all else in chunks, each chunk set-based.
 
-A chunk is copied to where Postgres can see it whole, and loaded from there table by table, while the next one is read.
-One that Postgres refuses because of a row in it is cut up until the bad line stands alone, so no line costs its
-neighbours. How far the import has come is written with each chunk: whatever stops it, the next one of the same files
+A chunk is copied into a staging table, and loaded from there table by table, while the next one is read. If Postgres
+refuses a chunk because of a row in it, the chunk is cut up until the bad line is alone, so no line costs its
+neighbours. The position of the import is written with each chunk: whatever stops it, the next import of the same files
 goes on from there. Lines are read twice rather than held.
 """
 
@@ -34,33 +34,33 @@ from worker.values import Value
 
 CHUNK: Final = 5000
 CHUNK_BYTES: Final = 8 * 2**20
-"""The lines of a chunk stand in memory, those of the next one too."""
+"""Bytes. The lines of a chunk are held in memory, and those of the next one too."""
 LONGEST_LINE: Final = 2**20
-"""Bytes. A longer one is bad, whatever it says."""
+"""Bytes. A longer line is bad, whatever it holds."""
 BAD_HELD: Final = 1000
-"""Bad lines that a report names; ``on_bad`` is told of all."""
+"""Bad lines that a report names; ``on_bad`` gets all of them."""
 FORGOTTEN_DAYS: Final = 7
-"""An import that did not end is forgotten then, by the next one of whatever files."""
+"""The days after which an import that did not end is forgotten, by the next import of any files."""
 HELD_SECONDS: Final = 10
-"""For so long the session of an import that was killed may be at its last statement."""
+"""Seconds that a new import waits for the session of one that was killed, which may still run its last statement."""
 _HASHED_AT_ONCE: Final = 100
 """Pass codes per chunk: each takes some 15 ms of a core, and a person watches the bar."""
 _LINES_AT_ONCE: Final = 16
-"""Lines that are parsed between two looks at what Postgres says: some half a millisecond."""
+"""Lines parsed before Postgres gets its turn on the event loop: some half a millisecond."""
 _PIECES: Final = 8
-"""Of a chunk that Postgres refuses. With two of them, the lines beside a bad one would be tried twice as often."""
+"""Pieces into which a refused chunk is cut. With two, the lines beside a bad one would be tried twice as often."""
 _DEADLOCK_RETRIES: Final = 5
 _NO_SCHEMA: Final = "SELECT to_regclass('access_token') IS NULL OR to_regclass('import_run') IS NULL"
 _BAD_PAGE: Final = 1000
 
 
 class ImportingError(WorkerError):
-    """Nothing can be imported at all: a file that cannot be read, or a database without the schema."""
+    """Nothing can be imported at all: a file cannot be read, or the database has no schema."""
 
 
 @dataclass(frozen=True, slots=True)
 class BadLine:
-    """A line that was skipped: where it stands (from 1), and what is wrong with it, without what it says."""
+    """A line that was skipped: its number (from 1), and the fault, without the line's values."""
 
     file: str
     line: int
@@ -69,8 +69,10 @@ class BadLine:
 
 @dataclass(frozen=True, slots=True)
 class ImportReport:
-    """``read`` counts the lines that are not blank, ``loaded`` the good ones; the rest are ``bad``, in order, of which
-    the first ``BAD_HELD`` stand here."""
+    """``read`` counts the lines that are not blank, ``loaded`` the good ones; ``bad`` are the first bad ones, in order.
+
+    ``bad`` has at most ``BAD_HELD`` lines.
+    """
 
     read: int
     loaded: int
@@ -78,13 +80,13 @@ class ImportReport:
 
     @property
     def bad_count(self) -> int:
-        """All of them."""
+        """The number of bad lines, including those that ``bad`` does not hold."""
         return self.read - self.loaded
 
 
 @dataclass(frozen=True, slots=True)
 class ImportProgress:
-    """``bytes_done`` of ``bytes_total`` (every file is read twice), and how many lines are loaded so far."""
+    """``bytes_done`` of ``bytes_total`` (every file is read twice), and the number of lines loaded so far."""
 
     bytes_done: int
     bytes_total: int
@@ -93,21 +95,21 @@ class ImportProgress:
 
 OnProgress = Callable[[ImportProgress], None]
 OnResumed = Callable[[str, int], None]
-"""Is told the file and the line after which an import goes on that was stopped."""
+"""A callback that gets the file and the line after which a stopped import goes on."""
 OnBad = Callable[[BadLine], None]
 Before = Callable[[asyncpg.Connection], Awaitable[None]]
-"""Looks at the database by the connection that will write, and raises what keeps the import from that."""
+"""A check of the database over the connection that will write. It raises to prevent the import."""
 
 
 async def _go_on(_: asyncpg.Connection) -> None:
-    """Nothing was looked at, and nothing is in the way."""
+    """The default check, which allows every import."""
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
 class _Place(Value, frozen=True):
-    """The end of a line: in which file (from 0), its number, and the byte after it."""
+    """The end of a line: the number of its file (from 0), its own number, and the byte after it."""
 
     file: int = 0
     line: int = 0
@@ -115,7 +117,7 @@ class _Place(Value, frozen=True):
 
 
 class _Entry(Value, frozen=True):
-    """A line that is not blank: what it says, with the hash of its pass code, or what is wrong with it."""
+    """A line that is not blank: its contents with the hash of its pass code, or its fault."""
 
     hidden = frozenset({"line", "pass_code_hash"})
 
@@ -127,7 +129,7 @@ class _Entry(Value, frozen=True):
 
 @dataclass(slots=True)
 class _Run:
-    """One import under way. ``done`` is how far the second reading is loaded."""
+    """One import under way. ``done`` is the position up to which the second reading is loaded."""
 
     files: Sequence[Path]
     on_progress: OnProgress
@@ -140,9 +142,9 @@ class _Run:
     loaded: int = 0
 
     def lines(self, first: _Place, on_bytes: Callable[[bytes], None]) -> Iterator[tuple[_Place, bytes | None]]:
-        """Every line after ``first`` that is not blank, in order; ``None`` for one that is too long.
+        """Yield every line after ``first`` that is not blank, in order; ``None`` for one that is too long.
 
-        ``on_bytes`` is given every byte that is read.
+        ``on_bytes`` gets all bytes that are read.
         """
         for index in range(first.file, len(self.files)):
             number, position = (first.line, first.position) if index == first.file else (0, 0)
@@ -181,14 +183,15 @@ async def import_files(
     before: Before = _go_on,
     clock: Callable[[], float] = time.time,
 ) -> ImportReport:
-    """Upsert the lines of ``files`` (NDJSON); bad ones are reported and skipped. Running it again loads the same.
+    """Upsert the lines of ``files`` (NDJSON); bad ones are reported and skipped. A second run loads the same.
 
-    If an import of the same files did not end, this one goes on where that was, unless it is to begin ``from_start``;
-    the report is of both. ``on_bad`` is told of every bad line at the end, in order. The first state of every new
-    access token is an event, which ``worker.operations.imports.publish`` publishes. ``before`` is called before
-    anything is written. ``clock`` gives seconds since the epoch.
-    Raises ``ImportingError`` if a file cannot be read, the schema is not there, or somebody is importing the same files
-    at this moment; ``DependencyAway`` for Postgres; what ``before`` raises.
+    If an import of the same files did not end, this one goes on from there, unless it must begin ``from_start``; the
+    report covers both. ``on_bad`` gets every bad line at the end, in order. The first state of every new access token
+    is an event, which ``worker.operations.imports.publish`` publishes. ``before`` is called before anything is written.
+    ``clock`` gives seconds since the epoch.
+
+    Raises ``ImportingError`` if a file cannot be read, the schema is missing, or another import of the same files is
+    running; ``DependencyAway`` for Postgres; and the errors of ``before``.
     """
     paths = [Path(file) for file in files]
     run = _Run(paths, on_progress, clock, [_size(path) for path in paths])
@@ -203,7 +206,7 @@ async def import_files(
         if run.read:
             on_resumed(str(run.files[run.done.file]), run.done.line)
         await _load_everything(connection, run)
-        # A worker that comes before autovacuum would have plans for tables that nobody has looked at: seconds a batch.
+        # Until autovacuum has analysed the tables, a worker would have plans that take seconds a batch.
         await connection.execute(statement("imports/analyze"))
         bad = await _tell_bad_lines(connection, run, on_bad)
         await connection.execute(statement("imports/close_run"), run.digest)
@@ -230,7 +233,7 @@ def _opened(path: Path) -> IO[bytes]:
 
 
 async def _load_organisations(connection: asyncpg.Connection, run: _Run) -> bytes:
-    """The first reading, which returns the digest of the files. Bad lines are left to the second, as all lines are."""
+    """Load the organisations in a first reading, and return the digest of the files. The second reports bad lines."""
     digest = hashlib.sha256(repr(run.sizes).encode())
 
     def read(raw: bytes) -> None:
@@ -254,7 +257,7 @@ async def _load_organisations(connection: asyncpg.Connection, run: _Run) -> byte
 
 
 async def _load_each(connection: asyncpg.Connection, organisations: Sequence[Line]) -> None:
-    """All that Postgres does not refuse: the second reading says which those are."""
+    """Load the organisations that Postgres does not refuse; the second reading reports the others."""
     if not organisations:
         return
     tables = tables_of((line, None) for line in organisations)
@@ -301,7 +304,7 @@ async def _tell_bad_lines(connection: asyncpg.Connection, run: _Run, on_bad: OnB
 
 
 class _Chunk(Value, frozen=True):
-    """Lines that are loaded in one transaction: some, good and bad, in order, and the rows of the good ones."""
+    """Lines that are loaded in one transaction: good and bad ones, in order, and the rows of the good ones."""
 
     hidden = frozenset({"entries", "tables"})
 
@@ -313,12 +316,12 @@ class _Chunk(Value, frozen=True):
         return cls(entries, tables_of((each.line, each.pass_code_hash) for each in entries if each.line is not None))
 
     def good(self) -> list[int]:
-        """Where the good lines are among the entries."""
+        """Return the indexes of the good lines among the entries."""
         return [place for place, entry in enumerate(self.entries) if entry.line is not None]
 
 
 async def _load_everything(connection: asyncpg.Connection, run: _Run) -> None:
-    """The second reading: a chunk is read while the one before it is loaded."""
+    """Load all lines in a second reading: a chunk is read while the one before it is loaded."""
     known = {row["id"] for row in await connection.fetch("SELECT id FROM organisation")}
     lines = run.lines(run.done, run.count)
     with ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="argon2") as threads:
@@ -331,7 +334,7 @@ async def _load_everything(connection: asyncpg.Connection, run: _Run) -> None:
 
 @asynccontextmanager
 async def _under_way(first: Awaitable["_Chunk | None"]) -> "AsyncIterator[list[asyncio.Future[_Chunk | None]]]":
-    """What is being read: nobody waits for it any more once the block has ended."""
+    """The chunk that is being read; the read is cancelled at the end of the block."""
     coming: list[asyncio.Future[_Chunk | None]] = [asyncio.ensure_future(first)]
     try:
         yield coming
@@ -344,7 +347,7 @@ async def _under_way(first: Awaitable["_Chunk | None"]) -> "AsyncIterator[list[a
 async def _next_chunk(
     lines: Iterator[tuple[_Place, bytes | None]], known: frozenset[str] | set[str], threads: ThreadPoolExecutor
 ) -> _Chunk | None:
-    """``None`` at the end. Pass codes are hashed on all cores meanwhile."""
+    """Read the next chunk; ``None`` at the end. Pass codes are hashed on all cores meanwhile."""
     entries: list[_Entry] = []
     hashes: dict[int, asyncio.Future[str]] = {}
     loop, size = asyncio.get_running_loop(), 0
@@ -380,7 +383,7 @@ def _entry(place: _Place, raw: bytes | None, known: frozenset[str] | set[str]) -
 
 
 async def _load(connection: asyncpg.Connection, run: _Run, chunk: _Chunk) -> None:
-    """Load a chunk; cut it where Postgres refuses a row, left before right, so that the last good line still wins."""
+    """Load a chunk; cut it if Postgres refuses a row. Pieces keep their order, so the last good line still wins."""
     good, entries = chunk.good(), chunk.entries
     try:
         await _committed(connection, partial(_write, connection, run, chunk))
@@ -397,14 +400,14 @@ async def _load(connection: asyncpg.Connection, run: _Run, chunk: _Chunk) -> Non
 
 
 def _pieces(entries: Sequence[_Entry], good: Sequence[int]) -> list[Sequence[_Entry]]:
-    """Pieces with as many good lines each, as far as there are so many."""
+    """Cut the entries into pieces with as many good lines each."""
     count = min(_PIECES, len(good))
     cuts = [0, *(good[len(good) * number // count] for number in range(1, count)), len(entries)]
     return [entries[first:last] for first, last in pairwise(cuts)]
 
 
 def _without(entries: Sequence[_Entry], alone: int, error: BatchRefused) -> list[_Entry]:
-    """The same with its only good line as a bad one."""
+    """Return the entries with their only good line turned into a bad one."""
     constraint = getattr(error.__cause__, "constraint_name", None)
     what = _CONSTRAINTS.get(constraint) or f"Postgres refuses it: {error.reason}"
     return [*entries[:alone], replace(entries[alone], line=None, what=what), *entries[alone + 1 :]]
@@ -419,7 +422,7 @@ _CONSTRAINTS: Final[Mapping[str | None, str]] = {
 
 
 async def _committed(connection: asyncpg.Connection, write: Callable[[], Awaitable[None]]) -> None:
-    """Write in one transaction, again after a deadlock. Raises ``BatchRefused``, ``DependencyAway``."""
+    """Write in one transaction, and again after a deadlock. Raises ``BatchRefused`` and ``DependencyAway``."""
     for attempt in range(1, _DEADLOCK_RETRIES + 1):
         try:
             async with connection.transaction():
@@ -433,10 +436,10 @@ async def _committed(connection: asyncpg.Connection, write: Callable[[], Awaitab
 
 
 async def _write(connection: asyncpg.Connection, run: _Run, chunk: _Chunk) -> None:
-    """A chunk, and that it is loaded."""
+    """Write a chunk, and the import's position after it."""
     now, tables = run.now(), dict(chunk.tables)
     tokens = tables.pop("access_token", None)
-    # Before all other rows, as in a worker's transaction.
+    # Locked before all other rows, as in a worker's transaction.
     lane = await hold_import_lane(connection) if tokens else None
     await _load_rows(connection, tables)
     made = (1, 0)
@@ -455,7 +458,7 @@ async def _write(connection: asyncpg.Connection, run: _Run, chunk: _Chunk) -> No
 
 
 async def _load_rows(connection: asyncpg.Connection, tables: Mapping[str, list[Row]]) -> None:
-    """Rows without a history, in the order of their foreign keys."""
+    """Load rows without a history, in the order of their foreign keys."""
     for table, rows in tables.items():
         await _stage(connection, table, rows)
         await connection.execute(statement(f"imports/{table}"))

@@ -1,7 +1,7 @@
-"""The mark of how far imports have announced, kept in Kafka: an offset of a group of their own (DESIGN 2, Imports).
+"""The mark up to which imports have announced, kept in Kafka: an offset of a group of their own (DESIGN 2, Imports).
 
-A database that is put back to an older state has forgotten what was announced of it; what stands beside the topic has
-not. So an import can tell, and says no number twice.
+A database that is restored to an older state has forgotten the announcements; a mark beside the topic has not. It lets
+an import notice that, and never announce a sequence number twice.
 """
 
 import re
@@ -17,15 +17,15 @@ from worker.settings import Settings
 from worker.values import Value
 
 KEPT_MS: Final = 100 * 365 * 24 * 60 * 60 * 1000
-"""A hundred years: a group that nobody is in forgets an offset after seven days, unless its commit says otherwise."""
+"""A hundred years: a group without members forgets an offset after seven days, unless its commit says otherwise."""
 _PARTITION: Final = 0
-"""Of the transitions topic. Events go by their keys; the mark is of them all, and goes with the topic."""
+"""The partition of the transitions topic that holds the mark. Events go by their keys; the mark covers them all."""
 _SAID: Final = re.compile(r"(0|[1-9][0-9]*) ([0-9a-f]{64})")
 _FORBIDDEN: Final = (kafka.GroupAuthorizationFailedError, kafka.TopicAuthorizationFailedError)
 
 
 class MarkForbidden(WorkerError):
-    """A right is lacking to read or keep what imports have announced."""
+    """A right is missing to read or write the mark."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(
@@ -36,21 +36,21 @@ class MarkForbidden(WorkerError):
 
 
 class Mark(Value, frozen=True):
-    """The last event of imports that may have been announced, by its sequence, and its hash."""
+    """The last event of imports that may have been announced: its sequence and its hash."""
 
     sequence: int
     hash: bytes
 
 
 def group_of(settings: Settings) -> str:
-    """The group whose offset is the mark. It has no members."""
+    """Return the group whose offset is the mark. It has no members."""
     return f"{settings.kafka.group_id}.import"
 
 
 def mark_of(offset: int, metadata: str | None) -> Mark | None:
-    """Read what a committed offset says; ``None`` if there is none, or if it was not an import that committed it.
+    """Read the mark from a committed offset; ``None`` if there is none, or if it was not committed by an import.
 
-    The sequence stands in the metadata as well: who copies a group to another cluster translates its offset.
+    The metadata holds the sequence as well: tools that copy a group to another cluster translate its offset.
     """
     said = _SAID.fullmatch(metadata or "")
     if said is None or int(said[1]) != offset:
@@ -59,23 +59,23 @@ def mark_of(offset: int, metadata: str | None) -> Mark | None:
 
 
 async def read_mark(settings: Settings) -> Mark | None:
-    """The mark; ``None`` if nothing was announced, or if it is gone. Raises ``MarkForbidden``, ``DependencyAway``."""
+    """Read the mark; ``None`` if nothing was announced or it is gone. Raises ``MarkForbidden``, ``DependencyAway``."""
     where = [(settings.topics.transitions, [_PARTITION])]
     answer = await _ask(settings, OffsetFetchRequest(group_of(settings), where))
     marks = (mark_of(offset, metadata) for _, places in answer.topics for _, offset, metadata, _ in places)
-    return next(marks, None)  # a broker may leave out what has no offset
+    return next(marks, None)  # a broker may leave out partitions without an offset
 
 
 async def write_mark(settings: Settings, mark: Mark) -> None:
-    """Set the mark, before what it speaks of is announced. Raises ``MarkForbidden``, ``DependencyAway``."""
+    """Set the mark, before the events up to it are announced. Raises ``MarkForbidden``, ``DependencyAway``."""
     what = [(settings.topics.transitions, [(_PARTITION, mark.sequence, f"{mark.sequence} {mark.hash.hex()}")])]
     await _ask(settings, OffsetCommitRequest(group_of(settings), -1, "", KEPT_MS, what))
 
 
 async def may_mark(settings: Settings) -> bool | None:
-    """Tell whether the group may be committed to; ``None`` where the broker does not say. Raises ``DependencyAway``.
+    """Return True if this login may commit for the group; ``None`` if the broker does not say.
 
-    The right on the topic is not looked at.
+    The right on the topic is not checked. Raises ``DependencyAway``.
     """
     async with admin_client(settings) as admin:
         allowed = await of_group(admin, group_of(settings), _seconds(settings))

@@ -2,7 +2,7 @@
 
 Imports have a lane of their own. Its row counts events where others count offsets: up to ``first_offset`` they are
 published, up to ``next_offset`` written. So whatever stops an import or a publication, the next one goes on from there.
-What was announced is marked in Kafka as well, so that a database that was put back is known for what it is.
+The announced position is marked in Kafka as well, so that a restored older database is recognised.
 """
 
 import asyncio
@@ -32,15 +32,15 @@ from worker.values import Value
 
 PAGE: Final = 1000
 _KEYED: Final = 0
-"""As the count of a lane's own partitions: an import has none, so events go by their keys."""
+"""The partition count of an import's own lane: it has none, so events go by their keys."""
 
 
 class NoLane(WorkerError):
-    """Somebody removed the lane of imports, and with it the head of its chain: ``audit verify`` says more."""
+    """The row of the lane of imports was deleted, and with it the head of its chain: ``audit verify`` says more."""
 
 
 class NoTopic(WorkerError):
-    """The topic of transition events is not there."""
+    """The topic of transition events does not exist."""
 
 
 class ImportLane(Value, frozen=True):
@@ -52,9 +52,9 @@ class ImportLane(Value, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Announced:
-    """The numbers of events published now and still waiting, and what those wait for (``None`` for nothing).
+    """The numbers of events published now and still waiting, and the reason for the wait (``None`` if none waits).
 
-    ``unmarked``: why it is not known whether the database is older than what was announced; ``None`` if it is known.
+    ``unmarked`` is the reason why an older database could not be ruled out; ``None`` if it was.
     """
 
     published: int
@@ -65,9 +65,9 @@ class Announced:
 
 @dataclass(frozen=True, slots=True)
 class Overtaken:
-    """Imports have announced up to the mark, of which this database knows nothing, or something else.
+    """The database is older than the mark of imports: it lacks the event there, or has a different one.
 
-    ``written``: how far the lane of imports has come in this database.
+    ``written`` is the last sequence of the lane of imports in this database.
     """
 
     mark: Mark
@@ -96,7 +96,7 @@ async def hold_import_lane(connection: asyncpg.Connection) -> ImportLane:
 async def write_first_states(
     connection: asyncpg.Connection, lane: ImportLane, made: Sequence[Row], now: datetime
 ) -> None:
-    """Write the events of the access tokens that were made in this transaction, in their order."""
+    """Write the events of the access tokens that this transaction created, in their order."""
     if not made:
         return
     facts, chain = [], lane.chain
@@ -129,7 +129,7 @@ def _first_state(row: Row, now: datetime, sequence: int, previous_hash: bytes) -
 
 
 def _stored(row: Row) -> Fact:
-    """The event as it stands, with the hash that stands there: what was tampered with shall not look whole."""
+    """Return the event with its stored hash, so that a row that was tampered with does not look valid."""
     fact = _first_state(row, row["occurred_at"], row["sequence"], row["previous_hash"])
     return replace(fact, hash=row["hash"])
 
@@ -138,7 +138,7 @@ def _stored(row: Row) -> Fact:
 
 
 async def overtaken(connection: asyncpg.Connection, settings: Settings) -> Overtaken | None:
-    """Compare the database with what was announced of it; ``None`` if nothing contradicts it.
+    """Compare the database with the mark; ``None`` if they agree or there is no mark.
 
     Raises ``MarkForbidden``, ``DependencyAway`` for Kafka.
     """
@@ -150,7 +150,7 @@ async def overtaken(connection: asyncpg.Connection, settings: Settings) -> Overt
 
 
 async def require_not_overtaken(connection: asyncpg.Connection, settings: Settings) -> None:
-    """Raises ``LaneBlocked`` if going on would say again what was said otherwise; else as :func:`overtaken`."""
+    """Raise ``LaneBlocked`` if sequences would be announced again for other events; else as :func:`overtaken`."""
     found = await overtaken(connection, settings)
     if found is not None:
         raise LaneBlocked(
@@ -162,7 +162,7 @@ async def require_not_overtaken(connection: asyncpg.Connection, settings: Settin
 
 
 async def _mark_all(connection: asyncpg.Connection, settings: Settings) -> int:
-    """Mark all that is written as announced, and return how far that is. One after another, so the mark only grows."""
+    """Mark everything written as announced, and return its sequence. Runs one at a time, so the mark only grows."""
     async with connection.transaction():
         lane = await hold_import_lane(connection)
         await write_mark(settings, Mark(lane.chain.sequence, lane.chain.hash))
@@ -170,11 +170,10 @@ async def _mark_all(connection: asyncpg.Connection, settings: Settings) -> int:
 
 
 async def mend(settings: Settings, *, carry_out: bool) -> Overtaken | None:
-    """Find out whether imports go on, ``None`` if they do; if told to ``carry_out``, let them, behind what was
-    announced. What this database has up to there is not announced.
+    """Check if imports are blocked, ``None`` if they are not; with ``carry_out`` let them go on after the mark.
 
-    The row comes first: cut short before the mark is set, imports stay blocked, and this is done again. Raises
-    ``MarkForbidden``, ``DependencyAway``.
+    The events that this database has up to the mark are not announced. The row comes first: if this stops before the
+    mark is set, imports stay blocked, and this runs again. Raises ``MarkForbidden``, ``DependencyAway``.
     """
     async with owner_connection(settings.postgres.owner.get_secret_value()) as connection:
         found = await overtaken(connection, settings)
@@ -194,8 +193,8 @@ async def mend(settings: Settings, *, carry_out: bool) -> Overtaken | None:
 async def announce(settings: Settings) -> Announced:
     """Publish the events of this import and earlier ones that are not published yet, at least once each.
 
-    Where the broker cannot be reached or has no such topic, they wait, and the report says for what. Raises
-    ``LaneBlocked`` if the database is older than what was announced, ``DependencyAway`` for Postgres.
+    If the broker cannot be reached or has no such topic, they wait, and the report gives the reason. Raises
+    ``LaneBlocked`` if the database is older than the mark, ``DependencyAway`` for Postgres.
     """
     async with owner_connection(settings.postgres.owner.get_secret_value()) as connection:
         row = await connection.fetchrow(statement("imports/lane"))
@@ -219,9 +218,9 @@ async def announce(settings: Settings) -> Announced:
 
 
 async def _claim(connection: asyncpg.Connection, settings: Settings, written: int) -> tuple[int, str | None]:
-    """Mark what is to be announced before it is: whatever stops it then, no other database says these numbers.
+    """Mark the events before they are announced: whatever stops it then, no other database uses their numbers.
 
-    Returns up to where that is, and why it could not be marked, where that is forbidden: ``written`` then. Raises
+    Returns the last sequence to announce; if the mark is forbidden, that is ``written``, with the reason. Raises
     ``LaneBlocked``.
     """
     try:
@@ -234,14 +233,14 @@ async def _claim(connection: asyncpg.Connection, settings: Settings, written: in
 
 
 class _Waits(Exception):
-    """Its cause says why the broker does not take the events now."""
+    """The broker does not take the events now; the cause says why."""
 
 
 async def _producer(settings: Settings) -> WatchedProducer:
     topic = settings.topics.transitions
     try:
         async with admin_client(settings) as admin:
-            # All topics are asked for: asking for one by its name may create it.
+            # All topics are listed: a request for one by its name may create it.
             if topic not in {each["topic"] for each in await admin.describe_topics()}:
                 raise NoTopic(f"there is no topic {topic}; create it with: effective-worker topics apply")
         options = {**client_options(settings.kafka), "enable_idempotence": True}

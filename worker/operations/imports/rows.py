@@ -1,5 +1,4 @@
-"""The rows that fixture lines stand for, table by table, as they are copied into the tables on which an import stands
-what it loads (``import_stage.sql``)."""
+"""The rows of fixture lines by table, as they are copied into the staging tables (``imports/stage.sql``)."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from operator import attrgetter
@@ -45,7 +44,7 @@ _KEPT: Final = (
     "updated_by_user",
     "updated_by_unit",
 )
-"""What stays as an earlier line has it where a later one does not give it: the pass code and the log."""
+"""Columns that keep an earlier line's value if a later line gives none: the pass code and the log."""
 
 COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "organisation": ("id", "name", "active"),
@@ -60,11 +59,11 @@ COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "classification": ("organisation", "id", "name", "alternative_code"),
     "access_token": ("organisation", *_AS_GIVEN, *_REFERRED, *_KEPT),
 }
-"""In the order of their foreign keys; a line of its own comes after a mention."""
+"""In the order of their foreign keys; a unit or user line comes after a mention of it."""
 
 
 def tables_of(lines: Iterable[tuple[Line, str | None]]) -> dict[str, list[Row]]:
-    """The rows of each table that has any, for lines with the hashes of their pass codes. The last one for an id wins.
+    """Return the rows of each table that has any, for lines with their pass codes' hashes. The last for an id wins.
 
     Sorted, so that two imports, or an import and a lane, take their locks in one order.
     """
@@ -171,5 +170,5 @@ def _add_account(found: Mapping[str, dict[Key, Any]], organisation: str, account
 
 
 def _id(referred: Any) -> str | None:
-    """Of an object, or of one that a line names by its id alone."""
+    """Return the id of an object, which a line may also give by its id alone."""
     return referred if referred is None or isinstance(referred, str) else referred.id

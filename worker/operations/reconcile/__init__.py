@@ -1,1 +1,1 @@
-"""Compare what Kafka holds with what Postgres knows."""
+"""Compare the contents of Kafka with those of Postgres."""

@@ -1,4 +1,4 @@
-"""Compare the commands with their records, transitions with their commands, and all of them with what is published."""
+"""Compare commands with their records, transitions with their commands, and both with the published messages."""
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Final
@@ -23,7 +23,7 @@ Message = Expected | Observed | DryRunResult
 
 
 class Comparison:
-    """The comparison of all that lies in one scope."""
+    """The comparison of everything in one scope."""
 
     def __init__(
         self, scope: Scope, report: Reconciliation, progress: Progress, kafka: Browser, connection: asyncpg.Connection
@@ -77,7 +77,7 @@ class Comparison:
             self._report.found(Kind.OTHER_STATE, where, f"is {now}; its last transition: {last}")
 
     async def _join(self, streams: Iterable[AsyncIterator[Message]]) -> Mapping[Ledger, int]:
-        """Pair the messages of all streams, and judge those without a counterpart. Returns the number of pairs."""
+        """Pair the messages of all streams, and judge those without a counterpart. Returns the numbers of pairs."""
         joins: Final = {ledger: StreamJoin() for ledger in Ledger}
         async for message in in_order(streams):
             if isinstance(message, DryRunResult):

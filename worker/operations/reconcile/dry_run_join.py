@@ -1,4 +1,4 @@
-"""Compare the dry runs of all partitions with their results. A result says itself which dry run it answers."""
+"""Compare the dry runs of all partitions with their results. A result itself tells which dry run it answers."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -19,13 +19,13 @@ from worker.values import rfc3339
 
 @dataclass(slots=True)
 class DryRunJoin:
-    """Pairs dry runs with results by coordinates."""
+    """A join of dry runs and results by coordinates."""
 
     scope: Scope
     report: Reconciliation
     _dry_runs: dict[TopicPartition, DryRuns] = field(default_factory=lambda: defaultdict(DryRuns))
     _early: list[DryRunResult] = field(default_factory=list)
-    """Results that came before their dry runs, if these come at all."""
+    """Results that came before their dry runs, or whose dry runs do not exist."""
 
     def add(self, command: Any, source: TopicPartition, record: Row | None) -> None:
         """Add the next dry run of a partition, and report it if it has a ``record``."""
@@ -36,7 +36,7 @@ class DryRunJoin:
             self.report.found(Kind.RECORDED, place_of(command), what)
 
     def answer(self, result: DryRunResult) -> None:
-        """Take a result, also one that comes before its dry run."""
+        """Take a result, which may come before its dry run."""
         if not self._is_settled(result):
             self._early.append(result)
 

@@ -1,6 +1,6 @@
 """The dry runs of a partition, and the results that answer them.
 
-No record of commands knows a dry run, so both are held against each other directly.
+Dry runs are not in the record of commands, so they are compared with their results directly.
 """
 
 from array import array
@@ -14,7 +14,7 @@ from worker.values import Value
 
 
 class DryRun(Value, frozen=True):
-    """A dry run in its partition. ``timestamp`` is in milliseconds; ``elsewhere``: its sender named a topic for it."""
+    """A dry run in its partition. ``timestamp`` is in milliseconds; ``elsewhere``: its sender named a reply topic."""
 
     offset: int
     timestamp: int
@@ -23,10 +23,10 @@ class DryRun(Value, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class DryRunResult:
-    """A result that says of itself that it answers a dry run."""
+    """A result that is marked as the answer to a dry run."""
 
     answers: Coordinates | None
-    """``None`` if the id that it names is not made of coordinates."""
+    """``None`` if the result names no coordinates."""
     command_id: str
     moment: datetime
     where: str
@@ -38,7 +38,7 @@ def _numbers() -> "array[int]":
 
 @dataclass(slots=True)
 class DryRuns:
-    """The dry runs of a partition, and how many results each has. Holds 18 bytes of each."""
+    """The dry runs of a partition, with a mark on those answered. Takes 18 bytes for each."""
 
     _offsets: "array[int]" = field(default_factory=_numbers)
     _timestamps: "array[int]" = field(default_factory=_numbers)
@@ -56,7 +56,7 @@ class DryRuns:
         self._answered.append(False)
 
     def answer(self, offset: int, timestamp: int) -> bool | None:
-        """Note a result. True if it is the first one of that dry run; ``None`` if there is no such dry run."""
+        """Note a result. True if it is the first for that dry run; ``None`` if there is no such dry run."""
         place = bisect_left(self._offsets, offset)
         if place == len(self) or (self._offsets[place], self._timestamps[place]) != (offset, timestamp):
             return None
@@ -64,7 +64,7 @@ class DryRuns:
         return not was_answered
 
     def unanswered(self) -> Iterator[DryRun]:
-        """The dry runs without a result, in the order of the log."""
+        """Yield the dry runs without a result, in the order of the log."""
         for place, answered in enumerate(self._answered):
             if not answered:
                 yield DryRun(self._offsets[place], self._timestamps[place], bool(self._elsewhere[place]))

@@ -1,4 +1,4 @@
-"""The two sides of a transition event: the transition in Postgres, and the event in its topic."""
+"""Both sides of a transition event: the transition in Postgres, and the event in its topic."""
 
 from typing import Any, Final
 
@@ -15,11 +15,11 @@ from worker.values import rfc3339
 
 _KEY: Final = ("organisation", "access_token_id", "version")
 COMPARED: Final = tuple(name for name in TransitionEvent.model_fields if name not in {*_KEY, "lane"})
-"""The members that both sides must say alike. The lane is left out, which a row knows by its id."""
+"""The members that must be equal on both sides, without the lane, which a row has only as an id."""
 
 
 def expected_event(row: Row, source: TopicPartition, *, certain: bool) -> Expected:
-    """The event of a transition. It may be missing unless it is ``certain`` to be published."""
+    """Return the event of a transition. It may be missing unless it is ``certain`` to be published."""
     members = dict(row) | {
         "occurred_at": rfc3339(row["occurred_at"]),
         "previous_hash": row["previous_hash"].hex(),
@@ -31,7 +31,7 @@ def expected_event(row: Row, source: TopicPartition, *, certain: bool) -> Expect
 
 
 def observed_event(record: Any, report: Reconciliation) -> Observed | None:
-    """Read an event, and report it if it is none or was changed."""
+    """Read an event; report it if it is no event or was changed."""
     where = place_of(record)
     try:
         event = orjson.loads(record.value or b"")

@@ -1,6 +1,6 @@
 """The messages that Postgres says must be published, lane by lane.
 
-The records that say so are held against the commands, and the transitions against the records, as both come by.
+On the way, the records are compared with the commands, and the transitions with the records.
 """
 
 import math
@@ -29,7 +29,7 @@ from worker.values import rfc3339
 
 @dataclass(slots=True)
 class ExpectedMessages:
-    """Streams of what is expected, each in the order of its lane."""
+    """The streams of expected messages, each in the order of its lane."""
 
     scope: Scope
     report: Reconciliation
@@ -39,7 +39,7 @@ class ExpectedMessages:
     dry_runs: DryRunJoin
 
     async def answers(self, span: Span) -> AsyncIterator[Expected]:
-        """Results and dead letters of a partition's commands, by the records of its lane."""
+        """Yield the results and dead letters of a partition's commands, from the records of its lane."""
         self.report.compared[span.source] = (span.begin, span.end)
         begun = False
         async for command, record in _paired(self.kafka.read(span), self._records(span.source)):
@@ -58,7 +58,7 @@ class ExpectedMessages:
                 yield expected
 
     async def events(self, source: TopicPartition, lane: int) -> AsyncIterator[Expected]:
-        """The events of a lane's transitions, in the order of its chain."""
+        """Yield the events of a lane's transitions, in the order of its chain."""
         settled = self.scope.committed.get(source, 0)
         query = statement("reconcile/transitions")
         async for row in self._rows(query, (0,), lambda row: (row["sequence"],), lane):
@@ -70,7 +70,7 @@ class ExpectedMessages:
             yield event
 
     def _unrecorded(self, command: Any, span: Span, *, is_first: bool) -> None:
-        """Report a command without a record. One before the first record may be retired: the oldest records are."""
+        """Report a command without a record. If it comes before the first record, its record may have been retired."""
         if is_first and at(command.timestamp) < self.scope.kept_since():
             self.report.retired += 1
             self.report.compared[span.source] = (command.offset + 1, span.end)
@@ -91,7 +91,7 @@ class ExpectedMessages:
             self.report.found(Kind.NO_TRANSITION, where, what)
 
     def _of_record(self, record: Row, source: TopicPartition, command: Any) -> Iterator[Expected]:
-        """The messages of one record. ``command`` is the command itself, if it is still there."""
+        """Yield the messages of one record. ``command`` is the command itself, if it is still in the topic."""
         offset, status, moment = record["record_offset"], record["status"], record["decided_at"]
         where, there = record_place(source.topic, source.partition, offset), command is not None
         key = (self.scope.names.of(record["command_id"]), rfc3339(moment))
@@ -104,7 +104,7 @@ class ExpectedMessages:
             yield Expected(Ledger.DEAD_LETTERS, place, moment, (status,), where, source, there)
 
     def _is_its(self, record: Row) -> bool:
-        """Tell whether the transition is of the command that is said to have brought it about."""
+        """Return True if the transition belongs to the command whose record claims it."""
         command, names = record["transition_of"], self.scope.names
         if command is None or not record["is_in_place"]:
             return False
@@ -127,7 +127,7 @@ class ExpectedMessages:
 
 
 async def _paired(commands: AsyncIterator[Any], records: AsyncIterator[Row]) -> AsyncIterator[tuple[Any, Row | None]]:
-    """Commands with their records, both in the order of the log; ``None`` in place of the one that is missing."""
+    """Pair commands with their records, both in the order of the log; ``None`` stands for the missing one."""
     command, record = await anext(commands, None), await anext(records, None)
     while command is not None or record is not None:
         mine = (math.inf, 0) if command is None else (command.offset, command.timestamp)

@@ -1,4 +1,4 @@
-"""Compare the lanes in Postgres with the committed offsets and with what is left of the logs."""
+"""Compare the lanes in Postgres with the committed offsets and with the remaining logs."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,7 +13,7 @@ from worker.values import rfc3339
 
 
 def source_of(lane: Row) -> TopicPartition:
-    """The partition that a lane reads."""
+    """Return the partition that a lane reads."""
     return TopicPartition(lane["topic"], lane["partition"])
 
 
@@ -22,7 +22,7 @@ def compare_offsets(
 ) -> None:
     """Report every lane that does not fit its committed offset.
 
-    ``before`` was read before the committed offsets, ``lanes`` after: so a worker at work makes no difference.
+    ``before`` was read before the committed offsets, ``lanes`` after, so a running worker makes no difference.
     """
     earlier, later = ({source_of(row): row for row in rows} for rows in (before, lanes))
     for source, offset in sorted(committed.items()):
@@ -46,7 +46,7 @@ def find_lost(
     before: Sequence[Row],
     losses: Mapping[int, Sequence[Loss]],
 ) -> None:
-    """Report the losses that no person has acknowledged, and those that no worker has come to yet."""
+    """Report the losses that are not acknowledged, and those that no worker has noticed yet."""
     for row in before:
         source = source_of(row)
         where = partition_place(*source)

@@ -1,4 +1,4 @@
-"""Read from a record of a log what a comparison needs of it."""
+"""Read the parts of a Kafka message that a comparison needs."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -9,17 +9,17 @@ from worker.operations.findings import record_place
 
 
 def place_of(record: Any) -> str:
-    """The name of the record in findings."""
+    """Return the name of the message in findings."""
     return record_place(record.topic, record.partition, record.offset)
 
 
 def at(milliseconds: int) -> datetime:
-    """The moment of a record's timestamp."""
+    """Return a Kafka timestamp as a datetime."""
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
 def moment_of(record: Any, told: str) -> datetime:
-    """The moment that a message tells, or the record's own where that text is none."""
+    """Return the time that a message tells, or the message's own timestamp if that text is not a time."""
     try:
         moment = datetime.fromisoformat(told)
     except ValueError:
@@ -28,5 +28,5 @@ def moment_of(record: Any, told: str) -> datetime:
 
 
 def is_redirected(command: Any) -> bool:
-    """Tell whether the sender of a command named a topic for its answer."""
+    """Return True if the sender of a command named a topic for its answer."""
     return bool(header(command, REPLY_TO) or header(command, KAFKA_REPLY_TOPIC))

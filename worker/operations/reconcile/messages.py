@@ -1,4 +1,4 @@
-"""Both sides of a comparison: a message that Postgres says must be published, and one that stands in a topic."""
+"""Both sides of a comparison: a message that Postgres says must be published, and one in a topic."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from worker.settings import TopicSettings
 
 
 class Ledger(StrEnum):
-    """The kinds of messages that are compared, each kind by itself."""
+    """The kinds of messages, each of which is compared separately."""
 
     RESULTS = "results"
     DEAD_LETTERS = "dead letters"
     EVENTS = "events"
 
     def topic(self, topics: TopicSettings) -> str:
-        """The topic in which its messages stand."""
+        """Return the topic of its messages."""
         return {
             Ledger.RESULTS: topics.results,
             Ledger.DEAD_LETTERS: topics.dead_letters,
@@ -27,9 +27,9 @@ class Ledger(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """A message that should be in its topic. ``says`` is compared; ``where`` names what it is expected for.
+    """A message that should be in its topic. ``says`` is compared; ``where`` names the reason to expect it.
 
-    A message that is not ``certain`` may be missing; one that went ``elsewhere`` is not looked for there.
+    A message that is not ``certain`` may be missing; one that went ``elsewhere`` is not searched for.
     """
 
     ledger: Ledger
@@ -45,7 +45,7 @@ class Expected:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """A message in its topic, and ``where`` it stands there."""
+    """A message in its topic, at ``where``."""
 
     ledger: Ledger
     key: Hashable
@@ -53,4 +53,4 @@ class Observed:
     says: tuple[Any, ...]
     where: str
     called: str = ""
-    """The command id that it names, where the key has another name for it."""
+    """The command id in the message, if the key has another name for it."""

@@ -1,4 +1,4 @@
-"""The messages that stand in the topics, partition by partition."""
+"""The messages in the topics, partition by partition."""
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -19,43 +19,42 @@ from worker.operations.reconcile.scope import Scope
 M = TypeVar("M", Observed, Observed | DryRunResult)
 
 _APART: Final = timedelta(minutes=1)
-"""Two lanes that share a partition write each in its own order, and a message of the one may stand this far behind a
-later one of the other."""
+"""The most by which a message may come late if two lanes share a partition: each writes in its own order only."""
 _NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(slots=True)
 class ObservedMessages:
-    """Streams of what is observed, each in the order of its partition."""
+    """The streams of observed messages, each in the order of its partition."""
 
     scope: Scope
     report: Reconciliation
     progress: Progress
     kafka: Browser
     _begins: dict[tuple[str, int], datetime] = field(default_factory=dict)
-    """By topic and partition: the first moment that is left, where the beginning was removed."""
+    """By topic and partition: the earliest time that is left, if the beginning was removed."""
 
     def results(self, span: Span) -> AsyncIterator[Observed | DryRunResult]:
-        """The results in a partition, those of dry runs among them."""
+        """Yield the results in a partition, including those of dry runs."""
         return self._read(span, self._result)
 
     def dead_letters(self, span: Span) -> AsyncIterator[Observed]:
-        """The dead letters of the group in a partition."""
+        """Yield the dead letters of the group in a partition."""
         return self._read(span, self._dead_letter)
 
     def events(self, span: Span) -> AsyncIterator[Observed]:
-        """The transition events in a partition."""
+        """Yield the transition events in a partition."""
         return self._read(span, lambda record: observed_event(record, self.report))
 
     def may_have_lost(self, expected: Expected) -> bool:
-        """Tell whether the message may have been removed with the beginning of its topic."""
+        """Return True if the message may have been removed with the beginning of its topic."""
         apart = _APART if len(self.scope.settings.topics.read) > 1 else timedelta()
         return expected.moment - apart < self._begin_of(expected)
 
     def _begin_of(self, expected: Expected) -> datetime:
-        """The moment before which the message may have been removed.
+        """Return the time before which the message may have been removed.
 
-        A topic with as many partitions as that of the commands has it in the partition of the same number.
+        If the topic has as many partitions as the commands topic, the message is in the partition of the same number.
         """
         topic, spans = expected.ledger.topic(self.scope.settings.topics), self.scope.spans
         read, partition = expected.source

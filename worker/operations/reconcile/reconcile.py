@@ -1,8 +1,8 @@
-"""Compare the commands topics with the record of commands, states, transitions and all that was published.
+"""Compare the commands topics with the record of commands, states, transitions and all published messages.
 
-Workers may go on meanwhile: everything is compared below the offsets that the group had committed when it began, and
-what lies above may be there or not. The order of the looks makes it so: lanes, committed offsets, ends of the topics,
-and then Postgres, which is always ahead of Kafka (DESIGN 2). It is read in pages: a later one only knows more.
+Workers may run meanwhile: everything is compared below the offsets that the group had committed at the start; above
+them a message may be there or not. The order of reading ensures this: lanes, committed offsets, ends of the topics, and
+then Postgres, which is always ahead of Kafka (DESIGN 2). It is read in pages: a later one only knows more.
 """
 
 from collections.abc import Callable
@@ -33,9 +33,9 @@ class NothingToCompare(WorkerError):
 async def reconcile(
     settings: Settings, *, clock: Callable[[], datetime], on_progress: OnProgress = lambda _done, _total: None
 ) -> Reconciliation:
-    """Compare everything. ``on_progress`` gets how many records of how many were read.
+    """Compare everything. ``on_progress`` gets the number of messages read, and their total.
 
-    ``clock`` tells what is older than the retention, also while all this is read.
+    ``clock`` gives the time by which records may be retired, also during the comparison.
 
     Raises ``NothingToCompare`` and ``DependencyAway``.
     """
@@ -63,7 +63,7 @@ async def _scope(
     clock: Callable[[], datetime],
     report: Reconciliation,
 ) -> Scope:
-    """Look at lanes, committed offsets and topics, in this order, and report the lanes that do not fit the others.
+    """Read lanes, committed offsets and topics, in this order, and report the lanes that do not fit the others.
 
     ``logs`` are the partitions of the commands topics as they were before.
     """

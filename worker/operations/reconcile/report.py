@@ -10,7 +10,7 @@ from worker.operations.findings import Report
 
 
 class Kind(StrEnum):
-    """The kinds of differences."""
+    """The kinds of difference."""
 
     NO_RECORD = "a command without a record"
     NO_COMMAND = "a record without a command"
@@ -36,7 +36,7 @@ class Kind(StrEnum):
 
 @dataclass(slots=True)
 class Reconciliation(Report[Kind]):
-    """The numbers of a reconciliation, what it could not compare included, and the differences as its findings."""
+    """The numbers of a reconciliation, including those of messages that could not be compared, and the differences."""
 
     most_named: ClassVar[int] = 10_000
 
@@ -45,19 +45,20 @@ class Reconciliation(Report[Kind]):
     transitions: int = 0
     dead_letters: int = 0
     dry_runs: int = 0
-    """Commands of which nothing is due but a result."""
+    """Commands that only need a result."""
     redirected: int = 0
-    """Answers that went to a topic of the sender's choice, and were not looked for there."""
+    """Answers that went to a topic of the sender's choice, and were not searched for there."""
     retired: int = 0
     """Commands, results and dead letters whose record is older than the retention."""
     not_comparable: int = 0
-    """Records and transitions of which the topic no longer has what was published."""
+    """Records and transitions whose messages have been removed from their topic."""
     repeated: int = 0
-    """Messages that came twice where the delivery allows it."""
+    """Messages that came twice, as at-least-once delivery allows."""
     others: int = 0
     """Messages of other groups, and events of imports."""
     compared: dict[TopicPartition, tuple[int, int]] = field(default_factory=dict)
-    """By topic and partition: the offsets of the commands from which on, and below which, they could be compared."""
+    """By topic and partition: the first offset of the commands that could be compared, and the offset after the last.
+    """
 
     @property
     def clean(self) -> bool:

@@ -1,4 +1,4 @@
-"""The scope of one reconciliation: the settings, logs, offsets and lanes that it goes by."""
+"""The scope of one reconciliation: its settings, logs, offsets and lanes."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,17 +13,17 @@ from worker.settings import Settings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """Everything that is settled before the first message is compared."""
+    """Everything that is fixed before the first message is compared."""
 
     settings: Settings
     cluster: str
     names: CommandNames
-    """The names by which facts know commands, and results are matched: an erased record has no other."""
+    """The names of commands in transitions, by which results are matched: an erased record has no other name."""
     spans: Mapping[str, list[Span]]
-    """What is left of the worker's topics, by their names."""
+    """The parts of the worker's topics that are left, by the topics' names."""
     committed: Mapping[TopicPartition, int]
     lanes: Mapping[TopicPartition, int]
-    """The rows of the lanes by what they read."""
+    """The ids of the lanes by the partitions that they read."""
     clock: Callable[[], datetime]
 
     @property
@@ -32,5 +32,5 @@ class Scope:
         return sum(span.end - span.begin for spans in self.spans.values() for span in spans)
 
     def kept_since(self) -> datetime:
-        """The moment before which anything may be retired, also while all this is read."""
+        """Return the time before which records may be retired; it moves on during the comparison."""
         return self.clock() - timedelta(days=self.settings.record_retention_days)

@@ -1,8 +1,8 @@
-"""Compare what is expected with what is observed while both stream by, in memory that does not grow with them.
+"""Join expected and observed messages while both stream by, in memory that does not grow with them.
 
-Both sides come in the order of the moments that they carry. So the two sides of a message come close together: a lane
-has one batch in hand at most, and one side is ahead of the other by a batch per lane. A message that has not found its
-counterpart when so many others have gone by never will.
+Both sides come in the order of their times, so the two sides of a message come close together: a lane has one batch in
+hand at most, and one side is ahead of the other by a batch per lane. A message that has not found its counterpart after
+a window of others never will.
 """
 
 from collections.abc import AsyncIterator, Hashable, Iterable, Iterator
@@ -14,19 +14,19 @@ from typing import Any, Final, Protocol, TypeVar
 from worker.operations.reconcile.messages import Expected, Observed
 
 WINDOW: Final = 100_000
-"""More than the batches of all lanes that a worker may have in hand."""
+"""Keys that wait on each side: more than the batches of all lanes that a worker may have in hand."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unmatched:
-    """A message whose counterpart is missing or, where both are given, says something else."""
+    """A message without its counterpart or, if both are given, with one that differs."""
 
     expected: Expected | None
     observed: Observed | None
 
 
 class StreamJoin:
-    """Pairs expected with observed messages by their keys; several may share one, and are paired by what they say."""
+    """A join of expected and observed messages by their keys. Several may share a key; equal ones are paired."""
 
     def __init__(self, window: int = WINDOW) -> None:
         """``window`` is the most keys of each side that wait for a counterpart."""
@@ -52,7 +52,7 @@ class StreamJoin:
             yield from self._settled(next(iter(mine)))
 
     def rest(self) -> Iterator[Unmatched]:
-        """Yield what is left when both sides have ended."""
+        """Yield the remaining items after both sides have ended."""
         for key in (*self._expected, *(key for key in self._observed if key not in self._expected)):
             yield from self._settled(key)
 
@@ -66,7 +66,7 @@ class StreamJoin:
 
 
 class Timed(Protocol):
-    """An item with its moment."""
+    """An item with a time."""
 
     @property
     def moment(self) -> datetime: ...
@@ -76,7 +76,7 @@ T = TypeVar("T", bound=Timed)
 
 
 async def in_order(streams: Iterable[AsyncIterator[T]]) -> AsyncIterator[T]:
-    """All items of all streams by their moments, as far as each stream itself is in that order. Holds one of each."""
+    """Merge streams by time, as far as each stream itself is in that order. Holds one item of each."""
     heads = []
     for number, stream in enumerate(streams):
         async for first in stream:

@@ -1,4 +1,4 @@
-"""Judge the messages that have no counterpart, or one that says something else."""
+"""Judge the messages that have no counterpart, or a different one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,16 +17,16 @@ from worker.postgres.sql import statement
 from worker.values import rfc3339
 
 _LOOKED_UP: Final = 500
-"""Messages that are looked up at once."""
+"""Spare messages that are checked against Postgres at once."""
 
 
 class _Kinds(NamedTuple):
-    """The kinds of differences of a ledger."""
+    """The kinds of difference of a ledger."""
 
     missing: Kind
     other: Kind
     again: Kind
-    """A message of a command or transition that has its message already."""
+    """A second message of a command or transition."""
     unasked: Kind
 
 
@@ -41,17 +41,17 @@ _KINDS: Final = {
 
 @dataclass(slots=True)
 class UnmatchedMessages:
-    """Counts what explains itself, and reports the rest."""
+    """The judge of unmatched messages: it counts those with an innocent reason, and reports the rest."""
 
     scope: Scope
     report: Reconciliation
     connection: asyncpg.Connection
     observed: ObservedMessages
     _spare: list[Observed] = field(default_factory=list)
-    """Observed messages without counterpart that were not looked up yet."""
+    """Observed messages without a counterpart that are not checked against Postgres yet."""
 
     async def judge(self, each: Unmatched) -> None:
-        """Judge one; a spare message only after it was looked up."""
+        """Judge one; an observed message is collected and checked against Postgres later."""
         expected, observed = each.expected, each.observed
         if expected is not None and observed is not None:
             what = f"{_difference(observed, expected)}: {expected.where}"
@@ -74,7 +74,7 @@ class UnmatchedMessages:
             self.report.found(_KINDS[expected.ledger].missing, expected.where, what)
 
     async def judge_spare(self) -> None:
-        """Look up the messages that were not expected, and report those that no other group or retirement explains."""
+        """Check unexpected messages against Postgres, and report those that no other group or retirement explains."""
         spare, self._spare = self._spare, []
         known = await self._known_results(spare) | await self._known_events(spare)
         for observed in spare:
@@ -90,7 +90,7 @@ class UnmatchedMessages:
                 self.report.found(kinds.again if is_ours else kinds.unasked, observed.where, _named(observed))
 
     async def _known_results(self, spare: Sequence[Observed]) -> dict[object, bool]:
-        """Tell by key which results are of a recorded command: true if it is of the lanes, false if it is of others."""
+        """Return by key the results of recorded commands: True for these lanes, False for others."""
         names, results = self.scope.names, [each for each in spare if each.ledger is Ledger.RESULTS]
         ids = list({name for each in results for name in (each.called, names.of(each.called))})
         rows = await self.connection.fetch(
@@ -102,7 +102,7 @@ class UnmatchedMessages:
         }
 
     async def _known_events(self, spare: Sequence[Observed]) -> dict[object, bool]:
-        """Tell by key which events are of a transition: true if it is of the lanes, false if it is of others."""
+        """Return by key the events of stored transitions: True for these lanes, False for others."""
         keys = [each.key for each in spare if each.ledger is Ledger.EVENTS and isinstance(each.key, tuple)]
         columns = [[key[place] for key in keys] for place in range(3)]
         rows = await self.connection.fetch(
@@ -118,7 +118,7 @@ def _named(observed: Observed) -> str:
 
 
 def _difference(observed: Observed, expected: Expected) -> str:
-    """The difference between two messages, by the names of an event's members, or by all that they say."""
+    """Return the difference between two messages, by the names of an event's members, or by status and ``replayed``."""
     names = COMPARED if observed.ledger is Ledger.EVENTS else ("status", "replayed")
     pairs = zip(names, observed.says, expected.says, strict=False)
     return "; ".join(f"{name} {found}, not {wanted}" for name, found, wanted in pairs if found != wanted)

@@ -1,5 +1,6 @@
 """Submit a file of commands and wait for every answer: resumable at any point, by ids that follow from the file.
 
-``lines`` reads the file, ``login`` has the token, ``journal`` remembers, ``flight`` knows what is under way and what
-was lost, ``sending`` and ``answers`` talk to Kafka, ``run`` puts them together, ``report`` says what came of it.
+``lines`` reads the file, ``login`` supplies the token, ``journal`` stores the progress, ``flight`` tracks the commands
+under way and those lost, ``sending`` and ``answers`` talk to Kafka, ``run`` puts them together, ``report`` sums up the
+outcome.
 """

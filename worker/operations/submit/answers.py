@@ -1,4 +1,4 @@
-"""Read the answers to one run's commands, from where the journal says, whatever befalls the broker in between."""
+"""Read the answers to one run's commands from the journal's positions on, whatever happens to the broker meanwhile."""
 
 import asyncio
 from collections.abc import Mapping
@@ -15,14 +15,14 @@ from worker.kafka.internals import close_connections, has_fetcher_ended, know_to
 
 POLL_MS: Final = 200
 MOST_RECORDS: Final = 2000
-"""Of one read: what is in memory at once."""
+"""The most answers of one read, which are in memory at once."""
 FETCH: Final[Mapping[str, int]] = {
-    # Fewer, larger fetches: a bulk's answers are in no hurry, and every fetch costs both sides.
+    # Fewer, larger fetches: the answers to a bulk are not urgent, and every fetch costs both sides.
     "fetch_min_bytes": 512 * 1024,
     "fetch_max_wait_ms": 100,
     "max_partition_fetch_bytes": 1024 * 1024,
     "fetch_max_bytes": 4 * 1024 * 1024,
-    # How long a new partition of the reply topic may go unnoticed.
+    # The time for which a new partition of the reply topic may go unnoticed.
     "metadata_max_age_ms": 30_000,
 }
 BACKOFF_SECONDS: Final = 0.5
@@ -33,7 +33,7 @@ _TRUE: Final = b"true"
 
 
 class AnswersUnreadable(WorkerError):
-    """The broker does not let us read the reply topic."""
+    """The broker refuses to let us read the reply topic."""
 
 
 class Answer(NamedTuple):
@@ -42,7 +42,7 @@ class Answer(NamedTuple):
     session: int
     serial: int
     partition: int
-    """Of the command."""
+    """The partition of the command."""
     line: int
     code: str
     replayed: bool
@@ -51,15 +51,15 @@ class Answer(NamedTuple):
 
 
 def correlation(run: bytes, session: int, serial: int, partition: int, line: int) -> bytes:
-    """What a sending is known by when its answer comes."""
+    """Return the correlation id by which a sending recognises its answer."""
     return b"%b:%d:%d:%d:%d" % (run, session, serial, partition, line)
 
 
 class Answers:
-    """The answers of one topic to one run."""
+    """A reader of the answers in one topic to one run."""
 
     def __init__(self, topic: str, options: Mapping[str, Any], run: str, positions: Mapping[int, int]) -> None:
-        """``options`` are the consumer's connection settings; ``positions`` where each partition is read from.
+        """``options`` are the consumer's connection settings; ``positions`` the offset to start from in each partition.
 
         Without positions each partition is read from its present end.
         """
@@ -70,7 +70,7 @@ class Answers:
         self._consumer: AIOKafkaConsumer | None = None
 
     async def open(self) -> dict[int, int]:
-        """Connect. Returns where each partition is read from. Raises ``DependencyAway``."""
+        """Connect. Returns the position of each partition. Raises ``DependencyAway``."""
         try:
             consumer = self._consumer = await self._started()
             if not self._positions:
@@ -82,13 +82,13 @@ class Answers:
         return self.positions()
 
     def positions(self) -> dict[int, int]:
-        """Where the next read begins."""
+        """Return the offset at which the next read begins in each partition."""
         return {place.partition: offset for place, offset in self._positions.items()}
 
     async def read(self) -> list[Answer]:
-        """The next answers, in order within each partition; none if none came in a while, or the broker is away.
+        """Return the next answers, in order within each partition; none if none came in a while or no broker answers.
 
-        Raises ``AnswersUnreadable``. Not to be cancelled: the client does not take that well.
+        Raises ``AnswersUnreadable``. Must not be cancelled: the client does not recover from that.
         """
         try:
             consumer = self._consumer
@@ -138,7 +138,7 @@ class Answers:
         return Answer(*sending, code.decode(), replayed, dry, message)
 
     def _assign(self, consumer: AIOKafkaConsumer) -> None:
-        """All partitions, each from where it was read to. One that came since the beginning is read from its own."""
+        """Assign all partitions, each at its position. A partition added since the start is read from its beginning."""
         for place in self._partitions(consumer):
             self._positions.setdefault(place, 0)
         consumer.assign(list(self._positions))
@@ -155,7 +155,7 @@ class Answers:
             group_id=None,
             enable_auto_commit=False,
             isolation_level="read_committed",
-            # A position that is gone: the topic was made anew, or cut. What is left of it may hold an answer.
+            # If a position is gone, the topic was recreated or cut. The rest of it may hold an answer.
             auto_offset_reset="earliest",
         )
         try:
@@ -176,6 +176,6 @@ def _message(value: bytes | None) -> str:
 
 
 def _seen(future: "asyncio.Future[Any]") -> None:
-    """Look at a failure that is no longer of interest, so that it is not reported as overlooked."""
+    """Retrieve a failure that no longer matters, so that asyncio does not report it as never retrieved."""
     if not future.cancelled():
         future.exception()

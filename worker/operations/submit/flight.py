@@ -1,7 +1,7 @@
-"""What is under way, and which answers were lost on it (DESIGN 7).
+"""The commands under way, and those whose answers were lost (DESIGN 7).
 
-The commands of a partition are answered in the order in which they were sent to it. So an answer to one sending says of
-every earlier sending to that partition that its answer has come, or will not come where we read.
+The commands of a partition are answered in the order in which they were sent to it. An answer to one sending therefore
+tells that the answer to every earlier sending to that partition has come, or will not come to our topic.
 """
 
 from collections import deque
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 
 class Waiting:
-    """A command without an outcome: where it stands in the file, and how it was last sent."""
+    """A command without an outcome: its position in the file, and its last sending."""
 
     __slots__ = ("length", "line", "partition", "renewed", "serial", "since", "start")
 
@@ -19,15 +19,15 @@ class Waiting:
         self.length = length
         self.partition = partition
         self.serial = 0
-        """Of its last sending in this session; 0 if only an earlier session may have sent it."""
+        """The serial of its last sending in this session; 0 if only an earlier session may have sent it."""
         self.since: float | None = None
-        """When this session first sent it."""
+        """The time at which this session first sent it."""
         self.renewed = 0
-        """How often it was sent again with a fresh login."""
+        """The number of times it was sent again with a fresh login."""
 
 
 class Flight:
-    """The commands that wait, and the order of their sendings in each partition. Serials count from 1."""
+    """The waiting commands, and the order of their sendings in each partition. Serials count from 1."""
 
     def __init__(self, partitions: int) -> None:
         self._order: list[deque[tuple[int, int]]] = [deque() for _ in range(partitions)]
@@ -38,12 +38,12 @@ class Flight:
         return len(self._waiting)
 
     def join(self, waiting: Waiting) -> None:
-        """A command of which an earlier session may have sent: it comes before all that this session sends."""
+        """Add a command that an earlier session may have sent: it comes before everything that this session sends."""
         self._waiting[waiting.line] = waiting
         self._order[waiting.partition].append((0, waiting.line))
 
     def sending(self, waiting: Waiting, now: float) -> int:
-        """Note one more sending, the first or another. Returns its serial."""
+        """Note a sending, the first or a further one. Returns its serial."""
         self._last += 1
         waiting.serial = self._last
         if waiting.since is None:
@@ -53,7 +53,7 @@ class Flight:
         return self._last
 
     def settle(self, line: int) -> Waiting | None:
-        """The command has an outcome. ``None`` if it had one before."""
+        """Remove a command that has an outcome. ``None`` if it had one before."""
         return self._waiting.pop(line, None)
 
     @property
@@ -64,7 +64,7 @@ class Flight:
         return self._waiting.get(line)
 
     def lost(self, partition: int, serial: int) -> list[Waiting]:
-        """Those that must be sent again, now that this sending of the partition was answered.
+        """Return the commands to send again, now that this sending of the partition was answered.
 
         The answered command is among them if it was not settled.
         """
@@ -72,13 +72,13 @@ class Flight:
         while order and order[0][0] <= serial:
             each, line = order.popleft()
             waiting = self._waiting.get(line)
-            # One that was sent again since has its turn then.
+            # A command sent again since then is judged by its later sending.
             if waiting is not None and waiting.serial == each:
                 found.append(waiting)
         return found
 
     def oldest(self) -> Iterator[Waiting]:
-        """Of each partition, the command that has waited longest since it was last sent there."""
+        """Yield, for each partition, the command that has waited longest since its last sending there."""
         for order in self._order:
             while order:
                 each, line = order[0]

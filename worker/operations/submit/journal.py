@@ -1,7 +1,7 @@
-"""What a submission must not forget: a SQLite file beside the file submitted (DESIGN 7).
+"""The journal of a submission: a SQLite file beside the submitted one (DESIGN 7).
 
-It holds no command, code, identifier or login token. A write is durable against the death of the process, not against
-that of the machine: what a power failure takes off its end was sent under the same ids, and is read or sent again.
+It holds no command, code, identifier or login token. A write survives the death of the process, but not that of the
+machine: commands that a power failure removes from its end were sent under the same ids, and are read or sent again.
 """
 
 import sqlite3
@@ -14,7 +14,7 @@ from worker.errors import WorkerError
 
 VERSION: Final = "1"
 
-# The dialect is SQLite's, and these statements are of this module alone: they are no steps of the worker's journey.
+# The dialect is SQLite's, and only this module uses these statements: they are no steps of the worker's journey.
 _TABLES: Final = """
 CREATE TABLE fact (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE position (partition INTEGER PRIMARY KEY, next_offset INTEGER NOT NULL);
@@ -38,11 +38,11 @@ INSERT INTO position VALUES (?, ?) ON CONFLICT (partition) DO UPDATE SET next_of
 
 
 class JournalError(WorkerError):
-    """The journal cannot be used for what was asked."""
+    """The journal cannot be used for this submission."""
 
 
 class Outcome(NamedTuple):
-    """What became of a line. ``sent`` is false where it was refused before it was sent; ``latency`` is in ms."""
+    """The outcome of a line. ``sent`` is false if it was refused before it was sent; ``latency`` is in ms."""
 
     line: int
     code: str
@@ -53,7 +53,7 @@ class Outcome(NamedTuple):
 
 
 class Session(NamedTuple):
-    """A time that somebody submitted. ``how`` it ended; ``killed`` if nobody could say."""
+    """One run of the command. ``how`` tells its end; ``killed`` if the process could not store one."""
 
     number: int
     began: float
@@ -62,16 +62,16 @@ class Session(NamedTuple):
 
 
 class Journal:
-    """The memory of one submission. A write is a transaction; nobody else may open it meanwhile."""
+    """The memory of one submission. A write is a transaction; no other process may open it meanwhile."""
 
     def __init__(self, path: Path) -> None:
-        """Open it, or make an empty one that only its owner may read. Raises ``JournalError``."""
+        """Open it, or create an empty one that only its owner may read. Raises ``JournalError``."""
         self.path = path
         self._session = 0
         try:
             path.touch(mode=0o600)
             self._db = sqlite3.connect(path, timeout=0, isolation_level=None)
-            # One process at a time: the lock goes with the process, however it ends.
+            # One process at a time: the lock ends with the process, however that ends.
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = NORMAL")
@@ -87,17 +87,17 @@ class Journal:
             raise JournalError(f"{path} was written by another version of effective-worker")
 
     def close(self) -> None:
-        """Safe twice."""
+        """Close it. Safe to call twice."""
         self._db.close()
 
     def begin(self, facts: Mapping[str, str], positions: Mapping[int, int]) -> None:
-        """Write down what the submission is, and from where its answers are read."""
+        """Store the facts of the submission, and the positions from which its answers are read."""
         with self._transaction():
             self._note({"version": VERSION, **facts})
             self._db.executemany(_POSITION, list(positions.items()))
 
     def open_session(self, now: float) -> int:
-        """One more session. The number counts from 1."""
+        """Start another session, and return its number. Numbers count from 1."""
         with self._transaction():
             self._db.execute("UPDATE session SET how = 'killed' WHERE how = 'running'")
             self._db.execute("INSERT INTO session SELECT count(*) + 1, ?, ?, 'running' FROM session", (now, now))
@@ -111,13 +111,13 @@ class Journal:
             )
 
     def mark(self, line: int, refused: Sequence[Outcome]) -> None:
-        """Everything up to this line may be sent from now on, but for those that were ``refused`` unsent."""
+        """Allow everything up to this line to be sent, except the lines that were ``refused`` unsent."""
         with self._transaction():
             self._note({"mark": str(line)})
             self._db.executemany(_OUTCOME, _rows(refused))
 
     def answered(self, outcomes: Sequence[Outcome], positions: Mapping[int, int], now: float) -> None:
-        """What one read of the answers has told, and where the next read begins: all of it, or nothing."""
+        """Store the outcomes of one read of the answers, and the positions of the next: all of it, or nothing."""
         with self._transaction():
             self._db.executemany(_OUTCOME, _rows(outcomes))
             self._db.executemany(_POSITION, list(positions.items()))
@@ -125,7 +125,7 @@ class Journal:
                 self._db.execute("UPDATE session SET ended = ? WHERE number = ?", (now, self._session))
 
     def note(self, facts: Mapping[str, str]) -> None:
-        """Write down what else is known, ``finished`` for one: when report and refusals were written."""
+        """Store further facts, for example ``finished``: the time at which report and refusals were written."""
         with self._transaction():
             self._note(facts)
 
@@ -144,21 +144,21 @@ class Journal:
         return dict(self._db.execute("SELECT partition, next_offset FROM position"))
 
     def settled(self) -> Iterator[int]:
-        """The lines that have an outcome, in order. Reads as it goes: no write may come in between."""
+        """Return the lines that have an outcome, in order. Reads lazily: no write may come in between."""
         return (line for (line,) in self._db.execute("SELECT line FROM outcome ORDER BY line"))
 
     def refusals(self) -> Iterator[Outcome]:
-        """The outcomes that are not ``OK``, in the order of the lines. Reads as it goes, likewise."""
+        """Return the outcomes that are not ``OK``, in the order of the lines. Reads lazily, too."""
         query = "SELECT line, code, replayed, sent, latency, message FROM outcome WHERE code <> 'OK' ORDER BY line"
         return (Outcome(*row) for row in self._db.execute(query))
 
     def counts(self) -> list[tuple[str, bool, bool, int]]:
-        """How many lines of each code, replayed or not, sent or not."""
+        """Return the number of lines by code, replayed or not, sent or not."""
         query = "SELECT code, replayed, sent, count(*) FROM outcome GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
         return [(code, bool(replayed), bool(sent), count) for code, replayed, sent, count in self._db.execute(query)]
 
     def latencies(self) -> list[tuple[int, int]]:
-        """Each latency in ms that was measured, in order, and how often."""
+        """Return the measured latencies in ms, in order, each with its count."""
         query = "SELECT latency, count(*) FROM outcome WHERE latency IS NOT NULL GROUP BY 1 ORDER BY 1"
         return list(self._db.execute(query))
 
@@ -167,7 +167,7 @@ class Journal:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """All or nothing. Raises ``JournalError`` where the disk is full, for one."""
+        """Write all or nothing. Raises ``JournalError``, for example if the disk is full."""
         try:
             self._db.execute("BEGIN IMMEDIATE")
             try:
@@ -181,7 +181,7 @@ class Journal:
 
 
 def _rows(outcomes: Sequence[Outcome]) -> list[tuple[object, ...]]:
-    """As plain tuples of plain values, which SQLite's driver binds in half the time."""
+    """Return plain tuples of plain values, which SQLite's driver binds in half the time."""
     return [
         (line, code, int(replayed), int(sent), latency, message)
         for line, code, replayed, sent, latency, message in outcomes

@@ -1,7 +1,7 @@
 """Read a file of commands, NDJSON or CSV, record by record (CONTRACT 8).
 
-A record is known by the number of its first physical line and by where its bytes are, so that it can be read again
-without holding the file in memory.
+A record is identified by the number of its first physical line and by the position of its bytes, so that it can be read
+again without holding the file in memory.
 """
 
 import csv
@@ -23,23 +23,23 @@ from worker.journey.model import Refused
 from worker.journey.refusals import quoted
 
 LONGEST_LINE: Final = 1024 * 1024
-"""Bytes of a line, and of a CSV record over several: what bounds the memory, whatever the file is."""
+"""Bytes of a line, and of a CSV record over several lines: the bound on memory for any file."""
 SHOWN_CHARACTERS: Final = 1000
-"""Of a line that is no command, in the refusals file."""
+"""Characters of a line that is no command, in the refusals file."""
 NAMES: Final = ("authentication_code", "identifier", "pass_code")
 COLUMNS: Final = (*NAMES, "fields_set", "request_unique_identifier")
 REMARKS: Final = ("line", "code", "message")
-"""The columns that a refusals file has beside those of a command."""
+"""The columns of a refusals file beside those of a command."""
 _BOM: Final = b"\xef\xbb\xbf"
 _CHUNK: Final = 1024 * 1024
 
 
 class UnusableFile(WorkerError):
-    """The file cannot be submitted at all, or not in the way that was asked for: wrong usage."""
+    """The file cannot be submitted at all, or not with these options: wrong usage."""
 
 
 class Record(NamedTuple):
-    """A command as it stands in the file. ``fault`` is there where it cannot even be read."""
+    """A command as it is in the file. ``fault`` is set if it cannot even be read."""
 
     line: int
     start: int
@@ -48,14 +48,14 @@ class Record(NamedTuple):
 
 
 class Ready(NamedTuple):
-    """A command that the worker would take: what to send, and the access token's name, by which it is dealt."""
+    """A command that the worker would take: the value to send, and the access token's name, to choose a partition."""
 
     value: bytes
     name: bytes
 
 
 class Fingerprint(NamedTuple):
-    """What makes a file the same file."""
+    """The identity of a file."""
 
     digest: str
     size: int
@@ -63,7 +63,7 @@ class Fingerprint(NamedTuple):
 
 
 def fingerprint(file: BinaryIO) -> Iterator[Fingerprint]:
-    """Read the whole file once, and yield after every chunk how far it is; the last is the file's own."""
+    """Read the whole file once, and yield the progress after every chunk; the last value is the file's fingerprint."""
     digest, size, lines, last = hashlib.sha256(), 0, 0, b"\n"
     while chunk := file.read(_CHUNK):
         digest.update(chunk)
@@ -73,23 +73,23 @@ def fingerprint(file: BinaryIO) -> Iterator[Fingerprint]:
 
 
 class Source(ABC):
-    """A file of commands. Its ``repr`` shows nothing of them."""
+    """A file of commands. Its ``repr`` shows none of its contents."""
 
     form: str
 
     def __init__(self, path: Path, *, max_bytes: int) -> None:
-        """``max_bytes`` is the size that the worker takes of a command. Raises ``UnusableFile``."""
+        """``max_bytes`` is the largest command that the worker takes. Raises ``UnusableFile``."""
         self.path = path
         self._max_bytes = max_bytes
         self._file = opened(path)
 
     def records(self) -> Iterator[Record]:
-        """Every record in its order, blank lines left out. One iteration at a time."""
+        """Return every record in order, without blank lines. One iteration at a time."""
         self._file.seek(0)
         return self._records(_lines(self._file))
 
     def read(self, start: int, length: int) -> bytes:
-        """The bytes of a record that was met before."""
+        """Return the bytes of a record that was read before."""
         return os.pread(self._file.fileno(), length, start)
 
     def fingerprint(self) -> Iterator[Fingerprint]:
@@ -100,11 +100,11 @@ class Source(ABC):
         self._file.close()
 
     def command(self, raw: bytes, token: str | None) -> Ready | Refused:
-        """What to send for a record, with ``token`` as its login if one is given; or what the worker would answer."""
+        """Return the command to send for a record, with ``token`` as its login if given; or the worker's refusal."""
         try:
             value = self._value(raw, token)
         except ValueError:
-            # Neither what is nested so deeply nor a lone surrogate can be written as JSON.
+            # Neither too deep a nesting nor a lone surrogate can be written as JSON.
             return Refused(StatusCode.MALFORMED_REQUEST, "the command is not JSON in UTF-8")
         if isinstance(value, Refused):
             return value
@@ -121,7 +121,7 @@ class Source(ABC):
 
 
 class Ndjson(Source):
-    """One command per line, or one line of a refusals file."""
+    """A file with one command per line, or with the lines of a refusals file."""
 
     form = "ndjson"
 
@@ -135,7 +135,7 @@ class Ndjson(Source):
         return orjson.dumps(body if token is None else body | {"token": token})
 
     def refusal(self, record: Record, refused: Refused) -> bytes:
-        """The line of the refusals file: the command without its login token, or the text that is none."""
+        """Return the line of the refusals file: the command without its login token, or the text of no command."""
         said: dict[str, Any] = {"line": record.line, "status": {"code": refused.code, "message": refused.message}}
         body, _ = _inner(record.raw)
         if isinstance(body, bytes):
@@ -149,7 +149,7 @@ class Ndjson(Source):
 
 
 class Csv(Source):
-    """A header, and a command per record: needs a login token from elsewhere. Reads refusals files, too."""
+    """A file with a header, and a command per record. Needs a separate login token. Reads refusals files, too."""
 
     form = "csv"
 
@@ -181,7 +181,7 @@ class Csv(Source):
         return records
 
     def _whole(self, lines: Iterator[Record]) -> Iterator[Record]:
-        """Join the lines of each record. Where quotes do not pair up, the line is refused, and the next looked at."""
+        """Join the lines of each record. A line whose quotes do not pair up is refused; reading goes on after it."""
         waiting: deque[Record] = deque()
         while True:
             first = waiting.popleft() if waiting else next(lines, None)
@@ -210,11 +210,11 @@ class Csv(Source):
         return orjson.dumps(body | given)
 
     def heading(self) -> list[str]:
-        """The header of the refusals file."""
+        """Return the header of the refusals file."""
         return [*(name for name in self.columns if name not in REMARKS), *REMARKS]
 
     def refusal(self, record: Record, refused: Refused) -> list[str]:
-        """The record of the refusals file, under its header; what has no column there stands behind the others."""
+        """Return the record of the refusals file, under its header; surplus fields come last."""
         row = _row(record.raw) or [_text(record.raw).strip()[:SHOWN_CHARACTERS]]
         given = dict(zip(self.columns, row, strict=False))
         kept = [given.get(name, "") for name in self.columns if name not in REMARKS]
@@ -222,13 +222,13 @@ class Csv(Source):
 
 
 def source_of(path: Path, *, as_csv: bool, max_bytes: int) -> Ndjson | Csv:
-    """The file, as CSV if it is called so or said to be. Raises ``UnusableFile``."""
+    """Open the file, as CSV by its name or if told so. Raises ``UnusableFile``."""
     kind = Csv if as_csv or path.suffix.lower() == ".csv" else Ndjson
     return kind(path, max_bytes=max_bytes)
 
 
 def opened(path: Path) -> BinaryIO:
-    """The file, which must be one that can be read twice. Raises ``UnusableFile``."""
+    """Open the file, which must be readable twice. Raises ``UnusableFile``."""
     if str(path) == "-":
         raise UnusableFile("standard input cannot be read twice: give a file")
     try:
@@ -240,9 +240,9 @@ def opened(path: Path) -> BinaryIO:
 
 
 def _inner(raw: bytes) -> tuple[dict[str, Any] | bytes, bool]:
-    """The command in a line, or the text that is none, and whether the line itself is that.
+    """Return the command in a line, or its text if there is none; and True if that is the line itself.
 
-    A line of a refusals file holds either inside.
+    A line of a refusals file has either inside.
     """
     try:
         body = orjson.loads(raw)
@@ -257,7 +257,7 @@ def _inner(raw: bytes) -> tuple[dict[str, Any] | bytes, bool]:
 
 
 def _lines(file: BinaryIO) -> Iterator[Record]:
-    """The physical lines. Of one that is too long only the beginning is kept."""
+    """Yield the physical lines. Only the beginning of a line that is too long is kept."""
     line, start = 0, 0
     while raw := file.readline(LONGEST_LINE + 1):
         line, length = line + 1, len(raw)
@@ -276,7 +276,7 @@ def _lines(file: BinaryIO) -> Iterator[Record]:
 
 
 def _ends(taken: list[Record], waiting: deque[Record], lines: Iterator[Record]) -> bool:
-    """Add lines to the first of a record until its quotes are closed. Says whether they could be."""
+    """Add lines to the first of a record until its quotes are closed. Returns False if they never are."""
 
     def texts() -> Iterator[str]:
         yield _text(taken[0].raw)

@@ -1,4 +1,4 @@
-"""The login token that commands are sent with: given once, or got from a program as often as it nears its end."""
+"""The login token that commands are sent with: given once, or fetched from a program whenever it is about to expire."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -9,34 +9,34 @@ import jwt
 from worker.operations.login_source import LoginFailed
 
 SHARE_OF_LIFE: Final = 0.8
-"""When a token is this old, measured by what it had left when it came, the next one is asked for."""
+"""The share of a token's remaining life, as it was on arrival, after which the next one is fetched."""
 RETRY_SECONDS: Final = 10.0
 
 Clock = Callable[[], float]
 
 
 class Login(Protocol):
-    """Where the token comes from. No implementation shows it in its ``repr``."""
+    """A source of the login token. No implementation shows it in its ``repr``."""
 
     async def token(self) -> str | None:
-        """The token to send with now; ``None`` leaves every command its own. Raises ``LoginFailed``."""
+        """Return the token to send with now; ``None`` leaves each command its own. Raises ``LoginFailed``."""
 
     def expired(self) -> None:
-        """The worker has said that the present one is past its time."""
+        """Take note that the worker has refused the present token as expired."""
 
 
 class OwnLogins:
-    """Every command brings its own."""
+    """The login of commands that each bring their own."""
 
     async def token(self) -> str | None:
         return None
 
     def expired(self) -> None:
-        """Each command's is its own affair."""
+        """Ignore it: each command has its own login."""
 
 
 class GivenLogin:
-    """One token for all commands, until it is past its time."""
+    """One token for all commands, until it expires."""
 
     def __init__(self, token: str, *, clock: Clock = time.time) -> None:
         self._token = token
@@ -54,12 +54,12 @@ class GivenLogin:
 
 
 class CommandLogin:
-    """What a program prints, and prints anew when the last one has lived most of its life."""
+    """The output of a program, which is run again when the last token has lived most of its life."""
 
     def __init__(
         self, run: Callable[[], Awaitable[str]], *, clock: Clock = time.time, warn: Callable[[str], None]
     ) -> None:
-        """``run`` returns a token or raises ``LoginFailed``; ``warn`` is told of that while the old one lives."""
+        """``run`` returns a token or raises ``LoginFailed``; ``warn`` gets its text while the old token is good."""
         self._run = run
         self._clock = clock
         self._warn = warn
@@ -91,7 +91,7 @@ class CommandLogin:
 
 
 def expiry(token: str) -> float | None:
-    """When the token ends, in seconds since the epoch, as it says itself; ``None`` if it says nothing readable."""
+    """Return the end of the token in seconds since the epoch, from its own claims; ``None`` if they are unreadable."""
     try:
         return float(jwt.decode(token, options={"verify_signature": False, "verify_exp": False})["exp"])
     except (jwt.PyJWTError, KeyError, TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""What came of a submission: a report to be signed, and the refusals, to be mended and submitted again (CONTRACT 8)."""
+"""The outcome of a submission: a report to sign, and the refusals, to be mended and submitted again (CONTRACT 8)."""
 
 import csv
 import io
@@ -38,19 +38,19 @@ class Report:
     commands: int
     dry_run: bool
     statuses: dict[str, int]
-    """How many of the commands that were sent were answered how."""
+    """By status: the number of sent commands that were answered with it."""
     not_sent: dict[str, int]
-    """How many were refused before they were sent, with the code that the worker would have given."""
+    """By the code that the worker would have given: the number refused before they were sent."""
     ok: int
     refused: int
     replayed: int
-    """Of ``ok``: how many the worker had applied before, and said so."""
+    """The number of ``ok`` that the worker had applied before, and said so."""
     rate: float
-    """Commands per second, while somebody submitted."""
+    """Commands per second of the sessions."""
     latency_ms: dict[str, int]
     """From a session's first sending of a command to its answer."""
     seconds: float
-    """In which somebody submitted."""
+    """The total duration of the sessions."""
     sessions: int
     first: str
     last: str
@@ -66,7 +66,7 @@ class Report:
         return asdict(self)
 
     def summary(self) -> Iterator[str]:
-        """The same for people."""
+        """Yield the same as text for people."""
         dry = ", a dry run: nothing was changed" if self.dry_run else ""
         yield f"{self.file}: {self.commands:,} commands, {self.ok:,} OK, {self.refused:,} refused{dry}"
         for code, count in self.statuses.items():
@@ -85,7 +85,7 @@ class Report:
 
 
 def reported(path: Path, refusals: Path, journal: Journal) -> Report:
-    """The report, as the journal knows it."""
+    """Build the report from the journal."""
     counts, facts, sessions = journal.counts(), journal.facts, journal.sessions()
     statuses: dict[str, int] = {}
     not_sent: dict[str, int] = {}
@@ -124,7 +124,7 @@ def reported(path: Path, refusals: Path, journal: Journal) -> Report:
 
 
 def quantiles(counted: Sequence[tuple[int, int]]) -> dict[str, int]:
-    """The nearest-rank quantiles of values that come with how often each is there, in order; none of none."""
+    """Return the nearest-rank quantiles of counted values that are in order; none if there are no values."""
     whole = sum(count for _, count in counted)
     found: dict[str, int] = {}
     for name, share in QUANTILES if whole else ():
@@ -144,9 +144,9 @@ def write_report(path: Path, report: Report) -> None:
 
 
 def write_refusals(path: Path, source: Ndjson | Csv, refusals: Iterator[Outcome], *, own_logins: bool) -> None:
-    """Write what was refused in the form of the file, for its owner's eyes; no file if nothing was.
+    """Write the refused lines in the form of the file, readable only for its owner; no file if nothing was refused.
 
-    Reads the file once more, as far as it must. Raises ``Unwritten``.
+    Reads the file again, up to the last refusal. Raises ``Unwritten``.
     """
     first = next(refusals, None)
     if first is None:
@@ -178,7 +178,7 @@ def _refused(
 
 
 def _why(source: Ndjson | Csv, record: Record, outcome: Outcome, *, own_logins: bool) -> Refused:
-    """The journal keeps no message of what was not sent: it would have to quote the line."""
+    """Return the refusal of a line. The journal has no message for a line not sent, since it would quote the line."""
     if not outcome.sent and not outcome.message:
         judged = record.fault or source.command(record.raw, None if own_logins else _ANY_LOGIN)
         if isinstance(judged, Refused):
@@ -188,7 +188,7 @@ def _why(source: Ndjson | Csv, record: Record, outcome: Outcome, *, own_logins: 
 
 @contextmanager
 def _replaced(path: Path, mode: int) -> Iterator[BinaryIO]:
-    """A new file that takes the place of the old one when all of it is written."""
+    """Open a new file that replaces the old one once it is written completely."""
     draft = path.with_name(f"{path.name}.part")
     try:
         draft.unlink(missing_ok=True)

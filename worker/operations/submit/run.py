@@ -23,13 +23,13 @@ from worker.settings import Settings
 
 DEFAULTS: Final = Limits(window=25_000, rate=None, patience=30.0)
 LINGER_SECONDS: Final = 5.0
-"""How long answers are still read after a stop, at most."""
+"""Seconds for which answers are read after a stop, at most."""
 QUIET_SECONDS: Final = 1.0
-"""How long they are waited for then."""
+"""Seconds without an answer after which that reading ends."""
 
 
 class Interrupted(WorkerError):
-    """Somebody has stopped the submission. It can be taken up again."""
+    """The submission was stopped. It can be resumed."""
 
     def __init__(self, done: int, lines: int) -> None:
         super().__init__(f"stopped: {done:,} of {lines:,} have their outcome")
@@ -37,7 +37,7 @@ class Interrupted(WorkerError):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is to be submitted, and how. ``reply_topic`` may be the results topic itself."""
+    """The file to submit, and the options. ``reply_topic`` may be the results topic itself."""
 
     path: Path
     topic: str
@@ -63,13 +63,13 @@ class Job:
 
 
 class Stop:
-    """Somebody's wish to stop; the second one is not to be kept waiting."""
+    """A request to stop; a second one stops at once."""
 
     def __init__(self) -> None:
         self.asked = asyncio.Event()
         self.at_once = asyncio.Event()
         self.signal = 0
-        """The number of the last signal that said so."""
+        """The number of the last signal that requested it."""
 
     def ask(self, number: int = 0) -> None:
         self.signal = number
@@ -77,7 +77,7 @@ class Stop:
 
 
 class Submission:
-    """A file on its way."""
+    """The submission of one file."""
 
     def __init__(
         self,
@@ -98,9 +98,9 @@ class Submission:
         self._clock = clock
 
     async def run(self) -> tuple[Report, bool]:
-        """Submit the file, or what is left of it. Returns the report, and whether it was finished before.
+        """Submit the file, or the rest of it. Returns the report, and True if the submission had been finished before.
 
-        Report and refusals are written beside the file at the end. Raises ``UnusableFile`` for what is wrong usage,
+        Report and refusals are written beside the file at the end. Raises ``UnusableFile`` for wrong usage,
         ``Interrupted`` after a stop, and other ``WorkerError``: then another run goes on from there.
         """
         job = self._job
@@ -113,7 +113,7 @@ class Submission:
                 if not finished:
                     await self._session(source, journal, facts)
                 report = reported(job.path, job.refusals(source), journal)
-                # Who finished before may have mended the refusals since: they are not written again.
+                # The refusals of a finished submission may have been mended since: they are not written again.
                 if not finished:
                     own_logins = isinstance(self._login, OwnLogins)
                     write_refusals(job.refusals(source), source, journal.refusals(), own_logins=own_logins)
@@ -131,7 +131,7 @@ class Submission:
         return found
 
     def _facts(self, found: Fingerprint) -> dict[str, str]:
-        """What makes the submission the same one."""
+        """Return the facts that must be the same to resume the submission."""
         return {
             "digest": found.digest,
             "size": str(found.size),
@@ -143,7 +143,7 @@ class Submission:
         }
 
     async def _session(self, source: Ndjson | Csv, journal: Journal, facts: dict[str, str]) -> None:
-        """Raises ``WorkerError`` if it does not end with an outcome of every line."""
+        """Run one session. Raises ``WorkerError`` if it ends before every line has an outcome."""
         partitions, cluster = await self._places()
         if journal.facts.get("cluster", cluster) != cluster:
             begun = journal.facts["cluster"]
@@ -166,13 +166,13 @@ class Submission:
             try:
                 how = await _played(session, wires.outbox, self._stop)
             finally:
-                # What did not reach its end, ended with the last answer.
+                # A session that did not finish ended with its last answer.
                 journal.close_session(how, clock() if how == "finished" else 0.0)
             if how == "interrupted":
                 raise Interrupted(session.done, int(facts["lines"]))
 
     async def _places(self) -> tuple[int, str]:
-        """How many partitions the commands have, and which cluster it is. Makes the reply topic."""
+        """Return the partition count of the commands topic, and the cluster id. Creates the reply topic."""
         job, ground = self._job, await survey(self._settings)
         for topic in (job.topic, self._settings.topics.results):
             if topic not in ground.partitions:
@@ -190,7 +190,7 @@ class Submission:
 
 
 def _check_same(journal: Journal, job: Job, facts: dict[str, str]) -> None:
-    """Raises ``JournalError`` if the journal is that of another submission."""
+    """Raise ``JournalError`` if the journal belongs to another submission."""
     known = journal.facts
     if not known:
         return
@@ -209,7 +209,7 @@ def _check_same(journal: Journal, job: Job, facts: dict[str, str]) -> None:
 
 
 async def _played(session: Session, outbox: Outbox, stop: Stop) -> str:
-    """Run the session to its end, and say how it ended. Raises what its tasks raise."""
+    """Run the session to its end, and return how it ended. Raises the errors of its tasks."""
     feeding, listening = asyncio.create_task(session.feed()), asyncio.create_task(session.listen())
     sending, stopped = asyncio.create_task(outbox.run()), asyncio.create_task(stop.asked.wait())
     every = (feeding, listening, sending, stopped)
@@ -224,14 +224,14 @@ async def _played(session: Session, outbox: Outbox, stop: Stop) -> str:
     finally:
         session.close()
         await _end([feeding, sending, stopped])
-        # A read of answers is not cancelled: it ends by itself in a moment.
+        # A read of answers must not be cancelled: it ends by itself in a moment.
         await asyncio.wait({listening})
         if not listening.cancelled():
             listening.exception()
 
 
 async def _linger(session: Session, listening: "asyncio.Task[None]", stop: Stop) -> None:
-    """Hear what comes still, for a short while."""
+    """Read the answers that still come, for a short while."""
     loop = asyncio.get_running_loop()
     until = loop.time() + LINGER_SECONDS
     done, moved = session.done, loop.time()

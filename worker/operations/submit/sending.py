@@ -1,4 +1,4 @@
-"""Send commands in their order within each partition, and go on until the broker has them."""
+"""Send commands in their order within each partition, until the broker has them."""
 
 import asyncio
 from collections import deque
@@ -12,9 +12,9 @@ from worker.errors import KAFKA_ERRORS, DependencyAway, WorkerError
 from worker.lanes.publisher import WatchedProducer, started
 
 MOST_RECORDS: Final = 2000
-"""Of one batch."""
+"""The most commands in one batch."""
 DEADLINE_SECONDS: Final = 30.0
-"""For a round of batches: the client itself would wait for ever."""
+"""Seconds for a round of batches: the client itself would wait without end."""
 BACKOFF_SECONDS: Final = 0.5
 
 Header = tuple[str, bytes]
@@ -29,11 +29,11 @@ _REFUSED: Final = (
 
 
 class SendingRefused(WorkerError):
-    """The broker does not take our commands, and will not."""
+    """The broker refuses our commands, and will go on refusing them."""
 
 
 class Outgoing(NamedTuple):
-    """One sending of one line. Never shown: ``value`` holds secrets."""
+    """One sending of one line. ``repr`` hides ``value``, which holds secrets."""
 
     line: int
     value: bytes
@@ -44,9 +44,9 @@ class Outgoing(NamedTuple):
 
 
 class Outbox:
-    """One batch for each partition at a time, with an idempotent producer that is replaced whenever it failed.
+    """A sender of one batch for each partition at a time; its idempotent producer is replaced after every failure.
 
-    A batch whose fate is unknown is sent again: it may be there twice, which the commands' ids make harmless.
+    A batch whose fate is unknown is sent again: it may be in the log twice, which the commands' ids make harmless.
     """
 
     def __init__(self, topic: str, partitions: int, options: Mapping[str, Any]) -> None:
@@ -58,18 +58,18 @@ class Outbox:
         self._put = asyncio.Event()
         self._producer: WatchedProducer | None = None
         self.trouble: str | None = None
-        """Why nothing can be sent just now."""
+        """The reason why nothing can be sent just now."""
         self.on_too_large: Callable[[int], None] = _ignored
-        """Is told of lines that the broker will never take."""
+        """A callback for lines that the broker will never take."""
         self.on_sent: Callable[[], None] = _nothing
-        """Is called whenever the broker has taken some."""
+        """A callback for whenever the broker has taken some."""
 
     def put(self, partition: int, outgoing: Outgoing) -> None:
         self._queues[partition].append(outgoing)
         self._put.set()
 
     def __len__(self) -> int:
-        """How many the broker does not have yet, as far as is known."""
+        """Return the number of commands that the broker is not known to have."""
         return sum(map(len, self._queues))
 
     async def open(self) -> None:
@@ -77,7 +77,7 @@ class Outbox:
         self._producer = await started(self._options, DEADLINE_SECONDS)
 
     async def close(self) -> None:
-        """Safe twice, and before ``open``."""
+        """Close the producer. Safe to call twice, and before ``open``."""
         producer, self._producer = self._producer, None
         if producer is not None:
             await producer.drop()
@@ -99,7 +99,7 @@ class Outbox:
                     await asyncio.sleep(BACKOFF_SECONDS)
 
     async def _round(self) -> None:
-        """Hand the next batch of each partition over, and take what the broker acknowledges off the queues."""
+        """Hand over the next batch of each partition, and remove acknowledged commands from the queues."""
         assert self._producer is not None
         producer = self._producer.producer
         handed: list[tuple[deque[Outgoing], int]] = []
@@ -124,12 +124,12 @@ class Outbox:
                 for _ in range(count):
                     queue.popleft()
         if failed:
-            # To aiokafka the sequence numbers of what failed are used; to the broker they may not be.
+            # For aiokafka the sequence numbers of the failed batches are used; for the broker they may not be.
             await self.close()
             self._judge(*failed[0])
 
     def _judge(self, queue: deque[Outgoing], count: int, failure: BaseException) -> None:
-        """What is to be done about a batch that failed; the others are sent again, as they are."""
+        """Handle a failed batch; the others are sent again unchanged. Raises ``SendingRefused``, ``DependencyAway``."""
         if isinstance(failure, _REFUSED):
             raise SendingRefused(f"the broker does not take commands in {self._topic}: {type(failure).__name__}")
         if not isinstance(failure, _TOO_LARGE):
@@ -149,8 +149,8 @@ class Outbox:
 
 
 def _nothing() -> None:
-    """Nobody waits for it."""
+    """Do nothing: the default of ``on_sent``."""
 
 
 def _ignored(_: int) -> None:
-    """Nobody wants to know."""
+    """Do nothing: the default of ``on_too_large``."""

@@ -1,7 +1,7 @@
-"""One session of a submission: send what has no outcome yet, and hear every answer (DESIGN 7).
+"""One session of a submission: send the commands without an outcome, and read every answer (DESIGN 7).
 
-Three tasks: one reads the file and fills the window, one sends, one hears. The journal is told before anything is sent,
-and of all that one read of the answers has told at once.
+Three tasks: one reads the file and fills the window, one sends, one reads answers. The journal is written before
+anything is sent, and once for all answers of one read.
 """
 
 import asyncio
@@ -28,21 +28,21 @@ from worker.operations.submit.login import Login, OwnLogins
 from worker.operations.submit.sending import Header, Outbox, Outgoing
 
 SOURCE: Final = "/effective-worker/submit"
-"""``ce_source`` of everything that is submitted: an id is the file's digest and the line."""
+"""``ce_source`` of all submitted commands; their id is the file's digest and the line."""
 CHUNK: Final = 1000
 """Lines between two marks in the journal."""
 MOST_UNSENT: Final = 3000
-"""Lines that are read ahead of what the broker has taken."""
+"""Commands that may wait for the broker to take them."""
 MOST_PATIENCE: Final = 16
-"""So many times longer, in the end, without any answer."""
+"""The factor up to which the patience grows while no answer comes."""
 TICK_SECONDS: Final = 0.25
 SILENCE_SECONDS: Final = 10.0
-"""When it is said that no answer comes."""
+"""Seconds without an answer after which the progress says so."""
 RENEWALS: Final = 2
-"""How often a command is sent again because its login had expired."""
+"""The number of times that a command is sent again because its login had expired."""
 SCOUT: Final = 0
-"""The line of a command that stands in no file."""
-# What every answer is compared with: as plain texts, which is quicker than with an enum's members.
+"""The line of a command that is not in the file."""
+# Every answer is compared with these: plain texts, which are faster than an enum's members.
 _OK: Final = StatusCode.OK.value
 _EXPIRED: Final = StatusCode.EXPIRED_TOKEN.value
 _LOGIN_REFUSED: Final = frozenset({StatusCode.INVALID_TOKEN, StatusCode.ACCESS_DENIED})
@@ -51,12 +51,12 @@ Clock = Callable[[], float]
 
 
 class SubmitError(WorkerError):
-    """The submission cannot go on. It can be taken up again."""
+    """The submission cannot go on. It can be resumed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a submission is. ``total`` counts lines until the file has been read to its end, then commands."""
+    """The progress of a submission. ``total`` counts lines until the file has been read to its end, then commands."""
 
     done: int
     total: int
@@ -67,7 +67,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """``window``: commands without an answer, at most; ``rate``: commands per second, at most; ``patience`` in s."""
+    """``window``: the most commands without an answer; ``rate``: the most per second; ``patience``: in seconds."""
 
     window: int
     rate: float | None
@@ -76,13 +76,13 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Wires:
-    """The ways to and from Kafka. ``elsewhere`` reads the results topic, if that is not where the answers go."""
+    """The connections to Kafka. ``elsewhere`` reads the results topic, if that is not the reply topic."""
 
     outbox: Outbox
     answers: Answers
     elsewhere: Answers | None
     partitions: int
-    """Of the commands."""
+    """The partition count of the commands topic."""
 
 
 class Bucket:
@@ -94,7 +94,7 @@ class Bucket:
         self._free_at = clock()
 
     def room(self, wanted: int) -> int:
-        """How many may be sent now, ``wanted`` at most."""
+        """Return the number that may be sent now, at most ``wanted``."""
         if self._rate is None:
             return wanted
         if self._clock() < self._free_at:
@@ -107,7 +107,7 @@ class Bucket:
 
 
 class Session:
-    """What is known of a session while it lasts."""
+    """The state of a session while it lasts."""
 
     def __init__(
         self,
@@ -120,7 +120,7 @@ class Session:
         clock: Clock,
         on_progress: Callable[[Progress], None],
     ) -> None:
-        """``on_progress`` is told several times a second how far it is."""
+        """``on_progress`` gets the progress several times a second."""
         facts = journal.facts
         self._source, self._journal, self._login = source, journal, login
         self._outbox, self._answers, self._elsewhere = wires.outbox, wires.answers, wires.elsewhere
@@ -145,13 +145,13 @@ class Session:
 
     @property
     def done(self) -> int:
-        """The lines that have an outcome."""
+        """The number of lines that have an outcome."""
         return self._done
 
     # --- sending ------------------------------------------------------------------------------------------------------
 
     async def feed(self) -> None:
-        """Send what has no outcome, and return when everything has one. Raises ``SubmitError``, ``LoginFailed``."""
+        """Send everything without an outcome, and return when all have one. Raises ``SubmitError``, ``LoginFailed``."""
         records = await self._first(await self._taken_up())
         chunk = min(CHUNK, self._limits.window)
         while True:
@@ -167,7 +167,7 @@ class Session:
         self._tick()
 
     def _has_room(self, count: int) -> bool:
-        """Whether so many may be sent. What is under way takes little room; what the broker does not have yet, much."""
+        """True if so many may be sent. Commands under way take little memory; those that the broker lacks take much."""
         under_way, unsent = len(self._flight), len(self._outbox)
         return under_way + count <= self._limits.window and unsent <= MOST_UNSENT and self._bucket.room(1) > 0
 
@@ -175,7 +175,7 @@ class Session:
         self._moved.set()
 
     async def _taken_up(self) -> Iterator[Record]:
-        """Let those in doubt join what is under way, and return the records that were never sent."""
+        """Add the doubtful commands to those under way, and return the records that were never sent."""
         records, settled = self._source.records(), self._journal.settled()
         next_settled, mark = next(settled, None), self._journal.sent_up_to
         for record in records:
@@ -191,10 +191,10 @@ class Session:
         return iter(())
 
     async def _first(self, records: Iterator[Record]) -> Iterator[Record]:
-        """Send nothing new before an answer has come here to what was sent first. Raises ``SubmitError``.
+        """Wait for an answer to the first sendings before anything new is sent. Raises ``SubmitError``.
 
-        What is first can do no harm: in a dry run, which an old worker would take for a real one, a command for an
-        access token that does not exist; else what an earlier session has sent; else a single command.
+        The first sendings can do no harm: in a dry run, which an old worker would execute as a real command, one for an
+        access token that does not exist; else the commands of an earlier session; else a single command.
         """
         if self._elsewhere is not None:
             await self._elsewhere.open()
@@ -234,11 +234,11 @@ class Session:
             self._scout = orjson.dumps({"token": token, "access_token_identifier": code})
             self._send(Waiting(SCOUT, 0, 0, 0), self._scout)
         else:
-            self._confirmed = True  # there is nothing to be sent
+            self._confirmed = True  # there is nothing to send
         return chain(kept, records)
 
     async def _send_chunk(self, records: Iterator[Record], most: int) -> int:
-        """Read so many records, and send those that the worker would take. Returns how many were read."""
+        """Read up to ``most`` records, and send those that the worker would take. Returns the number read."""
         token = await self._login.token()
         ready, refused, last = [], [], 0
         read = 0
@@ -285,16 +285,16 @@ class Session:
         return judged
 
     async def _probe(self) -> None:
-        """Send the oldest of each partition again: its answer says which of those before it were lost."""
+        """Send the oldest command of each partition again: its answer tells which of those before it were lost."""
         for waiting in list(self._flight.oldest()):
             await self._send_again(waiting)
 
     def _place(self, name: bytes) -> int:
-        """The commands for one access token keep their order: all go to one partition."""
+        """Return the partition of a command: all commands for one access token go to one, and keep their order."""
         return zlib.crc32(name) % self._partitions
 
     def _too_large(self, line: int) -> None:
-        """The broker takes no record of that size."""
+        """Settle a command that is too large for the broker."""
         self._flight.settle(line)
         message = "the broker takes no record of that size"
         refused = Outcome(line, StatusCode.MALFORMED_REQUEST, False, False, None, message)
@@ -305,7 +305,7 @@ class Session:
     # --- hearing ------------------------------------------------------------------------------------------------------
 
     async def listen(self) -> None:
-        """Hear answers until the session closes. Raises ``SubmitError``, ``LoginFailed`` and what reading raises."""
+        """Read answers until the session closes. Raises ``SubmitError``, ``LoginFailed`` and the errors of reading."""
         while not self._closing:
             answers = await self._answers.read()
             if answers:
@@ -342,7 +342,7 @@ class Session:
         self._moved.set()
 
     def _settled(self, answer: Answer, now: float) -> Outcome:
-        """The outcome that the answer gives its line. It counts if it is the first."""
+        """Return the outcome that the answer gives its line. It counts if it is the first."""
         waiting, latency = self._flight.settle(answer.line), None
         if waiting is not None:
             self._done, self._ok = self._done + 1, self._ok + (answer.code == _OK)
@@ -350,7 +350,7 @@ class Session:
         return Outcome(answer.line, answer.code, answer.replayed, True, latency, answer.message)
 
     def _fault(self, answer: Answer) -> WorkerError | None:
-        """Why nothing more is sent, if an answer says so."""
+        """Return the reason to send nothing more, if the answer gives one."""
         if self._dry and not answer.dry_run:
             return SubmitError(
                 "the worker has answered without the header dry_run: it is too old to know dry runs, and nothing more "
@@ -361,7 +361,7 @@ class Session:
         return None
 
     def _is_to_be_renewed(self, answer: Answer) -> bool:
-        """Whether the answer, EXPIRED_TOKEN, only says that our login had expired: then it is no outcome."""
+        """True if the answer, EXPIRED_TOKEN, only means that our login had expired: then it is no outcome."""
         if isinstance(self._login, OwnLogins):
             return False
         waiting = self._flight.get(answer.line)
@@ -383,7 +383,7 @@ class Session:
     # --- waiting ------------------------------------------------------------------------------------------------------
 
     async def _until(self, condition: Callable[[], bool], *, once: bool = False) -> None:
-        """Wait for it, looking after the rest meanwhile. ``once``: for a moment at most."""
+        """Wait until ``condition`` holds, with progress and probes meanwhile. ``once``: for a moment at most."""
         while not condition():
             self._moved.clear()
             with suppress(TimeoutError):
@@ -395,7 +395,7 @@ class Session:
                 return
 
     async def _be_patient(self) -> None:
-        """Send a probe where no answer has come for long, and wait twice as long for the next."""
+        """Send a probe if no answer has come for long, and wait twice as long before the next."""
         now = self._clock()
         if len(self._flight) and not len(self._outbox) and now - self._probed_at > self._patience:
             self._patience = min(self._patience * 2, self._limits.patience * MOST_PATIENCE)
@@ -412,7 +412,7 @@ class Session:
 
 
 def _constant(facts: dict[str, str]) -> list[Header]:
-    """The headers that all commands of a run have in common."""
+    """Return the headers that all commands of a run have in common."""
     headers = [
         (h.CE_SPEC_VERSION, h.SPEC_VERSION.encode()),
         (h.CE_SOURCE, SOURCE.encode()),
