@@ -339,6 +339,19 @@ def test_a_command_that_is_called_is_imported_and_no_other() -> None:
     assert ran.stdout.split() == ["worker.cli.terminal", "worker.cli.migrate"]
 
 
+def test_help_imports_nothing_that_only_the_command_needs() -> None:
+    """Clients and settings take three times as long as the help itself."""
+    dear = ("aiokafka", "asyncpg", "structlog", "uvloop", "worker.settings")
+    program = (
+        "import contextlib, sys; sys.argv[1:] = ['history', '--help']\n"
+        "from worker.cli import main\n"
+        "with contextlib.suppress(SystemExit): main()\n"
+        f"print(*sys.modules.keys() & {set(dear)})"
+    )
+    ran = run_to_end([sys.executable, "-c", program], cwd=ROOT)
+    assert ran.stdout.splitlines()[-1] == ""
+
+
 def test_every_command_has_its_module_and_every_module_its_command() -> None:
     modules = {path.stem.strip("_").replace("_", "-") for path in (ROOT / "worker" / "cli").glob("*.py")}
     assert modules - {"init", "terminal", "findings"} == set(cli.COMMANDS)

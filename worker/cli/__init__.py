@@ -7,8 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
-from worker.cli.terminal import FAILED, HELP, CommandGroup, complain
-from worker.observability.descriptors import hold_standard
+from worker.cli.terminal import FAILED, HELP, CommandGroup, complain, hold_standard
 
 COMMANDS: Final = (
     "demo",

@@ -2,16 +2,16 @@
 
 import sys
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from worker.cli.terminal import Json, example, run_to_end, settings_from_environment, show
-from worker.operations.history import History
-from worker.operations.history import history as read_history
-from worker.values import rfc3339
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from worker.operations.history import History
 
 
 def history(
@@ -24,6 +24,10 @@ def history(
 
     Exit 1 if it is unknown.
     """
+    from rich.console import Console
+
+    from worker.operations.history import history as read_history
+
     dsn = settings_from_environment().postgres.dsn.get_secret_value()
     found = run_to_end(read_history(dsn, access_token, organisation))
     if json:
@@ -37,7 +41,11 @@ def history(
         show({}, ["no transition so far"], as_json=False)
 
 
-def _table(found: History) -> Table:
+def _table(found: "History") -> "Table":
+    from rich.table import Table
+
+    from worker.values import rfc3339
+
     table = Table()
     for column in ("version", "from → to", "when", "by", "command", "cause", "lane and sequence"):
         table.add_column(column, overflow="fold")

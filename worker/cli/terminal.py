@@ -1,4 +1,7 @@
-"""The common parts of the commands: settings, exit codes, and the use of stdout and stderr (CONTRACT 8)."""
+"""The common parts of the commands: settings, exit codes, and the use of stdout and stderr (CONTRACT 8).
+
+Imports nothing at its top that a command's help can do without: it would take longer than the help itself.
+"""
 
 import gc
 import os
@@ -7,18 +10,13 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
-import orjson
 import typer
-import uvloop
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from typer.core import TyperGroup
 
-from worker.errors import WorkerError
-from worker.observability.logs import configure_logging
-from worker.settings import Settings, SettingsError, read_settings
+if TYPE_CHECKING:
+    from worker.settings import Settings
 
 FAILED: Final = 1
 WRONG_USAGE: Final = 2
@@ -42,15 +40,45 @@ class CommandGroup(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except SettingsError as error:
-            for variable, what in error.faults:
-                complain(f"{variable}: {what}")
-            raise typer.Exit(WRONG_USAGE) from None
-        except WorkerError as error:
-            complain(str(error))
-            raise typer.Exit(FAILED) from None
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
+        except Exception as error:
+            code = _told(error)
+            if code is None:
+                raise
+            raise typer.Exit(code) from None
+
+
+def _told(error: Exception) -> int | None:
+    """Tell the user of an error that they can mend, and return the exit code; None for a bug."""
+    if type(error).__module__.partition(".")[0] != "worker":  # an exit, or wrong usage: nothing is imported for it
+        return None
+    from worker.errors import WorkerError
+    from worker.settings import SettingsError
+
+    if isinstance(error, SettingsError):
+        for variable, what in error.faults:
+            complain(f"{variable}: {what}")
+        return WRONG_USAGE
+    if isinstance(error, WorkerError):
+        complain(str(error))
+        return FAILED
+    return None
+
+
+def hold_standard() -> None:
+    """Open those of the standard descriptors that are closed, onto nothing.
+
+    The next socket would get the number of one of them, and libuv aborts the process that closes such a number.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        mode = "r" if name == "stdin" else "w"
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it gets the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - held to the end
 
 
 def group(what: str) -> typer.Typer:
@@ -58,14 +86,20 @@ def group(what: str) -> typer.Typer:
     return typer.Typer(help=what, context_settings=HELP, no_args_is_help=True, rich_markup_mode=None)
 
 
-def settings_from_environment(*, needs_login: bool = False) -> Settings:
+def settings_from_environment(*, needs_login: bool = False) -> "Settings":
     """Read the settings, and set up the logs accordingly. Raises ``SettingsError``."""
+    from worker.observability.logs import configure_logging
+    from worker.settings import read_settings
+
     settings = read_settings(os.environ, needs_login=needs_login)
     configure_logging(settings.log.level, settings.log.format)
     return settings
 
 
 def run_to_end(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end, and return what it returns."""
+    import uvloop
+
     return uvloop.run(work)
 
 
@@ -91,6 +125,8 @@ def complain(text: str) -> None:
 def show(document: Any, lines: Sequence[str], *, as_json: bool) -> None:
     """Print the result on stdout: ``document`` as one JSON document, or ``lines`` for people."""
     if as_json:
+        import orjson
+
         sys.stdout.write(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() + "\n")
     else:
         sys.stdout.writelines(f"{line}\n" for line in lines)
@@ -100,6 +136,9 @@ def show(document: Any, lines: Sequence[str], *, as_json: bool) -> None:
 @contextmanager
 def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
     """Show a bar on stderr while the block runs. The callback gets how much is done, and the total."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
     columns = (TextColumn(what), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(what, total=None)

@@ -3,7 +3,6 @@
 import errno
 import os
 import resource
-import sys
 from typing import Final
 
 from worker.errors import MORE_DESCRIPTORS, DependencyAway, OutOfDescriptors, WorkerError
@@ -20,21 +19,6 @@ class TooFewDescriptors(WorkerError):
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"{limit} open files are too few for a worker with one partition. {MORE_DESCRIPTORS}")
-
-
-def hold_standard() -> None:
-    """Open those of the standard descriptors that are closed, onto nothing.
-
-    The next socket would get the number of one of them, and libuv aborts the process that closes such a number.
-    """
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        mode = "r" if name == "stdin" else "w"
-        try:
-            os.fstat(number)
-        except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it gets the lowest number that is free
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - held to the end
 
 
 def raise_limit() -> int:
