@@ -44,7 +44,7 @@ KEPT_BYTES: Final = 64 * 1024
 
 
 class Cut(Value, frozen=True):
-    """The reason why a record was not read whole, and what is known of the rest. Hashes are SHA-256."""
+    """The reason for not reading a record whole, and what is known of the rest. Hashes are SHA-256."""
 
     reason: str
     value_bytes: int | None = None

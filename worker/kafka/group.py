@@ -53,9 +53,8 @@ class Seat:
     6): it would join again as a stranger and so take the seat back, forever. Here it joins as the member that it was,
     which the broker refuses, and nothing more is asked of the group.
 
-    A coordinator that has been replaced, while it stood still, may give out a member id that its successor does not
-    know, and refuses in the same way. So, once, a refusal of an id under which nothing was answered yet proves no later
-    member.
+    A coordinator that was replaced while it stood still may give out a member id that its successor does not know, and
+    refuses in the same way. So, once, a refusal of an id under which nothing was answered yet proves no later member.
     """
 
     def __init__(self, consumer: AIOKafkaConsumer) -> None:
