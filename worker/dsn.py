@@ -1,6 +1,6 @@
-"""The DSN of Postgres, by the rules of libpq. What the client would overlook is done here, or refused by name.
+"""The DSN of Postgres, by the rules of libpq. Parameters that the client would overlook are applied here, or refused.
 
-No text of an error quotes a part of a DSN that may belong to a password.
+No error text quotes a part of a DSN that may belong to a password.
 """
 
 import difflib
@@ -26,7 +26,7 @@ _ENCODE: Final = (
 )
 _SSL_MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
-# What the client reads by itself.
+# The parameters that the client reads by itself.
 _READ: Final = frozenset(
     (
         "service",
@@ -52,7 +52,7 @@ _READ: Final = frozenset(
     )
 )
 _SESSION: Final = frozenset({"application_name", "options"})
-# What asks for nothing but what is done anyway, and so is true if it is left out.
+# The parameters whose listed values ask only for what is done anyway, so that they can be left out.
 _AS_IT_IS: Final[Mapping[str, frozenset[str]]] = {
     "channel_binding": frozenset({"disable", "prefer"}),
     "client_encoding": frozenset({"UTF8", "utf8", "UTF-8", "utf-8", "auto"}),
@@ -73,7 +73,7 @@ _SOCKET: Final[Mapping[str, tuple[int, int | None]]] = {
     "keepalives_count": (socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPCNT", None)),
     "tcp_user_timeout": (socket.IPPROTO_TCP, getattr(socket, "TCP_USER_TIMEOUT", None)),
 }
-# The rest of libpq's, of which some guard what would be open without them.
+# The rest of libpq's parameters. Some of them protect the connection, so none may be ignored.
 _UNABLE: Final = frozenset(
     (
         "hostaddr",
@@ -103,24 +103,24 @@ _KNOWN: Final = (
 
 
 class DsnUnusable(WorkerError):
-    """A DSN that cannot be read, or that asks for what cannot be done; the text says what, and quotes no secret."""
+    """A DSN that cannot be read, or that asks for something impossible; the text says what, and quotes no secret."""
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A DSN for the client: the part that it understands, and what it would not."""
+    """A DSN for the client: the part that it understands, and the settings that it would not."""
 
     dsn: str = field(repr=False)
     session: dict[str, str]
-    """Parameters of the session that the server is to set."""
+    """The session parameters that the server must set."""
     connect_seconds: float | None
-    """The most that connecting may take, over all hosts; ``None`` if the DSN leaves that open."""
+    """The most seconds that connecting may take, over all hosts; ``None`` if the DSN leaves that open."""
     socket_options: tuple[tuple[int, int, int], ...]
     exposed: str | None
     """The harm that others on the way to another machine might do; ``None`` if that is ruled out."""
 
     def set_socket(self, connection: Any) -> None:
-        """Set a fresh connection's socket up as the DSN has it; one of this machine has nothing to be kept alive."""
+        """Set up a new connection's socket as the DSN has it; one of this machine needs no keep-alive."""
         opened = connection._transport.get_extra_info("socket")
         if opened is not None and opened.family != socket.AF_UNIX:
             for option in self.socket_options:
@@ -128,11 +128,11 @@ class Address:
 
 
 def read_dsn(text: str) -> Address:
-    """Raises ``DsnUnusable``."""
+    """Read a DSN. Raises ``DsnUnusable``."""
     parts = _split(text)
     given = _parameters(parts.query)
     for name in sorted(_said_in_front(parts) & given.keys()):
-        # To libpq the parameter counts, to the client what stands in front.
+        # libpq takes the parameter, the client the part in front.
         raise DsnUnusable(f"{name} is given as a parameter, and the same stands before it: give one of them")
     for name, value in given.items():
         _judge(name, value)
@@ -151,7 +151,7 @@ def read_dsn(text: str) -> Address:
 
 
 def is_this_machine(host: str) -> bool:
-    """Tell a name or an address of the loopback from any other."""
+    """True for a name or an address of the loopback."""
     try:
         return ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -183,7 +183,7 @@ def _split(text: str) -> SplitResult:
             unquote(part, errors="strict")
     except ValueError:
         raise DsnUnusable(_ENCODE) from None
-    # What is raw in a password ends the part that it stands in, and then the @ comes later than it should.
+    # A raw character in a password ends the part that it is in, and then the @ comes later than it should.
     if re.search(r"[\x00-\x20\x7f#]|%00|%(?![0-9A-Fa-f]{2})", text) or parts.netloc.count("@") > 1 or "@" in parts.path:
         raise DsnUnusable(_ENCODE)
     hosts = parts.netloc.rpartition("@")[2]
@@ -193,7 +193,7 @@ def _split(text: str) -> SplitResult:
 
 
 def _said_in_front(parts: SplitResult) -> frozenset[str]:
-    """The parameters that would say what the DSN says already."""
+    """Return the parameters that would repeat what the DSN already says."""
     login, _, hosts = parts.netloc.rpartition("@")
     user, _, password = login.partition(":")
     said = {"host": hosts, "port": hosts, "user": user, "password": password}
@@ -207,7 +207,7 @@ def _is_host(text: str) -> bool:
 
 
 def _parameters(query: str) -> dict[str, str]:
-    """By name; of one given twice the last counts, and an empty one is none."""
+    """Return the parameters by name; of one given twice the last counts, and an empty one is left out."""
     given = {}
     for pair in query.split("&") if query else ():
         name, equals, value = pair.partition("=")
@@ -241,7 +241,7 @@ def _judge(name: str, value: str) -> None:
 
 
 def _socket_options(given: Mapping[str, str]) -> tuple[tuple[int, int, int], ...]:
-    """Of a number, 0 leaves it to the system; keeping alive is on by itself wherever something is said of it."""
+    """Return the socket options. A 0 leaves a number to the system; any keep-alive parameter turns keep-alive on."""
     said = {name: int(value) for name, value in given.items() if name in _SOCKET}
     if any(name.startswith("keepalives_") for name in said):
         said.setdefault("keepalives", 1)
@@ -256,10 +256,10 @@ def _socket_options(given: Mapping[str, str]) -> tuple[tuple[int, int, int], ...
 
 
 def _read_by_the_client(dsn: str) -> tuple[Sequence[str | tuple[str, int]], int, ssl.SSLContext | Literal[False]]:
-    """Let the client judge what is its own, files included, before it is first asked to connect.
+    """Let the client judge its own part, files included, before it is first told to connect.
 
-    Returns where it would connect to (sockets of this machine are text), the place of its ``sslmode`` among all, and
-    how it would secure that.
+    Returns the addresses that it would connect to (sockets of this machine are text), the position of its ``sslmode``
+    among all of them, and the way it would secure the connection.
     """
     unsaid = dict.fromkeys(
         ("host", "port", "user", "password", "passfile", "database", "ssl", "service", "servicefile", "direct_tls")

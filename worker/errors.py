@@ -1,6 +1,6 @@
 """The error tree, and the one border where the errors of asyncpg and aiokafka are mapped to it.
 
-A refusal is an answer and never an exception. What stands here stops a batch, a lane or the process (DESIGN 3).
+A refusal is an answer and never an exception. The errors here stop a batch, a lane or the process (DESIGN 3).
 """
 
 import errno
@@ -20,7 +20,7 @@ class WorkerError(Exception):
 class DependencyAway(WorkerError):
     """Postgres or the broker cannot work now: wait and try again without end; nothing is dead-lettered.
 
-    ``state`` and ``event`` are what health and the log say of it.
+    Health and the log show ``state`` and ``event``.
     """
 
     state: ClassVar[str] = "is away"
@@ -37,14 +37,14 @@ class StatementTimeout(DependencyAway):
 
 
 class Unfit(DependencyAway):
-    """Something is there that cannot be worked with until a person mends it: no start, and at work it is waited for."""
+    """A dependency is there but unusable until an operator mends it: no start, and at work the worker waits for it."""
 
     state: ClassVar[str] = "is unfit"
     event: ClassVar[str] = "dependency_unfit"
 
 
 class LoginRefused(Unfit):
-    """The server does not let in whom the DSN names, or not in this way; ``what`` is that without the variable."""
+    """The server refuses the login that the DSN names, or its method; ``what`` is the text without the variable."""
 
     def __init__(self, what: str) -> None:
         self.what = f"{what}; check user, password, database and sslmode in it"
@@ -83,7 +83,7 @@ class OutOfDescriptors(Unfit):
 
 
 class ClockRefused(Unfit):
-    """The broker does not take what this machine's clock puts on records: Kafka itself is not to blame."""
+    """The broker refuses the timestamps that this machine's clock puts on records: Kafka itself is not to blame."""
 
     state: ClassVar[str] = "is wrong"
     event: ClassVar[str] = "clock_refused"
@@ -112,15 +112,15 @@ class BatchRefused(WorkerError):
 
 
 class BatchOvertaken(WorkerError):
-    """Something the batch was decided upon changed before it could commit: it was rolled back and is run again."""
+    """The state that the batch was decided on changed before it could commit: it was rolled back and is run again."""
 
 
 class Unreadable(WorkerError):
-    """A sender's data cannot be read, or not within the bounds: answered as malformed, and passed."""
+    """A sender's data cannot be read, or not within the bounds: the record is answered as malformed, and passed."""
 
 
 class LaneLost(WorkerError):
-    """The lane is owned by somebody else, or no longer knows where it stands: it restarts at its first step."""
+    """Another worker owns the lane, or the lane no longer knows its position: it restarts at its first step."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -128,7 +128,7 @@ class LaneLost(WorkerError):
 
 
 class LaneBlocked(WorkerError):
-    """Postgres and Kafka contradict each other about the offsets: the lane does not start until a person mends it."""
+    """Postgres and Kafka contradict each other about the offsets: the lane waits for an operator to mend it."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -136,14 +136,16 @@ class LaneBlocked(WorkerError):
 
 
 class LaneContradicted(LaneBlocked):
-    """The lane's decisions do not belong to this log, or are lost: that stays so in its row, whatever log and offsets
-    look like later."""
+    """The lane's decisions do not belong to this log, or are lost.
+
+    Its row keeps that, whatever log and offsets are like later.
+    """
 
 
 class Unpublished(WorkerError):
     """A Kafka transaction failed or its outcome is unknown: the producer must be replaced and the offset read.
 
-    ``to_blame`` are topics that alone did not take what they were sent, or that may not be written to.
+    ``to_blame`` are the topics that alone did not take their records, or that may not be written to.
     """
 
     def __init__(self, reason: str, to_blame: frozenset[str] = frozenset()) -> None:
@@ -157,7 +159,7 @@ class AnswerRefused(Unpublished):
 
 
 class StampsRefused(Unpublished):
-    """A topic of ours does not take the moment that the clock has put on a record."""
+    """One of the worker's own topics refuses the time that the clock has put on a record."""
 
 
 class Fenced(Unpublished):
@@ -165,18 +167,18 @@ class Fenced(Unpublished):
 
 
 class ClientStuck(WorkerError):
-    """A background task of the Kafka client has died: only a new process helps."""
+    """A background task of the Kafka client has died, or a lane starves: only a new process helps."""
 
 
 DEPENDENCIES = ("postgres", "kafka", "descriptors")
-"""The dependencies that a lane which has started has found there (``DependencyAway.dependency``).
+"""The dependencies that a lane has found there once it has started (``DependencyAway.dependency``).
 
-Not the clock: it is taken for right until the broker refuses what it says, and a start proves nothing of it.
+Not the clock: it counts as right until the broker refuses its time, and a start proves nothing about it.
 """
 
 # --- Postgres ---------------------------------------------------------------------------------------------------------
 
-# What the value of a row can cause by itself, or by way of a trigger.
+# Errors that the value of a row can cause by itself, or through a trigger.
 _ROW_LEVEL = (
     asyncpg.CardinalityViolationError,
     asyncpg.DataError,
@@ -189,24 +191,23 @@ _ROW_LEVEL = (
 )
 
 
-# Neither comes of a server that starts, ends or fails over: it says so (57P03), or nothing.
+# A server that starts, ends or fails over raises neither: it says so (57P03), or nothing.
 _OF_THE_LOGIN = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
 _NOT_PASSED_ON = "unsupported startup parameter"  # by PgBouncer, which calls a server that is away by the same number
 _NO_TLS = "rejected SSL upgrade"  # by these words only does the client tell it from a lost connection
 
-# What is not there, is not what a statement takes it for, or may not be used.
+# Errors for objects that are missing, are not what a statement takes them for, or may not be used.
 _OF_THE_SCHEMA = (asyncpg.exceptions.SyntaxOrAccessError, asyncpg.InvalidSchemaNameError)
 
 _OF_THE_WORKER = frozenset({"transition_not_forged", "lane_not_of_imports"})
-"""Constraints of which no sender's command is the cause. Their text quotes no row."""
+"""Constraints that no sender's command can violate. Their text quotes no row."""
 
 
 def from_postgres(error: BaseException) -> WorkerError:
     """Map what asyncpg raised. Only an error that a row can cause blames the batch; all others are waited out.
 
-    What a person must mend is told apart (``Unfit``).
-
-    The text of a Postgres error is not taken over where it can quote a row: it may hold what a sender wrote.
+    Errors that an operator must mend have a class of their own (``Unfit``). The text of a Postgres error is left out if
+    it can quote a row, which may hold a sender's text.
     """
     if isinstance(error, WorkerError):
         return error
@@ -244,8 +245,8 @@ def _from_row(error: Any) -> BatchRefused | DependencyAway:
     return BatchRefused(f"{type(error).__name__}{f' of {constraint}' if constraint else ''}")
 
 
-# What a lost connection, a server in trouble or a lost race looks like; everything else is a bug and stays one.
-# An internal client error is, among others, a list of hosts without one that takes writes: a fail-over under way.
+# The errors of a lost connection, a server in trouble or a lost race; everything else is a bug and stays one. An
+# internal client error is, among others, a list of hosts without one that takes writes: a fail-over under way.
 POSTGRES_ERRORS = (
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
@@ -256,7 +257,7 @@ POSTGRES_ERRORS = (
 
 
 def is_read_only(error: BaseException) -> bool:
-    """Whether the server was demoted: its connections stay open and would fail for ever (DESIGN 6)."""
+    """True if the server was demoted: its connections stay open and would fail forever (DESIGN 6)."""
     return isinstance(error, asyncpg.ReadOnlySQLTransactionError)
 
 
@@ -271,8 +272,8 @@ def from_kafka(
 ) -> WorkerError:
     """Map what a publication raised. Whatever it was, the producer is not used again.
 
-    ``refused_by_ours`` says whether a topic of our own refused what it was sent: what a sender's topic takes is its
-    owner's to set, and no proof against our clock.
+    ``refused_by_ours`` is True if one of the worker's own topics refused a record. A refusal by a sender's topic, whose
+    settings are its owner's, proves nothing against the worker's clock.
     """
     if isinstance(error, WorkerError):
         return error
@@ -288,7 +289,7 @@ def from_kafka(
 
 
 def _named_by(error: kafka.TopicAuthorizationFailedError) -> frozenset[str]:
-    """The topics that may not be written to: aiokafka names one, or a set of them."""
+    """Return the topics that may not be written to: aiokafka names one, or a set of them."""
     names = error.args[0] if error.args else ()
     return frozenset({names} if isinstance(names, str) else names)
 

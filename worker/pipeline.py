@@ -10,7 +10,7 @@
 Everything is set-based: a batch is one command or five hundred. A command's failure is a value and never touches its
 neighbours; an exception is about the whole batch (``worker.errors``).
 
-Dry runs go the same way in batches of their own, and what came of them is rolled back (CONTRACT 2).
+Dry runs go the same way in batches of their own, and their effects are rolled back (CONTRACT 2).
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -69,7 +69,7 @@ GONE: Final = "the access token that this command has set effective is gone"
 UNSHOWN: Final = "the access token that this command has set effective cannot be shown"
 OVERTAKEN_TIMES: Final = 5
 SLOW_TIMES: Final = 3
-"""How often a lone command may run into the statement timeout before it is given up."""
+"""The times that a lone command may run into the statement timeout before it is given up."""
 
 T = TypeVar("T")
 
@@ -83,18 +83,18 @@ class Policy(Value, frozen=True):
 
 
 class Hold(Value, frozen=True):
-    """A lane's row in Postgres, as its owner last left it. Whoever finds it otherwise has lost the lane."""
+    """A lane's row in Postgres, as its owner last left it. If the row differs, another worker owns the lane."""
 
     lane: int
     name: str
     owner: UUID
     next_offset: int
     place: tuple[int, int] | None = None
-    """The place of its last version (its ``ctid``), as far as is known."""
+    """The address of the row's last version (its ``ctid``), as far as it is known."""
 
 
 class _Verified(Value, frozen=True):
-    """One command after all that is slow and needs no lock."""
+    """One command after all steps that are slow and need no lock."""
 
     item: Decoded
     login: Claims | Refused
@@ -102,27 +102,27 @@ class _Verified(Value, frozen=True):
 
 
 class _Ready(Value, frozen=True):
-    """One command that may be decided upon: its id, its caller, and the access token that it names."""
+    """One command that is ready to be decided: its id, its caller, and the access token that it names."""
 
     item: Decoded
     standing: Standing
     command_id: str
     asked: Presented | Refused
     attempt: Attempt | None
-    """What its credentials are counted as."""
+    """The attempt that its credentials count as."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """Commands that are decided together, with all that they are decided upon, locked."""
+    """Commands that are decided together, with everything that they are decided on, locked."""
 
     commands: Sequence[_Ready]
     tokens: Mapping[TokenKey, LockedToken]
     series: Mapping[Subject, Series]
     now: datetime
-    """By the worker's clock: logins are judged by it."""
+    """The moment by the worker's clock, at which logins are judged."""
     moment: datetime
-    """By Postgres's clock: the batch's facts are of this moment."""
+    """The moment by Postgres's clock, which the batch's facts have."""
 
     @property
     def asked(self) -> list[Presented | Refused]:
@@ -133,12 +133,12 @@ class _Batch:
         return [command.attempt for command in self.commands]
 
     def only(self, positions: Sequence[int]) -> "_Batch":
-        """Some of the commands."""
+        """Return a batch of some of the commands."""
         return replace_parts(self, commands=[self.commands[position] for position in positions])
 
 
 class Pipeline:
-    """The Postgres half of the journey: takes what Kafka delivered, and returns what Kafka is to be told."""
+    """The Postgres half of the journey: from what Kafka delivered to the answers that it must publish."""
 
     def __init__(
         self,
@@ -154,9 +154,9 @@ class Pipeline:
         names: CommandNames,
         replies: Replies | None = None,
     ) -> None:
-        """``clock`` gives seconds since the epoch; ``beat`` is told of every try, since halving may take minutes.
+        """``clock`` gives seconds since the epoch; ``beat`` is called at every try, since halving may take minutes.
 
-        Without ``replies`` no sender may have its answers elsewhere than in the results topic.
+        Without ``replies`` every answer goes to the results topic: a command that names another one is refused.
         """
         self._beat = beat
         self._fuse = fuse
@@ -170,12 +170,12 @@ class Pipeline:
         self._replies = replies or Replies()
 
     async def run(self, hold: Hold, batch: Sequence[Delivery], first: int) -> tuple[list[Answered], Hold]:
-        """Decide a batch and commit it. Returns its answers in order, and the lane as it now stands.
+        """Decide a batch and commit it. Returns its answers in order, and the lane as it is then.
 
-        Where pass codes would take too long it is the first part of the batch that is decided, and published before the
-        rest (``affordable``). ``first`` is the lane's committed offset: it stays the lane's ``first_offset`` until the
-        batch is published. Raises ``LaneLost``, ``FuseBlown`` and ``DependencyAway``: the next try recalls what was
-        committed before.
+        If pass codes would take too long, only the first part of the batch is decided, and published before the rest
+        (``affordable``). ``first`` is the lane's committed offset: it stays the lane's ``first_offset`` until the batch
+        is published. Raises ``LaneLost``, ``FuseBlown`` and ``DependencyAway``: the next try recalls what was committed
+        before.
         """
         decoded = [decode(delivery, max_bytes=self._policy.max_command_bytes) for delivery in batch]
         decoded = decoded[: affordable([self._may_be_compared(item) for item in decoded])]
@@ -210,7 +210,7 @@ class Pipeline:
     async def _once_more(
         self, hold: Hold, item: Decoded, first: int, slow: StatementTimeout
     ) -> tuple[list[Answered], Hold]:
-        """Give a lone command up that takes too long again and again, if Postgres is well enough to record that."""
+        """Give up a lone command that takes too long again and again, if Postgres is well enough to record that."""
         for _ in range(SLOW_TIMES - 1):
             try:
                 return await self._until_not_overtaken(hold, [item], first)
@@ -230,7 +230,8 @@ class Pipeline:
             except BatchOvertaken:
                 continue
             except BatchRefused:
-                # What a lone command's id was bound to may not have been looked up, and comes before what is refused.
+                # A lone command's id may have been bound but not looked up, and its former answer comes before the
+                # refusal.
                 if attempt or len(batch) > 1:
                     raise
         raise DependencyAway("postgres", "what the batch is decided upon changes again and again")
@@ -238,10 +239,10 @@ class Pipeline:
     async def _decide(
         self, hold: Hold, batch: Sequence[Decoded], first: int, *, trusting: bool
     ) -> tuple[list[Answered], Hold]:
-        """The journey itself. What is slow and needs no lock comes before the transaction.
+        """Run the journey itself. Steps that are slow and need no lock come before the transaction.
 
-        ``trusting`` looks up no id that a transition is about to bind: if it was bound before, the record of commands
-        refuses it, and the batch is run again.
+        ``trusting`` skips the lookup of ids that a transition is about to bind: if one was bound before, the record of
+        commands refuses it, and the batch is run again.
         """
         recalled = await self._recall(hold, batch)
         fresh = [item for item in batch if _where(item) not in recalled] if recalled else batch
@@ -263,10 +264,10 @@ class Pipeline:
         return [_answered(item, outcome, shown) for item, outcome in zip(batch, outcomes, strict=True)], moved
 
     async def _rehearse(self, hold: Hold, batch: Sequence[Decoded], first: int) -> tuple[list[Answered], Hold]:
-        """The journey of dry runs: each is carried out as if it alone came now, and taken back. Only the lane moves on.
+        """Run the journey of dry runs: each as if it alone came now, and rolled back. Only the lane moves on.
 
-        One that is read again is judged again: nothing was recorded, and its first answer was never visible. The fuse
-        does not count them: they burn nothing, and are there to find such trouble.
+        A dry run that is read again is judged again: nothing was recorded, and its first answer was never visible. The
+        fuse does not count dry runs: they burn nothing, and are there to find such trouble.
         """
         verified, now = await self._verify(hold.lane, batch)
         following = _following(batch)
@@ -292,7 +293,7 @@ class Pipeline:
         return [answered[position] for position in range(len(batch))], hold
 
     async def _verify(self, lane: int, items: Sequence[Decoded]) -> tuple[list[_Verified], datetime]:
-        """Verify logins and compare pass codes; return with them the moment at which the commands are decided."""
+        """Verify logins and compare pass codes; return them with the moment at which the commands are decided."""
         verify = cache(self._logins.verify)  # most senders of a batch send many of its commands
         logins = each_unrefused([item.request for item in items], lambda command: verify(command.login_token))
         checks = await self._compare_pass_codes(lane, items, logins)
@@ -310,7 +311,8 @@ class Pipeline:
         requests = [each.item.request for each in verified]
         callers = [standing.caller for standing in standings]
         locked = await load(transaction, requests, callers, [each.check for each in verified])
-        # Presented before the attempts are read: only under the lock is it known what other lanes have counted.
+        # The tokens are locked before the attempts are read: only under the lock is it known what other lanes have
+        # counted.
         attempts = self._attempts.tried(requests, callers)
         commands = [
             _ready(each, standing, attempt, locked)
@@ -322,9 +324,9 @@ class Pipeline:
     async def _carry_out(
         self, transaction: Connection, hold: Hold, chain: Chain, batch: _Batch, decisions: Sequence[Decision]
     ) -> tuple[list[Answer], list[Fact]]:
-        """Write what was decided: the transitions, and the records of all commands.
+        """Write the decisions: the transitions, and the records of all commands.
 
-        Raises ``BatchOvertaken`` if one would have to be decided whose pass code was not compared.
+        Raises ``BatchOvertaken`` if a command would have to be decided whose pass code was not compared.
         """
         if any(decision is UNCHECKED for decision in decisions):
             raise BatchOvertaken
@@ -346,7 +348,7 @@ class Pipeline:
         return answers, facts
 
     def _signed(self, answer: Answer, decision: Decision, command: _Ready) -> Answer:
-        """The answer to an attempt that was refused, with who made it and on what."""
+        """Add to the answer to a refused attempt its user and the digest of the code or identifier."""
         attempt, request = command.attempt, command.item.request
         if attempt is None or not (is_failure(decision) or must_wait(decision)):
             return answer
@@ -374,9 +376,9 @@ class Pipeline:
                 yield transaction
 
     async def _recall(self, hold: Hold, batch: Sequence[Decoded]) -> dict[tuple[int, int], Outcome]:
-        """What was decided before, which can only be below ``next_offset``: in normal running this costs nothing.
+        """Recall earlier decisions, which can only be below ``next_offset``: in normal running this costs nothing.
 
-        It may be read before the transaction: only the owner writes there, and the transaction proves the owner.
+        It may read before the transaction: only the owner writes there, and the transaction proves the owner.
         """
         offsets = [item.delivery.coordinates.offset for item in batch]
         if offsets[0] >= hold.next_offset:
@@ -386,7 +388,7 @@ class Pipeline:
         return {_where(item): _quoting(item, known[_where(item)]) for item in batch if _where(item) in known}
 
     def _may_be_compared(self, item: Decoded) -> bool:
-        """Tell whether a pass code may have to be compared, as far as the command itself says."""
+        """True if a pass code may have to be compared, as far as the command itself says."""
         request = item.request
         if isinstance(request, Refused) or request.identifier is None:
             return False
@@ -396,10 +398,10 @@ class Pipeline:
     async def _compare_pass_codes(
         self, lane: int, items: Sequence[Decoded], logins: Sequence[Claims | Refused]
     ) -> list[PassCodeCheck | None]:
-        """One comparison per command that brings an identifier and a login that is allowed, ``None`` for every other.
+        """Compare the pass codes of commands with an identifier and an allowed login; ``None`` for every other command.
 
-        Whoever will be refused anyhow is not worth what a comparison costs, so logins and former failures are judged
-        here before it, and again in the transaction.
+        A command that will be refused anyhow is not worth the cost of a comparison, so logins and former failures are
+        judged here before it, and again in the transaction.
         """
         asked = [question(item.request, login) for item, login in zip(items, logins, strict=True)]
         positions = [position for position, each in enumerate(asked) if each is not None]
@@ -420,7 +422,7 @@ class Pipeline:
         return [None if each is None else checks[each] for each in asked]
 
     def _judged_at(self, item: Decoded, now: float) -> float:
-        """The moment at which a login's expiry is judged, in seconds since the epoch, as ``now`` is (CONTRACT 4)."""
+        """Return the moment that judges a login's expiry, in seconds since the epoch like ``now`` (CONTRACT 4)."""
         if self._policy.expiry_at_append and item.delivery.stamped_by_broker:
             return item.delivery.coordinates.timestamp / 1000
         return now
@@ -428,12 +430,12 @@ class Pipeline:
     async def _give_up(self, hold: Hold, item: Decoded, first: int, reason: str) -> tuple[list[Answered], Hold]:
         """Answer ``INTERNAL_ERROR`` to the one command that Postgres will not take. It binds its coordinates only.
 
-        One that was decided before is answered as it was, without data. Of a dry run nothing is recorded or counted.
-        Whose command it is stands in the signed login: whoever sends the dead letter again must know.
+        A command that was decided before has its earlier answer, without data. A dry run is neither recorded nor
+        counted. The organisation comes from the signed login: an operator who sends the dead letter again must know it.
         """
         decided = (await self._recall(hold, [item])).get(_where(item))
         if decided is not None:
-            # Its answer stands. What could not be done is to show the access token.
+            # Its answer stands. Only the access token could not be shown.
             answer = replace(decided.answer, message=f"{UNSHOWN}: {reason}")
             return [Answered(item, answer, None, decided.fact)], hold
         is_real = not _is_dry_run(item)
@@ -455,13 +457,13 @@ class Pipeline:
 
 
 async def _hold(transaction: Connection, hold: Hold) -> tuple[Hold, Chain, datetime]:
-    """The first statement of every batch: it fails for whoever is no longer the lane's owner, and locks the lane.
+    """Run the first statement of every batch, which proves the lane's owner and locks the lane. Raises ``LaneLost``.
 
-    Returns with it the moment of the batch's facts: no clock of a worker's may put one before another.
+    Also returns the moment of the batch's facts: no worker's clock may put one fact before another.
     """
     row = await transaction.fetchrow(statement("lanes/hold"), hold.lane, hold.owner, hold.next_offset, hold.place)
     if row is None:
-        # Further on, if a part of the batch was committed before what made this a second try.
+        # It is further on if a part of the batch was committed before the error that led to this second try.
         raise LaneLost("postgres: another worker has taken the lane, or it is further on than this one knows")
     return replace(hold, place=row["place"]), Chain(row["chain_sequence"], row["chain_hash"]), row["moment"]
 
@@ -469,7 +471,7 @@ async def _hold(transaction: Connection, hold: Hold) -> tuple[Hold, Chain, datet
 async def _move(
     transaction: Connection, hold: Hold, first: int, following: tuple[int, int | None], chain: Chain
 ) -> Hold:
-    """Move a lane on that is held, by one update: every one leaves a version of its row behind.
+    """Move on a lane that is locked, by one update: every update leaves a version of its row behind.
 
     ``following`` is the offset to go on from, and the timestamp of the command before it, if there is one.
     """
@@ -480,10 +482,10 @@ async def _move(
 
 
 def affordable(costly: Sequence[bool]) -> int:
-    """Tell how many commands make a batch, given for each whether its pass code may have to be compared.
+    """Return the number of commands that make a batch, given for each if its pass code may have to be compared.
 
-    Those before the first pass code do not wait for it; and no more are compared than take a moment, so that what comes
-    behind them is not kept from its turn.
+    Commands before the first pass code do not wait for it. No more are compared than take a moment, so that the
+    commands behind them have their turn.
     """
     places = [place for place, each in enumerate(costly) if each]
     if places and places[0]:
@@ -496,7 +498,7 @@ def _is_dry_run(item: Decoded) -> bool:
 
 
 def _following(batch: Sequence[Decoded]) -> tuple[int, int]:
-    """The offset that follows upon a batch, and the timestamp of its last command."""
+    """Return the offset after a batch, and the timestamp of its last command."""
     last = _coordinates(batch[-1])
     return last.offset + 1, last.timestamp
 
@@ -506,19 +508,19 @@ def _coordinates(item: Decoded) -> Coordinates:
 
 
 def _where(item: Decoded) -> tuple[int, int]:
-    """How the record of commands knows a record: a re-created topic repeats offsets, but not timestamps."""
+    """Return the key of a record in the record of commands: a re-created topic repeats offsets, but not timestamps."""
     return item.delivery.coordinates.offset, item.delivery.coordinates.timestamp
 
 
 def _command_id(item: Decoded, standing: Standing) -> str:
-    """The id under which a command is known everywhere (CONTRACT 2). Nothing unverified names an organisation."""
+    """Return the id of a command (CONTRACT 2). An unverified sender cannot name an organisation in it."""
     organisation = standing.organisation
     own = None if organisation is None else senders_id(organisation, standing.account, item.envelope)
     return own or item.delivery.coordinates.command_id
 
 
 def _ready(verified: _Verified, standing: Standing, attempt: Attempt | None, locked: Locked) -> _Ready:
-    """Present to a command the access token that it may decide upon."""
+    """Present to a command the access token that it may change."""
     request, caller = verified.item.request, standing.caller
     command_id = _command_id(verified.item, standing)
     asked: Presented | Refused
@@ -558,7 +560,7 @@ def _in_order(
     answers: Sequence[Answer],
     facts: Sequence[Fact],
 ) -> list[Outcome]:
-    """The outcomes of a whole batch in its order: the recalled ones and, in between, those decided now."""
+    """Return the outcomes of a whole batch in its order: the recalled ones and, in between, those decided now."""
     applied = iter(facts)
     decided = (Outcome(answer, None if answer.version is None else next(applied)) for answer in answers)
     if not recalled:
@@ -567,7 +569,7 @@ def _in_order(
 
 
 def _quoting(item: Decoded, outcome: Outcome) -> Outcome:
-    """The outcome with its message whole: what that repeats of the command stands in the command only."""
+    """Restore the whole message of an outcome: the text that it quotes is only in the command."""
     request, answer = item.request, outcome.answer
     if not isinstance(request, Refused) or (request.code, unquoted(request.message)) != (answer.code, answer.message):
         return outcome

@@ -56,23 +56,28 @@ from worker.settings import PREFIX, Settings, SettingsError
 
 STOP_SECONDS: Final = 5.0
 LANES_SHARE: Final = 0.6
-"""Of the time for a drain; what is left is for leaving the group and closing."""
+"""The share of the drain time for the lanes; the rest is for leaving the group and closing."""
 WITHOUT_POSTGRES_SECONDS: Final = 60.0
-"""After so long a worker leaves the group: longer than a restart or a fail-over takes, in which all lose it alike."""
+"""Seconds without Postgres after which a worker leaves the group: longer than a restart or a fail-over takes, in which
+all workers lose it alike."""
 CLOCK_REFUSED_SECONDS: Final = 60.0
-"""The same where the broker takes nothing that this machine's clock has stamped. Not at once: if one broker of several
-has the wrong clock, other lanes are taken meanwhile where they are busy, and who is out would be missed there."""
+"""Seconds after which a worker leaves the group because the broker refuses its clock's time.
+
+Not at once: if one broker of several has the wrong clock, the others still take the records of busy lanes, which would
+miss this worker.
+"""
 STEP_SECONDS: Final = 30.0
-"""What a dependency that takes connections and says nothing is given at the start, before it is away."""
+"""Seconds that a silent dependency has at the start before it counts as away."""
 HEARTBEAT_MS: Final = 1000
-"""By its heartbeat a worker learns of a rebalance, and that a lost lane may be its own: until then nothing flows."""
+"""Milliseconds between heartbeats, by which a worker learns of a rebalance, and that a lost lane may be its own: until
+then nothing flows."""
 METADATA_MS: Final = 10_000
 FETCH_WAIT_MS: Final = 100
 """An idle partition must not hold up the busy ones of the same broker for longer (DESIGN 6)."""
 BESIDE_BULK_MS: Final = 20
-"""The same beside a bulk topic, whose untaken records must not hold up the interactive ones for longer either."""
+"""The same with a bulk topic, whose untaken records must not hold up the interactive ones for longer either."""
 KEY_AND_HEADERS: Final = 128 * 1024
-"""Bytes that a record may have beside a value of the largest size."""
+"""Bytes that a record may have in addition to a value of the largest size."""
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -91,9 +96,9 @@ class TopicsMissing(WorkerError):
 async def serve(settings: Settings, *, stop: asyncio.Event, on_ready: Callable[[int], None] | None = None) -> int:
     """Work until ``stop`` is set, drain, and return the exit code: 0 when clean, 1 on a failure.
 
-    ``on_ready`` is told the admin port once it listens. Dependencies that are away are waited for, at the start too.
-    Raises ``SettingsError``, ``TopicsMissing``, ``SchemaUnfit``, ``TooFewDescriptors``, ``Unfit`` and, having drained,
-    ``BackgroundFailed`` or ``InstanceTaken``.
+    ``on_ready`` is called with the admin port once it listens. The worker waits for dependencies that are away, at the
+    start too. Raises ``SettingsError``, ``TopicsMissing``, ``SchemaUnfit``, ``TooFewDescriptors``, ``Unfit`` and,
+    having drained, ``BackgroundFailed`` or ``InstanceTaken``.
     """
     limit = raise_limit()
     log.info("descriptors", limit=limit)
@@ -120,7 +125,7 @@ async def serve(settings: Settings, *, stop: asyncio.Event, on_ready: Callable[[
 
 
 class _Process:
-    """The parts of one process: made of its settings, opened in order, and closed in reverse by ``opened``."""
+    """The parts of one process: made from its settings, opened in order, and closed in reverse by ``opened``."""
 
     def __init__(self, settings: Settings, stop: asyncio.Event, opened: AsyncExitStack) -> None:
         self._settings = settings
@@ -158,7 +163,7 @@ class _Process:
         settings, own = self._settings, self._settings.topics
         topics = TopicWatch(self._look().ids, own.read, self.health)
         await self.begin("topic watch", topics.run)
-        # A connection of its own: a look for a sender's topics may have to wait.
+        # A connection of its own: a lookup of senders' topics may have to wait.
         replies = Replies(own.reply_to_allowed, own=own.own, look=self._look().partitions)
         backlog = Backlog(consumer, time.time)
         self.metrics.show(backlog)
@@ -232,7 +237,7 @@ async def _work(
         settings.topics.read,
         health=health,
         metrics=context.metrics,
-        # The broker waits a session's time for all members to come back; some of it is needed for coming back.
+        # The broker waits a session's time for all members to come back, and coming back takes a part of it.
         revoke_seconds=settings.kafka.session_timeout_ms / 1000 / 2,
         checks=(seat.check, watchdog.check),
         unfit=partial(_unfit, probe),
@@ -253,7 +258,7 @@ async def _work(
 
 
 def _unfit(probe: Probe) -> str:
-    """Say why this worker can do nothing with partitions; nothing if it can."""
+    """Return the reason why this worker can do nothing with partitions; empty if it can."""
     silent, refused = probe.silent("postgres"), probe.silent("clock")
     if silent > WITHOUT_POSTGRES_SECONDS:
         return f"postgres has not answered for {silent:.0f} s"
@@ -265,7 +270,7 @@ def _unfit(probe: Probe) -> str:
 def _lanes(
     settings: Settings, cluster: str, context: LaneContext, commits: Commits
 ) -> Callable[[TopicPartition, asyncio.Event], Lane]:
-    """Return the function that makes a lane of a partition, and of the event that will drain it."""
+    """Return the function that makes a lane from a partition and from the event that will drain it."""
     options = client_options(settings.kafka)
     timeout_ms = settings.kafka.transaction_timeout_ms
 
@@ -298,9 +303,9 @@ class _Start:
         self._options = client_options(settings.kafka)
 
     async def schema(self, database: Database) -> None:
-        """Raises ``SchemaUnfit`` if Postgres answers and has not what this worker needs.
+        """Check the schema. Raises ``SchemaUnfit`` if Postgres answers and lacks what this worker needs.
 
-        Raises ``SettingsError`` if it does not let the worker in.
+        Raises ``SettingsError`` if it refuses the worker's login.
         """
 
         role = WorkerRole(self._settings.postgres.role, self._settings.reveal_verification_code)
@@ -315,7 +320,7 @@ class _Start:
             raise SettingsError(((f"{PREFIX}POSTGRES__DSN", refused.what),)) from refused
 
     async def topics(self) -> str | None:
-        """The cluster's id, once the broker answers; ``None`` if told to stop meanwhile. Raises ``TopicsMissing``."""
+        """Return the cluster's id once the broker answers; ``None`` if told to stop first. Raises ``TopicsMissing``."""
 
         async def look() -> str:
             admin = AIOKafkaAdminClient(**self._options)
@@ -331,7 +336,7 @@ class _Start:
         return await self._until_there(look, "kafka")
 
     async def consumer(self) -> AIOKafkaConsumer | None:
-        """A started consumer that has not subscribed yet; ``None`` if told to stop meanwhile."""
+        """Return a started consumer that has not subscribed yet; ``None`` if told to stop first."""
 
         bound_fetches(Bounds(record=self._settings.max_command_bytes + KEY_AND_HEADERS))
 
@@ -373,7 +378,7 @@ class _Start:
 
     async def _wait_out(self, missing: DependencyAway, patience: Patience) -> None:
         away = really(missing)
-        if isinstance(away, Unfit):  # no waiting mends it, and whoever starts a worker is there to hear it
+        if isinstance(away, Unfit):  # no waiting mends it, and the operator who starts a worker is there to hear it
             raise away
         self._health.away(away)
         self._health.progress()
@@ -388,13 +393,13 @@ def _consumer_options(settings: Settings) -> dict[str, Any]:
         "group_instance_id": kafka.group_instance_id,
         "enable_auto_commit": False,
         "isolation_level": "read_committed",
-        # A lane says where it reads. The client's own choice would answer what was answered before (DESIGN 6).
+        # A lane seeks its own offset. The client's choice would answer commands that were answered before (DESIGN 6).
         "auto_offset_reset": "none",
         "partition_assignment_strategy": (RoundRobinPartitionAssignor,),
         "session_timeout_ms": kafka.session_timeout_ms,
         "heartbeat_interval_ms": min(HEARTBEAT_MS, kafka.session_timeout_ms // 3),
         "rebalance_timeout_ms": kafka.session_timeout_ms,
-        # A lane that waits for Postgres is at work; what is stuck is the watchdog's to find.
+        # A lane that waits for Postgres is at work; the watchdog finds one that is stuck.
         "max_poll_interval_ms": 2**31 - 1,
         # Partitions that are added are read within this time.
         "metadata_max_age_ms": METADATA_MS,
@@ -405,7 +410,7 @@ def _consumer_options(settings: Settings) -> dict[str, Any]:
 
 
 def _stacks() -> list[str]:
-    """Where every task stands: names and lines, no values."""
+    """Return the position of every task: names and lines, no values."""
     stacks = []
     for task in asyncio.all_tasks():
         frames = [f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}" for frame in task.get_stack()]

@@ -14,12 +14,12 @@ from worker.errors import WorkerError
 
 PREFIX: Final = "WORKER_"
 _SHORTEST_SECRET: Final = 32
-# What Kubernetes puts into the environment of every pod beside a service called "worker".
+# Variables that Kubernetes puts into the environment of every pod beside a service called "worker".
 _SERVICE_LINKS: Final = re.compile(r"WORKER_(SERVICE_HOST|SERVICE_PORT|PORT)(_.+)?")
 
 
 class SettingsError(WorkerError):
-    """``faults`` names for every fault the variable and what is wrong with it, never a secret's text."""
+    """Faults in the settings. ``faults`` names the variable of each and what is wrong, never a secret's text."""
 
     def __init__(self, faults: tuple[tuple[str, str], ...]) -> None:
         super().__init__("; ".join(f"{variable}: {what}" for variable, what in faults))
@@ -64,7 +64,7 @@ def _dsn(secret: SecretStr) -> SecretStr:
 
 
 def _role(name: str) -> str:
-    # Of "public" and "none" Postgres makes something else even in quotes, and of a longer name a shorter one.
+    # Postgres makes something else of "public" and "none" even in quotes, and shortens a longer name.
     if not 1 <= len(name.encode()) <= 63 or name in {"public", "none"} or name.startswith("pg_"):
         raise ValueError("not a name for a role: 1 to 63 bytes, not public or none, and not beginning with pg_")
     return name
@@ -118,7 +118,7 @@ class _Section(BaseModel):
 
 
 class KafkaSettings(_Section):
-    """The broker, and how to be let in."""
+    """Kafka connection and authentication."""
 
     bootstrap_servers: Annotated[str, AfterValidator(_servers)] = "localhost:9092"
     group_id: Annotated[str, Field(min_length=1, max_length=255)] = "effective-worker"
@@ -153,9 +153,8 @@ class KafkaSettings(_Section):
 class TopicSettings(_Section):
     """The topics of CONTRACT 1, and the topics to which a sender may redirect its answers.
 
-    ``bulk_commands`` is a second topic of commands, whose lanes give way to those of the first; without it there is
-    none. ``reply_to_allowed`` are patterns as a shell reads them: ``*`` any characters, ``?`` one, ``[ab]`` one of
-    these.
+    ``bulk_commands`` is an optional second topic of commands, whose lanes give way to those of the first.
+    ``reply_to_allowed`` are patterns as a shell reads them: ``*`` any characters, ``?`` one, ``[ab]`` one of these.
     """
 
     commands: Topic = "access-token.set-effective.commands"
@@ -177,12 +176,13 @@ class TopicSettings(_Section):
 
 
 class PostgresSettings(_Section):
-    """``dsn`` is the worker's own login; ``owner`` is the schema's, for ``migrate`` and ``import``.
+    """The logins to Postgres. ``dsn`` is the worker's own; ``owner`` is the schema's, for ``migrate`` and ``import``.
 
-    ``role`` is what the worker's login is a member of, and is granted what a worker needs: a role belongs to the whole
+    The worker's login is a member of ``role``, which is granted what a worker needs: a role belongs to the whole
     server, so each installation there has one of its own.
-    ``connections`` are those of all lanes of a worker together: a lane waits for one longer than it would take a
-    database with more of them to be slower.
+
+    ``connections`` is the most that all lanes of a worker hold together: waiting for one costs a lane more time than a
+    larger number would cost the database.
     """
 
     dsn: Dsn = SecretStr("postgresql://localhost/effective")
@@ -196,7 +196,7 @@ class PostgresSettings(_Section):
 
 
 class LoginSettings(_Section):
-    """The secrets that verify login tokens, the signing one first, and what else a login must be.
+    """The secrets that verify login tokens, the signing one first, and the other rules for a login.
 
     ``expiry_clock`` judges their expiry; none lives longer than ``longest_seconds``; each names ``audience``, if set.
     """
@@ -208,10 +208,10 @@ class LoginSettings(_Section):
 
 
 class AttemptSettings(_Section):
-    """How many guesses in a row may fail before the next one must wait (CONTRACT 3, Attempts).
+    """The guesses in a row that may fail before the next one must wait (CONTRACT 3, Attempts).
 
     ``codes`` and ``pass_codes`` are a caller's, ``identifier`` a caller's pass codes of one identifier, ``all_callers``
-    those of everybody on one identifier. No wait is longer than ``longest_wait_seconds``.
+    those of all callers on one identifier. No wait is longer than ``longest_wait_seconds``.
     """
 
     codes: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
@@ -224,7 +224,7 @@ class AttemptSettings(_Section):
 class AdminSettings(_Section):
     """The port of health and metrics; 0 takes any free one.
 
-    ``names`` are those that it answers to, beside addresses and its own.
+    It answers to ``names`` in addition to addresses and the machine's own name.
     """
 
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
@@ -233,7 +233,7 @@ class AdminSettings(_Section):
 
 
 class LogSettings(_Section):
-    """``format`` unset: JSON lines when stderr is not a terminal, else for the eye."""
+    """The log. ``format`` unset: JSON lines if stderr is not a terminal, otherwise lines for people."""
 
     level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = "info"
     format: Annotated[Literal["json", "console"] | None, BeforeValidator(_lower)] = None
@@ -260,7 +260,7 @@ class Settings(_Section):
 
     @property
     def exposed(self) -> Mapping[str, str]:
-        """All that is not protected on its way to another machine: the variable, and the harm that may come of it."""
+        """The unprotected connections to other machines: the variable of each, and the harm that may come of it."""
         found = {f"{PREFIX}KAFKA__SECURITY_PROTOCOL": self.kafka.exposed}
         for name, dsn in (("DSN", self.postgres.dsn), ("OWNER_DSN", self.postgres.owner_dsn)):
             if dsn is not None:
@@ -284,11 +284,11 @@ def _variables() -> Iterator[tuple[str, _Path]]:
 
 
 VARIABLES: Final[Mapping[str, _Path]] = dict(_variables())
-"""Every variable that is read, and where its value goes."""
+"""Every variable that is read, with the path of its value in the settings."""
 
 
 def read_settings(environ: Mapping[str, str], *, needs_login: bool = False) -> Settings:
-    """The settings that ``environ`` gives; an empty variable counts as not given.
+    """Read the settings from ``environ``; an empty variable counts as not given.
 
     Raises ``SettingsError`` with every fault at once. ``needs_login`` demands at least one login secret.
     """
@@ -296,7 +296,7 @@ def read_settings(environ: Mapping[str, str], *, needs_login: bool = False) -> S
     settings, wrong = _validated(given)
     faults |= wrong
     for variables, what in _contradictions(settings, needs_login=needs_login):
-        # A value that could not be read was replaced by its default: no rule may judge that one.
+        # An unreadable value was replaced by its default, which no rule may judge.
         if not any(variable in faults for variable in variables):
             faults[variables[0]] = what
     if faults:
@@ -305,7 +305,7 @@ def read_settings(environ: Mapping[str, str], *, needs_login: bool = False) -> S
 
 
 def _given(environ: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    """The values by variable, and the faults by variable."""
+    """Return the values by variable, and the faults by variable."""
     given, faults = {}, {}
     for name in sorted(environ):
         if not name.startswith(PREFIX) or _SERVICE_LINKS.fullmatch(name) or not environ[name]:
@@ -332,7 +332,7 @@ def _unknown(name: str) -> str:
 
 
 def _validated(given: Mapping[str, str]) -> tuple[Settings, dict[str, str]]:
-    """The settings with the defaults in the place of what is wrong, and what is wrong by variable."""
+    """Return the settings, with defaults for invalid values, and the faults by variable."""
     try:
         return Settings.model_validate(_nested(given)), {}
     except ValidationError as error:
@@ -355,7 +355,7 @@ def _nested(given: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _contradictions(settings: Settings, *, needs_login: bool) -> Iterator[tuple[tuple[str, ...], str]]:
-    """The rules that span several settings: the variables concerned, the one to mend first, and what is wrong."""
+    """Yield each broken rule that spans several settings: the variables, the one to mend first, and the fault."""
     yield from _timeouts(settings.kafka)
     yield from _security(settings.kafka)
     names = ("commands", "results", "transitions", "dead_letters", "bulk_commands")

@@ -1,4 +1,4 @@
-"""The base of every value, and the two texts that values are written as everywhere."""
+"""The base of every value, and the two text forms of values that are used everywhere."""
 
 import re
 from datetime import UTC, datetime
@@ -12,8 +12,8 @@ import msgspec
 class Value(msgspec.Struct, frozen=True, gc=False):
     """A value of the journey. A command needs twenty of them, and a frozen dataclass costs five times as much to make.
 
-    What is ``hidden`` is left out of the text by which a value is shown. No value ever refers to itself, so the garbage
-    collector need not look at any.
+    Members that are ``hidden`` are left out of its ``repr``. No value ever refers to itself, so the garbage collector
+    need not track any.
     """
 
     hidden: ClassVar[frozenset[str]] = frozenset()
@@ -25,7 +25,7 @@ class Value(msgspec.Struct, frozen=True, gc=False):
 
 @lru_cache(maxsize=64)  # a batch is decided at one moment
 def rfc3339(moment: datetime) -> str:
-    """A moment in UTC with microseconds, always all six of them (CONTRACT 6)."""
+    """Write a moment in UTC with microseconds, always all six digits (CONTRACT 6)."""
     return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
@@ -38,5 +38,5 @@ _UNRESERVED = re.compile(r"[A-Za-z0-9._~-]*")
 
 
 def percent_encoded(part: str) -> str:
-    """One part of a command id (CONTRACT 2): every separator in it is escaped, so that two ids never coincide."""
+    """Encode one part of a command id (CONTRACT 2): every separator is escaped, so that two ids never coincide."""
     return part if _UNRESERVED.fullmatch(part) else quote(part, safe="")

@@ -1,1 +1,4 @@
-"""The steps of a command, in order: from bytes to an answer. No I/O but the transaction that a step is given."""
+"""The steps that a command passes through, in order, from bytes to an answer.
+
+A step does no I/O but on the transaction that it is given.
+"""

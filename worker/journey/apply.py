@@ -1,4 +1,4 @@
-"""Apply the decided transitions: the state and the immutable fact, chained to the one before it, set-based."""
+"""Apply the decided transitions, set-based: update the access tokens and append a chained, immutable fact for each."""
 
 import hashlib
 from collections.abc import Sequence
@@ -31,9 +31,9 @@ def chained(
     moment: datetime,
     names: CommandNames,
 ) -> list[Fact]:
-    """The facts of a batch, one per applied decision, all of one moment and each linked to the one before it.
+    """Build the facts of a batch: one per applied decision, all of one moment, each linked to the one before it.
 
-    ``offsets`` are those of the commands that were decided; ``names`` those by which facts know them.
+    ``offsets`` are those of the decided commands. ``names`` gives the names by which facts know them.
     """
     facts: list[Fact] = []
     for decision, offset in zip(decisions, offsets, strict=True):
@@ -64,12 +64,12 @@ def chained(
 
 
 def head(chain: Chain, facts: Sequence[Fact]) -> Chain:
-    """The head of a chain with these facts at its end."""
+    """Return the head of the chain once these facts are at its end."""
     return Chain(facts[-1].sequence, facts[-1].hash) if facts else chain
 
 
 def sealed(fact: Fact) -> Fact:
-    """A fact that has its place in a chain, with its hash."""
+    """Return a fact that has its position in a chain, with its text and its hash."""
     text = fact.canonical()
     return replace(fact, text=text, hash=hashlib.sha256(text).digest())
 
@@ -95,15 +95,15 @@ class _TransitionRow(NamedTuple):
 
 
 async def apply(connection: Connection, facts: Sequence[Fact], lane: int) -> None:
-    """Write the facts of a batch, and let its access tokens follow them.
+    """Write the facts of a batch and update its access tokens to match.
 
-    The rows are locked, so a transition that does not fit is a bug and raises.
+    The rows are locked, so a transition that does not fit is a bug: raises ``RuntimeError``.
     """
     if not facts:
         return
     await write_facts(connection, facts, lane)
     first, last = facts[0], facts[-1]
-    # Dates are shown to the second; Postgres would round half a second up, into the future.
+    # Dates have whole seconds. Postgres would round half a second up, into the future.
     updated = first.occurred_at.replace(tzinfo=None, microsecond=0)
     changed = await connection.execute(statement("journey/apply"), lane, first.sequence, last.sequence, updated)
     if changed != f"UPDATE {len(facts)}":
@@ -111,7 +111,7 @@ async def apply(connection: Connection, facts: Sequence[Fact], lane: int) -> Non
 
 
 async def write_facts(connection: Connection, facts: Sequence[Fact], lane: int) -> None:
-    """Write facts of the lane with this id, and nothing but them."""
+    """Write facts of the lane with this id. Leaves the access tokens alone."""
     await connection.copy_records_to_table(
         "transition", columns=_TransitionRow._fields, records=[_row(fact, lane) for fact in facts]
     )

@@ -1,7 +1,7 @@
-"""The limits of guessing: pure, as the decision that they are a part of (CONTRACT 3, Attempts).
+"""The limits on guessing credentials: pure, like the decision that they are a part of (CONTRACT 3, Attempts).
 
-Failures in a row are counted in series: one for a caller's authentication codes, one for its pass codes, one for its
-pass codes of one identifier, and one for those that all callers have tried on that identifier.
+Failures in a row are counted in series. A caller has one for authentication codes, one for pass codes, and one for pass
+codes on each identifier. Each identifier has one for the pass codes of all callers.
 """
 
 from collections.abc import Mapping
@@ -16,27 +16,27 @@ from worker.journey.model import Applied, Caller, Decision, Refused
 from worker.values import Value
 
 FIRST_WAIT: Final = 1.0
-"""Seconds to wait after the first failure at a limit. Every further one doubles it."""
+"""Seconds to wait after the failure that reaches a limit. Every further failure doubles it."""
 _FAILURES: Final = frozenset({StatusCode.ACCESS_TOKEN_NOT_FOUND, StatusCode.INVALID_CREDENTIALS})
 
 
 class Kind(StrEnum):
-    """What a series counts."""
+    """The kinds of series, by the failures that they count."""
 
     CODES = "codes"
     """Unknown authentication codes of one caller."""
     PASS_CODES = "pass_codes"  # noqa: S105 - a name
-    """Wrong pass codes of one caller, on whatever identifier."""
+    """Wrong pass codes of one caller, on any identifier."""
     IDENTIFIER = "identifier"
     """Wrong pass codes of one caller on one identifier."""
     ALL_CALLERS = "all_callers"
-    """Wrong pass codes on one identifier, of every caller no more than make it wait by itself."""
+    """Wrong pass codes on one identifier, of all callers. One caller adds no more of them than its own limit there."""
 
     __hash__ = str.__hash__
 
 
 class Limits(Value, frozen=True):
-    """How many failures in a row each kind of series may have before its next attempt must wait (CONTRACT 9)."""
+    """The failures in a row that each kind of series may have before its next attempt must wait (CONTRACT 9)."""
 
     codes: int = 1000
     pass_codes: int = 100
@@ -53,32 +53,32 @@ DEFAULT_LIMITS: Final = Limits()
 
 
 class Subject(Value, frozen=True):
-    """Whose failures a series counts, and on what. Empty texts where that is no part of it."""
+    """The caller and the identifier whose failures a series counts. A part that does not apply is empty."""
 
     organisation: str
     kind: Kind
     user: str = ""
     account: str = ""
-    """The account of a consumer application's login: its consumers share a user, and are callers of their own."""
+    """The account of a consumer application's login: its consumers share a user, but each is a caller of its own."""
     identifier: bytes = b""
-    """Its keyed digest."""
+    """The identifier's keyed digest."""
 
 
 class Series(Value, frozen=True):
-    """Failures in a row, and how many seconds ago the last one was."""
+    """Failures in a row, and the seconds since the last one."""
 
     failures: int = 0
     since: float = inf
     added: int = 0
-    """Those of this batch, since it was last reset."""
+    """Failures of this batch since the last reset."""
     failed: int = 0
-    """All those of this batch."""
+    """All failures of this batch."""
     reset: bool = False
-    """Whether a success of this batch has ended what there was before."""
+    """True if a success in this batch ended the failures before it."""
 
 
 class Attempt(Value, frozen=True):
-    """The series that a command's credentials are counted in: its caller's, and those of the identifier, if any."""
+    """The series that count a command's credentials: the caller's, and those of the identifier if it names one."""
 
     own: Subject
     identifier: Subject | None = None
@@ -86,7 +86,7 @@ class Attempt(Value, frozen=True):
 
 
 def attempt_of(caller: Caller, identifier: bytes | None) -> Attempt:
-    """The attempt of an authorised caller by a code, or with a pass code by ``identifier``, a keyed digest."""
+    """Return the attempt of an authorised caller by a code, or by a pass code for ``identifier`` (a keyed digest)."""
     organisation, user, account = caller.organisation, caller.user, caller.account or ""
     if identifier is None:
         return Attempt(Subject(organisation, Kind.CODES, user, account))
@@ -101,20 +101,23 @@ _NONE: Final = Series()
 
 
 def wait_of(attempt: Attempt, series: Mapping[Subject, Series], limits: Limits) -> float:
-    """Seconds that must go by before this is looked at; 0 if it is looked at now."""
+    """Return the seconds until this attempt may be examined; 0 if it may be examined now."""
     longest = 0.0
     for subject in (attempt.own, attempt.identifier, attempt.everybody):
         if subject is not None:
             counted = series.get(subject, _NONE)
-            # Another lane may have counted after the statement began that has read this: less than no time ago.
+            # ``since`` may be negative: another lane may have counted after the statement that read this began.
             if wait := wait_after(subject.kind, counted.failures, limits):
                 longest = max(longest, wait - counted.since)
     return longest
 
 
 def wait_after(kind: Kind, failures: int, limits: Limits) -> float:
-    """The seconds between so many failures in a row and the next attempt: none below the limit, then twice as many
-    after each, up to the longest wait, which for all callers together is the only one."""
+    """Return the seconds between this many failures in a row and the next attempt.
+
+    They are 0 below the limit, then double with each failure up to the longest wait. All callers together always wait
+    for the longest.
+    """
     beyond = failures - limits.of(kind)
     if beyond < 0:
         return 0.0
@@ -124,8 +127,11 @@ def wait_after(kind: Kind, failures: int, limits: Limits) -> float:
 
 
 def refused_unseen(attempt: Attempt | None, series: Mapping[Subject, Series], limits: Limits) -> Refused | None:
-    """The answer to an attempt that must wait: nothing is said of what it brought. ``None`` if it is looked at."""
-    # Most batches come from callers who have not failed: to look that up for each command costs what deciding it does.
+    """Return the refusal of an attempt that must wait, or ``None`` if it may be examined now.
+
+    The refusal says nothing about the credentials.
+    """
+    # Most batches come from callers without failures. Looking up each command would cost as much as deciding it.
     if attempt is None or not series:
         return None
     wait = wait_of(attempt, series, limits)
@@ -136,21 +142,21 @@ def refused_unseen(attempt: Attempt | None, series: Mapping[Subject, Series], li
 
 
 def is_failure(decision: Decision) -> bool:
-    """Whether a command was refused for its credentials."""
+    """True if a command was refused for its credentials."""
     return isinstance(decision, Refused) and decision.code in _FAILURES
 
 
 def must_wait(decision: Decision) -> bool:
-    """Whether a command that brings credentials was refused unseen."""
+    """True if a command with credentials was refused unseen."""
     return isinstance(decision, Refused) and decision.code is StatusCode.ACCESS_DENIED
 
 
 def seen(attempt: Attempt, decision: Decision, series: dict[Subject, Series], limits: Limits) -> None:
-    """Count what an attempt came to, unless it was refused unseen.
+    """Count the outcome of an attempt, unless it was refused unseen.
 
-    A code that is found ends its caller's series, a right pass code that of its caller and identifier. That of a
-    caller's pass codes ends only when an access token becomes effective: whoever knows one pass code could otherwise
-    take any number of guesses at others.
+    A code that is found ends its caller's series. A right pass code ends that of its caller and identifier. The series
+    of all of a caller's pass codes ends only when an access token becomes effective: otherwise a caller that knows one
+    pass code could guess others without limit.
     """
     if is_failure(decision):
         _fail(attempt, series, limits)

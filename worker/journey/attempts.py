@@ -1,7 +1,7 @@
-"""Count guesses, and tell who makes too many (CONTRACT 3, Attempts): ``journey.attempt_limits``, kept in Postgres.
+"""Count guesses in Postgres, and report callers that make too many (CONTRACT 3, Attempts).
 
-They are counted in the transaction in which the commands are decided, whose last locks theirs are. A digest stands for
-an identifier: keyed, so that nobody without the key finds out by trying whom it stands for.
+``journey.attempt_limits`` has the rules. Attempts are counted in the transaction that decides their commands, and are
+the last rows that it locks. A keyed digest stands for an identifier: without the key, no search finds the identifier.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,24 +21,24 @@ from worker.settings import Settings
 from worker.values import Value
 
 _CALLERS: Final = frozenset({Kind.CODES, Kind.PASS_CODES})
-"""Every failure is one of a caller's, once."""
+"""The kinds that count every failure exactly once, under its caller."""
 _SHOWN_DIGITS: Final = 16
-"""Hexadecimal, of a digest in the log: enough to tell two apart."""
+"""Hexadecimal digits of a digest that the log shows: enough to tell two apart."""
 
 log = structlog.get_logger(__name__)
 
 
 class Counted(Value, frozen=True):
-    """A series as it stands once the batch is committed."""
+    """A series as it is once the batch is committed."""
 
     subject: Subject
     failures: int
     failed: int
-    """Those of the batch."""
+    """Failures of the batch."""
 
 
 class Attempts:
-    """Knows a worker's limits and its key, and keeps the series."""
+    """The series of attempts, with a worker's limits and digest key."""
 
     def __init__(self, key: bytes, limits: Limits, metrics: Metrics) -> None:
         self.limits = limits
@@ -52,7 +52,7 @@ class Attempts:
         return digest(self._key, "identifier", organisation, command.identifier or "")
 
     def tried(self, requests: Sequence[Command | Refused], callers: Sequence[Caller | Refused]) -> list[Attempt | None]:
-        """The attempt that each command makes; ``None`` where nobody looks at its credentials."""
+        """Return the attempt that each command makes, or ``None`` if its credentials are not examined."""
         by_code: dict[Caller, Attempt] = {}  # most callers of a batch send many of its commands
         tried: list[Attempt | None] = []
         for request, caller in zip(requests, callers, strict=True):
@@ -70,7 +70,7 @@ class Attempts:
     async def known(
         self, connection: Connection, tried: Sequence[Attempt | None], standings: Sequence[Standing]
     ) -> dict[Subject, Series]:
-        """The series in which these are counted, as far as there are failures."""
+        """Return the series that count these attempts. Series without failures are left out."""
         series: dict[Subject, Series] = {}
         for attempt, standing in zip(tried, standings, strict=True):
             if attempt is not None:
@@ -100,7 +100,7 @@ class Attempts:
         return series
 
     async def count(self, connection: Connection, after: Mapping[Subject, Series]) -> list[Counted]:
-        """Keep what a batch has changed. Nothing is written for one that has neither failed nor ended a series."""
+        """Write the series that a batch changed, and return them. Writes nothing if none failed or ended."""
         changed = [
             (subject, series)
             for subject, series in after.items()
@@ -127,7 +127,10 @@ class Attempts:
         return counted + [Counted(each, series.failures, series.failed) for each, series in _of_everybody(after)]
 
     def tell(self, counted: Iterable[Counted], refused: int) -> None:
-        """Say of a batch that is committed what failed, and whose next attempt must wait. ``refused`` had to."""
+        """Report a committed batch's failures, and the callers whose next attempt must wait.
+
+        ``refused`` is the number of attempts that were refused because they had to wait.
+        """
         if refused:
             self._metrics.attempts_refused(refused)
         for each in counted:
@@ -150,7 +153,7 @@ class Attempts:
 
 
 def _of_everybody(after: Mapping[Subject, Series]) -> list[tuple[Subject, Series]]:
-    """The series of all callers together, which are summed up and not kept, where this batch has added to them."""
+    """Return the all-callers series that this batch added to. They are summed up when read, not stored."""
     return [(each, series) for each, series in after.items() if each.kind is Kind.ALL_CALLERS and series.failed]
 
 
@@ -166,5 +169,5 @@ def limits_of(settings: Settings) -> Limits:
 
 
 async def forget(connection: Connection, age: timedelta) -> None:
-    """Forget the series whose last failure is so long ago."""
+    """Forget the series whose last failure is older than ``age``."""
     await connection.execute(statement("attempts/forget"), age)

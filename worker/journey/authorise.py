@@ -1,4 +1,4 @@
-"""Who asks, and may they: the login token's signature first, then what Postgres knows (CONTRACT 3 and 4)."""
+"""Authorise callers: first the login token's signature, then what Postgres knows of them (CONTRACT 3 and 4)."""
 
 import hashlib
 import math
@@ -18,16 +18,16 @@ from worker.postgres.sql import statement
 from worker.values import Value
 
 SKEW_SECONDS: Final = 60.0
-"""The most that ``iat`` and ``nbf`` may lie ahead of our clock (CONTRACT 4)."""
+"""The most seconds that ``iat`` and ``nbf`` may be ahead of the worker's clock (CONTRACT 4)."""
 LONGEST_SECONDS: Final = 7200.0
-"""The longest life of a login, if nothing else is set (CONTRACT 4)."""
+"""The default for the longest life of a login, in seconds (CONTRACT 4)."""
 CACHE_SECONDS: Final = 30.0
 CACHED_LOGINS: Final = 4096
 
 _LONGEST_CLAIM = 255
 _NUMERIC = re.compile(r"\d{1,15}(\.\d{1,9})?", re.ASCII)
 _REQUIRED = ("jti", "usr", "org", "oun", "iat", "exp")
-# PyJWT verifies signature and algorithm; every claim is judged below, where its status and its text are decided.
+# PyJWT verifies signature and algorithm. The code below judges every claim, since it chooses the status and the text.
 _OPTIONS: Any = {
     "verify_signature": True,
     "verify_exp": False,
@@ -41,10 +41,10 @@ _OPTIONS: Any = {
 
 
 class Logins:
-    """Verifies login tokens, and remembers for seconds which signatures were good.
+    """The verifier of login tokens, which remembers for seconds which signatures were good.
 
-    Only the signature and the claims' types are remembered, by digest: expiry, revocation and rights are judged for
-    every command. The raw token is never kept.
+    It remembers, by digest, only that the signature and the claims' types were right: expiry, revocation and rights are
+    judged for every command. The raw token is never kept.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Logins:
         self._verified: dict[bytes, tuple[Claims, float]] = {}
 
     def verify(self, token: str) -> Claims | Refused:
-        """The claims of a good token; ``INVALID_TOKEN`` for any other, whatever is wrong with it."""
+        """Return the claims of a good token; ``INVALID_TOKEN`` for any other, whatever is wrong with it."""
         now = self._clock()
         digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
         known = self._verified.get(digest)
@@ -110,9 +110,9 @@ def sign_login(
     account: str | None = None,
     audience: str | None = None,
 ) -> str:
-    """A login token, for operators, tests and the demo (CONTRACT 4). ``issued``: seconds since the epoch.
+    """Sign a login token, for operators, tests and the demo (CONTRACT 4). ``issued`` is in seconds since the epoch.
 
-    ``account`` makes it a consumer application's login; ``audience`` is named by it, if given.
+    An ``account`` makes it a consumer application's login. The token names ``audience``, if given.
     """
     claims: dict[str, Any] = {
         "jti": uuid4().hex,
@@ -161,12 +161,12 @@ def _claims(payload: dict[str, Any], now: float) -> Claims | Refused:
 
 
 def _audiences(claim: object) -> Sequence[object]:
-    """RFC 7519, 4.1.3: one, or a list of them."""
+    """Return the audiences of a claim, which holds one or a list of them (RFC 7519, 4.1.3)."""
     return claim if isinstance(claim, list) else [claim]
 
 
 def _is_text(value: object) -> bool:
-    """Whether a claim can reach SQL: a JSON string may hold U+0000 and lone surrogates, Postgres takes neither."""
+    """True if SQL can take a claim: a JSON string may hold U+0000 and lone surrogates, Postgres takes neither."""
     return (
         isinstance(value, str)
         and 0 < len(value) <= _LONGEST_CLAIM
@@ -180,7 +180,7 @@ def _seconds(value: object) -> float | None:
         return float(value) if _NUMERIC.fullmatch(value) else None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    # Beyond this no clock will ever be, and an integer may be too large for a float.
+    # No clock will ever show more than this, and an integer may be too large for a float.
     return float(value) if 0 <= value < 1e15 and math.isfinite(value) else None
 
 
@@ -189,26 +189,27 @@ def _invalid(message: str) -> Refused:
 
 
 class Standing(Value, frozen=True):
-    """A verified login as Postgres sees it now. ``organisation`` is set once verified, and names the command's id.
+    """A verified login as Postgres sees it now.
 
-    So does ``account``, which a consumer application's login has.
+    ``organisation`` is set once verified, and is a part of the command's id. So is ``account``, which only a consumer
+    application's login has.
     """
 
     organisation: str | None
     caller: Caller | Refused
     account: str | None = None
     codes: Series | None = None
-    """The caller's unknown codes in a row, if there are any."""
+    """The caller's unknown codes in a row, if any."""
     pass_codes: Series | None = None
-    """Its wrong pass codes in a row, if there are any."""
+    """The caller's wrong pass codes in a row, if any."""
 
 
 async def authorise(
     connection: Connection, logins: Sequence[Claims | Refused], judged_at: Sequence[float]
 ) -> list[Standing]:
-    """Look the callers of a batch up, in the batch's own transaction.
+    """Look up the callers of a batch, in the order of their logins.
 
-    ``judged_at`` gives for each command the moment at which its login's expiry is judged, in seconds since the epoch.
+    ``judged_at`` is, for each command, the moment at which its login's expiry is judged, in seconds since the epoch.
     """
     distinct = list(dict.fromkeys(login for login in logins if isinstance(login, Claims)))
     if not distinct:
@@ -222,7 +223,7 @@ async def authorise(
         SET_EFFECTIVE.right,
         [login.account or "" for login in distinct],
     )
-    # A batch has few logins and many commands, and all that the moment decides is whether a login has expired.
+    # A batch has few logins and many commands. The moment decides only if a login has expired.
     found = {
         login: (_standing(login, row, expired=False), _standing(login, row, expired=True))
         for login, row in zip(distinct, rows, strict=True)

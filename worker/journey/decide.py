@@ -1,6 +1,6 @@
 """The decision: pure, so that a batch decided at once equals the same commands decided one by one.
 
-No clock, no I/O, no chance; ``decide`` gets what was loaded and locked, and returns what is to happen.
+No clock, no I/O, no randomness: ``decide`` takes what was loaded and locked, and returns what must happen.
 """
 
 from collections import Counter
@@ -42,7 +42,7 @@ SET_EFFECTIVE: Final = Transition(
 
 
 class BoundId(Value, frozen=True):
-    """An id that was applied: it answers the same request for ever, and refuses any other (CONTRACT 2, Idempotency)."""
+    """An id that was applied: it always answers the same request, and refuses any other (CONTRACT 2, Idempotency)."""
 
     digest: bytes
     token: TokenKey
@@ -50,12 +50,12 @@ class BoundId(Value, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What a batch is decided upon. ``bound`` is keyed by command id, which names the organisation."""
+    """The state that a batch is decided on. ``bound`` is keyed by command id, which names the organisation."""
 
     tokens: Mapping[TokenKey, LockedToken]
     bound: Mapping[str, BoundId]
     series: Mapping[Subject, Series] = field(default_factory=dict)
-    """The failures that are known; of whom there are none, nothing needs to stand here."""
+    """The known failures. Subjects without any may be missing."""
 
 
 def decide(
@@ -66,10 +66,10 @@ def decide(
     tried: Sequence[Attempt | None] = (),
     limits: Limits = DEFAULT_LIMITS,
 ) -> tuple[list[Decision], State]:
-    """Decide the commands in their order, each upon the state that the ones before it left.
+    """Decide the commands in order, each on the state that the ones before it left.
 
-    ``tried`` says for each what its credentials are counted as, if they are. Returns the decisions, one per command,
-    and the state after the last of them.
+    ``tried`` holds for each command the attempt that its credentials count as, if any. Returns one decision per
+    command, and the state after the last of them.
     """
     tokens, bound, series = dict(state.tokens), dict(state.bound), dict(state.series)
     decisions: list[Decision] = []
@@ -93,11 +93,11 @@ def rehearse(
     tried: Sequence[Attempt | None] = (),
     limits: Limits = DEFAULT_LIMITS,
 ) -> tuple[list[Decision], State]:
-    """Decide each command as if it alone came now, which is what a dry run is answered (CONTRACT 2).
+    """Decide each command as if it alone came now: the answer to a dry run (CONTRACT 2).
 
-    But guesses are counted, as those of any command are, or dry runs would be a way to guess; and no success of a dry
-    run ends a series, since any number of them may succeed with one access token. Returns the decisions and the state
-    after them, which has the same access tokens and ids.
+    Guesses count as those of any command do, or dry runs would be a way to guess. No success of a dry run ends a
+    series, since any number of them may succeed with one access token. Returns the decisions and the state after them,
+    which has the same access tokens and ids.
     """
     tokens, bound, series = state.tokens, state.bound, dict(state.series)
     decisions: list[Decision] = []
@@ -110,9 +110,9 @@ def rehearse(
 
 
 def rounds(decisions: Sequence[Decision]) -> list[list[int]]:
-    """Deal rehearsed decisions into rounds, by their positions: each round could come true at once.
+    """Group rehearsed decisions, by their positions, into rounds that can each be carried out at once.
 
-    No access token and no id stands in one round twice. A refusal changes nothing and stands in the first.
+    No access token and no id occurs twice in a round. A refusal changes nothing and is in the first.
     """
     dealt: list[list[int]] = []
     following: dict[TokenKey | str, int] = {}
@@ -131,10 +131,10 @@ def rounds(decisions: Sequence[Decision]) -> list[list[int]]:
 def doubtful(
     asked: Sequence[Presented | Refused], tokens: Mapping[TokenKey, LockedToken], transition: Transition = SET_EFFECTIVE
 ) -> list[Presented]:
-    """The commands that need not end applied: their token is in another state, or is named by others as well.
+    """Return the commands that may not end applied: their token is in another state, or other commands name it as well.
 
-    What their ids were bound to must be known. Every other command binds its id or repeats one that the batch binds,
-    and the record of commands refuses an id that was bound before.
+    Their ids must be looked up. Every other command binds its id, or repeats one that the batch binds, and the record
+    of commands refuses an id that was bound before.
     """
     presented = [command for command in asked if isinstance(command, Presented)]
     named = Counter(command.token for command in presented)

@@ -1,6 +1,6 @@
-"""Keyed digests (HMAC-SHA256), which stand for what a sender wrote where that itself is not to be kept.
+"""Keyed digests (HMAC-SHA256), which stand for a sender's text where the text itself must not be kept.
 
-Nobody without the key finds out by trying what one stands for; whoever has the key and the text finds the digest.
+Without the key, no search finds the text. With the key and the text, anyone can compute the digest.
 """
 
 import hmac
@@ -17,46 +17,46 @@ _OF_ATTEMPTS: Final = b"effective-worker attempts"
 
 
 class NoDigestKey(WorkerError):
-    """Nothing says under which key digests were made."""
+    """No key for digests is set."""
 
     def __init__(self) -> None:
         super().__init__("what was tried is known by a keyed digest: set WORKER_DIGEST_KEYS, or WORKER_LOGIN__SECRETS")
 
 
 class CommandNames(Value, frozen=True):
-    """The names by which facts know their commands (CONTRACT 6): nothing that a sender chose is kept for ever."""
+    """The names by which facts know their commands (CONTRACT 6): no text that a sender chose is kept forever."""
 
     hidden = frozenset({"keys"})
 
     keys: tuple[bytes, ...]
-    """The first one makes names; those after it have made some before."""
+    """The first key makes names. The others have made names before."""
 
     def of(self, command_id: str) -> str:
-        """The name of a command. Without a key, an id stands for itself."""
+        """Return the name of a command. Without a key, that is its id."""
         return command_name(self.keys[0], command_id) if self.keys else command_id
 
     def all_of(self, command_id: str) -> list[str]:
-        """Every name that a command may have: itself, as which facts once knew it, and by each of the keys."""
+        """Return every name that a command may have: its id, which early facts hold, and its name by each key."""
         return list(dict.fromkeys((command_id, *(command_name(key, command_id) for key in self.keys))))
 
 
 def is_digest(name: str) -> bool:
-    """Tell whether a name is the digest of a sender's own id."""
+    """True if a name is the digest of a sender's own id."""
     return name.startswith(DIGESTED)
 
 
 def digest(key: bytes, what: str, organisation: str, name: str) -> bytes:
-    """The keyed digest of a code or an identifier that was tried."""
+    """Return the keyed digest of a code or identifier that was tried."""
     return hmac.digest(key, f"{what}\0{organisation}\0{name}".encode(), "sha256")
 
 
 def command_names(settings: Settings) -> CommandNames:
-    """The names of commands under the keys that are set."""
+    """Return the names of commands under the keys that are set."""
     return CommandNames(tuple(naming_key(secret.get_secret_value()) for secret in _secrets(settings)))
 
 
 def attempt_keys(settings: Settings) -> tuple[bytes, ...]:
-    """The keys of the digests of what was tried, first the one that attempts are counted under.
+    """Return the keys for the digests of attempts. Attempts are counted under the first.
 
     Raises ``NoDigestKey`` if none is set.
     """

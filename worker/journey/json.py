@@ -1,4 +1,4 @@
-"""JSON out, the counterpart of ``decode``."""
+"""JSON encoding, the counterpart of ``decode``."""
 
 from typing import Any
 
@@ -6,8 +6,9 @@ import orjson
 
 
 def encode(value: Any) -> bytes:
-    """The JSON of a value, in no more memory than it needs.
+    """Encode a value as JSON, in no more memory than it needs.
 
-    What orjson returns keeps the 4 KiB that it was written into; a batch holds a thousand of them (measured with 3.13).
+    The bytes that orjson returns keep the 4 KiB that they were written into, and a batch holds a thousand of them
+    (measured with 3.13).
     """
     return bytes(memoryview(orjson.dumps(value)))

@@ -1,4 +1,4 @@
-"""Load and lock the access tokens that a batch names, and present to each command the one that it may decide upon."""
+"""Load and lock the access tokens that a batch names, and present to each command the one that it may change."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,18 +13,18 @@ from worker.postgres.pool import Connection
 from worker.postgres.sql import statement
 
 UNCHECKED: Final = Refused(StatusCode.INVALID_CREDENTIALS, "the pass code was not compared")
-"""What becomes of a command whose pass code was not compared, as its caller had to be refused then: no answer."""
+"""The mark of a command whose pass code was not compared because its caller had to be refused then. Never an answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Locked:
-    """The access tokens of a batch, by key and by what a sender may call them within their organisation."""
+    """The access tokens of a batch: by key, and by the code or identifier that a sender names in its organisation."""
 
     by_key: Mapping[TokenKey, LockedToken]
     by_code: Mapping[tuple[str, str], LockedToken]
     by_identifier: Mapping[tuple[str, str], LockedToken]
     hashes: Mapping[tuple[str, str], str | None] = field(repr=False)
-    """The hash of the pass code, as it is under the lock, of each identifier whose pass code was compared."""
+    """The hash of the pass code under the lock, for each identifier whose pass code was compared."""
 
 
 async def load(
@@ -33,7 +33,7 @@ async def load(
     callers: Sequence[Caller | Refused],
     checks: Sequence[PassCodeCheck | None],
 ) -> Locked:
-    """Lock every access token that an authorised command names, for the rest of the transaction."""
+    """Lock every access token that an authorised command names, for the rest of the transaction, and return them."""
     codes: dict[tuple[str, str], None] = {}
     identifiers: dict[tuple[str, str], None] = {}
     compared: dict[tuple[str, str], None] = {}
@@ -59,7 +59,7 @@ async def load(
         LockedToken(TokenKey(organisation, token), LifeCycleState(state), version, account, code, identifier)
         for organisation, token, state, version, account, code, identifier in rows
     ]
-    # Of right and wrong pass codes and unknown identifiers alike: what is asked for costs time, which tells.
+    # For right and wrong pass codes and unknown identifiers alike: a difference in time would tell them apart.
     hashes = await hashes_of(connection, [*compared]) if compared else []
     return Locked(
         {token.key: token for token in tokens},
@@ -72,10 +72,10 @@ async def load(
 def present(
     command: Command, caller: Caller, command_id: str, locked: Locked, check: PassCodeCheck | None
 ) -> Presented | Refused:
-    """The last checks before a decision: the access token is there, the caller may see it, its credentials are right.
+    """Make the last checks before a decision: the token exists, the caller may see it, its credentials are right.
 
-    Returns ``UNCHECKED`` where the pass code was not compared. Raises ``BatchOvertaken`` if it changed between its
-    verification and the lock.
+    Returns ``UNCHECKED`` if the pass code was not compared. Raises ``BatchOvertaken`` if it changed between the
+    comparison and the lock.
     """
     if command.authentication_code is not None:
         kind, name = "code", command.authentication_code
@@ -95,7 +95,7 @@ def present(
 
 
 def _visible(token: LockedToken | None, caller: Caller) -> LockedToken | None:
-    """A consumer application's login sees the access tokens of its own account only (CONTRACT 3)."""
+    """Return the token if the caller may see it: a consumer application's login sees its own account's (CONTRACT 3)."""
     if token is None or (caller.account is not None and token.account != caller.account):
         return None
     return token

@@ -20,7 +20,7 @@ from worker.observability.tracing import continued
 from worker.values import Value, percent_encoded, rfc3339
 
 INNOCENT_BYTES = 8 * 1024
-"""A message of this size is not cut: it is not its size that keeps it from being written."""
+"""A message up to this size is not cut: its size is not what keeps it from being written."""
 NO_LETTER = "; its dead letter could not be written"
 DEAD_LETTERED = frozenset({StatusCode.MALFORMED_REQUEST, StatusCode.INTERNAL_ERROR})
 
@@ -35,12 +35,12 @@ class Message(Value, frozen=True):
     value: bytes | None
     headers: tuple[Header, ...]
     partition: int | None = None
-    """Where a sender has redirected it to; ``None`` leaves that to the publisher."""
+    """The partition that its sender chose; ``None`` leaves the choice to the publisher."""
 
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """The return address: topics, and who is writing."""
+    """The topics that the worker writes to, and the names under which it writes."""
 
     results: str
     transitions: str
@@ -52,10 +52,10 @@ class Post:
 
 
 def result_message(answered: Answered, post: Post, *, whole: bool = True, redirected: bool = True) -> Message:
-    """The one answer of a command, under the command's own key, where its sender wants it.
+    """Build the one answer to a command, under the command's own key, for the topic that its sender wants.
 
-    ``whole=False`` leaves the data out and says so, for a broker that will not take it whole; the status stays.
-    ``redirected=False`` sends it to the results topic whatever its sender wants.
+    ``whole=False`` leaves the data out and says so, for a broker that does not take it whole; the status stays.
+    ``redirected=False`` sends it to the results topic, whatever the sender wants.
     """
     decoded, answer, data = answered.decoded, answered.answer, answered.data
     key = decoded.delivery.key
@@ -94,7 +94,7 @@ def _result_headers(decoded: Decoded, answer: Answer, post: Post) -> tuple[Heade
         *envelope.correlation,
     ]
     if envelope.dry_run:
-        # No record says which command this answers.
+        # A dry run leaves no record that would say which command this answers.
         headers += [(DRY_RUN, TRUE.encode()), (CE_SUBJECT, where.command_id.encode())]
     if envelope.traceparent is not None:
         headers += _trace(envelope.traceparent, envelope.tracestate, where)
@@ -110,7 +110,7 @@ def _trace(parent: str, state: str | None, where: Coordinates) -> Iterator[Heade
 
 
 def transition_message(fact: Fact, post: Post) -> Message:
-    """The immutable fact, keyed so that the history of one access token stays in order."""
+    """Build the event of a transition, keyed so that the history of one access token stays in order."""
     key = f"{fact.organisation}:{fact.token}"
     identity = f"{percent_encoded(fact.organisation)}:{percent_encoded(fact.token)}:{fact.version}"
     subject = key.encode()
@@ -123,12 +123,15 @@ def transition_message(fact: Fact, post: Post) -> Message:
 
 
 def _event_value(fact: Fact) -> bytes:
-    """The text that was hashed, and its hash (CONTRACT 6)."""
+    """Return the text that was hashed, with its hash (CONTRACT 6)."""
     return b"".join((fact.text[:-1], b',"hash":"', fact.hash.hex().encode(), b'"}'))
 
 
 def dead_letter_message(answered: Answered, post: Post, *, whole: bool = True) -> Message:
-    """The record that could not be handled, its secrets masked. ``whole=False`` cuts it (``dl_truncated``)."""
+    """Build the dead letter of a record that could not be handled, its secrets masked.
+
+    ``whole=False`` cuts it (``dl_truncated``).
+    """
     delivery, answer = answered.decoded.delivery, answered.answer
     where, cut, value = delivery.coordinates, delivery.cut, delivery.value
     headers = [header for header in delivery.headers if not header[0].startswith("dl_")]
@@ -136,7 +139,7 @@ def dead_letter_message(answered: Answered, post: Post, *, whole: bool = True) -
         headers = []
         if value is not None and len(value) > KEPT_BYTES:
             value, cut = shortened(value, "")
-    # Cut first: to look for secrets takes time by the size.
+    # Cut first: the search for secrets takes longer for a larger value.
     value = masked(value)
     facts = {
         "dl_code": answer.code,
@@ -162,7 +165,7 @@ def dead_letter_message(answered: Answered, post: Post, *, whole: bool = True) -
 
 
 def _told_of(cut: Cut) -> Iterator[tuple[str, str]]:
-    """Headers on a record beyond what is kept of it."""
+    """Yield the headers about the part of a record that was not kept."""
     if cut.value_bytes is not None:
         yield "dl_value_bytes", str(cut.value_bytes)
     if cut.value_hash is not None:
@@ -173,7 +176,7 @@ def _told_of(cut: Cut) -> Iterator[tuple[str, str]]:
 
 @lru_cache(maxsize=64)  # a batch is decided at one moment
 def _cloud_event(source: str, event_type: str, moment: datetime) -> tuple[Header, ...]:
-    """All that an event says of itself but its id."""
+    """Return the CloudEvents headers of an event, except its id."""
     return (
         ("ce_specversion", SPEC_VERSION.encode()),
         ("ce_source", source.encode()),
@@ -188,12 +191,12 @@ def _event_id(identity: str) -> bytes:
 
 
 def is_dead_lettered(answered: Answered) -> bool:
-    """Whether a command is to be kept among the dead letters. A dry run leaves nothing to be sent back."""
+    """True if a command goes to the dead letters. A dry run does not: it leaves nothing to send again."""
     return answered.answer.code in DEAD_LETTERED and not answered.decoded.envelope.dry_run
 
 
 class Letters(Enum):
-    """Ways to write dead letters: less of them, where the broker is not heard of again while it is sent more."""
+    """The ways to write dead letters. Smaller ones are for a broker that stops answering when sent larger ones."""
 
     WHOLE = "whole"
     CUT = "cut"
@@ -203,10 +206,10 @@ class Letters(Enum):
 def messages(
     answered: Answered, post: Post, *, whole: bool = True, redirected: bool = True, letters: Letters = Letters.WHOLE
 ) -> list[Message]:
-    """Everything to publish for one command: its result, and what came of it.
+    """Build everything to publish for one command: its result, its transition event, and its dead letter.
 
-    ``whole=False`` makes them small enough for any broker; ``redirected=False`` keeps the result to our own topics.
-    An answer whose dead letter is left out says so.
+    ``whole=False`` makes them small enough for any broker; ``redirected=False`` keeps the result to the worker's own
+    topics. An answer whose dead letter is left out says so.
     """
     with_letter = is_dead_lettered(answered)
     if with_letter and letters is Letters.NONE:

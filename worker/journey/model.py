@@ -1,7 +1,7 @@
-"""The values of the journey, in the order a command meets them. Frozen, whole, and free of I/O.
+"""The values of the journey, in the order that a command meets them: frozen, complete, and free of I/O.
 
-A type proves that a step was taken: ``decide`` takes a :class:`Presented` command, which only exists once its login
-was verified, its caller authorised, its access token loaded and locked, and its credentials compared.
+A type proves that a step was taken: ``decide`` takes a :class:`Presented` command, which only exists once its login was
+verified, its caller authorised, its access token loaded and locked, and its credentials compared.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ IMPORT_LANE: Final = "import"
 
 
 def lane_name(cluster: str, group: str, topic: str, partition: int) -> str:
-    """The name by which transition events know a lane (CONTRACT 6).
+    """Return the name by which transition events know a lane (CONTRACT 6).
 
     ``{cluster}/{group}/{topic}/{partition}``, its parts percent-encoded; the lane of imports has no cluster.
     """
@@ -44,17 +44,17 @@ class Refused(Value, frozen=True):
 
 
 class ReplyTo(Value, frozen=True):
-    """Where a sender wants its answer instead of the results topic (CONTRACT 2)."""
+    """The topic and partition that a sender wants its answer in, instead of the results topic (CONTRACT 2)."""
 
     header: str
-    """By which it said so: ``reply_to`` or ``kafka_replyTopic``."""
+    """The header that names them: ``reply_to`` or ``kafka_replyTopic``."""
     topic: str
     partition: int | None
-    """``None``: by the answer's key. Once the place has been judged (``journey.reply_topics``), always a number."""
+    """``None``: by the answer's key. Always a number once ``journey.reply_topics`` has judged it."""
 
 
 class Envelope(Value, frozen=True):
-    """What the answer needs of the headers. Only headers that were right stand here; a wrong one is never echoed."""
+    """The headers that the answer needs. Only valid ones are here; an invalid one is never echoed."""
 
     ce_id: str | None = None
     ce_source: str | None = None
@@ -63,17 +63,17 @@ class Envelope(Value, frozen=True):
     traceparent: str | None = None
     tracestate: str | None = None
     request_id: str | None = None
-    """``request_unique_identifier`` of the body, as far as the body could be read."""
+    """``request_unique_identifier`` of the body, if the body could be read."""
     reply: ReplyTo | None = None
     dry_run: bool = False
-    """Whether the command is to be answered as it would be, and nothing is to come of it."""
+    """True if the command must be answered as it would be, without any effect."""
 
 
 def senders_id(organisation: str, account: str | None, envelope: Envelope) -> str | None:
-    """The command id of CONTRACT 2 for a sender's own, ``None`` where it gave none.
+    """Return the command id (CONTRACT 2) for a sender's own id, or ``None`` if the sender gave none.
 
-    ``organisation`` and ``account`` are those of the verified login. An id with an account has a part more than one
-    without, so no consumer application takes the id of anybody else's command.
+    ``organisation`` and ``account`` are those of the verified login. An id with an account has one part more than one
+    without, so no consumer application can take the id of another sender's command.
     """
     if envelope.ce_id is not None:
         return f"ce:{_sender(organisation, account, envelope.ce_source or '')}:{percent_encoded(envelope.ce_id)}"
@@ -97,11 +97,11 @@ class Command(Value, frozen=True):
     identifier: str | None
     pass_code: str | None
     fields: int
-    """The asked-for members as a bit mask over ``effective_contract.access_token.FIELD_NAMES``."""
+    """The requested members, as a bit mask over ``effective_contract.access_token.FIELD_NAMES``."""
 
 
 class Decoded(Value, frozen=True):
-    """A delivery together with what could be read of it."""
+    """A delivery, with everything that could be read of it."""
 
     delivery: Delivery
     envelope: Envelope
@@ -121,11 +121,11 @@ class Claims(Value, frozen=True):
     expires_at: float
     """Seconds since the epoch."""
     account: str | None
-    """``acr``: a consumer application's login sees this account's tokens only."""
+    """``acr``: a consumer application's login sees only this account's tokens."""
 
 
 class Caller(Value, frozen=True):
-    """Who asks, read and found active in the batch's own transaction, and allowed to set tokens effective."""
+    """The caller of a command, found active and allowed to set tokens effective in the batch's own transaction."""
 
     organisation: str
     user: str
@@ -144,7 +144,7 @@ class TokenKey(Value, frozen=True):
 
 
 class LockedToken(Value, frozen=True):
-    """The part of an access token that a decision looks at, locked in the batch's transaction."""
+    """The parts of an access token that a decision needs, locked in the batch's transaction."""
 
     hidden = frozenset({"authentication_code", "identifier"})
 
@@ -160,18 +160,18 @@ class LockedToken(Value, frozen=True):
 
 
 class Presented(Value, frozen=True):
-    """A command that has passed every check up to the credentials, with what it is decided upon."""
+    """A command that has passed every check, credentials included, with what it is decided on."""
 
     command_id: str
     digest: bytes
-    """What "the same request" compares (CONTRACT 2): the code or identifier and the fields, never a secret."""
+    """The digest by which a request is the same (CONTRACT 2): of code or identifier and fields, never of a secret."""
     fields: int
     caller: Caller
     token: TokenKey
 
 
 class Applied(Value, frozen=True):
-    """The token changed. ``version`` is the one it reached."""
+    """The decision that changes the token. ``version`` is the one that it reaches."""
 
     presented: Presented
     from_state: LifeCycleState
@@ -180,11 +180,11 @@ class Applied(Value, frozen=True):
 
 
 class Replayed(Value, frozen=True):
-    """The command's id was applied before, for the same request: the same answer, and nothing changes."""
+    """The decision on a command whose id was applied before, for the same request: the same answer, and no change."""
 
     presented: Presented
     token: TokenKey | None
-    """Whose data the answer shows; ``None`` if that token is gone or is no longer what the command names."""
+    """The token whose data the answer shows; ``None`` if it is gone, or no longer the one that the command names."""
 
 
 Decision = Applied | Replayed | Refused
@@ -194,7 +194,7 @@ Decision = Applied | Replayed | Refused
 
 
 class Answer(Value, frozen=True):
-    """What a command was answered, without the ``data``: what the record of commands keeps (DESIGN 2)."""
+    """The answer to a command without the ``data``, as the record of commands keeps it (DESIGN 2)."""
 
     command_id: str
     code: StatusCode
@@ -202,17 +202,16 @@ class Answer(Value, frozen=True):
     decided_at: datetime
     replayed: bool = False
     token: TokenKey | None = None
-    """Whose data an ``OK`` shows."""
+    """The token whose data an ``OK`` shows."""
     version: int | None = None
-    """The version the token reached by this very command; ``None`` where nothing was applied."""
+    """The version that this very command brought the token to; ``None`` if it applied nothing."""
     fields: int = 0
     organisation: str | None = None
-    """The verified organisation of the sender, as soon as there is one."""
+    """The verified organisation of the sender, once it is known."""
     digest: bytes | None = None
-    """What "the same request" compares; of one that was refused for its credentials, the keyed digest of what it named.
-    """
+    """The digest by which a request is the same. For a refused attempt, the keyed digest of the code or identifier."""
     user: str | None = None
-    """The id of the user who was refused for credentials."""
+    """The id of the user whose attempt was refused."""
 
 
 class Fact(Value, frozen=True):
@@ -236,16 +235,16 @@ class Fact(Value, frozen=True):
     previous_hash: bytes
     hash: bytes = b""
     text: bytes = b""
-    """What the hash is taken of (:meth:`canonical`)."""
+    """The text that is hashed (:meth:`canonical`)."""
     offset: int | None = None
-    """Where the lane's log has the command: in no event, but there its record is found."""
+    """The offset of the command in the lane's log. It is in no event, but it finds the command's record."""
 
     def canonical(self) -> bytes:
         """Return the RFC 8785 JSON of the event without its ``hash`` (CONTRACT 6); the contract says why."""
         return msgspec.json.encode(self.members(), order="sorted")
 
     def members(self) -> dict[str, str | int | None]:
-        """The transition event without its ``hash``: what the hash is taken of (CONTRACT 6)."""
+        """Return the transition event without its ``hash``: the members that are hashed (CONTRACT 6)."""
         return {
             "organisation": self.organisation,
             "access_token_id": self.token,
@@ -264,14 +263,14 @@ class Fact(Value, frozen=True):
 
 
 class Outcome(Value, frozen=True):
-    """What was decided on a record, now or when it was first read, with the transition it brought about."""
+    """The decision on a record, made now or when it was first read, with the transition that it brought about."""
 
     answer: Answer
     fact: Fact | None
 
 
 class Answered(Value, frozen=True):
-    """The end of a command's way through Postgres: everything that its messages are made of."""
+    """A command that is through with Postgres, with everything that its messages are made of."""
 
     hidden = frozenset({"data"})
 
@@ -283,7 +282,7 @@ class Answered(Value, frozen=True):
 
 
 def request_digest(kind: str, name: str, fields: int) -> bytes:
-    """The digest of what "the same request" compares (CONTRACT 2).
+    """Return the digest by which a request is the same (CONTRACT 2).
 
     ``kind`` is ``"code"`` or ``"identifier"``. The sender's text comes last, so no two requests share a text.
     """
@@ -291,8 +290,10 @@ def request_digest(kind: str, name: str, fields: int) -> bytes:
 
 
 def command_key(command_id: str) -> str:
-    """The UUID by which the record of commands finds an id, as 32 hexadecimal digits: an id may be longer than an index
-    entry."""
+    """Return the UUID that indexes an id in the record of commands, as 32 hexadecimal digits.
+
+    The id itself may be longer than an index entry.
+    """
     return hashlib.sha256(command_id.encode()).hexdigest()[:32]
 
 

@@ -20,32 +20,35 @@ from worker.postgres.pool import Connection
 from worker.postgres.sql import statement
 
 HASHER: Final = argon2.PasswordHasher(memory_cost=19 * 1024, time_cost=2, parallelism=1)
-# The hash of nothing anyone can send: an unknown identifier costs what a wrong pass code costs.
+# The hash of a pass code that no sender can send: an unknown identifier costs as much as a wrong pass code.
 _NOBODY: Final = HASHER.hash("\0")
 
 LEAST_KIB_PASSES: Final = 32 * 1024
-"""Memory times passes of the cheapest hash that is taken, in KiB: below it, a stolen one is guessed too quickly."""
+"""Memory times passes of the cheapest hash accepted, in KiB. A cheaper one is guessed too quickly once stolen."""
 MOST_KIB_PASSES: Final = 46 * 1024
-"""The same of the dearest. Every comparison is filled up to it, so that its time tells nothing of what is stored."""
+"""Memory times passes of the most expensive hash, in KiB.
+
+Every comparison is filled up to it, so that its time tells nothing about the stored hash.
+"""
 LEAST_KIB: Final = 7 * 1024
 MOST_KIB: Final = 24 * 1024
-"""With more memory for the same product most of the time goes into getting it, which filling up does not make even."""
+"""With more memory for the same product, most of the time goes into allocating it, which filling up cannot even out."""
 _LEAST_FILL_KIB: Final = 8
-"""The least that Argon2 needs."""
+"""The least memory that Argon2 takes."""
 
 COMPARED: Final = 16
-"""Pass codes of one batch: a tenth of a second, and another lane's turn comes as soon."""
+"""The most pass codes of one batch: they take a tenth of a second, within which another lane has its turn."""
 AT_ONCE: Final = 2
-"""Each takes 19 MiB and a core for some 15 ms, and heartbeats must go on."""
+"""Comparisons at once. Each takes 19 MiB and a core for some 15 ms, and heartbeats must go on."""
 NICENESS: Final = 10
-"""The event loop, on which everybody waits, goes first."""
+"""The niceness of the threads that compare: the event loop, which every lane waits for, goes first."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class PassCodeCheck:
-    """A pass code compared with the hash that was current then; under the lock it must still be the same."""
+    """A pass code compared with the hash that was current then. Under the lock the hash must still be the same."""
 
     right: bool
     pass_code_hash: str | None = field(repr=False)
@@ -53,7 +56,7 @@ class PassCodeCheck:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A pass code to compare, with the hash that stood beside the identifier when it was asked, and who asks."""
+    """A pass code to compare, with its caller and with the hash that the identifier had when it was looked up."""
 
     organisation: str
     caller: str
@@ -63,20 +66,26 @@ class Question:
 
 
 def question(command: Command | Refused, login: Claims | Refused) -> Question | None:
-    """What is to be compared for a command: nothing, unless it brings an identifier and a verified login."""
+    """Return the pass code that a command needs compared, or None.
+
+    Only a command with an identifier and a verified login needs one compared.
+    """
     if isinstance(login, Refused) or isinstance(command, Refused) or command.identifier is None:
         return None
     return Question(login.organisation, login.username, command.identifier, command.pass_code or "")
 
 
 async def look_up(connection: Connection, questions: Sequence[Question]) -> list[Question]:
-    """The same questions, each with the hash it is compared with."""
+    """Return the same questions, each with the hash to compare with."""
     hashes = await hashes_of(connection, [(asked.organisation, asked.identifier) for asked in questions])
     return [replace(asked, pass_code_hash=each) for asked, each in zip(questions, hashes, strict=True)]
 
 
 async def hashes_of(connection: Connection, named: Sequence[tuple[str, str]]) -> list[str | None]:
-    """The hash of each identifier, given with its organisation; Postgres tells no more than ``COMPARED`` at once."""
+    """Return the hash of each identifier, which is given with its organisation.
+
+    Postgres refuses more than ``COMPARED`` at once.
+    """
     rows = await connection.fetch(
         statement("journey/pass_code_hashes"), [organisation for organisation, _ in named], [name for _, name in named]
     )
@@ -84,7 +93,7 @@ async def hashes_of(connection: Connection, named: Sequence[tuple[str, str]]) ->
 
 
 def unfit(pass_code_hash: str) -> str | None:
-    """Tell why a hash cannot be compared with at the price of any other; ``None`` for one that is taken."""
+    """Return the reason that a hash does not cost what any other costs to compare; ``None`` if it is accepted."""
     try:
         found = argon2.extract_parameters(pass_code_hash)
     except argon2.exceptions.InvalidHashError:
@@ -106,7 +115,7 @@ def unfit(pass_code_hash: str) -> str | None:
 
 
 class Shares(Generic[T]):
-    """A queue that is dealt out in fair shares: to each lane in turn, and within a lane to each caller in turn."""
+    """A queue with fair shares: each lane has its turn, and within a lane each caller."""
 
     def __init__(self) -> None:
         self._lanes: dict[Hashable, dict[Hashable, deque[T]]] = {}
@@ -118,7 +127,7 @@ class Shares(Generic[T]):
         self._lanes.setdefault(lane, {}).setdefault(caller, deque()).append(item)
 
     def take(self) -> T:
-        """The next one. Whose it was has its next turn after all others."""
+        """Take the next item. Its lane and its caller have their next turn after all others."""
         lane = next(iter(self._lanes))
         callers = self._lanes.pop(lane)
         caller = next(iter(callers))
@@ -132,7 +141,7 @@ class Shares(Generic[T]):
 
 
 class PassCodes:
-    """Compares pass codes, ``AT_ONCE`` at once, in fair shares for whoever waits."""
+    """The comparisons of pass codes: ``AT_ONCE`` at once, in fair shares among the lanes and callers that wait."""
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="argon2", initializer=_give_way)
@@ -174,7 +183,7 @@ class PassCodes:
 
 
 def _give_way() -> None:
-    if sys.platform == "linux":  # elsewhere it would be said of the whole process
+    if sys.platform == "linux":  # elsewhere it would apply to the whole process
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 
@@ -190,7 +199,7 @@ def _is_right(pass_code_hash: str | None, pass_code: str) -> bool:
 
 
 def _fill_up(compared: str) -> None:
-    """Work off what this hash costs less than the dearest."""
+    """Spend the time by which this hash is cheaper than the most expensive one."""
     found = argon2.extract_parameters(compared)
     left = MOST_KIB_PASSES - found.memory_cost * found.time_cost
     if left >= _LEAST_FILL_KIB:

@@ -1,6 +1,6 @@
 """Project the requested members of access tokens, as they are now, into JSON (CONTRACT 3 and 5).
 
-Only what the ``fields_set`` of some command in the batch asks for is read; contacts pass through unparsed.
+Only members that the ``fields_set`` of some command in the batch requests are read. Contacts pass through unparsed.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,7 +20,7 @@ _MARK = " -- fields: "
 
 @lru_cache(maxsize=256)
 def projection(fields: int, *, reveal_verification_code: bool) -> str:
-    """The statement that reads these members and no others, and the verification code only where it is revealed."""
+    """Return the statement that reads these members and no others; the verification code only if it is revealed."""
     names = set(field_names(fields)) - (set() if reveal_verification_code else {"verification_code"})
     kept = []
     for line in statement("journey/project").splitlines():
@@ -33,7 +33,7 @@ def projection(fields: int, *, reveal_verification_code: bool) -> str:
 async def project(
     connection: Connection, shown: Iterable[tuple[TokenKey, int]], *, reveal_verification_code: bool
 ) -> dict[tuple[TokenKey, int], bytes]:
-    """The JSON of each access token with exactly the asked-for members. A token that is gone is left out."""
+    """Return the JSON of each access token with exactly the requested members. A token that is gone is left out."""
     pairs = dict.fromkeys(shown)
     keys = list(dict.fromkeys(key for key, _ in pairs))
     if not keys:
@@ -57,7 +57,7 @@ Accounts = Mapping[tuple[str, str], orjson.Fragment]
 
 
 async def _accounts(connection: Connection, rows: Sequence[Row]) -> Accounts:
-    """Every account that the rows name, read and written once."""
+    """Read every account that the rows name, and encode it once."""
     columns = [column for column in _ACCOUNT_COLUMNS if rows and column in rows[0]]
     named = {(row["organisation"], row[column]) for column in columns for row in rows if row[column] is not None}
     if not named:
@@ -96,7 +96,7 @@ def _members(row: Row, fields: int, accounts: Accounts, reveal_verification_code
 
 
 Columns = tuple[tuple[str, str], ...]
-"""The members of something that an access token names, each with its column."""
+"""The members of an object that an access token names, each with its column."""
 
 
 def _columns(role: str, names: tuple[str, ...]) -> Columns:
@@ -114,7 +114,7 @@ _LOG: Final = {
 
 
 def _part(row: Row, columns: Columns) -> dict[str, Any] | None:
-    """``None`` if the access token names none."""
+    """Return the members of an object; ``None`` if the access token names none."""
     part = {name: row[column] for name, column in columns}
     return None if part["id"] is None else part
 

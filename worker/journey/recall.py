@@ -1,4 +1,4 @@
-"""The two recalls of CONTRACT 2: what these very records were answered, and which ids were applied before."""
+"""The two recalls of CONTRACT 2: the answers that these very records had, and the ids that were applied before."""
 
 from collections.abc import Iterable
 
@@ -15,7 +15,7 @@ from worker.postgres.sql import statement
 async def recall_by_coordinates(
     connection: Connection, lane: int, lane_name: str, first: int, last: int
 ) -> dict[tuple[int, int], Outcome]:
-    """The recorded outcomes of the offsets ``first`` to ``last``, keyed by offset and timestamp.
+    """Return the recorded outcomes of the offsets ``first`` to ``last``, keyed by offset and timestamp.
 
     An answer that was decided and perhaps never seen is given again before any check (CONTRACT 2, Idempotency).
     """
@@ -63,7 +63,7 @@ def _fact(row: Row, lane_name: str) -> Fact:
 
 
 async def recall_by_id(connection: Connection, asked: Iterable[Presented | Refused]) -> dict[str, BoundId]:
-    """Which of these commands' ids were applied before, keyed by command id."""
+    """Return those of these commands' ids that were applied before, keyed by command id."""
     ids = {command.command_id: command.caller.organisation for command in asked if isinstance(command, Presented)}
     if not ids:
         return {}

@@ -1,4 +1,4 @@
-"""Record what was decided: coordinates, id, digest and answer, never its data or what it quotes (DESIGN 2)."""
+"""Record what was decided: coordinates, id, digest and answer, never the data or quoted text (DESIGN 2)."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -33,9 +33,9 @@ class _RecordRow(NamedTuple):
 
 
 async def record(connection: Connection, lane: int, decided: Sequence[tuple[Coordinates, Answer]]) -> None:
-    """Write the records of newly decided commands, in the order of their ids, as every lane does: so none deadlock.
+    """Write the records of newly decided commands, in the order of their keys, as every lane does: so none deadlock.
 
-    Another lane may have bound one of the ids since it was looked up. Postgres refuses the batch then, and
+    Another lane may have bound one of the ids since it was looked up. Then Postgres refuses the batch, and
     ``worker.errors`` has it run again (``BatchOvertaken``).
     """
     if not decided:

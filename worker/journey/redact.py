@@ -11,11 +11,11 @@ import orjson
 _SECRETS: Final = frozenset((b"token", b"pass_code"))
 _TEXT: Final = b"data"
 _ENCODED: Final = b"data_base64"
-"""The members of a CloudEvent that may hold a whole command, by a sender's mistake as text."""
+"""The members of a CloudEvent that may hold a whole command; as text, only by a sender's mistake."""
 _MASK: Final = b'"***"'
-# A string (perhaps one without an end), a sign, or a run of anything else.
+# A string (perhaps without an end), a punctuation mark, or a run of anything else.
 _PIECE: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[{}\[\]:,]|[^\s"{}\[\]:,]++', re.DOTALL)
-# Where quotes do not pair up, whatever follows a secret's name and a colon or an equals sign.
+# For text whose quotes do not pair up: all that follows a secret's name and a colon or an equals sign.
 _LOOSE: Final = re.compile(
     rb"""((?:token|pass_code|data_base64)[\\"']*+\s*+[:=]\s*+)(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"?|'[^']*+'?|[^,}\r\n]++)""",
     re.DOTALL,
@@ -23,12 +23,13 @@ _LOOSE: Final = re.compile(
 
 
 def masked(value: bytes | None) -> bytes | None:
-    """The value as a dead letter may show it (CONTRACT 7): ``token`` and ``pass_code`` replaced, all else as it came.
+    """Return the value as a dead letter may show it (CONTRACT 7): its secrets replaced, all else as it came.
 
-    They are replaced at any depth, whatever their value, and everything between them stays byte for byte. A sender's
-    mistake (a cut-off object, an array of commands, a command written as a string) holds the same secrets as a command,
-    so what is no object is searched as well, loosely where it is no JSON; without secrets in it, it stays as it came.
-    What a CloudEvent holds as ``data_base64``, or as text in ``data``, is looked into and written again.
+    ``token`` and ``pass_code`` are replaced at any depth, whatever their value, and everything between them stays byte
+    for byte. A sender's mistake (a cut-off object, an array of commands, a command written as a string) holds the same
+    secrets as a command. So a value that is no object is searched as well, loosely if it is no JSON; without secrets it
+    stays as it came. ``data_base64`` of a CloudEvent, and text in its ``data``, are decoded, searched, and written
+    again.
     """
     if value is None:
         return None
@@ -67,7 +68,7 @@ def _without_secrets(text: bytes) -> bytes:
 
 
 def _span_of_value(pieces: Iterator[re.Match[bytes]], end: int) -> tuple[int, int]:
-    """Where the value that comes next starts and ends. Takes its pieces; counts brackets instead of recursing."""
+    """Return the start and the end of the next value. Takes its pieces; counts brackets instead of recursing."""
     start, depth = end, 0
     for piece in pieces:
         start = min(start, piece.start())
@@ -81,7 +82,7 @@ def _span_of_value(pieces: Iterator[re.Match[bytes]], end: int) -> tuple[int, in
 
 
 def _named(piece: bytes) -> bytes:
-    """The name that a piece before a colon is, its escapes resolved."""
+    """Return the name in a piece before a colon, its escapes resolved."""
     if b"\\" in piece:
         try:
             return bytes(orjson.loads(piece).encode())
@@ -91,7 +92,7 @@ def _named(piece: bytes) -> bytes:
 
 
 def _text_without_secrets(piece: bytes) -> bytes:
-    """A piece that is a string, in which there may be a command."""
+    """Mask the secrets in a piece that is a string, which may hold a command."""
     try:
         data = orjson.loads(piece).encode()
     except ValueError:
@@ -101,7 +102,7 @@ def _text_without_secrets(piece: bytes) -> bytes:
 
 
 def _encoded_without_secrets(piece: bytes) -> bytes:
-    """The value of ``data_base64``, as JSON: what cannot be looked into is not shown."""
+    """Mask the secrets in the value of ``data_base64``, which is JSON. One that cannot be decoded is masked whole."""
     if piece == b"null":
         return piece
     try:
@@ -113,7 +114,7 @@ def _encoded_without_secrets(piece: bytes) -> bytes:
 
 
 def _wide_without_secrets(value: bytes) -> bytes:
-    """Text in UTF-16 or UTF-32 is no JSON for us, but a sender's mistake that holds the same secrets."""
+    """Mask the secrets in UTF-16 or UTF-32 text: no JSON to the worker, but a sender's mistake may hold a command."""
     text = value.decode(json.detect_encoding(value), "replace").encode("utf-8", "replace")
     hidden = _LOOSE.sub(rb"\1" + _MASK, _without_secrets(text))
     return value if hidden == text else hidden

@@ -1,4 +1,4 @@
-"""Refusals in words: what is wrong with a command, where, and as little of it as that takes."""
+"""The wording of refusals: what is wrong with a command and where, quoting as little of it as possible."""
 
 import re
 from collections.abc import Mapping
@@ -37,12 +37,12 @@ def missing(member: str, hint: str = "") -> Refused:
 
 
 def invalid(message: str) -> Refused:
-    """Refuse a command for a value that it has."""
+    """Refuse a command for an invalid value."""
     return Refused(StatusCode.INVALID_PARAMETER, message)
 
 
 def text_fault(text: str, longest: int) -> str | None:
-    """Say what is wrong with a text, None if nothing is. Postgres stores no U+0000."""
+    """Return the fault of a text, or None if it has none. Postgres stores no U+0000."""
     if len(text) > longest:
         return f"is longer than {longest} characters"
     if "\0" in text:
@@ -51,12 +51,12 @@ def text_fault(text: str, longest: int) -> str | None:
 
 
 def quoted(text: str) -> str:
-    """At most 64 printable characters of what a sender wrote, for a message that puts them in double quotes."""
+    """Shorten a sender's text to 64 printable characters, for a message that puts it in double quotes."""
     shown = text if len(text) <= LONGEST_QUOTE else text[: LONGEST_QUOTE - 1] + "…"
     shown = shown.replace('"', "'")
     return shown if shown.isprintable() else "".join(c if c.isprintable() else "?" for c in shown)
 
 
 def unquoted(message: str) -> str:
-    """The message without what stands in quotes in it: what a sender wrote is told, and not kept."""
+    """Remove from a message the text in quotes: a sender's text is shown to the sender, and not kept."""
     return _QUOTED.sub('"…"', message) if '"' in message else message

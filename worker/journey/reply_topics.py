@@ -1,7 +1,7 @@
-"""Where answers go that a sender wants elsewhere than in the results topic (CONTRACT 2, ``reply_to``).
+"""The topics that senders want their answers in, instead of the results topic (CONTRACT 2, ``reply_to``).
 
-What is known of topics has an age and is looked up for a whole batch at once, before its Postgres transaction. A topic
-of somebody else's may be gone by the time it is written to: then its answers go to the results topic.
+Knowledge of topics has an age, and is looked up for a whole batch at once, before its Postgres transaction. A sender's
+topic may be gone by the time the worker writes to it: then its answers go to the results topic.
 """
 
 import fnmatch
@@ -21,11 +21,11 @@ from worker.kafka.delivery import Delivery
 
 KNOWN_SECONDS: Final = 60.0
 MISSING_SECONDS: Final = 5.0
-"""How long a topic that does not exist is not asked for again: it may be made any moment."""
+"""Seconds for which a missing topic is not looked up again: it may be created at any moment."""
 AVOIDED_SECONDS: Final = 300.0
-"""How long nothing is sent to a topic that could not be written to: every try may cost a transaction's deadline."""
+"""Seconds for which a topic that could not be written to is avoided: a try may cost a transaction's deadline."""
 MOST_TOPICS: Final = 4096
-"""What is remembered of topics; the allow-list comes first, but senders may name whatever it lets pass."""
+"""The most topics remembered. The allow-list comes first, but senders may name anything that it lets pass."""
 
 T = TypeVar("T")
 Look = Callable[[Sequence[str]], Awaitable[Mapping[str, int]]]
@@ -38,7 +38,10 @@ async def _nowhere(_: Sequence[str]) -> Mapping[str, int]:
 
 
 class Replies:
-    """Judges the places that senders name, and remembers which topics to avoid. One for all lanes of a worker."""
+    """The judge of the topics that senders name for their answers, shared by all lanes of a worker.
+
+    It remembers which topics to avoid.
+    """
 
     def __init__(
         self,
@@ -48,23 +51,23 @@ class Replies:
         look: Look = _nowhere,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        """``allowed`` are shell-style patterns, ``own`` the worker's own topics, which nobody may name.
+        """``allowed`` are shell-style patterns; ``own`` are the worker's own topics, which no sender may name.
 
-        ``look`` tells how many partitions each of these topics has that exists; it may raise ``DependencyAway``.
+        ``look`` returns the number of partitions of each of these topics that exists. It may raise ``DependencyAway``.
         """
-        # Without a pattern nothing may match, and the empty expression matches everything.
+        # Without a pattern nothing may match, but the empty expression matches everything.
         self._allowed = re.compile("|".join(map(fnmatch.translate, allowed)) or "(?!)")
         self._own = frozenset(own)
         self._look = look
         self._clock = clock
-        # How many partitions a topic has, 0 for a topic that does not exist, and when that was learned.
+        # The number of partitions of each topic, 0 if it does not exist, and the moment at which that was learned.
         self._counts: dict[str, tuple[int, float]] = {}
         self._avoided: dict[str, float] = {}
 
     async def judged(self, batch: Sequence[Decoded]) -> Sequence[Decoded]:
-        """The batch with every place either resolved to a partition, or taken away and the command refused.
+        """Return the batch with every reply topic resolved to a partition, or removed and its command refused.
 
-        Asks the broker at most once, and not at all where nothing new is named. Raises ``DependencyAway``.
+        Asks the broker at most once, and not at all if no new topic is named. Raises ``DependencyAway``.
         """
         named = [item.envelope.reply for item in batch if item.envelope.reply is not None]
         if not named:
@@ -73,12 +76,12 @@ class Replies:
         return [item if item.envelope.reply is None else self._judge(item, counts) for item in batch]
 
     def reachable(self, reply: ReplyTo) -> bool:
-        """Whether nothing speaks against writing there now."""
+        """True unless the topic is avoided now."""
         until = self._avoided.get(reply.topic)
         return until is None or until <= self._clock()
 
     async def failed(self, replies: Collection[ReplyTo], to_blame: Collection[str]) -> None:
-        """A publication to these places has failed. Avoids the topics ``to_blame``, and those that are gone."""
+        """Note that a publication to these topics failed. Avoids the topics ``to_blame``, and those that are gone."""
         named = _highest(replies)
         avoided = named.keys() & set(to_blame)
         for topic in named:
@@ -106,7 +109,7 @@ class Replies:
                 partition = _by_key(item.delivery, counts[reply.topic])
             envelope = replace(item.envelope, reply=replace(reply, partition=partition))
             return Decoded(item.delivery, envelope, item.request)
-        # What is wrong with the body comes first, and another header's fault is as good as this one.
+        # A fault of the body comes first, and another header's fault is as good as this one.
         right = isinstance(item.request, Command)
         request = Refused(StatusCode.INVALID_PARAMETER, fault) if right else item.request
         return Decoded(item.delivery, replace(item.envelope, reply=None), request)
@@ -124,7 +127,10 @@ class Replies:
         return None
 
     async def _counted(self, named: Mapping[str, int]) -> dict[str, int]:
-        """How many partitions these topics have, 0 where there is no such topic; beside each the highest one named."""
+        """Return the number of partitions of each topic, 0 if it does not exist.
+
+        ``named`` has the highest partition named of each.
+        """
         now = self._clock()
         counts: dict[str, int] = {}
         old: list[str] = []
@@ -132,7 +138,7 @@ class Replies:
             count, learned = self._counts.get(topic, (-1, now))
             if count >= 0:
                 counts[topic] = count
-            # A partition that is not there may be made any moment, like a topic.
+            # A missing partition may be created at any moment, like a topic.
             if count < 0 or now - learned >= (KNOWN_SECONDS if partition < count else MISSING_SECONDS):
                 old.append(topic)
         if not old:
@@ -140,7 +146,7 @@ class Replies:
         try:
             found = await self._look(old)
         except DependencyAway:
-            # What was known a while ago serves better than to wait, as far as it goes.
+            # Old counts serve better than waiting, if there is one for every topic.
             if counts.keys() == named.keys():
                 return counts
             raise
@@ -151,7 +157,7 @@ class Replies:
 
 
 def _highest(replies: Iterable[ReplyTo]) -> dict[str, int]:
-    """The topics named, and the highest partition named of each."""
+    """Return the topics named, each with the highest partition named of it."""
     named: dict[str, int] = {}
     for reply in replies:
         named[reply.topic] = max(reply.partition or 0, named.get(reply.topic, 0))
@@ -159,14 +165,14 @@ def _highest(replies: Iterable[ReplyTo]) -> dict[str, int]:
 
 
 def _by_key(delivery: Delivery, count: int) -> int:
-    """Where any Kafka producer would send an answer under the command's key; without one, the lane's own number."""
+    """Return the partition that any Kafka producer would choose by the command's key; without a key, by the lane's."""
     if delivery.key is None:
         return delivery.coordinates.partition % count
     return keyed(delivery.key, count)
 
 
 def _remember(known: dict[str, T], topic: str, what: T) -> None:
-    """Note it as the youngest; the oldest makes room."""
+    """Note it as the newest entry; the oldest makes room."""
     known.pop(topic, None)
     known[topic] = what
     if len(known) > MOST_TOPICS:

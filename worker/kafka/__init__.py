@@ -1,1 +1,1 @@
-"""Apache Kafka as a worker needs it: clients, topics, rights, and the ways around what aiokafka leaves out."""
+"""Apache Kafka for a worker: clients, topics, rights, and ways around the gaps of aiokafka."""

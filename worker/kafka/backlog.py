@@ -1,4 +1,4 @@
-"""The backlog of a worker: what its partitions hold that nobody has been answered yet (CONTRACT 10)."""
+"""The backlog of a worker: the records of its partitions that are not answered yet (CONTRACT 10)."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -26,17 +26,17 @@ class Behind:
 
 @dataclass(frozen=True, slots=True)
 class _Noticed:
-    """That something lies beyond a position, and since when (the clock's seconds)."""
+    """A position with records beyond it, and the moment since when that is known (the clock's seconds)."""
 
     position: int
     since: float
 
 
 class Backlog(Collector):
-    """Reckons the backlog of each assigned partition when somebody asks. Asks nobody itself.
+    """The backlog of each assigned partition, computed on request without a request to the broker.
 
-    What a log holds comes with every fetch, a few times a second even where nothing is sent. Where a lane takes
-    nothing, nothing is fetched, hence ``told``. A partition whose position is not known yet is left out.
+    Every fetch brings the end of the log along, a few times a second even where nothing is sent. A lane that takes
+    nothing fetches nothing, hence ``told``. A partition whose position is not known yet is left out.
     """
 
     def __init__(self, consumer: AIOKafkaConsumer, clock: Callable[[], float]) -> None:
@@ -48,14 +48,14 @@ class Backlog(Collector):
         self._noticed: dict[TopicPartition, _Noticed] = {}
 
     def in_hand(self, source: TopicPartition, oldest: Coordinates | None) -> None:
-        """Note the oldest command that a lane has taken and not answered; ``None`` if it has none."""
+        """Note the oldest command that a lane has taken and not answered; ``None`` if there is none."""
         if oldest is None:
             self._in_hand.pop(source, None)
         else:
             self._in_hand[source] = oldest
 
     def told(self, ends: Mapping[TopicPartition, int]) -> None:
-        """Note where logs end for who reads committed records only, as the broker has just said."""
+        """Note the ends of the logs for a reader of committed records, as the broker has just told them."""
         self._ends = dict(ends)
         for source in self._consumer.assignment():
             position = self._position(source)
@@ -66,7 +66,7 @@ class Backlog(Collector):
                 self._noticed[source] = _Noticed(position, self._clock())
 
     def behind(self) -> dict[TopicPartition, Behind]:
-        """By partition, as of now."""
+        """Return the backlog by partition, as of now."""
         return {
             source: self._behind(source, position)
             for source in sorted(self._consumer.assignment())
@@ -90,7 +90,7 @@ class Backlog(Collector):
         return Behind(max(0, end - position), self._age(source, position, stable), end - stable)
 
     def _age(self, source: TopicPartition, position: int, stable: int) -> float:
-        """By the command's own timestamp where a lane has it in hand, else since it is known to be there."""
+        """Return the age of the oldest command in hand, by its timestamp; else the time since a record was noticed."""
         now, noticed = self._clock(), self._noticed.get(source)
         if (oldest := self._in_hand.get(source)) is not None:
             return max(0.0, now - oldest.timestamp / 1000)
@@ -99,7 +99,7 @@ class Backlog(Collector):
         return max(0.0, now - noticed.since)
 
     def _position(self, source: TopicPartition) -> int | None:
-        """The offset at which answering goes on. With nothing in hand it is the client's position, behind markers."""
+        """Return the offset at which answering goes on: of the oldest in hand, or the client's, behind markers."""
         oldest = self._in_hand.get(source)
         return position_of(self._consumer, source) if oldest is None else oldest.offset
 

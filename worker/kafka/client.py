@@ -1,4 +1,4 @@
-"""What every Kafka client of this package is made with."""
+"""The connection settings of every Kafka client of this package, and the lookup of topics."""
 
 import asyncio
 import ssl
@@ -18,15 +18,15 @@ from worker.kafka.record_batches import Bounds, bound_fetches
 from worker.settings import PREFIX, KafkaSettings, SettingsError
 
 CLIENT_ID: Final = "effective-worker"
-# Less than the default of 100: every transaction that meets the one before it waits for as long (DESIGN 6).
+# Below the default of 100: a transaction that meets the one before it waits for as long (DESIGN 6).
 RETRY_BACKOFF_MS: Final = 30
 LOOK_SECONDS: Final = 5.0
 MOST_NAMES: Final = 500
-"""Of topics that one request asks for."""
+"""The most topics that one request asks for."""
 
 
 def client_options(kafka: KafkaSettings) -> dict[str, Any]:
-    """The arguments that aiokafka's consumer, producer and admin client share.
+    """Return the arguments that aiokafka's consumer, producer and admin client share.
 
     Raises ``SettingsError`` if the certificates cannot be used.
     """
@@ -49,14 +49,14 @@ def client_options(kafka: KafkaSettings) -> dict[str, Any]:
 
 
 def keyed(key: bytes, count: int) -> int:
-    """Which of so many partitions every other Kafka client would choose for this key."""
+    """Return the partition, of ``count``, that every other Kafka client would choose for this key."""
     return int((murmur2(key) & 0x7FFFFFFF) % count)
 
 
 class TopicLook:
-    """Looks topics up by their names without creating any, which asking the usual way may do (DESIGN 6).
+    """The lookup of topics by name. It creates none, which an ordinary request may do (DESIGN 6).
 
-    It has a connection of its own, made when first needed: an answer of the consumer's waits behind a long poll.
+    It has a connection of its own, made when first needed: on the consumer's, an answer would wait behind a long poll.
     """
 
     def __init__(self, options: Mapping[str, Any]) -> None:
@@ -66,20 +66,20 @@ class TopicLook:
         self._turn = asyncio.Lock()
 
     async def partitions(self, topics: Sequence[str]) -> dict[str, int]:
-        """How many partitions each has of those that exist, are not Kafka's own and may be seen.
+        """Return the number of partitions of each topic that exists, is not Kafka's own, and may be seen.
 
         Raises ``DependencyAway``.
         """
         return {name: len(topic["partitions"]) for name, topic in (await self._topics(topics)).items()}
 
     async def ids(self, topics: Sequence[str]) -> dict[str, UUID | None]:
-        """The id of each of them, ``None`` where the broker has none. Raises ``DependencyAway``."""
+        """Return the id of each topic, ``None`` where the broker has no ids. Raises ``DependencyAway``."""
         return {name: id_of(topic) for name, topic in (await self._topics(topics)).items()}
 
     async def _topics(self, topics: Sequence[str]) -> dict[str, dict[str, Any]]:
         found: dict[str, dict[str, Any]] = {}
         try:
-            # In turn: a client that one of two made, the other would use half made, or close.
+            # In turn: of two lookups, one would use a client that the other has half made, or would close it.
             async with asyncio.timeout(LOOK_SECONDS), self._turn, self._connected(topics[:1]) as client:
                 for first in range(0, len(topics), MOST_NAMES):
                     found |= await _asked(client, list(topics[first : first + MOST_NAMES]))
@@ -89,7 +89,7 @@ class TopicLook:
 
     @asynccontextmanager
     async def _connected(self, some: Sequence[str]) -> AsyncIterator[AIOKafkaClient]:
-        """The client, for a look; after one that failed it is made anew, since its brokers may have moved."""
+        """Yield the client for one lookup. A failure closes it, and the next one is new: its brokers may have moved."""
         try:
             if self._client is None:
                 self._client = AIOKafkaClient(**self._options)
@@ -101,7 +101,7 @@ class TopicLook:
             raise
 
     async def close(self) -> None:
-        """Safe twice, and before the first look."""
+        """Close the client. Safe twice, and before the first lookup."""
         client, self._client = self._client, None
         if client is not None:
             await client.close()
@@ -116,7 +116,7 @@ async def _asked(client: AIOKafkaClient, topics: list[str]) -> dict[str, dict[st
     }
 
 
-# Whoever imports this reads what others have written, over connections that break.
+# Every module that imports this reads other people's records, over connections that break.
 bound_fetches(Bounds())
 mend_sending()
 

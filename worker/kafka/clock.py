@@ -1,4 +1,4 @@
-"""The broker's opinion of the moments that this machine's clock puts on records (DESIGN 2, *Out of the group*)."""
+"""The broker's verdict on the timestamps that this machine's clock puts on records (DESIGN 2, *Out of the group*)."""
 
 from collections.abc import Callable
 from typing import Final
@@ -6,31 +6,31 @@ from typing import Final
 from worker.errors import ClockRefused
 
 SET_SECONDS: Final = 60.0
-"""A clock that has moved by more than this has been set; no drift is mistaken for it."""
+"""Seconds by which a clock that was set has moved at least. Drift is never that large."""
 TRY_AGAIN_SECONDS: Final = 120.0
-"""After so long a refusal proves nothing: it may be a broker's clock that is wrong, or a setting of a topic's, and all
-workers may be out. Longer than a lane waits for its next try."""
+"""Seconds after which a refusal proves nothing: a broker's clock or a topic's setting may be wrong, and all workers may
+be out of the group. Longer than a lane waits for its next try."""
 
 
 class Stamps:
-    """Holds the last refusal against the clock until it is set, something is taken, or the refusal is old."""
+    """The last refusal of the clock, which holds until the clock is set, a record is taken, or the refusal is old."""
 
     def __init__(self, wall: Callable[[], float], clock: Callable[[], float]) -> None:
-        """``wall`` is the clock in doubt and counts from the epoch, ``clock`` is monotonic (seconds)."""
+        """``wall`` is the clock in doubt and counts from the epoch; ``clock`` is monotonic (both in seconds)."""
         self._wall = wall
         self._clock = clock
         self._refusal: tuple[float, float] | None = None
 
     def refused(self) -> None:
-        """Note that a topic of ours has refused what the clock says now."""
+        """Note that one of the worker's own topics has refused the clock's present time."""
         self._refusal = self._clock(), self._ahead()
 
     def taken(self) -> None:
-        """Note that records with what the clock says were taken."""
+        """Note that records with the clock's time were taken."""
         self._refusal = None
 
     async def look(self) -> None:
-        """Raises ``ClockRefused`` while the refusal holds, as a dependency does that does not answer."""
+        """Check the clock, like a dependency. Raises ``ClockRefused`` while the last refusal holds."""
         if self._refusal is None:
             return
         since, ahead = self._refusal

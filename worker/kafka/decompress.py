@@ -1,4 +1,4 @@
-"""Inflate what a sender has compressed, a piece at a time: nobody knows how large it will be before it is made."""
+"""Inflate compressed data a piece at a time: its inflated size is not known before."""
 
 import zlib
 from collections.abc import Iterator
@@ -19,23 +19,23 @@ ZSTD: Final = 4
 PIECE: Final = 256 * 1024
 """The most bytes that are inflated at once."""
 LARGEST_BLOCK: Final = 32 * 1024 * 1024
-"""The largest block of snappy that is inflated: it can only be inflated as a whole, and says before how large it is."""
+"""The largest block of snappy that is inflated. A block is inflated as a whole, but tells its size before."""
 
 _INPUT: Final = 64 * 1024
 _LARGEST_WINDOW: Final = 1 << 27
-"""Of zstd: its highest level asks for as much. Of that memory only what is inflated is ever touched."""
+"""The largest window of zstd: its highest level needs as much. Only memory for inflated bytes is ever touched."""
 _XERIAL: Final = b"\x82SNAPPY\0"
-"""Begins snappy in blocks, as the Java client writes it: these 8 bytes, two versions, and blocks after their sizes."""
+"""The start of snappy in blocks as the Java client writes it: these 8 bytes, two versions, blocks after their sizes."""
 _XERIAL_BYTES: Final = 16
 _SIZE_BYTES: Final = 4
 _GZIP_WINDOW: Final = 31
 
 
 def inflated(codec: int, data: bytes) -> Iterator[bytes]:
-    """The pieces of what was compressed, none of them empty, each made when it is asked for.
+    """Yield the inflated pieces, none of them empty, each made when it is asked for.
 
     A piece has at most ``PIECE`` bytes; of snappy it is a block, of at most ``LARGEST_BLOCK``. Data that end early just
-    end. Raises ``Unreadable`` for what is not in the codec's format, or not a codec's number.
+    end. Raises ``Unreadable`` for data that are not in the codec's format, and for an unknown codec.
     """
     if codec not in _CODECS:
         raise Unreadable(f"codec {codec} is not known")
@@ -53,7 +53,7 @@ def _unreadable(name: str) -> Iterator[None]:
 
 
 def _parts(data: bytes) -> Iterator[bytes]:
-    """The compressed data in parts: a decoder that stops in the middle of one copies what is left of it."""
+    """Yield the compressed data in parts: a decoder that stops in the middle of one copies the rest of it."""
     return (data[first : first + _INPUT] for first in range(0, len(data), _INPUT))
 
 
@@ -62,7 +62,7 @@ def _plain(data: bytes) -> Iterator[bytes]:
 
 
 def _gzip(data: bytes) -> Iterator[bytes]:
-    """One member after the other. What follows the last one and is none is left alone, as by other clients."""
+    """Inflate one member after the other. Trailing data that are no member are ignored, as by other clients."""
     member, members, rest = zlib.decompressobj(_GZIP_WINDOW), 0, b""
     for part in _parts(data):
         rest += part
@@ -127,4 +127,4 @@ _CODECS: Final = {
     ZSTD: ("zstd", _zstd),
 }
 _ERRORS: Final = (zlib.error, zstandard.ZstdError, cramjam.DecompressionError, RuntimeError, EOFError, ValueError)
-"""Of the decoders; lz4 has no error of its own."""
+"""The errors of the decoders; lz4 has none of its own."""

@@ -1,4 +1,4 @@
-"""A record as Kafka delivered it: its coordinates, its bytes, and what was cut from one that is too large."""
+"""A record as Kafka delivered it: its coordinates, its bytes, and a note of any part that was cut off."""
 
 import re
 from functools import lru_cache
@@ -16,7 +16,7 @@ def _log_name(cluster: str, topic: str) -> str:
 
 
 class Coordinates(Value, frozen=True):
-    """Where a command stands in Kafka. ``timestamp``, in milliseconds, tells a re-created topic from the old one."""
+    """The position of a command in Kafka. ``timestamp`` (milliseconds) tells a re-created topic from the old one."""
 
     cluster: str
     topic: str
@@ -26,7 +26,7 @@ class Coordinates(Value, frozen=True):
 
     @property
     def command_id(self) -> str:
-        """The ``rec:`` id of CONTRACT 2, for a command that brings none of its own or whose sender is not verified."""
+        """The ``rec:`` id of CONTRACT 2, for a command that has no id of its own or whose sender is not verified."""
         return f"{_log_name(self.cluster, self.topic)}/{self.partition}/{self.offset}@{self.timestamp}"
 
 
@@ -34,29 +34,29 @@ _RECORD_ID: Final = re.compile(r"rec:([^/]+)/([^/]+)/(\d{1,9})/(\d{1,18})@(-?\d{
 
 
 def coordinates_of(command_id: str) -> Coordinates | None:
-    """The coordinates that a ``rec:`` id is made of; ``None`` for any other id."""
+    """Return the coordinates in a ``rec:`` id; ``None`` for any other id."""
     parts = _RECORD_ID.fullmatch(command_id)
     return None if parts is None else Coordinates(unquote(parts[1]), unquote(parts[2]), *map(int, parts.group(3, 4, 5)))
 
 
 KEPT_BYTES: Final = 64 * 1024
-"""The part that is kept of a value that is too large, of a key, and of all headers together."""
+"""The bytes that are kept of a value that is too large, of a key, and of all headers together."""
 
 
 class Cut(Value, frozen=True):
-    """The reason for which a record was not read whole, and what is known of the rest. Hashes are SHA-256."""
+    """The reason for not reading a record whole, and what is known of the rest. Hashes are SHA-256."""
 
     reason: str
     value_bytes: int | None = None
-    """The size of the value, if it was come by."""
+    """The size of the value, if it could be read."""
     value_hash: bytes | None = None
-    """Of the whole value; ``None`` if its end was not reached."""
+    """The hash of the whole value; ``None`` if its end was not reached."""
     batch_hash: bytes | None = None
-    """Of the record batch as it lies in the log, where nothing else tells the record."""
+    """The hash of the record batch as it is in the log, where nothing else identifies the record."""
 
 
 class Delivery(Value, frozen=True):
-    """One record of the commands topic, untouched; of one that is too large, as much as ``cut`` says."""
+    """One record of a commands topic, untouched; of one that is too large, the parts that ``cut`` leaves."""
 
     hidden = frozenset({"value", "headers"})
 
@@ -65,5 +65,5 @@ class Delivery(Value, frozen=True):
     value: bytes | None
     headers: tuple[Header, ...]
     stamped_by_broker: bool
-    """Whether ``coordinates.timestamp`` is the broker's (``LogAppendTime``) and may judge an expiry."""
+    """True if ``coordinates.timestamp`` is the broker's (``LogAppendTime``) and may judge an expiry."""
     cut: Cut | None = None

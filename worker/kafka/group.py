@@ -1,4 +1,4 @@
-"""A member of a consumer group: errors that aiokafka overlooks, and the place that a ``group_instance_id`` has."""
+"""Membership of a consumer group: errors that aiokafka overlooks, and the seat of a ``group_instance_id``."""
 
 from collections.abc import Iterator
 from typing import Any, Final
@@ -14,10 +14,11 @@ from worker.settings import PREFIX
 
 
 def hear_offset_errors(consumer: AIOKafkaConsumer) -> None:
-    """Let the consumer raise what the group's coordinator answers instead of offsets.
+    """Make the consumer raise the errors that the group's coordinator answers instead of offsets.
 
     aiokafka overlooks an error of the whole answer, and an unknown partition, and reports offsets that could not be
-    read as absent (DESIGN 6). What it would not try again upon ends a task of its for good: only a refusal may do so.
+    read as absent (DESIGN 6). An error on which it would not try again ends one of its tasks for good: only a refusal
+    may do so.
     """
 
     def hearing(send: Send) -> Send:
@@ -36,7 +37,7 @@ def hear_offset_errors(consumer: AIOKafkaConsumer) -> None:
 
 
 class InstanceTaken(WorkerError):
-    """A later comer has joined the group under the same ``group_instance_id``."""
+    """Another worker has joined the group later under the same ``group_instance_id``."""
 
     def __init__(self, instance_id: str) -> None:
         super().__init__(
@@ -46,28 +47,28 @@ class InstanceTaken(WorkerError):
 
 
 class Seat:
-    """A member's place in the group by its ``group_instance_id``: there is one for each, and the last comer has it.
+    """A member's seat in the group by its ``group_instance_id``: each id has one, and the last to join has it.
 
-    aiokafka sends that id with joins only, and does not know the error for who has lost the place (DESIGN 6): it would
-    join again as a stranger, and so take the place back, for ever. Here it joins as the member that it was, which the
-    broker refuses, and nothing more is asked of the group.
+    aiokafka sends that id only when it joins, and does not know the error for a member that has lost its seat (DESIGN
+    6): it would join again as a stranger and so take the seat back, forever. Here it joins as the member that it was,
+    which the broker refuses, and nothing more is asked of the group.
 
-    A coordinator that is none any more, since it stood still, may give out a member's id that its successor does not
-    know, and refuses in the same way. So, once, an id by which nothing was answered yet proves no later comer.
+    A coordinator that was replaced while it stood still may give out a member id that its successor does not know, and
+    refuses in the same way. So, once, a refusal of an id under which nothing was answered yet proves no later member.
     """
 
     def __init__(self, consumer: AIOKafkaConsumer) -> None:
-        """Made before the consumer subscribes. Without a ``group_instance_id`` nothing is changed."""
+        """Make it before the consumer subscribes. Without a ``group_instance_id`` nothing changes."""
         self._instance_id = instance_id_of(consumer)
         self._member_id: str = JoinGroupRequest.UNKNOWN_MEMBER_ID
         self._doubtful = True
-        """True until something is answered that proves the place to be this member's."""
+        """True until an answer proves that the seat is this member's."""
         self._taken = False
         if self._instance_id:
             intercept_group_requests(consumer, self._watching)
 
     def check(self) -> None:
-        """Raises ``InstanceTaken`` once the place is somebody else's."""
+        """Check the seat. Raises ``InstanceTaken`` once another worker has it."""
         if self._taken:
             raise InstanceTaken(self._instance_id)
 
@@ -90,26 +91,26 @@ class Seat:
         if joins and not codes:
             self._member_id = answer.member_id
         elif joins and kafka_errors.UnknownMemberIdError.errno in codes:
-            self._member_id = JoinGroupRequest.UNKNOWN_MEMBER_ID  # nobody has the place: it is free to be taken
+            self._member_id = JoinGroupRequest.UNKNOWN_MEMBER_ID  # no member has the seat: it is free
         elif isinstance(request, HeartbeatRequest | SyncGroupRequest) and not codes:
             self._doubtful = False
         return answer
 
 
 class _Fenced(kafka_errors.KafkaError):  # type: ignore[misc] # aiokafka carries no types
-    """The client's view of it: as if the group had not answered, until the process ends."""
+    """The error for the client: as if the group had not answered, until the process ends."""
 
     retriable = True
 
 
 class OffsetsNotTold(kafka_errors.KafkaError):  # type: ignore[misc] # aiokafka carries no types
-    """The group's coordinator answered with an error that aiokafka does not know, or would not try again upon."""
+    """The group's coordinator answered with an error that aiokafka does not know, or would not try again after."""
 
     retriable = True
 
 
 def errors_of(answer: Any) -> Iterator[int]:
-    """The codes of the errors of an answer of the group's coordinator: of the whole, and of each partition."""
+    """Yield the error codes in an answer of the group's coordinator: of the whole, and of each partition."""
     topics = getattr(answer, "topics", ())
     codes = [getattr(answer, "error_code", 0), *(code for _, places in topics for *_, code in places)]
     return (code for code in codes if code)

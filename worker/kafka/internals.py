@@ -1,7 +1,7 @@
 """The private parts of aiokafka that a worker needs: a function for each, with the measured fact behind it.
 
 No other module reaches into aiokafka, so an upgrade is read against this page (DESIGN 6 has the measurements). The
-version is bounded in ``pyproject.toml``, and a test looks for every attribute that is named here.
+version is bounded in ``pyproject.toml``, and a test checks every attribute that is named here.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from aiokafka.protocol.group import JoinGroupRequest, LeaveGroupRequest
 from aiokafka.protocol.produce import ProduceRequest
 
 Send = Callable[[Any], Awaitable[Any]]
-"""Sends one request and returns its answer."""
+"""Send one request and return its answer."""
 
 # --- every client: sending --------------------------------------------------------------------------------------------
 
@@ -30,8 +30,8 @@ _write = AIOKafkaConnection.send
 def mend_sending() -> None:
     """Make every Kafka client of this process tell a broken or slow connection from a bug.
 
-    uvloop answers ``RuntimeError`` to a write on a connection that it already knows to be broken, which would end the
-    client's own tasks; and after a timeout aiokafka closes a connection that it looks up once more by name, which may
+    uvloop raises ``RuntimeError`` for a write on a connection that it already knows to be broken, which would end the
+    client's own tasks. And after a timeout aiokafka closes a connection that it looks up once more by name, which may
     be another one by then.
     """
     AIOKafkaConnection.send = _written
@@ -39,7 +39,7 @@ def mend_sending() -> None:
 
 
 def _written(connection: AIOKafkaConnection, request: Any, expect_response: bool = True) -> Awaitable[Any]:
-    """Raises ``KafkaConnectionError`` also where uvloop knows the connection to be broken, and its reader not yet."""
+    """Send a request. Raises ``KafkaConnectionError`` also for a connection that only uvloop knows to be broken."""
     writer = connection._writer
     try:
         answer: Awaitable[Any] = _write(connection, request, expect_response)
@@ -55,7 +55,7 @@ def _written(connection: AIOKafkaConnection, request: Any, expect_response: bool
 async def _sent(
     client: AIOKafkaClient, node_id: Any, request: Any, *, group: ConnectionGroup = ConnectionGroup.DEFAULT
 ) -> Any:
-    """Send, and after a timeout close the very connection that was slow."""
+    """Send a request, and after a timeout close the very connection that was slow."""
     connection = await client._get_conn(node_id, group=group)
     if connection is None:
         raise NodeNotReadyError(f"Attempt to send a request to node which is not ready (node id {node_id}).")
@@ -82,25 +82,25 @@ class BoundedRecords(Protocol):
 
     @property
     def most_work(self) -> int:
-        """The most bytes of work for one look."""
+        """The most bytes of work for one read."""
 
 
 def read_fetches_with(records: Callable[[bytes], BoundedRecords]) -> None:
     """Make every consumer of this process read the answers to its fetches with ``records``.
 
-    aiokafka inflates a record batch whole and at once, and has no place to say otherwise to a single consumer.
+    aiokafka inflates a record batch whole and at once, and a single consumer has no setting to change that.
     """
     fetcher.MemoryRecords = records
     fetcher.FetchResult = BoundedFetch
 
 
 class BoundedFetch(fetcher.FetchResult):  # type: ignore[misc] # aiokafka carries no types
-    """The records of a fetch, of which one look takes no more than it may."""
+    """The records of a fetch, with a bound on how many one read takes."""
 
     _partition_records: Any
 
     def getall(self, max_records: int | None = None) -> list[Any]:
-        """Up to so many records, and no more than ``most_work`` has room for; the rest stays."""
+        """Return up to ``max_records``, and no more than ``most_work`` has room for; the rest stays."""
         if not self.has_more() or not self.check_assignment(self._topic_partition):
             return []
         records: list[Any] = []
@@ -119,7 +119,7 @@ class BoundedFetch(fetcher.FetchResult):  # type: ignore[misc] # aiokafka carrie
 
 
 def fetch_past(consumer: AIOKafkaConsumer, seconds: float) -> None:
-    """Let records that no lane has taken yet hold up the next fetch from their broker for no longer than this.
+    """Set the longest time for which records that no lane has taken hold up the next fetch from their broker.
 
     aiokafka waits a tenth of a second for them, and a lane that gives way leaves its records for longer.
     """
@@ -129,7 +129,7 @@ def fetch_past(consumer: AIOKafkaConsumer, seconds: float) -> None:
 def position_of(consumer: AIOKafkaConsumer, source: TopicPartition) -> int | None:
     """Return the offset that is read next, without waiting; ``None`` if it is not assigned, or not known yet.
 
-    The public ``position`` waits for the broker where the position is not known.
+    The public ``position`` waits for the broker if the position is not known.
     """
     if not consumer._subscription.is_assigned(source):
         return None
@@ -138,7 +138,7 @@ def position_of(consumer: AIOKafkaConsumer, source: TopicPartition) -> int | Non
 
 
 def has_fetcher_ended(consumer: AIOKafkaConsumer) -> bool:
-    """True if the consumer reads no more: its fetcher keeps an error to itself where nobody waits for records."""
+    """True if the consumer has stopped reading: its fetcher hides an error while no lane waits for records."""
     return bool(consumer._fetcher.error_future.done())
 
 
@@ -148,7 +148,7 @@ async def know_topic(consumer: AIOKafkaConsumer, topic: str) -> None:
 
 
 async def cluster_metadata(consumer: AIOKafkaConsumer) -> ClusterMetadata:
-    """Fetch the metadata of all topics. One that has assigned nothing knows of no topic."""
+    """Fetch the metadata of all topics. A consumer that has assigned nothing knows of no topic."""
     return await consumer._client.fetch_all_metadata()
 
 
@@ -159,16 +159,16 @@ async def close_connections(consumer: AIOKafkaConsumer) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ConsumerTasks:
-    """The background tasks of a consumer, by name. None of them says that it has died."""
+    """The background tasks of a consumer, by name. None of them reports its own death."""
 
     lasting: Mapping[str, "asyncio.Task[Any]"]
-    """Run for as long as the consumer does."""
+    """Tasks that run for as long as the consumer does."""
     passing: Mapping[str, "asyncio.Task[Any]"]
-    """Come and go with the group's generation, but no new one follows one that failed."""
+    """Tasks that come and go with the group's generation. No new one follows one that failed."""
 
 
 def tasks_of(consumer: AIOKafkaConsumer) -> ConsumerTasks:
-    """Return the background tasks of a consumer that are there."""
+    """Return the background tasks that a consumer has now."""
     coordinator = consumer._coordinator
     lasting = {"fetcher": consumer._fetcher._fetch_task, "coordinator": coordinator._coordination_task}
     passing = {"heartbeat": coordinator._heartbeat_task, "committed offsets": coordinator._commit_refresh_task}
@@ -182,7 +182,7 @@ def tasks_of(consumer: AIOKafkaConsumer) -> ConsumerTasks:
 
 
 def intercept_group_requests(consumer: AIOKafkaConsumer, wrap: Callable[[Send], Send]) -> None:
-    """Send every request to the group's coordinator through ``wrap(send)``. To be called before it subscribes.
+    """Send every request to the group's coordinator through ``wrap(send)``. Call this before the consumer subscribes.
 
     aiokafka overlooks some answers of the coordinator (:mod:`worker.kafka.group`), and no listener is told of them.
     """
@@ -193,7 +193,7 @@ def intercept_group_requests(consumer: AIOKafkaConsumer, wrap: Callable[[Send], 
 def intercept_heartbeats(
     consumer: AIOKafkaConsumer, wrap: Callable[[Callable[[], Awaitable[bool]]], Callable[[], Awaitable[bool]]]
 ) -> None:
-    """Send every heartbeat through ``wrap(heartbeat)``, which returns True for one that was answered well.
+    """Send every heartbeat through ``wrap(heartbeat)``, which returns True if the heartbeat succeeded.
 
     An error that aiokafka does not expect ends its heartbeats for good, and nothing starts them again.
     """
@@ -212,18 +212,18 @@ def instance_id_of(consumer: AIOKafkaConsumer) -> str:
 
 
 def join_as(request: JoinGroupRequest, member_id: str) -> None:
-    """Make a request to join the group be one of this member. aiokafka joins as a stranger after every error."""
+    """Make a request to join the group come from this member. aiokafka joins as a stranger after every error."""
     request._member_id = member_id
 
 
 async def leave_group(consumer: AIOKafkaConsumer) -> None:
     """Unsubscribe, and tell the coordinator that the member has left, also one with a ``group_instance_id``.
 
-    aiokafka keeps the place of such a member until its session is over; the broker takes LeaveGroup by member id.
+    aiokafka keeps the seat of such a member until its session is over; the broker takes LeaveGroup by member id.
     """
     coordinator = consumer._coordinator
     request = LeaveGroupRequest(coordinator.group_id, coordinator.member_id)
-    coordinator.reset_generation()  # or the client would say it as well, of members without such an id
+    coordinator.reset_generation()  # or the client would say it as well for members without such an id
     consumer.unsubscribe()
     await coordinator._send_req(request)
 
@@ -234,30 +234,30 @@ async def leave_group(consumer: AIOKafkaConsumer) -> None:
 def intercept_producer_requests(
     producer: AIOKafkaProducer, wrap: Callable[[Callable[..., Awaitable[Any]]], Callable[..., Awaitable[Any]]]
 ) -> None:
-    """Send every request of a producer through ``wrap(send)``: the client hides that it has sent one again."""
+    """Send every request of a producer through ``wrap(send)``: the client hides it when it sends a request again."""
     producer.client.send = wrap(producer.client.send)
 
 
 def drop_producer(producer: AIOKafkaProducer) -> "set[asyncio.Task[Any]]":
     """Take a producer out of use without a flush, a commit or an abort: its ``stop`` can wait forever for a broker.
 
-    Returns its tasks, to be cancelled: the sender and the requests under way, which try again for as long as the broker
-    is away.
+    Returns its tasks, which the caller must cancel: the sender and the requests under way, which try again for as long
+    as the broker is away.
     """
-    producer._closed = True  # or it complains, when collected, that nobody stopped it
+    producer._closed = True  # or it complains, when collected, that it was not stopped
     sender = producer._sender.sender_task
     return set() if sender is None else {sender, *_under_way(sender)}
 
 
 def unread_futures(producer: AIOKafkaProducer) -> "list[asyncio.Future[Any]]":
-    """Return the futures of a dropped producer. One that fails unread is reported as an error that was overlooked."""
+    """Return the futures of a dropped producer. Those that fail unread are reported as errors that were overlooked."""
     waiting = [batch._drain_waiter for held in producer._message_accumulator._batches.values() for batch in held]
     transaction = getattr(producer._txn_manager, "_transaction_waiter", None)
     return waiting if transaction is None else [*waiting, transaction]
 
 
 def _under_way(sender: "asyncio.Task[Any]") -> "set[asyncio.Task[Any]]":
-    """The requests that the sender waits for. It keeps them in a local variable, and waits for them when cancelled."""
+    """Return the requests that the sender waits for, also when cancelled. It has them in a local variable."""
     frame = getattr(sender.get_coro(), "cr_frame", None)
     return set() if frame is None else set(frame.f_locals.get("tasks", ()))
 

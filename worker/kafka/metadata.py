@@ -1,6 +1,7 @@
-"""Ask a broker for the ids of topics: a topic that was deleted and made anew has the same name and another id.
+"""Ask a broker for the ids of topics: a topic that was deleted and created again has the same name and another id.
 
-The client's own request for topics is older than ids are (Metadata before version 10), so the newer one is spelt here.
+The client's own request for topics is older than ids are (Metadata before version 10), so this module defines the newer
+one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -96,9 +97,9 @@ class _Asked(RequestStruct):  # type: ignore[misc] # aiokafka carries no types
 
 
 class TopicsRequest(Request[MetadataRequest_v5 | _Asked]):  # type: ignore[misc] # aiokafka carries no types
-    """Metadata of topics by their names, which makes none of them. With ids where the broker knows of any.
+    """A request for the metadata of topics by name, which creates none of them. Has ids if the broker knows them.
 
-    ``with_operations`` asks for what one may do to them as well, where the broker says that.
+    ``with_operations`` also asks for the operations that are allowed on them, if the broker tells that.
     """
 
     API_KEY = _METADATA
@@ -108,13 +109,13 @@ class TopicsRequest(Request[MetadataRequest_v5 | _Asked]):  # type: ignore[misc]
         self._with_operations = with_operations
 
     def build(self, request_struct_class: Any) -> Any:
-        """The newest form that broker and client both know."""
+        """Return the newest form that broker and client both know."""
         if request_struct_class is _Asked:
             return _Asked([(_NO_ID, name, {}) for name in self._topics], False, False, self._with_operations, {})
         return request_struct_class(self._topics, False)
 
 
 def id_of(topic: Mapping[str, Any]) -> UUID | None:
-    """The id of a topic in an answer; ``None`` if the broker has none."""
+    """Return the id of a topic in an answer; ``None`` if the broker has none."""
     found: UUID = topic.get("topic_id", _NO_ID)
     return None if found == _NO_ID else found

@@ -1,4 +1,4 @@
-"""Read parts of topics as a ``read_committed`` reader in no group: nothing is committed and nobody is disturbed."""
+"""Read parts of topics as a ``read_committed`` reader outside any group: commits nothing and disturbs no reader."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator
@@ -15,36 +15,39 @@ from worker.kafka.internals import cluster_metadata
 from worker.settings import Settings
 
 STALLED_SECONDS: Final = 60.0
-"""Longer than a transaction may stay open by default: what is behind it cannot be read before it ends."""
+"""Seconds without progress after which a read fails.
+
+Longer than a transaction may stay open by default: records behind it cannot be read before it ends.
+"""
 _LOOK_MS: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A part of a partition: offsets from ``begin`` up to, and without, ``end``."""
+    """A range of a partition: offsets from ``begin`` up to, and without, ``end``."""
 
     source: TopicPartition
     begin: int
     end: int
 
     def until(self, end: int) -> "Span":
-        """The same, ending at ``end`` at the latest."""
+        """Return the same range, ending at ``end`` at the latest."""
         return replace(self, end=max(self.begin, min(self.end, end)))
 
     def since(self, begin: int) -> "Span":
-        """The same, beginning at ``begin`` at the earliest."""
+        """Return the same range, beginning at ``begin`` at the earliest."""
         return replace(self, begin=min(self.end, max(self.begin, begin)))
 
 
 class Browser:
-    """Two consumers: one reads what is committed, one knows where the logs end, open transactions included."""
+    """Two consumers: one reads committed records, one knows the ends of the logs, open transactions included."""
 
     def __init__(self, stable: AIOKafkaConsumer, whole: AIOKafkaConsumer) -> None:
         self._stable = stable
         self._whole = whole
 
     async def spans(self, *topics: str) -> dict[str, list[Span]]:
-        """Every partition of each topic, from what is left of it to its present end; no entry for an unknown topic."""
+        """Return every partition of each topic, from the oldest record left to its end. Unknown topics are left out."""
         with _asked():
             cluster = await cluster_metadata(self._whole)
             known = {name: sorted(cluster.partitions_for_topic(name) or ()) for name in topics}
@@ -59,7 +62,7 @@ class Browser:
         }
 
     async def since(self, spans: Iterable[Span], milliseconds: int) -> list[Span]:
-        """The spans without what was written before that moment of the epoch."""
+        """Return the spans without the records from before that moment of the epoch."""
         every = list(spans)
         if not every:
             return []
@@ -68,14 +71,14 @@ class Browser:
         return [each.since(each.end if (at := found[each.source]) is None else at.offset) for each in every]
 
     def open(self, spans: Iterable[Span]) -> None:
-        """Choose what ``read`` will read, and give up all else."""
+        """Choose the spans that ``read`` will read, and give up all others."""
         chosen = list(spans)
         self._stable.assign([each.source for each in chosen])
         for each in chosen:
             self._stable.seek(each.source, each.begin)
 
     async def read(self, span: Span) -> AsyncIterator[Any]:
-        """The records of a span that was opened, in order. Several may be read at once.
+        """Yield the records of a span that was opened, in order. Several spans may be read at once.
 
         Raises ``DependencyAway`` if nothing comes for a minute.
         """
@@ -99,7 +102,7 @@ class Browser:
 
 @asynccontextmanager
 async def browser(settings: Settings) -> AsyncIterator[Browser]:
-    """A started browser. What its clients cannot do comes out as ``DependencyAway``, and nothing else does."""
+    """Yield a started browser. Errors of its clients come out as ``DependencyAway``, other errors as they are."""
     options = client_options(settings.kafka) | {"auto_offset_reset": "earliest", "fetch_max_wait_ms": 100}
     stable = AIOKafkaConsumer(**options, isolation_level="read_committed")
     whole = AIOKafkaConsumer(**options)
@@ -115,7 +118,7 @@ async def browser(settings: Settings) -> AsyncIterator[Browser]:
 
 @contextmanager
 def _asked() -> Iterator[None]:
-    """Around the client's work alone: an error of a file that somebody writes meanwhile is no fault of Kafka's."""
+    """Map the errors of the client's work alone: an error of a file that the caller writes meanwhile is not Kafka's."""
     try:
         yield
     except KAFKA_ERRORS as error:
@@ -123,11 +126,11 @@ def _asked() -> Iterator[None]:
 
 
 def is_dry_run(record: Any) -> bool:
-    """Whether a command is a dry run, or a result that of one (CONTRACT 2 and 3)."""
+    """True if a command is a dry run, or a result that of one (CONTRACT 2 and 3)."""
     return [value for name, value in record.headers if name == DRY_RUN and value] == [TRUE.encode()]
 
 
 def header(record: Any, name: str) -> str:
-    """The text of a header as far as it is any; empty where there is none."""
+    """Return the text of a header, with any invalid UTF-8 replaced; empty if there is none."""
     values = [value for key, value in record.headers if key == name and value]
     return values[0].decode(errors="replace") if values else ""

@@ -1,9 +1,9 @@
-"""Read what the broker has sent within bounds: a record batch says only after it was inflated how large it is.
+"""Read record batches within bounds: only once it is inflated does a batch tell how large it is.
 
 aiokafka inflates a batch whole and makes all of it at once: 200 MB out of 6 KB, on the event loop. Here a batch is
 inflated a piece at a time, and its records are handed on in small batches that aiokafka's own decoder reads. A record
-that is too large is cut; and a batch that inflates beyond its bound is not inflated any further: what is left of it are
-coordinates. Nothing is left out, so that every record can be answered.
+that is too large is cut. A batch that inflates beyond its bound is not inflated any further: of its remaining records
+only the coordinates are left. Nothing is left out, so that every record can be answered.
 """
 
 import hashlib
@@ -25,13 +25,13 @@ from worker.kafka.delivery import KEPT_BYTES, Cut
 from worker.kafka.internals import read_fetches_with
 
 MOST_HEADERS: Final = 1000
-"""Of a record that is too large."""
+"""The most headers that are kept of a record that is too large."""
 
 _LOG_OVERHEAD: Final = 12
-"""The base offset of a batch and the length of what follows."""
+"""The bytes of a batch's base offset and of the length of what follows."""
 _HEAD: Final = Struct(">qiibIhiqqqhii")
-"""Of a batch of format 2 (Kafka's ``DefaultRecordBatch``): base offset, length, leader epoch, format, CRC, attributes,
-last offset delta, first and last timestamp, producer id, epoch and sequence, count of records."""
+"""The head of a batch of format 2 (Kafka's ``DefaultRecordBatch``): base offset, length, leader epoch, format, CRC,
+attributes, last offset delta, first and last timestamp, producer id, epoch and sequence, count of records."""
 _COUNT: Final = Struct(">i")
 _COUNT_AT: Final = _HEAD.size - _COUNT.size
 _FORMAT: Final = 2
@@ -39,19 +39,19 @@ _CODEC: Final = 0x07
 _MORE: Final = 0x80
 _SEVEN_BITS: Final = 0x7F
 _MOST_BITS: Final = 70
-"""Of a number as Kafka writes it: ten times seven."""
+"""The most bits of a number as Kafka writes it: ten times seven."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """In bytes, of what was inflated."""
+    """Bounds on inflated data, in bytes."""
 
     record: int = 2 * 1024 * 1024
     """The largest record that is taken whole: larger than a broker takes by default."""
     batch: int = 32 * 1024 * 1024
     """The most of a record batch that is inflated."""
     take: int = 4 * 1024 * 1024
-    """The most that is read for one look at a partition; at least one record, whatever its size."""
+    """The most that one read of a partition takes; at least one record, whatever its size."""
 
 
 def bound_fetches(bounds: Bounds) -> None:
@@ -61,7 +61,10 @@ def bound_fetches(bounds: Bounds) -> None:
 
 @dataclass(slots=True)
 class Record:
-    """A record as aiokafka reads it. It hands ``checksum`` on untouched, which no record of format 2 has."""
+    """A record as aiokafka reads it.
+
+    aiokafka hands ``checksum`` on untouched, and no record of format 2 has one: a ``Cut`` goes there.
+    """
 
     offset: int
     timestamp: int
@@ -73,7 +76,7 @@ class Record:
 
 
 class Records:
-    """The record batches of one partition in the answer to a fetch, in the place of aiokafka's ``MemoryRecords``."""
+    """The record batches of one partition in the answer to a fetch; replaces aiokafka's ``MemoryRecords``."""
 
     def __init__(self, data: bytes, *, bounds: Bounds) -> None:
         self._data = data
@@ -81,14 +84,14 @@ class Records:
         self._position = 0
         self.bounds = bounds
         self.work = 0
-        """Bytes that have been read or inflated so far."""
+        """The bytes that have been read or inflated so far."""
 
     def worked(self, size: int) -> None:
         self.work += size
 
     @property
     def most_work(self) -> int:
-        """The bytes that may be read for one look at the partition."""
+        """The most bytes that one read of the partition may take."""
         return self.bounds.take
 
     def size_in_bytes(self) -> int:
@@ -98,9 +101,9 @@ class Records:
         return bool(self._batches.has_next())
 
     def next_batch(self) -> Any:
-        """The next batch, to be read within bounds. One of Kafka's own markers is what it always was.
+        """Return the next batch, to be read within bounds. Kafka's own markers are returned as aiokafka has them.
 
-        A batch of an older format too: brokers since 4.0 take none, and the records of one do not say so much.
+        So is a batch of an older format: brokers since 4.0 take none, and their records lack the information.
         """
         batch = self._batches.next_batch()
         begin = self._position
@@ -119,19 +122,19 @@ class Batch:
         self._bounds = records.bounds
         (self._count,) = _COUNT.unpack_from(raw, _COUNT_AT)
         codec = batch.compression_type
-        most = records.bounds.batch if codec else inf  # what was not compressed is no larger than the broker has taken
+        most = records.bounds.batch if codec else inf  # without compression it is no larger than the broker has taken
         self._inflating = Inflating(inflated(codec, raw[_HEAD.size :]), most, records.worked)
 
     def __getattr__(self, name: str) -> Any:
-        # Offsets, producer and whether it is transactional.
+        # The offsets, the producer, and if it is transactional.
         return getattr(self._batch, name)
 
     def validate_crc(self) -> bool:
-        """Of the batch as the broker has sent it."""
+        """True if the CRC of the batch is right, as the broker sent it."""
         return bool(self._batch.validate_crc())
 
     def __iter__(self) -> Iterator[Any]:
-        """Every record, in order. One whose offset alone is known has the last timestamp of the batch."""
+        """Yield every record, in order. One of which only the offset is known has the last timestamp of the batch."""
         following = self._batch.base_offset
         try:
             for record in self._readable():
@@ -156,7 +159,7 @@ class Batch:
                 try:
                     inflating.grow()
                 except Unreadable:
-                    # Of a record that has begun, it is known where it stands.
+                    # The coordinates of a record that has begun are known.
                     yield from self._cut(inflating)
                     raise
 
@@ -184,7 +187,7 @@ class Batch:
                 given += 1
                 yield record
         except (CorruptRecordException, UnicodeDecodeError):
-            # The broker looks into neither keys nor names of headers, which may be no text.
+            # The broker checks neither keys nor header names, which may not be text.
             inflating = Inflating(iter((records,)))
             for _ in range(given):
                 inflating.skip(inflating.varint())
@@ -192,7 +195,7 @@ class Batch:
                 yield from self._cut(inflating)
 
     def _cut(self, inflating: "Inflating") -> Iterator[Record]:
-        """The next record, as much of it as is kept. Raises ``Unreadable`` where nothing follows upon it."""
+        """Yield the next record, as much of it as is kept. Raises ``Unreadable`` if nothing after it can be read."""
         batch = self._batch
         length = inflating.varint()
         end = inflating.position + length
@@ -214,9 +217,9 @@ class Inflating:
     """The inflated bytes of a batch as one stream; nothing is inflated before it is needed."""
 
     def __init__(self, pieces: Iterator[bytes], most: float = inf, worked: Callable[[int], object] = int) -> None:
-        """``most`` is how many bytes may be inflated; ``worked`` is told of each piece of them."""
+        """``most`` is the number of bytes that may be inflated; ``worked`` is told the size of each piece."""
         self.held = bytearray()
-        """Inflated, and not read yet."""
+        """Bytes that are inflated and not read yet."""
         self.position = 0
         self._pieces = pieces
         self._most = most
@@ -225,7 +228,7 @@ class Inflating:
         self._ended: Unreadable | None = None
 
     def grow(self) -> None:
-        """Inflate another piece. Raises ``Unreadable``, the same again and again, if there is none or it may not be."""
+        """Inflate another piece. Raises ``Unreadable``, the same each time, at the end of the data or at the bound."""
         if self._ended is None:
             try:
                 self._take_piece()
@@ -245,7 +248,7 @@ class Inflating:
         self._worked(len(piece))
 
     def take(self, count: int) -> bytes:
-        """The next so many bytes."""
+        """Return the next ``count`` bytes."""
         while len(self.held) < count:
             self.grow()
         taken = bytes(self.held[:count])
@@ -254,7 +257,7 @@ class Inflating:
         return taken
 
     def skip(self, count: int, digest: Any = None) -> None:
-        """Read over so many bytes, which are never held all at once. ``digest`` is told of them."""
+        """Skip ``count`` bytes without holding all of them at once. ``digest`` is updated with them."""
         while count > 0:
             if not self.held:
                 self.grow()
@@ -264,7 +267,7 @@ class Inflating:
                 digest.update(part)
 
     def varint(self) -> int:
-        """A number as Kafka writes it: seven bits to a byte, the lowest first, and the sign in the lowest bit."""
+        """Read a number as Kafka writes it: seven bits to a byte, the lowest first, and the sign in the lowest bit."""
         number = shift = 0
         while True:
             (byte,) = self.take(1)
@@ -277,7 +280,7 @@ class Inflating:
 
 
 def _whole_records(held: bytearray, most: int, largest: int) -> tuple[int, int, bool]:
-    """Count the whole records at the beginning; tell where the last of them ends, and if a larger one follows."""
+    """Return the number of whole records at the beginning, the end of the last of them, and if a larger one follows."""
     count = end = 0
     size = len(held)
     while count < most:
@@ -301,9 +304,9 @@ def _whole_records(held: bytearray, most: int, largest: int) -> tuple[int, int, 
 
 
 def _read(record: Record, inflating: Inflating, end: int, cut: Cut) -> None:
-    """Read key, value and headers as far as they are kept, and on to the end of the record.
+    """Read the parts of key, value and headers that are kept, and skip to the end of the record.
 
-    Raises ``Unreadable`` where that is not reached; what has been read by then stands in the record.
+    Raises ``Unreadable`` if that is not reached; ``record`` then holds what has been read so far.
     """
 
     def size() -> int:

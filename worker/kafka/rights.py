@@ -1,4 +1,4 @@
-"""Rights: those that a broker grants to this login, beside those that a worker needs (deploy/ACCESS.md)."""
+"""The rights that a broker grants to this login, and those that a worker needs (deploy/ACCESS.md)."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ from worker.values import Value
 
 _NOT_TOLD: Final = -1 << 31
 _TRANSACTIONS: Final = 1
-"""The kind of coordinator that is asked for."""
+"""The kind of coordinator to ask for."""
 _LATER: Final = (
     kafka.GroupCoordinatorNotAvailableError,
     kafka.GroupLoadInProgressError,
@@ -40,7 +40,7 @@ class Operation(IntEnum):
 
 
 class Right(Value, frozen=True):
-    """An operation on something by its name."""
+    """An operation on a named resource."""
 
     operation: Operation
     kind: str
@@ -51,12 +51,12 @@ class Right(Value, frozen=True):
 
 
 def _told(bits: int) -> frozenset[Operation] | None:
-    """Read the set of operations that a broker gives as bits; ``None`` if it was not told."""
+    """Decode the set of operations that a broker gives as bits; ``None`` if it was not told."""
     return None if bits == _NOT_TOLD else frozenset(operation for operation in Operation if bits >> operation & 1)
 
 
 def needed(settings: Settings, transactional_id: str | None) -> Iterator[Right]:
-    """List the rights that a worker cannot do without. ``transactional_id`` is one of its ids, if it uses any."""
+    """Yield the rights that a worker cannot do without. ``transactional_id`` is one of its ids, if it uses any."""
     topics = settings.topics
     for name in topics.read:
         yield Right(Operation.READ, "topic", name)
@@ -68,9 +68,9 @@ def needed(settings: Settings, transactional_id: str | None) -> Iterator[Right]:
 
 
 async def lacking(admin: AIOKafkaAdminClient, rights: Sequence[Right], seconds: float) -> list[Right]:
-    """Tell which of them the broker would refuse, as far as it says. A topic that is not there is refused to nobody.
+    """Return the rights that the broker would refuse, as far as it tells. A missing topic counts as allowed.
 
-    ``seconds`` is how long a coordinator is waited for. Raises ``DependencyAway``.
+    ``seconds`` is the longest wait for a coordinator. Raises ``DependencyAway``.
     """
     topics = await _of_topics(admin, sorted({right.name for right in rights if right.kind == "topic"}))
     found = []
@@ -87,7 +87,7 @@ async def lacking(admin: AIOKafkaAdminClient, rights: Sequence[Right], seconds: 
 
 
 async def of_group(admin: AIOKafkaAdminClient, group: str, seconds: float) -> frozenset[Operation] | None:
-    """Read the operations allowed on a group; ``None`` where the broker does not say. Raises ``DependencyAway``."""
+    """Read the operations allowed on a group; ``None`` if the broker does not tell. Raises ``DependencyAway``."""
     try:
         answer = await ask_coordinator(admin, group, GroupRights(group), seconds)
     except kafka.GroupAuthorizationFailedError:
@@ -102,9 +102,9 @@ async def of_group(admin: AIOKafkaAdminClient, group: str, seconds: float) -> fr
 
 
 async def ask_coordinator(admin: AIOKafkaAdminClient, group: str, request: Any, seconds: float) -> Any:
-    """Ask the coordinator of a group; a cluster's first question to any makes it first.
+    """Ask the coordinator of a group. The first such question in a cluster makes the broker create it.
 
-    Raises ``DependencyAway`` if there is none after so many seconds, and the error that it answers.
+    Raises ``DependencyAway`` if there is none after ``seconds``, and the error that it answers.
     """
     try:
         async with asyncio.timeout(seconds):
@@ -131,7 +131,7 @@ async def _of_topics(admin: AIOKafkaAdminClient, names: Sequence[str]) -> dict[s
 
 
 async def _of_transactional_id(admin: AIOKafkaAdminClient, name: str) -> frozenset[Operation] | None:
-    """Find its coordinator, which is for those who may describe it, as whoever may write may: more is not told."""
+    """Try to find the coordinator of a transactional id: a login that may write may do so. The broker tells no more."""
     answer = await ask_broker(admin, FindCoordinatorRequest(name, _TRANSACTIONS))
     return frozenset() if kafka.for_code(answer.error_code) is kafka.TransactionalIdAuthorizationFailed else None
 
@@ -140,13 +140,13 @@ async def _of_transactional_id(admin: AIOKafkaAdminClient, name: str) -> frozens
 
 
 class _DescribeGroups(DescribeGroupsRequest_v3):  # type: ignore[misc] # aiokafka carries no types
-    """The client's own reads an older answer, without the rights."""
+    """The client's own request reads an older answer, without the rights."""
 
     RESPONSE_TYPE = DescribeGroupsResponse_v3
 
 
 class GroupRights(Request[DescribeGroupsRequest_v0 | _DescribeGroups]):  # type: ignore[misc] # as above
-    """A group with what one may do to it, where the broker says that."""
+    """A request for a group with the operations that are allowed on it, if the broker tells that."""
 
     API_KEY = _DescribeGroups.API_KEY
 
@@ -154,7 +154,7 @@ class GroupRights(Request[DescribeGroupsRequest_v0 | _DescribeGroups]):  # type:
         self._group = group
 
     def build(self, request_struct_class: Any) -> Any:
-        """The newest form that broker and client both know."""
+        """Return the newest form that broker and client both know."""
         if request_struct_class is _DescribeGroups:
             return _DescribeGroups([self._group], True)
         return request_struct_class([self._group])

@@ -1,4 +1,4 @@
-"""Watch the topics that commands are read from: whether they are there, and still the same (DESIGN 2)."""
+"""Watch the topics that commands are read from: that they exist, and are still the same (DESIGN 2)."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -15,10 +15,10 @@ Look = Callable[[Sequence[str]], Awaitable[Mapping[str, UUID | None]]]
 
 
 class TopicWatch:
-    """Knows the id of every topic as it was last told. A broker without ids tells ``None``: then all are the same."""
+    """The ids of all topics as they were last told. A broker without ids tells ``None``: then all are the same."""
 
     def __init__(self, look: Look, topics: Sequence[str], health: Health) -> None:
-        """``look`` raises ``DependencyAway``, and leaves out what is not there."""
+        """``look`` raises ``DependencyAway``, and leaves out topics that do not exist."""
         self._look = look
         self._topics = topics
         self._health = health
@@ -26,11 +26,11 @@ class TopicWatch:
         self._is_missed = False
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Look every few seconds until ``stop``."""
+        """Look topics up every few seconds until ``stop``."""
         await every(LOOK_SECONDS, self.look, stop)
 
     async def look(self) -> None:
-        """Ask for all of them. A topic that is not there makes Kafka away for us, however well its brokers are."""
+        """Look up all topics. A missing one counts as Kafka being away, however well its brokers are."""
         try:
             found = await self._look(self._topics)
         except DependencyAway:
@@ -44,7 +44,7 @@ class TopicWatch:
         self._is_missed = bool(missing)
 
     async def id_of(self, topic: str) -> UUID | None:
-        """The id that the topic has now. Raises ``DependencyAway`` if it cannot be told, or the topic is not there."""
+        """Return the topic's id now. Raises ``DependencyAway`` if it cannot be told, or the topic does not exist."""
         found = await self._look([topic])
         if topic not in found:
             raise DependencyAway("kafka", _gone([topic]))
@@ -52,12 +52,12 @@ class TopicWatch:
         return found[topic]
 
     def is_another(self, topic: str, known: UUID | None) -> bool:
-        """Tell if the topic was made anew since it had the id ``known``, as far as has been heard."""
+        """True if the topic is known to have been created again since it had the id ``known``."""
         return are_different(known, self._ids.get(topic))
 
 
 def are_different(one: UUID | None, other: UUID | None) -> bool:
-    """Tell if these are the ids of two topics, as far as both are known."""
+    """True if these are known to be the ids of two topics."""
     return one is not None and other is not None and one != other
 
 

@@ -1,4 +1,4 @@
-"""The topics of CONTRACT 1: what they should be, what they are, and how to make the one the other.
+"""The topics of CONTRACT 1: as they should be, as they are, and how to create the missing ones.
 
 An existing topic is never altered: its owner may have had a reason, and learns here what differs and what that costs.
 """
@@ -34,11 +34,11 @@ _SETTINGS: Final[Mapping[str, dict[str, str]]] = {
 
 
 class TopicsError(WorkerError):
-    """The broker refused to make a topic."""
+    """The broker refused to create a topic."""
 
 
 class ConfigsForbidden(WorkerError):
-    """A right is lacking to see how a topic is set."""
+    """A right to read the settings of a topic is lacking."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"how topic {name} is set may not be seen: allow DESCRIBE_CONFIGS on it")
@@ -46,19 +46,19 @@ class ConfigsForbidden(WorkerError):
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Where an existing topic is not as CONTRACT 1 has it. ``harm`` is what that costs, empty for nothing."""
+    """A setting in which an existing topic differs from CONTRACT 1. ``harm`` is what that costs, empty for nothing."""
 
     setting: str
     wanted: str
     found: str
     harm: str
     mend: str
-    """The command line that makes it right."""
+    """The command line that corrects it."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedTopic:
-    """One of them: what it should be, and how an existing one differs."""
+    """One of the topics: as it should be, and how an existing one differs."""
 
     role: str
     name: str
@@ -85,7 +85,7 @@ class TopicPlan:
 
     @property
     def harmful(self) -> bool:
-        """Whether an existing topic differs in a way that costs something."""
+        """True if an existing topic differs in a way that costs something."""
         return any(topic.harmful for topic in self.topics)
 
 
@@ -96,7 +96,7 @@ async def plan(settings: Settings) -> TopicPlan:
 
 
 async def apply(settings: Settings) -> TopicPlan:
-    """Make the topics that are missing and return the plan that was carried out.
+    """Create the topics that are missing and return the plan that was carried out.
 
     Existing ones stay as they are. Raises ``DependencyAway`` and ``TopicsError``.
     """
@@ -105,27 +105,27 @@ async def apply(settings: Settings) -> TopicPlan:
         overtaken = await _create(admin, planned.missing)
         if not overtaken:
             return planned
-        # Somebody else made them meanwhile, perhaps in another way: they are existing ones.
+        # Another program created them meanwhile, perhaps with other settings: they count as existing ones.
         now = {topic.name: topic for topic in (await check_topics(admin, settings)).topics}
         return TopicPlan(tuple(now[topic.name] if topic.name in overtaken else topic for topic in planned.topics))
 
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """The cluster, and how many partitions each of its topics has."""
+    """The cluster, and the number of partitions of each of its topics."""
 
     cluster: str
     partitions: Mapping[str, int]
 
 
 async def survey(settings: Settings) -> Ground:
-    """Which cluster this is, and its topics. Raises ``DependencyAway``."""
+    """Return the cluster and its topics. Raises ``DependencyAway``."""
     async with admin_client(settings) as admin:
         return await _surveyed(admin)
 
 
 async def make_reply_topic(settings: Settings, name: str, partitions: int) -> Ground:
-    """Make a topic for a sender's answers, kept as long as the results, unless there is one of that name.
+    """Create a topic for a sender's answers, kept as long as the results, unless there is one of that name.
 
     Raises ``DependencyAway`` and ``TopicsError``.
     """
@@ -146,12 +146,12 @@ async def _surveyed(admin: AIOKafkaAdminClient) -> Ground:
 
 
 async def cluster_id(admin: AIOKafkaAdminClient) -> str:
-    """By which the cluster is known in command ids and in the names of lanes."""
+    """Return the id by which command ids and the names of lanes know the cluster."""
     return str((await admin.describe_cluster())["cluster_id"])
 
 
 async def check_topics(admin: AIOKafkaAdminClient, settings: Settings) -> TopicPlan:
-    """The plan, by way of an admin client that has been started."""
+    """Compare the topics, through an admin client that has been started."""
     brokers = len((await admin.describe_cluster())["brokers"])
     # All topics are asked for: asking for one by its name may create it.
     existing = {topic["topic"]: topic["partitions"] for topic in await admin.describe_topics()}
@@ -170,7 +170,7 @@ async def check_topics(admin: AIOKafkaAdminClient, settings: Settings) -> TopicP
 
 
 async def topic_configs(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, dict[str, str]]:
-    """The settings of existing topics that CONTRACT 1 speaks of, by topic and name."""
+    """Return the settings of existing topics that CONTRACT 1 speaks of, by topic and name."""
     asked = {key: None for settings in _SETTINGS.values() for key in settings} | {"min.insync.replicas": None}
     if not names:
         return {}
@@ -201,7 +201,7 @@ def _compared(wanted: PlannedTopic, partitions: list[dict[str, Any]], found: Map
         mend = f"kafka-reassign-partitions.sh, with {wanted.replication} replicas for every partition of {wanted.name}"
         differences.append(Difference("replication factor", str(wanted.replication), str(replicas), harm, mend))
     for setting, value in wanted.settings.items():
-        # A broker that does not say keeps to its own default, which cannot be compared.
+        # A setting that the broker does not tell is its own default, which cannot be compared.
         if setting in found and found[setting] != value:
             harm = _harm(wanted, setting, found[setting], replicas)
             mend = f"kafka-configs.sh --alter --topic {wanted.name} --add-config {setting}={value}"
@@ -228,7 +228,7 @@ def _harm(wanted: PlannedTopic, setting: str, found: str, replicas: int) -> str:
 
 
 async def _create(admin: AIOKafkaAdminClient, missing: Sequence[PlannedTopic]) -> set[str]:
-    """Make the topics, and return those that exist after all. Raises ``TopicsError``."""
+    """Create the topics, and return those that exist after all. Raises ``TopicsError``."""
     if not missing:
         return set()
     made = [
@@ -249,7 +249,7 @@ async def _create(admin: AIOKafkaAdminClient, missing: Sequence[PlannedTopic]) -
 
 
 async def _until_visible(admin: AIOKafkaAdminClient, names: set[str]) -> None:
-    """Wait until whoever asks next is told of the topics and of who leads them. Raises ``TopicsError``."""
+    """Wait until every topic is visible to clients and has leaders. Raises ``TopicsError``."""
     known: set[str] = set()
     try:
         async with asyncio.timeout(_VISIBLE_SECONDS):
@@ -271,7 +271,7 @@ async def _until_visible(admin: AIOKafkaAdminClient, names: set[str]) -> None:
 
 
 class _Remarks(logging.Handler):
-    """Keeps what the client says of its attempts: its exception only says that none succeeded."""
+    """The client's log lines on its attempts: its exception only says that none succeeded."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
@@ -283,7 +283,7 @@ class _Remarks(logging.Handler):
 
 @asynccontextmanager
 async def admin_client(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
-    """A started admin client. Every error of the broker or on the way to it comes out as ``DependencyAway``."""
+    """Yield a started admin client. Errors of the broker and of the connection come out as ``DependencyAway``."""
     admin = AIOKafkaAdminClient(**client_options(settings.kafka))
     with _remarks() as said:
         try:
@@ -298,7 +298,7 @@ async def admin_client(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]
 
 @contextmanager
 def _remarks() -> Iterator[list[str]]:
-    """What the client says, kept for the error and out of the log. Several may listen at once."""
+    """Collect the client's log lines for the error, and keep them out of the log. Several may listen at once."""
     client_log, remarks = logging.getLogger("aiokafka"), _Remarks()
     client_log.addHandler(remarks)
     client_log.propagate = False

@@ -19,14 +19,14 @@ from worker.resilience.periodic import every
 LOOK_SECONDS: Final = 10.0
 ANSWER_SECONDS: Final = 15.0
 PATIENCE_SECONDS: Final = 60.0
-"""How long a lane may wait for records that are in the log and do not come: longer than any back-off of the client."""
+"""Seconds that a lane may wait for records that the log has and that do not come: longer than any client's back-off."""
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class _End:
-    """Where a log was told to end, and when (the clock's seconds)."""
+    """The end of a log as it was told, and the moment of that (the clock's seconds)."""
 
     source: TopicPartition
     offset: int
@@ -34,7 +34,7 @@ class _End:
 
 
 class Watchdog:
-    """Watches one consumer. ``reads`` are the lanes' reads under way (``LaneContext.reads``)."""
+    """The watchdog of one consumer. ``reads`` are the lanes' reads under way (``LaneContext.reads``)."""
 
     def __init__(
         self,
@@ -57,18 +57,18 @@ class Watchdog:
         await every(LOOK_SECONDS, lambda: carried_out(self.look(), stop), stop)
 
     def check(self) -> None:
-        """Raises ``ClientStuck`` if a task of the client is dead, or a lane starves: only a new process helps then."""
+        """Raise ``ClientStuck`` if a task of the client is dead, or a lane starves: only a new process helps then."""
         reason = self._dead_task() or self._starved
         if reason:
             self._health.stuck(reason)
             raise ClientStuck(reason)
 
     async def look(self) -> None:
-        """Ask where the logs end, and find a lane that has waited too long for records that are there.
+        """Ask for the ends of the logs, and find a lane that has waited too long for records that are there.
 
-        A lane's position does not tell: it stays before the marker of a transaction until the client looks behind that.
-        The client's own high watermark does, because every answer to a fetch brings it along; and a broker that does
-        not answer starves no lane.
+        A lane's position does not tell: it stays before the marker of a transaction until the client reads past it. The
+        client's own high watermark does, because every answer to a fetch brings it along. A broker that does not answer
+        starves no lane.
         """
         waiting = {source for source in self._reads if self._waits(source)}
         told = await self._ends(sorted(self._consumer.assignment()))
@@ -89,7 +89,7 @@ class Watchdog:
                 self._starved = f"{where} has had records for {waited:.0f} s that do not come"
 
     async def _ends(self, sources: list[TopicPartition]) -> dict[TopicPartition, int] | None:
-        """``None`` if the broker does not say."""
+        """Ask for the ends of the logs; ``None`` if the broker does not tell."""
         if not sources:
             return {}
         try:
@@ -101,7 +101,7 @@ class Watchdog:
         return ends
 
     def _waits(self, source: TopicPartition) -> bool:
-        """True if the lane reads right now: then no record that has come is left lying."""
+        """True if the lane is reading now: then it takes every record that comes."""
         reading = self._reads.get(source)
         return reading is not None and not reading.done() and source in self._consumer.assignment()
 
@@ -118,6 +118,6 @@ class Watchdog:
 
 
 def _failure(task: "asyncio.Task[Any]") -> str:
-    """What a task died of; nothing if it only ended."""
+    """Return the name of the error that a task died of; empty if it only ended."""
     error = task.exception() if task.done() and not task.cancelled() else None
     return "" if error is None else f" ({type(error).__name__})"

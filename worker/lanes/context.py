@@ -1,4 +1,4 @@
-"""The values that the parts of a lane share: which lane it is, and everything that all lanes of a worker are given."""
+"""The values that the parts of a lane share: its id, and everything that all lanes of a worker have in common."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -57,10 +57,10 @@ class LaneContext:
     backlog: Backlog
     stamps: Stamps
     confirmed: Callable[[], Awaitable[None]]
-    """Returns once the group has confirmed, within a session, that the worker is a member; see ``Membership``."""
+    """Return once the group has confirmed, within a session, that the worker is a member; see ``Membership``."""
     replies: Replies = field(default_factory=Replies)
     reads: dict[TopicPartition, "asyncio.Future[Any]"] = field(default_factory=dict)
-    """The read under way on each partition, until it ends: it may outlive its lane (:mod:`worker.lanes.log`)."""
+    """The read under way on each partition, until it ends: it may outlive its lane (:mod:`worker.lanes.partition`)."""
 
 
 class LaneRun:

@@ -1,7 +1,7 @@
 """A lane: one partition, one owner, one batch at a time (DESIGN 2).
 
-Postgres commits first, Kafka second. Whatever happens between the two, the offset has not moved, so the batch is taken
-again and the record of commands answers it.
+Postgres commits first, Kafka second. If anything fails between the two, the offset has not moved: the batch is taken
+again, and the record of commands answers it.
 """
 
 import time
@@ -31,18 +31,18 @@ from worker.pipeline import Hold
 from worker.postgres.sql import statement
 
 QUIET_READS: Final = 10
-"""After so many reads in vain a lane is idle, and has time for what brings nobody an answer."""
+"""Empty reads after which a lane is idle, and has time for work that answers no sender."""
 ROW_SECONDS: Final = 15.0
-"""After so long an idle lane asks whether it is still its own: a person may have ordered it otherwise."""
+"""Seconds after which an idle lane checks that it still owns its row: an operator may have ordered otherwise."""
 LOSSES_SECONDS: Final = 5.0
-"""After so long it is asked again whether a person has acknowledged what the lane has lost."""
+"""Seconds after which the lane checks again if an operator has acknowledged its losses."""
 
 
 class Lane:
-    """Runs until it is drained, loses its partition, or finds that it no longer knows where it stands."""
+    """One life of a lane: until it is drained, loses its partition, or no longer knows its position."""
 
     def __init__(self, run: LaneRun, publisher: Publisher, owner: UUID, turn: Turn) -> None:
-        """``owner`` is a fresh random id: from the moment it stands in the row, older owners' transactions fail.
+        """``owner`` is a fresh random id: once it is in the row, older owners' transactions fail.
 
         ``turn`` says when the lane may work, and on how many commands; see ``Courtesy``.
         """
@@ -82,7 +82,7 @@ class Lane:
                     await self._show_losses()
                 taken = await self._take()
                 hold = await (self._work_off(hold, taken) if taken else self._rest(hold))
-                # Not before: a lane that fails at what it reads would be working at each of its starts.
+                # Not earlier: a lane that fails on what it reads would show as working after each start.
                 if not drain.is_set():
                     self._status.say("working")
             await self._settle(hold)
@@ -100,12 +100,12 @@ class Lane:
     # --- a batch ------------------------------------------------------------------------------------------------------
 
     async def _take(self) -> list[Delivery]:
-        """Take what is there, up to ``max_batch``; one at a time while commands keep failing."""
+        """Take the records that are there, up to ``max_batch``; one at a time while commands keep failing."""
         self._context.health.progress()
         return await self._partition.take(1 if self._context.fuse.blown else self._context.max_batch)
 
     async def _work_off(self, hold: Hold, taken: Sequence[Delivery]) -> Hold:
-        """Handle what was taken, in as many batches as the lane's turns make of it. A drain drops the rest."""
+        """Handle the commands taken, in as many batches as the lane's turns make of them. A drain drops the rest."""
         self._quiet = 0
         backlog = self._context.backlog
         while taken and not self._drain.is_set():
@@ -119,7 +119,7 @@ class Lane:
         return hold
 
     async def _handle(self, hold: Hold, batch: Sequence[Delivery]) -> tuple[Hold, int]:
-        """Decide and commit in Postgres, then publish and commit in Kafka: the batch, or the first so many of it."""
+        """Decide and commit in Postgres, then publish and commit in Kafka. Returns the number of commands handled."""
         clock, metrics = self._context.clock, self._context.metrics
         with batch_span(self._source.topic, self._source.partition, self._group, len(batch)) as span:
             began = clock()
@@ -138,7 +138,7 @@ class Lane:
         return hold, len(answered)
 
     async def _decide(self, hold: Hold, batch: Sequence[Delivery]) -> tuple[list[Answered], Hold]:
-        """Wait out a Postgres that is away; a drain ends the wait, and the batch is dropped as if never taken."""
+        """Decide, waiting while Postgres is away. A drain ends the wait: the batch is dropped as if never taken."""
         first = self._publication.position
         while not self._drain.is_set():
             try:
@@ -166,11 +166,11 @@ class Lane:
     # --- quiet times --------------------------------------------------------------------------------------------------
 
     async def _rest(self, hold: Hold) -> Hold:
-        """Once it is quiet, commit past what holds no command: the markers behind a transaction of a sender's.
+        """Once it is quiet, commit past offsets without a command: the markers behind a transaction of a sender.
 
-        The group would lag by them forever, and a scaler by lag would never come to rest. The client's position is
-        behind them: it moves with the records of a read, and over what holds none. All that was read is published, and
-        no read is under way. The rest is the protocol of a batch, of no commands.
+        Otherwise the group would lag by them forever, and a scaler by lag would never come to rest. The client's
+        position is behind them: it moves with the records of a read, and over offsets without records. All that was
+        read is published, and no read is under way. The rest is the protocol of a batch, of no commands.
         """
         if self._drain.is_set():
             return hold
@@ -196,7 +196,7 @@ class Lane:
     async def _settle(self, hold: Hold) -> None:
         """Write down, once in each quiet time, that nothing is left to publish; the group's offset may be forgotten.
 
-        A database that is away is asked again at the next quiet moment, and at a drain not waited for.
+        If the database is away, the lane tries again at the next quiet moment, and does not wait for it at a drain.
         """
         if self._is_settled or self._publication.committed != hold.next_offset:
             return
@@ -208,7 +208,7 @@ class Lane:
             self._is_settled = True
 
     async def _check_owner(self) -> None:
-        """Raises ``LaneLost`` if an idle lane has a newer owner, whom it would meet at its next command only."""
+        """Raise ``LaneLost`` if an idle lane has a newer owner, which it would meet only at its next command."""
         if time.monotonic() - self._row_seen < ROW_SECONDS:
             return
         self._row_seen = time.monotonic()
@@ -216,12 +216,12 @@ class Lane:
             await self._row.require_owned()
 
     async def _show_losses(self) -> None:
-        """Let health show what the lane has lost and nobody has acknowledged yet, as far as Postgres can be asked."""
+        """Show in health the losses of the lane that are not acknowledged yet, as far as Postgres can be asked."""
         self._losses_seen = time.monotonic()
         try:
             found = await self._row.losses()
         except DependencyAway:  # the next batch says so
-            self._has_lost = True  # perhaps: it is to be asked again
+            self._has_lost = True  # perhaps: so that it asks again
             return
         unseen = [str(loss) for loss in unacknowledged(found)]
         self._has_lost = bool(unseen)
@@ -229,7 +229,7 @@ class Lane:
 
 
 def _export(batch: Span, answered: Sequence[Answered], began: float) -> None:
-    """A span for each command in its sender's trace. Holds what logs may hold: ids and codes."""
+    """Export a span for each command in its sender's trace. It holds only what logs may hold: ids and codes."""
     for each in answered:
         where, traceparent = each.decoded.delivery.coordinates, each.decoded.envelope.traceparent
         if traceparent is None:

@@ -1,6 +1,7 @@
-"""Commands that a log has lost before they were answered: kept in Postgres until a person acknowledges them (DESIGN 2).
+"""Commands that a log lost before they were answered: kept in Postgres until an operator acknowledges them (DESIGN 2).
 
-Retention removes what is old, read or not. Nobody can bring it back; but nobody is to learn of it from a customer.
+Retention removes old records, read or not. No one can bring them back, but an operator must not learn of it from a
+customer.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,7 +14,7 @@ from worker.postgres.sql import statement
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """Offsets from ``begin`` up to, and without, ``end``. Those below ``decided`` were decided, and nobody was told.
+    """Offsets from ``begin`` up to, and without, ``end``. Those below ``decided`` were decided, but not answered.
 
     ``settled``: the events of their transitions, if there are any, are published.
     """
@@ -30,21 +31,21 @@ class Loss:
 
 
 def unacknowledged(found: Iterable[Loss]) -> tuple[Loss, ...]:
-    """The losses that no person has acknowledged yet, in the same order."""
+    """Return the losses that no operator has acknowledged yet, in the same order."""
     return tuple(loss for loss in found if loss.acknowledged_at is None)
 
 
 def removed(committed: int | None, first: int, log_start: int) -> range:
-    """The offsets that were removed from the log before they were answered; empty if there are none.
+    """Return the offsets that were removed from the log before they were answered; empty if there are none.
 
-    ``committed`` is the group's offset, ``first`` the lane's ``first_offset``: what lies below either was answered.
+    ``committed`` is the group's offset, ``first`` the lane's ``first_offset``: all below either was answered.
     """
     answered = first if committed is None else max(committed, first)
     return range(answered, max(answered, log_start))
 
 
 def range_lost(begin: int, end: int, decided: int) -> str:
-    """A loss in words; the arguments are as in :class:`Loss`."""
+    """Describe a loss in words; the arguments are as in :class:`Loss`."""
     which = f"offset {begin}" if end - begin == 1 else f"offsets {begin} to {end - 1}"
     if decided <= begin:
         return which
@@ -53,7 +54,7 @@ def range_lost(begin: int, end: int, decided: int) -> str:
 
 
 async def losses(connection: Connection, lanes: Sequence[int]) -> dict[int, tuple[Loss, ...]]:
-    """The losses of each of these lanes, oldest first, acknowledged or not. ``lanes`` are ids of rows."""
+    """Return the losses of each of these lanes, oldest first, acknowledged or not. ``lanes`` are ids of rows."""
     found: dict[int, list[Loss]] = {}
     for row in await connection.fetch(statement("lanes/losses"), list(lanes)):
         found.setdefault(row["lane"], []).append(_loss(row))

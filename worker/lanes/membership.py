@@ -1,4 +1,4 @@
-"""Membership of the consumer group: taking part in it, and knowing when it has last answered a heartbeat."""
+"""Membership of the consumer group: joining it, leaving it, and the moment of its last answer to a heartbeat."""
 
 import asyncio
 import time
@@ -17,8 +17,7 @@ log = structlog.get_logger(__name__)
 
 
 class Membership:
-    """Takes part in the group, or not, and knows when the group last answered well to a heartbeat, by the moment at
-    which that heartbeat was sent."""
+    """The worker's membership of the group, and the moment at which the last heartbeat that succeeded was sent."""
 
     def __init__(self, consumer: AIOKafkaConsumer, session_seconds: float) -> None:
         self._sent = time.monotonic()
@@ -31,7 +30,7 @@ class Membership:
         intercept_heartbeats(consumer, self._watching)
 
     def join(self, topics: Sequence[str], listener: ConsumerRebalanceListener) -> None:
-        """Take part in the group, which tells ``listener`` the partitions in its time."""
+        """Take part in the group, which tells ``listener`` the partitions when it has assigned them."""
         self._heard = time.monotonic()
         self._consumer.subscribe(topics, listener=listener)
         self.takes_part = True
@@ -39,8 +38,8 @@ class Membership:
     async def leave(self) -> None:
         """Give all partitions back at once, also those of a member with a ``group_instance_id``.
 
-        Such a one aiokafka does not let go before its session is over; but the broker takes the word of any member, by
-        the id that it knows it by (DESIGN 6). Where the broker does not hear it, the session runs out.
+        aiokafka does not let such a member go before its session is over, but the broker lets any member leave by the
+        id that it knows it by (DESIGN 6). If the broker does not hear it, the session runs out.
         """
         self.takes_part = False
         try:
@@ -58,7 +57,8 @@ class Membership:
         try:
             good = await self._heartbeat()
         except KAFKA_ERRORS as error:
-            # Let through, it would end the client's heartbeats for good, and nothing would start them again (DESIGN 6).
+            # Raised further, it would end the client's heartbeats for good, and nothing would start them again (DESIGN
+            # 6).
             self._refusal = f" ({error})"
             return False
         if good:
@@ -67,7 +67,7 @@ class Membership:
         return good
 
     async def look(self) -> None:
-        """Raises ``DependencyAway`` if the group has been silent for longer than a session, to one who takes part."""
+        """Check the group. Raises ``DependencyAway`` if a member has had no good answer for longer than a session."""
         if not self.takes_part:
             return
         silent = time.monotonic() - self._heard
@@ -77,8 +77,8 @@ class Membership:
     async def confirmed(self) -> None:
         """Return at once if a heartbeat of this session was answered well, otherwise as soon as another one is.
 
-        Who has slept for longer than a session may have a successor, whom a new producer would fence (DESIGN 2).
-        Raises ``DependencyAway`` if the group says nothing for a session's time.
+        After a pause of more than a session another worker may own the partition, and a new producer would fence it
+        (DESIGN 2). Raises ``DependencyAway`` if the group says nothing for a session's time.
         """
         now = time.monotonic()
         if now - self._sent <= self._session_seconds:

@@ -75,7 +75,7 @@ class Partition:
         raise LaneLost(DRAINED)
 
     async def committed(self) -> int | None:
-        """Ask for the group's offset. It is final only after InitProducerId, which settles what could still move it."""
+        """Ask for the group's offset. It is final only after InitProducerId, which settles all that could move it."""
         return await _answered(self._consumer.committed(self._source), "the committed offset")
 
     async def ends(self) -> tuple[int, int]:
@@ -89,7 +89,7 @@ class Partition:
             self._consumer.getmany(self._source, timeout_ms=int(IDLE_SECONDS * 1000), max_records=most)
         )
         self._context.reads[self._source] = reading
-        # Never cancelled: that would switch the client's poll watch off for good. It runs out by itself.
+        # Never cancelled: that would switch the client's poll watch off for good. The read ends by itself.
         reading.add_done_callback(self._forget)
         if not await done_before(reading, self._drain):
             return []
@@ -102,7 +102,7 @@ class Partition:
         return records
 
     def _forget(self, reading: "asyncio.Future[Any]") -> None:
-        """Let go of a read that has ended; an error of one whose lane has gone is of no interest."""
+        """Let go of a read that has ended. If its lane is gone, its error no longer matters."""
         if self._context.reads.get(self._source) is reading:
             del self._context.reads[self._source]
         if not reading.cancelled():
@@ -116,7 +116,7 @@ def _delivery(cluster: str, record: Any) -> Delivery:
         record.value,
         tuple(record.headers),
         stamped_by_broker=record.timestamp_type == 1,
-        cut=record.checksum,  # nothing else stands there (``worker.kafka.record_batches``)
+        cut=record.checksum,  # nothing else is there (``worker.kafka.record_batches``)
     )
 
 

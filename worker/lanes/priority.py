@@ -1,8 +1,8 @@
 """Interactive first: lanes of the bulk topic give way to those of the commands topic (DESIGN 2).
 
-Broker and Postgres know no priorities, so what bulk gives is time: while interactive commands come, one bulk lane works
-at a time, on few commands, and if it can in a gap. It waits for a gap no longer than ``GAP_SECONDS``, so that however
-much comes, bulk goes on: ``FEW`` commands in the time of a batch and a gap.
+Broker and Postgres know no priorities, so bulk lanes give time: while interactive commands come, one bulk lane works at
+a time, on few commands, and if it can in a gap. It waits no longer than ``GAP_SECONDS`` for a gap, so that under any
+load bulk goes on: ``FEW`` commands in the time of a batch and a gap.
 """
 
 import asyncio
@@ -14,20 +14,20 @@ from typing import Any, Final
 from worker.resilience.backoff import done_before
 
 LATELY_SECONDS: Final = 5.0
-"""For how long after an interactive command bulk gives way: the next one may come any moment."""
+"""Seconds after an interactive command for which bulk gives way: the next one may come at any moment."""
 FEW: Final = 100
-"""Commands of a bulk batch meanwhile. What is under way cannot be put aside, so it must not take long."""
+"""The most commands of a bulk batch meanwhile. A batch under way cannot be put aside, so it must not take long."""
 GAP_SECONDS: Final = 0.05
-"""How long a bulk batch waits for a moment in which no interactive one is in hand."""
+"""Seconds that a bulk batch waits for a moment in which no interactive one is in hand."""
 TURN_SECONDS: Final = 2.0
-"""After this the next bulk lane has its turn, whatever this one waits for: one in trouble must not stop them all."""
+"""Seconds after which the next bulk lane has its turn, whatever this one waits for: one must not stop them all."""
 
 Turn = Callable[[asyncio.Event], AbstractAsyncContextManager[int]]
-"""Given a lane's drain, a block in which the lane may work, and on how many commands: on none once it is drained."""
+"""A block in which a lane, given its drain, may work, and on how many commands: none once it is drained."""
 
 
 class Courtesy:
-    """Who may work when. One for all lanes of a worker; ``most`` is the size of a batch when nobody gives way."""
+    """The turns of all lanes of a worker. ``most`` is the size of a batch when no lane gives way."""
 
     def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._most = most
@@ -40,12 +40,12 @@ class Courtesy:
 
     @property
     def giving_way(self) -> bool:
-        """Whether interactive commands are in hand, or were lately."""
+        """True if interactive commands are in hand, or were lately."""
         return self._in_hand > 0 or self._clock() - self._last < LATELY_SECONDS
 
     @asynccontextmanager
     async def first(self, _: asyncio.Event) -> AsyncIterator[int]:
-        """The turn of an interactive lane: at once."""
+        """Give an interactive lane its turn: at once."""
         self._in_hand += 1
         self._gap.clear()
         try:
@@ -58,7 +58,7 @@ class Courtesy:
 
     @asynccontextmanager
     async def behind(self, drain: asyncio.Event) -> AsyncIterator[int]:
-        """The turn of a bulk lane: at once if nobody is to be given way, else one lane after another."""
+        """Give a bulk lane its turn: at once if no interactive lane goes first, else one lane after another."""
         with ExitStack() as held:
             if self.giving_way:
                 turn = asyncio.ensure_future(self._alone.acquire())
@@ -72,11 +72,11 @@ class Courtesy:
                 few = min(FEW, self._most)
             else:
                 few = self._most
-                held.close()  # whoever waits behind this one need not wait any longer
+                held.close()  # the lanes behind this one need not wait any longer
             yield 0 if drain.is_set() else few
 
     def _pass_on(self, turn: "asyncio.Future[Any]") -> None:
-        """Let the next lane in: after a turn that was had, and after one that a drain or a cancellation came before."""
+        """Let the next lane in, after a turn that was taken or one that a drain or a cancellation prevented."""
         if not turn.cancel():
             self._alone.release()
 

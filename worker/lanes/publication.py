@@ -1,6 +1,6 @@
-"""Publish a decided batch and commit its offset, whatever stops that, exactly once (DESIGN 2).
+"""Publish a decided batch and commit its offset exactly once, whatever goes wrong (DESIGN 2).
 
-Where the outcome of a try is unknown, a new producer settles it, and the committed offset tells it.
+If the outcome of a try is unknown, a new producer settles it, and the committed offset tells it.
 """
 
 import asyncio
@@ -29,14 +29,14 @@ from worker.resilience.backoff import carried_out
 TRIES: Final = 3
 """Tries of a publication as it is, and then with its dead letters cut, before they are left out once."""
 MASKED_BYTES: Final = 16 * 1024
-"""The size of values that are searched for secrets on the event loop."""
+"""The most bytes that are searched for secrets on the event loop."""
 
 
 def letters_of(attempts: int) -> Letters:
-    """Choose how the dead letters of a publication are written after so many attempts that may have failed by them.
+    """Choose how to write the dead letters after this many attempts that may have failed because of them.
 
-    A request that is never answered may be so because of its size; without dead letters they are no longer to blame,
-    and if the broker does not answer then either, it is away, and they are tried as they are again.
+    A request may stay unanswered because of its size. Without dead letters these are no longer to blame: if the broker
+    does not answer then either, it is away, and they are tried whole again.
     """
     step = attempts % (2 * TRIES + 1)
     return Letters.NONE if step == 2 * TRIES else Letters.CUT if step >= TRIES else Letters.WHOLE
@@ -61,7 +61,7 @@ class Publication:
         """Dead letters of the batch in hand that could not be written."""
 
     async def open(self) -> None:
-        """Fence older producers of the lane, and settle what they left open. Raises ``DependencyAway``."""
+        """Fence older producers of the lane, and settle their open transactions. Raises ``DependencyAway``."""
         await self._publisher.open()
 
     async def read_committed(self) -> int | None:
@@ -82,11 +82,11 @@ class Publication:
         await self._in_parts(answered, answered[-1].decoded.delivery.coordinates.offset + 1)
 
     async def pass_by(self, offset: int) -> None:
-        """Commit an offset that no command stands before, as the publication of an empty batch."""
+        """Commit an offset that no command precedes, as the publication of an empty batch."""
         await self._until_published((), offset)
 
     async def order(self, events: Sequence[Message], offset: int) -> None:
-        """Publish events and commit an ordered offset, and settle that with another producer.
+        """Publish events and commit an ordered offset, then settle that with another producer.
 
         Until then, a reader of the group's offset would find the former one. Raises ``LaneLost``, ``DependencyAway``.
         """
@@ -100,7 +100,7 @@ class Publication:
         await self.open()
 
     async def _in_parts(self, answered: Sequence[Answered], following: int) -> None:
-        """Publish; if the broker refuses an answer for good, in halves until that one stands alone."""
+        """Publish; if the broker refuses an answer for good, publish in halves until that one stands alone."""
         try:
             await self._until_published(answered, following)
         except AnswerRefused as refusal:
@@ -113,7 +113,7 @@ class Publication:
             await self._in_parts(answered[middle:], following)
 
     async def _shortened(self, alone: Sequence[Answered], following: int, refusal: AnswerRefused) -> None:
-        """Publish a lone answer that is too large, where its sender waits if that topic takes it at all."""
+        """Publish a lone answer that is too large, shortened: to its sender's topic if that takes it at all."""
         self._log.warning("answer_shortened", offset=self.position, reason=refusal.reason)
         try:
             await self._until_published(alone, following, whole=False)
@@ -125,9 +125,9 @@ class Publication:
     async def _until_published(
         self, answered: Sequence[Answered], following: int, *, whole: bool = True, redirected: bool = True
     ) -> None:
-        """Publish once, however many tries that takes.
+        """Publish exactly once, however many tries that takes.
 
-        Raises ``AnswerRefused`` when nothing was published and the producer stands ready for another try.
+        Raises ``AnswerRefused`` when nothing was published and the producer is ready for another try.
         """
         has_letters, attempts = any(map(is_dead_lettered, answered)), 0
         while True:
@@ -143,7 +143,7 @@ class Publication:
                 if isinstance(unknown, AnswerRefused):
                     raise
                 await self._avoid(answered, unknown)
-                if not isinstance(unknown, StampsRefused):  # no letter's size is to blame for the clock
+                if not isinstance(unknown, StampsRefused):  # the size of a letter is not to blame for the clock
                     attempts += 1
             else:
                 break
@@ -179,10 +179,10 @@ class Publication:
         self._context.metrics.producer_replaced()
         if not isinstance(unknown, AnswerRefused):
             missing = self._missing(unknown)
-            # One failure is common, and not waited for; a row of them is not, and a clock is not set in a moment.
+            # One failure is common, and is not waited for. Several in a row are not, and setting a clock takes time.
             if self._status.has_failed or isinstance(missing, Unfit):
                 if self._drain.is_set():
-                    raise missing  # nobody would space out the tries; the batch is the next owner's
+                    raise missing  # no wait would space out the tries; the batch is the next owner's
                 await self._status.wait_out(missing)
             else:
                 self._status.fail_once(missing)
@@ -194,8 +194,8 @@ class Publication:
     async def _reopened(self) -> int | None:
         """Open a new producer, then read the committed offset: in this order it can no longer move.
 
-        Without the question for the owner before, a worker that hears nothing of its successor would fence it again and
-        again; without the one after, a worker that slept in between would publish what its successor has answered, or
+        Without the check of the owner before, a worker that does not hear of its successor would fence it again and
+        again. Without the check after, a worker that slept in between would publish what its successor has answered or
         given up.
         """
         while True:
@@ -211,7 +211,7 @@ class Publication:
                 await self._status.wait_out(away)
 
     async def _avoid(self, answered: Sequence[Answered], failure: Unpublished) -> None:
-        """Answer in the results topic where a sender's own topic takes nothing: it must not stop the lane."""
+        """Make answers go to the results topic where a sender's own topic takes none: it must not stop the lane."""
         replies = {reply for each in answered if (reply := each.decoded.envelope.reply) is not None}
         if replies:
             await self._context.replies.failed(replies, failure.to_blame)
@@ -223,13 +223,13 @@ class Publication:
         self.left_out += len(left_out)
 
     def _missing(self, unknown: Unpublished) -> DependencyAway:
-        """Name what a publication needs and had not."""
+        """Return the dependency that a publication needed and did not have."""
         if isinstance(unknown, StampsRefused):
             self._context.stamps.refused()
             return ClockRefused()
         return DependencyAway("kafka", unknown.reason)
 
     def _note_stamps(self, written: Sequence[Message]) -> None:
-        """Note that topics of ours take what the clock says. A sender's topic has settings of its own."""
+        """Note that the worker's own topics take the clock's time. A sender's topic has settings of its own."""
         if any(message.partition is None for message in written):
             self._context.stamps.taken()

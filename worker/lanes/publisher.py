@@ -1,7 +1,7 @@
-"""Publish what a batch has to say, and the offset with it (DESIGN 2).
+"""Publish the messages of a batch, and the offset with them (DESIGN 2).
 
 A publisher is a replaceable producer. It never aborts: whatever goes wrong, it is dropped, and the InitProducerId of
-the next one settles what it left open and fences what is still in the network.
+the next one settles its open transaction and fences what is still in the network.
 """
 
 import asyncio
@@ -21,25 +21,28 @@ from worker.kafka.internals import drop_producer, intercept_producer_requests, u
 from worker.lanes.context import LaneId
 
 BATCH_BYTES: Final = 512 * 1024
-"""Well below the 1 MiB that a broker takes by default."""
+"""The largest batch of records: well below the 1 MiB that a broker takes by default."""
 CLOSE_SECONDS: Final = 1.0
-"""Twice at most: a lane that is cancelled in a rebalance must be gone before the group stops waiting for the worker."""
+"""Seconds that each of two steps of closing may take.
 
-# What aiokafka hides behind a retry: the first request may still be on its way, and may yet be carried out.
+A lane that is cancelled in a rebalance must be gone before the group stops waiting for the worker.
+"""
+
+# Errors that aiokafka hides behind a retry: the first request may still be on its way, and may yet be carried out.
 _HIDDEN_RETRIES = (kafka.KafkaConnectionError, kafka.RequestTimedOutError, kafka.NodeNotReadyError)
 
 
 class Publisher(Protocol):
-    """What a lane needs of either delivery mode. Every method has a deadline."""
+    """The operations that a lane needs of either delivery mode. Every method has a deadline."""
 
     async def open(self) -> None:
-        """Fence whoever published for this lane before, and settle what they left open. Raises ``DependencyAway``."""
+        """Fence every earlier producer of this lane, and settle what it left open. Raises ``DependencyAway``."""
 
     async def publish(self, messages: Sequence[Message], offset: int) -> None:
         """Publish the messages and commit ``offset`` as the next one to read.
 
-        Raises ``AnswerRefused`` if the broker will never take one of them, ``Fenced`` or ``LaneLost`` if the lane is
-        somebody else's, ``Unpublished`` if the outcome is unknown. After any error the publisher must be opened anew.
+        Raises ``AnswerRefused`` if the broker will never take one of them, ``Fenced`` or ``LaneLost`` if another worker
+        has the lane, ``Unpublished`` if the outcome is unknown. After any error the publisher must be opened again.
         """
 
     async def close(self) -> None:
@@ -52,7 +55,7 @@ class Exactly:
     def __init__(
         self, lane: LaneId, options: Mapping[str, Any], *, transaction_timeout_ms: int, partitions: Callable[[], int]
     ) -> None:
-        """``options`` are the producer's connection settings; ``partitions`` tells the command topic's count now."""
+        """``options`` are the producer's connection settings; ``partitions`` returns the command topic's count now."""
         self._lane = lane
         self._options = {
             **options,
@@ -96,7 +99,7 @@ class Exactly:
 
 
 class Commits:
-    """The offset commits of all lanes: one request at a time, and what comes meanwhile goes with the next one.
+    """The offset commits of all lanes: one request at a time, and commits that come meanwhile go with the next one.
 
     The broker waits some milliseconds with each for others to join it, and answers a connection's requests in turn: if
     every lane sent its own, the last of twelve would wait twelve times as long.
@@ -192,16 +195,17 @@ class AtLeast:
 
 
 def transactional_id(lane: LaneId) -> str:
-    """One id per input partition, the same for every worker: this is what fences (DESIGN 2).
+    """Return the id of the lane's producer: one per input partition, the same for every worker.
 
-    The first dot ends the group and the last one begins the number, because neither holds one; a topic may.
+    This is what fences (DESIGN 2). The first dot ends the group and the last one begins the number, because neither
+    holds a dot; a topic may.
     """
     group = lane.group.replace("%", "%25").replace(".", "%2E")
     return f"{group}.{lane.source.topic}.{lane.source.partition}"
 
 
 def former_id(lane: LaneId) -> str | None:
-    """The name of the lane's producer to an older worker, if that is another one.
+    """Return the id that an older worker gives the lane's producer, or None if it is the same.
 
     Group ``a`` with topic ``b.c`` and group ``a.b`` with topic ``c`` had one id, and fenced each other.
     """
@@ -216,7 +220,7 @@ def _opened(producer: "WatchedProducer | None") -> "WatchedProducer":
 
 
 class WatchedProducer:
-    """A producer that knows whether a request failed under the surface, and that can be dropped at any moment."""
+    """A producer that knows if a request failed under the surface, and that can be dropped at any moment."""
 
     def __init__(self, producer: AIOKafkaProducer) -> None:
         self.producer = producer
@@ -235,7 +239,7 @@ class WatchedProducer:
             raise
 
     async def drop(self) -> None:
-        """Stop without a flush, a commit or an abort: ``stop()`` can wait for ever for a broker (DESIGN 6)."""
+        """Stop without a flush, a commit or an abort: ``stop()`` can wait forever for a broker (DESIGN 6)."""
         tasks = drop_producer(self.producer)
         for task in tasks:
             task.cancel()
@@ -251,13 +255,13 @@ class WatchedProducer:
 
 
 def _retrieved(future: "asyncio.Future[Any]") -> None:
-    """Look at a failure that is no longer of interest, so that it is not reported as overlooked."""
+    """Retrieve a failure that no longer matters, so that it is not reported as overlooked."""
     if not future.cancelled():
         future.exception()
 
 
 async def started(options: Mapping[str, Any], deadline: float) -> WatchedProducer:
-    """A producer whose InitProducerId has been answered within ``deadline`` seconds. Raises ``DependencyAway``."""
+    """Start a producer: its InitProducerId is answered within ``deadline`` seconds. Raises ``DependencyAway``."""
     watched = WatchedProducer(AIOKafkaProducer(**options, max_batch_size=BATCH_BYTES, linger_ms=0, acks="all"))
     try:
         async with asyncio.timeout(deadline):
@@ -273,22 +277,22 @@ async def started(options: Mapping[str, Any], deadline: float) -> WatchedProduce
 
 
 async def settle(options: Mapping[str, Any], deadline: float) -> None:
-    """Fence whoever holds a transactional id, and settle what they left open. Raises ``DependencyAway``."""
+    """Fence the holder of a transactional id, and settle its open transaction. Raises ``DependencyAway``."""
     await (await started(options, deadline)).drop()
 
 
 async def settle_former(former: str, options: Mapping[str, Any], deadline: float) -> None:
-    """The same of the lane's former id: an older worker knows no other (DESIGN 2). Raises ``DependencyAway``."""
+    """Do the same with the lane's former id: an older worker knows no other (DESIGN 2). Raises ``DependencyAway``."""
     try:
         await settle({**options, "transactional_id": former}, deadline)
     except DependencyAway as away:
-        # Where it is refused to us, it is to every other worker of this deployment.
+        # An id that this worker may not use, no other worker of this deployment may use.
         if not isinstance(away.__cause__, kafka.TransactionalIdAuthorizationFailed):
             raise
 
 
 class Sent:
-    """The batches of one publication: what became of them, and of which topic each is."""
+    """The batches of one publication: the outcome and the topic of each."""
 
     def __init__(self) -> None:
         self.futures: list[asyncio.Future[Any]] = []
@@ -299,13 +303,13 @@ class Sent:
         self._topics.append(topic)
 
     def failed(self, error: BaseException, messages: Sequence[Message]) -> WorkerError:
-        """Map what the publication of these messages raised."""
+        """Map the error that the publication of these messages raised."""
         redirected = _redirected(messages)
         ours = (future for topic, future in zip(self._topics, self.futures, strict=True) if topic not in redirected)
         return from_kafka(error, self.to_blame(messages), refused_by_ours=any(map(_refused_the_stamp, ours)))
 
     def to_blame(self, messages: Sequence[Message]) -> frozenset[str]:
-        """The topics of redirected answers that took them not, or not in time, if our own topics took everything."""
+        """Return the topics of redirected answers that failed or were late, if our own topics took everything."""
         redirected = _redirected(messages)
         if not redirected:
             return frozenset()
@@ -336,7 +340,7 @@ async def send(
 ) -> list["asyncio.Future[Any]"]:
     """Hand all messages over, and return the futures of their batches. Order is kept within each partition.
 
-    What has been handed over stands in ``sent``, also where the rest could not be.
+    Batches that were handed over are in ``sent``, even if the rest could not be.
     """
     sent = Sent() if sent is None else sent
     topics = {message.topic for message in messages if message.partition is None}
@@ -352,7 +356,7 @@ async def send(
 
 
 def own_or_keyed(key: bytes | None, own: int, own_count: int, count: int) -> int:
-    """A lane writes to the partition with its own number while the counts are equal, otherwise by key (CONTRACT 1)."""
+    """Return the lane's own partition number while the counts are equal, otherwise the one by key (CONTRACT 1)."""
     if own_count == count or key is None:
         return own % count
     return keyed(key, count)

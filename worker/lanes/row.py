@@ -1,4 +1,4 @@
-"""The lane's row in Postgres: it is taken by its owner, and only its owner writes there."""
+"""The lane's row in Postgres: its owner takes it, and only its owner writes there."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -19,7 +19,7 @@ class LaneRow:
     """One lane's row. Every method raises ``DependencyAway`` if Postgres cannot be asked."""
 
     def __init__(self, run: LaneRun, owner: UUID) -> None:
-        """``owner`` is a fresh random id: from the moment it stands in the row, older owners' transactions fail."""
+        """``owner`` is a fresh random id: once it is in the row, older owners' transactions fail."""
         self._context = run.context
         self._lane = run.lane
         self.owner = owner
@@ -41,13 +41,13 @@ class LaneRow:
         return row
 
     async def write(self, change: str, *arguments: Any) -> None:
-        """Execute a statement of the owner's. Raises ``LaneLost`` if the lane has a newer owner."""
+        """Execute a statement that only the owner may. Raises ``LaneLost`` if the lane has a newer owner."""
         async with self._context.database.connection() as connection:
             if await connection.fetchval(change, self.id, self.owner, *arguments) is None:
                 raise LaneLost(_TAKEN)
 
     async def require_owned(self) -> None:
-        """Raises ``LaneLost`` if the lane has a newer owner: what is known of its offsets is outdated."""
+        """Raise ``LaneLost`` if the lane has a newer owner: what is known of its offsets is outdated."""
         async with self._context.database.connection() as connection:
             owned = await connection.fetchval(statement("lanes/owned"), self.id, self.owner)
         self._context.health.back("postgres")
@@ -55,16 +55,16 @@ class LaneRow:
             raise LaneLost(_TAKEN)
 
     async def block(self, reason: str) -> None:
-        """Write down why the lane must not go on before a person decides. Raises ``LaneLost``, as ``write`` does."""
+        """Write down the reason why the lane must wait for an operator. Raises ``LaneLost``, as ``write`` does."""
         await self.write(statement("lanes/block"), reason, self.now())
 
     async def losses(self) -> Sequence[Loss]:
-        """Read what the lane's log has lost, oldest first."""
+        """Read the losses of the lane's log, oldest first."""
         async with self._context.database.connection() as connection:
             return (await losses(connection, [self.id])).get(self.id, ())
 
     async def outcomes_of(self, lost: Sequence[Loss]) -> list[Outcome]:
-        """Read what was decided on commands that are lost."""
+        """Read the outcomes of commands that are lost."""
         found: list[Outcome] = []
         async with self._context.database.connection() as connection:
             for loss in lost:
@@ -76,5 +76,5 @@ class LaneRow:
         return found
 
     def now(self) -> datetime:
-        """The moment by this machine's clock."""
+        """Return the moment by this machine's clock."""
         return datetime.fromtimestamp(self._context.clock(), UTC)

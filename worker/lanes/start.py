@@ -1,6 +1,6 @@
 """The start of a lane (DESIGN 2): own the row, fence the older producer, read the offset, and compare all three.
 
-A lane that cannot tell where it stands is blocked until a person decides; nothing is guessed.
+A lane that cannot tell its position is blocked until an operator decides; nothing is guessed.
 """
 
 import asyncio
@@ -22,17 +22,17 @@ from worker.postgres.sql import statement
 from worker.resilience.backoff import pause
 
 BEHIND_SECONDS: Final = 10.0
-"""The time for which a log may end before what was decided: a new leader knows its end a moment late."""
+"""Seconds for which a log may end before the last offset decided: a new leader knows its end a moment late."""
 
 _WAYS_OUT: Final = "The ways out: effective-worker lanes mend"
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The place where a lane begins to read.
+    """The offset at which a lane begins to read.
 
-    ``set_back``: somebody asks for answers again that were already given. ``lost``: offsets before it that were removed
-    from the log, and whose commands, if they held any, nobody was answered.
+    ``set_back``: an operator asks for answers again that were already given. ``lost``: offsets before it that were
+    removed from the log, and whose commands, if there were any, have no answer.
     """
 
     position: int
@@ -45,7 +45,7 @@ def where_to_start(
 ) -> Start:
     """Compare the committed offset with the lane's row (``first_offset``, ``next_offset``) and with the log (DESIGN 2).
 
-    Raises ``LaneBlocked`` where going on could lose or repeat a command; its text names the numbers and the ways out.
+    Raises ``LaneBlocked`` if going on could lose or repeat a command; its text names the numbers and the ways out.
     """
     if following is None or first is None:
         if committed:
@@ -81,7 +81,7 @@ def require_same_topic(known: UUID | None, found: UUID | None) -> None:
 
 
 def require_same_record(offset: int, timestamp: int, found: int | None) -> None:
-    """Compare the last record that was decided with the one that stands there (its timestamp; ``None`` for no record).
+    """Compare the last record decided with the one at its offset now (its timestamp; ``None`` for no record).
 
     Raises ``LaneContradicted``.
     """
@@ -104,7 +104,7 @@ class Started:
 
 
 class Starter:
-    """Takes the steps of one start."""
+    """The steps of one start."""
 
     def __init__(
         self, run: LaneRun, row: LaneRow, partition: Partition, publication: Publication, status: Status
@@ -119,7 +119,7 @@ class Starter:
         self._status = status
 
     async def start(self) -> Started:
-        """Take the steps in this order, and leave the partition at the offset to begin at.
+        """Take the steps in order, and leave the partition at the offset to begin at.
 
         An offset that an operator has ordered is committed before the group's offset is read. Raises ``LaneBlocked``,
         ``LaneLost`` and ``DependencyAway``.
@@ -142,14 +142,14 @@ class Starter:
         next_offset = await self._open_row(row["next_offset"], start)
         await self._partition.seek(start.position)
         self._publication.position = start.position
-        self._context.backlog.in_hand(self._lane.source, None)  # what a lost lane has left is read again
+        self._context.backlog.in_hand(self._lane.source, None)  # the commands that a lost lane left are read again
         self._log.info(
             "lane_started", position=start.position, committed=self._publication.committed, next_offset=next_offset
         )
         return Started(Hold(self._row.id, self._lane.name, self._row.owner, next_offset), topic_id, is_settled)
 
     async def _decide_where(self, row: Any, topic_id: UUID | None) -> Start:
-        """Compare row, log and the group's offset. What they contradict each other in is written into the row."""
+        """Compare the row, the log and the group's offset. If they contradict each other, write that into the row."""
         try:
             return await self._where_to_start(row, topic_id)
         except LaneContradicted as changed:
@@ -161,19 +161,19 @@ class Starter:
             raise
 
     async def _where_to_start(self, row: Any, topic_id: UUID | None) -> Start:
-        if row["next_offset"]:  # or nothing was decided that another topic could contradict
+        if row["next_offset"]:  # otherwise nothing was decided that another topic could contradict
             require_same_topic(row["topic_id"], topic_id)
         log_start, log_end = await self._settled_ends(row["next_offset"])
         committed = self._publication.committed
         start = where_to_start(committed, row["first_offset"], row["next_offset"], log_start, log_end)
         last = row["last_offset"]
-        # What retention has removed says nothing any more.
+        # A record that retention has removed proves nothing any more.
         if last is not None and log_start <= last < log_end:
             require_same_record(last, row["last_timestamp"], await self._partition.timestamp_at(last))
         return start
 
     async def _settled_ends(self, next_offset: int | None) -> tuple[int, int]:
-        """Ask for the ends of the log; a log that ends too early is asked again for a while."""
+        """Ask for the ends of the log; for a while, ask again if it ends too early."""
         log_start, log_end = await self._partition.ends()
         loop = asyncio.get_running_loop()
         until = loop.time() + BEHIND_SECONDS
@@ -197,7 +197,7 @@ class Starter:
             self._log.warning("offsets_set_back", committed=committed, first_offset=row["first_offset"])
 
     async def _open_row(self, next_offset: int | None, start: Start) -> int:
-        """Write down where the first start begins and what the log has lost; return the offset to decide from."""
+        """Write down the beginning of a first start and the losses of the log; return the offset to decide from."""
         if next_offset is None:
             next_offset = start.position
             await self._row.write(statement("lanes/open"), next_offset)
@@ -206,9 +206,9 @@ class Starter:
         return next_offset
 
     async def _lose(self, lost: range, next_offset: int) -> int:
-        """Write down what is lost, let the group go on behind it, and return the offset to decide from then.
+        """Write down the loss, let the group go on behind it, and return the offset to decide from then.
 
-        Whatever stops it, it is written down once: the lane's row goes on behind it in the same moment.
+        Whatever stops it, the loss is written down once: the lane's row goes on behind it in the same moment.
         """
         decided = min(next_offset, lost.stop)
         await self._row.write(statement("lanes/lose_commands"), lost.start, lost.stop, decided, self._row.now())
@@ -219,10 +219,11 @@ class Starter:
         return max(next_offset, lost.stop)
 
     async def _carry_out(self, ordered: int) -> None:
-        """Commit the offset that an operator has ordered (``worker.operations.lanes``), and forget the order only then.
+        """Commit the offset that an operator has ordered (``worker.operations.lanes``), and only then forget the order.
 
-        The owner is asked for first: after a pause before InitProducerId there may be a successor that has obeyed and
-        gone on. From here on nobody decides before the order is forgotten, so that doing it again changes nothing.
+        The owner is checked first: after a pause before InitProducerId there may be a successor that has obeyed and
+        gone on. From here on no lane decides before the order is forgotten, so that carrying it out again changes
+        nothing.
         """
         await self._row.require_owned()
         events = await self._events_of_the_lost(ordered)
@@ -233,7 +234,7 @@ class Starter:
     async def _events_of_the_lost(self, ordered: int) -> list[Message]:
         """Write the events of transitions whose commands are gone from the log: a fact is published all the same.
 
-        None, if the group's offset says that they were published: it is committed with them.
+        Writes none if the group's offset says that they were published: it is committed with them.
         """
         unsettled = [loss for loss in await self._row.losses() if not loss.settled]
         outcomes = await self._row.outcomes_of(unsettled) if unsettled else []

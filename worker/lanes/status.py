@@ -1,4 +1,4 @@
-"""The state of a lane as health and the log show it, and its waits for whatever is missing."""
+"""The state of a lane in health and in the log, and its waits for missing dependencies."""
 
 from worker.errors import DependencyAway, FuseBlown
 from worker.lanes.context import LaneRun
@@ -8,7 +8,7 @@ from worker.resilience.backoff import Patience
 
 
 class Status:
-    """Reports a lane's state, and spaces out its tries until something succeeds."""
+    """The reported state of a lane. It also spaces out the lane's tries until one succeeds."""
 
     def __init__(self, run: LaneRun) -> None:
         self._context = run.context
@@ -33,7 +33,7 @@ class Status:
         self._missed.add(missing.dependency)
 
     async def wait_out(self, missing: DependencyAway) -> None:
-        """Report a missing dependency, and wait before the next try, or until somebody notes that it is back."""
+        """Report a missing dependency, and wait before the next try, or until health notes that it is back."""
         away = really(missing)
         self._missed.add(away.dependency)
         self._context.health.progress()
@@ -44,14 +44,14 @@ class Status:
         await self._patience.wait(self._drain, self._context.health.returned(away.dependency))
 
     async def wait_paused(self, blown: FuseBlown, offset: int) -> None:
-        """Report that too many commands in a row have failed, at ``offset`` now, and wait before the next try."""
+        """Report that too many commands in a row have failed, now at ``offset``, and wait before the next try."""
         self._context.health.progress()
         self.say("paused", str(blown))
         self._log.error("fuse_blown", offset=offset)
         await self._patience.wait(self._drain)
 
     def recovered(self) -> None:
-        """Note a success: what was missing is back, and the next wait is a short one."""
+        """Note a success: missing dependencies are back, and the next wait is short."""
         if self._patience.tried:
             self._patience.reset()
             while self._missed:

@@ -1,6 +1,6 @@
-"""The supervisor: a partition assigned to this process has exactly one lane, and a lane ends only with its assignment.
+"""The supervisor: a partition assigned to this process has exactly one lane, which ends only with its assignment.
 
-The group's callbacks only write down what was assigned; everything else restarts the lane at its first step (DESIGN 2).
+The group's callbacks only write down the assignment; everything else restarts the lane at its first step (DESIGN 2).
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from worker.resilience.backoff import Patience, carried_out
 
 WATCH_SECONDS: Final = 0.5
 SETTLED_SECONDS: Final = 30.0
-"""A lane that has run for this long starts over with short waits when it is lost."""
+"""Seconds that a lane must have run to start over with short waits when it is lost."""
 
 _FORESEEN: Final = (WorkerError, *KAFKA_ERRORS)
 
@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 
 
 class Supervisor(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka carries no types
-    """Keeps one lane per assigned partition. Made for one consumer, and for one life."""
+    """The keeper of one lane per assigned partition. Made for one consumer, and for one life."""
 
     def __init__(
         self,
@@ -44,10 +44,10 @@ class Supervisor(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ca
         checks: Sequence[Callable[[], None]],
         unfit: Callable[[], str],
     ) -> None:
-        """``revoke_seconds`` is what a rebalance grants the lanes to finish the batch in hand.
+        """``revoke_seconds`` is the time that a rebalance grants the lanes to finish the batch in hand.
 
-        Each of ``checks`` raises when only a new process helps; see ``Watchdog`` and ``Seat``.
-        ``unfit`` says why the worker could do nothing with partitions of ``topics``, if so, and nothing otherwise.
+        Each of ``checks`` raises when only a new process helps; see ``Watchdog`` and ``Seat``. ``unfit`` returns the
+        reason why the worker could do nothing with partitions of ``topics``, or an empty text.
         """
         self._consumer = consumer
         self._membership = membership
@@ -75,7 +75,7 @@ class Supervisor(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ca
             self._health.lane_gone(source)
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        """Write it down and return at once: no heartbeat is sent while this runs."""
+        """Write the assignment down and return at once: no heartbeat is sent while this runs."""
         self._assigned = frozenset(assigned)
         self._health.assigned(True)
         for source in self._assigned:
@@ -88,7 +88,7 @@ class Supervisor(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ca
     # --- the invariant ------------------------------------------------------------------------------------------------
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Hold the invariant until ``stop`` is set. Raises what one of ``checks`` raises."""
+        """Keep the invariant until ``stop`` is set. Raises what one of ``checks`` raises."""
         stopped = asyncio.ensure_future(stop.wait())
         try:
             while not stop.is_set():
@@ -96,7 +96,7 @@ class Supervisor(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ca
                     check()
                 await self._attend()
                 if not self._lanes:
-                    self._health.progress()  # nothing to do is no standstill
+                    self._health.progress()  # a worker with nothing to do does not stand still
                 self._start_missing()
                 self._changed.clear()
                 changed = asyncio.ensure_future(self._changed.wait())
@@ -106,7 +106,7 @@ class Supervisor(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ca
             stopped.cancel()
 
     async def _attend(self) -> None:
-        """Take part in the group while there is any use in it: who is unfit would keep its partitions from others."""
+        """Take part in the group while that is of use: an unfit worker would keep its partitions from others."""
         why = self._unfit()
         if why and self._membership.takes_part:
             log.warning("leaving_group", reason=why)
@@ -120,7 +120,7 @@ class Supervisor(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ca
             self._membership.join(self._topics, self)
 
     async def drain(self, seconds: float) -> None:
-        """Start no more, finish what is in hand, and cancel what has not ended after ``seconds``. Safe twice."""
+        """Start no more lanes, finish the batches in hand, and cancel lanes left after ``seconds``. Safe twice."""
         self._stopping = True
         await self._let_go(seconds)
 

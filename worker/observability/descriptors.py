@@ -1,4 +1,4 @@
-"""Open files and sockets: how many a worker may have, how many it needs, and whether it has used them up."""
+"""File descriptors: how many a worker may have, how many it needs, and the case that it has used them up."""
 
 import errno
 import os
@@ -8,10 +8,13 @@ from typing import Final
 from worker.errors import MORE_DESCRIPTORS, DependencyAway, OutOfDescriptors, WorkerError
 
 OF_ITS_OWN: Final = 31
-"""Of a worker without lanes and pool: the log, the event loop, the admin port and those who ask there, a file read, and
-the watch of the topics."""
+"""The descriptors of a worker without lanes and pool: the log, the event loop, the admin port and its clients, a file
+being read, and the topic watch."""
 REPLACED: Final = 2
-"""A producer that was replaced keeps its sockets while the new one opens its own, in all lanes at once if need be."""
+"""The producers that a lane may have open at once.
+
+A replaced producer keeps its sockets while the new one opens its own, possibly in all lanes at the same time.
+"""
 
 
 class TooFewDescriptors(WorkerError):
@@ -27,22 +30,22 @@ def raise_limit() -> int:
     if soft != hard:
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        except (OSError, ValueError):  # a system may set a bound of its own to one that says it has none
+        except (OSError, ValueError):  # a system may have a bound of its own below a limit that it calls infinite
             return soft
     return hard
 
 
 def require_enough(limit: int, *, connections: int) -> None:
-    """Raises ``TooFewDescriptors`` if a worker could not even work on one partition."""
+    """Raise ``TooFewDescriptors`` if a worker could not even work on one partition."""
     if not partitions_within(limit, brokers=1, connections=connections):
         raise TooFewDescriptors(limit)
 
 
 def partitions_within(limit: int, *, brokers: int, connections: int) -> int:
-    """The partitions that a worker can work on with so many descriptors, also while it replaces all its producers.
+    """Return the number of partitions a worker can work on with ``limit``, also while it replaces all its producers.
 
     ``connections`` is the size of its pool. Its consumer has a socket for each broker and one for the coordinator, and
-    reply topics are looked up by one more. A lane's producer has one for each broker and one for each of two
+    one more serves the lookup of reply topics. A lane's producer has one for each broker and one for each of two
     coordinators, of its transactions and of the group, but never more than two to one broker.
     """
     free = limit - OF_ITS_OWN - connections - (brokers + 2)
@@ -50,7 +53,7 @@ def partitions_within(limit: int, *, brokers: int, connections: int) -> int:
 
 
 def really(away: DependencyAway) -> DependencyAway:
-    """Name what is missing really: the Kafka client does not say that it is only a descriptor, and no name does."""
+    """Return what is really missing: neither the Kafka client nor a name lookup tells a lack of descriptors."""
     try:
         os.close(os.open(os.devnull, os.O_RDONLY))
     except OSError as error:

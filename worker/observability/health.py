@@ -14,15 +14,15 @@ from worker.values import utc_text
 LaneState = Literal["starting", "working", "waiting", "blocked", "paused", "draining"]
 LANE_STATES: Final[tuple[LaneState, ...]] = ("starting", "working", "waiting", "blocked", "paused", "draining")
 STALLED_SECONDS: Final = 90.0
-"""Longer than the longest back-off (30 s) and any single deadline: a turn of a loop that takes more is stuck."""
+"""Longer than the longest back-off (30 s) and any single deadline: a loop whose turn takes more is stuck."""
 
 _UNFIT: Final = frozenset(LANE_STATES) - {"working"}
-"""Nobody works on a partition whose lane is in one of these states, whatever it will be a moment later."""
+"""The states in which no lane works on its partition, even if it will a moment later."""
 
 
 @dataclass(frozen=True, slots=True)
 class LaneHealth:
-    """``since`` is a reading of the clock that :class:`Health` was given."""
+    """The state of a lane. ``since`` is a reading of the clock that :class:`Health` was given."""
 
     state: LaneState
     reason: str
@@ -31,7 +31,7 @@ class LaneHealth:
 
 @dataclass(frozen=True, slots=True)
 class Away:
-    """A dependency that cannot work now, or be worked with; ``state`` says which, as a part of a sentence."""
+    """A dependency that cannot work or be worked with; ``state`` says which, as a part of a sentence."""
 
     reason: str
     since: float
@@ -39,9 +39,9 @@ class Away:
 
 
 class Health:
-    """What the worker knows of its own state. ``clock`` is monotonic, ``wall`` counts from the epoch (seconds).
+    """The worker's knowledge of its own state. ``clock`` is monotonic, ``wall`` counts from the epoch (seconds).
 
-    Where there is a ``bulk_topic``, ``giving_way`` says whether its lanes give way now.
+    If there is a ``bulk_topic``, ``giving_way`` tells if its lanes give way now.
     """
 
     def __init__(
@@ -76,15 +76,15 @@ class Health:
         self._lanes[source] = LaneHealth(state, reason, since)
 
     def lane_gone(self, source: TopicPartition) -> None:
-        """Forget the partition, and what its lane has missed."""
+        """Forget the partition, its losses, and the dependency that its lane missed."""
         self._lanes.pop(source, None)
         self._lost.pop(source, None)
         self.misses_only(source, None)
 
     def misses_only(self, source: TopicPartition, dependency: str | None) -> None:
-        """Note that a partition's lane has ended, and for what (``None``: for no dependency).
+        """Note that a partition's lane has ended, and for which dependency (``None``: for none).
 
-        What nobody misses any more is back: whoever had noted it will not take it back.
+        A dependency that no lane misses any more is back: the lane that noted it as missing cannot note its return.
         """
         for each, missed_by in list(self._missed_by.items()):
             if each != dependency:
@@ -93,20 +93,21 @@ class Health:
                 self.back(each)
 
     def lost(self, source: TopicPartition, losses: Sequence[str]) -> None:
-        """Note what a partition's log has lost before it was answered, and nobody has acknowledged yet."""
+        """Note the losses of a partition's log that no operator has acknowledged yet."""
         self._lost[source] = losses
 
     def losses(self) -> int:
-        """The number of losses that nobody has acknowledged."""
+        """Return the number of losses that no operator has acknowledged."""
         return sum(map(len, self._lost.values()))
 
     def lanes(self) -> Mapping[TopicPartition, LaneHealth]:
         return dict(self._lanes)
 
     def away(self, missing: DependencyAway, source: TopicPartition | None = None) -> None:
-        """Note that a dependency cannot work now; the first such note since it was back gives the ``since``.
+        """Note that a dependency cannot work now. ``since`` stays that of the first such note since it was back.
 
-        ``source`` is the partition whose lane misses it, and ``None`` for somebody who will take it back in any case.
+        ``source`` is the partition whose lane misses it, or ``None`` for a caller that will note its return in any
+        case.
         """
         former = self._away.get(missing.dependency)
         since = self._clock() if former is None else former.since
@@ -114,20 +115,20 @@ class Health:
         self._missed_by.setdefault(missing.dependency, set()).add(source)
 
     def back(self, dependency: str) -> None:
-        """Note that ``dependency`` works again, and wake whoever waits for it."""
+        """Note that ``dependency`` works again, and wake every lane that waits for it."""
         self._missed_by.pop(dependency, None)
         if self._away.pop(dependency, None) is not None and (returned := self._returned.pop(dependency, None)):
             returned.set()
 
     def returned(self, dependency: str) -> asyncio.Event:
-        """Set as soon as anybody notes that ``dependency`` is back. To be asked for anew before every wait."""
+        """Return an event that is set once ``dependency`` is noted as back. Ask for it again before every wait."""
         return self._returned.setdefault(dependency, asyncio.Event())
 
     def dependencies_away(self) -> Mapping[str, Away]:
         return dict(self._away)
 
     def assigned(self, known: bool) -> None:
-        """Note whether the group has told this worker its partitions (there may be none for it)."""
+        """Note if the group has told this worker its partitions (there may be none for it)."""
         self._assigned = known
 
     def out_of_group(self, reason: str | None) -> None:
@@ -135,7 +136,7 @@ class Health:
         self._out = None if reason is None else Away(reason, self._clock())
 
     def progress(self) -> None:
-        """Called by every turn of a loop, also by one that finds nothing to do."""
+        """Note progress. Every turn of a loop calls this, also one that finds nothing to do."""
         self._progressed = self._clock()
 
     def stuck(self, reason: str) -> None:
@@ -143,16 +144,16 @@ class Health:
         self._stuck = reason
 
     def stood(self, seconds: float, session_seconds: float) -> None:
-        """Note that the event loop has just stood for longer than a session, by work of its own."""
+        """Note that the event loop has just stood still for longer than a session, because of its own work."""
         reason = f"the event loop stood for {seconds:.0f} s, longer than a session ({session_seconds:g} s)"
         self._stood = Away(reason, self._clock())
 
     def clocks(self, ahead: float, *, agree: bool) -> None:
-        """Note by how many seconds the worker's clock is ahead of Postgres's, and whether that is near enough."""
+        """Note by how many seconds the worker's clock is ahead of Postgres's, and if that is close enough."""
         self._ahead, self._clocks_agree = ahead, agree
 
     def live(self) -> tuple[bool, dict[str, Any]]:
-        """Whether the process makes progress or has nothing to do, and the document that says so (CONTRACT 10)."""
+        """Return True if the process makes progress or has nothing to do, with the document of /livez (CONTRACT 10)."""
         silent = self._clock() - self._progressed
         if self._stuck is not None:
             return False, {"live": False, "reason": self._stuck, "since": self._moment(self._progressed)}
@@ -164,7 +165,7 @@ class Health:
         return True, {"live": True, "reason": "making progress, or nothing to do"}
 
     def ready(self) -> tuple[bool, dict[str, Any]]:
-        """Whether the partitions are worked on and both dependencies reachable, and the document that says so."""
+        """Return True if all partitions are worked on and both dependencies answer, with the document of /readyz."""
         reasons = [f"{name} {away.state}: {away.reason}" for name, away in sorted(self._away.items())]
         if self._out is not None:
             reasons.append(f"out of the consumer group: {self._out.reason}")
@@ -172,7 +173,8 @@ class Health:
             reasons.append("the consumer group has not assigned partitions yet")
         lanes = {self._name(source): lane for source, lane in sorted(self._lanes.items(), key=self._order)}
         for name, lane in lanes.items():
-            # What a lane waits for has been said if a dependency is away; else it was lost, and is to start again.
+            # A dependency that is away has been named as the reason to wait. Without one the lane was lost, and will
+            # start again.
             if lane.state in _UNFIT and not (lane.state == "waiting" and self._away):
                 reasons.append(f"partition {name} is {lane.state}" + (f": {lane.reason}" if lane.reason else ""))
         document = {
@@ -196,7 +198,7 @@ class Health:
         return not reasons, document
 
     def _aside(self) -> list[str]:
-        """Faults that make no worker unready: its partitions are worked on."""
+        """Return faults that do not make the worker unready: its partitions are worked on."""
         said = [
             f"partition {self._name(source)} has lost commands before they were answered, at {', '.join(losses)}:"
             " see effective-worker lanes show, and acknowledge it"
@@ -209,7 +211,7 @@ class Health:
         return said
 
     def _name(self, source: TopicPartition) -> str:
-        """The number of a partition; in the bulk topic, with the topic before it."""
+        """Return the number of a partition; in the bulk topic, with the topic before it."""
         return f"{source.topic}/{source.partition}" if source.topic == self._bulk_topic else str(source.partition)
 
     def _order(self, lane: tuple[TopicPartition, LaneHealth]) -> tuple[bool, TopicPartition]:

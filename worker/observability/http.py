@@ -18,11 +18,11 @@ from worker.observability.health import Health
 from worker.observability.metrics import Metrics
 
 MOST_CONNECTIONS: Final = 64
-"""At once: a probe and a scrape need one each. The oldest gives way to one more."""
+"""The most connections at once: a probe and a scrape need one each. The oldest gives way to a new one."""
 CONNECTION_SECONDS: Final = 10.0
-"""The whole life of a connection: it is for one request, and who sends or reads slowly does not keep it."""
+"""Seconds that a connection may live: it serves one request, and a slow client does not extend it."""
 
-# A page loads nothing from anywhere, nothing written in it can make it to, and nobody shows it in a frame of theirs.
+# A page loads nothing from anywhere, no markup injected into it runs, and no other site may show it in a frame.
 _EVERYWHERE: Final = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none';"
     " form-action 'none'",
@@ -48,7 +48,7 @@ _PAGE: Final = """<!doctype html>
 
 
 class _OwnFaults(logging.Filter):
-    """Keeps out of the log the faults of clients, which are answered."""
+    """A filter that keeps clients' faults out of the log: they are answered."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
@@ -57,12 +57,12 @@ class _OwnFaults(logging.Filter):
 
 _LOGGER: Final = logging.getLogger("worker.observability.http.requests")
 _LOGGER.addFilter(_OwnFaults())
-# What is refused before it reaches the application is answered by the server itself, with its and Python's version.
+# The server itself answers requests that it refuses before the application, and would tell its and Python's version.
 vars(web_response)["SERVER_SOFTWARE"] = "effective-worker"
 
 
 class AdminUnavailable(WorkerError):
-    """The admin port cannot be listened on."""
+    """The worker cannot listen on the admin port."""
 
 
 class Contract(Protocol):
@@ -79,10 +79,10 @@ class Contract(Protocol):
 async def serve_admin(
     host: str, port: int, metrics: Metrics, health: Health, contract: Contract, *, names: Collection[str] = ()
 ) -> AsyncIterator[int]:
-    """Serve for the length of the block and yield the port bound, which matters where ``port`` is 0.
+    """Serve for the length of the block and yield the port bound, which matters if ``port`` is 0.
 
     It answers to addresses, ``localhost``, this machine's own name and ``names``; to any name if ``*`` is one of them.
-    Raises ``AdminUnavailable`` if it cannot be bound.
+    Raises ``AdminUnavailable`` if it cannot listen on the port.
     """
     application = web.Application(middlewares=[_known_by(names)])
     application.on_response_prepare.append(_harden)
@@ -118,7 +118,7 @@ async def _listen(door: "_Door", host: str, port: int) -> asyncio.Server:
 
 
 class _Door:
-    """Lets connections in to the server: not too many, and none for long."""
+    """The door to the server: lets in not too many connections, and none for long."""
 
     def __init__(self, runner: web.AppRunner) -> None:
         self._runner = runner
@@ -135,7 +135,7 @@ class _Door:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection of aiohttp's, with an end. ``inside`` are all there are, the oldest first."""
+    """One connection of aiohttp's, with a deadline. ``inside`` has all connections, the oldest first."""
 
     def __init__(self, served: asyncio.Protocol, inside: "dict[_Connection, None]") -> None:
         self._served = served
@@ -148,7 +148,7 @@ class _Connection(asyncio.Protocol):
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's own is none by its class
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's transport does not inherit from this class
         self._limit = asyncio.get_running_loop().call_later(CONNECTION_SECONDS, self.end)
         if len(self._inside) >= MOST_CONNECTIONS:
             next(iter(self._inside)).end()
@@ -178,7 +178,7 @@ _Handler = Callable[[web.Request], Any]
 
 
 def _known_by(names: Collection[str]) -> Any:
-    """Refuse what is asked of another name: a page of somebody else's may have made this address its own."""
+    """Refuse requests for another name: a foreign page may have made its own name point to this address."""
     known = {"localhost", socket.gethostname().lower(), *(name.lower() for name in names)}
 
     @web.middleware
@@ -193,7 +193,7 @@ def _known_by(names: Collection[str]) -> Any:
 
 
 def _name_of(host: str) -> str:
-    """The name in ``name:port`` or ``[address]:port``, in lower case."""
+    """Return the name in ``name:port`` or ``[address]:port``, in lower case."""
     if host.startswith("["):
         return host[1:].partition("]")[0].lower()
     return host.partition(":")[0].lower()
@@ -234,7 +234,7 @@ def _metrics(metrics: Metrics) -> _Handler:
 
 def _document(made: Callable[[], str], content_type: str) -> _Handler:
     async def answer(_: web.Request) -> web.Response:
-        # Made in a thread the first time: it takes longer than the lanes should wait.
+        # Made in a thread the first time: it takes longer than the lanes may wait.
         text = await asyncio.to_thread(made)
         return web.Response(text=text, content_type=content_type)
 

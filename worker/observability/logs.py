@@ -18,12 +18,12 @@ _IN_TEXT: Final = (
     (re.compile(r"(\w+://[^:@/\s]*):[^@\s]*@"), r"\1:***@"),
     # A login token.
     (re.compile(r"eyJ[\w-]*\.[\w-]+\.[\w-]*"), "***"),
-    # What Postgres quotes of a row.
+    # The row that Postgres quotes.
     (re.compile(r"DETAIL:.*"), "DETAIL: ***"),
 )
 
 REPEAT_SECONDS: Final = 5.0
-"""How long a line of the Kafka client is not repeated."""
+"""Seconds for which a line of the Kafka client is not repeated."""
 
 
 def configure_logging(level: str = "info", format: str | None = None) -> None:  # noqa: A002 - named like its setting
@@ -33,7 +33,7 @@ def configure_logging(level: str = "info", format: str | None = None) -> None:  
     """
     as_json = format == "json" or (format is None and not sys.stderr.isatty())
     logging.basicConfig(handlers=[_handler(as_json=as_json)], level=level.upper(), force=True)
-    # An access log line per probe says nothing, and the client repeats at INFO what our own lines say.
+    # An access log line per probe is of no use, and the client repeats at INFO the worker's own lines.
     for noisy in ("aiohttp.access", "aiokafka"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLogger().level))
     structlog.configure(
@@ -50,7 +50,7 @@ def configure_logging(level: str = "info", format: str | None = None) -> None:  
 
 
 def _shared_processors() -> list[Processor]:
-    """The processors of every line, whether structlog or a library has written it."""
+    """Return the processors of every line, from structlog or from a library."""
     return [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
@@ -81,7 +81,7 @@ def _handler(*, as_json: bool) -> logging.Handler:
 
 
 class _NotAgain(logging.Filter):
-    """Lets the Kafka client repeat a line once in a while: without its broker it does so a thousand times a second."""
+    """A filter on the Kafka client's lines, which it would repeat a thousand times a second without its broker."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ class _NotAgain(logging.Filter):
 
 
 def mask_secrets(_logger: Any, _method: str, event: EventDict) -> EventDict:
-    """A structlog processor: hides the values of keys that sound like secrets, and what looks like one in a text."""
+    """Mask secrets, as a structlog processor: the values of keys that sound secret, and text that looks it."""
     return {key: _masked(key, value) for key, value in event.items()}
 
 

@@ -15,7 +15,7 @@ _SIZES: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 10_000)
 
 
 class _HealthCollector(Collector):
-    """The gauges that are read off :class:`Health` when somebody asks."""
+    """The gauges that are read from :class:`Health` at each scrape."""
 
     def __init__(self, health: Health) -> None:
         self._health = health
@@ -74,14 +74,14 @@ class Metrics:
         self._retired = counter("records_retired_total", "Records of commands removed for their age")
 
     def show(self, collector: Collector) -> None:
-        """Show what somebody else keeps, too."""
+        """Show the metrics of another collector, too."""
         self._registry.register(collector)
 
     def answered(self, code: str, replayed: bool, count: int = 1) -> None:
         self._answers.labels(code, "true" if replayed else "false").inc(count)
 
     def rehearsed(self, code: str, count: int = 1) -> None:
-        """Dry runs are no answers that anything came of, and are counted apart."""
+        """Count dry runs, apart from answers: they have no effect."""
         self._dry_runs.labels(code).inc(count)
 
     def batch(self, commands: int, decide_seconds: float, publish_seconds: float) -> None:
@@ -97,7 +97,7 @@ class Metrics:
         self._left_out.inc(count)
 
     def lane_restarted(self, reason: str) -> None:
-        """``reason`` becomes a label: the class of what happened, from a small fixed set."""
+        """Count a restart. ``reason`` becomes a label: the class of the error, from a small fixed set."""
         self._restarts.labels(reason).inc()
 
     def producer_replaced(self) -> None:
@@ -116,7 +116,7 @@ class Metrics:
         self._lost.inc(count)
 
     def attempts_failed(self, kind: str, count: int) -> None:
-        """``kind`` becomes a label, of ``worker.journey.attempt_limits.Kind``."""
+        """Count failed attempts. ``kind`` becomes a label; it is one of ``worker.journey.attempt_limits.Kind``."""
         self._failed.labels(kind).inc(count)
 
     def attempts_limited(self, kind: str) -> None:
@@ -129,5 +129,5 @@ class Metrics:
         self._retired.inc(count)
 
     def text(self) -> bytes:
-        """Everything in the Prometheus text format."""
+        """Return all metrics in the Prometheus text format."""
         return generate_latest(self._registry)

@@ -1,4 +1,4 @@
-"""Look at the dependencies while nothing is to be done, so that readiness is true of an idle worker as well."""
+"""Probe the dependencies even when there is no work, so that readiness is true of an idle worker as well."""
 
 import asyncio
 import time
@@ -16,7 +16,10 @@ Look = Callable[[], Awaitable[None]]
 
 
 class Probe:
-    """Asks each dependency every few seconds. What a lane has noted of one is the lane's to take back, as a rule."""
+    """The probe of each dependency, every few seconds.
+
+    As a rule, only a lane notes the return of a dependency that it has noted as missing.
+    """
 
     def __init__(
         self,
@@ -28,26 +31,26 @@ class Probe:
     ) -> None:
         """``looks`` are named for their dependency, and raise ``DependencyAway`` if it does not answer.
 
-        A good look of those that are ``decisive`` takes back what lanes have noted as well: it knows all that they do.
+        Success of one that is ``decisive`` also takes back the notes of lanes: it knows all that they do.
         """
         self._looks = looks
         self._health = health
         self._decisive = decisive
         self._clock = clock
         self._since: dict[str, float] = {}
-        self._missed: dict[str, str] = {}  # what was noted at each look: it may be something else that is in its way
+        self._missed: dict[str, str] = {}  # the dependency noted by each look, which may be another one than its own
 
     def silent(self, dependency: str) -> float:
-        """For how many seconds nobody who looked has had an answer; 0 if the last look had one."""
+        """Return the seconds for which no look has had an answer; 0 if the last one had."""
         since = self._since.get(dependency)
         return 0.0 if since is None else self._clock() - since
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Look until ``stop``."""
+        """Probe until ``stop``."""
         await every(INTERVAL_SECONDS, self.look, stop)
 
     async def look(self) -> None:
-        """Ask every dependency once, and note what has changed."""
+        """Ask every dependency once, and note any change."""
         for dependency, ask in self._looks.items():
             asked = self._clock()
             try:

@@ -1,4 +1,4 @@
-"""Notice an event loop that stood: while it does, no heartbeat is sent and no probe is answered."""
+"""Notice an event loop that stood still: during that time it sends no heartbeat and answers no probe."""
 
 import asyncio
 import time
@@ -12,14 +12,14 @@ from worker.resilience.backoff import pause
 
 BEAT_SECONDS: Final = 1.0
 OWN_WORK: Final = 0.5
-"""The share of a standstill that the process must have spent on a core. With less it was stopped or starved, by whom
-ever, and its work is not to blame."""
+"""The share of a standstill that the process must have spent on a core. With less it was stopped or starved from
+outside, and its own work is not to blame."""
 
 log = structlog.get_logger(__name__)
 
 
 class Pulse:
-    """Beats once a second. A beat that is late by more than a session has cost the group's membership, too."""
+    """A beat once a second. One that is late by more than a session has also cost the group's membership."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Pulse:
             self.beat()
 
     def beat(self) -> None:
-        """Compare with the beat before."""
+        """Compare the time with that of the beat before."""
         (moment, spent), self._last = self._last, (self._clock(), self._spent())
         late = self._last[0] - moment - BEAT_SECONDS
         if late <= self._session_seconds:

@@ -1,7 +1,7 @@
-"""Traces: a sender's goes on into its answer (W3C Trace Context), and every batch is a span of our own.
+"""Traces: a sender's trace goes on into its answer (W3C Trace Context), and every batch is a span of its own.
 
-Where spans are exported, each command is a span in its sender's trace as well: the very one that its answer names as
-its parent. It links to the batch that it was decided in, and so to the Postgres transaction.
+Where spans are exported, each command is also a span in its sender's trace: the one that its answer names as parent. It
+links to the batch that decided it, and so to the Postgres transaction.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from opentelemetry import trace
 from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, StatusCode, TraceFlags
 
 MOST_LINKS: Final = 100
-"""Of one span: what most collectors keep."""
+"""The most links of one span: as many as most collectors keep."""
 
 _TRACER: Final = trace.get_tracer("effective-worker")
 
@@ -25,17 +25,17 @@ _TRACEPARENT: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-(
 
 
 def continued(traceparent: str | None, seed: bytes) -> str | None:
-    """The ``traceparent`` of an answer: the sender's trace and flags, and a span of our own.
+    """Return the ``traceparent`` of an answer: the sender's trace and flags, and a span of the worker's own.
 
-    The span id follows from ``seed`` alone, so that an answer written again carries the same one. ``None`` for ``None``
-    and for what is no trace context.
+    The span id follows from ``seed`` alone, so that an answer written again has the same one. ``None`` for ``None`` and
+    for an invalid trace context.
     """
     parts = _TRACEPARENT.fullmatch(traceparent) if traceparent is not None else None
     if parts is None:
         return None
     version, trace, parent, flags, more = parts.groups()
     nothing = set(trace) == {"0"} or set(parent) == {"0"}
-    # Only a later version may say more than these four parts, and "ff" is no version.
+    # Only a later version may have more than these four parts, and "ff" is no version.
     if nothing or version == "ff" or (version == "00" and more is not None):
         return None
     return f"00-{trace}-{_span(seed)}-{flags}"
@@ -50,7 +50,7 @@ def _span(seed: bytes) -> str:
 
 
 def configure_tracing() -> None:
-    """Send spans by OTLP, if the extra ``otel`` is installed and ``OTEL_EXPORTER_OTLP_ENDPOINT`` says where to.
+    """Send spans by OTLP, if the extra ``otel`` is installed and ``OTEL_EXPORTER_OTLP_ENDPOINT`` names the endpoint.
 
     The other variables of the OpenTelemetry specification hold as well. Otherwise spans cost nothing and go nowhere.
     """
@@ -76,7 +76,7 @@ _chosen: ContextVar[int | None] = ContextVar("_chosen", default=None)
 
 
 def id_generator() -> Any:
-    """The SDK's own, but for the span of a command: its id stands in the answer already (``continued``)."""
+    """Return the SDK's id generator, but for the span of a command: its answer has the id already (``continued``)."""
     from opentelemetry.sdk.trace.id_generator import RandomIdGenerator  # noqa: PLC0415 - an extra
 
     class ChosenIds(RandomIdGenerator):
@@ -88,7 +88,7 @@ def id_generator() -> Any:
 
 @contextmanager
 def batch_span(topic: str, partition: int, group: str, commands: int) -> Iterator[Span]:
-    """The span of a batch. An exception marks it as failed and is not recorded: its text may quote a row."""
+    """Open the span of a batch. An exception marks it as failed and is not recorded: its text may quote a row."""
     attributes: dict[str, str | int] = {
         "messaging.system": "kafka",
         "messaging.operation.name": "process",
@@ -113,7 +113,7 @@ def batch_span(topic: str, partition: int, group: str, commands: int) -> Iterato
 
 @contextmanager
 def step_span(name: str, attributes: Mapping[str, str] | None = None) -> Iterator[None]:
-    """A part of the current batch."""
+    """Open the span of a part of the current batch."""
     with _TRACER.start_as_current_span(
         name, attributes=attributes, record_exception=False, set_status_on_exception=False
     ):
@@ -122,20 +122,21 @@ def step_span(name: str, attributes: Mapping[str, str] | None = None) -> Iterato
 
 @contextmanager
 def transaction_span() -> Iterator[None]:
-    """The batch's transaction in Postgres."""
+    """Open the span of the batch's Postgres transaction."""
     with step_span("postgres transaction", {"db.system.name": "postgresql", "db.operation.name": "COMMIT"}):
         yield
 
 
 def exported(span: Span) -> bool:
-    """Whether there is anybody to see a span: what is done for them only need not be done otherwise."""
+    """True if spans are exported. Otherwise nothing must be done for them."""
     return span.get_span_context().is_valid
 
 
 def command_span(batch: Span, traceparent: str, seed: bytes, *, began: float, attributes: Mapping[str, str]) -> None:
-    """The span of one command that has been answered, in its sender's trace; ``seed`` as for its answer.
+    """Export the span of one answered command, in its sender's trace; ``seed`` as for its answer.
 
-    It lasted from ``began``, in seconds since the epoch, until now. If the sender's trace is not sampled, nor is this.
+    It lasted from ``began``, in seconds since the epoch, until now. If the sender's trace is not sampled, nor is this
+    span.
     """
     sender, own = _context(traceparent), continued(traceparent, seed)
     if sender is None or own is None:

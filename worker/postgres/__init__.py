@@ -1,1 +1,1 @@
-"""Postgres as a worker needs it: connections, the schema with its migrations, and the statements."""
+"""Postgres for a worker: connections, the schema with its migrations, and the statements."""

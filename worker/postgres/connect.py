@@ -1,4 +1,4 @@
-"""One connection of the schema's owner: for migrations, and for what a person runs."""
+"""A connection of the schema's owner, for migrations and for the commands of an operator."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,7 +15,7 @@ _OF_EVERY_SESSION: Final = ("application_name", "timezone", "search_path", "defa
 
 @asynccontextmanager
 async def owner_connection(dsn: str) -> AsyncIterator[asyncpg.Connection]:
-    """A connection of the schema's owner, without the worker's timeouts. Errors come out mapped (``worker.errors``).
+    """Yield a connection of the schema's owner, without the worker's timeouts. Errors are mapped (``worker.errors``).
 
     Raises ``DsnUnusable``.
     """

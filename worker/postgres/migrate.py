@@ -1,4 +1,4 @@
-"""Bring the schema up to date, whoever else is doing so at the same moment."""
+"""Bring the schema up to date, safely even if other processes do so at the same moment."""
 
 import asyncio
 import logging
@@ -33,12 +33,12 @@ from worker.postgres.sql import statement
 
 RENEWS_RULE: Final = "0002_imported_anew"
 LOCK_TIMEOUT: Final = "500ms"
-"""Less than a lane waits for a lock: all lanes stand behind a migration that waits."""
+"""Less than a lane waits for a lock: a waiting migration holds up all lanes behind it."""
 LOCK_PAUSE_SECONDS: Final = 5.0
 LOCK_TRIES: Final = 120
 ALONE_SECONDS: Final = 0.1
 _IS_ROLE: Final = "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)"
-# Any number does, as long as every release takes the same one.
+# Any number serves, as long as every release takes the same one.
 _LOCK_KEY: Final = 0x0EFF_EC71_7E00
 _QUIET: Final = logging.getLogger("worker.postgres.migrate.pogo")
 _QUIET.addHandler(logging.NullHandler())
@@ -54,7 +54,7 @@ class MigrationError(WorkerError):
 async def apply_migrations(
     owner_dsn: str, worker_dsn: str | None = None, *, role: WorkerRole = DEFAULT_ROLE
 ) -> tuple[str, ...]:
-    """Apply what is pending, give ``role`` its rights, and let the user of ``worker_dsn`` work as a member of it.
+    """Apply pending migrations, give ``role`` its rights, and let the user of ``worker_dsn`` work as a member of it.
 
     Returns the names applied, oldest first.
 
@@ -81,9 +81,9 @@ async def _unlike(connection: asyncpg.Connection, role: WorkerRole) -> bool:
 
 
 async def _apply_patiently(connection: asyncpg.Connection) -> None:
-    """Apply what is pending without holding anybody up: a lock that is not there at once is asked for again later.
+    """Apply pending migrations without holding up the lanes: a lock that is not free at once is tried again later.
 
-    Who waits for a table's lock has all who come after behind it, every lane included. Raises ``MigrationError``.
+    A session that waits for a table's lock holds up every later one, every lane included. Raises ``MigrationError``.
     """
     held_up = ""
     for _ in range(LOCK_TRIES):
@@ -115,9 +115,10 @@ async def _held_up(connection: asyncpg.Connection) -> str:
 
 
 async def _renew_rule(connection: asyncpg.Connection) -> None:
-    """Do what 0002 does where there are transitions: it reads them all, and nobody may write meanwhile.
+    """Do the work of 0002 on a table with transitions: 0002 reads them all, and no lane may write meanwhile.
 
-    Released files stay as they are. Where nothing was applied there is nothing to read. Cut short, it goes on.
+    Released files stay as they are. If nothing was applied yet, there is nothing to read. If cut short, it goes on next
+    time.
     """
     if (await pending_of(connection))[:1] != (RENEWS_RULE,):
         return
@@ -132,16 +133,20 @@ async def _renew_rule(connection: asyncpg.Connection) -> None:
 
 
 async def _alone(connection: asyncpg.Connection) -> None:
-    """Wait until nobody else migrates, and let nobody else. A statement that waited would be one that indexes wait for.
+    """Wait until no other session migrates, and keep all others out.
 
-    For the session, so that it also covers the tables in which the library keeps its own account.
+    It tries again and again: a statement that waited would be one that indexes wait for. The lock lasts for the
+    session, so that it also covers the tables in which the library keeps its own account.
     """
     while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK_KEY):  # noqa: ASYNC110 - it is Postgres that knows
         await asyncio.sleep(ALONE_SECONDS)
 
 
 async def pending(owner_dsn: str) -> tuple[str, ...]:
-    """The names of the migrations that are not applied yet, oldest first. Writes nothing. Raises ``DependencyAway``."""
+    """Return the names of the migrations that are not applied yet, oldest first. Raises ``DependencyAway``.
+
+    Writes nothing.
+    """
     async with owner_connection(owner_dsn) as connection:
         return await pending_of(connection)
 
@@ -154,9 +159,9 @@ def _cause(error: BaseException) -> str:
 
 
 async def _make_role(connection: asyncpg.Connection, role: WorkerRole) -> None:
-    """Create the worker's role unless it is there. Raises ``MigrationError`` if the owner may not.
+    """Create the worker's role unless it exists. Raises ``MigrationError`` if the owner may not.
 
-    Roles belong to the whole server: the migration of another database may be making it at this very moment.
+    Roles belong to the whole server: the migration of another database may be creating it at this very moment.
     """
     if await connection.fetchval(_IS_ROLE, role.name):
         return
@@ -195,7 +200,7 @@ async def _let_work(connection: asyncpg.Connection, user: str, role: WorkerRole)
 
 
 def user_of(dsn: str) -> str:
-    """The Postgres user whom ``dsn`` names, by the rules of libpq."""
+    """Return the Postgres user that ``dsn`` names, by the rules of libpq."""
     parts = urlsplit(dsn)
     named = unquote(parts.username) if parts.username else parse_qs(parts.query).get("user", [""])[0]
     return named or os.environ.get("PGUSER") or getuser()

@@ -1,4 +1,4 @@
-"""Read what may be millions of rows in pages, each a transaction of its own that is over in milliseconds.
+"""Read millions of rows in pages, each in a transaction of its own that is over in milliseconds.
 
 A snapshot that stays open keeps Postgres from removing the versions of rows that came after it, and every batch of
 every lane would have to step over them (DESIGN 2).
@@ -13,13 +13,13 @@ from worker.postgres.pool import Row
 from worker.postgres.sql import statement
 
 ROWS: Final = 1_000
-"""Of a page."""
+"""The most rows of a page."""
 
 
 async def pages(
     connection: asyncpg.Connection, query: str, begin: tuple[Any, ...], key: Callable[[Row], tuple[Any, ...]], *of: Any
 ) -> AsyncIterator[list[Row]]:
-    """The pages of a query for the rows after a key, in the order of their keys; the last one may be short.
+    """Yield the pages of a query for the rows after a key, in the order of their keys; the last one may be short.
 
     The query's parameters are ``of``, then the members of the key, of which ``begin`` is the first, then the number of
     rows.
@@ -33,9 +33,9 @@ async def pages(
 
 
 async def by_token(connection: asyncpg.Connection, query: str) -> AsyncIterator[Row]:
-    """The rows of a query about access tokens and their histories, for all that there are.
+    """Yield the rows of a query about access tokens and their histories, for all of them.
 
-    The query's parameters are the key of an access token after which, and the one up to which it is to look.
+    The query's parameters are two keys of access tokens: it reads after the first, up to and with the second.
     """
     after = ("", "")
     while (last := await connection.fetchrow(statement("audit/tokens"), *after, ROWS)) is not None:

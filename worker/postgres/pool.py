@@ -1,6 +1,6 @@
-"""Connections to Postgres, and the transaction that a batch is handed.
+"""Connections to Postgres, and the transaction that a batch is given.
 
-No step of the journey reaches for a connection of its own: a transaction is an argument.
+No step of the journey takes a connection of its own: a transaction is an argument.
 """
 
 import asyncio
@@ -17,27 +17,27 @@ from worker.postgres.sql import statement
 Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 Row = asyncpg.Record
 
-# A stalled worker must not hold up its successor: the server ends what waits or idles for longer than this.
+# A stalled worker must not hold up its successor: the server ends whatever waits or idles for longer than this.
 SERVER_SETTINGS = {
     "application_name": "effective-worker",
     "lock_timeout": "2s",
     "statement_timeout": "10s",
     "idle_in_transaction_session_timeout": "5s",
     "timezone": "UTC",
-    # A role or a database may have settings of its own, by which the worker would work otherwise than it was tried.
+    # A role or a database may have settings of its own, with which the worker was never tested.
     "search_path": "public",
     "default_transaction_isolation": "read committed",
-    # Every statement is planned once per connection, and again when a table's statistics change: to plan for each batch
-    # takes half of a lone command's time, and finds the same (tests/integration/test_plans.py).
+    # Every statement is planned once per connection, and again when a table's statistics change. Planning for each
+    # batch would take half of a lone command's time, and find the same plan (tests/integration/test_plans.py).
     "plan_cache_mode": "force_generic_plan",
-    # What a batch names is looked up by key, however small a table is when that is planned: it grows by thousands a
-    # second, and a plan that reads all of it would stay until Postgres next looks at it (DESIGN 6).
+    # A batch looks rows up by key, however small a table is at the time of planning: it grows by thousands of rows a
+    # second, and a plan that reads all of it would stay until Postgres next analyses it (DESIGN 6).
     "enable_seqscan": "off",
 }
 TRANSACTION_TIMEOUT = "20s"
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 15.0
-"""A net for a dead network: longer than any server-side timeout above, so that the server speaks first."""
+"""A safety net for a dead network: longer than any server-side timeout above, so that the server speaks first."""
 
 
 class Database:
@@ -48,7 +48,7 @@ class Database:
 
     @classmethod
     async def open(cls, dsn: str, *, connections: int) -> "Database":
-        """``connections`` is the most that are held at once. Raises ``DsnUnusable``."""
+        """Make the pool, of at most ``connections``. Raises ``DsnUnusable``."""
         address = read_dsn(dsn)
 
         async def set_up(connection: asyncpg.Connection) -> None:
@@ -69,7 +69,7 @@ class Database:
         return cls(pool)
 
     async def close(self) -> None:
-        """Give the connections back; those that do not answer are dropped."""
+        """Close the connections; those that do not answer are dropped."""
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 await self._pool.close()
@@ -78,9 +78,9 @@ class Database:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """A connection outside a transaction. Errors come out mapped (``worker.errors``)."""
+        """Yield a connection outside a transaction. Its errors are mapped (``worker.errors``)."""
         try:
-            # No deadline of its own: who holds a connection has one, and a busy pool is no fault of Postgres.
+            # No deadline here: every holder of a connection has one, and a busy pool is not the fault of Postgres.
             async with self._pool.acquire() as connection:
                 yield connection
         except POSTGRES_ERRORS as error:
@@ -90,21 +90,21 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
-        """A READ COMMITTED transaction, committed at the end of the block. Errors come out mapped."""
+        """Yield a READ COMMITTED transaction, committed at the end of the block. Its errors are mapped."""
         async with self.connection() as connection, connection.transaction():
             yield connection
 
     async def look(self) -> None:
-        """Raises ``DependencyAway`` if Postgres does not answer."""
+        """Raise ``DependencyAway`` if Postgres does not answer."""
         async with self.connection() as connection:
             await connection.fetchval("SELECT 1")
 
 
 @asynccontextmanager
 async def rolled_back(transaction: Connection) -> AsyncIterator[None]:
-    """A part of a transaction that leaves nothing behind, neither rows nor locks, however it ends.
+    """Run the block as a part of a transaction that leaves nothing behind, neither rows nor locks, however it ends.
 
-    What would be checked at the commit only is checked at the end of the block.
+    Constraints that are deferred to the commit are checked at the end of the block.
     """
     savepoint = transaction.transaction()
     await savepoint.start()
@@ -116,7 +116,7 @@ async def rolled_back(transaction: Connection) -> AsyncIterator[None]:
 
 
 async def _bound_transactions(connection: asyncpg.Connection) -> None:
-    """End what a stalled worker has left between two messages of one statement: to Postgres that is not idle."""
+    """Bound transactions: a worker that stalls between two messages of one statement is not idle to Postgres."""
     if _bounds_transactions(connection):
         await connection.execute(f"SET transaction_timeout = '{TRANSACTION_TIMEOUT}'")
 
@@ -126,7 +126,7 @@ def _bounds_transactions(connection: asyncpg.Connection) -> bool:
 
 
 async def _require_kept(connection: asyncpg.Connection) -> None:
-    """Read back what was set: a pooler may not pass it on. Raises ``SessionUnfit``."""
+    """Read back the settings, which a pooler may not pass on. Raises ``SessionUnfit``."""
     wanted = {name: value for name, value in SERVER_SETTINGS.items() if name != "application_name"}
     if _bounds_transactions(connection):
         wanted["transaction_timeout"] = TRANSACTION_TIMEOUT

@@ -41,7 +41,7 @@ _ON_TABLES: Final = (
     ("attempt", "INSERT"),
     ("attempt", "DELETE"),
 )
-# All of an access token but the hash of its pass code, and but its verification code.
+# All columns of an access token except the hash of its pass code and its verification code.
 _READ_OF_A_TOKEN: Final = (
     "organisation",
     "id",
@@ -84,18 +84,18 @@ _TO_CALL: Final = (
     "public.retire_records(integer,interval,integer,bigint)",
     "public.pass_code_hashes(text[],text[])",
 )
-"""The functions that do, with their owner's rights, what the worker's role may not do by itself."""
+"""The functions that do, with their owner's rights, the things that the worker's role may not do by itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerRole:
-    """The role that workers are members of. It reads verification codes only where a setting reveals them."""
+    """The role that workers are members of. It reads verification codes only if a setting reveals them."""
 
     name: str = "effective_worker"
     reveals_verification_codes: bool = False
 
     def to_let_in(self, user: str, *, is_there: bool = True) -> str:
-        """Tell what makes ``user`` a member. Whoever made the role may say it, or an administrator."""
+        """Return the SQL that makes ``user`` a member, for the creator of the role or an administrator to run."""
         made = "" if is_there else f"CREATE ROLE {quoted(self.name)} NOLOGIN; "
         return (
             f"{quoted(user)} must be a member of {quoted(self.name)}; let an administrator say:"
@@ -103,7 +103,7 @@ class WorkerRole:
         )
 
     def to_grant(self, lacking: Sequence[str]) -> str:
-        """Tell how rights that are lacking are granted."""
+        """Return the way to grant rights that are lacking."""
         way = "Grant them with: effective-worker migrate"
         if _told(_VERIFICATION_CODE) not in lacking:
             return way
@@ -113,7 +113,7 @@ class WorkerRole:
         )
 
     def to_take(self, surplus: Sequence[str]) -> str:
-        """Tell how rights that nobody needs are taken away."""
+        """Return the way to take away rights that a worker does not need."""
         way = (
             "take it away, with effective-worker migrate if it is of PUBLIC, or give WORKER_POSTGRES__DSN another role"
         )
@@ -132,7 +132,7 @@ def _told(right: tuple[str, str, str]) -> str:
 
 
 def quoted(name: str) -> str:
-    """An identifier as SQL takes it, whatever it is."""
+    """Quote an identifier for SQL, whatever it is."""
     return '"' + name.replace('"', '""') + '"'
 
 
@@ -141,7 +141,7 @@ class SchemaUnfit(WorkerError):
 
 
 async def require_schema(connection: Connection, role: WorkerRole) -> None:
-    """Raises ``SchemaUnfit`` unless everything of this version is there and may be worked with, and nothing newer."""
+    """Raise ``SchemaUnfit`` unless the schema is of this version, not newer, and the worker may work with all of it."""
     await require_utf8(connection)
     await require_version(connection)
     lack = await what_lacks(connection, role)
@@ -150,7 +150,7 @@ async def require_schema(connection: Connection, role: WorkerRole) -> None:
 
 
 async def require_utf8(connection: Connection) -> None:
-    """Raises ``SchemaUnfit`` if the database cannot keep every text, or takes for text what is none."""
+    """Raise ``SchemaUnfit`` unless the database is in UTF-8: any other loses some texts or takes invalid ones."""
     encoding = await connection.fetchval("SHOW server_encoding")
     if encoding != "UTF8":
         raise SchemaUnfit(
@@ -160,7 +160,7 @@ async def require_utf8(connection: Connection) -> None:
 
 
 async def require_version(connection: Connection) -> None:
-    """Raises ``SchemaUnfit`` if the schema is not there, or older or newer than this worker."""
+    """Raise ``SchemaUnfit`` if the schema is not there, or older or newer than this worker."""
     applied = await _applied(connection)
     if not applied:
         raise SchemaUnfit("the database has not been migrated. Do so with: effective-worker migrate")
@@ -178,13 +178,13 @@ async def require_version(connection: Connection) -> None:
 
 
 async def pending(connection: Connection) -> tuple[str, ...]:
-    """The names of the migrations that are not applied yet, oldest first. Writes nothing."""
+    """Return the names of the migrations that are not applied yet, oldest first. Writes nothing."""
     applied = await _applied(connection)
     return tuple(name for name in NEEDED if name not in applied)
 
 
 async def what_lacks(connection: Connection, role: WorkerRole) -> str | None:
-    """Tell which rights of a worker the connection's user lacks, and how it gets them; ``None`` if it has all."""
+    """Return the rights of a worker that the user lacks, and the way to get them; ``None`` if it has all."""
     user = await connection.fetchval("SELECT current_user")
     lacking = await lacking_rights(connection, user, role)
     if not lacking:
@@ -194,7 +194,7 @@ async def what_lacks(connection: Connection, role: WorkerRole) -> str | None:
 
 
 async def to_join(connection: Connection, user: str, role: WorkerRole) -> str | None:
-    """Tell how a user becomes a member of the worker's role; ``None`` if it is one."""
+    """Return the way for a user to join the worker's role; ``None`` if it is a member."""
     row = await connection.fetchrow(statement("schema/membership"), user, role.name)
     assert row is not None, "it says so, whatever there is"
     return None if row["is_member"] else role.to_let_in(user, is_there=row["is_there"])
@@ -207,26 +207,26 @@ async def lacking_rights(connection: Connection, user: str, role: WorkerRole) ->
 
 
 async def surplus_rights(connection: Connection, user: str, role: WorkerRole) -> list[str]:
-    """List what a user may do and a worker need not, the gravest first. The schema must be of this version."""
+    """List the rights of a user that a worker does not need, the gravest first. The schema must be of this version."""
     rows = await connection.fetch(statement("schema/surplus_rights"), user, *_needed(role), role.name)
     return [row["surplus"] for row in rows]
 
 
 async def give_rights(connection: asyncpg.Connection, role: WorkerRole) -> None:
-    """Make the rights of the worker's role what a worker needs, at once. The schema must be of this version."""
+    """Make the rights of the worker's role those of a worker, all at once. The schema must be of this version."""
     async with connection.transaction():
         for row in await connection.fetch(statement("schema/worker_rights"), role.name, *_needed(role)):
             await connection.execute(row["said"])
 
 
 def _needed(role: WorkerRole) -> list[tuple[str, ...]]:
-    """The rights of a worker by column, as the statements take them."""
+    """Return the rights of a worker by column, as the statements take them."""
     on_columns = (*_ON_COLUMNS, _VERIFICATION_CODE) if role.reveals_verification_codes else _ON_COLUMNS
     return [*zip(*_ON_TABLES, strict=True), *zip(*on_columns, strict=True), _TO_CALL]
 
 
 async def _applied(connection: Any) -> frozenset[str]:
-    """The migrations that were applied; none where the library's account of them is not there."""
+    """Return the migrations that were applied; none if the library has no account of them yet."""
     if await pogo.get_pogo_version(connection) is None:
         return frozenset()
     return frozenset(await pogo.get_applied_migrations(connection, schema_name=NAME))

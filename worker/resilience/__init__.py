@@ -1,1 +1,1 @@
-"""Wait, retry and give up: the same few rules wherever something may fail."""
+"""Waiting, retrying and giving up: the same few rules wherever something may fail."""

@@ -1,4 +1,4 @@
-"""Work that goes on beside the main work for as long as that lasts. None of it dies unseen."""
+"""Work that goes on in the background of the main work, for as long as that lasts. No failure of it goes unseen."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
@@ -12,7 +12,7 @@ log = structlog.get_logger(__name__)
 
 
 class BackgroundFailed(WorkerError):
-    """Work in the background met an error that nobody foresaw: the process is not whole, and only a new one is."""
+    """Background work met an unforeseen error: only a new process is whole again."""
 
     def __init__(self, name: str, error: BaseException) -> None:
         super().__init__(f"the worker's {name} has failed ({type(error).__name__}): its log says where")
@@ -20,7 +20,7 @@ class BackgroundFailed(WorkerError):
 
 @asynccontextmanager
 async def beside(name: str, work: Awaitable[None], stop: asyncio.Event) -> AsyncIterator[None]:
-    """Do ``work`` in the background of the block, whose end sets ``stop``, for which the work ends as well.
+    """Do ``work`` in the background of the block. The end of the block sets ``stop``, which must end the work as well.
 
     If it fails, ``stop`` is set at once and the log tells why. Raises ``BackgroundFailed`` when the block has ended.
     """

@@ -1,4 +1,4 @@
-"""How long to wait before the next try: jittered, growing to half a minute, without an end (DESIGN 3)."""
+"""The wait before the next try: jittered, growing to half a minute, without an end to the tries (DESIGN 3)."""
 
 import asyncio
 import contextlib
@@ -11,7 +11,7 @@ LONGEST: Final = 30.0
 
 
 async def done_before(future: "asyncio.Future[Any]", cut_short: asyncio.Event) -> bool:
-    """Wait for ``future``, but no longer than until ``cut_short`` is set. It is left as it is; whether it is done."""
+    """Wait for ``future``, but no longer than until ``cut_short`` is set. True if it is done; it is never cancelled."""
     cut = asyncio.ensure_future(cut_short.wait())
     try:
         await asyncio.wait({future, cut}, return_when=asyncio.FIRST_COMPLETED)
@@ -21,7 +21,7 @@ async def done_before(future: "asyncio.Future[Any]", cut_short: asyncio.Event) -
 
 
 async def carried_out(work: Awaitable[None], cut_short: asyncio.Event) -> bool:
-    """Do ``work``, but give it up when ``cut_short`` is set. Whether it was done; raises what it raised."""
+    """Do ``work``, but cancel it when ``cut_short`` is set. True if it was done; raises what it raised."""
     task = asyncio.ensure_future(work)
     try:
         if not await done_before(task, cut_short):
@@ -40,7 +40,7 @@ async def pause(seconds: float, cut_short: asyncio.Event) -> None:
 
 
 class Patience:
-    """Doubles the wait with every try, and starts over once something has worked."""
+    """The waits between tries: each is twice the one before, and they start over once a try has worked."""
 
     def __init__(self, chance: random.Random | None = None) -> None:
         self._chance = chance or random.Random()  # noqa: S311 - spreads retries, guards no secret
@@ -50,13 +50,13 @@ class Patience:
         self.tried = 0
 
     def next_wait(self) -> float:
-        """Seconds to wait now: between half and all of the current span, so that lanes do not march in step."""
+        """Return the seconds to wait now: half to all of the current span, so that lanes do not march in step."""
         span = min(LONGEST, SHORTEST * 2.0 ** min(self.tried, 20))
         self.tried += 1
         return span * self._chance.uniform(0.5, 1.0)
 
     async def wait(self, *cut_short: asyncio.Event) -> None:
-        """Wait, or until one of ``cut_short`` is set."""
+        """Wait as long as that, or until one of ``cut_short`` is set."""
         cuts = [asyncio.ensure_future(event.wait()) for event in cut_short]
         try:
             await asyncio.wait(cuts, timeout=self.next_wait(), return_when=asyncio.FIRST_COMPLETED)

@@ -1,7 +1,7 @@
 """The fuse: too many failures in a row are no longer the fault of single commands (DESIGN 3).
 
-What breaks every command, a trigger or a constraint that nobody meant, would otherwise send the whole topic to the dead
-letters, each with an answer that cannot be taken back.
+Something that breaks every command, such as an unintended trigger or constraint, would otherwise send the whole topic
+to the dead letters, each with an answer that cannot be taken back.
 """
 
 from collections import deque
@@ -9,15 +9,15 @@ from collections.abc import Callable
 from typing import Final
 
 LAST: Final = 100
-"""How many commands the fuse looks back upon."""
+"""The number of latest commands that the fuse counts."""
 FAILURES: Final = 20
-"""So many of them, and at least half, blow it."""
+"""This many failures among them, and at least half, blow the fuse."""
 TRIAL_SECONDS: Final = 30.0
-"""How often a blown fuse lets one command through, to see whether the trouble is over."""
+"""Seconds after which a blown fuse lets one command through, to see if the trouble is over."""
 
 
 class Fuse:
-    """Shared by all lanes of a worker. ``clock`` is monotonic, in seconds."""
+    """The fuse that all lanes of a worker share. ``clock`` is monotonic, in seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -30,18 +30,18 @@ class Fuse:
         return failures >= FAILURES and 2 * failures >= len(self._failed)
 
     def passed(self, commands: int) -> None:
-        """So many commands were decided, whatever their status."""
+        """Note that this many commands were decided, whatever their status."""
         self._failed.extend([False] * min(commands, LAST))
 
     def failed(self) -> None:
-        """A command ended in ``INTERNAL_ERROR``."""
+        """Note that a command ended in ``INTERNAL_ERROR``."""
         was_blown = self.blown
         self._failed.append(True)
         if self.blown and not was_blown:
             self._trial_at = self._clock() + TRIAL_SECONDS
 
     def lets_through(self) -> bool:
-        """Whether one more command may fail now. A blown fuse says yes to one every ``TRIAL_SECONDS``."""
+        """True if one more command may fail now. A blown fuse allows one every ``TRIAL_SECONDS``."""
         if not self.blown:
             return True
         now = self._clock()

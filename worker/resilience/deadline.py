@@ -1,4 +1,4 @@
-"""End when told to, within a deadline, whatever the event loop is doing."""
+"""End the process when told to, within a deadline, whatever the event loop is doing."""
 
 import asyncio
 import os
@@ -17,16 +17,16 @@ log = structlog.get_logger(__name__)
 
 
 def hold_signals() -> None:
-    """Keep the signals for ``ends_within``. To be called before any thread is started, which would take them."""
+    """Keep the signals for ``ends_within``. Call this before any thread is started, which would take them."""
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 
 @contextmanager
 def ends_within(seconds: float, stop: asyncio.Event) -> Iterator[None]:
-    """Set ``stop`` when told to end, and end the process with exit code 1 if the block takes longer than that.
+    """Set ``stop`` when told to end, and end the process with exit code 1 if the block takes ``seconds`` more.
 
-    A thread waits for the signals (``hold_signals``), because a handler would wait for the event loop. To die without a
-    drain is what the protocol is made for (DESIGN 2).
+    A thread waits for the signals (``hold_signals``), because a handler would wait for the event loop. The protocol is
+    made for a worker that dies without a drain (DESIGN 2).
     """
     loop, ended = asyncio.get_running_loop(), threading.Event()
 

@@ -1,4 +1,4 @@
-"""Do something again and again until told to stop."""
+"""Repeat a step until told to stop."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -7,7 +7,7 @@ from worker.resilience.backoff import pause
 
 
 async def every(seconds: float, step: Callable[[], Awaitable[object]], stop: asyncio.Event) -> None:
-    """Take ``step`` now, and again ``seconds`` after each has ended, until ``stop`` is set. Raises what it raises."""
+    """Run ``step`` now, and again ``seconds`` after each end of it, until ``stop`` is set. Raises what it raises."""
     while not stop.is_set():
         await step()
         await pause(seconds, stop)

@@ -1,4 +1,4 @@
-"""The body of a command: a fast path for valid ones, and a slow one that says what is wrong (CONTRACT 2 and 3)."""
+"""The body of a command: a fast path for valid bodies, and a slow one that reports the fault (CONTRACT 2 and 3)."""
 
 import hashlib
 import json
@@ -42,7 +42,7 @@ class _RightIdentifier(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fie
 
 
 class _RightBody(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
-    """The shape of a valid body. Any other goes to the slow parser, which says what is wrong."""
+    """The shape of a valid body. Any other body goes to the slow parser, which reports the fault."""
 
     token: Annotated[str, msgspec.Meta(max_length=LONGEST_TOKEN)]
     access_token_identifier: _RightIdentifier
@@ -53,17 +53,18 @@ class _RightBody(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=Tr
 _BACKSLASH: Final = ord("\\")
 _QUOTE: Final = ord('"')
 _ALL_QUOTES: Final = 4 * 6 + 2
-"""Of six members that are texts, and the one that is an object."""
+"""The quotes of a body with every member: four for each of six texts, and two for the object's name."""
 _IN_QUOTES: Final = tuple(b'"%b"' % name.encode() for name in sorted(_BODY_MEMBERS | _IDENTIFIER_MEMBERS))
 _read_right: Final = msgspec.json.Decoder(_RightBody).decode
 
 
 def right_body(value: bytes | None, max_bytes: int) -> tuple[Command, str | None] | None:
-    """Return the command and the sender's id for it; None if anything may be wrong.
+    """Return the command and the sender's id for it; None if anything may be wrong with the body.
 
-    It takes a third of the time of the slow parser, which then says what is wrong, if anything is.
+    This takes a third of the time of the slow parser, which then reports the fault, if there is one.
     """
-    # What is escaped may be what no text here may hold. To look for one byte is a tenth of the time of looking for two.
+    # An escape may hide a character that no text here may hold. Searching for one byte takes a tenth of the time of
+    # two.
     if value is None or len(value) > max_bytes or (_BACKSLASH in value and b"\\u" in value):
         return None
     try:
@@ -88,7 +89,7 @@ def right_body(value: bytes | None, max_bytes: int) -> tuple[Command, str | None
 
 
 def _quotes(body: _RightBody) -> int:
-    """Tell the quotes of a body that gives each member once, none as ``null``, and has no quote in a text."""
+    """Count the quotes of a body that gives each member once, none as ``null``, and has no quote in a text."""
     named = body.access_token_identifier
     code, identifier, pass_code = named.authentication_code, named.identifier, named.pass_code
     left_out = (body.fields_set, body.request_unique_identifier, code, identifier, pass_code).count(None)
@@ -96,21 +97,21 @@ def _quotes(body: _RightBody) -> int:
 
 
 def _given_twice(value: bytes) -> str | None:
-    """The first member that an object gives more than once: what it means depends on who reads it (RFC 8259, 4)."""
+    """Return the first member that an object gives more than once: readers differ on what it means (RFC 8259, 4)."""
     twice: list[str] = []
 
     def once(members: list[tuple[str, Any]]) -> None:
         names = Counter(name for name, _ in members)
         twice.extend(name for name, count in names.items() if count > 1)
 
-    # Numbers are kept as they are written: one of too many digits would be an error.
-    with suppress(RecursionError):  # no command is so deep, and it is refused for what it is
+    # Numbers stay as written: one with too many digits would be an error.
+    with suppress(RecursionError):  # no command nests so deep; it is refused for what it is
         json.loads(value, object_pairs_hook=once, parse_int=str, parse_float=str)
     return twice[0] if twice else None
 
 
 def kept(delivery: Delivery, max_bytes: int) -> Delivery:
-    """Return the delivery without what is too much of its value; one that was larger still was cut before."""
+    """Return the delivery with a value that is too large cut. An even larger one was cut when it was read."""
     value, cut = delivery.value, delivery.cut
     if cut is not None:
         is_too_large = cut.value_bytes is not None and cut.value_bytes > max_bytes
@@ -122,12 +123,12 @@ def kept(delivery: Delivery, max_bytes: int) -> Delivery:
 
 
 def shortened(value: bytes, reason: str) -> tuple[bytes, Cut]:
-    """The beginning of a value that is not kept whole, and what is known of the whole."""
+    """Return the beginning of a value that is not kept whole, with the size and hash of the whole."""
     return value[:KEPT_BYTES], Cut(reason, len(value), hashlib.sha256(value).digest())
 
 
 def too_large(max_bytes: int) -> str:
-    """Say that a command has too many bytes."""
+    """Return the fault of a command that has too many bytes."""
     return f"the command is larger than {max_bytes} bytes"
 
 
@@ -148,7 +149,7 @@ def parse(value: bytes | None, max_bytes: int) -> dict[str, Any] | Refused:
 
 
 def judge(body: dict[str, Any]) -> Command | Refused:
-    """Make a command of a parsed body, or say what is wrong with it, in the order of CONTRACT 3."""
+    """Make a command of a parsed body, or refuse it for its first fault in the order of CONTRACT 3."""
     wrong = _wrong_type(body)
     if wrong is not None:
         return wrong
@@ -230,6 +231,6 @@ def _fields(fields_set: str) -> int | Refused:
 
 
 def request_id_of(body: dict[str, Any]) -> str | None:
-    """Return the sender's own id for the command, if it gave one that is right."""
+    """Return the sender's own id for the command, if it gave a valid one."""
     value = body.get("request_unique_identifier")
     return value if type(value) is str and value and text_fault(value, LONGEST_NAME) is None else None

@@ -24,15 +24,15 @@ _ATTRIBUTES: Final[Mapping[str, str]] = {
     "traceparent": h.TRACEPARENT,
     "tracestate": h.TRACESTATE,
 }
-"""The attributes that mean something here, and the headers that say the same in binary mode."""
+"""The attributes that the worker reads, and their headers in binary mode."""
 _TRACE: Final = frozenset((h.TRACEPARENT, h.TRACESTATE))
 
 
 def read_event(delivery: Delivery, read: Headers, max_bytes: int) -> tuple[Headers, dict[str, Any] | Refused]:
     """Read a CloudEvent in structured mode: its attributes count as the headers of their names, its data as the body.
 
-    Headers of the same names are a copy of the attributes by the rules of CloudEvents, and not looked at; but the trace
-    of the message itself, where there is one, is nearer than the one that the event was made in.
+    By the rules of CloudEvents, headers of the same names are copies of the attributes, so they are ignored. Only the
+    message's own trace, if it has one, comes first: it is nearer than the trace that the event was made in.
     """
     event = parse(delivery.value, max_bytes)
     if isinstance(event, Refused):

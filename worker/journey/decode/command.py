@@ -1,4 +1,4 @@
-"""Read a record: its command, or what is wrong with it. No command that passes troubles its batch's statements."""
+"""Decode a record into its command, or into a refusal. No command that passes makes its batch's statements fail."""
 
 from typing import Any
 
@@ -13,9 +13,9 @@ from worker.kafka.delivery import Delivery
 
 
 def decode(delivery: Delivery, *, max_bytes: int) -> Decoded:
-    """Read a record: its command, or the first fault in the order of CONTRACT 3, and what its answer needs either way.
+    """Decode a record: its command or its first fault in the order of CONTRACT 3, and what the answer needs either way.
 
-    Never raises for what a sender wrote. The answer to a refused command still carries every header that was right.
+    Nothing that a sender wrote makes it raise. The answer to a refused command still carries every valid header.
     """
     read = read_headers(delivery.headers)
     request: Command | Refused
@@ -43,7 +43,7 @@ def decode(delivery: Delivery, *, max_bytes: int) -> Decoded:
 
 
 def read_command(value: bytes, *, max_bytes: int) -> Command | Refused:
-    """What ``decode`` makes of a record with this value, when nothing is wrong with its headers."""
+    """Decode the value of a record as ``decode`` does if the headers have no fault."""
     right = right_body(value, max_bytes)
     if right is not None:
         return right[0]

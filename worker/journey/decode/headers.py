@@ -1,4 +1,4 @@
-"""The headers of a command (CONTRACT 2): those that are right make the envelope, the first wrong one refuses it."""
+"""The headers of a command (CONTRACT 2): valid ones make the envelope, the first invalid one refuses the command."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
@@ -12,14 +12,14 @@ from worker.values import Value
 
 
 class Headers(Value, frozen=True):
-    """What the headers of a record say."""
+    """The content of a record's headers."""
 
     envelope: Envelope
     fault: Refused | None
-    """The first wrong header; it counts only where the body is right."""
+    """The first invalid header. It counts only if the body is valid."""
     structured: bool | Refused = False
-    """Whether the body is said to be a whole CloudEvent: then its members are not those of a command. A refusal if it
-    is said to be one in a form that is not read."""
+    """True if the content type announces a whole CloudEvent, whose members are not those of a command. A refusal if it
+    announces a form that is not read."""
 
 
 _NO_HEADERS: Final = Headers(Envelope(), None)
@@ -85,14 +85,14 @@ _KNOWN: Final = frozenset((*_TEXT_HEADERS, *_CORRELATIONS, *_REPLIES))
 _REPEATED: Final = frozenset(
     (h.CE_SPEC_VERSION, h.CE_TYPE, h.CE_SOURCE, h.CONTENT_TYPE, h.REPLY_TO, h.KAFKA_REPLY_TOPIC, h.DRY_RUN)
 )
-"""What a sender says alike in every command."""
+"""The headers that have the same value in every command of a sender."""
 
 
 _TWICE: Final = "is given more than once"
 
 
 def read_headers(headers: Sequence[Header]) -> Headers:
-    """Read the headers that mean something. Others are ignored, empty ones are not given."""
+    """Read the headers that the worker knows. Others are ignored, and an empty one counts as not given."""
     given: dict[str, bytes] = {}
     right: dict[str, str] = {}
     wrong: dict[str, str] = {}
@@ -131,7 +131,10 @@ def _first_fault(given: Mapping[str, bytes], wrong: Mapping[str, str]) -> str:
 
 
 def _reply(given: Mapping[str, bytes], right: Mapping[str, str], wrong: dict[str, str]) -> ReplyTo | None:
-    """Return where the sender wants its answer. Return None and record the error in ``wrong`` if that is not right."""
+    """Return the topic and partition that the sender wants its answer in.
+
+    If they are invalid, return None and note the fault in ``wrong``.
+    """
     named = {name: right[name] for name in (h.REPLY_TO, h.KAFKA_REPLY_TOPIC) if name in right}
     if len(set(named.values())) > 1:
         wrong.setdefault(h.KAFKA_REPLY_TOPIC, f"names another topic than {h.REPLY_TO}")
@@ -145,7 +148,7 @@ def _reply(given: Mapping[str, bytes], right: Mapping[str, str], wrong: dict[str
 
 
 def _read(name: str, value: bytes) -> tuple[str, str | None]:
-    """The text of a header, and what is wrong with it."""
+    """Return the text of a header and its fault, if it has one."""
     try:
         text = value.decode()
     except UnicodeDecodeError:

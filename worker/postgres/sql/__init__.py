@@ -14,7 +14,7 @@ def _read(folder: Traversable, prefix: str = "") -> Iterator[tuple[str, str]]:
             yield prefix + entry.name.removesuffix(".sql"), entry.read_text(encoding="utf-8")
 
 
-# All at import: a worker that has used up its descriptors could open none later, and would blame Postgres for it.
+# All at import: a worker out of descriptors could open no file later, and would blame Postgres for it.
 _STATEMENTS: Final = dict(_read(files(__name__)))
 
 

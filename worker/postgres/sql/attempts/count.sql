@@ -1,5 +1,5 @@
--- Count what a batch has seen: so many failed ($7), and where there was a success so many of them before the last one ($6,
--- or NULL). In the order of the rows, as every lane does: so none deadlock.
+-- Count the attempts of a batch: the failures ($7) and, if there was a success, those of them before the last one ($6,
+-- otherwise NULL). In the order of the rows, as every lane does: so none deadlock.
 INSERT INTO attempt AS a (organisation, identifier, kind, user_id, account, forgiven, failed)
 SELECT * FROM unnest($1::text[], $2::bytea[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::bigint[])
     AS seen (organisation, identifier, kind, user_id, account, forgiven, failed)

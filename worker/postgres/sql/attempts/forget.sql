@@ -1,2 +1,2 @@
--- Series whose last failure is older than $1 are forgotten.
+-- Forget the series whose last failure is older than $1.
 DELETE FROM attempt WHERE last_at < now() - $1::interval

@@ -1,5 +1,5 @@
--- What is known of guesses at identifiers, in the order of those given: the caller's own failures in a row, and those of
--- all callers, of each no more than $5. Ages are seconds.
+-- The failures in guessing identifiers, in the order of those given: the caller's own in a row, and those of all
+-- callers, of each no more than $5. Ages are in seconds.
 SELECT coalesce(own.failures, 0) AS failures,
     extract(epoch FROM statement_timestamp() - own.last_at)::float8 AS since,
     coalesce(everybody.failures, 0) AS all_failures,

@@ -1,5 +1,5 @@
--- The series of guesses, the longest first: of an organisation ($1), a user ($2) and an identifier's digest ($3), where
--- they are given; and those that have ended, too, if $4 says so. No more than $5.
+-- The series of guesses, the longest first: of an organisation ($1), a user ($2) and an identifier's digest ($3), if
+-- they are given; with $4 also those that have ended. No more than $5.
 SELECT organisation, identifier, kind, user_id, account, failures, failed, first_at, last_at
 FROM attempt
 WHERE ($1::text IS NULL OR organisation = $1) AND ($2::text IS NULL OR user_id = $2)

@@ -1,6 +1,6 @@
--- The access tokens that are not as their histories left them, and the histories that are not whole: versions count from
--- 1, each transition by a command begins where the one before has ended, and the last one says who changed the access
--- token and when. One without a history has version 0 and is not effective; one that is gone should be there.
+-- The access tokens that differ from their histories, and the histories that are not whole: versions count from 1, each
+-- transition by a command begins where the one before has ended, and the last one tells who changed the access token
+-- and when. A token without a history has version 0 and is not effective; a token that is gone should be there.
 WITH step AS (
     SELECT organisation, access_token_id AS id, version, to_state, cause, user_id, unit_id, occurred_at
         , cause <> 'IMPORT' AND lag(version) OVER history IS NOT NULL

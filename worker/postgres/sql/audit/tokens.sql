@@ -1,4 +1,4 @@
--- The last of the next access tokens, those with a history and those that are there, in the order of their keys.
+-- The last of the next access tokens, with a history or still there, in the order of their keys.
 SELECT organisation, id FROM (
     (SELECT organisation, id FROM access_token WHERE (organisation, id) > ($1, $2) ORDER BY organisation, id LIMIT $3)
     UNION ALL

@@ -1,7 +1,7 @@
 -- The next transitions, chain by chain, with their moments as events write them (a forged one may lie beyond every
--- calendar), whether a command's record should be there and is not ($1 is how long it is kept; of facts from before it
--- was said where their commands stood, nothing is said), and with the name and the head of their lane as it is in the
--- same moment; none of a lane that is gone.
+-- calendar), and with the name and the present head of their lane; none if the lane is gone. is_unrecorded: the record
+-- of the command should be there and is not. Records are kept for $1; nothing is said of facts from before the offsets
+-- of their commands were stored.
 SELECT transition.lane, sequence, organisation, access_token_id, version, from_state, to_state
     , to_char(occurred_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS occurred_at, user_id, unit_id
     , command_id, cause, previous_hash, hash

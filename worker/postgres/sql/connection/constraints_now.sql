@@ -1,2 +1,2 @@
--- Check now what is deferred to the commit, and would not be checked at all where a savepoint is rolled back.
+-- Check deferred constraints now: where a savepoint is rolled back, the commit would never check them.
 SET CONSTRAINTS ALL IMMEDIATE

@@ -1,2 +1,2 @@
--- What holds in this session, of the settings of these names ($1).
+-- The values in this session of the settings with these names ($1).
 SELECT name, current_setting(name) AS value FROM unnest($1::text[]) AS name

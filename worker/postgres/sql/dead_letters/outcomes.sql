@@ -1,4 +1,4 @@
--- What the lanes of a group ($2) in a cluster ($1) decided on these very records, by their number among those asked for.
+-- The decisions of the lanes of a group ($2) in a cluster ($1) on these very records, by their number in the request.
 SELECT asked.number, r.status, r.message, r.replayed
 FROM unnest($3::text[], $4::bigint[], $5::bigint[], $6::bigint[]) WITH ORDINALITY
     AS asked (topic, partition, record_offset, record_timestamp, number)

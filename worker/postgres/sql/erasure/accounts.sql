@@ -1,4 +1,5 @@
--- The accounts that a contact owns, and their participants in the rewards programme, with what they still say of it.
+-- The accounts that a contact owns, and their participants in the rewards programme, with the data they still hold of
+-- it.
 SELECT a.id AS account, a.number, a.name, r.id AS participant, r.number AS participant_number
 FROM accounts_receivable AS a
 LEFT JOIN rewards_participant AS r ON r.organisation = a.organisation AND r.accounts_receivable = a.id

@@ -1,2 +1,2 @@
--- What callers have tried on identifiers ($2, keyed digests): of the callers themselves nothing is said by it.
+-- Delete what callers have tried on identifiers ($2, keyed digests); it tells nothing of the callers themselves.
 DELETE FROM attempt WHERE organisation = $1 AND identifier = ANY ($2::bytea[])

@@ -1,4 +1,4 @@
--- A contact: whether it says more than nothing ($3), and the numbers of its papers and registers.
+-- A contact: is_held if its body says more than the empty one ($3), and the numbers of its papers and registers.
 SELECT body::text <> $3 AS is_held, body #>> '{demographics,id_number}' AS id_number,
     body #>> '{demographics,passport_number}' AS passport_number,
     body #>> '{demographics,social_security_number}' AS social_security_number,

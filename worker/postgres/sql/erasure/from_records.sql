@@ -1,6 +1,6 @@
--- A digest of an identifier can be compared with guesses, and what a sender called a command may name anybody. Nothing
--- finds these access tokens ($7) by a digest any more, nor what was tried on them ($8); the command keeps a name that
--- nobody chose ($4, under the key $5). One that is not of them and only speaks of the customer ($6) keeps its digest.
+-- A digest of an identifier can be compared with guesses, and a sender's id for a command may name anyone. After this,
+-- no digest finds these access tokens ($7), nor what was tried on them ($8); the command keeps a name that no sender
+-- chose ($4, under the key $5). A record that only mentions the customer ($6) keeps its digest.
 UPDATE command_record AS r SET command_id = found.name, command_key = found.key
     , digest = CASE
         WHEN r.access_token_id = ANY ($7::text[]) OR (r.user_id IS NOT NULL AND r.digest = ANY ($8::bytea[]))

@@ -1,4 +1,4 @@
--- All that says something of a person or lets one in. The id, the number, the state and its log stay.
+-- Erase all columns that tell something of a person or let one in. The id, the number, the state and its log stay.
 UPDATE access_token SET authentication_code = NULL, identifier = NULL, pass_code_hash = NULL, card_masked_number = NULL,
     card_last_4_digits = NULL, verification_code = NULL, verified_date = NULL,
     udf_string_1 = NULL, udf_string_2 = NULL, udf_string_3 = NULL, udf_string_4 = NULL,

@@ -1,2 +1,2 @@
--- Up to where every lane has decided by now, and what it reads.
+-- The topic and partition of every lane, and the offset up to which it has decided by now.
 SELECT id, cluster, topic, partition, coalesce(next_offset, 0) AS next_offset FROM lane

@@ -1,5 +1,5 @@
--- Those of the access tokens $2 that still belong to the accounts $3 or the participants $4, locked in the order in which
--- every lane locks them. By key: nobody waits while they are looked for.
+-- Those of the access tokens $2 that still belong to the accounts $3 or the participants $4, locked in the order in
+-- which every lane locks them. By key, so that no lane waits for a search.
 SELECT id
 FROM access_token
 WHERE organisation = $1 AND id = ANY ($2::text[])

@@ -1,5 +1,4 @@
--- The same (the digests are $5, the patterns $6), but only those from the offsets $4 of the lanes $3 on, and of lanes that
--- are newer.
+-- The same (the digests are $5, the patterns $6), but only from the offsets $4 of the lanes $3 on, and of newer lanes.
 SELECT r.lane, r.record_offset, r.record_timestamp, r.command_id, true AS is_held
     , r.command_id ILIKE ANY ($6::text[]) AS speaks
 FROM lane

@@ -1,5 +1,5 @@
--- The records of the commands that stand at these places. A code is one in its organisation ($4) only: that of another is
--- somebody else's, and so is the command.
+-- The records of the commands with these coordinates. A code is valid in its organisation ($4) only: in another one it
+-- belongs to another customer, and so does the command.
 SELECT r.lane, r.record_offset, r.record_timestamp, r.command_id
     , NOT starts_with(r.command_id, 'rec:') AND NOT starts_with(r.command_id, 'hmac:') AS is_held, true AS speaks
 FROM unnest($1::integer[], $2::bigint[], $3::bigint[]) AS found (lane, record_offset, record_timestamp)

@@ -1,5 +1,5 @@
--- The access tokens of accounts ($2), or of participants ($3) where they belong to no account. One of somebody else's
--- account stays, whoever collects its rewards. Locks nothing.
+-- The access tokens of accounts ($2), or of participants ($3) if they belong to no account. A token of another
+-- customer's account stays, whichever participant collects its rewards. Locks nothing.
 SELECT id, number, authentication_code, identifier, card_masked_number, num_nonnulls(
         authentication_code, identifier, pass_code_hash, card_masked_number, card_last_4_digits, verification_code,
         verified_date, udf_string_1, udf_string_2, udf_string_3, udf_string_4, udf_string_5, udf_string_6, udf_string_7,

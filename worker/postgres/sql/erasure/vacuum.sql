@@ -1,3 +1,3 @@
--- What was erased is still in dead rows, in index entries and in the planner's statistics.
+-- Erased data are still in dead rows, in index entries and in the planner's statistics.
 VACUUM (ANALYZE, INDEX_CLEANUP ON) contact, accounts_receivable, rewards_participant, access_token, command_record,
     attempt

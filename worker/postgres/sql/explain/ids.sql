@@ -1,5 +1,5 @@
--- The command ids that are recorded under these keys ($1), for the record at these coordinates, or for the transition that
--- knows its command by the name $7.
+-- The command ids that are recorded under these keys ($1), for the record at these coordinates, or for the transition
+-- that knows its command by the name $7.
 SELECT command_id FROM command_record WHERE command_key = ANY ($1::uuid[]) AND version IS NOT NULL
 UNION
 SELECT command_id FROM command_record WHERE command_key = ANY ($1::uuid[]) AND version IS NULL

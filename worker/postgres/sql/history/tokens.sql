@@ -1,5 +1,5 @@
--- The access tokens that have this id ($1) or, where none has, this number, with those that only a history is left of.
--- By key within each organisation; $2 names one, or none for all.
+-- The access tokens with this id ($1) or, if none has it, with this number; also those of which only a history is left.
+-- By key within each organisation; $2 names one, NULL is for all.
 WITH asked AS (SELECT id AS organisation FROM organisation WHERE $2::text IS NULL OR id = $2),
 found AS (
     SELECT t.organisation, t.id, true AS by_id FROM asked JOIN access_token AS t ON t.organisation = asked.organisation AND t.id = $1

@@ -1,5 +1,5 @@
--- Every transition of one access token, with the names that are known of who and where, and what the command was called as
--- long as its record is kept.
+-- Every transition of one access token, with the known names of user and unit, and the command's id while its record is
+-- kept.
 SELECT t.version, t.from_state, t.to_state, t.occurred_at, t.user_id, u.username, t.unit_id, n.name AS unit_name,
     t.command_id, t.cause, t.sequence, t.hash, l.cluster, l.consumer_group, l.topic, l.partition, r.command_id AS called
 FROM transition AS t

@@ -1,6 +1,6 @@
--- State and version of an access token that exists are never touched, nor is what a command logged last.
--- A pass code or a log that a line does not give stays as it is. Returned are the new ones, whose first state is an event:
--- one that was there before and was removed goes on with its history.
+-- State and version of an existing access token are never touched, nor is a log entry that a command wrote last. A pass
+-- code or a log that a line does not give stays as it is. Returns the new ones, whose first state is an event: one that
+-- was removed earlier goes on with its history.
 WITH loaded AS (
     INSERT INTO access_token AS t (
         organisation, id, life_cycle_state, version, pass_code_hash, number, authentication_code, identifier,

@@ -1,2 +1,2 @@
--- Several may publish at once: what one of them has published stays published.
+-- Several may publish at once: events that one of them has published stay published.
 UPDATE lane SET first_offset = greatest(first_offset, $2) WHERE id = $1

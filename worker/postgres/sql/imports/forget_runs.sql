@@ -1,2 +1,2 @@
--- Nobody has gone on with these.
+-- Forget runs that no import has resumed.
 DELETE FROM import_run WHERE touched_at < $1

@@ -1,4 +1,4 @@
--- A user whom an access token mentions: a line of its own says more, whether it came before or comes after.
+-- A user that an access token mentions. A line of its own says more, before or after this one.
 INSERT INTO app_user (organisation, id, username, person_name, email)
 SELECT organisation, id, username, person_name, email
 FROM pg_temp.staged_mentioned_user

@@ -1,5 +1,5 @@
--- An access token that an earlier line of this import ($2; $1 is the lane of imports) made in another state, and that no
--- command has changed since, is made anew. Its pass code and its log stay, as they do where a line gives none.
+-- Replace an access token that an earlier line of this import ($2; $1 is the lane of imports) created in another state,
+-- and that no command has changed since. Its pass code and its log stay, as they do if a line gives none.
 WITH replaced AS (
     DELETE FROM access_token AS t
     USING pg_temp.staged_access_token AS line

@@ -1,5 +1,5 @@
--- Where the rows of a chunk stand before they are loaded: the columns that they give, without any constraint, so that
--- Postgres refuses a row in the table that it is for. A commit empties them.
+-- The tables that hold the rows of a chunk before they are loaded: the columns that they give, without any constraint,
+-- so that Postgres refuses a row in the table that it is for. A commit empties them.
 DO $$
 BEGIN
     CREATE TEMPORARY TABLE staged_organisation ON COMMIT DELETE ROWS AS

@@ -1,5 +1,5 @@
--- The callers of a batch, in the order of the logins given: who they are, and what they may do, at this moment; and how
--- many codes and pass codes of theirs have failed in a row, the last one so many seconds ago.
+-- The callers of a batch, in the order of the logins given: their ids and rights at this moment, the number of their
+-- codes and of their pass codes that have failed in a row, and the seconds since the last failure of each.
 SELECT o.id IS NOT NULL AS organisation_known, u.id AS user_id, n.id AS unit_id,
     r.jti IS NOT NULL AS revoked, coalesce($5 = ANY (u.rights), false) AS allowed,
     c.failures AS codes, extract(epoch FROM statement_timestamp() - c.last_at)::float8 AS codes_since,

@@ -1,5 +1,5 @@
--- The asked-for members of access tokens as they are now. A line marked with fields is left out unless one of them is
--- asked for, so that a batch pays only for what it shows. Accounts are read apart (project_accounts).
+-- The requested members of access tokens as they are now. A line marked with fields is left out unless one of them is
+-- requested, so that a batch pays only for the members it shows. Accounts are read separately (project_accounts).
 SELECT t.organisation, t.id
     , t.number -- fields: number
     , t.life_cycle_state -- fields: life_cycle_state

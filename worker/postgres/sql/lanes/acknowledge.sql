@@ -1,3 +1,3 @@
--- A person has seen what these lanes have lost, up to what was noticed at the moment they looked.
+-- Note that an operator has seen the losses of these lanes that were noticed up to $3, when they were shown.
 UPDATE command_loss SET acknowledged_at = $2
 WHERE lane = ANY ($1::integer[]) AND acknowledged_at IS NULL AND noticed_at <= $3

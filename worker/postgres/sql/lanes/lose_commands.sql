@@ -1,4 +1,5 @@
--- The log has lost commands before they were answered: written down, and the group is told to go on behind them, in one.
+-- The log has lost commands before they were answered: write that down and order the group to go on behind them, at
+-- once.
 WITH passed AS (
     UPDATE lane SET first_offset = $4, next_offset = greatest(next_offset, $4), ordered_offset = $4
     WHERE id = $1 AND owner = $2

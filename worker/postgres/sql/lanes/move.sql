@@ -1,6 +1,6 @@
--- The last word of every batch on its lane, which its first statement has locked where it lies ($7): how far it is, and
--- the head of its chain. next_offset never goes back: where offsets were set back by hand, the record of commands answers
--- up to it. The last record that was decided is the one before it, unless there are only markers ($6, its timestamp, is
+-- The last update of every batch on its lane, which its first statement has locked at its address ($7): the offsets,
+-- and the head of its chain. next_offset never goes back: if offsets were set back by hand, the record of commands
+-- answers up to it. The last record decided is the one before it, unless only markers are there ($6, its timestamp, is
 -- NULL).
 UPDATE lane SET
     first_offset = $2,

@@ -1,4 +1,4 @@
--- The group's offset is where it was ordered to be, and what was to be published with it is.
+-- The group's offset is as it was ordered, and the events that had to go with it are published.
 WITH done AS (
     UPDATE lane SET ordered_offset = NULL WHERE id = $1 AND owner = $2
     RETURNING id

@@ -1,5 +1,5 @@
--- From now on the transactions of an older owner fail: they name its id. Waits for one that is under way. A lane that is
--- known takes no value of the sequence of ids, which would be used up by starts; of two first starts the later one waits.
+-- From now on the transactions of an older owner fail: they name its id. Waits for one that is under way. A known lane
+-- uses up no value of the sequence of ids, or starts would exhaust it; of two first starts the later one waits.
 WITH known AS (
     UPDATE lane SET owner = $5, owned_since = $6
     WHERE cluster = $1 AND consumer_group = $2 AND topic = $3 AND partition = $4

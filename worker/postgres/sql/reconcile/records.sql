@@ -1,5 +1,6 @@
--- The next of a lane's records in the order of its log, and of what command the transition is that an applied one brought
--- about, by its name and by its place; facts from before their commands' places were said have none.
+-- The next of a lane's records in the order of its log. transition_of: the command that an applied one's transition
+-- names. is_in_place: that transition has this record's lane and offset; true for facts from before offsets were
+-- stored.
 SELECT r.record_offset, r.record_timestamp, r.command_id, r.status, r.replayed, r.organisation, r.access_token_id,
     r.version, r.decided_at, t.command_id AS transition_of,
     coalesce(t.lane = r.lane AND t.record_offset = r.record_offset, true) AS is_in_place

@@ -1,4 +1,5 @@
--- The access tokens whose state is not the one that their last transition reached. One without a transition has version 0.
+-- The access tokens whose state is not the one that their last transition reached. A token without a transition has
+-- version 0.
 SELECT a.organisation, a.id, a.life_cycle_state, a.version, last.to_state, last.version AS last_version
 FROM access_token AS a
 LEFT JOIN (

@@ -1,5 +1,5 @@
--- The next of a lane's transitions in the order of its chain, with the offset of the applied command that each belongs to,
--- and whether its record is there; facts from before it was said where their commands stood have neither.
+-- The next of a lane's transitions in the order of its chain, each with the offset of its applied command, and if that
+-- command's record exists; facts from before offsets were stored have neither.
 SELECT t.organisation, t.access_token_id, t.version, t.from_state, t.to_state, t.occurred_at, t.user_id, t.unit_id,
     t.command_id, t.cause, t.sequence, t.previous_hash, t.hash, t.record_offset, r.lane IS NOT NULL AS is_recorded
 FROM transition AS t

@@ -1,4 +1,4 @@
--- Which of these a user ($1) may not do: privileges on tables ($2, $3), on columns of tables ($4, $5, $6), and
+-- Those of these rights that a user ($1) lacks: privileges on tables ($2, $3), on columns of tables ($4, $5, $6), and
 -- functions to call ($7).
 SELECT needed.privilege || ' on ' || needed.name AS lacking
 FROM unnest($2::text[], $3::text[]) AS needed (name, privilege)

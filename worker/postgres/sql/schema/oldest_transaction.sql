@@ -1,4 +1,4 @@
--- Who has been in a transaction for longest: it may hold the lock that a migration did not get.
+-- The session with the oldest transaction: it may hold the lock that a migration did not get.
 SELECT pid, coalesce(usename, '') AS name, coalesce(application_name, '') AS application,
     extract(epoch FROM clock_timestamp() - xact_start)::integer AS seconds
 FROM pg_stat_activity

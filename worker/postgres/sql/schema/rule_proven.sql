@@ -1,2 +1,2 @@
--- Reads all transitions, and lets everybody work meanwhile.
+-- Reads all transitions, and lets every lane work meanwhile.
 ALTER TABLE transition VALIDATE CONSTRAINT transition_rule_anew

@@ -1,2 +1,2 @@
--- Whether that constraint has been proven; no row where it is not there.
+-- True if that constraint has been validated; no row if it does not exist.
 SELECT convalidated FROM pg_constraint WHERE conrelid = 'transition'::regclass AND conname = 'transition_rule_anew'

@@ -1,5 +1,6 @@
--- What a user ($1) may do beyond what a worker needs: privileges on tables ($2, $3), on columns of tables ($4, $5, $6),
--- functions to call ($7), to be a member of the worker's role ($8), and to connect. Whatever belongs to an extension is not looked at.
+-- The rights of a user ($1) beyond those that a worker needs: privileges on tables ($2, $3), on columns of tables ($4,
+-- $5, $6), functions to call ($7), membership of the worker's role ($8), and to connect. Objects of extensions are
+-- skipped.
 WITH outside AS (
     SELECT n.oid FROM pg_namespace AS n
     WHERE n.nspname <> 'information_schema' AND NOT starts_with(n.nspname, 'pg_')

@@ -1,6 +1,6 @@
--- The statements, in their order, that make the rights of a role ($1) those of a worker, whatever they were: privileges on
--- tables ($2, $3), on columns of tables ($4, $5, $6), and functions to call ($7). Nobody has anything by being anybody:
--- who is not the database's owner can only try, and is warned.
+-- The statements, in their order, that make the rights of a role ($1) those of a worker, whatever they were: privileges
+-- on tables ($2, $3), on columns of tables ($4, $5, $6), and functions to call ($7). PUBLIC has no rights: a user that
+-- does not own the database can only try to revoke them, and is warned.
 WITH on_table AS (
     SELECT name, string_agg(privilege, ', ' ORDER BY privilege) AS privileges
     FROM unnest($2::text[], $3::text[]) AS t (name, privilege)
