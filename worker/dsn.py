@@ -15,7 +15,7 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 
 from asyncpg import connect_utils
 
-from worker.errors import WorkerError
+from worker.errors import OperatorError
 
 LONGEST_CONNECT_SECONDS: Final = 30
 
@@ -102,7 +102,7 @@ _KNOWN: Final = (
 )
 
 
-class DsnUnusable(WorkerError):
+class DsnUnusable(OperatorError):
     """A DSN that cannot be read, or that asks for something impossible; the text says what, and quotes no secret."""
 
 

@@ -1,6 +1,22 @@
 """The error tree, and the one border where the errors of asyncpg and aiokafka are mapped to it.
 
-A refusal is an answer and never an exception. The errors here stop a batch, a lane or the process (DESIGN 3).
+A refusal is an answer and never an exception. The errors here stop a batch, a lane or the process (DESIGN 3)::
+
+    WorkerError
+    ├── ProtocolError              the worker handles it
+    │   ├── DependencyUnavailable    wait, and try again
+    │   │   ├── StatementTimeout
+    │   │   └── Unfit                  until mended: LoginRefused, SessionUnfit, OutOfDescriptors, ClockRefused
+    │   ├── BreakerOpen              pause the lane
+    │   ├── BatchRefused             halve the batch
+    │   ├── BatchConflict            run the batch again
+    │   ├── LaneLost                 restart the lane
+    │   ├── LaneBlocked              leave the lane to a person; LaneContradicted: for as long as its row says so
+    │   ├── OutcomeUnknown           replace the producer: MessageTooLarge, StampsRefused, Fenced
+    │   └── ClientStuck              end the process
+    ├── OperatorError              a person mends it: SettingsError, SchemaUnfit, those of operations/ …
+    ├── BackgroundFailed           a bug beside the lanes: end the process
+    └── Unreadable                 a sender's data: answer the command as malformed
 """
 
 import errno
@@ -17,7 +33,15 @@ class WorkerError(Exception):
     """The root of every error that this package raises on purpose."""
 
 
-class DependencyAway(WorkerError):
+class ProtocolError(WorkerError):
+    """An error that the worker handles itself: it waits, halves the batch, restarts the lane, or ends the process."""
+
+
+class OperatorError(WorkerError):
+    """An error that a person must mend. Its text says what happened, to what, and what to do."""
+
+
+class DependencyUnavailable(ProtocolError):
     """Postgres or the broker cannot work now: wait and try again without end; nothing is dead-lettered.
 
     Health and the log show ``state`` and ``event``.
@@ -32,11 +56,11 @@ class DependencyAway(WorkerError):
         self.reason = reason
 
 
-class StatementTimeout(DependencyAway):
+class StatementTimeout(DependencyUnavailable):
     """One statement took too long: Postgres is overloaded, or one command is more than it can carry out."""
 
 
-class Unfit(DependencyAway):
+class Unfit(DependencyUnavailable):
     """A dependency is there but unusable until an operator mends it: no start, and at work the worker waits for it."""
 
     state: ClassVar[str] = "is unfit"
@@ -96,14 +120,14 @@ class ClockRefused(Unfit):
         )
 
 
-class FuseBlown(WorkerError):
+class BreakerOpen(ProtocolError):
     """Too many commands have failed for it to be their own fault: the lane pauses, and nothing more is given up."""
 
     def __init__(self) -> None:
         super().__init__("too many of the last commands ended in INTERNAL_ERROR: see their dead letters for the reason")
 
 
-class BatchRefused(WorkerError):
+class BatchRefused(ProtocolError):
     """Postgres refused the batch because of a row in it: halve the batch until the bad command stands alone."""
 
     def __init__(self, reason: str) -> None:
@@ -111,7 +135,7 @@ class BatchRefused(WorkerError):
         self.reason = reason
 
 
-class BatchOvertaken(WorkerError):
+class BatchConflict(ProtocolError):
     """The state that the batch was decided on changed before it could commit: it was rolled back and is run again."""
 
 
@@ -119,7 +143,7 @@ class Unreadable(WorkerError):
     """A sender's data cannot be read, or not within the bounds: the record is answered as malformed, and passed."""
 
 
-class LaneLost(WorkerError):
+class LaneLost(ProtocolError):
     """Another worker owns the lane, or the lane no longer knows its position: it restarts at its first step."""
 
     def __init__(self, reason: str) -> None:
@@ -127,7 +151,7 @@ class LaneLost(WorkerError):
         self.reason = reason
 
 
-class LaneBlocked(WorkerError):
+class LaneBlocked(ProtocolError):
     """Postgres and Kafka contradict each other about the offsets: the lane waits for an operator to mend it."""
 
     def __init__(self, reason: str) -> None:
@@ -142,7 +166,7 @@ class LaneContradicted(LaneBlocked):
     """
 
 
-class Unpublished(WorkerError):
+class OutcomeUnknown(ProtocolError):
     """A Kafka transaction failed or its outcome is unknown: the producer must be replaced and the offset read.
 
     ``to_blame`` are the topics that alone did not take their records, or that may not be written to.
@@ -154,24 +178,24 @@ class Unpublished(WorkerError):
         self.to_blame = to_blame
 
 
-class AnswerRefused(Unpublished):
+class MessageTooLarge(OutcomeUnknown):
     """The broker will never take one of the answers (too large): publish in halves until it stands alone."""
 
 
-class StampsRefused(Unpublished):
+class StampsRefused(OutcomeUnknown):
     """One of the worker's own topics refuses the time that the clock has put on a record."""
 
 
-class Fenced(Unpublished):
+class Fenced(OutcomeUnknown):
     """A newer producer holds the lane's transactional id."""
 
 
-class ClientStuck(WorkerError):
+class ClientStuck(ProtocolError):
     """A background task of the Kafka client has died, or a lane starves: only a new process helps."""
 
 
 DEPENDENCIES = ("postgres", "kafka", "descriptors")
-"""The dependencies that a lane has found there once it has started (``DependencyAway.dependency``).
+"""The dependencies that a lane has found there once it has started (``DependencyUnavailable.dependency``).
 
 Not the clock: it counts as right until the broker refuses its time, and a start proves nothing about it.
 """
@@ -212,7 +236,7 @@ def from_postgres(error: BaseException) -> WorkerError:
     if isinstance(error, WorkerError):
         return error
     if isinstance(error, asyncpg.UniqueViolationError) and getattr(error, "table_name", None) == "command_record":
-        return BatchOvertaken()  # an id was bound, by another lane or before (``worker.journey.decide.doubtful``)
+        return BatchConflict()  # an id was bound, by another lane or before (``worker.journey.decide.needs_id_lookup``)
     if isinstance(error, _ROW_LEVEL):
         return _from_row(error)
     if isinstance(error, asyncpg.QueryCanceledError):
@@ -232,16 +256,16 @@ def from_postgres(error: BaseException) -> WorkerError:
             " worker needs; see: effective-worker check, and mend it with: effective-worker migrate",
         )
     if isinstance(error, asyncpg.PostgresError):
-        return DependencyAway("postgres", f"{type(error).__name__} ({error.sqlstate}): {error.message or error}")
+        return DependencyUnavailable("postgres", f"{type(error).__name__} ({error.sqlstate}): {error.message or error}")
     if isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}:
         return OutOfDescriptors(error)
-    return DependencyAway("postgres", f"{type(error).__name__}: {error}")
+    return DependencyUnavailable("postgres", f"{type(error).__name__}: {error}")
 
 
-def _from_row(error: Any) -> BatchRefused | DependencyAway:
+def _from_row(error: Any) -> BatchRefused | DependencyUnavailable:
     constraint = getattr(error, "constraint_name", None)
     if constraint in _OF_THE_WORKER:
-        return DependencyAway("postgres", f"{type(error).__name__} of {constraint}: {error.message}")
+        return DependencyUnavailable("postgres", f"{type(error).__name__} of {constraint}: {error.message}")
     return BatchRefused(f"{type(error).__name__}{f' of {constraint}' if constraint else ''}")
 
 
@@ -278,14 +302,14 @@ def from_kafka(
     if isinstance(error, WorkerError):
         return error
     if isinstance(error, _TOO_LARGE):
-        return AnswerRefused(type(error).__name__)
+        return MessageTooLarge(type(error).__name__)
     if isinstance(error, _FENCED):
         return Fenced(type(error).__name__)
     if isinstance(error, kafka.InvalidTimestampError) and refused_by_ours:
         return StampsRefused(f"{type(error).__name__}: {error}")
     if isinstance(error, kafka.TopicAuthorizationFailedError):
         to_blame |= _named_by(error)
-    return Unpublished(f"{type(error).__name__}: {error}", to_blame)
+    return OutcomeUnknown(f"{type(error).__name__}: {error}", to_blame)
 
 
 def _named_by(error: kafka.TopicAuthorizationFailedError) -> frozenset[str]:

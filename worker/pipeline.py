@@ -26,12 +26,12 @@ from uuid import UUID
 from msgspec.structs import replace
 
 from effective_contract.codes import StatusCode
-from worker.errors import BatchOvertaken, BatchRefused, DependencyAway, FuseBlown, LaneLost, StatementTimeout
+from worker.errors import BatchConflict, BatchRefused, BreakerOpen, DependencyUnavailable, LaneLost, StatementTimeout
 from worker.journey.apply import Chain, apply, chained, head
 from worker.journey.attempt_limits import Attempt, Series, Subject, is_failure, must_wait, wait_of
 from worker.journey.attempts import Attempts, Counted
-from worker.journey.authorise import Logins, Standing, authorise
-from worker.journey.decide import State, decide, doubtful, rehearse, rounds
+from worker.journey.authorise import Authorisation, Logins, authorise
+from worker.journey.decide import State, decide, needs_id_lookup, rehearse, rounds
 from worker.journey.decode.command import decode
 from worker.journey.digests import CommandNames
 from worker.journey.load import UNCHECKED, Locked, load, present
@@ -43,12 +43,12 @@ from worker.journey.model import (
     Command,
     Decision,
     Decoded,
-    Fact,
     LockedToken,
     Outcome,
     Presented,
     Refused,
     TokenKey,
+    Transition,
     each_unrefused,
     senders_id,
 )
@@ -62,12 +62,12 @@ from worker.kafka.delivery import Coordinates, Delivery
 from worker.observability.tracing import transaction_span
 from worker.postgres.pool import Connection, Database, rolled_back
 from worker.postgres.sql import statement
-from worker.resilience.circuit_breaker import Fuse
+from worker.resilience.circuit_breaker import CircuitBreaker
 from worker.values import Value
 
 GONE: Final = "the access token that this command has set effective is gone"
 UNSHOWN: Final = "the access token that this command has set effective cannot be shown"
-OVERTAKEN_TIMES: Final = 5
+CONFLICT_TIMES: Final = 5
 SLOW_TIMES: Final = 3
 """The times that a lone command may run into the statement timeout before it is given up."""
 
@@ -82,7 +82,7 @@ class Policy(Value, frozen=True):
     reveal_verification_code: bool
 
 
-class Hold(Value, frozen=True):
+class Lease(Value, frozen=True):
     """A lane's row in Postgres, as its owner last left it. If the row differs, another worker owns the lane."""
 
     lane: int
@@ -105,7 +105,7 @@ class _Ready(Value, frozen=True):
     """One command that is ready to be decided: its id, its caller, and the access token that it names."""
 
     item: Decoded
-    standing: Standing
+    authorisation: Authorisation
     command_id: str
     asked: Presented | Refused
     attempt: Attempt | None
@@ -149,7 +149,7 @@ class Pipeline:
         *,
         clock: Callable[[], float],
         policy: Policy,
-        fuse: Fuse,
+        breaker: CircuitBreaker,
         beat: Callable[[], None],
         names: CommandNames,
         replies: Replies | None = None,
@@ -159,7 +159,7 @@ class Pipeline:
         Without ``replies`` every answer goes to the results topic: a command that names another one is refused.
         """
         self._beat = beat
-        self._fuse = fuse
+        self._breaker = breaker
         self._names = names
         self._database = database
         self._logins = logins
@@ -169,111 +169,111 @@ class Pipeline:
         self._policy = policy
         self._replies = replies or Replies()
 
-    async def run(self, hold: Hold, batch: Sequence[Delivery], first: int) -> tuple[list[Answered], Hold]:
+    async def run(self, lease: Lease, batch: Sequence[Delivery], first: int) -> tuple[list[Answered], Lease]:
         """Decide a batch and commit it. Returns its answers in order, and the lane as it is then.
 
         If pass codes would take too long, only the first part of the batch is decided, and published before the rest
         (``affordable``). ``first`` is the lane's committed offset: it stays the lane's ``first_offset`` until the batch
-        is published. Raises ``LaneLost``, ``FuseBlown`` and ``DependencyAway``: the next try recalls what was committed
-        before.
+        is published. Raises ``LaneLost``, ``BreakerOpen`` and ``DependencyUnavailable``: the next try recalls what was
+        committed before.
         """
         decoded = [decode(delivery, max_bytes=self._policy.max_command_bytes) for delivery in batch]
         decoded = decoded[: affordable([self._may_be_compared(item) for item in decoded])]
         answered: list[Answered] = []
         for _, alike in groupby(await self._replies.judged(decoded), key=_is_dry_run):
-            part, hold = await self._in_pieces(hold, list(alike), first)
+            part, lease = await self._in_pieces(lease, list(alike), first)
             answered += part
-        return answered, hold
+        return answered, lease
 
-    async def pass_by(self, hold: Hold, first: int, following: int) -> Hold:
+    async def pass_by(self, lease: Lease, first: int, following: int) -> Lease:
         """Move the lane on over offsets that hold no command, as a batch without one. Raises as ``run`` does."""
         async with self._transaction() as transaction:
-            hold, chain, _ = await _hold(transaction, hold)
-            return await _move(transaction, hold, first, (following, None), chain)
+            lease, chain, _ = await _renew(transaction, lease)
+            return await _move(transaction, lease, first, (following, None), chain)
 
-    async def _in_pieces(self, hold: Hold, batch: Sequence[Decoded], first: int) -> tuple[list[Answered], Hold]:
+    async def _in_pieces(self, lease: Lease, batch: Sequence[Decoded], first: int) -> tuple[list[Answered], Lease]:
         """Halve a batch that Postgres refuses until the bad command stands alone; its neighbours go on (DESIGN 3)."""
         try:
-            return await self._until_not_overtaken(hold, batch, first)
+            return await self._until_no_conflict(lease, batch, first)
         except BatchRefused as refusal:
             if len(batch) == 1:
-                return await self._give_up(hold, batch[0], first, refusal.reason)
+                return await self._give_up(lease, batch[0], first, refusal.reason)
         except StatementTimeout as slow:
             # Half a batch is less work for an overloaded Postgres, too.
             if len(batch) == 1:
-                return await self._once_more(hold, batch[0], first, slow)
+                return await self._once_more(lease, batch[0], first, slow)
         middle = len(batch) // 2
-        left, hold = await self._in_pieces(hold, batch[:middle], first)
-        right, hold = await self._in_pieces(hold, batch[middle:], first)
-        return left + right, hold
+        left, lease = await self._in_pieces(lease, batch[:middle], first)
+        right, lease = await self._in_pieces(lease, batch[middle:], first)
+        return left + right, lease
 
     async def _once_more(
-        self, hold: Hold, item: Decoded, first: int, slow: StatementTimeout
-    ) -> tuple[list[Answered], Hold]:
+        self, lease: Lease, item: Decoded, first: int, slow: StatementTimeout
+    ) -> tuple[list[Answered], Lease]:
         """Give up a lone command that takes too long again and again, if Postgres is well enough to record that."""
         for _ in range(SLOW_TIMES - 1):
             try:
-                return await self._until_not_overtaken(hold, [item], first)
+                return await self._until_no_conflict(lease, [item], first)
             except StatementTimeout:
                 continue
-        return await self._give_up(hold, item, first, slow.reason)
+        return await self._give_up(lease, item, first, slow.reason)
 
-    async def _until_not_overtaken(
-        self, hold: Hold, batch: Sequence[Decoded], first: int
-    ) -> tuple[list[Answered], Hold]:
-        for attempt in range(OVERTAKEN_TIMES):
+    async def _until_no_conflict(
+        self, lease: Lease, batch: Sequence[Decoded], first: int
+    ) -> tuple[list[Answered], Lease]:
+        for attempt in range(CONFLICT_TIMES):
             self._beat()
             try:
                 if _is_dry_run(batch[0]):
-                    return await self._rehearse(hold, batch, first)
-                return await self._decide(hold, batch, first, trusting=attempt == 0)
-            except BatchOvertaken:
+                    return await self._rehearse(lease, batch, first)
+                return await self._decide(lease, batch, first, optimistic=attempt == 0)
+            except BatchConflict:
                 continue
             except BatchRefused:
                 # A lone command's id may have been bound but not looked up, and its former answer comes before the
                 # refusal.
                 if attempt or len(batch) > 1:
                     raise
-        raise DependencyAway("postgres", "what the batch is decided upon changes again and again")
+        raise DependencyUnavailable("postgres", "what the batch is decided upon changes again and again")
 
     async def _decide(
-        self, hold: Hold, batch: Sequence[Decoded], first: int, *, trusting: bool
-    ) -> tuple[list[Answered], Hold]:
+        self, lease: Lease, batch: Sequence[Decoded], first: int, *, optimistic: bool
+    ) -> tuple[list[Answered], Lease]:
         """Run the journey itself. Steps that are slow and need no lock come before the transaction.
 
-        ``trusting`` skips the lookup of ids that a transition is about to bind: if one was bound before, the record of
-        commands refuses it, and the batch is run again.
+        ``optimistic`` skips the lookup of ids that a transition is about to bind: if one was bound before, the record
+        of commands refuses it, and the batch is run again.
         """
-        recalled = await self._recall(hold, batch)
+        recalled = await self._recall(lease, batch)
         fresh = [item for item in batch if _where(item) not in recalled] if recalled else batch
-        verified, now = await self._verify(hold.lane, fresh)
+        verified, now = await self._verify(lease.lane, fresh)
         async with self._transaction() as transaction:
-            hold, chain, moment = await _hold(transaction, hold)
+            lease, chain, moment = await _renew(transaction, lease)
             ready = await self._make_ready(transaction, verified, now, moment)
             asked, attempts = ready.asked, ready.attempts
-            bound = await recall_by_id(transaction, doubtful(asked, ready.tokens) if trusting else asked)
+            bound = await recall_by_id(transaction, needs_id_lookup(asked, ready.tokens) if optimistic else asked)
             state = State(ready.tokens, bound, ready.series)
             decisions, after = decide(asked, state, tried=attempts, limits=self._attempts.limits)
-            answers, facts = await self._carry_out(transaction, hold, chain, ready, decisions)
-            moved = await _move(transaction, hold, first, _following(batch), head(chain, facts))
-            outcomes = _in_order(batch, recalled, answers, facts)
+            answers, transitions = await self._carry_out(transaction, lease, chain, ready, decisions)
+            moved = await _move(transaction, lease, first, _following(batch), head(chain, transitions))
+            outcomes = _in_order(batch, recalled, answers, transitions)
             shown = await self._show(transaction, outcomes)
             counted = await self._attempts.count(transaction, after.series)
-        self._fuse.passed(len(fresh))
+        self._breaker.passed(len(fresh))
         self._tell(counted, attempts, decisions)
         return [_answered(item, outcome, shown) for item, outcome in zip(batch, outcomes, strict=True)], moved
 
-    async def _rehearse(self, hold: Hold, batch: Sequence[Decoded], first: int) -> tuple[list[Answered], Hold]:
+    async def _rehearse(self, lease: Lease, batch: Sequence[Decoded], first: int) -> tuple[list[Answered], Lease]:
         """Run the journey of dry runs: each as if it alone came now, and rolled back. Only the lane moves on.
 
         A dry run that is read again is judged again: nothing was recorded, and its first answer was never visible. The
-        fuse does not count dry runs: they burn nothing, and are there to find such trouble.
+        breaker does not count dry runs: they break nothing, and are there to find such trouble.
         """
-        verified, now = await self._verify(hold.lane, batch)
+        verified, now = await self._verify(lease.lane, batch)
         following = _following(batch)
         answered: dict[int, Answered] = {}
         async with self._transaction() as transaction:
-            hold, chain, moment = await _hold(transaction, hold)
+            lease, chain, moment = await _renew(transaction, lease)
             ready = await self._make_ready(transaction, verified, now, moment)
             asked, attempts = ready.asked, ready.attempts
             state = State(ready.tokens, await recall_by_id(transaction, asked), ready.series)
@@ -281,16 +281,16 @@ class Pipeline:
             for positions in rounds(decisions):
                 part, decided = ready.only(positions), [decisions[position] for position in positions]
                 async with rolled_back(transaction):
-                    answers, facts = await self._carry_out(transaction, hold, chain, part, decided)
-                    await _move(transaction, hold, first, following, head(chain, facts))
+                    answers, transitions = await self._carry_out(transaction, lease, chain, part, decided)
+                    await _move(transaction, lease, first, following, head(chain, transitions))
                     outcomes = [Outcome(answer, None) for answer in answers]
                     shown = await self._show(transaction, outcomes)
                 for position, command, outcome in zip(positions, part.commands, outcomes, strict=True):
                     answered[position] = _answered(command.item, outcome, shown)
-            hold = await _move(transaction, hold, first, following, chain)
+            lease = await _move(transaction, lease, first, following, chain)
             counted = await self._attempts.count(transaction, after.series)
         self._tell(counted, attempts, decisions)
-        return [answered[position] for position in range(len(batch))], hold
+        return [answered[position] for position in range(len(batch))], lease
 
     async def _verify(self, lane: int, items: Sequence[Decoded]) -> tuple[list[_Verified], datetime]:
         """Verify logins and compare pass codes; return them with the moment at which the commands are decided."""
@@ -305,47 +305,47 @@ class Pipeline:
     ) -> _Batch:
         """Authorise the callers, lock the access tokens, and read the failures that are counted against either."""
         at = now.timestamp()
-        standings = await authorise(
+        authorisations = await authorise(
             transaction, [each.login for each in verified], [self._judged_at(each.item, at) for each in verified]
         )
         requests = [each.item.request for each in verified]
-        callers = [standing.caller for standing in standings]
+        callers = [authorisation.caller for authorisation in authorisations]
         locked = await load(transaction, requests, callers, [each.check for each in verified])
         # The tokens are locked before the attempts are read: only under the lock is it known what other lanes have
         # counted.
         attempts = self._attempts.tried(requests, callers)
         commands = [
-            _ready(each, standing, attempt, locked)
-            for each, standing, attempt in zip(verified, standings, attempts, strict=True)
+            _ready(each, authorisation, attempt, locked)
+            for each, authorisation, attempt in zip(verified, authorisations, attempts, strict=True)
         ]
-        series = await self._attempts.known(transaction, attempts, standings)
+        series = await self._attempts.known(transaction, attempts, authorisations)
         return _Batch(commands, locked.by_key, series, now, moment)
 
     async def _carry_out(
-        self, transaction: Connection, hold: Hold, chain: Chain, batch: _Batch, decisions: Sequence[Decision]
-    ) -> tuple[list[Answer], list[Fact]]:
+        self, transaction: Connection, lease: Lease, chain: Chain, batch: _Batch, decisions: Sequence[Decision]
+    ) -> tuple[list[Answer], list[Transition]]:
         """Write the decisions: the transitions, and the records of all commands.
 
-        Raises ``BatchOvertaken`` if a command would have to be decided whose pass code was not compared.
+        Raises ``BatchConflict`` if a command would have to be decided whose pass code was not compared.
         """
         if any(decision is UNCHECKED for decision in decisions):
-            raise BatchOvertaken
+            raise BatchConflict
         places = [_coordinates(command.item) for command in batch.commands]
-        facts = chained(
+        transitions = chained(
             decisions,
             [place.offset for place in places],
             chain,
-            lane_name=hold.name,
+            lane_name=lease.name,
             moment=batch.moment,
             names=self._names,
         )
-        await apply(transaction, facts, hold.lane)
+        await apply(transaction, transitions, lease.lane)
         answers = [
             self._signed(_answer(command, decision, now=batch.now), decision, command)
             for command, decision in zip(batch.commands, decisions, strict=True)
         ]
-        await record(transaction, hold.lane, list(zip(places, answers, strict=True)))
-        return answers, facts
+        await record(transaction, lease.lane, list(zip(places, answers, strict=True)))
+        return answers, transitions
 
     def _signed(self, answer: Answer, decision: Decision, command: _Ready) -> Answer:
         """Add to the answer to a refused attempt its user and the digest of the code or identifier."""
@@ -375,16 +375,16 @@ class Pipeline:
             async with self._database.transaction() as transaction:
                 yield transaction
 
-    async def _recall(self, hold: Hold, batch: Sequence[Decoded]) -> dict[tuple[int, int], Outcome]:
+    async def _recall(self, lease: Lease, batch: Sequence[Decoded]) -> dict[tuple[int, int], Outcome]:
         """Recall earlier decisions, which can only be below ``next_offset``: in normal running this costs nothing.
 
         It may read before the transaction: only the owner writes there, and the transaction proves the owner.
         """
         offsets = [item.delivery.coordinates.offset for item in batch]
-        if offsets[0] >= hold.next_offset:
+        if offsets[0] >= lease.next_offset:
             return {}
         async with self._database.connection() as connection:
-            known = await recall_by_coordinates(connection, hold.lane, hold.name, offsets[0], offsets[-1])
+            known = await recall_by_coordinates(connection, lease.lane, lease.name, offsets[0], offsets[-1])
         return {_where(item): _quoting(item, known[_where(item)]) for item in batch if _where(item) in known}
 
     def _may_be_compared(self, item: Decoded) -> bool:
@@ -409,10 +409,10 @@ class Pipeline:
             return [None] * len(asked)
         async with self._database.connection() as connection:
             moments = [self._judged_at(items[position], self._clock()) for position in positions]
-            standings = await authorise(connection, [logins[position] for position in positions], moments)
-            requests, callers = [items[each].request for each in positions], [each.caller for each in standings]
+            authorisations = await authorise(connection, [logins[position] for position in positions], moments)
+            requests, callers = [items[each].request for each in positions], [each.caller for each in authorisations]
             tried = self._attempts.tried(requests, callers)
-            series = await self._attempts.known(connection, tried, standings)
+            series = await self._attempts.known(connection, tried, authorisations)
             for position, attempt in zip(positions, tried, strict=True):
                 if attempt is None or wait_of(attempt, series, self._attempts.limits) > 0:
                     asked[position] = None
@@ -427,58 +427,58 @@ class Pipeline:
             return item.delivery.coordinates.timestamp / 1000
         return now
 
-    async def _give_up(self, hold: Hold, item: Decoded, first: int, reason: str) -> tuple[list[Answered], Hold]:
+    async def _give_up(self, lease: Lease, item: Decoded, first: int, reason: str) -> tuple[list[Answered], Lease]:
         """Answer ``INTERNAL_ERROR`` to the one command that Postgres will not take. It binds its coordinates only.
 
         A command that was decided before has its earlier answer, without data. A dry run is neither recorded nor
         counted. The organisation comes from the signed login: an operator who sends the dead letter again must know it.
         """
-        decided = (await self._recall(hold, [item])).get(_where(item))
+        decided = (await self._recall(lease, [item])).get(_where(item))
         if decided is not None:
             # Its answer stands. Only the access token could not be shown.
             answer = replace(decided.answer, message=f"{UNSHOWN}: {reason}")
-            return [Answered(item, answer, None, decided.fact)], hold
+            return [Answered(item, answer, None, decided.transition)], lease
         is_real = not _is_dry_run(item)
-        if is_real and not self._fuse.lets_through():
-            raise FuseBlown
+        if is_real and not self._breaker.allow_trial():
+            raise BreakerOpen
         now = datetime.fromtimestamp(self._clock(), UTC)
         login = None if isinstance(item.request, Refused) else self._logins.verify(item.request.login_token)
         organisation = login.organisation if isinstance(login, Claims) else None
         code = StatusCode.INTERNAL_ERROR
         answer = Answer(_coordinates(item).command_id, code, reason, now, organisation=organisation)
         async with self._database.transaction() as transaction:
-            hold, chain, _ = await _hold(transaction, hold)
+            lease, chain, _ = await _renew(transaction, lease)
             if is_real:
-                await record(transaction, hold.lane, [(_coordinates(item), answer)])
-            hold = await _move(transaction, hold, first, _following([item]), chain)
+                await record(transaction, lease.lane, [(_coordinates(item), answer)])
+            lease = await _move(transaction, lease, first, _following([item]), chain)
         if is_real:
-            self._fuse.failed()
-        return [Answered(item, answer, None)], hold
+            self._breaker.failed()
+        return [Answered(item, answer, None)], lease
 
 
-async def _hold(transaction: Connection, hold: Hold) -> tuple[Hold, Chain, datetime]:
+async def _renew(transaction: Connection, lease: Lease) -> tuple[Lease, Chain, datetime]:
     """Run the first statement of every batch, which proves the lane's owner and locks the lane. Raises ``LaneLost``.
 
     Also returns the moment of the batch's facts: no worker's clock may put one fact before another.
     """
-    row = await transaction.fetchrow(statement("lanes/hold"), hold.lane, hold.owner, hold.next_offset, hold.place)
+    row = await transaction.fetchrow(statement("lanes/hold"), lease.lane, lease.owner, lease.next_offset, lease.place)
     if row is None:
         # It is further on if a part of the batch was committed before the error that led to this second try.
         raise LaneLost("postgres: another worker has taken the lane, or it is further on than this one knows")
-    return replace(hold, place=row["place"]), Chain(row["chain_sequence"], row["chain_hash"]), row["moment"]
+    return replace(lease, place=row["place"]), Chain(row["chain_sequence"], row["chain_hash"]), row["moment"]
 
 
 async def _move(
-    transaction: Connection, hold: Hold, first: int, following: tuple[int, int | None], chain: Chain
-) -> Hold:
+    transaction: Connection, lease: Lease, first: int, following: tuple[int, int | None], chain: Chain
+) -> Lease:
     """Move on a lane that is locked, by one update: every update leaves a version of its row behind.
 
     ``following`` is the offset to go on from, and the timestamp of the command before it, if there is one.
     """
     to = (first, following[0], chain.sequence, chain.hash, following[1])
-    row = await transaction.fetchrow(statement("lanes/move"), hold.lane, *to, hold.place)
+    row = await transaction.fetchrow(statement("lanes/move"), lease.lane, *to, lease.place)
     assert row is not None, "the lane is locked where it lies"
-    return replace(hold, next_offset=row["next_offset"], place=row["place"])
+    return replace(lease, next_offset=row["next_offset"], place=row["place"])
 
 
 def affordable(costly: Sequence[bool]) -> int:
@@ -512,17 +512,17 @@ def _where(item: Decoded) -> tuple[int, int]:
     return item.delivery.coordinates.offset, item.delivery.coordinates.timestamp
 
 
-def _command_id(item: Decoded, standing: Standing) -> str:
+def _command_id(item: Decoded, authorisation: Authorisation) -> str:
     """Return the id of a command (CONTRACT 2). An unverified sender cannot name an organisation in it."""
-    organisation = standing.organisation
-    own = None if organisation is None else senders_id(organisation, standing.account, item.envelope)
+    organisation = authorisation.organisation
+    own = None if organisation is None else senders_id(organisation, authorisation.account, item.envelope)
     return own or item.delivery.coordinates.command_id
 
 
-def _ready(verified: _Verified, standing: Standing, attempt: Attempt | None, locked: Locked) -> _Ready:
+def _ready(verified: _Verified, authorisation: Authorisation, attempt: Attempt | None, locked: Locked) -> _Ready:
     """Present to a command the access token that it may change."""
-    request, caller = verified.item.request, standing.caller
-    command_id = _command_id(verified.item, standing)
+    request, caller = verified.item.request, authorisation.caller
+    command_id = _command_id(verified.item, authorisation)
     asked: Presented | Refused
     if isinstance(request, Refused):
         asked = request
@@ -530,13 +530,13 @@ def _ready(verified: _Verified, standing: Standing, attempt: Attempt | None, loc
         asked = caller
     else:
         asked = present(request, caller, command_id, locked, verified.check)
-    return _Ready(verified.item, standing, command_id, asked, attempt)
+    return _Ready(verified.item, authorisation, command_id, asked, attempt)
 
 
 def _answer(command: _Ready, decision: Decision, *, now: datetime) -> Answer:
     command_id = command.command_id
     if isinstance(decision, Refused):
-        return Answer(command_id, decision.code, decision.message, now, organisation=command.standing.organisation)
+        return Answer(command_id, decision.code, decision.message, now, organisation=command.authorisation.organisation)
     asked = decision.presented
     applied = isinstance(decision, Applied)
     token = asked.token if isinstance(decision, Applied) else decision.token
@@ -558,10 +558,10 @@ def _in_order(
     batch: Sequence[Decoded],
     recalled: Mapping[tuple[int, int], Outcome],
     answers: Sequence[Answer],
-    facts: Sequence[Fact],
+    transitions: Sequence[Transition],
 ) -> list[Outcome]:
     """Return the outcomes of a whole batch in its order: the recalled ones and, in between, those decided now."""
-    applied = iter(facts)
+    applied = iter(transitions)
     decided = (Outcome(answer, None if answer.version is None else next(applied)) for answer in answers)
     if not recalled:
         return list(decided)
@@ -581,4 +581,4 @@ def _answered(item: Decoded, outcome: Outcome, shown: Mapping[tuple[TokenKey, in
     data = None if answer.token is None else shown.get((answer.token, answer.fields))
     if answer.token is not None and data is None:
         answer = replace(answer, message=GONE)
-    return Answered(item, answer, data, outcome.fact)
+    return Answered(item, answer, data, outcome.transition)

@@ -16,11 +16,19 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 
-from worker.errors import DEPENDENCIES, KAFKA_ERRORS, ClientStuck, DependencyAway, LoginRefused, Unfit, WorkerError
+from worker.errors import (
+    DEPENDENCIES,
+    KAFKA_ERRORS,
+    ClientStuck,
+    DependencyUnavailable,
+    LoginRefused,
+    OperatorError,
+    Unfit,
+)
 from worker.journey.attempts import Attempts, limits_of
 from worker.journey.authorise import Logins
 from worker.journey.digests import attempt_keys, command_names
-from worker.journey.messages import Post
+from worker.journey.messages import OutgoingTopics
 from worker.journey.pass_codes import PassCodes
 from worker.journey.reply_topics import Replies
 from worker.kafka.backlog import Backlog
@@ -35,7 +43,7 @@ from worker.lanes.context import LaneContext, LaneId, LaneRun
 from worker.lanes.lane import Lane
 from worker.lanes.membership import Membership
 from worker.lanes.priority import Courtesy
-from worker.lanes.publisher import AtLeast, Commits, Exactly, Publisher
+from worker.lanes.publisher import Commits, IdempotentPublisher, Publisher, TransactionalPublisher
 from worker.lanes.supervisor import Supervisor
 from worker.observability.descriptors import raise_limit, really, require_enough
 from worker.observability.health import Health
@@ -50,8 +58,8 @@ from worker.pipeline import Pipeline, Policy
 from worker.postgres.pool import Database
 from worker.postgres.schema import WorkerRole, require_schema
 from worker.resilience.background import beside
-from worker.resilience.backoff import Patience, done_before
-from worker.resilience.circuit_breaker import Fuse
+from worker.resilience.backoff import Backoff, wait_unless
+from worker.resilience.circuit_breaker import CircuitBreaker
 from worker.settings import PREFIX, Settings, SettingsError
 
 STOP_SECONDS: Final = 5.0
@@ -83,7 +91,7 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 
-class TopicsMissing(WorkerError):
+class TopicsMissing(OperatorError):
     """Topics that the worker needs do not exist."""
 
     def __init__(self, names: list[str]) -> None:
@@ -167,14 +175,14 @@ class _Process:
         replies = Replies(own.reply_to_allowed, own=own.own, look=self._look().partitions)
         backlog = Backlog(consumer, time.time)
         self.metrics.show(backlog)
-        fuse = Fuse(time.monotonic)
+        breaker = CircuitBreaker(time.monotonic)
         writer = f"{socket.gethostname()}:{os.getpid()}"
         return LaneContext(
             database=database,
             consumer=consumer,
-            pipeline=self._pipeline(database, fuse, replies),
-            fuse=fuse,
-            post=Post(own.results, own.transitions, own.dead_letters, settings.kafka.group_id, writer),
+            pipeline=self._pipeline(database, breaker, replies),
+            breaker=breaker,
+            post=OutgoingTopics(own.results, own.transitions, own.dead_letters, settings.kafka.group_id, writer),
             metrics=self.metrics,
             health=self.health,
             clock=time.time,
@@ -192,7 +200,7 @@ class _Process:
         self._opened.push_async_callback(look.close)
         return look
 
-    def _pipeline(self, database: Database, fuse: Fuse, replies: Replies) -> Pipeline:
+    def _pipeline(self, database: Database, breaker: CircuitBreaker, replies: Replies) -> Pipeline:
         settings = self._settings
         pass_codes = PassCodes()
         self._opened.callback(pass_codes.close)
@@ -215,7 +223,7 @@ class _Process:
             names=command_names(settings),
             clock=time.time,
             policy=policy,
-            fuse=fuse,
+            breaker=breaker,
             beat=self.health.progress,
             replies=replies,
         )
@@ -282,9 +290,9 @@ def _lanes(
 
         publisher: Publisher
         if settings.delivery == "exactly_once":
-            publisher = Exactly(lane, options, transaction_timeout_ms=timeout_ms, partitions=partitions)
+            publisher = TransactionalPublisher(lane, options, transaction_timeout_ms=timeout_ms, partitions=partitions)
         else:
-            publisher = AtLeast(
+            publisher = IdempotentPublisher(
                 lane, options, transaction_timeout_ms=timeout_ms, partitions=partitions, commits=commits
             )
         turn = context.courtesy.behind if source.topic == settings.topics.bulk_commands else context.courtesy.first
@@ -355,18 +363,18 @@ class _Start:
         return await self._until_there(begin, "kafka")
 
     async def _until_there(self, step: Callable[[], Awaitable[T]], dependency: str) -> T | None:
-        patience = Patience()
+        backoff = Backoff()
         while not self._stop.is_set():
             attempt = asyncio.ensure_future(step())
             try:
                 async with asyncio.timeout(STEP_SECONDS):
-                    if not await done_before(attempt, self._stop):
+                    if not await wait_unless(attempt, self._stop):
                         return None
                     done = await attempt
-            except DependencyAway as away:
-                await self._wait_out(away, patience)
+            except DependencyUnavailable as away:
+                await self._wait_out(away, backoff)
             except KAFKA_ERRORS as error:
-                await self._wait_out(DependencyAway(dependency, str(error) or "no answer"), patience)
+                await self._wait_out(DependencyUnavailable(dependency, str(error) or "no answer"), backoff)
             else:
                 for each in DEPENDENCIES:
                     self._health.back(each)
@@ -376,14 +384,14 @@ class _Start:
                 await asyncio.wait({attempt}, timeout=STOP_SECONDS)
         return None
 
-    async def _wait_out(self, missing: DependencyAway, patience: Patience) -> None:
+    async def _wait_out(self, missing: DependencyUnavailable, backoff: Backoff) -> None:
         away = really(missing)
         if isinstance(away, Unfit):  # no waiting mends it, and the operator who starts a worker is there to hear it
             raise away
         self._health.away(away)
         self._health.progress()
         log.warning(away.event, dependency=away.dependency, reason=away.reason)
-        await patience.wait(self._stop)
+        await backoff.wait(self._stop)
 
 
 def _consumer_options(settings: Settings) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from effective_contract.headers import LONGEST_TOPIC, is_topic
 from worker.dsn import DsnUnusable, is_this_machine, read_dsn
-from worker.errors import WorkerError
+from worker.errors import OperatorError
 
 PREFIX: Final = "WORKER_"
 _SHORTEST_SECRET: Final = 32
@@ -18,7 +18,7 @@ _SHORTEST_SECRET: Final = 32
 _SERVICE_LINKS: Final = re.compile(r"WORKER_(SERVICE_HOST|SERVICE_PORT|PORT)(_.+)?")
 
 
-class SettingsError(WorkerError):
+class SettingsError(OperatorError):
     """Faults in the settings. ``faults`` names the variable of each and what is wrong, never a secret's text."""
 
     def __init__(self, faults: tuple[tuple[str, str], ...]) -> None:

@@ -22,7 +22,7 @@ from tests.support.logins import login_token
 from tests.support.pace import patience, stretched
 from tests.support.seeded import IDENTIFIER, PASS_CODE
 from tests.support.waiting import output_of, wait_until
-from worker.kafka.reader import browser
+from worker.kafka.reader import topic_reader
 from worker.operations.dead_letters.letters import Chosen, Place, letters
 from worker.operations.dead_letters.plan import Replay, plan
 from worker.operations.dead_letters.replay import Pace, carry_out
@@ -201,7 +201,7 @@ def test_the_list_has_what_an_independent_reader_sees(story: Story) -> None:
 
 async def chosen_places(scene: Scene, chosen: Chosen) -> list[str]:
     settings = read_settings(scene.settings)
-    async with browser(settings) as kafka:
+    async with topic_reader(settings) as kafka:
         return [str(letter.place) async for letter in letters(kafka, settings, chosen)]
 
 

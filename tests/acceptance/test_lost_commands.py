@@ -31,8 +31,8 @@ def remove(scene: Scene, before: int) -> None:
 
 
 def said(worker: WorkerProcess) -> str:
-    code, document = worker.probe("/readyz")
-    assert code == 200, document
+    """The reason that it gives once it is ready: a busy machine may let a heartbeat wait."""
+    _, document = worker.wait(lambda: worker.probe("/readyz"), "is ready", wanted=lambda answer: answer[0] == 200)
     return str(document["reason"])
 
 

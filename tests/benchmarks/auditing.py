@@ -20,9 +20,9 @@ from tests.benchmarks.meter import PROC, status_bytes
 from tests.benchmarks.report import Report
 from tests.benchmarks.stage import Stage
 from tests.providers.kafka import TopicNames
-from worker.journey.apply import sealed, write_facts
-from worker.journey.messages import Post, transition_message
-from worker.journey.model import Fact, lane_name
+from worker.journey.apply import sealed, write_transitions
+from worker.journey.messages import OutgoingTopics, transition_message
+from worker.journey.model import Transition, lane_name
 from worker.kafka.topics import PARTITIONS
 
 TRANSITIONS: Final = 1_000_000
@@ -82,25 +82,25 @@ async def _chain(
     """A lane, with one transition of each access token, as a worker would have left it."""
     lane = await connection.fetchval(_LANE, *_PLACE, partition, len(names))
     producer = Producer({"bootstrap.servers": stage.bootstrap, "linger.ms": 20})
-    post = Post(topics.results, topics.transitions, topics.dead_letters, "audited", "bench")
-    held: list[Fact] = []
-    for fact in _facts(partition, names):
-        held.append(fact)
-        message = transition_message(fact, post)
+    post = OutgoingTopics(topics.results, topics.transitions, topics.dead_letters, "audited", "bench")
+    held: list[Transition] = []
+    for transition in _facts(partition, names):
+        held.append(transition)
+        message = transition_message(transition, post)
         producer.produce(topics.transitions, message.value, message.key, partition, headers=list(message.headers))
-        if len(held) == _CHUNK or fact.sequence == len(names):
-            await write_facts(connection, held, lane)
+        if len(held) == _CHUNK or transition.sequence == len(names):
+            await write_transitions(connection, held, lane)
             producer.flush()
             held = []
     await connection.execute(
-        "UPDATE lane SET chain_sequence = $2, chain_hash = $3 WHERE id = $1", lane, fact.sequence, fact.hash
+        "UPDATE lane SET chain_sequence = $2, chain_hash = $3 WHERE id = $1", lane, transition.sequence, transition.hash
     )
 
 
-def _facts(partition: int, names: Sequence[str]) -> Iterator[Fact]:
+def _facts(partition: int, names: Sequence[str]) -> Iterator[Transition]:
     before, name = bytes(32), lane_name(*_PLACE, partition)
     for sequence, token in enumerate(names, 1):
-        unsealed = Fact(
+        unsealed = Transition(
             organisation="ORG1",
             token=token,
             version=1,
@@ -115,9 +115,9 @@ def _facts(partition: int, names: Sequence[str]) -> Iterator[Fact]:
             sequence=sequence,
             previous_hash=before,
         )
-        fact = sealed(unsealed)
-        before = fact.hash
-        yield fact
+        transition = sealed(unsealed)
+        before = transition.hash
+        yield transition
 
 
 def _verify(

@@ -20,11 +20,11 @@ from tests.support.seeded import CODE, PASS_CODE
 from worker.journey.messages import messages
 from worker.journey.model import Answered
 from worker.kafka.delivery import Delivery
-from worker.pipeline import Hold, Pipeline
+from worker.pipeline import Lease, Pipeline
 
 
 @pytest.fixture
-async def pipeline(database: DatabaseUnderTest) -> AsyncIterator[tuple[Pipeline, Hold]]:
+async def pipeline(database: DatabaseUnderTest) -> AsyncIterator[tuple[Pipeline, Lease]]:
     """The Postgres half of the journey, and a lane that has decided nothing yet."""
     async with journey(database.worker_dsn, database.owner_dsn) as opened:
         yield opened.pipeline, await opened.own(0)
@@ -53,24 +53,24 @@ async def states(dsn: str) -> list[tuple[str, str, str, int]]:
 
 
 async def test_each_bad_input_gets_its_status_and_changes_nothing(
-    database: DatabaseUnderTest, pipeline: tuple[Pipeline, Hold]
+    database: DatabaseUnderTest, pipeline: tuple[Pipeline, Lease]
 ) -> None:
-    decides, hold = pipeline
+    decides, lease = pipeline
     before = await states(database.owner_dsn)
 
-    answers, _ = await decided(decides, hold, bad_batch())
+    answers, _ = await decided(decides, lease, bad_batch())
 
     given = {row.name: answered.answer.code for row, answered in zip(BAD_INPUTS, answers, strict=True)}
     assert given == {row.name: row.status for row in BAD_INPUTS}
     assert await states(database.owner_dsn) == before
 
 
-async def test_each_answer_is_a_result_that_says_what_is_wrong_and_no_secret(pipeline: tuple[Pipeline, Hold]) -> None:
-    decides, hold = pipeline
+async def test_each_answer_is_a_result_that_says_what_is_wrong_and_no_secret(pipeline: tuple[Pipeline, Lease]) -> None:
+    decides, lease = pipeline
     batch = bad_batch()
     secrets = [CANARY_TOKEN.encode(), CANARY_PASS_CODE.encode(), PASS_CODE.encode(), SECRET.encode()]
 
-    answers, _ = await decided(decides, hold, batch)
+    answers, _ = await decided(decides, lease, batch)
 
     for row, answered in zip(BAD_INPUTS, answers, strict=True):
         result = Result.model_validate(value_of(answered))
@@ -81,16 +81,16 @@ async def test_each_answer_is_a_result_that_says_what_is_wrong_and_no_secret(pip
 
 
 async def test_a_good_command_among_bad_ones_succeeds(
-    database: DatabaseUnderTest, pipeline: tuple[Pipeline, Hold]
+    database: DatabaseUnderTest, pipeline: tuple[Pipeline, Lease]
 ) -> None:
-    decides, hold = pipeline
+    decides, lease = pipeline
     bad = bad_batch()
     middle = len(bad) // 2
     good = delivery(body(token=login_token()), offset=len(bad))
     batch = [replace_offset(each, offset) for offset, each in enumerate([*bad[:middle], good, *bad[middle:]])]
     before = await states(database.owner_dsn)
 
-    answers, _ = await decided(decides, hold, batch)
+    answers, _ = await decided(decides, lease, batch)
 
     result = value_of(answers[middle])
     assert result["status"]["code"] == StatusCode.OK

@@ -21,14 +21,14 @@ BEAT_SECONDS: Final = 0.1
 class CatchUp:
     """How it went. Everything came to its end if both are empty."""
 
-    standing: Mapping[str, int]
+    authorisation: Mapping[str, int]
     """What is left of the partitions that do not come on."""
     slow: Mapping[str, int]
     """What is left when patience is at its end, and every partition comes on."""
 
     @property
     def done(self) -> bool:
-        return not self.standing and not self.slow
+        return not self.authorisation and not self.slow
 
 
 def follow(
@@ -47,9 +47,9 @@ def follow(
         still = {
             place: still.get(place, 0.0) + passed if before.get(place) == count else 0.0 for place, count in now.items()
         }
-        standing = {place: now[place] for place, seconds in still.items() if seconds >= STANDING_SECONDS}
-        if standing:
-            return CatchUp(standing, {})
+        authorisation = {place: now[place] for place, seconds in still.items() if seconds >= STANDING_SECONDS}
+        if authorisation:
+            return CatchUp(authorisation, {})
         if looked - began > CATCH_UP_SECONDS:
             return CatchUp({}, now)
         before = now

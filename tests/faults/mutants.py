@@ -19,14 +19,14 @@ from aiokafka.protocol.transaction import EndTxnRequest
 from msgspec.structs import replace
 
 from worker import pipeline
-from worker.errors import KAFKA_ERRORS, Unpublished
+from worker.errors import KAFKA_ERRORS, OutcomeUnknown
 from worker.lanes import publisher
 from worker.lanes.lane import Lane
 from worker.lanes.publication import Publication
-from worker.lanes.publisher import Exactly, WatchedProducer
+from worker.lanes.publisher import TransactionalPublisher, WatchedProducer
 from worker.lanes.supervisor import Supervisor
 from worker.operations.retention import Retention
-from worker.pipeline import Hold
+from worker.pipeline import Lease
 from worker.postgres.sql import statement
 
 ABORT_SECONDS: Final = 5.0
@@ -84,18 +84,18 @@ def no_replacement_after_hidden_retry() -> None:
 
 
 def abort_sent() -> None:
-    whole = Exactly.publish
+    whole = TransactionalPublisher.publish
 
     async def tidy(publisher: Any, *arguments: Any) -> None:
         try:
             await whole(publisher, *arguments)
-        except Unpublished:
+        except OutcomeUnknown:
             with contextlib.suppress(*KAFKA_ERRORS):
                 async with asyncio.timeout(ABORT_SECONDS):
                     await _abort(publisher._producer.producer)
             raise
 
-    _put(Exactly, publish=tidy)
+    _put(TransactionalPublisher, publish=tidy)
 
 
 async def _abort(producer: Any) -> None:
@@ -147,9 +147,9 @@ def start_not_cancelled_on_revoke() -> None:
 
     async def noted(lane: Any) -> Any:
         starting[lane._source] = asyncio.current_task()
-        hold = await begin(lane)
+        lease = await begin(lane)
         starting[lane._source] = None
-        return hold
+        return lease
 
     async def deaf(supervisor: Any, source: Any, drain: asyncio.Event) -> None:
         own, this = asyncio.Event(), asyncio.current_task()
@@ -168,7 +168,7 @@ def start_not_cancelled_on_revoke() -> None:
 
 
 def offset_outside_transaction() -> None:
-    init, whole = Lane.__init__, Exactly.publish
+    init, whole = Lane.__init__, TransactionalPublisher.publish
 
     def made(lane: Any, *arguments: Any, **options: Any) -> None:
         init(lane, *arguments, **options)
@@ -182,11 +182,11 @@ def offset_outside_transaction() -> None:
         try:
             await publisher.consumer.commit({publisher._lane.source: offset})
         except KafkaError as error:
-            raise Unpublished(type(error).__name__) from error
+            raise OutcomeUnknown(type(error).__name__) from error
 
     _put(Lane, __init__=made)
     _put(AIOKafkaProducer, send_offsets_to_transaction=left_out)
-    _put(Exactly, publish=afterwards)
+    _put(TransactionalPublisher, publish=afterwards)
 
 
 def no_record_of_commands() -> None:
@@ -203,10 +203,10 @@ def dry_run_kept() -> None:
 
     move = pipeline._move
 
-    async def moved(transaction: Any, hold: Hold, *to: Any) -> Hold:
+    async def moved(transaction: Any, lease: Lease, *to: Any) -> Lease:
         # What is kept holds the lane's row as well, so that it is no longer where it was locked.
-        place = await transaction.fetchval("SELECT ctid FROM lane WHERE id = $1", hold.lane)
-        return await move(transaction, replace(hold, place=place), *to)
+        place = await transaction.fetchval("SELECT ctid FROM lane WHERE id = $1", lease.lane)
+        return await move(transaction, replace(lease, place=place), *to)
 
     _put(pipeline, rolled_back=kept, _move=moved)
 

@@ -21,7 +21,7 @@ from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import EndTxnRequest, TxnOffsetCommitRequest
 from asyncpg.transaction import Transaction
 
-from worker.lanes.publisher import AtLeast, Exactly
+from worker.lanes.publisher import IdempotentPublisher, TransactionalPublisher
 from worker.lanes.row import LaneRow
 from worker.lanes.supervisor import Supervisor
 from worker.pipeline import Pipeline
@@ -125,7 +125,7 @@ def with_the_first_commit_under_way(fuse: Fuse) -> None:
 
 def between_the_commits(fuse: Fuse) -> None:
     """Postgres has committed the batch, and nothing of it was sent to Kafka."""
-    for publisher in (Exactly, AtLeast):
+    for publisher in (TransactionalPublisher, IdempotentPublisher):
         _burn_before(publisher, "publish", fuse)
 
 

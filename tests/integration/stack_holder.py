@@ -10,7 +10,7 @@ import psutil
 from worker.demo.servers import embedded_stack
 
 
-async def hold(directory: Path | None) -> None:
+async def lease(directory: Path | None) -> None:
     """Print one line, then wait for ever."""
     async with embedded_stack(directory) as stack:
         servers = [child.pid for child in psutil.Process().children()]
@@ -22,4 +22,4 @@ async def hold(directory: Path | None) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(hold(Path(sys.argv[1]) if len(sys.argv) > 1 else None))
+    asyncio.run(lease(Path(sys.argv[1]) if len(sys.argv) > 1 else None))

@@ -9,7 +9,7 @@ from tests.providers.kafka import KafkaServer, TopicNames
 from tests.providers.postgres import DatabaseUnderTest
 from tests.support.importing import ORGANISATION, load, rows, token
 from tests.support.settings import settings_for
-from worker.errors import DependencyAway
+from worker.errors import DependencyUnavailable
 from worker.operations.imports import publish
 from worker.operations.imports.mark import Mark, read_mark, write_mark
 from worker.operations.imports.publish import Announced, announce, mend
@@ -38,7 +38,7 @@ async def test_an_announcement_that_is_stopped_has_been_marked_whole_and_is_made
 
     async def stopped(*_: Any) -> None:
         marked.append(await read_mark(settings))
-        raise publish._Waits from DependencyAway("kafka", "gone")
+        raise publish._Waits from DependencyUnavailable("kafka", "gone")
 
     with monkeypatch.context() as patched:
         patched.setattr(publish, "_publish", stopped)
@@ -57,11 +57,11 @@ async def test_a_mending_that_was_cut_short_is_done_again(
     await write_mark(settings, Mark(3, bytes(32)))
 
     async def stopped(*_: Any) -> None:
-        raise DependencyAway("kafka", "gone")
+        raise DependencyUnavailable("kafka", "gone")
 
     with monkeypatch.context() as patched:
         patched.setattr(publish, "write_mark", stopped)
-        with pytest.raises(DependencyAway):
+        with pytest.raises(DependencyUnavailable):
             await mend(settings, carry_out=True)
     assert await mend(settings, carry_out=False) is not None
     assert await mend(settings, carry_out=True) is not None

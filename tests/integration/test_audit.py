@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from tests.providers.postgres import DatabaseUnderTest
 from tests.support.journey import Journey, by_code, journey
-from worker.journey.model import Fact
+from worker.journey.model import Transition
 from worker.operations.audit.anchors import Anchor, AnchorError, read_anchor, take_anchor
 from worker.operations.audit.numbers import Numbers
 from worker.operations.audit.report import Audit, Kind
@@ -162,7 +162,7 @@ async def test_a_moment_beyond_every_calendar_hides_nothing(j: Journey, moment: 
 
 
 async def test_a_row_that_was_given_the_hash_of_what_it_says_now_breaks_the_link_after_it(j: Journey) -> None:
-    await forge(j, 3, lambda fact: replace(fact, user="somebody else"))
+    await forge(j, 3, lambda transition: replace(transition, user="somebody else"))
 
     report = await audited(j)
 
@@ -309,7 +309,7 @@ async def test_a_record_of_something_else_is_none(j: Journey, change: str) -> No
 
 
 async def test_a_transition_that_is_earlier_than_the_one_before_is_named(j: Journey) -> None:
-    await forge(j, 4, lambda fact: replace(fact, occurred_at=fact.occurred_at - timedelta(days=1)))
+    await forge(j, 4, lambda transition: replace(transition, occurred_at=transition.occurred_at - timedelta(days=1)))
 
     assert (Kind.LATE, at(4)) in named(await audited(j))
     assert (Kind.LATE, at(5)) not in named(await audited(j))
@@ -347,7 +347,7 @@ async def test_a_truncated_table_with_all_its_traces_is_found_by_the_anchor_alon
 async def test_a_chain_that_was_made_anew_is_found_by_the_anchor_alone(j: Journey) -> None:
     anchor = await take_anchor(j.owner, now=NOW)
     for number in range(4, 7):
-        await forge(j, number, lambda fact: replace(fact, user="somebody else"), relink=True)
+        await forge(j, number, lambda transition: replace(transition, user="somebody else"), relink=True)
     await set_heads_back(j)
     await j.owner.execute("UPDATE access_token SET updated_by_user = 'somebody else' WHERE id IN ('T4', 'T5', 'T6')")
 
@@ -448,7 +448,7 @@ def test_what_was_not_seen_is_missing(seen: list[int], last: int) -> None:
 # --- a forger's tools -------------------------------------------------------------------------------------------------
 
 
-async def forge(j: Journey, sequence: int, change: Callable[[Fact], Fact], *, relink: bool = False) -> None:
+async def forge(j: Journey, sequence: int, change: Callable[[Transition], Transition], *, relink: bool = False) -> None:
     """Change a row of the first lane and give it the hash of what it then says; ``relink`` it to the one before."""
     row = await j.owner.fetchrow(
         "SELECT t.*, before.hash AS before FROM transition AS t JOIN transition AS before ON before.lane = t.lane"
@@ -456,8 +456,8 @@ async def forge(j: Journey, sequence: int, change: Callable[[Fact], Fact], *, re
         sequence,
     )
     assert row is not None
-    fact = change(
-        Fact(
+    transition = change(
+        Transition(
             organisation=row["organisation"],
             token=row["access_token_id"],
             version=row["version"],
@@ -477,10 +477,10 @@ async def forge(j: Journey, sequence: int, change: Callable[[Fact], Fact], *, re
         "UPDATE transition SET user_id = $2, previous_hash = $3, hash = $4, occurred_at = $5"
         " WHERE lane = 1 AND sequence = $1",
         sequence,
-        fact.user,
-        fact.previous_hash,
-        hashlib.sha256(fact.canonical()).digest(),
-        fact.occurred_at,
+        transition.user,
+        transition.previous_hash,
+        hashlib.sha256(transition.canonical()).digest(),
+        transition.occurred_at,
     )
 
 

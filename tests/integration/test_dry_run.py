@@ -17,18 +17,18 @@ from tests.support.journey import (
     by_identifier,
     codes,
     dry_run,
-    facts,
     journey,
     result_of,
+    transitions,
 )
 from tests.support.logins import login_token
 from tests.support.seeded import CARD_CODE, CODE, EFFECTIVE_CODE, IDENTIFIER, OTHER_TOKEN_ID, PENDING_CODE
 from worker import pipeline
-from worker.errors import FuseBlown
+from worker.errors import BreakerOpen
 from worker.journey.messages import messages
 from worker.journey.model import Answered
 from worker.journey.recall import recall_by_id
-from worker.resilience.circuit_breaker import FAILURES, Fuse
+from worker.resilience.circuit_breaker import FAILURES, CircuitBreaker
 
 S = StatusCode
 ANYTHING: Final[Sequence[Sent]] = (
@@ -75,7 +75,7 @@ async def test_dry_runs_change_no_row_and_publish_nothing_but_their_answers(j: J
     published = [message for each in answered for message in messages(each, POST)]
     assert [message.topic for message in published] == ["results"] * len(ANYTHING)
     assert all(("dry_run", b"true") in message.headers for message in published)
-    assert lane.hold.next_offset == len(ANYTHING)
+    assert lane.lease.next_offset == len(ANYTHING)
 
 
 async def test_the_real_commands_that_follow_are_answered_as_the_dry_runs_were(lane: Partition) -> None:
@@ -144,11 +144,11 @@ async def test_a_dry_run_sees_the_real_commands_before_it_and_no_dry_ones(
     first = order.index("r")
     expected = [S.OK if n < first or n == first else S.INVALID_LIFE_CYCLE_STATE for n in range(len(order))]
     assert codes(answered) == expected
-    [fact] = facts(answered)
-    assert (fact.version, fact.sequence) == (1, 1)
-    assert answered[first].fact == fact
+    [transition] = transitions(answered)
+    assert (transition.version, transition.sequence) == (1, 1)
+    assert answered[first].transition == transition
     assert await j.count("command_record") == 2
-    assert lane.hold.next_offset == 4
+    assert lane.lease.next_offset == 4
 
 
 # --- refused by Postgres ----------------------------------------------------------------------------------------------
@@ -178,27 +178,27 @@ async def test_a_row_that_would_be_refused_is_told_so_and_its_neighbours_are_not
     assert codes(answered) == [S.OK, S.INTERNAL_ERROR, S.OK]
     assert await holdings(j) == before
     assert [message.topic for message in messages(answered[1], POST)] == ["results"]
-    assert lane.hold.next_offset == len(sent)
+    assert lane.lease.next_offset == len(sent)
     assert codes(await lane.run(by_code(), by_code(CARD_CODE), by_identifier())) == codes(answered)
 
 
 async def test_dry_runs_that_fail_do_not_blow_the_fuse_and_are_answered_by_a_blown_one(
     database: DatabaseUnderTest,
 ) -> None:
-    fuse = Fuse(lambda: 0.0)
-    async with journey(database.worker_dsn, database.owner_dsn, fuse=fuse) as j:
+    breaker = CircuitBreaker(lambda: 0.0)
+    async with journey(database.worker_dsn, database.owner_dsn, breaker=breaker) as j:
         await refuse(j, deferred=False)
         lane = await j.lane()
 
         answered = await lane.run(*[dry_run(by_code(CARD_CODE))] * (FAILURES + 1))
 
         assert set(codes(answered)) == {S.INTERNAL_ERROR}
-        assert not fuse.blown
-        with pytest.raises(FuseBlown):
+        assert not breaker.is_open
+        with pytest.raises(BreakerOpen):
             await lane.run(*[by_code(CARD_CODE)] * (FAILURES + 1))
         successor = await j.lane(1)
         assert codes(await successor.run(dry_run(by_code(CARD_CODE)), dry_run(by_code()))) == [S.INTERNAL_ERROR, S.OK]
-        assert fuse.blown
+        assert breaker.is_open
 
 
 # --- read again -------------------------------------------------------------------------------------------------------
@@ -216,7 +216,7 @@ async def test_read_again_a_dry_run_is_judged_again_and_what_was_recorded_is_rec
     assert codes(first) == [S.OK, S.OK, S.OK, S.MALFORMED_REQUEST]
     assert codes(again) == [S.INVALID_LIFE_CYCLE_STATE, S.OK, S.OK, S.MALFORMED_REQUEST]
     assert again[1] == first[1]
-    assert facts(again) == facts(first)
+    assert transitions(again) == transitions(first)
     assert await holdings(j) == before
     assert codes(await successor.run(by_code(CARD_CODE))) == [S.OK]
 

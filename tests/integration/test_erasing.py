@@ -16,7 +16,7 @@ from tests.support.journey import DIGEST_KEY, KEY, NAMES, Journey, Partition, by
 from tests.support.logins import login_token
 from tests.support.seeded import CARD_CODE, CODE, CONTACT, IDENTIFIER, OTHER_TOKEN_ID, TOKEN_ID
 from tests.support.waiting import in_time
-from worker.errors import DependencyAway
+from worker.errors import DependencyUnavailable
 from worker.journey.digests import NoDigestKey, digest
 from worker.journey.model import command_key
 from worker.operations.erasure.erase import Erasure, NotErased, NotLookedAtAgain, erase
@@ -40,7 +40,7 @@ class Empty:
 
     async def commands(self, _sought: Sought, _on_progress: OnProgress) -> list[Where]:
         if self.looks == 0:
-            raise DependencyAway("kafka", "it is away")
+            raise DependencyUnavailable("kafka", "it is away")
         self.looks = None if self.looks is None else self.looks - 1
         return []
 
@@ -74,11 +74,11 @@ def erases(database: DatabaseUnderTest) -> Erases:
         }
     )
 
-    async def carried_out(carry_out: bool, topics: Topics | None = None, /) -> Erasure:
+    async def run_unless(carry_out: bool, topics: Topics | None = None, /) -> Erasure:
         looking_into = showing(topics or Empty())
         return await erase(settings, "ORG1", CONTACT, carry_out=carry_out, looking_into=looking_into)
 
-    return carried_out
+    return run_unless
 
 
 @asynccontextmanager
@@ -187,12 +187,12 @@ async def test_what_was_tried_on_a_customers_access_tokens_is_erased_and_others_
 
 async def test_a_fact_holds_nothing_that_a_sender_chose(j: Journey, lane: Partition) -> None:
     answered = await lane.one(by_code(event=("/shop", "order of polina@example.com")))
-    [fact] = await j.owner.fetch("SELECT command_id, record_offset FROM transition")
+    [transition] = await j.owner.fetch("SELECT command_id, record_offset FROM transition")
 
     assert "polina" in answered.answer.command_id
-    assert fact["command_id"] == NAMES.of(answered.answer.command_id)
-    assert "polina" not in fact["command_id"]
-    assert fact["record_offset"] == answered.decoded.delivery.coordinates.offset
+    assert transition["command_id"] == NAMES.of(answered.answer.command_id)
+    assert "polina" not in transition["command_id"]
+    assert transition["record_offset"] == answered.decoded.delivery.coordinates.offset
 
 
 async def test_a_record_does_not_keep_what_a_message_quotes(j: Journey, lane: Partition) -> None:

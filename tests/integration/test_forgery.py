@@ -9,12 +9,12 @@ import pytest
 
 from effective_contract.states import LifeCycleState
 from tests.providers.postgres import DatabaseUnderTest
-from tests.support.builders import fact
+from tests.support.builders import transition
 from tests.support.connections import connected
 from tests.support.journey import Journey, by_code, journey
 from tests.support.seeded import CARD_CODE, CODE, USER_ID
-from worker.journey.apply import Chain, sealed, write_facts
-from worker.journey.model import IMPORT_LANE, Fact, lane_name
+from worker.journey.apply import Chain, sealed, write_transitions
+from worker.journey.model import IMPORT_LANE, Transition, lane_name
 from worker.operations.audit.report import Kind
 from worker.operations.audit.verify import verify
 from worker.postgres.pool import SERVER_SETTINGS
@@ -37,7 +37,7 @@ class Forger:
         assert row is not None
         return row["id"], Chain(row["chain_sequence"], row["chain_hash"])
 
-    async def fact(self, chain: Chain, lane: str = LANE, **said: Any) -> Fact:
+    async def transition(self, chain: Chain, lane: str = LANE, **said: Any) -> Transition:
         """A well-chained fact about the victim, as the worker would make it, but for what is ``said``."""
         token = await self.j.token(VICTIM)
         whole = {
@@ -51,25 +51,28 @@ class Forger:
             "previous_hash": chain.hash,
             "offset": 77,
         }
-        return sealed(fact(**(whole | said)))
+        return sealed(transition(**(whole | said)))
 
-    async def write(self, fact: Fact, lane: int) -> None:
-        await write_facts(self.connection, [fact], lane)
+    async def write(self, transition: Transition, lane: int) -> None:
+        await write_transitions(self.connection, [transition], lane)
 
-    async def move_head(self, fact: Fact, lane: int) -> None:
+    async def move_head(self, transition: Transition, lane: int) -> None:
         await self.connection.execute(
-            "UPDATE lane SET chain_sequence = $2, chain_hash = $3 WHERE id = $1", lane, fact.sequence, fact.hash
+            "UPDATE lane SET chain_sequence = $2, chain_hash = $3 WHERE id = $1",
+            lane,
+            transition.sequence,
+            transition.hash,
         )
 
-    async def set_effective(self, fact: Fact) -> None:
+    async def set_effective(self, transition: Transition) -> None:
         await self.connection.execute(
             "UPDATE access_token SET life_cycle_state = 'EFFECTIVE', version = $2, updated_by_user = $3,"
             " updated_by_unit = $4, updated_date = $5 WHERE id = $1",
-            fact.token,
-            fact.version,
-            fact.user,
-            fact.unit,
-            fact.occurred_at.replace(tzinfo=None, microsecond=0),
+            transition.token,
+            transition.version,
+            transition.user,
+            transition.unit,
+            transition.occurred_at.replace(tzinfo=None, microsecond=0),
         )
 
 
@@ -86,7 +89,7 @@ async def forger(database: DatabaseUnderTest) -> AsyncIterator[Forger]:
 
 async def in_own_lane(forger: Forger, **said: Any) -> None:
     lane, chain = await forger.lane()
-    await forger.write(await forger.fact(chain, **said), lane)
+    await forger.write(await forger.transition(chain, **said), lane)
 
 
 async def as_an_import(forger: Forger) -> None:
@@ -99,11 +102,11 @@ async def of_another_state(forger: Forger) -> None:
 
 async def in_the_lane_of_imports(forger: Forger) -> None:
     lane = await forger.connection.fetchval("SELECT id FROM lane WHERE cluster = ''")
-    await forger.write(await forger.fact(Chain(0, bytes(32)), IMPORT_LANE), lane)
+    await forger.write(await forger.transition(Chain(0, bytes(32)), IMPORT_LANE), lane)
 
 
 async def in_no_lane(forger: Forger) -> None:
-    await forger.write(await forger.fact(Chain(0, bytes(32)), "nowhere"), 77)
+    await forger.write(await forger.transition(Chain(0, bytes(32)), "nowhere"), 77)
 
 
 async def back_dated(forger: Forger) -> None:
@@ -120,7 +123,7 @@ async def back_dated_in_a_lane_of_its_own(forger: Forger) -> None:
         " VALUES ('c', 'g', 't', 0, gen_random_uuid(), now()) RETURNING id"
     )
     moment = datetime.now(UTC) - timedelta(days=40)
-    await forger.write(await forger.fact(Chain(0, bytes(32)), "c/g/t/0", occurred_at=moment), lane)
+    await forger.write(await forger.transition(Chain(0, bytes(32)), "c/g/t/0", occurred_at=moment), lane)
 
 
 async def without_the_place_of_a_command(forger: Forger) -> None:
@@ -129,18 +132,18 @@ async def without_the_place_of_a_command(forger: Forger) -> None:
 
 async def with_a_gap_before_it(forger: Forger) -> None:
     lane, chain = await forger.lane()
-    await forger.write(await forger.fact(Chain(chain.sequence + 5, chain.hash)), lane)
+    await forger.write(await forger.transition(Chain(chain.sequence + 5, chain.hash)), lane)
 
 
 async def of_two_moments(forger: Forger) -> None:
     lane, chain = await forger.lane()
-    first = await forger.fact(chain)
-    second = await forger.fact(
+    first = await forger.transition(chain)
+    second = await forger.transition(
         Chain(first.sequence, first.hash),
         version=first.version + 1,
         occurred_at=first.occurred_at + timedelta(seconds=1),
     )
-    await write_facts(forger.connection, [first, second], lane)
+    await write_transitions(forger.connection, [first, second], lane)
 
 
 async def another_lane_of_imports(forger: Forger) -> None:
@@ -251,26 +254,26 @@ async def a_fact_alone(forger: Forger) -> None:
 
 async def a_fact_and_its_head(forger: Forger) -> None:
     lane, chain = await forger.lane()
-    fact = await forger.fact(chain)
-    await forger.write(fact, lane)
-    await forger.move_head(fact, lane)
+    transition = await forger.transition(chain)
+    await forger.write(transition, lane)
+    await forger.move_head(transition, lane)
 
 
 async def all_but_a_record(forger: Forger) -> None:
     lane, chain = await forger.lane()
-    fact = await forger.fact(chain)
-    await forger.write(fact, lane)
-    await forger.move_head(fact, lane)
-    await forger.set_effective(fact)
+    transition = await forger.transition(chain)
+    await forger.write(transition, lane)
+    await forger.move_head(transition, lane)
+    await forger.set_effective(transition)
 
 
 async def all_with_the_record_of_another(forger: Forger) -> None:
     lane, chain = await forger.lane()
     place = await forger.connection.fetchval("SELECT record_offset FROM command_record WHERE version IS NOT NULL")
-    fact = await forger.fact(chain, offset=place)
-    await forger.write(fact, lane)
-    await forger.move_head(fact, lane)
-    await forger.set_effective(fact)
+    transition = await forger.transition(chain, offset=place)
+    await forger.write(transition, lane)
+    await forger.move_head(transition, lane)
+    await forger.set_effective(transition)
 
 
 async def a_state_alone(forger: Forger) -> None:
@@ -335,8 +338,8 @@ async def test_a_worker_whose_clock_is_wrong_writes_facts_of_now_all_the_same(da
         [applied] = await (await opened.lane()).run(by_code())
         now = await opened.owner.fetchval("SELECT now()")
 
-        assert applied.fact is not None
-        assert abs(applied.fact.occurred_at - now) < timedelta(minutes=1)
+        assert applied.transition is not None
+        assert abs(applied.transition.occurred_at - now) < timedelta(minutes=1)
         assert applied.answer.decided_at > now + timedelta(minutes=29)
 
 
@@ -348,5 +351,5 @@ async def test_where_postgres_clock_was_set_back_facts_go_on_from_the_last_one(f
 
     [applied] = await lane.run(by_code(CARD_CODE))
 
-    assert applied.fact is not None
-    assert applied.fact.occurred_at == ahead
+    assert applied.transition is not None
+    assert applied.transition.occurred_at == ahead

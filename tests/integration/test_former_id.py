@@ -10,7 +10,7 @@ from tests.providers.kafka import KafkaServer, TopicNames
 from tests.support.pace import in_milliseconds, patience
 from tests.support.waiting import in_time
 from worker.lanes.context import LaneId
-from worker.lanes.publisher import AtLeast, Commits, Exactly, former_id, started
+from worker.lanes.publisher import Commits, IdempotentPublisher, TransactionalPublisher, former_id, started
 
 SECONDS = 60.0
 TIMEOUT_MS = int(in_milliseconds(30))
@@ -29,9 +29,9 @@ async def test_an_open_transaction_of_an_older_worker_is_settled(
     await in_time(producer.send_and_wait(topics.results, b"from an older worker", partition=0), "it has published")
 
     rest: dict[str, Any] = {"transaction_timeout_ms": TIMEOUT_MS, "partitions": lambda: 1}
-    newer: Exactly | AtLeast = Exactly(lane, options, **rest)
+    newer: TransactionalPublisher | IdempotentPublisher = TransactionalPublisher(lane, options, **rest)
     if delivery == "at_least_once":
-        newer = AtLeast(lane, options, **rest, commits=Commits(None))
+        newer = IdempotentPublisher(lane, options, **rest, commits=Commits(None))
     await newer.open()
     with pytest.raises(kafka_errors.ProducerFenced):
         await in_time(producer.commit_transaction(), "its commit was answered")

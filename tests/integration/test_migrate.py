@@ -17,7 +17,7 @@ from tests.support.connections import connected
 from tests.support.waiting import in_time, until, until_answered
 from worker.demo.servers.postgres import Login, make_database, make_login
 from worker.dsn import DsnUnusable
-from worker.errors import DependencyAway
+from worker.errors import DependencyUnavailable
 from worker.postgres.connect import owner_connection
 from worker.postgres.migrate import RENEWS_RULE, MigrationError, apply_migrations, pending, user_of
 from worker.postgres.schema import DEFAULT_ROLE, MIGRATIONS, WorkerRole, lacking_rights, surplus_rights
@@ -268,7 +268,7 @@ async def test_an_owner_who_may_not_make_roles_migrates_where_the_role_is_there(
 
 
 async def test_a_server_that_is_away_is_a_dependency_that_is_away() -> None:
-    with pytest.raises(DependencyAway):
+    with pytest.raises(DependencyUnavailable):
         await pending("postgresql://owner:canary@127.0.0.1:1/effective")
 
 

@@ -30,9 +30,9 @@ from tests.support.journey import (
     codes,
     dry_run,
     event_of,
-    facts,
     journey,
     result_of,
+    transitions,
 )
 from tests.support.logins import login_token
 from tests.support.pace import in_milliseconds
@@ -48,7 +48,7 @@ from tests.support.seeded import (
     USER_ID,
 )
 from worker import pipeline
-from worker.errors import DependencyAway, FuseBlown, LaneLost
+from worker.errors import BreakerOpen, DependencyUnavailable, LaneLost
 from worker.journey.attempt_limits import Limits
 from worker.journey.model import Answered, ReplyTo, TokenKey, command_key
 from worker.journey.pass_codes import HASHER, PassCodeCheck, PassCodes, Question, hashes_of
@@ -58,7 +58,7 @@ from worker.pipeline import GONE
 from worker.postgres.migrate import apply_migrations
 from worker.postgres.pool import SERVER_SETTINGS, Connection
 from worker.postgres.schema import WorkerRole
-from worker.resilience.circuit_breaker import FAILURES, Fuse
+from worker.resilience.circuit_breaker import FAILURES, CircuitBreaker
 
 SEED: Final = Path(__file__).parents[1] / "seed"
 S = StatusCode
@@ -72,7 +72,7 @@ async def snapshot(j: Journey) -> list[asyncpg.Record]:
 
 async def chain(j: Journey, partition: Partition) -> list[dict[str, Any]]:
     """The lane's transition events as Postgres keeps them."""
-    rows = await j.owner.fetch("SELECT * FROM transition WHERE lane = $1 ORDER BY sequence", partition.hold.lane)
+    rows = await j.owner.fetch("SELECT * FROM transition WHERE lane = $1 ORDER BY sequence", partition.lease.lane)
     return [
         {
             "organisation": row["organisation"],
@@ -85,7 +85,7 @@ async def chain(j: Journey, partition: Partition) -> list[dict[str, Any]]:
             "unit_id": row["unit_id"],
             "command_id": row["command_id"],
             "cause": row["cause"],
-            "lane": partition.hold.name,
+            "lane": partition.lease.name,
             "sequence": row["sequence"],
             "previous_hash": row["previous_hash"].hex(),
             "hash": row["hash"].hex(),
@@ -109,21 +109,21 @@ async def test_the_golden_command_is_answered_as_the_source_method_does(j: Journ
 async def test_the_transition_changes_the_state_and_who_and_when_and_nothing_else(j: Journey, lane: Partition) -> None:
     before = dict(await j.token())
 
-    [fact] = facts([await lane.one(by_code())])
+    [transition] = transitions([await lane.one(by_code())])
 
     after = dict(await j.token())
     changed = {name for name in before if before[name] != after[name]}
     assert changed <= {"life_cycle_state", "version", "updated_date", "updated_by_user", "updated_by_unit"}
     assert (after["life_cycle_state"], after["version"]) == ("EFFECTIVE", 1)
     assert (after["updated_by_user"], after["updated_by_unit"]) == (USER_ID, "1")
-    assert after["updated_date"] == fact.occurred_at.replace(tzinfo=None, microsecond=0)
+    assert after["updated_date"] == transition.occurred_at.replace(tzinfo=None, microsecond=0)
 
 
 async def test_the_fact_says_who_did_what_by_which_command(lane: Partition) -> None:
     answered = await lane.one(by_code(event=("/shop", "order:7")))
 
-    [fact] = facts([answered])
-    event = event_of(fact)
+    [transition] = transitions([answered])
+    event = event_of(transition)
     TransitionEvent.model_validate(event)
     assert answered.answer.command_id == "ce:ORG1:%2Fshop:order%3A7"
     assert {name: event[name] for name in event if name not in {"occurred_at", "hash"}} == {
@@ -162,7 +162,7 @@ async def test_each_organisation_sees_its_own_token_under_one_code(j: Journey, l
     first, second = await lane.run(by_code(), by_code(login=login_token("ORG2")))
 
     assert codes([first, second]) == [S.OK, S.OK]
-    assert [fact.organisation for fact in facts([first, second])] == ["ORG1", "ORG2"]
+    assert [transition.organisation for transition in transitions([first, second])] == ["ORG1", "ORG2"]
     assert (await j.token(organisation="ORG2"))["updated_by_user"] == "0A5B7C3D9E1F42608B1C2D3E4F506172"
 
 
@@ -206,7 +206,7 @@ async def test_a_refused_command_changes_nothing(j: Journey, lane: Partition, na
     Result.model_validate(result)
     assert result["status"]["code"] == code
     assert says in result["status"]["message"]
-    assert answered.fact is None
+    assert answered.transition is None
     assert await snapshot(j) == before
 
 
@@ -386,7 +386,7 @@ async def test_the_same_request_again_is_answered_ok_and_changes_nothing(
     assert (first.answer.replayed, again.answer.replayed) == (False, True)
     assert result_of(again) == result_of(first)
     assert result_of(again)["status"]["code"] == "OK"
-    assert again.fact is None
+    assert again.transition is None
     assert (await j.token())["version"] == 1
 
 
@@ -480,7 +480,7 @@ async def test_a_refused_id_is_judged_afresh_when_it_comes_again(lane: Partition
 
     assert codes([refused, good]) == [S.INVALID_CREDENTIALS, S.OK]
     assert not good.answer.replayed
-    assert good.fact is not None
+    assert good.transition is not None
 
 
 async def test_a_refused_id_may_be_used_for_another_request(lane: Partition) -> None:
@@ -545,7 +545,9 @@ async def test_records_read_again_after_a_lost_lane_get_the_same_answers_and_fac
     again = await successor.take(lane.log)
 
     assert again == first
-    assert [event_of(fact) for fact in facts(again)] == [event_of(fact) for fact in facts(first)]
+    assert [event_of(transition) for transition in transitions(again)] == [
+        event_of(transition) for transition in transitions(first)
+    ]
     assert [each.answer.replayed for each in again] == [False, True, False, False, False, False, False]
     assert await snapshot(j) == before
     assert await j.count("command_record") == len(sent)
@@ -574,7 +576,7 @@ async def test_a_recorded_outcome_whose_reply_topic_has_vanished_goes_to_the_res
     [again] = await (await lane.taken_over()).take(lane.log)
 
     assert (first.decoded.envelope.reply, again.decoded.envelope.reply) == (ReplyTo("reply_to", "replies", 0), None)
-    assert (again.answer, again.fact) == (first.answer, first.fact)
+    assert (again.answer, again.transition) == (first.answer, first.transition)
     assert again.answer.code is S.OK
 
 
@@ -585,7 +587,7 @@ async def test_a_recorded_ok_whose_token_is_gone_says_so(j: Journey, lane: Parti
     [again] = await (await lane.taken_over()).take(lane.log)
 
     assert result_of(again) == {"data": {}, "status": {"code": "OK", "description": "", "message": GONE}}
-    assert again.fact == first.fact
+    assert again.transition == first.transition
     assert not again.answer.replayed
 
 
@@ -599,7 +601,7 @@ async def test_a_batch_may_be_part_recalled_and_part_new(j: Journey, lane: Parti
     assert again[:2] == first
     assert codes(again) == [S.OK, S.INVALID_LIFE_CYCLE_STATE, S.OK, S.OK]
     assert [each.answer.replayed for each in again] == [False, False, True, False]
-    assert [fact.sequence for fact in facts(again)] == [1, 2]
+    assert [transition.sequence for transition in transitions(again)] == [1, 2]
     assert verify_chain(await chain(j, successor)) is None
 
 
@@ -612,7 +614,7 @@ async def test_offsets_set_back_by_hand_get_the_recorded_answers_and_no_second_t
     again = [*await successor.take(lane.log[:1]), *await successor.take(lane.log[1:])]
 
     assert again == first
-    assert successor.hold.next_offset == 3
+    assert successor.lease.next_offset == 3
     assert codes([await successor.one(by_code())]) == [S.INVALID_LIFE_CYCLE_STATE]
     assert await j.count("transition") == 2
 
@@ -652,9 +654,9 @@ async def test_a_lane_that_was_taken_writes_nothing(j: Journey, lane: Partition)
 
 
 async def test_a_lane_that_stands_elsewhere_than_its_row_is_lost(j: Journey, lane: Partition) -> None:
-    stale = lane.hold
+    stale = lane.lease
     await lane.run(by_code())
-    lane.hold = stale
+    lane.lease = stale
 
     with pytest.raises(LaneLost):
         await lane.run(by_code(CARD_CODE))
@@ -679,11 +681,11 @@ async def test_a_lane_passes_by_what_holds_no_command_and_what_it_decided_before
     j: Journey, lane: Partition
 ) -> None:
     await lane.run(by_code())
-    lane.hold = await j.pipeline.pass_by(lane.hold, 1, 3)
+    lane.lease = await j.pipeline.pass_by(lane.lease, 1, 3)
 
     row = await j.owner.fetchrow("SELECT first_offset, next_offset FROM lane")
     assert row is not None
-    assert (*row, lane.hold.next_offset) == (1, 3, 3)
+    assert (*row, lane.lease.next_offset) == (1, 3, 3)
     lane.log += lane.log[:1] * 2  # two markers
     assert codes(await lane.run(by_code(CARD_CODE))) == ["OK"]
 
@@ -692,7 +694,7 @@ async def test_a_lane_that_was_taken_passes_nothing_by(j: Journey, lane: Partiti
     await lane.taken_over()
 
     with pytest.raises(LaneLost):
-        await j.pipeline.pass_by(lane.hold, 0, 3)
+        await j.pipeline.pass_by(lane.lease, 0, 3)
 
     assert await j.owner.fetchval("SELECT next_offset FROM lane") == 0
 
@@ -717,10 +719,10 @@ async def test_each_batch_moves_the_row_on(j: Journey, lane: Partition) -> None:
     await lane.run(by_code(), by_code())
     await lane.run(by_code())
 
-    row = await j.owner.fetchrow("SELECT first_offset, next_offset FROM lane WHERE id = $1", lane.hold.lane)
+    row = await j.owner.fetchrow("SELECT first_offset, next_offset FROM lane WHERE id = $1", lane.lease.lane)
     assert row is not None
     assert tuple(row) == (2, 3)
-    assert lane.hold.next_offset == 3
+    assert lane.lease.next_offset == 3
 
 
 # --- a poison row -----------------------------------------------------------------------------------------------------
@@ -759,7 +761,7 @@ async def test_a_poison_row_costs_its_own_command_and_no_other(j: Journey, lane:
     assert bad.answer.command_id.startswith("rec:")
     assert bad.answer.organisation == "ORG1"
     assert (await j.token(CARD_CODE))["version"] == 0
-    assert lane.hold.next_offset == len(sent)
+    assert lane.lease.next_offset == len(sent)
     row = await j.owner.fetchrow("SELECT first_offset, next_offset FROM lane")
     assert row is not None
     # The pass code begins the last part of the batch.
@@ -839,7 +841,7 @@ async def test_a_decided_command_whose_token_cannot_be_shown_keeps_its_answer(
 
     assert whole == first[1]
     assert unshown.answer == replace(first[0].answer, message=unshown.answer.message)
-    assert (unshown.data, unshown.fact) == (None, first[0].fact)
+    assert (unshown.data, unshown.transition) == (None, first[0].transition)
     assert "cannot be shown: DataError" in unshown.answer.message
 
 
@@ -998,10 +1000,10 @@ async def test_a_pass_code_that_changes_again_and_again_is_waited_out(database: 
         meanwhile.owner = j.owner
         lane = await j.lane()
 
-        with pytest.raises(DependencyAway):
+        with pytest.raises(DependencyUnavailable):
             await lane.run(by_identifier())
         assert await j.count("command_record") == 0
-        assert lane.hold.next_offset == 0
+        assert lane.lease.next_offset == 0
 
 
 @pytest.mark.parametrize("turn", range(5))
@@ -1023,7 +1025,7 @@ async def test_lanes_with_the_same_ids_and_tokens_neither_deadlock_nor_apply_twi
         every = [each for batch in answered for each in batch]
         assert codes(every) == [S.OK] * 16
         assert sum(not each.answer.replayed for each in every) == 4
-        assert sorted(each.answer.command_id for each in every if each.fact) == [
+        assert sorted(each.answer.command_id for each in every if each.transition) == [
             "req:ORG1:a",
             "req:ORG1:b",
             "req:ORG1:c",
@@ -1053,7 +1055,7 @@ async def test_an_id_bound_by_another_lane_after_the_look_up_is_found_in_the_nex
     await j.owner.execute(
         "INSERT INTO command_record"
         " SELECT $1, 0, 0, 'ORG1', $2, 'req:ORG1:1', '\\x00', 'OK', '', false, $3, 1, 1, now()",
-        other.hold.lane,
+        other.lease.lane,
         UUID(command_key("req:ORG1:1")),
         OTHER_TOKEN_ID,
     )
@@ -1071,7 +1073,7 @@ async def test_a_lock_held_too_long_is_a_dependency_away_and_nothing_happened(j:
     await transaction.start()
     await j.owner.execute("SELECT FROM access_token WHERE id = $1 FOR UPDATE", TOKEN_ID)
     try:
-        with pytest.raises(DependencyAway) as away:
+        with pytest.raises(DependencyUnavailable) as away:
             await lane.run(by_code())
     finally:
         await transaction.rollback()
@@ -1089,7 +1091,7 @@ async def test_the_facts_of_a_lane_form_one_chain_over_batches_and_owners(j: Jou
     successor = await lane.taken_over()
     answered += await successor.run(by_identifier(), by_code(login=login_token("ORG2")))
 
-    events = [event_of(fact) for fact in facts(answered)]
+    events = [event_of(transition) for transition in transitions(answered)]
     assert [event["sequence"] for event in events] == [1, 2, 3, 4]
     assert verify_chain(events) is None
     assert events == await chain(j, lane)
@@ -1224,11 +1226,11 @@ async def test_a_command_that_always_takes_too_long_is_given_up_and_its_neighbou
 
 
 async def test_a_trouble_of_all_commands_is_not_taken_for_their_own(database: DatabaseUnderTest) -> None:
-    fuse = Fuse(lambda: 0.0)
-    async with journey(database.worker_dsn, database.owner_dsn, fuse=fuse) as j:
+    breaker = CircuitBreaker(lambda: 0.0)
+    async with journey(database.worker_dsn, database.owner_dsn, breaker=breaker) as j:
         await poison(j, OTHER_TOKEN_ID, TOKEN_ID)
         lane = await j.lane()
-        with pytest.raises(FuseBlown):
+        with pytest.raises(BreakerOpen):
             await lane.run(*(by_code(CARD_CODE, request_id=str(number)) for number in range(FAILURES + 5)))
 
         assert await j.owner.fetchval("SELECT count(*) FROM command_record WHERE status = 'INTERNAL_ERROR'") == FAILURES

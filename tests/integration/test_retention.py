@@ -69,7 +69,7 @@ async def after(j: Journey, days: float) -> int:
 
 async def offsets(j: Journey, lane: Partition) -> list[int]:
     rows = await j.owner.fetch(
-        "SELECT record_offset FROM command_record WHERE lane = $1 ORDER BY record_offset", lane.hold.lane
+        "SELECT record_offset FROM command_record WHERE lane = $1 ORDER BY record_offset", lane.lease.lane
     )
     return [row["record_offset"] for row in rows]
 
@@ -192,7 +192,7 @@ async def test_no_two_workers_retire_records_of_one_lane_at_once_and_none_waits(
     await let_days_go_by(j, 31)
     transaction = j.owner.transaction()
     await transaction.start()
-    step = statement("retention/retire_records"), lanes[0].hold.lane, timedelta(days=30), 500, 0
+    step = statement("retention/retire_records"), lanes[0].lease.lane, timedelta(days=30), 500, 0
     assert await j.owner.fetchval(*step) == 1
 
     other = Retiring(j.database)
@@ -208,7 +208,7 @@ async def test_a_lane_that_was_left_to_a_step_under_way_is_looked_at_again_withi
     # A step that Postgres gave up holds its lock until it has ended there.
     transaction = j.owner.transaction()
     await transaction.start()
-    step = statement("retention/retire_records"), lane.hold.lane, timedelta(days=30), 500, 0
+    step = statement("retention/retire_records"), lane.lease.lane, timedelta(days=30), 500, 0
     assert await j.owner.fetchval(*step) == 1
     stop, retiring = asyncio.Event(), Retiring(j.database).retention
     running = asyncio.ensure_future(retiring.run(stop))

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from effective_contract.codes import StatusCode
 from tests.providers.postgres import DatabaseUnderTest, until_waiting
-from tests.support.builders import fact
+from tests.support.builders import transition
 from tests.support.connections import connected
 from tests.support.seeded import (
     CARD_CODE,
@@ -25,9 +25,9 @@ from tests.support.seeded import (
     TOKEN_ID,
     USER_ID,
 )
-from worker.errors import BatchOvertaken, from_postgres
+from worker.errors import BatchConflict, from_postgres
 from worker.journey.apply import apply
-from worker.journey.model import Answer, Fact, TokenKey, command_key
+from worker.journey.model import Answer, TokenKey, Transition, command_key
 from worker.journey.pass_codes import COMPARED
 from worker.journey.record import record
 from worker.kafka.delivery import Coordinates
@@ -123,7 +123,7 @@ async def place_of(connection: asyncpg.Connection, lane: int) -> Any:
     return await connection.fetchval("SELECT ctid FROM lane WHERE id = $1", lane)
 
 
-async def hold(connection: asyncpg.Connection, lane: int, owner: UUID, seen: int, place: Any = None) -> Any:
+async def lease(connection: asyncpg.Connection, lane: int, owner: UUID, seen: int, place: Any = None) -> Any:
     return await connection.fetchrow(statement("lanes/hold"), lane, owner, seen, place)
 
 
@@ -151,7 +151,7 @@ async def test_mend_lane_takes_the_row_only_as_it_was_looked_at_and_whoever_had_
     assert await worker.fetchval(statement("lanes/owned"), lane, MINE)
     assert await mend(7, 7, None) == lane
     assert await worker.fetchval(statement("lanes/owned"), lane, MINE) is None
-    assert await hold(worker, lane, MINE, 7) is None
+    assert await lease(worker, lane, MINE, 7) is None
     assert await worker.fetchval(statement("lanes/order_done"), lane, MINE) is None
     assert tuple(await take(worker))[:4] == (lane, 4, 9, 4)
     assert await worker.fetchval(statement("lanes/order_done"), lane, MINE) == lane
@@ -171,7 +171,7 @@ async def test_take_lane_waits_for_a_batch_under_way(worker: asyncpg.Connection,
     lane = await opened(worker)
     transaction = another.transaction()
     await transaction.start()
-    assert await hold(another, lane, MINE, 0) is not None
+    assert await lease(another, lane, MINE, 0) is not None
 
     taking = asyncio.ensure_future(take(worker, THEIRS))
     await until_waiting(another)
@@ -187,7 +187,7 @@ async def test_a_lane_that_is_held_is_locked_until_the_end_whatever_is_rolled_ba
 ) -> None:
     lane = await opened(worker)
     async with another.transaction():
-        await hold(another, lane, MINE, 0)
+        await lease(another, lane, MINE, 0)
         async with rolled_back(another):
             await move(another, lane, 0, 3, 1, b"\x01" * 32, 100)
         taking = asyncio.ensure_future(take(worker, THEIRS))
@@ -205,7 +205,7 @@ async def test_who_waited_to_hold_a_lane_that_was_taken_meanwhile_does_not_hold_
     place = await place_of(worker, lane) if placed else None
     async with another.transaction():
         await take(another, THEIRS)
-        holding = asyncio.ensure_future(hold(worker, lane, MINE, 0, place))
+        holding = asyncio.ensure_future(lease(worker, lane, MINE, 0, place))
         await until_waiting(another)
 
     assert await holding is None
@@ -220,7 +220,7 @@ async def test_who_waited_to_hold_a_lane_that_was_updated_meanwhile_holds_it_whe
     async with worker.transaction():
         async with another.transaction():
             await another.execute("UPDATE lane SET owned_since = owned_since WHERE id = $1", lane)
-            holding = asyncio.ensure_future(hold(worker, lane, MINE, 0, former if placed else None))
+            holding = asyncio.ensure_future(lease(worker, lane, MINE, 0, former if placed else None))
             await until_waiting(another)
         row = await holding
         assert row is not None
@@ -286,7 +286,7 @@ async def test_hold_lane_gives_the_chain_and_move_lane_moves_it_and_the_row_on(w
     lane, other = await opened(worker, at=4), await opened(worker, partition=1)
     assert await move(worker, lane, 4, 10, 9, b"\x09" * 32, 100) == 10
 
-    row = await hold(worker, lane, MINE, 10)
+    row = await lease(worker, lane, MINE, 10)
 
     assert row is not None
     assert (row["chain_sequence"], row["chain_hash"]) == (9, b"\x09" * 32)
@@ -301,12 +301,12 @@ async def test_hold_lane_finds_the_row_where_it_was_left_and_where_it_was_moved_
     left = await place_of(worker, lane)
 
     for place in (left, None, await place_of(worker, other), (77, 7)):
-        row = await hold(worker, lane, MINE, 4, place)
+        row = await lease(worker, lane, MINE, 4, place)
         assert row is not None
         assert row["place"] == left
     assert await move(worker, lane, 4, 5, 0, bytes(32), 100) == 5
-    assert await hold(worker, lane, MINE, 4, left) is None
-    row = await hold(worker, lane, MINE, 5, left)
+    assert await lease(worker, lane, MINE, 4, left) is None
+    row = await lease(worker, lane, MINE, 5, left)
     assert row is not None
     assert row["place"] == await place_of(worker, lane) != left
 
@@ -327,7 +327,7 @@ async def test_hold_lane_writes_no_version_of_the_row(worker: asyncpg.Connection
     lane = await opened(worker, at=4)
     before = await worker.fetchval("SELECT ctid::text FROM lane")
 
-    await hold(worker, lane, MINE, 4)
+    await lease(worker, lane, MINE, 4)
 
     assert await worker.fetchval("SELECT ctid::text FROM lane") == before
 
@@ -338,7 +338,7 @@ async def test_hold_lane_refuses_another_owner_and_another_place(
 ) -> None:
     lane = await opened(worker, at=4)
 
-    assert await hold(worker, lane, mine, seen) is None
+    assert await lease(worker, lane, mine, seen) is None
     assert await worker.fetchval("SELECT next_offset FROM lane") == 4
 
 
@@ -534,10 +534,10 @@ async def test_load_that_waited_sees_what_was_committed_meanwhile(
     assert (row["life_cycle_state"], row["version"], row["authentication_code"]) == ("EFFECTIVE", 1, "moved")
 
 
-def facts_of(*changes: tuple[str, int], first: int = 1, at: datetime = NOW) -> list[Fact]:
+def facts_of(*changes: tuple[str, int], first: int = 1, at: datetime = NOW) -> list[Transition]:
     """The facts of a batch. Each change is a token's id and the version it reached; ``first`` is the first sequence."""
     return [
-        fact(
+        transition(
             token,
             version,
             occurred_at=at,
@@ -701,7 +701,7 @@ async def test_record_refuses_a_batch_with_an_id_that_another_lane_has_bound(wor
     with pytest.raises(asyncpg.UniqueViolationError) as refused:
         await remember(worker, other, 0, 1, ids=[bound, free])
 
-    assert type(from_postgres(refused.value)) is BatchOvertaken
+    assert type(from_postgres(refused.value)) is BatchConflict
     assert await recorded(worker, other) == []
     await remember(worker, other, 2, applied=False, ids=[bound])
     assert await recorded(worker, other) == [2]
@@ -714,7 +714,7 @@ async def test_record_refuses_coordinates_that_were_decided_before(worker: async
     with pytest.raises(asyncpg.UniqueViolationError) as refused:
         await remember(worker, lane, 0, applied=False)
 
-    assert type(from_postgres(refused.value)) is BatchOvertaken
+    assert type(from_postgres(refused.value)) is BatchConflict
 
 
 @pytest.mark.parametrize("committed", [True, False])

@@ -15,7 +15,7 @@ from tests.providers.kafka import KafkaServer, TopicNames, delete_topics
 from tests.support.pace import patience
 from tests.support.settings import settings_for
 from tests.support.waiting import wait_until
-from worker.errors import DependencyAway
+from worker.errors import DependencyUnavailable
 from worker.kafka import topics as kafka_topics
 
 DAY_MS = 24 * 60 * 60 * 1000
@@ -131,7 +131,7 @@ async def test_a_shorter_retention_of_results_is_the_operators_choice(kafka: Kaf
 
 
 async def test_a_broker_that_is_away_is_a_dependency_that_is_away_and_says_why(absent: TopicNames) -> None:
-    with pytest.raises(DependencyAway, match=r"127\.0\.0\.1:1"):
+    with pytest.raises(DependencyUnavailable, match=r"127\.0\.0\.1:1"):
         await kafka_topics.plan(settings_for("127.0.0.1:1", absent))
 
 

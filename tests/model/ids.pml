@@ -162,7 +162,7 @@ _decide:
   :: !UNSORTED_IDS && !LESS(id) -> insert(B); insert(A)
   fi;
   if
-  :: d_step { ABORTED ->                               /* BatchOvertaken: rolled back, and run again */
+  :: d_step { ABORTED ->                               /* BatchConflict: rolled back, and run again */
        printf("SAY %d: is overtaken\n", me); release(); conflict = 0; known[0] = 0; known[1] = 0; refused[0] = 0; refused[1] = 0; decided[0] = 0; decided[1] = 0; times++;
        assert(property_1 || times < OVERTAKEN_TIMES) };
      goto _decide

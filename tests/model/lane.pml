@@ -37,7 +37,7 @@
 #define ROLLBACKS 0   /* Postgres transactions that fail for no fault of their own */
 #endif
 #ifndef AWAY
-#define AWAY 0        /* starts and reads that end in DependencyAway, upon which the lane restarts without a heartbeat */
+#define AWAY 0        /* starts and reads that end in DependencyUnavailable, upon which the lane restarts without a heartbeat */
 #endif
 #ifndef MASKED
 #define MASKED 0      /* fencings that reach the lane as another error; -1: any number of those found by a Produce */
@@ -386,7 +386,7 @@ bit valid[2];                /* its producer's epoch is the newest */
 bit tainted[2];              /* a request was retried under the surface */
 bit whole[2];                /* answers are sent whole; not: shortened */
 bit failed[2];               /* mutant NO_GATHER */
-byte reopening[2];           /* 0 at the start, 1 after Unpublished, 2 after AnswerRefused */
+byte reopening[2];           /* 0 at the start, 1 after OutcomeUnknown, 2 after MessageTooLarge */
 byte position[2], seen[2];   /* where it reads; next_offset of its Hold */
 byte size[2], piece[2];      /* the batch; which part of it Postgres is at: 0 all, 1 left half, 2 right half */
 byte sending[2];             /* how much of the batch this publication holds */
@@ -756,7 +756,7 @@ open:                                                  /* InitProducerId, of the
   if                                                   /* require_owned: who takes the lane from now on fences this producer */
   :: atomic { owner == me -> skip }
   :: atomic { owner != me -> goto confirmed_after }
-  :: atomic { DEAF && member != me && OUTWAITED ->     /* deaf to Postgres too: DependencyAway, and all of it again */
+  :: atomic { DEAF && member != me && OUTWAITED ->     /* deaf to Postgres too: DependencyUnavailable, and all of it again */
        printf("SAY %d: hears nothing of postgres\n", me); goto require_owned }
   :: CRASH :: CANCEL
   fi;
@@ -1127,7 +1127,7 @@ published:
     fi
   }
 
-_settled:                                              /* Unpublished: the producer is dropped, and a new one opened */
+_settled:                                              /* OutcomeUnknown: the producer is dropped, and a new one opened */
   printf("SAY %d: the outcome is unknown\n", me);
 #if SEND_ABORT
   if
@@ -1199,7 +1199,7 @@ _carry_out:                                            /* the owner is asked for
   :: atomic { valid[me] && (txn[0] <= ONGOING || txn[0] >= COMMITTED) -> txn[0] = ONGOING; moving[0] = to_order[me];
        if
        :: true
-       :: lost > 0 -> lost--; forget_lane(); goto take          /* DependencyAway */
+       :: lost > 0 -> lost--; forget_lane(); goto take          /* DependencyUnavailable */
        fi }
   :: CRASH :: CANCEL
   fi;
@@ -1269,7 +1269,7 @@ stays_blocked:                                         /* it starts again and ag
   fi;
 #endif
 
-overtaken:                                             /* BatchOvertaken: what does not change cannot end it */
+overtaken:                                             /* BatchConflict: what does not change cannot end it */
   if
   :: atomic { !HELD -> goto confirmed_after }
   :: atomic { LOW < seen[me] && !NO_RECALL -> goto _recall }

@@ -8,22 +8,22 @@ from aiokafka import ConsumerRecord
 
 from effective_contract.codes import StatusCode
 from effective_contract.states import LifeCycleState
-from worker.journey.messages import Post
+from worker.journey.messages import OutgoingTopics
 from worker.journey.model import (
     Answer,
     Answered,
     Caller,
     Decoded,
     Envelope,
-    Fact,
     LockedToken,
     Presented,
     Refused,
     TokenKey,
+    Transition,
 )
 from worker.kafka.delivery import Coordinates, Delivery, Header
 
-POST: Final = Post("results", "transitions", "dead-letters", "group", "host:7")
+POST: Final = OutgoingTopics("results", "transitions", "dead-letters", "group", "host:7")
 NOW: Final = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 WHERE: Final = Coordinates("cluster", "commands", 3, 41, 1_700_000_000_123)
 CALLER: Final = Caller("ORG1", "user", "1", None)
@@ -67,7 +67,7 @@ def refused(command: Delivery, refusal: Refused, *, envelope: Envelope | None = 
     return Answered(Decoded(command, envelope or Envelope(), refusal), answer, None)
 
 
-def fact(token: str, version: int = 1, **said: Any) -> Fact:
+def transition(token: str, version: int = 1, **said: Any) -> Transition:
     """The fact that an access token was set effective, by somebody, but for what is ``said``."""
     whole: dict[str, Any] = {
         "organisation": "ORG1",
@@ -82,7 +82,7 @@ def fact(token: str, version: int = 1, **said: Any) -> Fact:
         "sequence": 1,
         "previous_hash": bytes(32),
     }
-    return Fact(token=token, version=version, **(whole | said))
+    return Transition(token=token, version=version, **(whole | said))
 
 
 def locked(key: TokenKey = KEY, state: LifeCycleState = LifeCycleState.NOT_EFFECTIVE, version: int = 0) -> LockedToken:

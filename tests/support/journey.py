@@ -20,14 +20,14 @@ from worker.journey.attempts import Attempts
 from worker.journey.authorise import Logins
 from worker.journey.digests import attempt_keys, command_names
 from worker.journey.messages import result_message
-from worker.journey.model import Answered, Fact
+from worker.journey.model import Answered, Transition
 from worker.journey.pass_codes import PassCodes
 from worker.kafka.delivery import Coordinates, Delivery, Header
 from worker.observability.metrics import Metrics
-from worker.pipeline import Hold, Pipeline, Policy
+from worker.pipeline import Lease, Pipeline, Policy
 from worker.postgres.pool import Database
 from worker.postgres.sql import statement
-from worker.resilience.circuit_breaker import Fuse
+from worker.resilience.circuit_breaker import CircuitBreaker
 from worker.settings import read_settings
 
 DIGEST_KEY: Final = "the key of the digests of all tests"
@@ -99,14 +99,14 @@ def dry_run(sent: Sent) -> Sent:
     return replace(sent, headers=(*sent.headers, ("dry_run", b"true")))
 
 
-async def decided(pipeline: Pipeline, hold: Hold, batch: Sequence[Delivery]) -> tuple[list[Answered], Hold]:
+async def decided(pipeline: Pipeline, lease: Lease, batch: Sequence[Delivery]) -> tuple[list[Answered], Lease]:
     """Decide a batch as a lane does: in parts, where there are many pass codes, each published before the next."""
     answered: list[Answered] = []
     while len(answered) < len(batch):
         rest = batch[len(answered) :]
-        part, hold = await pipeline.run(hold, rest, rest[0].coordinates.offset)
+        part, lease = await pipeline.run(lease, rest, rest[0].coordinates.offset)
         answered += part
-    return answered, hold
+    return answered, lease
 
 
 @dataclass
@@ -115,7 +115,7 @@ class Partition:
 
     journey: "Journey"
     partition: int
-    hold: Hold
+    lease: Lease
     log: list[Delivery] = field(default_factory=list)
 
     def deliver(self, *sent: Sent, timestamp: int | None = None, by_broker: bool = False) -> list[Delivery]:
@@ -136,7 +136,7 @@ class Partition:
 
     async def take(self, batch: Sequence[Delivery]) -> list[Answered]:
         """Decide a batch, from its own first offset on, in as many parts as the pipeline makes of it."""
-        answered, self.hold = await decided(self.journey.pipeline, self.hold, batch)
+        answered, self.lease = await decided(self.journey.pipeline, self.lease, batch)
         return answered
 
     async def run(self, *sent: Sent) -> list[Answered]:
@@ -149,8 +149,8 @@ class Partition:
 
     async def taken_over(self) -> "Partition":
         """The same partition with another owner, who begins where the row says that the last batch began."""
-        hold = await self.journey.own(self.partition)
-        return Partition(self.journey, self.partition, hold, self.log)
+        lease = await self.journey.own(self.partition)
+        return Partition(self.journey, self.partition, lease, self.log)
 
 
 class Journey:
@@ -162,7 +162,7 @@ class Journey:
         self.owner = owner
         """A connection with all rights, to look and to break things."""
 
-    async def own(self, partition: int) -> Hold:
+    async def own(self, partition: int) -> Lease:
         """Take the lane's row, as a worker that starts."""
         owner, now = uuid4(), datetime.fromtimestamp(time.time(), UTC)
         async with self.database.connection() as connection:
@@ -172,7 +172,7 @@ class Journey:
             assert row is not None
             if row["next_offset"] is None:
                 assert await connection.fetchval(statement("lanes/open"), row["id"], owner, 0) == row["id"]
-        return Hold(row["id"], f"cluster/group/commands/{partition}", owner, row["next_offset"] or 0)
+        return Lease(row["id"], f"cluster/group/commands/{partition}", owner, row["next_offset"] or 0)
 
     async def lane(self, partition: int = 0) -> Partition:
         return Partition(self, partition, await self.own(partition))
@@ -206,7 +206,7 @@ async def journey(
     policy: Policy = POLICY,
     clock: Callable[[], float] = time.time,
     pass_codes: PassCodes | None = None,
-    fuse: Fuse | None = None,
+    breaker: CircuitBreaker | None = None,
     connections: int = 4,
     limits: Limits = DEFAULT_LIMITS,
     metrics: Metrics | None = None,
@@ -225,7 +225,7 @@ async def journey(
             await owner.execute(
                 "UPDATE access_token SET life_cycle_state = 'EFFECTIVE' WHERE authentication_code = $1", EFFECTIVE_CODE
             )
-        logins, unblown = Logins((SECRET,), clock), fuse or Fuse(time.monotonic)
+        logins, unblown = Logins((SECRET,), clock), breaker or CircuitBreaker(time.monotonic)
         yield Journey(
             database,
             Pipeline(
@@ -236,7 +236,7 @@ async def journey(
                 names=NAMES,
                 clock=clock,
                 policy=policy,
-                fuse=unblown,
+                breaker=unblown,
                 beat=lambda: None,
             ),
             owner,
@@ -251,13 +251,13 @@ def codes(answered: Sequence[Answered]) -> list[StatusCode]:
     return [each.answer.code for each in answered]
 
 
-def facts(answered: Sequence[Answered]) -> list[Fact]:
-    return [each.fact for each in answered if each.fact is not None]
+def transitions(answered: Sequence[Answered]) -> list[Transition]:
+    return [each.transition for each in answered if each.transition is not None]
 
 
-def event_of(fact: Fact) -> dict[str, Any]:
+def event_of(transition: Transition) -> dict[str, Any]:
     """The transition event that a reader sees."""
-    return {**fact.members(), "hash": fact.hash.hex()}
+    return {**transition.members(), "hash": transition.hash.hex()}
 
 
 def result_of(each: Answered) -> Any:

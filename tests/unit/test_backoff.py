@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.waiting import in_time
-from worker.resilience.backoff import LONGEST, SHORTEST, Patience
+from worker.resilience.backoff import LONGEST, SHORTEST, Backoff
 
 
 class Fixed(random.Random):
@@ -23,7 +23,7 @@ class Fixed(random.Random):
 
 
 def test_the_wait_doubles_up_to_half_a_minute_and_stays_there() -> None:
-    patience = Patience(Fixed(1.0))
+    patience = Backoff(Fixed(1.0))
 
     waits = [patience.next_wait() for _ in range(12)]
 
@@ -34,10 +34,10 @@ def test_the_wait_doubles_up_to_half_a_minute_and_stays_there() -> None:
 
 @given(st.integers(0, 2**32), st.integers(0, 10_000))
 def test_every_wait_is_between_half_and_all_of_its_span(seed: int, tried: int) -> None:
-    patience = Patience(random.Random(seed))
-    patience.tried = tried
-    span = Patience(Fixed(1.0))
-    span.tried = tried
+    patience = Backoff(random.Random(seed))
+    patience.attempts = tried
+    span = Backoff(Fixed(1.0))
+    span.attempts = tried
     longest = span.next_wait()
 
     wait = patience.next_wait()
@@ -47,26 +47,26 @@ def test_every_wait_is_between_half_and_all_of_its_span(seed: int, tried: int) -
 
 
 def test_two_lanes_do_not_march_in_step() -> None:
-    one, other = Patience(random.Random(1)), Patience(random.Random(2))
+    one, other = Backoff(random.Random(1)), Backoff(random.Random(2))
 
     assert [one.next_wait() for _ in range(5)] != [other.next_wait() for _ in range(5)]
 
 
 def test_a_success_starts_over_with_short_waits() -> None:
-    patience = Patience(Fixed(1.0))
+    patience = Backoff(Fixed(1.0))
     for _ in range(20):
         patience.next_wait()
 
     patience.reset()
 
-    assert patience.tried == 0
+    assert patience.attempts == 0
     assert patience.next_wait() == pytest.approx(SHORTEST)
 
 
 async def test_a_wait_is_cut_short_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.resilience.backoff.LONGEST", 1e6)  # far beyond any ceiling: it does not end by itself
-    patience, drain = Patience(Fixed(1.0)), asyncio.Event()
-    patience.tried = 20
+    patience, drain = Backoff(Fixed(1.0)), asyncio.Event()
+    patience.attempts = 20
     waiting = asyncio.ensure_future(patience.wait(drain))
     await asyncio.sleep(0)
     assert not waiting.done()
@@ -77,8 +77,8 @@ async def test_a_wait_is_cut_short_at_once(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 async def test_a_wait_ends_by_itself() -> None:
-    patience = Patience(Fixed(0.0))
+    patience = Backoff(Fixed(0.0))
 
     await in_time(patience.wait(asyncio.Event()), "the wait was over")
 
-    assert patience.tried == 1
+    assert patience.attempts == 1

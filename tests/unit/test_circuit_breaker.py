@@ -3,55 +3,55 @@
 import pytest
 
 from tests.support.clocks import Clock
-from worker.resilience.circuit_breaker import FAILURES, LAST, TRIAL_SECONDS, Fuse
+from worker.resilience.circuit_breaker import FAILURES, LAST, TRIAL_SECONDS, CircuitBreaker
 
 
 @pytest.fixture
-def fuse(clock: Clock) -> Fuse:
-    return Fuse(clock)
+def breaker(clock: Clock) -> CircuitBreaker:
+    return CircuitBreaker(clock)
 
 
 @pytest.fixture
-def blown(fuse: Fuse) -> Fuse:
+def blown(breaker: CircuitBreaker) -> CircuitBreaker:
     for _ in range(FAILURES):
-        assert fuse.lets_through()
-        fuse.failed()
-    assert fuse.blown
-    return fuse
+        assert breaker.allow_trial()
+        breaker.failed()
+    assert breaker.is_open
+    return breaker
 
 
-def test_single_failures_among_many_that_pass_do_not_blow_it(fuse: Fuse) -> None:
+def test_single_failures_among_many_that_pass_do_not_blow_it(breaker: CircuitBreaker) -> None:
     for _ in range(10 * LAST):
-        fuse.failed()
-        fuse.passed(2)
-        assert not fuse.blown
-        assert fuse.lets_through()
+        breaker.failed()
+        breaker.passed(2)
+        assert not breaker.is_open
+        assert breaker.allow_trial()
 
 
-def test_a_blown_fuse_lets_nothing_through_until_its_trial(blown: Fuse, clock: Clock) -> None:
-    assert not blown.lets_through()
+def test_a_blown_fuse_lets_nothing_through_until_its_trial(blown: CircuitBreaker, clock: Clock) -> None:
+    assert not blown.allow_trial()
     clock.now += TRIAL_SECONDS - 1
-    assert not blown.lets_through()
+    assert not blown.allow_trial()
     clock.now += 1
-    assert blown.lets_through()
+    assert blown.allow_trial()
 
 
-def test_a_trial_is_for_one_command_only(blown: Fuse, clock: Clock) -> None:
+def test_a_trial_is_for_one_command_only(blown: CircuitBreaker, clock: Clock) -> None:
     clock.now += TRIAL_SECONDS
-    assert blown.lets_through()
+    assert blown.allow_trial()
     blown.failed()
-    assert not blown.lets_through()
+    assert not blown.allow_trial()
     clock.now += TRIAL_SECONDS
-    assert blown.lets_through()
+    assert blown.allow_trial()
 
 
-def test_it_is_whole_again_when_more_pass_than_fail(blown: Fuse) -> None:
+def test_it_is_whole_again_when_more_pass_than_fail(blown: CircuitBreaker) -> None:
     blown.passed(FAILURES)
-    assert blown.blown
+    assert blown.is_open
     blown.passed(1)
-    assert not blown.blown
+    assert not blown.is_open
 
 
-def test_one_great_batch_that_passes_makes_it_whole(blown: Fuse) -> None:
+def test_one_great_batch_that_passes_makes_it_whole(blown: CircuitBreaker) -> None:
     blown.passed(10_000)
-    assert not blown.blown
+    assert not blown.is_open

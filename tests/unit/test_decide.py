@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 from effective_contract.codes import StatusCode
 from effective_contract.states import LifeCycleState
 from tests.support.builders import COMMAND_ID, DIGEST, KEY, WRONG, locked, presented
-from worker.journey.decide import SET_EFFECTIVE, BoundId, State, Transition, decide, doubtful, rehearse, rounds
+from worker.journey.decide import (
+    SET_EFFECTIVE,
+    BoundId,
+    State,
+    TransitionRule,
+    decide,
+    needs_id_lookup,
+    rehearse,
+    rounds,
+)
 from worker.journey.model import Applied, Decision, LockedToken, Presented, Refused, Replayed, TokenKey
 
 NOT_EFFECTIVE, EFFECTIVE = LifeCycleState.NOT_EFFECTIVE, LifeCycleState.EFFECTIVE
@@ -90,7 +99,7 @@ def test_commands_that_do_not_meet_are_one_round() -> None:
 def test_without_the_ids_that_are_not_doubtful_it_decides_the_same_or_binds_a_bound_id(
     asked: list[Presented | Refused], state: State
 ) -> None:
-    looked_up = {command.command_id for command in doubtful(asked, state.tokens)}
+    looked_up = {command.command_id for command in needs_id_lookup(asked, state.tokens)}
     known = {command_id: bound for command_id, bound in state.bound.items() if command_id in looked_up}
 
     decisions, _ = decide(asked, State(state.tokens, known))
@@ -223,7 +232,7 @@ def test_the_refusal_names_the_state() -> None:
 
 
 def test_a_sibling_transition_is_a_new_row_and_no_new_code() -> None:
-    back = Transition("set_not_effective", EFFECTIVE, NOT_EFFECTIVE, "ACCESS_TOKENS.SET_NOT_EFFECTIVE")
+    back = TransitionRule("set_not_effective", EFFECTIVE, NOT_EFFECTIVE, "ACCESS_TOKENS.SET_NOT_EFFECTIVE")
 
     [decision], after = decide([presented()], state_of(locked(KEYS[0], EFFECTIVE, 7)), back)
 

@@ -13,18 +13,18 @@ import pytest
 from worker.errors import (
     KAFKA_ERRORS,
     POSTGRES_ERRORS,
-    AnswerRefused,
-    BatchOvertaken,
+    BatchConflict,
     BatchRefused,
     ClientStuck,
-    DependencyAway,
+    DependencyUnavailable,
     Fenced,
     LaneBlocked,
     LaneLost,
     LoginRefused,
+    MessageTooLarge,
+    OutcomeUnknown,
     StampsRefused,
     Unfit,
-    Unpublished,
     WorkerError,
     from_kafka,
     from_postgres,
@@ -78,8 +78,8 @@ def test_every_error_of_asyncpg_is_caught_and_mapped(kind: type[BaseException]) 
 
     mapped = from_postgres(raised(kind))
 
-    assert isinstance(mapped, BatchRefused | DependencyAway)
-    if isinstance(mapped, DependencyAway):
+    assert isinstance(mapped, BatchRefused | DependencyUnavailable)
+    if isinstance(mapped, DependencyUnavailable):
         assert mapped.dependency == "postgres"
         assert kind.__name__ in mapped.reason
 
@@ -101,7 +101,7 @@ def test_an_error_that_a_row_can_cause_blames_the_batch_and_does_not_quote_the_r
     ids=lambda kind: kind.__name__,
 )
 def test_an_error_that_no_row_causes_is_waited_out(kind: type[BaseException]) -> None:
-    assert isinstance(from_postgres(raised(kind)), DependencyAway)
+    assert isinstance(from_postgres(raised(kind)), DependencyUnavailable)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_an_error_that_no_row_causes_is_waited_out(kind: type[BaseException]) ->
     ids=lambda kind: kind.__name__,
 )
 def test_a_database_in_trouble_is_waited_out(kind: type[BaseException]) -> None:
-    assert isinstance(from_postgres(raised(kind)), DependencyAway)
+    assert isinstance(from_postgres(raised(kind)), DependencyUnavailable)
 
 
 OF_THE_LOGIN: Final = [kind for kind in POSTGRES if sqlstate_of(kind)[:2] in {"28", "3D"}]
@@ -162,7 +162,7 @@ def test_a_server_that_is_starting_up_is_away_and_lets_in_later() -> None:
     starting = asyncpg.CannotConnectNowError("the database system is starting up")
     lost = ConnectionError("unexpected connection_lost() call")
 
-    assert [type(from_postgres(error)) for error in (starting, lost)] == [DependencyAway, DependencyAway]
+    assert [type(from_postgres(error)) for error in (starting, lost)] == [DependencyUnavailable, DependencyUnavailable]
 
 
 def test_a_database_in_trouble_is_not_taken_for_one_that_is_unfit() -> None:
@@ -175,7 +175,7 @@ def test_a_database_in_trouble_is_not_taken_for_one_that_is_unfit() -> None:
 def test_a_lost_connection_says_what_asyncpg_itself_says_of_it() -> None:
     mapped = from_postgres(asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation"))
 
-    assert isinstance(mapped, DependencyAway)
+    assert isinstance(mapped, DependencyUnavailable)
     assert mapped.reason.endswith("connection was closed in the middle of operation")
 
 
@@ -193,7 +193,7 @@ def test_what_postgres_refuses_the_worker_itself_is_no_commands_fault(constraint
 
     mapped = from_postgres(error)
 
-    assert isinstance(mapped, DependencyAway)
+    assert isinstance(mapped, DependencyUnavailable)
     assert mapped.reason == f"IntegrityConstraintViolationError of {constraint}: facts are refused: they are not of now"
 
 
@@ -207,13 +207,13 @@ def test_every_error_of_aiokafka_is_caught_and_mapped(kind: type[BaseException])
 
     mapped = from_kafka(raised(kind))
 
-    assert isinstance(mapped, Unpublished)
+    assert isinstance(mapped, OutcomeUnknown)
     assert kind.__name__ in mapped.reason
 
 
 @pytest.mark.parametrize("kind", [aiokafka.errors.MessageSizeTooLargeError, aiokafka.errors.RecordListTooLargeError])
 def test_a_message_that_the_broker_will_never_take_is_told_apart(kind: type[BaseException]) -> None:
-    assert type(from_kafka(raised(kind))) is AnswerRefused
+    assert type(from_kafka(raised(kind))) is MessageTooLarge
 
 
 @pytest.mark.parametrize("kind", [aiokafka.errors.ProducerFenced, aiokafka.errors.InvalidProducerEpoch])
@@ -224,11 +224,11 @@ def test_a_fenced_producer_is_told_apart(kind: type[BaseException]) -> None:
 def test_a_refused_stamp_is_the_clocks_and_not_kafkas_but_in_a_senders_topic() -> None:
     refused = raised(aiokafka.errors.InvalidTimestampError)
     assert type(from_kafka(refused)) is StampsRefused
-    assert type(from_kafka(refused, refused_by_ours=False)) is Unpublished
+    assert type(from_kafka(refused, refused_by_ours=False)) is OutcomeUnknown
 
 
 def test_no_other_error_of_kafka_is_taken_for_a_fence_a_refused_answer_or_a_refused_stamp() -> None:
-    special = {kind for kind in KAFKA if type(from_kafka(raised(kind))) is not Unpublished}
+    special = {kind for kind in KAFKA if type(from_kafka(raised(kind))) is not OutcomeUnknown}
 
     assert special == {
         aiokafka.errors.ProducerFenced,
@@ -242,14 +242,14 @@ def test_no_other_error_of_kafka_is_taken_for_a_fence_a_refused_answer_or_a_refu
 @pytest.mark.parametrize(
     "error",
     [
-        DependencyAway("postgres", "away"),
+        DependencyUnavailable("postgres", "away"),
         BatchRefused("a row"),
-        BatchOvertaken(),
+        BatchConflict(),
         LaneLost("lost"),
         LaneBlocked("blocked"),
-        Unpublished("unknown"),
+        OutcomeUnknown("unknown"),
         Fenced("fenced"),
-        AnswerRefused("too large"),
+        MessageTooLarge("too large"),
         ClientStuck("stuck"),
     ],
     ids=lambda error: type(error).__name__,

@@ -9,7 +9,7 @@ import structlog
 from aiokafka import TopicPartition
 
 from tests.support.clocks import Clock
-from worker.errors import DependencyAway
+from worker.errors import DependencyUnavailable
 from worker.observability.health import STALLED_SECONDS, Health
 from worker.observability.logs import configure_logging, mask_secrets
 from worker.observability.metrics import Metrics
@@ -132,7 +132,7 @@ def test_a_worker_is_ready_once_it_is_assigned_and_both_dependencies_answer(heal
     assert not health.ready()[0]
     health.assigned(True)
     assert health.ready()[0]
-    health.away(DependencyAway("postgres", "connection refused"))
+    health.away(DependencyUnavailable("postgres", "connection refused"))
     ready, document = health.ready()
     assert not ready
     assert document["reason"] == "postgres is away: connection refused"
@@ -141,16 +141,16 @@ def test_a_worker_is_ready_once_it_is_assigned_and_both_dependencies_answer(heal
 
 
 def test_an_absence_keeps_its_beginning_and_shows_its_latest_reason(health: Health, clock: Clock) -> None:
-    health.away(DependencyAway("kafka", "refused"))
+    health.away(DependencyUnavailable("kafka", "refused"))
     clock.now += 30
-    health.away(DependencyAway("kafka", "timed out"))
+    health.away(DependencyUnavailable("kafka", "timed out"))
     away = health.ready()[1]["dependencies_away"]["kafka"]
     assert away == {"reason": "timed out", "since": "1970-01-01T00:16:40Z"}
 
 
 def test_what_only_lanes_miss_is_missed_until_the_last_of_them_is_gone(health: Health, clock: Clock) -> None:
     for partition in range(2):
-        health.away(DependencyAway("kafka", "refused"), at(partition))
+        health.away(DependencyUnavailable("kafka", "refused"), at(partition))
         clock.now += 30
     health.lane_gone(at(0))
     assert health.dependencies_away()["kafka"].since == clock.now - 60
@@ -161,8 +161,8 @@ def test_what_only_lanes_miss_is_missed_until_the_last_of_them_is_gone(health: H
 
 
 def test_what_somebody_else_misses_too_outlasts_the_lanes(health: Health) -> None:
-    health.away(DependencyAway("kafka", "refused"), at(0))
-    health.away(DependencyAway("kafka", "no heartbeat"))
+    health.away(DependencyUnavailable("kafka", "refused"), at(0))
+    health.away(DependencyUnavailable("kafka", "no heartbeat"))
     health.lane_gone(at(0))
     assert health.dependencies_away()["kafka"].reason == "no heartbeat"
     health.back("kafka")
@@ -198,7 +198,7 @@ def test_lanes_that_wait_for_a_dependency_do_not_repeat_that_it_is_away(health: 
     health.assigned(True)
     for partition in range(2):
         health.lane(at(partition), "waiting", "postgres: refused")
-    health.away(DependencyAway("postgres", "refused"))
+    health.away(DependencyUnavailable("postgres", "refused"))
     assert health.ready()[1]["reason"] == "postgres is away: refused"
     health.back("postgres")
     assert not health.ready()[0]
@@ -265,7 +265,7 @@ def test_metrics_count_what_they_are_told(health: Health) -> None:
     metrics.attempts_limited("codes")
     metrics.attempts_refused(2)
     health.lane(at(0), "working")
-    health.away(DependencyAway("kafka", "refused"))
+    health.away(DependencyUnavailable("kafka", "refused"))
     lines = metrics.text().decode().splitlines()
     for line in (
         'effective_worker_answers_total{code="OK",replayed="false"} 2.0',

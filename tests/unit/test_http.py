@@ -12,7 +12,7 @@ import pytest
 import uvloop
 
 from tests.support.waiting import in_time
-from worker.errors import DependencyAway
+from worker.errors import DependencyUnavailable
 from worker.observability import http
 from worker.observability.health import Health
 from worker.observability.http import MOST_CONNECTIONS, AdminUnavailable, serve_admin
@@ -56,7 +56,7 @@ async def test_readiness_follows_assignment_and_dependencies(base: str, health: 
     assert (await get(f"{base}/readyz"))[0] == 503
     health.assigned(True)
     assert (await get(f"{base}/readyz"))[0] == 200
-    health.away(DependencyAway("postgres", "connection refused"))
+    health.away(DependencyUnavailable("postgres", "connection refused"))
     status, _, text = await get(f"{base}/readyz")
     assert status == 503
     assert "postgres is away: connection refused" in text

@@ -10,7 +10,7 @@ from aiokafka.protocol.admin import DescribeGroupsResponse_v0, DescribeGroupsRes
 from aiokafka.protocol.coordination import FindCoordinatorResponse_v1
 from aiokafka.protocol.metadata import MetadataResponse_v5
 
-from worker.errors import DependencyAway
+from worker.errors import DependencyUnavailable
 from worker.kafka.metadata import TopicsRequest, _Response
 from worker.kafka.rights import Operation, Right, _told, lacking, needed
 from worker.settings import Settings, read_settings
@@ -95,7 +95,7 @@ async def test_a_group(answer: Any, errors: Sequence[Exception], is_lacking: boo
 
 async def test_a_coordinator_that_does_not_come_is_told() -> None:
     errors = [kafka.GroupCoordinatorNotAvailableError()] * 1000
-    with pytest.raises(DependencyAway, match="the coordinator of the group workers does not answer"):
+    with pytest.raises(DependencyUnavailable, match="the coordinator of the group workers does not answer"):
         await found(READ_GROUP, errors=errors, seconds=0.05)
 
 

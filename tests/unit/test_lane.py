@@ -24,15 +24,15 @@ from tests.support.doubles import subscription
 from tests.support.pace import stretched
 from tests.support.waiting import in_time, turns, until
 from worker.errors import (
-    AnswerRefused,
+    BreakerOpen,
     ClockRefused,
-    DependencyAway,
+    DependencyUnavailable,
     Fenced,
-    FuseBlown,
     LaneBlocked,
     LaneLost,
+    MessageTooLarge,
+    OutcomeUnknown,
     StampsRefused,
-    Unpublished,
 )
 from worker.journey.messages import Message
 from worker.journey.model import Answered, Envelope, Refused, ReplyTo
@@ -48,10 +48,10 @@ from worker.lanes.start import Starter
 from worker.observability.health import Health
 from worker.observability.metrics import Metrics
 from worker.observability.tracing import id_generator
-from worker.pipeline import Hold, Pipeline
+from worker.pipeline import Lease, Pipeline
 from worker.postgres.pool import Database
 from worker.postgres.sql import statement
-from worker.resilience.circuit_breaker import FAILURES, Fuse
+from worker.resilience.circuit_breaker import FAILURES, CircuitBreaker
 
 SOURCE: Final = TopicPartition("commands", 0)
 NOW: Final = datetime(2026, 1, 1, tzinfo=UTC)
@@ -172,7 +172,7 @@ class Row:
             return []
         if self.losses_untold:
             self.losses_untold -= 1
-            raise DependencyAway("postgres", "away")
+            raise DependencyUnavailable("postgres", "away")
         seen = NOW if self.acknowledged else None
         names = ("lane", "begin_offset", "end_offset", "decided_end", "noticed_at", "settled", "acknowledged_at")
         settled = self.ordered_offset is None
@@ -181,7 +181,7 @@ class Row:
     async def fetchval(self, asked: str, lane: int, owner: UUID, *what: Any) -> int | None:
         if asked == statement("lanes/owned") and self.away_times:
             self.away_times -= 1
-            raise DependencyAway("postgres", "away")
+            raise DependencyUnavailable("postgres", "away")
         if owner != self.owner:
             return None
         if asked == statement("lanes/order_done"):
@@ -201,7 +201,7 @@ class Row:
             self.settled += 1
             if self.away_times:
                 self.away_times -= 1
-                raise DependencyAway("postgres", "away")
+                raise DependencyUnavailable("postgres", "away")
             if what[0] != self.next_offset:
                 return None
             self.first_offset = self.next_offset
@@ -223,7 +223,7 @@ class Decides:
     dry_runs: frozenset[bytes | None] = frozenset()
     """The values of those commands that are dry runs."""
 
-    async def run(self, hold: Hold, batch: Sequence[Delivery], first: int) -> tuple[list[Answered], Hold]:
+    async def run(self, lease: Lease, batch: Sequence[Delivery], first: int) -> tuple[list[Answered], Lease]:
         self.tried += 1
         if self.trouble:
             raise self.trouble.pop(0)
@@ -231,13 +231,13 @@ class Decides:
         self.row.first_offset, self.row.next_offset = first, max(following, self.row.next_offset or 0)
         refusal = Refused(self.code, "no")
         answered = [refused(each, refusal, envelope=self._envelope(each)) for each in batch]
-        return answered, replace(hold, next_offset=self.row.next_offset)
+        return answered, replace(lease, next_offset=self.row.next_offset)
 
-    async def pass_by(self, hold: Hold, first: int, following: int) -> Hold:
+    async def pass_by(self, lease: Lease, first: int, following: int) -> Lease:
         if self.trouble:
             raise self.trouble.pop(0)
         self.row.first_offset, self.row.next_offset = first, max(following, self.row.next_offset or 0)
-        return replace(hold, next_offset=self.row.next_offset)
+        return replace(lease, next_offset=self.row.next_offset)
 
     def _envelope(self, delivery: Delivery) -> Envelope:
         return Envelope(reply=self.reply, traceparent=self.traceparent, dry_run=delivery.value in self.dry_runs)
@@ -259,7 +259,7 @@ class Publishes:
         await asyncio.sleep(0)
         self.opened += 1
         if self.away:
-            raise DependencyAway("kafka", "away")
+            raise DependencyUnavailable("kafka", "away")
 
     async def publish(self, messages: Sequence[Message], offset: int) -> None:
         fault = self.faults.pop(0)(messages, offset) if self.faults else None
@@ -306,7 +306,7 @@ class World:
             database=cast(Database, self.row),
             consumer=cast(AIOKafkaConsumer, self.log),
             pipeline=cast(Pipeline, self.decides),
-            fuse=Fuse(time.monotonic),
+            breaker=CircuitBreaker(time.monotonic),
             post=POST,
             metrics=Metrics(self.health),
             health=self.health,
@@ -476,7 +476,7 @@ async def test_a_cancelled_lane_leaves_no_look_that_takes_commands_away() -> Non
 def kafka_goes_away(world: World) -> None:
     def goes_away(_: Sequence[Message], __: int) -> Exception:
         world.publishes.away = True
-        return Unpublished("lost")
+        return OutcomeUnknown("lost")
 
     world.publishes.faults = [goes_away]
 
@@ -485,7 +485,9 @@ def the_clock_is_refused(world: World) -> None:
     world.publishes.faults = [lambda *_: StampsRefused("InvalidTimestampError")] * 1000
 
 
-@pytest.mark.parametrize(("hurt", "error"), [(kafka_goes_away, DependencyAway), (the_clock_is_refused, ClockRefused)])
+@pytest.mark.parametrize(
+    ("hurt", "error"), [(kafka_goes_away, DependencyUnavailable), (the_clock_is_refused, ClockRefused)]
+)
 async def test_a_lane_told_to_drain_while_nothing_is_published_lets_go_and_does_not_spin(
     hurt: Callable[[World], None], error: type[Exception]
 ) -> None:
@@ -506,7 +508,7 @@ async def test_a_lane_told_to_drain_while_nothing_is_published_lets_go_and_does_
 async def test_an_unknown_outcome_that_was_a_commit_is_not_published_again() -> None:
     world = World(b"a", b"b")
     world.publishes.lost_after_commit = True
-    world.publishes.faults = [lambda *_: Unpublished("the answer was lost")]
+    world.publishes.faults = [lambda *_: OutcomeUnknown("the answer was lost")]
 
     await world.run_until(lambda: world.publishes.opened == 2)
 
@@ -515,7 +517,7 @@ async def test_an_unknown_outcome_that_was_a_commit_is_not_published_again() -> 
 
 async def test_an_unknown_outcome_that_was_none_is_published_by_a_new_producer() -> None:
     world = World(b"a", b"b")
-    world.publishes.faults = [lambda *_: Unpublished("lost")] * 3
+    world.publishes.faults = [lambda *_: OutcomeUnknown("lost")] * 3
 
     await world.run_until(lambda: world.log.committed_offset == 2)
 
@@ -529,7 +531,7 @@ async def test_no_new_producer_starts_before_the_group_has_confirmed_the_worker(
 
     def sleeps(_: Sequence[Message], __: int) -> Exception:
         world.group.speaks.clear()
-        return Unpublished("slept too long")
+        return OutcomeUnknown("slept too long")
 
     world.publishes.faults = [sleeps]
     lane, drain = world.start()
@@ -547,7 +549,7 @@ async def test_a_lane_with_a_newer_owner_publishes_nothing_again_and_fences_nobo
 
     def is_taken(_: Sequence[Message], __: int) -> Exception:
         world.row.owner = uuid4()
-        return Unpublished("it looked like a broken connection")
+        return OutcomeUnknown("it looked like a broken connection")
 
     world.publishes.faults = [is_taken]
     running, _ = world.start()
@@ -560,7 +562,7 @@ async def test_a_lane_with_a_newer_owner_publishes_nothing_again_and_fences_nobo
 
 async def test_who_sleeps_between_the_question_and_its_producer_publishes_nothing_again() -> None:
     world = World(b"a", b"b")
-    world.publishes.faults = [lambda *_: Unpublished("it looked like a broken connection")]
+    world.publishes.faults = [lambda *_: OutcomeUnknown("it looked like a broken connection")]
     opened = world.publishes.open
 
     async def open_late() -> None:
@@ -578,7 +580,7 @@ async def test_who_sleeps_between_the_question_and_its_producer_publishes_nothin
 
 async def test_a_database_that_cannot_name_the_owner_is_waited_for_before_a_batch_is_published_again() -> None:
     world = World(b"1", b"2")
-    world.publishes.faults = [lambda *_: Unpublished("lost")]
+    world.publishes.faults = [lambda *_: OutcomeUnknown("lost")]
     world.row.away_times = 2
 
     await world.run_until(lambda: world.log.committed_offset == 2)
@@ -593,7 +595,7 @@ async def test_a_lane_that_waits_goes_on_as_soon_as_anybody_finds_the_dependency
 ) -> None:
     monkeypatch.setattr("worker.resilience.backoff.SHORTEST", 60.0)
     world = World(b"1")
-    world.decides.trouble = [DependencyAway("postgres", "away")]
+    world.decides.trouble = [DependencyUnavailable("postgres", "away")]
     lane, drain = world.start()
     await world.until(lambda: "postgres" in world.health.dependencies_away())
     assert world.decides.tried == 1
@@ -624,7 +626,7 @@ async def test_a_lane_that_cannot_publish_again_and_again_says_why() -> None:
 
     def told(_: Sequence[Message], __: int) -> Exception:
         reasons.append(world.health.lanes()[SOURCE].reason)
-        return Unpublished("TopicAuthorizationFailedError: results")
+        return OutcomeUnknown("TopicAuthorizationFailedError: results")
 
     world.publishes.faults = [told] * 4
 
@@ -667,7 +669,7 @@ async def test_what_a_lane_waits_for_is_not_missed_any_more_when_it_is_gone(monk
 
 async def test_a_lane_that_starts_has_proved_nothing_of_the_clock() -> None:
     world = World()
-    for missing in (ClockRefused(), DependencyAway("kafka", "away")):
+    for missing in (ClockRefused(), DependencyUnavailable("kafka", "away")):
         world.health.away(missing)
     await world.run_until(lambda: world.health.lanes()[SOURCE].state == "working")
     assert list(world.health.dependencies_away()) == ["clock"]
@@ -729,7 +731,7 @@ async def test_an_offset_that_is_neither_old_nor_new_loses_the_lane_and_publishe
 
     def moved(_: Sequence[Message], __: int) -> Exception:
         world.log.committed_offset = 1
-        return Unpublished("lost")
+        return OutcomeUnknown("lost")
 
     world.publishes.faults = [moved]
     running, _ = world.start()
@@ -751,7 +753,7 @@ async def test_a_fenced_producer_loses_the_lane_without_a_new_one() -> None:
 
 
 def refuses_more_than(count: int) -> Callable[[Sequence[Message], int], Exception | None]:
-    return lambda messages, _: AnswerRefused("too large") if len(messages) > count else None
+    return lambda messages, _: MessageTooLarge("too large") if len(messages) > count else None
 
 
 async def test_answers_refused_together_are_published_in_halves_and_in_order() -> None:
@@ -769,9 +771,9 @@ async def test_the_one_answer_that_is_refused_is_shortened_and_keeps_its_status(
 
     def refuses(messages: Sequence[Message], _: int) -> Exception | None:
         whole = sum(len(dict(each.headers).get("causation_id", b"")) for each in messages)
-        return AnswerRefused("too large") if len(messages) > 1 and whole else None
+        return MessageTooLarge("too large") if len(messages) > 1 and whole else None
 
-    world.publishes.faults = [refuses, lambda *_: AnswerRefused("too large")]
+    world.publishes.faults = [refuses, lambda *_: MessageTooLarge("too large")]
 
     await world.run_until(lambda: world.log.committed_offset == 3)
 
@@ -793,7 +795,7 @@ async def test_a_dead_letter_that_cannot_be_written_is_cut_and_then_left_out_wit
 
     def silent(messages: Sequence[Message], _: int) -> Exception | None:
         tried.append(letters_in(messages))
-        return Unpublished("TimeoutError") if tried[-1] else None
+        return OutcomeUnknown("TimeoutError") if tried[-1] else None
 
     world.publishes.faults = [silent] * 20
 
@@ -810,7 +812,7 @@ async def test_a_dead_letter_that_cannot_be_written_is_cut_and_then_left_out_wit
 async def test_a_broker_that_takes_nothing_without_the_dead_letter_either_is_away_and_gets_it_in_the_end() -> None:
     world = World(b"x" * 50_000)
     world.decides.code = StatusCode.MALFORMED_REQUEST
-    world.publishes.faults = [lambda *_: Unpublished("TimeoutError")] * 7
+    world.publishes.faults = [lambda *_: OutcomeUnknown("TimeoutError")] * 7
 
     await world.run_until(lambda: world.log.committed_offset == 1)
 
@@ -857,7 +859,7 @@ async def test_a_lane_is_not_ready_before_it_has_worked_off_what_it_read_first()
 
 async def test_a_database_that_is_away_is_waited_out_and_the_batch_kept() -> None:
     world = World(b"a")
-    world.decides.trouble = [DependencyAway("postgres", "away")] * 3
+    world.decides.trouble = [DependencyUnavailable("postgres", "away")] * 3
 
     await world.run_until(lambda: world.log.committed_offset == 1)
 
@@ -868,9 +870,9 @@ async def test_a_database_that_is_away_is_waited_out_and_the_batch_kept() -> Non
 
 async def test_a_blown_fuse_pauses_the_lane_which_then_takes_one_command_at_a_time() -> None:
     world = World(b"0", b"1", b"2")
-    world.decides.trouble = [FuseBlown()] * 100_000
+    world.decides.trouble = [BreakerOpen()] * 100_000
     for _ in range(FAILURES):
-        world.context.fuse.failed()
+        world.context.breaker.failed()
     running, drain = world.start()
     await world.until(lambda: "paused" in [lane.state for lane in world.health.lanes().values()])
     ready, document = world.health.ready()
@@ -888,7 +890,7 @@ async def test_a_blown_fuse_pauses_the_lane_which_then_takes_one_command_at_a_ti
 
 async def test_a_lane_told_to_drain_while_postgres_is_away_drops_its_batch() -> None:
     world = World(b"a")
-    world.decides.trouble = [DependencyAway("postgres", "away")] * 100_000
+    world.decides.trouble = [DependencyUnavailable("postgres", "away")] * 100_000
 
     await world.run_until(lambda: world.decides.tried > 2)
 
@@ -1221,7 +1223,7 @@ async def test_a_topic_that_is_not_there_makes_kafka_away_until_it_is_back() -> 
 
     await world.watch.look()
     away = world.health.dependencies_away()["kafka"].reason
-    with pytest.raises(DependencyAway):
+    with pytest.raises(DependencyUnavailable):
         await world.watch.id_of(SOURCE.topic)
     world.topic_ids[SOURCE.topic] = found
     await world.watch.look()
@@ -1244,11 +1246,11 @@ async def test_an_ordered_offset_is_committed_before_the_lane_goes_on_from_it() 
 @pytest.mark.parametrize("committed", [False, True])
 async def test_an_order_that_was_perhaps_not_carried_out_stands_for_the_next_start(*, committed: bool) -> None:
     world = mended()
-    world.publishes.faults = [lambda _messages, _offset: Unpublished("RequestTimedOutError")]
+    world.publishes.faults = [lambda _messages, _offset: OutcomeUnknown("RequestTimedOutError")]
     world.publishes.lost_after_commit = committed
     running, _ = world.start()
 
-    with pytest.raises(DependencyAway, match="RequestTimedOutError"):
+    with pytest.raises(DependencyUnavailable, match="RequestTimedOutError"):
         await in_time(running, "the lane ended", seen=world.state)
     assert world.row.ordered_offset == 1
     assert world.decides.tried == 0
@@ -1272,10 +1274,10 @@ async def test_who_was_overtaken_while_it_obeyed_sets_no_offset_back(
     monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     world = mended()
-    carried_out = getattr(world.publishes, moment)
+    run_unless = getattr(world.publishes, moment)
 
     async def stood_still(*arguments: Any) -> None:
-        await carried_out(*arguments)
+        await run_unless(*arguments)
         # Meanwhile a successor took the row and, where it found the order, obeyed and went on.
         world.row.owner, world.row.ordered_offset = uuid4(), None if moment == "open" else 1
 
@@ -1353,7 +1355,7 @@ async def test_an_answer_goes_where_its_sender_wants_it_and_nowhere_else() -> No
 
 async def test_a_reply_topic_to_blame_loses_its_answers_to_the_results_topic() -> None:
     world = redirected(b"a", b"b")
-    world.publishes.faults = [lambda *_: Unpublished("forbidden", frozenset({"replies"}))]
+    world.publishes.faults = [lambda *_: OutcomeUnknown("forbidden", frozenset({"replies"}))]
 
     await world.run_until(lambda: world.log.committed_offset == 2)
 
@@ -1363,7 +1365,7 @@ async def test_a_reply_topic_to_blame_loses_its_answers_to_the_results_topic() -
 async def test_a_reply_topic_that_is_gone_loses_its_answers_to_the_results_topic() -> None:
     world = redirected(b"a")
     world.others = {}
-    world.publishes.faults = [lambda *_: Unpublished("no answer")]
+    world.publishes.faults = [lambda *_: OutcomeUnknown("no answer")]
 
     await world.run_until(lambda: world.log.committed_offset == 1)
 
@@ -1372,7 +1374,7 @@ async def test_a_reply_topic_that_is_gone_loses_its_answers_to_the_results_topic
 
 async def test_a_failure_that_is_not_the_reply_topics_leaves_the_answers_to_it() -> None:
     world = redirected(b"a")
-    world.publishes.faults = [lambda *_: Unpublished("lost"), lambda *_: Unpublished("lost")]
+    world.publishes.faults = [lambda *_: OutcomeUnknown("lost"), lambda *_: OutcomeUnknown("lost")]
 
     await world.run_until(lambda: world.log.committed_offset == 1)
 
@@ -1381,7 +1383,7 @@ async def test_a_failure_that_is_not_the_reply_topics_leaves_the_answers_to_it()
 
 async def test_an_answer_too_large_is_shortened_where_its_sender_waits() -> None:
     world = redirected(b"a")
-    world.publishes.faults = [lambda *_: AnswerRefused("too large")]
+    world.publishes.faults = [lambda *_: MessageTooLarge("too large")]
 
     await world.run_until(lambda: world.log.committed_offset == 1)
 
@@ -1390,7 +1392,7 @@ async def test_an_answer_too_large_is_shortened_where_its_sender_waits() -> None
 
 async def test_a_reply_topic_that_takes_not_even_a_short_answer_does_not_stop_the_lane() -> None:
     world = redirected(b"a", b"b")
-    small = [lambda *_: AnswerRefused("too large")] * 3
+    small = [lambda *_: MessageTooLarge("too large")] * 3
     world.publishes.faults = [*small]
 
     await world.run_until(lambda: world.log.committed_offset == 2)
@@ -1401,7 +1403,7 @@ async def test_a_reply_topic_that_takes_not_even_a_short_answer_does_not_stop_th
 
 async def test_a_broker_that_does_not_tell_of_a_topic_is_waited_for_and_is_back_when_it_does() -> None:
     world = World(b"a")
-    world.decides.trouble = [DependencyAway("kafka", "no answer while topics were looked up")]
+    world.decides.trouble = [DependencyUnavailable("kafka", "no answer while topics were looked up")]
 
     await world.run_until(lambda: world.log.committed_offset == 1)
 
@@ -1509,7 +1511,7 @@ async def test_a_lane_that_may_not_pass_by_commits_nothing() -> None:
 async def test_a_database_that_is_away_is_waited_for_before_markers_are_passed() -> None:
     world = World(b"a", None)
     world.log.committed_offset, world.row.first_offset, world.row.next_offset = 1, 0, 1
-    world.decides.trouble = [DependencyAway("postgres", "away")]
+    world.decides.trouble = [DependencyUnavailable("postgres", "away")]
 
     await world.run_until(lambda: world.log.committed_offset == 2)
 
@@ -1519,7 +1521,7 @@ async def test_a_database_that_is_away_is_waited_for_before_markers_are_passed()
 @pytest.mark.usefixtures("quiet_soon")
 async def test_an_unknown_outcome_of_passing_by_is_settled_as_that_of_a_batch() -> None:
     world = World(None)
-    world.publishes.faults = [lambda *_: Unpublished("no answer"), lambda *_: None]
+    world.publishes.faults = [lambda *_: OutcomeUnknown("no answer"), lambda *_: None]
 
     await world.run_until(lambda: world.log.committed_offset == 1)
 
@@ -1536,7 +1538,7 @@ async def test_a_busy_lane_passes_no_marker_by() -> None:
 
 async def test_what_a_lane_has_in_hand_is_its_backlog_until_it_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(b"a", b"b")
-    world.decides.trouble = [DependencyAway("postgres", "away")]
+    world.decides.trouble = [DependencyUnavailable("postgres", "away")]
     seen = []
     inner = world.decides.run
 

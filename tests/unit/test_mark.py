@@ -9,7 +9,7 @@ from aiokafka import errors as kafka
 from aiokafka.protocol.admin import DescribeGroupsRequest_v0, DescribeGroupsResponse_v0, DescribeGroupsResponse_v3
 from aiokafka.protocol.commit import OffsetCommitResponse_v3, OffsetFetchResponse_v3
 
-from worker.errors import DependencyAway
+from worker.errors import DependencyUnavailable
 from worker.kafka.rights import GroupRights
 from worker.operations.imports import mark
 from worker.operations.imports.mark import KEPT_MS, Mark, MarkForbidden, mark_of, may_mark, read_mark, write_mark
@@ -120,7 +120,7 @@ async def test_a_coordinator_that_is_not_there_yet_is_asked_again(told: Any) -> 
 async def test_a_coordinator_that_does_not_come_is_not_waited_for_for_ever(told: Any) -> None:
     told(kafka.GroupCoordinatorNotAvailableError())
     impatient = SETTINGS.model_copy(update={"kafka": SETTINGS.kafka.model_copy(update={"request_timeout_ms": 100})})
-    with pytest.raises(DependencyAway, match=r"the coordinator of the group g\.import does not answer"):
+    with pytest.raises(DependencyUnavailable, match=r"the coordinator of the group g\.import does not answer"):
         await read_mark(impatient)
 
 
@@ -167,7 +167,7 @@ async def test_a_broker_says_whether_the_mark_may_be_kept(told: Any, answer: Any
 
 async def test_a_group_that_cannot_be_looked_at_is_no_right_that_is_lacking(told: Any) -> None:
     told(described(-(2**31), 15))
-    with pytest.raises(DependencyAway, match=r"GroupCoordinatorNotAvailableError of the group g\.import"):
+    with pytest.raises(DependencyUnavailable, match=r"GroupCoordinatorNotAvailableError of the group g\.import"):
         await may_mark(SETTINGS)
 
 

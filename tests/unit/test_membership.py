@@ -4,7 +4,7 @@ import pytest
 from aiokafka import errors as kafka
 
 from tests.support.doubles import consumer_of
-from worker.errors import DependencyAway
+from worker.errors import DependencyUnavailable
 from worker.lanes.membership import Membership
 
 
@@ -35,5 +35,5 @@ async def test_a_group_that_refuses_for_a_session_is_away_and_says_why() -> None
     membership = Membership(consumer_of(coordinator), session_seconds=-1)
     membership.takes_part = True
     await coordinator._do_heartbeat()
-    with pytest.raises(DependencyAway, match="the group"):
+    with pytest.raises(DependencyUnavailable, match="the group"):
         await membership.look()

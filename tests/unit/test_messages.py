@@ -18,22 +18,22 @@ from effective_contract.codes import StatusCode
 from effective_contract.headers import DeadLetterHeaders, ResultHeaders, TransitionHeaders
 from effective_contract.result import Result
 from effective_contract.transition import TransitionEvent, event_hash, verify_chain
-from tests.support.builders import WHERE, delivery, fact
+from tests.support.builders import WHERE, delivery, transition
 from worker.journey.messages import (
     INNOCENT_BYTES,
     Letters,
     Message,
-    Post,
+    OutgoingTopics,
     dead_letter_message,
     messages,
     result_message,
     transition_message,
 )
-from worker.journey.model import Answer, Answered, Command, Decoded, Envelope, Fact, Refused, TokenKey
+from worker.journey.model import Answer, Answered, Command, Decoded, Envelope, Refused, TokenKey, Transition
 from worker.journey.redact import masked
 from worker.kafka.delivery import KEPT_BYTES, Coordinates, Cut, Header
 
-POST: Final = Post("results", "transitions", "dead-letters", "a group", "host:7")
+POST: Final = OutgoingTopics("results", "transitions", "dead-letters", "a group", "host:7")
 MOMENT: Final = datetime(2026, 3, 4, 5, 6, 7, 80, UTC)
 RECORD_ID: Final = "rec:cluster/commands/3/41@1700000000123"
 COMMAND_ID: Final = "ce:ORG1:%2Fshop:order-7"
@@ -42,7 +42,7 @@ COMMAND: Final = Command("login", "99021047380", None, None, 1)
 OK: Final = Answer(COMMAND_ID, StatusCode.OK, "", MOMENT, token=TokenKey("ORG1", "t"), version=1, organisation="ORG1")
 REFUSAL: Final = Answer(COMMAND_ID, StatusCode.INVALID_LIFE_CYCLE_STATE, "the access token is EFFECTIVE", MOMENT)
 BROKEN: Final = Answer(RECORD_ID, StatusCode.MALFORMED_REQUEST, "the command is not JSON in UTF-8", MOMENT)
-FACT: Final = fact("t", occurred_at=MOMENT, command_id=COMMAND_ID)
+FACT: Final = transition("t", occurred_at=MOMENT, command_id=COMMAND_ID)
 BODY: Final = (
     b'{"token": "secret-login", "access_token_identifier": {"identifier": "i", "pass_code": "secret-pass"}, "x": 1}'
 )
@@ -57,23 +57,23 @@ def answered(
     value: bytes | None = BODY,
     headers: tuple[Header, ...] = (),
     key: bytes | None = b"the key",
-    fact: Fact | None = None,
+    transition: Transition | None = None,
 ) -> Answered:
     sent = delivery(value, headers, where=where, key=key)
     request: Command | Refused = COMMAND if answer.code is StatusCode.OK else Refused(answer.code, answer.message)
-    return Answered(Decoded(sent, envelope or Envelope(), request), answer, data, fact)
+    return Answered(Decoded(sent, envelope or Envelope(), request), answer, data, transition)
 
 
-def hashed(fact: Fact) -> Fact:
-    return replace(fact, text=fact.canonical(), hash=bytes.fromhex(event_hash(fact.members())))
+def hashed(transition: Transition) -> Transition:
+    return replace(transition, text=transition.canonical(), hash=bytes.fromhex(event_hash(transition.members())))
 
 
 @given(st.text(), st.text(), st.integers(0, 2**53 - 1))
 def test_the_text_of_a_fact_is_canonical_and_what_is_hashed(name: str, lane: str, number: int) -> None:
-    fact = replace(FACT, command_id=name, token=name, lane=lane, sequence=number)
+    transition = replace(FACT, command_id=name, token=name, lane=lane, sequence=number)
 
-    assert fact.canonical() == rfc8785.dumps(fact.members())
-    assert event_hash(fact.members()) == hashlib.sha256(fact.canonical()).hexdigest()
+    assert transition.canonical() == rfc8785.dumps(transition.members())
+    assert event_hash(transition.members()) == hashlib.sha256(transition.canonical()).hexdigest()
 
 
 def once(headers: Sequence[Header]) -> dict[str, bytes]:
@@ -224,7 +224,7 @@ def test_records_of_a_recreated_topic_are_other_events() -> None:
 
 def test_the_same_answer_written_again_is_the_same_to_the_byte() -> None:
     envelope = Envelope(traceparent=TRACEPARENT)
-    each = answered(envelope=envelope, data=b"{}", fact=hashed(FACT))
+    each = answered(envelope=envelope, data=b"{}", transition=hashed(FACT))
 
     assert messages(each, POST) == messages(each, POST)
 
@@ -266,8 +266,8 @@ def test_a_transition_event_is_a_cloud_event_about_its_key() -> None:
 
 
 def test_each_transition_of_a_token_is_an_event_of_its_own_and_stays_it() -> None:
-    def event_id(fact: Fact) -> str:
-        return texts(transition_message(fact, POST))["ce_id"]
+    def event_id(transition: Transition) -> str:
+        return texts(transition_message(transition, POST))["ce_id"]
 
     assert event_id(FACT) == event_id(replace(FACT, occurred_at=datetime(2027, 1, 1, tzinfo=UTC)))
     others = (replace(FACT, version=2), replace(FACT, token="t2"), replace(FACT, organisation="ORG2"))
@@ -339,7 +339,7 @@ def topics_of(each: Answered, *, whole: bool = True) -> list[str]:
 
 
 def test_an_applied_command_brings_its_event() -> None:
-    assert topics_of(answered(fact=hashed(FACT))) == ["results", "transitions"]
+    assert topics_of(answered(transition=hashed(FACT))) == ["results", "transitions"]
     assert topics_of(answered(replace(OK, replayed=True))) == ["results"]
 
 
@@ -356,7 +356,7 @@ def size(message: Message) -> int:
 
 
 def test_an_answer_too_large_for_the_broker_is_given_without_its_data_and_keeps_its_status() -> None:
-    each = answered(data=b'{"number":"' + b"x" * 2_000_000 + b'"}', key=b"k" * 2_000_000, fact=hashed(FACT))
+    each = answered(data=b'{"number":"' + b"x" * 2_000_000 + b'"}', key=b"k" * 2_000_000, transition=hashed(FACT))
 
     result, transition = messages(each, POST, whole=False)
 

@@ -18,7 +18,7 @@ from worker import pipeline
 from worker.lanes import publication, publisher
 from worker.lanes.lane import Lane
 from worker.lanes.membership import Membership
-from worker.lanes.publisher import Exactly
+from worker.lanes.publisher import TransactionalPublisher
 from worker.lanes.row import LaneRow
 from worker.lanes.start import Starter
 from worker.lanes.supervisor import Supervisor
@@ -33,9 +33,9 @@ STEPS: Final[dict[str, Callable[..., Any]]] = {
     "read_committed": publication.Publication.read_committed,
     "_take": Lane._take,
     "_recall": pipeline.Pipeline._recall,
-    "_hold": pipeline._hold,
+    "_hold": pipeline._renew,
     "_move": pipeline._move,
-    "publish": Exactly.publish,
+    "publish": TransactionalPublisher.publish,
     "send": publisher.send,
     "_settled": publication.Publication._settled,
     "confirmed_after": Membership.confirmed_after,

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.errors import LaneBlocked
-from worker.kafka.reader import Span
+from worker.kafka.reader import OffsetRange
 from worker.lanes.start import where_to_start
 from worker.operations.lanes import Decided, Lane, Remedy, State, Way, remedies
 
@@ -23,7 +23,7 @@ def lane(
     decided = None
     if row is not None:
         decided = Decided(1, UUID(int=1), datetime(2026, 1, 1, tzinfo=UTC), *row, ordered, transitions=0)
-    return Lane(SOURCE, None if log is None else Span(SOURCE, *log), committed, decided, None)
+    return Lane(SOURCE, None if log is None else OffsetRange(SOURCE, *log), committed, decided, None)
 
 
 def ways(blocked: Lane) -> dict[Way, Remedy]:

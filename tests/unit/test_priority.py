@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from tests.support.waiting import in_time, turns
+from tests.support.waiting import in_time, turns, until
 from worker.lanes import priority
 from worker.lanes.priority import FEW, LATELY_SECONDS, Courtesy
 
@@ -87,17 +87,18 @@ async def test_however_much_is_in_hand_bulk_goes_on() -> None:
 async def test_when_interactive_commands_have_been_missing_for_long_enough_all_bulk_lanes_go_on_at_once() -> None:
     house = House()
     await house.interactive()
-    leave = asyncio.Event()
+    leave, gone = asyncio.Event(), asyncio.Event()
     slow = house.start("slow", stay=leave)
-    waiting = house.start("a", "b", "c", turns=1)
+    waiting = house.start("a", "b", "c", turns=1, stay=gone)
     house.now += LATELY_SECONDS / 2
     await turns()
     assert house.turns == [("slow", FEW)]
     house.now += LATELY_SECONDS
     leave.set()
+    await until(lambda: house.inside == 3, what="all three worked at once")
+    gone.set()
     await ended([*slow, *waiting])
     assert house.turns[1:] == [(name, MOST) for name in "abc"]
-    assert house.most_inside == 3
 
 
 async def test_a_drain_ends_every_wait_at_once_and_leaves_the_turn_to_others(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import pytest
 from aiokafka import TopicPartition
 
 from tests.support.waiting import in_time
-from worker.errors import DependencyAway
+from worker.errors import DependencyUnavailable
 from worker.observability.health import Health
 from worker.observability.probe import Probe
 
@@ -21,7 +21,7 @@ class Dependency:
     async def look(self) -> None:
         self.asked.set()
         if not self.answers:
-            raise DependencyAway("postgres", "connection refused")
+            raise DependencyUnavailable("postgres", "connection refused")
 
 
 @pytest.fixture
@@ -47,14 +47,14 @@ async def test_a_dependency_that_does_not_answer_is_away_until_it_does(postgres:
 
 
 async def test_what_a_lane_has_noted_is_the_lanes_to_take_back(postgres: Dependency, health: Health) -> None:
-    health.away(DependencyAway("postgres", "lock timeout"))
+    health.away(DependencyUnavailable("postgres", "lock timeout"))
     await Probe({"postgres": postgres.look}, health).look()
     assert "postgres" in health.dependencies_away()
 
 
 async def test_a_decisive_look_takes_back_what_a_lane_has_noted(postgres: Dependency, health: Health) -> None:
-    health.away(DependencyAway("postgres", "lock timeout"), TopicPartition("commands", 0))
-    health.away(DependencyAway("kafka", "refused"))
+    health.away(DependencyUnavailable("postgres", "lock timeout"), TopicPartition("commands", 0))
+    health.away(DependencyUnavailable("kafka", "refused"))
     await Probe({"postgres": postgres.look}, health, decisive={"postgres"}).look()
     assert list(health.dependencies_away()) == ["kafka"]
 
@@ -88,7 +88,7 @@ async def test_it_knows_how_long_nobody_has_answered(postgres: Dependency, healt
 async def test_what_lanes_say_of_a_dependency_is_no_silence(postgres: Dependency, health: Health) -> None:
     now = 100.0
     probe = Probe({"postgres": postgres.look}, health, lambda: now)
-    health.away(DependencyAway("postgres", "lock timeout"))
+    health.away(DependencyUnavailable("postgres", "lock timeout"))
     await probe.look()
     now += 1000
     assert probe.silent("postgres") == 0

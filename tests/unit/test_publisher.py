@@ -14,14 +14,14 @@ from aiokafka.partitioner import murmur2
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from worker.errors import DependencyAway, StampsRefused, Unpublished
+from worker.errors import DependencyUnavailable, OutcomeUnknown, StampsRefused
 from worker.journey.messages import Message
 from worker.lanes.context import LaneId
 from worker.lanes.publisher import (
-    AtLeast,
     Commits,
-    Exactly,
+    IdempotentPublisher,
     Sent,
+    TransactionalPublisher,
     WatchedProducer,
     former_id,
     own_or_keyed,
@@ -117,33 +117,45 @@ class Starts:
         name = options.get("transactional_id")
         self.ids.append(name)
         if name in self.refused:
-            raise DependencyAway("kafka", "refused") from self.refused[name]
+            raise DependencyUnavailable("kafka", "refused") from self.refused[name]
         return SimpleNamespace(drop=self._drop)
 
     async def _drop(self) -> None:
         pass
 
 
-def publisher(mode: type[Exactly] | type[AtLeast], group: str) -> Exactly | AtLeast:
+def publisher(
+    mode: type[TransactionalPublisher] | type[IdempotentPublisher], group: str
+) -> TransactionalPublisher | IdempotentPublisher:
     timeout: dict[str, Any] = {"transaction_timeout_ms": 1000, "partitions": lambda: 1}
     lane = LaneId("c", group, SOURCE)
-    if mode is Exactly:
-        return Exactly(lane, {}, **timeout)
-    return AtLeast(lane, {}, **timeout, commits=cast(Any, None))
+    if mode is TransactionalPublisher:
+        return TransactionalPublisher(lane, {}, **timeout)
+    return IdempotentPublisher(lane, {}, **timeout, commits=cast(Any, None))
 
 
 @pytest.mark.parametrize(
     ("mode", "group", "first", "again"),
     [
-        (Exactly, "group", ["group.commands.2"], ["group.commands.2"]),
-        (Exactly, "my.group", ["my.group.commands.2", "my%2Egroup.commands.2"], ["my%2Egroup.commands.2"]),
-        (AtLeast, "group", ["group.commands.2", None], ["group.commands.2", None]),
-        (AtLeast, "my.group", ["my.group.commands.2", "my%2Egroup.commands.2", None], ["my%2Egroup.commands.2", None]),
+        (TransactionalPublisher, "group", ["group.commands.2"], ["group.commands.2"]),
+        (
+            TransactionalPublisher,
+            "my.group",
+            ["my.group.commands.2", "my%2Egroup.commands.2"],
+            ["my%2Egroup.commands.2"],
+        ),
+        (IdempotentPublisher, "group", ["group.commands.2", None], ["group.commands.2", None]),
+        (
+            IdempotentPublisher,
+            "my.group",
+            ["my.group.commands.2", "my%2Egroup.commands.2", None],
+            ["my%2Egroup.commands.2", None],
+        ),
     ],
 )
 async def test_an_older_workers_id_is_settled_once_in_a_lanes_life(
     monkeypatch: pytest.MonkeyPatch,
-    mode: type[Exactly] | type[AtLeast],
+    mode: type[TransactionalPublisher] | type[IdempotentPublisher],
     group: str,
     first: list[str | None],
     again: list[str | None],
@@ -159,8 +171,8 @@ async def test_an_older_workers_id_is_settled_once_in_a_lanes_life(
 async def test_an_older_workers_id_is_tried_again_if_the_broker_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
     starts = Starts(monkeypatch)
     starts.refused["my.group.commands.2"] = TimeoutError()
-    opened = publisher(Exactly, "my.group")
-    with pytest.raises(DependencyAway):
+    opened = publisher(TransactionalPublisher, "my.group")
+    with pytest.raises(DependencyUnavailable):
         await opened.open()
     starts.refused.clear()
     await opened.open()
@@ -170,7 +182,7 @@ async def test_an_older_workers_id_is_tried_again_if_the_broker_is_away(monkeypa
 async def test_an_older_workers_id_that_is_forbidden_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     starts = Starts(monkeypatch)
     starts.refused["my.group.commands.2"] = kafka.TransactionalIdAuthorizationFailed()
-    await publisher(Exactly, "my.group").open()
+    await publisher(TransactionalPublisher, "my.group").open()
     assert starts.ids == ["my.group.commands.2", "my%2Egroup.commands.2"]
 
 
@@ -301,14 +313,14 @@ async def test_without_a_redirected_answer_nobody_is_to_blame() -> None:
     ("results", "replies", "kind"),
     [
         (STAMP, STAMP, StampsRefused),
-        (True, STAMP, Unpublished),
-        (None, STAMP, Unpublished),
-        (kafka.NotEnoughReplicasError(), STAMP, Unpublished),
+        (True, STAMP, OutcomeUnknown),
+        (None, STAMP, OutcomeUnknown),
+        (kafka.NotEnoughReplicasError(), STAMP, OutcomeUnknown),
     ],
     ids=repr,
 )
 async def test_a_stamp_that_only_a_reply_topic_refuses_proves_nothing_against_the_clock(
-    results: bool | Exception | None, replies: Exception, kind: type[Unpublished]
+    results: bool | Exception | None, replies: Exception, kind: type[OutcomeUnknown]
 ) -> None:
     """Otherwise whoever owns a reply topic could send every worker out of its group."""
     batches = sent(results=results, replies=replies, others=True)

@@ -7,13 +7,13 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaConnectionError
 
 from tests.support.builders import record
-from worker.errors import DependencyAway
+from worker.errors import DependencyUnavailable
 from worker.kafka import reader
-from worker.kafka.reader import Span, browser
+from worker.kafka.reader import OffsetRange, topic_reader
 from worker.settings import read_settings
 
 SETTINGS = read_settings({})
-SPAN = Span(TopicPartition("results", 0), 0, 10)
+SPAN = OffsetRange(TopicPartition("results", 0), 0, 10)
 
 
 class Consumer:
@@ -49,14 +49,14 @@ def client(monkeypatch: pytest.MonkeyPatch) -> type[Consumer]:
 @pytest.mark.parametrize("what", ["start", "getmany"])
 async def test_what_the_client_cannot_do_is_a_broker_that_is_away(client: type[Consumer], what: str) -> None:
     client.fails = what
-    with pytest.raises(DependencyAway, match=f"kafka.*{what}"):
-        async with browser(SETTINGS) as kafka:
+    with pytest.raises(DependencyUnavailable, match=f"kafka.*{what}"):
+        async with topic_reader(SETTINGS) as kafka:
             await anext(kafka.read(SPAN))
 
 
 async def test_what_its_reader_cannot_do_is_not(client: type[Consumer]) -> None:
     async def written_to_nobody() -> None:
-        async with browser(SETTINGS) as kafka:
+        async with topic_reader(SETTINGS) as kafka:
             async for _ in kafka.read(SPAN):
                 raise BrokenPipeError
 

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from effective_contract.codes import StatusCode
 from tests.support.builders import delivery
-from worker.errors import DependencyAway
+from worker.errors import DependencyUnavailable
 from worker.journey.decode.command import decode
 from worker.journey.model import Command, Decoded, Refused, ReplyTo
 from worker.journey.reply_topics import AVOIDED_SECONDS, KNOWN_SECONDS, MISSING_SECONDS, MOST_TOPICS, Replies
@@ -33,7 +33,7 @@ class World:
     async def look(self, topics: Sequence[str]) -> Mapping[str, int]:
         self.asked.append(sorted(topics))
         if self.away:
-            raise DependencyAway("kafka", "away")
+            raise DependencyUnavailable("kafka", "away")
         return {topic: self.topics[topic] for topic in topics if topic in self.topics}
 
     async def judged(self, *headers: Header, value: bytes = BODY) -> Decoded:
@@ -171,7 +171,7 @@ async def test_a_broker_that_is_away_is_waited_for_only_if_nothing_is_known() ->
     world.away, world.now = True, 10 * KNOWN_SECONDS
 
     assert (await world.judged(*to("known"))).envelope.reply is not None
-    with pytest.raises(DependencyAway):
+    with pytest.raises(DependencyUnavailable):
         await world.judged(*to("unknown"))
 
 

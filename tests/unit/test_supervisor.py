@@ -12,7 +12,7 @@ from aiokafka import errors as kafka
 
 from tests.support.clocks import Clock
 from tests.support.waiting import SECONDS, turns, until, until_answered
-from worker.errors import ClientStuck, DependencyAway, LaneBlocked, LaneLost
+from worker.errors import ClientStuck, DependencyUnavailable, LaneBlocked, LaneLost
 from worker.lanes.lane import Lane
 from worker.lanes.membership import Membership
 from worker.lanes.supervisor import Supervisor
@@ -193,7 +193,7 @@ async def test_a_lost_lane_waits_for_a_heartbeat_sent_after_the_loss() -> None:
 
 async def test_a_lane_that_could_not_start_for_want_of_postgres_needs_no_heartbeat() -> None:
     async with supervised() as house:
-        house.trouble = [DependencyAway("postgres", "refused"), DependencyAway("postgres", "refused")]
+        house.trouble = [DependencyUnavailable("postgres", "refused"), DependencyUnavailable("postgres", "refused")]
         await house.assign(ONE)
         await house.until(lambda: house.at_work == [1])
         assert len(house.made) == 3
@@ -274,7 +274,7 @@ async def test_a_lane_that_ended_for_a_dependency_starts_again_as_soon_as_that_i
 ) -> None:
     monkeypatch.setattr("worker.resilience.backoff.SHORTEST", 60.0)
     async with supervised() as house:
-        house.trouble = [DependencyAway("postgres", "away")]
+        house.trouble = [DependencyUnavailable("postgres", "away")]
         await house.assign(ONE)
         await house.until(lambda: "postgres" in house.health.dependencies_away())
         await turns()
@@ -285,7 +285,7 @@ async def test_a_lane_that_ended_for_a_dependency_starts_again_as_soon_as_that_i
 
 async def test_what_a_revoked_lane_has_missed_is_not_missed_for_ever() -> None:
     async with supervised() as house:
-        house.trouble = [DependencyAway("kafka", "away")] * 1000
+        house.trouble = [DependencyUnavailable("kafka", "away")] * 1000
         await house.assign(ONE)
         await house.until(lambda: "kafka" in house.health.dependencies_away())
         await house.supervisor.on_partitions_revoked([ONE])
@@ -294,11 +294,11 @@ async def test_what_a_revoked_lane_has_missed_is_not_missed_for_ever() -> None:
 
 @pytest.mark.parametrize(
     ("trouble", "missed"),
-    [(LaneBlocked("the log was cut"), []), (DependencyAway("postgres", "away"), ["postgres"])],
+    [(LaneBlocked("the log was cut"), []), (DependencyUnavailable("postgres", "away"), ["postgres"])],
 )
 async def test_a_lane_that_ends_misses_only_what_it_ended_for(trouble: Exception, missed: list[str]) -> None:
     async with supervised() as house:
-        house.health.away(DependencyAway("kafka", "away"), ONE)
+        house.health.away(DependencyUnavailable("kafka", "away"), ONE)
         house.trouble = [trouble] * 1000
         await house.assign(ONE)
         await house.until(lambda: list(house.health.dependencies_away()) == missed)
@@ -320,7 +320,7 @@ async def test_a_silent_group_is_a_broker_that_is_away(monkeypatch: pytest.Monke
     clock.now += 10.0
     await membership.look()
     clock.now += 0.1
-    with pytest.raises(DependencyAway, match="no heartbeat has been answered"):
+    with pytest.raises(DependencyUnavailable, match="no heartbeat has been answered"):
         await membership.look()
 
 
@@ -410,5 +410,5 @@ async def test_a_group_that_one_has_left_is_not_away(monkeypatch: pytest.MonkeyP
     membership.join(["commands"], cast(ConsumerRebalanceListener, None))
     await membership.look()
     clock.now += 10.1
-    with pytest.raises(DependencyAway):
+    with pytest.raises(DependencyUnavailable):
         await membership.look()

@@ -12,7 +12,7 @@ import typer
 
 from worker.cli.findings import document_of, finding_lines
 from worker.cli.terminal import FAILED, Json, example, group, progress_bar, run_to_end, settings_from_environment, show
-from worker.kafka.reader import browser
+from worker.kafka.reader import topic_reader
 from worker.operations.audit.anchors import Anchor, AnchorError, read_anchor, take_anchor
 from worker.operations.audit.report import Audit
 from worker.operations.audit.verify import verify as verify_history
@@ -88,7 +88,7 @@ async def _verify(settings: Settings, anchor: Anchor | None, on_progress: OnProg
         connection = await opened.enter_async_context(owner_connection(settings.postgres.dsn.get_secret_value()))
         topic = None
         if is_topic_read:
-            topic = (await opened.enter_async_context(browser(settings)), settings.topics.transitions)
+            topic = (await opened.enter_async_context(topic_reader(settings)), settings.topics.transitions)
         kept = timedelta(days=settings.record_retention_days)
         return await verify_history(
             connection, topic=topic, anchor=anchor, kept=kept, batch=settings.max_batch, on_progress=on_progress

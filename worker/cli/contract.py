@@ -6,14 +6,14 @@ from typing import Annotated
 import typer
 
 from worker.cli.terminal import FAILED, Json, example, settings_from_environment, show
-from worker.errors import WorkerError
+from worker.errors import OperatorError
 from worker.operations.contract.compatibility import Break, breaks
 from worker.operations.contract.deployment import deployment
 from worker.operations.contract.older import NotAPack, parsed, read, releases
 from worker.operations.contract.pack import pack, write
 
 
-class PackUnwritable(WorkerError):
+class PackUnwritable(OperatorError):
     """The directory cannot be written."""
 
 

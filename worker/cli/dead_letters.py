@@ -30,10 +30,10 @@ from worker.cli.terminal import (
     run_to_end,
     settings_from_environment,
 )
-from worker.errors import WorkerError
+from worker.errors import OperatorError
 from worker.journey.messages import DEAD_LETTERED
 from worker.kafka.delivery import Coordinates
-from worker.kafka.reader import browser
+from worker.kafka.reader import topic_reader
 from worker.operations.dead_letters import plan as planning
 from worker.operations.dead_letters.letters import Chosen, Letter, OnProgress, Place, letters
 from worker.operations.dead_letters.plan import Item, Replay, State, readers_of
@@ -66,7 +66,7 @@ LoginTokenCommand = Annotated[
 ]
 
 
-class NoDeadLetter(WorkerError):
+class NoDeadLetter(OperatorError):
     """There is no dead letter at the given position."""
 
 
@@ -105,7 +105,7 @@ async def _list(settings: Settings, chosen: Chosen, limit: int | None, *, as_jso
     counts: Counter[str] = Counter()
     if as_json:
         _write('{"dead_letters": [')
-    async with browser(settings) as kafka:
+    async with topic_reader(settings) as kafka:
         async for letter in letters(kafka, settings, chosen):
             if as_json:
                 _write((",\n" if counts else "\n") + orjson.dumps(facts(letter)).decode())
@@ -159,7 +159,7 @@ def show(
 
 async def _look(settings: Settings, place: Place) -> tuple[Letter, Item, Explanation | None]:
     chosen = Chosen(at=frozenset({place}))
-    async with browser(settings) as kafka:
+    async with topic_reader(settings) as kafka:
         readers = await readers_of(settings, kafka)
         found = [letter async for letter in letters(kafka, settings, chosen)]
     if not found:
@@ -263,7 +263,7 @@ async def _plan(
 def exit_code(found: Replay) -> int:
     """Return 0 if everything sent was answered ``OK``; 3 if some otherwise; 1 if not all was sent and answered."""
     counts = found.counts()
-    if not found.carried_out:
+    if not found.run_unless:
         return 0
     if found.stopped or counts[State.PLANNED] or counts[State.UNCONFIRMED] or counts[State.UNANSWERED]:
         return FAILED
@@ -391,7 +391,7 @@ def _clean(text: str) -> str:
 def _accounts(found: Replay) -> dict[str, Any]:
     counts = found.counts()
     return {
-        "carried_out": found.carried_out,
+        "carried_out": found.run_unless,
         "stopped": found.stopped,
         "selected": len(found.items),
         "sent": _sent(found),
@@ -415,7 +415,7 @@ def _report(found: Replay, *, verbose: bool) -> Iterator[str]:
     if verbose:
         yield from map(_item, found.items.values())
     counts, selected = found.counts(), _many(len(found.items), "dead letter")
-    if not found.carried_out:
+    if not found.run_unless:
         planned = counts[State.PLANNED]
         yield f"{selected}: {planned} would be sent, with --yes; {counts[State.LEFT_OUT]} left out"
     else:
@@ -423,7 +423,7 @@ def _report(found: Replay, *, verbose: bool) -> Iterator[str]:
         yield f"{selected} = {' + '.join((f'{_sent(found)} sent', f'{counts[State.LEFT_OUT]} left out', *unsent))}"
     for why, count in found.left_out().most_common():
         yield f"  left out: {count} {why}"
-    if found.carried_out:
+    if found.run_unless:
         after = (State.APPLIED, State.REPLAYED, State.REFUSED, State.FAILED, State.UNANSWERED)
         yield f"{_sent(found)} sent = {' + '.join(f'{counts[each]} {each}' for each in after)}"
         for status, count in found.refused().most_common():

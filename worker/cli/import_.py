@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from worker.cli.terminal import FAILED, Json, example, run_to_end, settings_from_environment, show
-from worker.errors import DependencyAway
+from worker.errors import DependencyUnavailable
 from worker.operations.imports.load import BadLine, ImportProgress, ImportReport, OnProgress, import_files
 from worker.operations.imports.mark import MarkForbidden
 from worker.operations.imports.publish import Announced, Overtaken, announce, mend, require_not_overtaken
@@ -89,7 +89,7 @@ def _load(settings: Settings, files: list[Path], unmarked: list[str], *, from_st
     async def before(connection: asyncpg.Connection) -> None:
         try:
             await require_not_overtaken(connection, settings)
-        except (DependencyAway, MarkForbidden, SettingsError) as error:
+        except (DependencyUnavailable, MarkForbidden, SettingsError) as error:
             unmarked.append(str(error))
 
     owner = settings.postgres.owner.get_secret_value()

@@ -7,13 +7,13 @@ import jwt
 import typer
 
 from worker.cli.terminal import Json, example, run_to_end, seconds_of, settings_from_environment, show
-from worker.errors import WorkerError
+from worker.errors import OperatorError, WorkerError
 from worker.journey.authorise import sign_login
 from worker.postgres.connect import owner_connection
 from worker.settings import Settings
 
 
-class UnitNeeded(WorkerError):
+class UnitNeeded(OperatorError):
     """The user's unit is not given and cannot be read from Postgres."""
 
 

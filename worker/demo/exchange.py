@@ -10,14 +10,14 @@ from typing import Any, Final
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from worker.demo.commands import Attempt
-from worker.errors import WorkerError
+from worker.errors import OperatorError
 from worker.kafka.client import client_options
 from worker.settings import Settings
 
 ANSWER_SECONDS: Final = 60.0
 
 
-class Unanswered(WorkerError):
+class Unanswered(OperatorError):
     """The worker did not answer in time."""
 
 

@@ -11,7 +11,7 @@ import asyncpg
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from worker.demo.commands import documented
-from worker.errors import WorkerError
+from worker.errors import OperatorError
 from worker.kafka.client import client_options
 from worker.kafka.internals import cluster_metadata
 from worker.postgres.sql import statement
@@ -22,7 +22,7 @@ STALLED_SECONDS: Final = 60.0
 OnProgress = Callable[[int], None]
 
 
-class LoadStalled(WorkerError):
+class LoadStalled(OperatorError):
     """No answer came for a minute."""
 
 

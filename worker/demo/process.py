@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from worker.errors import WorkerError
+from worker.errors import OperatorError
 
 READY_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 30.0
 
 
-class WorkerFailed(WorkerError):
+class WorkerFailed(OperatorError):
     """The worker ended unasked. The text holds the end of its log."""
 
 

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from effective_contract.states import LifeCycleState
 from worker.journey.digests import CommandNames
-from worker.journey.model import Applied, Decision, Fact
+from worker.journey.model import Applied, Decision, Transition
 from worker.postgres.pool import Connection
 from worker.postgres.sql import statement
 from worker.values import Value
@@ -30,18 +30,18 @@ def chained(
     lane_name: str,
     moment: datetime,
     names: CommandNames,
-) -> list[Fact]:
+) -> list[Transition]:
     """Build the facts of a batch: one per applied decision, all of one moment, each linked to the one before it.
 
     ``offsets`` are those of the decided commands. ``names`` gives the names by which facts know them.
     """
-    facts: list[Fact] = []
+    transitions: list[Transition] = []
     for decision, offset in zip(decisions, offsets, strict=True):
         if not isinstance(decision, Applied):
             continue
         asked = decision.presented
-        fact = sealed(
-            Fact(
+        transition = sealed(
+            Transition(
                 organisation=asked.token.organisation,
                 token=asked.token.token,
                 version=decision.version,
@@ -58,20 +58,20 @@ def chained(
                 offset=offset,
             )
         )
-        facts.append(fact)
-        chain = Chain(fact.sequence, fact.hash)
-    return facts
+        transitions.append(transition)
+        chain = Chain(transition.sequence, transition.hash)
+    return transitions
 
 
-def head(chain: Chain, facts: Sequence[Fact]) -> Chain:
+def head(chain: Chain, transitions: Sequence[Transition]) -> Chain:
     """Return the head of the chain once these facts are at its end."""
-    return Chain(facts[-1].sequence, facts[-1].hash) if facts else chain
+    return Chain(transitions[-1].sequence, transitions[-1].hash) if transitions else chain
 
 
-def sealed(fact: Fact) -> Fact:
+def sealed(transition: Transition) -> Transition:
     """Return a fact that has its position in a chain, with its text and its hash."""
-    text = fact.canonical()
-    return replace(fact, text=text, hash=hashlib.sha256(text).digest())
+    text = transition.canonical()
+    return replace(transition, text=text, hash=hashlib.sha256(text).digest())
 
 
 class _TransitionRow(NamedTuple):
@@ -94,44 +94,44 @@ class _TransitionRow(NamedTuple):
     record_offset: int | None
 
 
-async def apply(connection: Connection, facts: Sequence[Fact], lane: int) -> None:
+async def apply(connection: Connection, transitions: Sequence[Transition], lane: int) -> None:
     """Write the facts of a batch and update its access tokens to match.
 
     The rows are locked, so a transition that does not fit is a bug: raises ``RuntimeError``.
     """
-    if not facts:
+    if not transitions:
         return
-    await write_facts(connection, facts, lane)
-    first, last = facts[0], facts[-1]
+    await write_transitions(connection, transitions, lane)
+    first, last = transitions[0], transitions[-1]
     # Dates have whole seconds. Postgres would round half a second up, into the future.
     updated = first.occurred_at.replace(tzinfo=None, microsecond=0)
     changed = await connection.execute(statement("journey/apply"), lane, first.sequence, last.sequence, updated)
-    if changed != f"UPDATE {len(facts)}":
-        raise RuntimeError(f"{len(facts)} transitions were decided under a lock, but Postgres says {changed}")
+    if changed != f"UPDATE {len(transitions)}":
+        raise RuntimeError(f"{len(transitions)} transitions were decided under a lock, but Postgres says {changed}")
 
 
-async def write_facts(connection: Connection, facts: Sequence[Fact], lane: int) -> None:
+async def write_transitions(connection: Connection, transitions: Sequence[Transition], lane: int) -> None:
     """Write facts of the lane with this id. Leaves the access tokens alone."""
     await connection.copy_records_to_table(
-        "transition", columns=_TransitionRow._fields, records=[_row(fact, lane) for fact in facts]
+        "transition", columns=_TransitionRow._fields, records=[_row(transition, lane) for transition in transitions]
     )
 
 
-def _row(fact: Fact, lane: int) -> _TransitionRow:
+def _row(transition: Transition, lane: int) -> _TransitionRow:
     return _TransitionRow(
-        fact.organisation,
-        fact.token,
-        fact.version,
-        fact.from_state,
-        fact.to_state,
-        fact.occurred_at,
-        fact.user,
-        fact.unit,
-        fact.command_id,
-        fact.cause,
+        transition.organisation,
+        transition.token,
+        transition.version,
+        transition.from_state,
+        transition.to_state,
+        transition.occurred_at,
+        transition.user,
+        transition.unit,
+        transition.command_id,
+        transition.cause,
         lane,
-        fact.sequence,
-        fact.previous_hash,
-        fact.hash,
-        fact.offset,
+        transition.sequence,
+        transition.previous_hash,
+        transition.hash,
+        transition.offset,
     )

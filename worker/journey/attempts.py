@@ -11,7 +11,7 @@ from typing import Final
 import structlog
 
 from worker.journey.attempt_limits import Attempt, Kind, Limits, Series, Subject, attempt_of, wait_after
-from worker.journey.authorise import Standing
+from worker.journey.authorise import Authorisation
 from worker.journey.digests import digest
 from worker.journey.model import Caller, Command, Refused
 from worker.observability.metrics import Metrics
@@ -68,13 +68,13 @@ class Attempts:
         return tried
 
     async def known(
-        self, connection: Connection, tried: Sequence[Attempt | None], standings: Sequence[Standing]
+        self, connection: Connection, tried: Sequence[Attempt | None], authorisations: Sequence[Authorisation]
     ) -> dict[Subject, Series]:
         """Return the series that count these attempts. Series without failures are left out."""
         series: dict[Subject, Series] = {}
-        for attempt, standing in zip(tried, standings, strict=True):
+        for attempt, authorisation in zip(tried, authorisations, strict=True):
             if attempt is not None:
-                counted = standing.codes if attempt.identifier is None else standing.pass_codes
+                counted = authorisation.codes if attempt.identifier is None else authorisation.pass_codes
                 if counted is not None:
                     series[attempt.own] = counted
         pairs = {each.identifier: each for each in tried if each is not None and each.identifier is not None}

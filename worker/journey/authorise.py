@@ -188,7 +188,7 @@ def _invalid(message: str) -> Refused:
     return Refused(StatusCode.INVALID_TOKEN, message)
 
 
-class Standing(Value, frozen=True):
+class Authorisation(Value, frozen=True):
     """A verified login as Postgres sees it now.
 
     ``organisation`` is set once verified, and is a part of the command's id. So is ``account``, which only a consumer
@@ -206,14 +206,14 @@ class Standing(Value, frozen=True):
 
 async def authorise(
     connection: Connection, logins: Sequence[Claims | Refused], judged_at: Sequence[float]
-) -> list[Standing]:
+) -> list[Authorisation]:
     """Look up the callers of a batch, in the order of their logins.
 
     ``judged_at`` is, for each command, the moment at which its login's expiry is judged, in seconds since the epoch.
     """
     distinct = list(dict.fromkeys(login for login in logins if isinstance(login, Claims)))
     if not distinct:
-        return [Standing(None, login) for login in logins if isinstance(login, Refused)]
+        return [Authorisation(None, login) for login in logins if isinstance(login, Refused)]
     rows = await connection.fetch(
         statement("journey/authorise"),
         [login.organisation for login in distinct],
@@ -225,31 +225,31 @@ async def authorise(
     )
     # A batch has few logins and many commands. The moment decides only if a login has expired.
     found = {
-        login: (_standing(login, row, expired=False), _standing(login, row, expired=True))
+        login: (_authorisation(login, row, expired=False), _authorisation(login, row, expired=True))
         for login, row in zip(distinct, rows, strict=True)
     }
     return [
-        Standing(None, login) if isinstance(login, Refused) else found[login][moment >= login.expires_at]
+        Authorisation(None, login) if isinstance(login, Refused) else found[login][moment >= login.expires_at]
         for login, moment in zip(logins, judged_at, strict=True)
     ]
 
 
-def _standing(login: Claims, row: Any, *, expired: bool) -> Standing:
+def _authorisation(login: Claims, row: Any, *, expired: bool) -> Authorisation:
     if not row["organisation_known"]:
-        return Standing(None, _invalid("the login token's organisation is not known or not active"))
+        return Authorisation(None, _invalid("the login token's organisation is not known or not active"))
     if row["revoked"]:
-        return Standing(None, _invalid("the login token was revoked"))
+        return Authorisation(None, _invalid("the login token was revoked"))
     if row["unit_id"] is None:
-        return Standing(None, _invalid("the login token's unit is not known in its organisation or not active"))
+        return Authorisation(None, _invalid("the login token's unit is not known in its organisation or not active"))
     if row["user_id"] is None:
-        return Standing(None, _invalid("the login token's user is not known or not active"))
+        return Authorisation(None, _invalid("the login token's user is not known or not active"))
     if expired:
         message = "log in again and send the command anew"
-        return Standing(login.organisation, Refused(StatusCode.EXPIRED_TOKEN, message), login.account)
+        return Authorisation(login.organisation, Refused(StatusCode.EXPIRED_TOKEN, message), login.account)
     if not row["allowed"]:
         message = f"the user lacks the right {SET_EFFECTIVE.right}"
-        return Standing(login.organisation, Refused(StatusCode.ACCESS_DENIED, message), login.account)
-    return Standing(
+        return Authorisation(login.organisation, Refused(StatusCode.ACCESS_DENIED, message), login.account)
+    return Authorisation(
         login.organisation,
         Caller(login.organisation, row["user_id"], row["unit_id"], login.account),
         login.account,

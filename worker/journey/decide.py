@@ -27,7 +27,7 @@ from worker.values import Value
 
 
 @dataclass(frozen=True, slots=True)
-class Transition:
+class TransitionRule:
     """One row of the life cycle: a sibling method of the source API would be a new row, not new code."""
 
     name: str
@@ -36,7 +36,7 @@ class Transition:
     right: str
 
 
-SET_EFFECTIVE: Final = Transition(
+SET_EFFECTIVE: Final = TransitionRule(
     "set_effective", LifeCycleState.NOT_EFFECTIVE, LifeCycleState.EFFECTIVE, "ACCESS_TOKENS.SET_EFFECTIVE"
 )
 
@@ -61,7 +61,7 @@ class State:
 def decide(
     asked: Sequence[Presented | Refused],
     state: State,
-    transition: Transition = SET_EFFECTIVE,
+    rule: TransitionRule = SET_EFFECTIVE,
     *,
     tried: Sequence[Attempt | None] = (),
     limits: Limits = DEFAULT_LIMITS,
@@ -74,7 +74,7 @@ def decide(
     tokens, bound, series = dict(state.tokens), dict(state.bound), dict(state.series)
     decisions: list[Decision] = []
     for command, attempt in zip(asked, tried or [None] * len(asked), strict=True):
-        decision = refused_unseen(attempt, series, limits) or _decide_one(command, tokens, bound, transition)
+        decision = refused_unseen(attempt, series, limits) or _decide_one(command, tokens, bound, rule)
         if attempt is not None:
             seen(attempt, decision, series, limits)
         if isinstance(decision, Applied):
@@ -88,7 +88,7 @@ def decide(
 def rehearse(
     asked: Sequence[Presented | Refused],
     state: State,
-    transition: Transition = SET_EFFECTIVE,
+    rule: TransitionRule = SET_EFFECTIVE,
     *,
     tried: Sequence[Attempt | None] = (),
     limits: Limits = DEFAULT_LIMITS,
@@ -102,7 +102,7 @@ def rehearse(
     tokens, bound, series = state.tokens, state.bound, dict(state.series)
     decisions: list[Decision] = []
     for command, attempt in zip(asked, tried or [None] * len(asked), strict=True):
-        decision = refused_unseen(attempt, series, limits) or _decide_one(command, tokens, bound, transition)
+        decision = refused_unseen(attempt, series, limits) or _decide_one(command, tokens, bound, rule)
         if attempt is not None and is_failure(decision):
             seen(attempt, decision, series, limits)
         decisions.append(decision)
@@ -128,8 +128,8 @@ def rounds(decisions: Sequence[Decision]) -> list[list[int]]:
     return dealt
 
 
-def doubtful(
-    asked: Sequence[Presented | Refused], tokens: Mapping[TokenKey, LockedToken], transition: Transition = SET_EFFECTIVE
+def needs_id_lookup(
+    asked: Sequence[Presented | Refused], tokens: Mapping[TokenKey, LockedToken], rule: TransitionRule = SET_EFFECTIVE
 ) -> list[Presented]:
     """Return the commands that may not end applied: their token is in another state, or other commands name it as well.
 
@@ -141,7 +141,7 @@ def doubtful(
     return [
         command
         for command in presented
-        if named[command.token] > 1 or tokens[command.token].state is not transition.from_state
+        if named[command.token] > 1 or tokens[command.token].state is not rule.from_state
     ]
 
 
@@ -149,7 +149,7 @@ def _decide_one(
     command: Presented | Refused,
     tokens: Mapping[TokenKey, LockedToken],
     bound: Mapping[str, BoundId],
-    transition: Transition,
+    rule: TransitionRule,
 ) -> Decision:
     if isinstance(command, Refused):
         return command
@@ -157,9 +157,9 @@ def _decide_one(
     if former is not None:
         return _decide_again(command, former)
     token = tokens[command.token]
-    if token.state is not transition.from_state:
+    if token.state is not rule.from_state:
         return Refused(StatusCode.INVALID_LIFE_CYCLE_STATE, f"the access token is {token.state}")
-    return Applied(command, token.state, transition.to_state, token.version + 1)
+    return Applied(command, token.state, rule.to_state, token.version + 1)
 
 
 def _decide_again(command: Presented, former: BoundId) -> Replayed | Refused:

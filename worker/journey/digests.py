@@ -9,14 +9,14 @@ from typing import Final
 from pydantic import SecretStr
 
 from effective_contract.transition import DIGESTED, command_name, naming_key
-from worker.errors import WorkerError
+from worker.errors import OperatorError
 from worker.settings import Settings
 from worker.values import Value
 
 _OF_ATTEMPTS: Final = b"effective-worker attempts"
 
 
-class NoDigestKey(WorkerError):
+class NoDigestKey(OperatorError):
     """No key for digests is set."""
 
     def __init__(self) -> None:

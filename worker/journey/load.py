@@ -6,7 +6,7 @@ from typing import Final
 
 from effective_contract.codes import StatusCode
 from effective_contract.states import LifeCycleState
-from worker.errors import BatchOvertaken
+from worker.errors import BatchConflict
 from worker.journey.model import Caller, Command, LockedToken, Presented, Refused, TokenKey, request_digest
 from worker.journey.pass_codes import PassCodeCheck, hashes_of
 from worker.postgres.pool import Connection
@@ -74,7 +74,7 @@ def present(
 ) -> Presented | Refused:
     """Make the last checks before a decision: the token exists, the caller may see it, its credentials are right.
 
-    Returns ``UNCHECKED`` if the pass code was not compared. Raises ``BatchOvertaken`` if it changed between the
+    Returns ``UNCHECKED`` if the pass code was not compared. Raises ``BatchConflict`` if it changed between the
     comparison and the lock.
     """
     if command.authentication_code is not None:
@@ -90,7 +90,7 @@ def present(
         if token is None or not check.right:
             return Refused(StatusCode.INVALID_CREDENTIALS, "identifier and pass_code do not go together")
         if check.pass_code_hash != locked.hashes.get((caller.organisation, name)):
-            raise BatchOvertaken
+            raise BatchConflict
     return Presented(command_id, request_digest(kind, name, command.fields), command.fields, caller, token.key)
 
 

@@ -13,7 +13,7 @@ from effective_contract.codes import StatusCode
 from effective_contract.headers import CE_SUBJECT, DRY_RUN, RESULT_TYPE, SPEC_VERSION, TRANSITION_TYPE, TRUE
 from worker.journey.decode.body import shortened
 from worker.journey.json import encode
-from worker.journey.model import Answer, Answered, Decoded, Fact
+from worker.journey.model import Answer, Answered, Decoded, Transition
 from worker.journey.redact import masked
 from worker.kafka.delivery import KEPT_BYTES, Coordinates, Cut, Header
 from worker.observability.tracing import continued
@@ -39,7 +39,7 @@ class Message(Value, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Post:
+class OutgoingTopics:
     """The topics that the worker writes to, and the names under which it writes."""
 
     results: str
@@ -51,7 +51,7 @@ class Post:
     """``ce_source`` of everything the worker writes."""
 
 
-def result_message(answered: Answered, post: Post, *, whole: bool = True, redirected: bool = True) -> Message:
+def result_message(answered: Answered, post: OutgoingTopics, *, whole: bool = True, redirected: bool = True) -> Message:
     """Build the one answer to a command, under the command's own key, for the topic that its sender wants.
 
     ``whole=False`` leaves the data out and says so, for a broker that does not take it whole; the status stays.
@@ -79,7 +79,7 @@ def _status(code: StatusCode, message: str) -> bytes:
     return encode({"code": code, "description": code.description, "message": message})
 
 
-def _result_headers(decoded: Decoded, answer: Answer, post: Post) -> tuple[Header, ...]:
+def _result_headers(decoded: Decoded, answer: Answer, post: OutgoingTopics) -> tuple[Header, ...]:
     envelope, where = decoded.envelope, decoded.delivery.coordinates
     # An applied command and its replays are one event; every refusal is an event of its own, and so is every dry run.
     is_applied = answer.code is StatusCode.OK and not envelope.dry_run
@@ -109,25 +109,25 @@ def _trace(parent: str, state: str | None, where: Coordinates) -> Iterator[Heade
             yield "tracestate", state.encode()
 
 
-def transition_message(fact: Fact, post: Post) -> Message:
+def transition_message(transition: Transition, post: OutgoingTopics) -> Message:
     """Build the event of a transition, keyed so that the history of one access token stays in order."""
-    key = f"{fact.organisation}:{fact.token}"
-    identity = f"{percent_encoded(fact.organisation)}:{percent_encoded(fact.token)}:{fact.version}"
+    key = f"{transition.organisation}:{transition.token}"
+    identity = f"{percent_encoded(transition.organisation)}:{percent_encoded(transition.token)}:{transition.version}"
     subject = key.encode()
     headers = (
         ("ce_id", _event_id(identity)),
-        *_cloud_event(post.source, TRANSITION_TYPE, fact.occurred_at),
+        *_cloud_event(post.source, TRANSITION_TYPE, transition.occurred_at),
         ("ce_subject", subject),
     )
-    return Message(post.transitions, subject, _event_value(fact), headers)
+    return Message(post.transitions, subject, _event_value(transition), headers)
 
 
-def _event_value(fact: Fact) -> bytes:
+def _event_value(transition: Transition) -> bytes:
     """Return the text that was hashed, with its hash (CONTRACT 6)."""
-    return b"".join((fact.text[:-1], b',"hash":"', fact.hash.hex().encode(), b'"}'))
+    return b"".join((transition.text[:-1], b',"hash":"', transition.hash.hex().encode(), b'"}'))
 
 
-def dead_letter_message(answered: Answered, post: Post, *, whole: bool = True) -> Message:
+def dead_letter_message(answered: Answered, post: OutgoingTopics, *, whole: bool = True) -> Message:
     """Build the dead letter of a record that could not be handled, its secrets masked.
 
     ``whole=False`` cuts it (``dl_truncated``).
@@ -141,7 +141,7 @@ def dead_letter_message(answered: Answered, post: Post, *, whole: bool = True) -
             value, cut = shortened(value, "")
     # Cut first: the search for secrets takes longer for a larger value.
     value = masked(value)
-    facts = {
+    transitions = {
         "dl_code": answer.code,
         "dl_reason": answer.message,
         "dl_topic": where.topic,
@@ -154,12 +154,12 @@ def dead_letter_message(answered: Answered, post: Post, *, whole: bool = True) -
         "dl_failed_at": rfc3339(answer.decided_at),
     }
     if answer.organisation is not None:
-        facts["dl_organisation"] = answer.organisation
+        transitions["dl_organisation"] = answer.organisation
     if not whole or cut is not None:
-        facts["dl_truncated"] = "true"
+        transitions["dl_truncated"] = "true"
     if cut is not None:
-        facts |= dict(_told_of(cut))
-    headers += [(name, text.encode()) for name, text in facts.items()]
+        transitions |= dict(_told_of(cut))
+    headers += [(name, text.encode()) for name, text in transitions.items()]
     key = delivery.key
     return Message(post.dead_letters, key if whole else key and key[:KEPT_BYTES], value, tuple(headers))
 
@@ -204,7 +204,12 @@ class Letters(Enum):
 
 
 def messages(
-    answered: Answered, post: Post, *, whole: bool = True, redirected: bool = True, letters: Letters = Letters.WHOLE
+    answered: Answered,
+    post: OutgoingTopics,
+    *,
+    whole: bool = True,
+    redirected: bool = True,
+    letters: Letters = Letters.WHOLE,
 ) -> list[Message]:
     """Build everything to publish for one command: its result, its transition event, and its dead letter.
 
@@ -216,14 +221,14 @@ def messages(
         answer = replace(answered.answer, message=f"{answered.answer.message}{NO_LETTER}")
         answered, with_letter = replace(answered, answer=answer), False
     written = [result_message(answered, post, whole=whole, redirected=redirected)]
-    if answered.fact is not None:
-        written.append(transition_message(answered.fact, post))
+    if answered.transition is not None:
+        written.append(transition_message(answered.transition, post))
     if with_letter:
         written.append(_letter(answered, post, whole=whole, letters=letters))
     return written
 
 
-def _letter(answered: Answered, post: Post, *, whole: bool, letters: Letters) -> Message:
+def _letter(answered: Answered, post: OutgoingTopics, *, whole: bool, letters: Letters) -> Message:
     letter = dead_letter_message(answered, post, whole=whole)
     if whole and letters is Letters.CUT and _size(letter) > INNOCENT_BYTES:
         return dead_letter_message(answered, post, whole=False)

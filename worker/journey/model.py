@@ -214,7 +214,7 @@ class Answer(Value, frozen=True):
     """The id of the user whose attempt was refused."""
 
 
-class Fact(Value, frozen=True):
+class Transition(Value, frozen=True):
     """One applied transition (CONTRACT 6). The hashes are raw bytes here and lower-case hex outside."""
 
     organisation: str
@@ -266,7 +266,7 @@ class Outcome(Value, frozen=True):
     """The decision on a record, made now or when it was first read, with the transition that it brought about."""
 
     answer: Answer
-    fact: Fact | None
+    transition: Transition | None
 
 
 class Answered(Value, frozen=True):
@@ -278,7 +278,7 @@ class Answered(Value, frozen=True):
     answer: Answer
     data: bytes | None
     """The requested members as JSON; ``None`` where there is nothing to show."""
-    fact: Fact | None = None
+    transition: Transition | None = None
 
 
 def request_digest(kind: str, name: str, fields: int) -> bytes:

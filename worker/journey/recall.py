@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from effective_contract.codes import StatusCode
 from effective_contract.states import LifeCycleState
 from worker.journey.decide import BoundId
-from worker.journey.model import Answer, Fact, Outcome, Presented, Refused, TokenKey, command_key
+from worker.journey.model import Answer, Outcome, Presented, Refused, TokenKey, Transition, command_key
 from worker.postgres.pool import Connection, Row
 from worker.postgres.sql import statement
 
@@ -38,11 +38,11 @@ def _recalled(row: Row, lane_name: str) -> Outcome:
         digest=row["digest"],
         user=row["refused_user"],
     )
-    return Outcome(answer, None if row["sequence"] is None else _fact(row, lane_name))
+    return Outcome(answer, None if row["sequence"] is None else _transition(row, lane_name))
 
 
-def _fact(row: Row, lane_name: str) -> Fact:
-    fact = Fact(
+def _transition(row: Row, lane_name: str) -> Transition:
+    transition = Transition(
         organisation=row["organisation"],
         token=row["access_token_id"],
         version=row["version"],
@@ -59,7 +59,7 @@ def _fact(row: Row, lane_name: str) -> Fact:
         hash=row["hash"],
         offset=row["record_offset"],
     )
-    return replace(fact, text=fact.canonical())
+    return replace(transition, text=transition.canonical())
 
 
 async def recall_by_id(connection: Connection, asked: Iterable[Presented | Refused]) -> dict[str, BoundId]:

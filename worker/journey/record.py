@@ -36,7 +36,7 @@ async def record(connection: Connection, lane: int, decided: Sequence[tuple[Coor
     """Write the records of newly decided commands, in the order of their keys, as every lane does: so none deadlock.
 
     Another lane may have bound one of the ids since it was looked up. Then Postgres refuses the batch, and
-    ``worker.errors`` has it run again (``BatchOvertaken``).
+    ``worker.errors`` has it run again (``BatchConflict``).
     """
     if not decided:
         return

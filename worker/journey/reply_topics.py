@@ -14,7 +14,7 @@ import structlog
 from msgspec.structs import replace
 
 from effective_contract.codes import StatusCode
-from worker.errors import DependencyAway
+from worker.errors import DependencyUnavailable
 from worker.journey.model import Command, Decoded, Refused, ReplyTo
 from worker.kafka.client import keyed
 from worker.kafka.delivery import Delivery
@@ -53,7 +53,8 @@ class Replies:
     ) -> None:
         """``allowed`` are shell-style patterns; ``own`` are the worker's own topics, which no sender may name.
 
-        ``look`` returns the number of partitions of each of these topics that exists. It may raise ``DependencyAway``.
+        ``look`` returns the number of partitions of each of these topics that exists. It may raise
+        ``DependencyUnavailable``.
         """
         # Without a pattern nothing may match, but the empty expression matches everything.
         self._allowed = re.compile("|".join(map(fnmatch.translate, allowed)) or "(?!)")
@@ -67,7 +68,7 @@ class Replies:
     async def judged(self, batch: Sequence[Decoded]) -> Sequence[Decoded]:
         """Return the batch with every reply topic resolved to a partition, or removed and its command refused.
 
-        Asks the broker at most once, and not at all if no new topic is named. Raises ``DependencyAway``.
+        Asks the broker at most once, and not at all if no new topic is named. Raises ``DependencyUnavailable``.
         """
         named = [item.envelope.reply for item in batch if item.envelope.reply is not None]
         if not named:
@@ -88,7 +89,7 @@ class Replies:
             self._counts.pop(topic, None)
         try:
             counts = await self._counted(named)
-        except DependencyAway as away:
+        except DependencyUnavailable as away:
             log.info("reply_topics_not_looked_up", reason=away.reason)
         else:
             avoided |= {topic for topic, partition in named.items() if partition >= counts[topic]}
@@ -145,7 +146,7 @@ class Replies:
             return counts
         try:
             found = await self._look(old)
-        except DependencyAway:
+        except DependencyUnavailable:
             # Old counts serve better than waiting, if there is one for every topic.
             if counts.keys() == named.keys():
                 return counts

@@ -11,7 +11,7 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.helpers import create_ssl_context
 from aiokafka.partitioner import murmur2
 
-from worker.errors import KAFKA_ERRORS, DependencyAway
+from worker.errors import KAFKA_ERRORS, DependencyUnavailable
 from worker.kafka.internals import keep_only, mend_sending
 from worker.kafka.metadata import TopicsRequest, id_of
 from worker.kafka.record_batches import Bounds, bound_fetches
@@ -68,12 +68,12 @@ class TopicLook:
     async def partitions(self, topics: Sequence[str]) -> dict[str, int]:
         """Return the number of partitions of each topic that exists, is not Kafka's own, and may be seen.
 
-        Raises ``DependencyAway``.
+        Raises ``DependencyUnavailable``.
         """
         return {name: len(topic["partitions"]) for name, topic in (await self._topics(topics)).items()}
 
     async def ids(self, topics: Sequence[str]) -> dict[str, UUID | None]:
-        """Return the id of each topic, ``None`` where the broker has no ids. Raises ``DependencyAway``."""
+        """Return the id of each topic, ``None`` where the broker has no ids. Raises ``DependencyUnavailable``."""
         return {name: id_of(topic) for name, topic in (await self._topics(topics)).items()}
 
     async def _topics(self, topics: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -84,7 +84,9 @@ class TopicLook:
                 for first in range(0, len(topics), MOST_NAMES):
                     found |= await _asked(client, list(topics[first : first + MOST_NAMES]))
         except KAFKA_ERRORS as error:
-            raise DependencyAway("kafka", f"{type(error).__name__} while topics were looked up: {error}") from error
+            raise DependencyUnavailable(
+                "kafka", f"{type(error).__name__} while topics were looked up: {error}"
+            ) from error
         return found
 
     @asynccontextmanager

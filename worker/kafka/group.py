@@ -8,7 +8,7 @@ from aiokafka import errors as kafka_errors
 from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.protocol.group import HeartbeatRequest, JoinGroupRequest, SyncGroupRequest
 
-from worker.errors import WorkerError
+from worker.errors import OperatorError
 from worker.kafka.internals import Send, forget_coordinator, instance_id_of, intercept_group_requests, join_as
 from worker.settings import PREFIX
 
@@ -36,7 +36,7 @@ def hear_offset_errors(consumer: AIOKafkaConsumer) -> None:
     intercept_group_requests(consumer, hearing)
 
 
-class InstanceTaken(WorkerError):
+class InstanceTaken(OperatorError):
     """Another worker has joined the group later under the same ``group_instance_id``."""
 
     def __init__(self, instance_id: str) -> None:

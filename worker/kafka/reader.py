@@ -9,7 +9,7 @@ from typing import Any, Final
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from effective_contract.headers import DRY_RUN, TRUE
-from worker.errors import KAFKA_ERRORS, DependencyAway
+from worker.errors import KAFKA_ERRORS, DependencyUnavailable
 from worker.kafka.client import client_options
 from worker.kafka.internals import cluster_metadata
 from worker.settings import Settings
@@ -23,30 +23,30 @@ _LOOK_MS: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class OffsetRange:
     """A range of a partition: offsets from ``begin`` up to, and without, ``end``."""
 
     source: TopicPartition
     begin: int
     end: int
 
-    def until(self, end: int) -> "Span":
+    def until(self, end: int) -> "OffsetRange":
         """Return the same range, ending at ``end`` at the latest."""
         return replace(self, end=max(self.begin, min(self.end, end)))
 
-    def since(self, begin: int) -> "Span":
+    def since(self, begin: int) -> "OffsetRange":
         """Return the same range, beginning at ``begin`` at the earliest."""
         return replace(self, begin=min(self.end, max(self.begin, begin)))
 
 
-class Browser:
+class TopicReader:
     """Two consumers: one reads committed records, one knows the ends of the logs, open transactions included."""
 
     def __init__(self, stable: AIOKafkaConsumer, whole: AIOKafkaConsumer) -> None:
         self._stable = stable
         self._whole = whole
 
-    async def spans(self, *topics: str) -> dict[str, list[Span]]:
+    async def spans(self, *topics: str) -> dict[str, list[OffsetRange]]:
         """Return every partition of each topic, from the oldest record left to its end. Unknown topics are left out."""
         with _asked():
             cluster = await cluster_metadata(self._whole)
@@ -56,12 +56,12 @@ class Browser:
                 return {}
             begins, ends = await self._whole.beginning_offsets(sources), await self._whole.end_offsets(sources)
         return {
-            name: [Span(each, begins[each], ends[each]) for each in sources if each.topic == name]
+            name: [OffsetRange(each, begins[each], ends[each]) for each in sources if each.topic == name]
             for name, numbers in known.items()
             if numbers
         }
 
-    async def since(self, spans: Iterable[Span], milliseconds: int) -> list[Span]:
+    async def since(self, spans: Iterable[OffsetRange], milliseconds: int) -> list[OffsetRange]:
         """Return the spans without the records from before that moment of the epoch."""
         every = list(spans)
         if not every:
@@ -70,17 +70,17 @@ class Browser:
             found = await self._whole.offsets_for_times({each.source: milliseconds for each in every})
         return [each.since(each.end if (at := found[each.source]) is None else at.offset) for each in every]
 
-    def open(self, spans: Iterable[Span]) -> None:
+    def open(self, spans: Iterable[OffsetRange]) -> None:
         """Choose the spans that ``read`` will read, and give up all others."""
         chosen = list(spans)
         self._stable.assign([each.source for each in chosen])
         for each in chosen:
             self._stable.seek(each.source, each.begin)
 
-    async def read(self, span: Span) -> AsyncIterator[Any]:
+    async def read(self, span: OffsetRange) -> AsyncIterator[Any]:
         """Yield the records of a span that was opened, in order. Several spans may be read at once.
 
-        Raises ``DependencyAway`` if nothing comes for a minute.
+        Raises ``DependencyUnavailable`` if nothing comes for a minute.
         """
         loop = asyncio.get_running_loop()
         moved, position = loop.time(), span.begin
@@ -97,12 +97,12 @@ class Browser:
                 moved = loop.time()
             elif loop.time() - moved > STALLED_SECONDS:
                 what = f"{span.source.topic}/{span.source.partition} from offset {position} on"
-                raise DependencyAway("kafka", f"nothing can be read of {what}: a transaction may be open there")
+                raise DependencyUnavailable("kafka", f"nothing can be read of {what}: a transaction may be open there")
 
 
 @asynccontextmanager
-async def browser(settings: Settings) -> AsyncIterator[Browser]:
-    """Yield a started browser. Errors of its clients come out as ``DependencyAway``, other errors as they are."""
+async def topic_reader(settings: Settings) -> AsyncIterator[TopicReader]:
+    """Yield a started reader. Errors of its clients come out as ``DependencyUnavailable``, others as they are."""
     options = client_options(settings.kafka) | {"auto_offset_reset": "earliest", "fetch_max_wait_ms": 100}
     stable = AIOKafkaConsumer(**options, isolation_level="read_committed")
     whole = AIOKafkaConsumer(**options)
@@ -110,7 +110,7 @@ async def browser(settings: Settings) -> AsyncIterator[Browser]:
         with _asked():
             await whole.start()
             await stable.start()
-        yield Browser(stable, whole)
+        yield TopicReader(stable, whole)
     finally:
         await stable.stop()
         await whole.stop()
@@ -122,7 +122,7 @@ def _asked() -> Iterator[None]:
     try:
         yield
     except KAFKA_ERRORS as error:
-        raise DependencyAway("kafka", f"{type(error).__name__}: {error}") from error
+        raise DependencyUnavailable("kafka", f"{type(error).__name__}: {error}") from error
 
 
 def is_dry_run(record: Any) -> bool:

@@ -12,7 +12,7 @@ from aiokafka.protocol.admin import DescribeGroupsRequest_v0, DescribeGroupsRequ
 from aiokafka.protocol.api import Request
 from aiokafka.protocol.coordination import FindCoordinatorRequest
 
-from worker.errors import DependencyAway
+from worker.errors import DependencyUnavailable
 from worker.kafka.client import RETRY_BACKOFF_MS
 from worker.kafka.group import errors_of
 from worker.kafka.internals import ask_broker
@@ -70,7 +70,7 @@ def needed(settings: Settings, transactional_id: str | None) -> Iterator[Right]:
 async def lacking(admin: AIOKafkaAdminClient, rights: Sequence[Right], seconds: float) -> list[Right]:
     """Return the rights that the broker would refuse, as far as it tells. A missing topic counts as allowed.
 
-    ``seconds`` is the longest wait for a coordinator. Raises ``DependencyAway``.
+    ``seconds`` is the longest wait for a coordinator. Raises ``DependencyUnavailable``.
     """
     topics = await _of_topics(admin, sorted({right.name for right in rights if right.kind == "topic"}))
     found = []
@@ -87,7 +87,10 @@ async def lacking(admin: AIOKafkaAdminClient, rights: Sequence[Right], seconds: 
 
 
 async def of_group(admin: AIOKafkaAdminClient, group: str, seconds: float) -> frozenset[Operation] | None:
-    """Read the operations allowed on a group; ``None`` if the broker does not tell. Raises ``DependencyAway``."""
+    """Read the operations allowed on a group; ``None`` if the broker does not tell.
+
+    Raises ``DependencyUnavailable``.
+    """
     try:
         answer = await ask_coordinator(admin, group, GroupRights(group), seconds)
     except kafka.GroupAuthorizationFailedError:
@@ -97,14 +100,14 @@ async def of_group(admin: AIOKafkaAdminClient, group: str, seconds: float) -> fr
     if error is kafka.GroupAuthorizationFailedError:
         return frozenset()
     if described["error_code"]:
-        raise DependencyAway("kafka", f"{error.__name__} of the group {group}")
+        raise DependencyUnavailable("kafka", f"{error.__name__} of the group {group}")
     return _told(described.get("authorized_operations", _NOT_TOLD))
 
 
 async def ask_coordinator(admin: AIOKafkaAdminClient, group: str, request: Any, seconds: float) -> Any:
     """Ask the coordinator of a group. The first such question in a cluster makes the broker create it.
 
-    Raises ``DependencyAway`` if there is none after ``seconds``, and the error that it answers.
+    Raises ``DependencyUnavailable`` if there is none after ``seconds``, and the error that it answers.
     """
     try:
         async with asyncio.timeout(seconds):
@@ -116,7 +119,7 @@ async def ask_coordinator(admin: AIOKafkaAdminClient, group: str, request: Any, 
                     return answer
                 await asyncio.sleep(RETRY_BACKOFF_MS / 1000)
     except TimeoutError as error:
-        raise DependencyAway("kafka", f"the coordinator of the group {group} does not answer") from error
+        raise DependencyUnavailable("kafka", f"the coordinator of the group {group} does not answer") from error
 
 
 async def _of_topics(admin: AIOKafkaAdminClient, names: Sequence[str]) -> dict[str, frozenset[Operation] | None]:

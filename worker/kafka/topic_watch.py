@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 from uuid import UUID
 
-from worker.errors import DependencyAway
+from worker.errors import DependencyUnavailable
 from worker.observability.health import Health
 from worker.resilience.periodic import every
 
@@ -18,7 +18,7 @@ class TopicWatch:
     """The ids of all topics as they were last told. A broker without ids tells ``None``: then all are the same."""
 
     def __init__(self, look: Look, topics: Sequence[str], health: Health) -> None:
-        """``look`` raises ``DependencyAway``, and leaves out topics that do not exist."""
+        """``look`` raises ``DependencyUnavailable``, and leaves out topics that do not exist."""
         self._look = look
         self._topics = topics
         self._health = health
@@ -33,21 +33,24 @@ class TopicWatch:
         """Look up all topics. A missing one counts as Kafka being away, however well its brokers are."""
         try:
             found = await self._look(self._topics)
-        except DependencyAway:
+        except DependencyUnavailable:
             return  # the probe says so
         self._ids |= found
         missing = [topic for topic in self._topics if topic not in found]
         if missing:
-            self._health.away(DependencyAway("kafka", _gone(missing)))
+            self._health.away(DependencyUnavailable("kafka", _gone(missing)))
         elif self._is_missed:
             self._health.back("kafka")
         self._is_missed = bool(missing)
 
     async def id_of(self, topic: str) -> UUID | None:
-        """Return the topic's id now. Raises ``DependencyAway`` if it cannot be told, or the topic does not exist."""
+        """Return the topic's id now.
+
+        Raises ``DependencyUnavailable`` if it cannot be told, or the topic does not exist.
+        """
         found = await self._look([topic])
         if topic not in found:
-            raise DependencyAway("kafka", _gone([topic]))
+            raise DependencyUnavailable("kafka", _gone([topic]))
         self._ids[topic] = found[topic]
         return found[topic]
 

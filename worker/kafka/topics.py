@@ -14,7 +14,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import TopicAlreadyExistsError, TopicAuthorizationFailedError, for_code
 
-from worker.errors import KAFKA_ERRORS, DependencyAway, WorkerError
+from worker.errors import KAFKA_ERRORS, DependencyUnavailable, OperatorError
 from worker.kafka.client import client_options
 from worker.settings import Settings
 
@@ -33,11 +33,11 @@ _SETTINGS: Final[Mapping[str, dict[str, str]]] = {
 }
 
 
-class TopicsError(WorkerError):
+class TopicsError(OperatorError):
     """The broker refused to create a topic."""
 
 
-class ConfigsForbidden(WorkerError):
+class ConfigsForbidden(OperatorError):
     """A right to read the settings of a topic is lacking."""
 
     def __init__(self, name: str) -> None:
@@ -90,7 +90,7 @@ class TopicPlan:
 
 
 async def plan(settings: Settings) -> TopicPlan:
-    """Compare the topics with what they should be; changes nothing. Raises ``DependencyAway``."""
+    """Compare the topics with what they should be; changes nothing. Raises ``DependencyUnavailable``."""
     async with admin_client(settings) as admin:
         return await check_topics(admin, settings)
 
@@ -98,7 +98,7 @@ async def plan(settings: Settings) -> TopicPlan:
 async def apply(settings: Settings) -> TopicPlan:
     """Create the topics that are missing and return the plan that was carried out.
 
-    Existing ones stay as they are. Raises ``DependencyAway`` and ``TopicsError``.
+    Existing ones stay as they are. Raises ``DependencyUnavailable`` and ``TopicsError``.
     """
     async with admin_client(settings) as admin:
         planned = await check_topics(admin, settings)
@@ -119,7 +119,7 @@ class Ground:
 
 
 async def survey(settings: Settings) -> Ground:
-    """Return the cluster and its topics. Raises ``DependencyAway``."""
+    """Return the cluster and its topics. Raises ``DependencyUnavailable``."""
     async with admin_client(settings) as admin:
         return await _surveyed(admin)
 
@@ -127,7 +127,7 @@ async def survey(settings: Settings) -> Ground:
 async def make_reply_topic(settings: Settings, name: str, partitions: int) -> Ground:
     """Create a topic for a sender's answers, kept as long as the results, unless there is one of that name.
 
-    Raises ``DependencyAway`` and ``TopicsError``.
+    Raises ``DependencyUnavailable`` and ``TopicsError``.
     """
     async with admin_client(settings) as admin:
         ground = await _surveyed(admin)
@@ -283,7 +283,7 @@ class _Remarks(logging.Handler):
 
 @asynccontextmanager
 async def admin_client(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
-    """Yield a started admin client. Errors of the broker and of the connection come out as ``DependencyAway``."""
+    """Yield a started admin client. Errors of broker and connection come out as ``DependencyUnavailable``."""
     admin = AIOKafkaAdminClient(**client_options(settings.kafka))
     with _remarks() as said:
         try:
@@ -291,7 +291,7 @@ async def admin_client(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]
             yield admin
         except KAFKA_ERRORS as error:
             reason = "; ".join(dict.fromkeys(said)) or f"{type(error).__name__}: {error}"
-            raise DependencyAway("kafka", reason) from error
+            raise DependencyUnavailable("kafka", reason) from error
         finally:
             await admin.close()
 

@@ -13,7 +13,7 @@ from worker.errors import KAFKA_ERRORS, ClientStuck
 from worker.kafka.backlog import Backlog
 from worker.kafka.internals import tasks_of
 from worker.observability.health import Health
-from worker.resilience.backoff import carried_out
+from worker.resilience.backoff import run_unless
 from worker.resilience.periodic import every
 
 LOOK_SECONDS: Final = 10.0
@@ -54,7 +54,7 @@ class Watchdog:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Look for starving lanes until ``stop``."""
-        await every(LOOK_SECONDS, lambda: carried_out(self.look(), stop), stop)
+        await every(LOOK_SECONDS, lambda: run_unless(self.look(), stop), stop)
 
     def check(self) -> None:
         """Raise ``ClientStuck`` if a task of the client is dead, or a lane starves: only a new process helps then."""

@@ -8,7 +8,7 @@ from typing import Any, Final
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from worker.journey.messages import Post
+from worker.journey.messages import OutgoingTopics
 from worker.journey.model import lane_name
 from worker.journey.reply_topics import Replies
 from worker.kafka.backlog import Backlog
@@ -19,7 +19,7 @@ from worker.observability.health import Health
 from worker.observability.metrics import Metrics
 from worker.pipeline import Pipeline
 from worker.postgres.pool import Database
-from worker.resilience.circuit_breaker import Fuse
+from worker.resilience.circuit_breaker import CircuitBreaker
 
 log = structlog.get_logger(__name__)
 
@@ -45,8 +45,8 @@ class LaneContext:
     database: Database
     consumer: AIOKafkaConsumer
     pipeline: Pipeline
-    fuse: Fuse
-    post: Post
+    breaker: CircuitBreaker
+    post: OutgoingTopics
     metrics: Metrics
     health: Health
     clock: Callable[[], float]

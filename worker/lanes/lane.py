@@ -13,7 +13,7 @@ from uuid import UUID
 
 from opentelemetry.trace import Span
 
-from worker.errors import DEPENDENCIES, DependencyAway, FuseBlown, LaneLost
+from worker.errors import DEPENDENCIES, BreakerOpen, DependencyUnavailable, LaneLost
 from worker.journey.messages import is_dead_lettered
 from worker.journey.model import Answered
 from worker.kafka.delivery import Delivery
@@ -27,7 +27,7 @@ from worker.lanes.row import LaneRow
 from worker.lanes.start import Starter
 from worker.lanes.status import Status
 from worker.observability.tracing import batch_span, command_span, exported, link, step_span
-from worker.pipeline import Hold
+from worker.pipeline import Lease
 from worker.postgres.sql import statement
 
 QUIET_READS: Final = 10
@@ -68,11 +68,12 @@ class Lane:
     async def run(self) -> None:
         """Start, then take batch after batch until told to drain; the batch in hand is finished.
 
-        Raises ``LaneLost``, ``LaneBlocked`` and ``DependencyAway``: then a new lane must start at the first step.
+        Raises ``LaneLost``, ``LaneBlocked`` and ``DependencyUnavailable``: then a new lane must start at the first
+        step.
         """
         drain = self._drain
         try:
-            hold = await self._start()
+            lease = await self._start()
             for dependency in DEPENDENCIES:
                 self._context.health.back(dependency)
             while not drain.is_set():
@@ -81,30 +82,30 @@ class Lane:
                 if self._has_lost and time.monotonic() - self._losses_seen > LOSSES_SECONDS:
                     await self._show_losses()
                 taken = await self._take()
-                hold = await (self._work_off(hold, taken) if taken else self._rest(hold))
+                lease = await (self._work_off(lease, taken) if taken else self._rest(lease))
                 # Not earlier: a lane that fails on what it reads would show as working after each start.
                 if not drain.is_set():
                     self._status.say("working")
-            await self._settle(hold)
+            await self._settle(lease)
         finally:
             if drain.is_set():
                 self._context.backlog.in_hand(self._source, None)
             await self._publisher.close()
 
-    async def _start(self) -> Hold:
+    async def _start(self) -> Lease:
         started = await self._starter.start()
         self._topic_id, self._is_settled = started.topic_id, started.is_settled
         await self._show_losses()
-        return started.hold
+        return started.lease
 
     # --- a batch ------------------------------------------------------------------------------------------------------
 
     async def _take(self) -> list[Delivery]:
         """Take the records that are there, up to ``max_batch``; one at a time while commands keep failing."""
         self._context.health.progress()
-        return await self._partition.take(1 if self._context.fuse.blown else self._context.max_batch)
+        return await self._partition.take(1 if self._context.breaker.is_open else self._context.max_batch)
 
-    async def _work_off(self, hold: Hold, taken: Sequence[Delivery]) -> Hold:
+    async def _work_off(self, lease: Lease, taken: Sequence[Delivery]) -> Lease:
         """Handle the commands taken, in as many batches as the lane's turns make of them. A drain drops the rest."""
         self._quiet = 0
         backlog = self._context.backlog
@@ -113,18 +114,18 @@ class Lane:
             done = 0
             async with self._turn(self._drain) as most:
                 if most:
-                    hold, done = await self._handle(hold, taken[:most])
+                    lease, done = await self._handle(lease, taken[:most])
             taken = taken[done:]
         backlog.in_hand(self._source, None)
-        return hold
+        return lease
 
-    async def _handle(self, hold: Hold, batch: Sequence[Delivery]) -> tuple[Hold, int]:
+    async def _handle(self, lease: Lease, batch: Sequence[Delivery]) -> tuple[Lease, int]:
         """Decide and commit in Postgres, then publish and commit in Kafka. Returns the number of commands handled."""
         clock, metrics = self._context.clock, self._context.metrics
         with batch_span(self._source.topic, self._source.partition, self._group, len(batch)) as span:
             began = clock()
             with step_span("decide"):
-                answered, hold = await self._decide(hold, batch)
+                answered, lease = await self._decide(lease, batch)
             link(span, (each.decoded.envelope.traceparent for each in answered))
             decided = clock()
             if answered:
@@ -135,22 +136,22 @@ class Lane:
                 self._count(answered)
                 if exported(span):
                     _export(span, answered, began)
-        return hold, len(answered)
+        return lease, len(answered)
 
-    async def _decide(self, hold: Hold, batch: Sequence[Delivery]) -> tuple[list[Answered], Hold]:
+    async def _decide(self, lease: Lease, batch: Sequence[Delivery]) -> tuple[list[Answered], Lease]:
         """Decide, waiting while Postgres is away. A drain ends the wait: the batch is dropped as if never taken."""
         first = self._publication.position
         while not self._drain.is_set():
             try:
-                answered, hold = await self._context.pipeline.run(hold, batch, first)
-            except DependencyAway as away:
+                answered, lease = await self._context.pipeline.run(lease, batch, first)
+            except DependencyUnavailable as away:
                 await self._status.wait_out(away)
-            except FuseBlown as blown:
-                await self._status.wait_paused(blown, first)
+            except BreakerOpen as opened:
+                await self._status.wait_paused(opened, first)
             else:
                 self._status.recovered()
-                return answered, hold
-        return [], hold
+                return answered, lease
+        return [], lease
 
     def _count(self, answered: Sequence[Answered]) -> None:
         metrics = self._context.metrics
@@ -161,11 +162,11 @@ class Lane:
             else:
                 metrics.answered(code, replayed, count)
         letters = sum(map(is_dead_lettered, answered)) - self._publication.left_out
-        metrics.published(sum(each.fact is not None for each in answered), letters)
+        metrics.published(sum(each.transition is not None for each in answered), letters)
 
     # --- quiet times --------------------------------------------------------------------------------------------------
 
-    async def _rest(self, hold: Hold) -> Hold:
+    async def _rest(self, lease: Lease) -> Lease:
         """Once it is quiet, commit past offsets without a command: the markers behind a transaction of a sender.
 
         Otherwise the group would lag by them forever, and a scaler by lag would never come to rest. The client's
@@ -173,36 +174,36 @@ class Lane:
         read is published, and no read is under way. The rest is the protocol of a batch, of no commands.
         """
         if self._drain.is_set():
-            return hold
-        await self._settle(hold)
+            return lease
+        await self._settle(lease)
         self._quiet += 1
         if self._quiet < QUIET_READS:
-            return hold
+            return lease
         self._quiet = 0
         await self._check_owner()
         position = self._partition.position
         if position is None or position <= (self._publication.committed or 0):
-            return hold
+            return lease
         try:
-            hold = await self._context.pipeline.pass_by(hold, self._publication.position, position)
-        except DependencyAway as away:
+            lease = await self._context.pipeline.pass_by(lease, self._publication.position, position)
+        except DependencyUnavailable as away:
             await self._status.wait_out(away)
         else:
             self._status.recovered()
             await self._publication.pass_by(position)
             self._is_settled = False
-        return hold
+        return lease
 
-    async def _settle(self, hold: Hold) -> None:
+    async def _settle(self, lease: Lease) -> None:
         """Write down, once in each quiet time, that nothing is left to publish; the group's offset may be forgotten.
 
         If the database is away, the lane tries again at the next quiet moment, and does not wait for it at a drain.
         """
-        if self._is_settled or self._publication.committed != hold.next_offset:
+        if self._is_settled or self._publication.committed != lease.next_offset:
             return
         try:
-            await self._row.write(statement("lanes/settle"), hold.next_offset)
-        except DependencyAway as away:
+            await self._row.write(statement("lanes/settle"), lease.next_offset)
+        except DependencyUnavailable as away:
             self._log.warning("lane_not_settled", reason=away.reason)
         else:
             self._is_settled = True
@@ -212,7 +213,7 @@ class Lane:
         if time.monotonic() - self._row_seen < ROW_SECONDS:
             return
         self._row_seen = time.monotonic()
-        with suppress(DependencyAway):  # the probe says so
+        with suppress(DependencyUnavailable):  # the probe says so
             await self._row.require_owned()
 
     async def _show_losses(self) -> None:
@@ -220,7 +221,7 @@ class Lane:
         self._losses_seen = time.monotonic()
         try:
             found = await self._row.losses()
-        except DependencyAway:  # the next batch says so
+        except DependencyUnavailable:  # the next batch says so
             self._has_lost = True  # perhaps: so that it asks again
             return
         unseen = [str(loss) for loss in unacknowledged(found)]

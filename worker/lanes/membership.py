@@ -8,7 +8,7 @@ from typing import Final
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 
-from worker.errors import KAFKA_ERRORS, DependencyAway
+from worker.errors import KAFKA_ERRORS, DependencyUnavailable
 from worker.kafka.internals import intercept_heartbeats, leave_group
 
 LEAVE_SECONDS: Final = 5.0
@@ -67,18 +67,23 @@ class Membership:
         return good
 
     async def look(self) -> None:
-        """Check the group. Raises ``DependencyAway`` if a member has had no good answer for longer than a session."""
+        """Check the group.
+
+        Raises ``DependencyUnavailable`` if a member has had no good answer for longer than a session.
+        """
         if not self.takes_part:
             return
         silent = time.monotonic() - self._heard
         if silent > self._session_seconds:
-            raise DependencyAway("kafka", f"no heartbeat has been answered well for {silent:.0f} s{self._refusal}")
+            raise DependencyUnavailable(
+                "kafka", f"no heartbeat has been answered well for {silent:.0f} s{self._refusal}"
+            )
 
     async def confirmed(self) -> None:
         """Return at once if a heartbeat of this session was answered well, otherwise as soon as another one is.
 
         After a pause of more than a session another worker may own the partition, and a new producer would fence it
-        (DESIGN 2). Raises ``DependencyAway`` if the group says nothing for a session's time.
+        (DESIGN 2). Raises ``DependencyUnavailable`` if the group says nothing for a session's time.
         """
         now = time.monotonic()
         if now - self._sent <= self._session_seconds:
@@ -87,7 +92,7 @@ class Membership:
             async with asyncio.timeout(self._session_seconds):
                 await self.confirmed_after(now)
         except TimeoutError:
-            raise DependencyAway("kafka", f"no heartbeat was answered for {now - self._sent:.0f} s") from None
+            raise DependencyUnavailable("kafka", f"no heartbeat was answered for {now - self._sent:.0f} s") from None
 
     async def confirmed_after(self, moment: float) -> None:
         """Wait until a heartbeat sent after ``moment`` was answered well: only then may a lost lane still be ours."""

@@ -9,11 +9,11 @@ from typing import Any, Final, TypeVar
 
 from aiokafka.errors import OffsetOutOfRangeError
 
-from worker.errors import KAFKA_ERRORS, DependencyAway, LaneLost
+from worker.errors import KAFKA_ERRORS, DependencyUnavailable, LaneLost
 from worker.kafka.delivery import Coordinates, Delivery
 from worker.kafka.internals import position_of
 from worker.lanes.context import LaneRun
-from worker.resilience.backoff import done_before
+from worker.resilience.backoff import wait_unless
 
 IDLE_SECONDS: Final = 0.5
 """The time for which one read waits for records: a lane that is told to drain ends within this."""
@@ -37,7 +37,7 @@ class Partition:
     async def take(self, most: int) -> list[Delivery]:
         """Read from the position on, from none to ``most`` records: nothing waits for a batch to fill.
 
-        Raises ``LaneLost`` if the position is no longer in the log, and ``DependencyAway``.
+        Raises ``LaneLost`` if the position is no longer in the log, and ``DependencyUnavailable``.
         """
         return [_delivery(self._cluster, record) for record in await self._read(most)]
 
@@ -48,7 +48,7 @@ class Partition:
         """
         under_way = self._context.reads.get(self._source)
         if under_way is not None:
-            await done_before(under_way, self._drain)
+            await wait_unless(under_way, self._drain)
         self._consumer.seek(self._source, offset)
 
     @property
@@ -59,7 +59,7 @@ class Partition:
     async def timestamp_at(self, offset: int) -> int | None:
         """Read the timestamp of the record at an offset below the end of the log; ``None`` if there is no record.
 
-        Raises ``LaneLost`` at a drain, and ``DependencyAway``.
+        Raises ``LaneLost`` at a drain, and ``DependencyUnavailable``.
         """
         await self.seek(offset)
         loop = asyncio.get_running_loop()
@@ -71,7 +71,7 @@ class Partition:
                 return int(first.timestamp) if first.offset == offset else None
             if loop.time() > until:
                 what = f"the record at offset {offset} cannot be read: a transaction may be open before it"
-                raise DependencyAway("kafka", what)
+                raise DependencyUnavailable("kafka", what)
         raise LaneLost(DRAINED)
 
     async def committed(self) -> int | None:
@@ -91,14 +91,14 @@ class Partition:
         self._context.reads[self._source] = reading
         # Never cancelled: that would switch the client's poll watch off for good. The read ends by itself.
         reading.add_done_callback(self._forget)
-        if not await done_before(reading, self._drain):
+        if not await wait_unless(reading, self._drain):
             return []
         try:
             records: list[Any] = reading.result().get(self._source, [])
         except OffsetOutOfRangeError as error:
             raise LaneLost(f"kafka: what was to be read next is no longer in the log: {error}") from error
         except KAFKA_ERRORS as error:
-            raise DependencyAway("kafka", f"{type(error).__name__} while reading: {error}") from error
+            raise DependencyUnavailable("kafka", f"{type(error).__name__} while reading: {error}") from error
         return records
 
     def _forget(self, reading: "asyncio.Future[Any]") -> None:
@@ -126,4 +126,4 @@ async def _answered(question: Awaitable[T], what: str) -> T:
         async with asyncio.timeout(BROKER_SECONDS):
             return await question
     except KAFKA_ERRORS as error:
-        raise DependencyAway("kafka", f"{type(error).__name__} while asking for {what}: {error}") from error
+        raise DependencyUnavailable("kafka", f"{type(error).__name__} while asking for {what}: {error}") from error

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from typing import Any, Final
 
-from worker.resilience.backoff import done_before
+from worker.resilience.backoff import wait_unless
 
 LATELY_SECONDS: Final = 5.0
 """Seconds after an interactive command for which bulk gives way: the next one may come at any moment."""
@@ -63,7 +63,7 @@ class Courtesy:
             if self.giving_way:
                 turn = asyncio.ensure_future(self._alone.acquire())
                 held.callback(self._pass_on, turn)
-                if not await done_before(turn, drain):
+                if not await wait_unless(turn, drain):
                     yield 0
                     return
                 held.callback(asyncio.get_running_loop().call_later(TURN_SECONDS, held.close).cancel)
@@ -84,7 +84,7 @@ class Courtesy:
         gap = asyncio.ensure_future(self._gap.wait())
         try:
             async with asyncio.timeout(GAP_SECONDS):
-                await done_before(gap, drain)
+                await wait_unless(gap, drain)
         except TimeoutError:
             pass
         finally:

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from typing import Final
 
 from worker.errors import (
-    AnswerRefused,
     ClockRefused,
-    DependencyAway,
+    DependencyUnavailable,
     Fenced,
     LaneLost,
+    MessageTooLarge,
+    OutcomeUnknown,
     StampsRefused,
     Unfit,
-    Unpublished,
 )
 from worker.journey.messages import Letters, Message, is_dead_lettered, messages
 from worker.journey.model import Answered
@@ -24,7 +24,7 @@ from worker.lanes.partition import Partition
 from worker.lanes.publisher import Publisher
 from worker.lanes.row import LaneRow
 from worker.lanes.status import Status
-from worker.resilience.backoff import carried_out
+from worker.resilience.backoff import run_unless
 
 TRIES: Final = 3
 """Tries of a publication as it is, and then with its dead letters cut, before they are left out once."""
@@ -61,7 +61,7 @@ class Publication:
         """Dead letters of the batch in hand that could not be written."""
 
     async def open(self) -> None:
-        """Fence older producers of the lane, and settle their open transactions. Raises ``DependencyAway``."""
+        """Fence older producers of the lane, and settle their open transactions. Raises ``DependencyUnavailable``."""
         await self._publisher.open()
 
     async def read_committed(self) -> int | None:
@@ -73,7 +73,7 @@ class Publication:
 
         After a long pause another worker may own the partition, and opening a producer would fence it.
         """
-        if not await carried_out(self._context.confirmed(), self._drain):
+        if not await run_unless(self._context.confirmed(), self._drain):
             raise LaneLost("kafka: the group has gone on without this worker")
 
     async def publish(self, answered: Sequence[Answered]) -> None:
@@ -88,13 +88,14 @@ class Publication:
     async def order(self, events: Sequence[Message], offset: int) -> None:
         """Publish events and commit an ordered offset, then settle that with another producer.
 
-        Until then, a reader of the group's offset would find the former one. Raises ``LaneLost``, ``DependencyAway``.
+        Until then, a reader of the group's offset would find the former one. Raises ``LaneLost``,
+        ``DependencyUnavailable``.
         """
         try:
             await self._publisher.publish(events, offset)
         except Fenced as fenced:
             raise LaneLost(f"kafka: {fenced.reason}") from fenced
-        except Unpublished as unknown:
+        except OutcomeUnknown as unknown:
             raise self._missing(unknown) from unknown
         self._note_stamps(events)
         await self.open()
@@ -103,7 +104,7 @@ class Publication:
         """Publish; if the broker refuses an answer for good, publish in halves until that one stands alone."""
         try:
             await self._until_published(answered, following)
-        except AnswerRefused as refusal:
+        except MessageTooLarge as refusal:
             if len(answered) == 1:
                 await self._shortened(answered, following, refusal)
                 return
@@ -112,12 +113,12 @@ class Publication:
             await self._in_parts(answered[:middle], boundary)
             await self._in_parts(answered[middle:], following)
 
-    async def _shortened(self, alone: Sequence[Answered], following: int, refusal: AnswerRefused) -> None:
+    async def _shortened(self, alone: Sequence[Answered], following: int, refusal: MessageTooLarge) -> None:
         """Publish a lone answer that is too large, shortened: to its sender's topic if that takes it at all."""
         self._log.warning("answer_shortened", offset=self.position, reason=refusal.reason)
         try:
             await self._until_published(alone, following, whole=False)
-        except AnswerRefused:
+        except MessageTooLarge:
             if alone[0].decoded.envelope.reply is None:
                 raise
             await self._until_published(alone, following, whole=False, redirected=False)
@@ -127,7 +128,7 @@ class Publication:
     ) -> None:
         """Publish exactly once, however many tries that takes.
 
-        Raises ``AnswerRefused`` when nothing was published and the producer is ready for another try.
+        Raises ``MessageTooLarge`` when nothing was published and the producer is ready for another try.
         """
         has_letters, attempts = any(map(is_dead_lettered, answered)), 0
         while True:
@@ -137,10 +138,10 @@ class Publication:
                 await self._publisher.publish(written, following)
             except Fenced as fenced:
                 raise LaneLost(f"kafka: {fenced.reason}") from fenced
-            except Unpublished as unknown:
+            except OutcomeUnknown as unknown:
                 if await self._settled(unknown, following):
                     break
-                if isinstance(unknown, AnswerRefused):
+                if isinstance(unknown, MessageTooLarge):
                     raise
                 await self._avoid(answered, unknown)
                 if not isinstance(unknown, StampsRefused):  # the size of a letter is not to blame for the clock
@@ -173,11 +174,11 @@ class Publication:
         # A search for secrets takes up to a millisecond for every 600 bytes: the other lanes go on meanwhile.
         return await asyncio.to_thread(write) if masked > MASKED_BYTES else write()
 
-    async def _settled(self, unknown: Unpublished, following: int) -> bool:
+    async def _settled(self, unknown: OutcomeUnknown, following: int) -> bool:
         """True if the transaction was committed after all. Raises ``LaneLost`` if the offset is anywhere else."""
         self._log.info("producer_replaced", reason=unknown.reason)
         self._context.metrics.producer_replaced()
-        if not isinstance(unknown, AnswerRefused):
+        if not isinstance(unknown, MessageTooLarge):
             missing = self._missing(unknown)
             # One failure is common, and is not waited for. Several in a row are not, and setting a clock takes time.
             if self._status.has_failed or isinstance(missing, Unfit):
@@ -205,12 +206,12 @@ class Publication:
                 await self.open()
                 await self._row.require_owned()
                 return await self.read_committed()
-            except DependencyAway as away:
+            except DependencyUnavailable as away:
                 if self._drain.is_set():
                     raise
                 await self._status.wait_out(away)
 
-    async def _avoid(self, answered: Sequence[Answered], failure: Unpublished) -> None:
+    async def _avoid(self, answered: Sequence[Answered], failure: OutcomeUnknown) -> None:
         """Make answers go to the results topic where a sender's own topic takes none: it must not stop the lane."""
         replies = {reply for each in answered if (reply := each.decoded.envelope.reply) is not None}
         if replies:
@@ -222,12 +223,12 @@ class Publication:
         self._context.metrics.dead_letters_left_out(len(left_out))
         self.left_out += len(left_out)
 
-    def _missing(self, unknown: Unpublished) -> DependencyAway:
+    def _missing(self, unknown: OutcomeUnknown) -> DependencyUnavailable:
         """Return the dependency that a publication needed and did not have."""
         if isinstance(unknown, StampsRefused):
             self._context.stamps.refused()
             return ClockRefused()
-        return DependencyAway("kafka", unknown.reason)
+        return DependencyUnavailable("kafka", unknown.reason)
 
     def _note_stamps(self, written: Sequence[Message]) -> None:
         """Note that the worker's own topics take the clock's time. A sender's topic has settings of its own."""

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka import errors as kafka
 
-from worker.errors import KAFKA_ERRORS, DependencyAway, LaneLost, Unpublished, WorkerError, from_kafka
+from worker.errors import KAFKA_ERRORS, DependencyUnavailable, LaneLost, OutcomeUnknown, WorkerError, from_kafka
 from worker.journey.messages import Message
 from worker.kafka.client import keyed
 from worker.kafka.internals import drop_producer, intercept_producer_requests, unread_futures
@@ -36,20 +36,21 @@ class Publisher(Protocol):
     """The operations that a lane needs of either delivery mode. Every method has a deadline."""
 
     async def open(self) -> None:
-        """Fence every earlier producer of this lane, and settle what it left open. Raises ``DependencyAway``."""
+        """Fence every earlier producer of this lane, and settle what it left open. Raises ``DependencyUnavailable``."""
 
     async def publish(self, messages: Sequence[Message], offset: int) -> None:
         """Publish the messages and commit ``offset`` as the next one to read.
 
-        Raises ``AnswerRefused`` if the broker will never take one of them, ``Fenced`` or ``LaneLost`` if another worker
-        has the lane, ``Unpublished`` if the outcome is unknown. After any error the publisher must be opened again.
+        Raises ``MessageTooLarge`` if the broker will never take one of them, ``Fenced`` or ``LaneLost`` if another
+        worker has the lane, ``OutcomeUnknown`` if the outcome is unknown. After any error the publisher must be opened
+        again.
         """
 
     async def close(self) -> None:
         """Drop the producer, whatever it is doing. Safe twice, and before ``open``."""
 
 
-class Exactly:
+class TransactionalPublisher:
     """Delivery ``exactly_once``: messages and offset in one Kafka transaction."""
 
     def __init__(
@@ -90,7 +91,7 @@ class Exactly:
         except KAFKA_ERRORS as error:
             raise sent.failed(error, messages) from error
         if watched.tainted:
-            raise Unpublished("a request was retried under the surface")
+            raise OutcomeUnknown("a request was retried under the surface")
 
     async def close(self) -> None:
         producer, self._producer = self._producer, None
@@ -141,7 +142,7 @@ class _Commit:
             raise
 
 
-class AtLeast:
+class IdempotentPublisher:
     """Delivery ``at_least_once``: an idempotent producer, then an offset commit that the group's generation fences."""
 
     def __init__(
@@ -215,7 +216,7 @@ def former_id(lane: LaneId) -> str | None:
 
 def _opened(producer: "WatchedProducer | None") -> "WatchedProducer":
     if producer is None:
-        raise Unpublished("the producer is not open")
+        raise OutcomeUnknown("the producer is not open")
     return producer
 
 
@@ -261,14 +262,17 @@ def _retrieved(future: "asyncio.Future[Any]") -> None:
 
 
 async def started(options: Mapping[str, Any], deadline: float) -> WatchedProducer:
-    """Start a producer: its InitProducerId is answered within ``deadline`` seconds. Raises ``DependencyAway``."""
+    """Start a producer: its InitProducerId is answered within ``deadline`` seconds.
+
+    Raises ``DependencyUnavailable``.
+    """
     watched = WatchedProducer(AIOKafkaProducer(**options, max_batch_size=BATCH_BYTES, linger_ms=0, acks="all"))
     try:
         async with asyncio.timeout(deadline):
             await watched.producer.start()
     except KAFKA_ERRORS as error:
         await watched.drop()
-        raise DependencyAway("kafka", f"{type(error).__name__} while a producer was started: {error}") from error
+        raise DependencyUnavailable("kafka", f"{type(error).__name__} while a producer was started: {error}") from error
     except BaseException:  # a revocation cancels a lane wherever it is
         await watched.drop()
         raise
@@ -277,15 +281,18 @@ async def started(options: Mapping[str, Any], deadline: float) -> WatchedProduce
 
 
 async def settle(options: Mapping[str, Any], deadline: float) -> None:
-    """Fence the holder of a transactional id, and settle its open transaction. Raises ``DependencyAway``."""
+    """Fence the holder of a transactional id, and settle its open transaction. Raises ``DependencyUnavailable``."""
     await (await started(options, deadline)).drop()
 
 
 async def settle_former(former: str, options: Mapping[str, Any], deadline: float) -> None:
-    """Do the same with the lane's former id: an older worker knows no other (DESIGN 2). Raises ``DependencyAway``."""
+    """Do the same with the lane's former id: an older worker knows no other (DESIGN 2).
+
+    Raises ``DependencyUnavailable``.
+    """
     try:
         await settle({**options, "transactional_id": former}, deadline)
-    except DependencyAway as away:
+    except DependencyUnavailable as away:
         # An id that this worker may not use, no other worker of this deployment may use.
         if not isinstance(away.__cause__, kafka.TransactionalIdAuthorizationFailed):
             raise

@@ -16,7 +16,7 @@ _TAKEN: Final = "postgres: another worker has taken the lane"
 
 
 class LaneRow:
-    """One lane's row. Every method raises ``DependencyAway`` if Postgres cannot be asked."""
+    """One lane's row. Every method raises ``DependencyUnavailable`` if Postgres cannot be asked."""
 
     def __init__(self, run: LaneRun, owner: UUID) -> None:
         """``owner`` is a fresh random id: once it is in the row, older owners' transactions fail."""

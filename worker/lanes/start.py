@@ -17,7 +17,7 @@ from worker.lanes.partition import DRAINED, IDLE_SECONDS, Partition
 from worker.lanes.publication import Publication
 from worker.lanes.row import LaneRow
 from worker.lanes.status import Status
-from worker.pipeline import Hold
+from worker.pipeline import Lease
 from worker.postgres.sql import statement
 from worker.resilience.backoff import pause
 
@@ -97,7 +97,7 @@ def require_same_record(offset: int, timestamp: int, found: int | None) -> None:
 class Started:
     """A lane that is ready to read its first batch."""
 
-    hold: Hold
+    lease: Lease
     topic_id: UUID | None
     is_settled: bool
     """True if the row says that everything decided is published."""
@@ -122,7 +122,7 @@ class Starter:
         """Take the steps in order, and leave the partition at the offset to begin at.
 
         An offset that an operator has ordered is committed before the group's offset is read. Raises ``LaneBlocked``,
-        ``LaneLost`` and ``DependencyAway``.
+        ``LaneLost`` and ``DependencyUnavailable``.
         """
         self._status.say("starting")
         await self._publication.confirm_membership()
@@ -146,7 +146,7 @@ class Starter:
         self._log.info(
             "lane_started", position=start.position, committed=self._publication.committed, next_offset=next_offset
         )
-        return Started(Hold(self._row.id, self._lane.name, self._row.owner, next_offset), topic_id, is_settled)
+        return Started(Lease(self._row.id, self._lane.name, self._row.owner, next_offset), topic_id, is_settled)
 
     async def _decide_where(self, row: Any, topic_id: UUID | None) -> Start:
         """Compare the row, the log and the group's offset. If they contradict each other, write that into the row."""
@@ -238,7 +238,7 @@ class Starter:
         """
         unsettled = [loss for loss in await self._row.losses() if not loss.settled]
         outcomes = await self._row.outcomes_of(unsettled) if unsettled else []
-        facts = [outcome.fact for outcome in outcomes if outcome.fact is not None]
-        if not facts or await self._publication.read_committed() == ordered:
+        transitions = [outcome.transition for outcome in outcomes if outcome.transition is not None]
+        if not transitions or await self._publication.read_committed() == ordered:
             return []
-        return [transition_message(fact, self._context.post) for fact in facts]
+        return [transition_message(transition, self._context.post) for transition in transitions]

@@ -5,25 +5,43 @@ The group's callbacks only write down the assignment; everything else restarts t
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 
-from worker.errors import KAFKA_ERRORS, DependencyAway, LaneBlocked, WorkerError
+from worker.errors import (
+    KAFKA_ERRORS,
+    BatchConflict,
+    BreakerOpen,
+    DependencyUnavailable,
+    LaneBlocked,
+    MessageTooLarge,
+    OutcomeUnknown,
+    WorkerError,
+)
 from worker.lanes.lane import Lane
 from worker.lanes.membership import Membership
 from worker.observability.descriptors import really
 from worker.observability.health import Health, LaneState
 from worker.observability.metrics import Metrics
-from worker.resilience.backoff import Patience, carried_out
+from worker.resilience.backoff import Backoff, run_unless
 
 WATCH_SECONDS: Final = 0.5
 SETTLED_SECONDS: Final = 30.0
 """Seconds that a lane must have run to start over with short waits when it is lost."""
 
 _FORESEEN: Final = (WorkerError, *KAFKA_ERRORS)
+
+_KINDS: Final[Mapping[type[Exception], str]] = {
+    DependencyUnavailable: "DependencyAway",
+    OutcomeUnknown: "Unpublished",
+    MessageTooLarge: "AnswerRefused",
+    BatchConflict: "BatchOvertaken",
+    BreakerOpen: "FuseBlown",
+}
+"""The label of an error whose class had another name when dashboards were written."""
 
 log = structlog.get_logger(__name__)
 
@@ -153,40 +171,41 @@ class Supervisor(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ca
 
     async def _keep(self, source: TopicPartition, drain: asyncio.Event) -> None:
         """Run lane after lane on one partition until it is drained or cancelled. No error ends it."""
-        patience = Patience()
+        backoff = Backoff()
         while not drain.is_set():
             began = time.monotonic()
             try:
                 await self._make_lane(source, drain).run()
                 return
             except Exception as fault:  # noqa: BLE001 - whatever a lane dies of, its partition must not be left alone
-                error = really(fault) if isinstance(fault, DependencyAway) else fault
+                error = really(fault) if isinstance(fault, DependencyUnavailable) else fault
                 self._report(source, error)
-                away = error.dependency if isinstance(error, DependencyAway) else None
+                away = error.dependency if isinstance(error, DependencyUnavailable) else None
             lost = time.monotonic()
             if lost - began > SETTLED_SECONDS:
-                patience.reset()
+                backoff.reset()
             if away is not None:
-                await patience.wait(drain, self._health.returned(away))
+                await backoff.wait(drain, self._health.returned(away))
                 continue
-            await patience.wait(drain)
-            await carried_out(self._membership.confirmed_after(lost), drain)  # ownership is in doubt
+            await backoff.wait(drain)
+            await run_unless(self._membership.confirmed_after(lost), drain)  # ownership is in doubt
 
     def _report(self, source: TopicPartition, error: Exception) -> None:
         state: LaneState = "waiting"
         reason = str(error)
         self._health.progress()
-        self._health.misses_only(source, error.dependency if isinstance(error, DependencyAway) else None)
+        self._health.misses_only(source, error.dependency if isinstance(error, DependencyUnavailable) else None)
         if isinstance(error, LaneBlocked):
             state = "blocked"
-        elif isinstance(error, DependencyAway):
+        elif isinstance(error, DependencyUnavailable):
             self._health.away(error, source)
         elif not isinstance(error, _FORESEEN):
             reason = type(error).__name__
         self._health.lane(source, state, reason)
-        self._metrics.lane_restarted(type(error).__name__)
+        kind = _KINDS.get(type(error), type(error).__name__)
+        self._metrics.lane_restarted(kind)
         where = {"topic": source.topic, "partition": source.partition}
         if isinstance(error, _FORESEEN):
-            log.warning("lane_lost", **where, state=state, reason=reason, kind=type(error).__name__)
+            log.warning("lane_lost", **where, state=state, reason=reason, kind=kind)
         else:
             log.error("lane_failed", **where, exc_info=error)

@@ -5,7 +5,7 @@ import os
 import resource
 from typing import Final
 
-from worker.errors import MORE_DESCRIPTORS, DependencyAway, OutOfDescriptors, WorkerError
+from worker.errors import MORE_DESCRIPTORS, DependencyUnavailable, OperatorError, OutOfDescriptors
 
 OF_ITS_OWN: Final = 31
 """The descriptors of a worker without lanes and pool: the log, the event loop, the admin port and its clients, a file
@@ -17,7 +17,7 @@ A replaced producer keeps its sockets while the new one opens its own, possibly 
 """
 
 
-class TooFewDescriptors(WorkerError):
+class TooFewDescriptors(OperatorError):
     """The limit is too low for any work."""
 
     def __init__(self, limit: int) -> None:
@@ -52,7 +52,7 @@ def partitions_within(limit: int, *, brokers: int, connections: int) -> int:
     return max(0, free // (REPLACED * min(brokers + 2, 2 * brokers)))
 
 
-def really(away: DependencyAway) -> DependencyAway:
+def really(away: DependencyUnavailable) -> DependencyUnavailable:
     """Return what is really missing: neither the Kafka client nor a name lookup tells a lack of descriptors."""
     try:
         os.close(os.open(os.devnull, os.O_RDONLY))

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 from aiokafka import TopicPartition
 
-from worker.errors import DependencyAway
+from worker.errors import DependencyUnavailable
 from worker.values import utc_text
 
 LaneState = Literal["starting", "working", "waiting", "blocked", "paused", "draining"]
@@ -103,7 +103,7 @@ class Health:
     def lanes(self) -> Mapping[TopicPartition, LaneHealth]:
         return dict(self._lanes)
 
-    def away(self, missing: DependencyAway, source: TopicPartition | None = None) -> None:
+    def away(self, missing: DependencyUnavailable, source: TopicPartition | None = None) -> None:
         """Note that a dependency cannot work now. ``since`` stays that of the first such note since it was back.
 
         ``source`` is the partition whose lane misses it, or ``None`` for a caller that will note its return in any

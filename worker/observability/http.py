@@ -13,7 +13,7 @@ from aiohttp import web, web_response
 from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from worker.errors import WorkerError
+from worker.errors import OperatorError
 from worker.observability.health import Health
 from worker.observability.metrics import Metrics
 
@@ -61,7 +61,7 @@ _LOGGER.addFilter(_OwnFaults())
 vars(web_response)["SERVER_SOFTWARE"] = "effective-worker"
 
 
-class AdminUnavailable(WorkerError):
+class AdminUnavailable(OperatorError):
     """The worker cannot listen on the admin port."""
 
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Final
 
-from worker.errors import DependencyAway
+from worker.errors import DependencyUnavailable
 from worker.observability.descriptors import really
 from worker.observability.health import Health
 from worker.resilience.periodic import every
@@ -29,7 +29,7 @@ class Probe:
         *,
         decisive: Collection[str] = (),
     ) -> None:
-        """``looks`` are named for their dependency, and raise ``DependencyAway`` if it does not answer.
+        """``looks`` are named for their dependency, and raise ``DependencyUnavailable`` if it does not answer.
 
         Success of one that is ``decisive`` also takes back the notes of lanes: it knows all that they do.
         """
@@ -55,7 +55,7 @@ class Probe:
             asked = self._clock()
             try:
                 await ask()
-            except DependencyAway as error:
+            except DependencyUnavailable as error:
                 away = really(error)
                 self._since.setdefault(dependency, asked)
                 self._take_back(dependency, unless=away.dependency)

@@ -47,7 +47,7 @@ async def guesses(
 ) -> list[Guesses]:
     """Return the series of guesses, the longest first. An ``identifier`` needs its ``organisation``.
 
-    Raises ``NoDigestKey`` if an ``identifier`` is given and no key is set, and ``DependencyAway`` for Postgres.
+    Raises ``NoDigestKey`` if an ``identifier`` is given and no key is set, and ``DependencyUnavailable`` for Postgres.
     """
     named = _digest(settings, organisation, identifier)
     async with owner_connection(settings.postgres.dsn.get_secret_value()) as connection:

@@ -11,12 +11,12 @@ import asyncpg
 
 from effective_contract import headers as h
 from effective_contract.access_token import field_names
-from worker.errors import WorkerError
+from worker.errors import OperatorError, WorkerError
 from worker.journey.digests import CommandNames, command_names
 from worker.journey.messages import DEAD_LETTERED
 from worker.journey.model import command_key
 from worker.kafka.delivery import coordinates_of
-from worker.kafka.reader import Browser, browser, header, is_dry_run
+from worker.kafka.reader import TopicReader, header, is_dry_run, topic_reader
 from worker.operations.history import Change, history
 from worker.postgres.connect import owner_connection
 from worker.postgres.pool import Row
@@ -31,7 +31,7 @@ _WHOLE_ID: Final = re.compile(r"ce:[^:]*(?::[^:]*){1,2}:[^:]+|req:[^:]*(?::[^:]*
 """Whole ids. They are not searched for among the senders' own ids, which would scan the whole record of commands."""
 
 
-class AmbiguousId(WorkerError):
+class AmbiguousId(OperatorError):
     """Several commands are known under a sender's own id."""
 
 
@@ -109,8 +109,8 @@ class Explanation:
 async def explain(settings: Settings, asked: str, *, topics: bool = True) -> Explanation:
     """Explain a command by its id (CONTRACT 2), or by the sender's own part of it.
 
-    Raises ``AmbiguousId`` if that part belongs to several, and ``DependencyAway`` for Postgres; an unavailable broker
-    is only noted.
+    Raises ``AmbiguousId`` if that part belongs to several, and ``DependencyUnavailable`` for Postgres; an unavailable
+    broker is only noted.
     """
     dsn = settings.postgres.dsn.get_secret_value()
     async with owner_connection(dsn) as connection:
@@ -146,7 +146,7 @@ async def _look_at_topics(
 ) -> tuple[tuple[Reading, ...], tuple[DryRun, ...] | None, str]:
     """Find a command's answers, or its dry runs if nothing is recorded; also say if the topics could be read."""
     try:
-        async with browser(settings) as kafka:
+        async with topic_reader(settings) as kafka:
             if readings:
                 return await _with_places(kafka, settings, command_id, readings), None, "looked at"
             return readings, await _dry_runs(kafka, settings, command_id), "looked at"
@@ -230,7 +230,7 @@ def _moment(milliseconds: int) -> datetime:
 
 
 async def _with_places(
-    kafka: Browser, settings: Settings, command_id: str, readings: Sequence[Reading]
+    kafka: TopicReader, settings: Settings, command_id: str, readings: Sequence[Reading]
 ) -> tuple[Reading, ...]:
     read = [await _still_there(kafka, each) for each in readings]
     named = {settings.topics.results, *(each.reply_to for each in read if each.reply_to)}
@@ -248,7 +248,7 @@ async def _with_places(
     return tuple(placed)
 
 
-async def _dry_runs(kafka: Browser, settings: Settings, command_id: str) -> tuple[DryRun, ...] | None:
+async def _dry_runs(kafka: TopicReader, settings: Settings, command_id: str) -> tuple[DryRun, ...] | None:
     """Return the answers to a command's dry runs, also by its sender's own id; ``None`` if it was no dry run."""
     at, named, since, enough = coordinates_of(command_id), {settings.topics.results}, 0, -1
     if at is not None:
@@ -275,7 +275,7 @@ def _reply_to(command: Any) -> str | None:
     return header(command, h.REPLY_TO) or header(command, h.KAFKA_REPLY_TOPIC) or None
 
 
-async def _still_there(kafka: Browser, reading: Reading) -> Reading:
+async def _still_there(kafka: TopicReader, reading: Reading) -> Reading:
     """Add the facts that only the command itself tells, if it is still in its topic."""
     where = reading.read
     command = await _at(kafka, where.topic, where.partition, where.offset)
@@ -284,7 +284,7 @@ async def _still_there(kafka: Browser, reading: Reading) -> Reading:
     return replace(reading, in_topic=True, reply_to=_reply_to(command))
 
 
-async def _at(kafka: Browser, topic: str, partition: int, offset: int) -> Any:
+async def _at(kafka: TopicReader, topic: str, partition: int, offset: int) -> Any:
     """Return the message at an offset; ``None`` if there is none now."""
     for span in (await kafka.spans(topic)).get(topic, []):
         if span.source.partition == partition and span.begin <= offset < span.end:
@@ -296,7 +296,7 @@ async def _at(kafka: Browser, topic: str, partition: int, offset: int) -> Any:
 
 
 async def _found(
-    kafka: Browser, topics: set[str], since: int, wanted: Callable[[Any], bool], *, enough: int
+    kafka: TopicReader, topics: set[str], since: int, wanted: Callable[[Any], bool], *, enough: int
 ) -> AsyncIterator[Any]:
     """Yield the ``wanted`` messages of the topics written since ``since``, until there are ``enough``."""
     spans = [span for found in (await kafka.spans(*sorted(topics))).values() for span in found]
@@ -311,7 +311,7 @@ async def _found(
                     return
 
 
-async def _buried(kafka: Browser, settings: Settings, reading: Reading) -> tuple[Place, ...]:
+async def _buried(kafka: TopicReader, settings: Settings, reading: Reading) -> tuple[Place, ...]:
     if reading.status not in DEAD_LETTERED:
         return ()
     since = int((reading.decided_at - _CLOCKS).timestamp() * 1000)

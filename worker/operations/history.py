@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from worker.errors import WorkerError
+from worker.errors import OperatorError
 from worker.journey.model import lane_name
 from worker.postgres.connect import owner_connection
 from worker.postgres.pool import Row
 from worker.postgres.sql import statement
 
 
-class UnknownToken(WorkerError):
+class UnknownToken(OperatorError):
     """No access token has that id or number, or several organisations have one."""
 
 
@@ -51,7 +51,7 @@ class History:
 async def history(dsn: str, token: str, organisation: str | None = None) -> History:
     """Return the transitions of the access token with this id, or else this number, oldest first.
 
-    Raises ``UnknownToken``, also if several organisations have one and none is named; ``DependencyAway``.
+    Raises ``UnknownToken``, also if several organisations have one and none is named; ``DependencyUnavailable``.
     """
     async with owner_connection(dsn) as connection:
         found = await connection.fetch(statement("history/tokens"), token, organisation)

@@ -16,8 +16,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 from aiokafka.errors import for_code
 
-from worker.errors import DependencyAway, LaneBlocked, WorkerError
-from worker.kafka.reader import Span, browser
+from worker.errors import DependencyUnavailable, LaneBlocked, OperatorError
+from worker.kafka.reader import OffsetRange, topic_reader
 from worker.kafka.topics import admin_client, cluster_id
 from worker.lanes.losses import Loss, losses, unacknowledged
 from worker.lanes.start import Start, where_to_start
@@ -27,7 +27,7 @@ from worker.postgres.sql import statement
 from worker.settings import Settings
 
 
-class CannotMend(WorkerError):
+class CannotMend(OperatorError):
     """The lane needs no mending, or not in this way, or it has moved meanwhile. Nothing was changed."""
 
 
@@ -93,7 +93,7 @@ class Lane:
     """One partition: the offsets in its log, the group's committed offset, and the lane's row."""
 
     source: TopicPartition
-    log: Span | None
+    log: OffsetRange | None
     committed: int | None
     decided: Decided | None
     member: Member | None
@@ -175,10 +175,10 @@ class Mending:
 async def lanes(settings: Settings) -> tuple[Lane, ...]:
     """Return the lanes of all partitions of the commands topics, and of rows for partitions that are gone, in order.
 
-    Changes nothing. Raises ``DependencyAway``.
+    Changes nothing. Raises ``DependencyUnavailable``.
     """
     topics = settings.topics.read
-    async with browser(settings) as kafka:
+    async with topic_reader(settings) as kafka:
         async with admin_client(settings) as admin:
             cluster = await cluster_id(admin)
             members = await _members(admin, settings.kafka.group_id)
@@ -197,13 +197,13 @@ async def lanes(settings: Settings) -> tuple[Lane, ...]:
 
 
 async def committed_offsets(settings: Settings, sources: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-    """Return the group's committed offset of each partition that has one. Raises ``DependencyAway``."""
+    """Return the group's committed offset of each partition that has one. Raises ``DependencyUnavailable``."""
     if not sources:
         return {}
     async with admin_client(settings) as admin:
         found = await admin.list_consumer_group_offsets(settings.kafka.group_id, partitions=list(sources))
     if found.keys() < set(sources):
-        raise DependencyAway("kafka", f"the offsets of the group {settings.kafka.group_id} are not told")
+        raise DependencyUnavailable("kafka", f"the offsets of the group {settings.kafka.group_id} are not told")
     return {source: each.offset for source, each in found.items() if each.offset >= 0}
 
 
@@ -237,7 +237,7 @@ def remedies(lane: Lane) -> tuple[Remedy, ...]:
     return (redo, Remedy(Way.SKIP, row, committed, committed, None, over))
 
 
-def _of_an_unknown_past(row: Decided, log: Span, committed: int) -> tuple[Remedy, ...]:
+def _of_an_unknown_past(row: Decided, log: OffsetRange, committed: int) -> tuple[Remedy, ...]:
     begin = log.begin
     anew = (
         f"decide all that is in the log, from offset {begin} on: access tokens that are effective stay so, and every"
@@ -264,7 +264,7 @@ async def mend(
     A worker that has the lane obeys at its next start, half a minute later at most; otherwise the next one that gets
     it. ``owner`` is a fresh random id. Needs the owner's connection.
 
-    Raises ``CannotMend``, and then nothing was changed; ``DependencyAway``.
+    Raises ``CannotMend``, and then nothing was changed; ``DependencyUnavailable``.
     """
     found = {lane.source: lane for lane in await lanes(settings)}
     blocked = tuple(lane for lane in found.values() if lane.state is State.BLOCKED)
@@ -278,7 +278,7 @@ async def mend(
 
 
 async def show(settings: Settings, place: TopicPartition) -> Lane:
-    """Return the lane of one partition. Raises ``NoSuchLane`` and ``DependencyAway``."""
+    """Return the lane of one partition. Raises ``NoSuchLane`` and ``DependencyUnavailable``."""
     return _of({lane.source: lane for lane in await lanes(settings)}, place)
 
 
@@ -288,7 +288,7 @@ async def acknowledge(
     """Find the lanes at ``places`` (all lanes if empty) with unacknowledged losses; ``carry_out`` acknowledges these.
 
     Returns the lanes as they were found. A worker learns of it within seconds. Needs the owner's connection. Raises
-    ``NoSuchLane`` and ``DependencyAway``.
+    ``NoSuchLane`` and ``DependencyUnavailable``.
     """
     found = {lane.source: lane for lane in await lanes(settings)}
     chosen = [_of(found, place) for place in places] or list(found.values())

@@ -9,7 +9,7 @@ from typing import Any, Final
 import jwt
 
 from effective_contract.command import LONGEST_TOKEN
-from worker.errors import WorkerError
+from worker.errors import OperatorError
 from worker.observability.logs import mask_secrets
 
 MARGIN_SECONDS: Final = 60.0
@@ -18,7 +18,7 @@ COMMAND_SECONDS: Final = 60.0
 SHOWN_CHARACTERS: Final = 200
 
 
-class LoginFailed(WorkerError):
+class LoginFailed(OperatorError):
     """There is no login token to go on with. The text never holds a token."""
 
 

@@ -9,13 +9,13 @@ from typing import Final
 
 import structlog
 
-from worker.errors import DependencyAway, WorkerError
+from worker.errors import DependencyUnavailable, WorkerError
 from worker.journey.attempts import forget
 from worker.observability.health import Health
 from worker.observability.metrics import Metrics
 from worker.postgres.pool import Database
 from worker.postgres.sql import statement
-from worker.resilience.backoff import Patience, pause
+from worker.resilience.backoff import Backoff, pause
 
 STEP_SECONDS: Final = 0.2
 """Seconds that a step should take. A step's duration sets the size of the next one and the length of the pause.
@@ -58,7 +58,7 @@ class Retention:
         self._health = health
         self._timer = timer
         self._chance = chance or random.Random()  # noqa: S311 - spreads work, guards no secret
-        self._patience = Patience(self._chance)
+        self._backoff = Backoff(self._chance)
         self._records = FIRST_STEP
         self._cleared: dict[int, int] = {}
         """The offset below which a lane's records are gone. A long snapshot keeps the dead rows in a step's way."""
@@ -76,12 +76,12 @@ class Retention:
                 await self.retire(stop)
             except WorkerError as error:
                 log.warning("retention_failed", reason=str(error))
-                await self._patience.wait(stop)
+                await self._backoff.wait(stop)
                 continue
             if self._passed_over:
-                await self._patience.wait(stop)
+                await self._backoff.wait(stop)
             else:
-                self._patience.reset()
+                self._backoff.reset()
                 await pause(INTERVAL_SECONDS, stop)
 
     async def retire(self, stop: asyncio.Event) -> int:
@@ -109,13 +109,13 @@ class Retention:
             began, asked = self._timer(), self._records
             try:
                 removed, since = await self._step(lane, since, asked)
-            except DependencyAway:
+            except DependencyUnavailable:
                 self._records = smaller(asked)  # the step may have been too large for a statement's time limit
                 raise
             took = self._timer() - began
             total += removed
             if removed:
-                self._patience.reset()
+                self._backoff.reset()
             self._cleared[lane] = since
             self._metrics.records_retired(removed)
             self._records = next_step(asked, removed, took)

@@ -14,7 +14,7 @@ from pogo_core.migration import Migration
 from pogo_core.util import migrate as pogo
 from pogo_core.util import sql as pogo_sql
 
-from worker.errors import WorkerError
+from worker.errors import OperatorError
 from worker.postgres.connect import owner_connection
 from worker.postgres.schema import (
     DEFAULT_ROLE,
@@ -47,7 +47,7 @@ _QUIET.propagate = False
 log = structlog.get_logger(__name__)
 
 
-class MigrationError(WorkerError):
+class MigrationError(OperatorError):
     """A migration or the grant of the worker's role failed; the text says what to do."""
 
 
@@ -59,7 +59,7 @@ async def apply_migrations(
     Returns the names applied, oldest first.
 
     Safe to run twice or by several at once: the others wait for the first, and no lane waits. Raises
-    ``MigrationError``, ``SchemaUnfit`` and ``DependencyAway``.
+    ``MigrationError``, ``SchemaUnfit`` and ``DependencyUnavailable``.
     """
     async with owner_connection(owner_dsn) as connection:
         await _alone(connection)
@@ -143,7 +143,7 @@ async def _alone(connection: asyncpg.Connection) -> None:
 
 
 async def pending(owner_dsn: str) -> tuple[str, ...]:
-    """Return the names of the migrations that are not applied yet, oldest first. Raises ``DependencyAway``.
+    """Return the names of the migrations that are not applied yet, oldest first. Raises ``DependencyUnavailable``.
 
     Writes nothing.
     """

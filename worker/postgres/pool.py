@@ -95,7 +95,7 @@ class Database:
             yield connection
 
     async def look(self) -> None:
-        """Raise ``DependencyAway`` if Postgres does not answer."""
+        """Raise ``DependencyUnavailable`` if Postgres does not answer."""
         async with self.connection() as connection:
             await connection.fetchval("SELECT 1")
 

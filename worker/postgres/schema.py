@@ -8,7 +8,7 @@ from typing import Any, Final
 import asyncpg
 from pogo_core.util import sql as pogo
 
-from worker.errors import WorkerError
+from worker.errors import OperatorError
 from worker.postgres.pool import Connection
 from worker.postgres.sql import statement
 
@@ -136,7 +136,7 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-class SchemaUnfit(WorkerError):
+class SchemaUnfit(OperatorError):
     """The schema is not the worker's, or the worker may not work in it; the text gives the way out."""
 
 

@@ -10,7 +10,7 @@ SHORTEST: Final = 0.1
 LONGEST: Final = 30.0
 
 
-async def done_before(future: "asyncio.Future[Any]", cut_short: asyncio.Event) -> bool:
+async def wait_unless(future: "asyncio.Future[Any]", cut_short: asyncio.Event) -> bool:
     """Wait for ``future``, but no longer than until ``cut_short`` is set. True if it is done; it is never cancelled."""
     cut = asyncio.ensure_future(cut_short.wait())
     try:
@@ -20,11 +20,11 @@ async def done_before(future: "asyncio.Future[Any]", cut_short: asyncio.Event) -
     return future.done()
 
 
-async def carried_out(work: Awaitable[None], cut_short: asyncio.Event) -> bool:
+async def run_unless(work: Awaitable[None], cut_short: asyncio.Event) -> bool:
     """Do ``work``, but cancel it when ``cut_short`` is set. True if it was done; raises what it raised."""
     task = asyncio.ensure_future(work)
     try:
-        if not await done_before(task, cut_short):
+        if not await wait_unless(task, cut_short):
             return False
         await task
         return True
@@ -39,20 +39,20 @@ async def pause(seconds: float, cut_short: asyncio.Event) -> None:
             await cut_short.wait()
 
 
-class Patience:
+class Backoff:
     """The waits between tries: each is twice the one before, and they start over once a try has worked."""
 
     def __init__(self, chance: random.Random | None = None) -> None:
         self._chance = chance or random.Random()  # noqa: S311 - spreads retries, guards no secret
-        self.tried = 0
+        self.attempts = 0
 
     def reset(self) -> None:
-        self.tried = 0
+        self.attempts = 0
 
     def next_wait(self) -> float:
         """Return the seconds to wait now: half to all of the current span, so that lanes do not march in step."""
-        span = min(LONGEST, SHORTEST * 2.0 ** min(self.tried, 20))
-        self.tried += 1
+        span = min(LONGEST, SHORTEST * 2.0 ** min(self.attempts, 20))
+        self.attempts += 1
         return span * self._chance.uniform(0.5, 1.0)
 
     async def wait(self, *cut_short: asyncio.Event) -> None:

@@ -22,13 +22,13 @@ from tests.benchmarks.load import commands
 from tests.benchmarks.subjects.lifetime import until_terminated
 from worker.demo.commands import documented
 from worker.journey.decode.command import decode
-from worker.journey.messages import Message, Post, result_message, transition_message
-from worker.journey.model import Answer, Answered, Fact
+from worker.journey.messages import Message, OutgoingTopics, result_message, transition_message
+from worker.journey.model import Answer, Answered, Transition
 from worker.kafka.client import client_options
 from worker.kafka.delivery import Coordinates, Delivery
 from worker.lanes.context import LaneId
 from worker.lanes.partition import IDLE_SECONDS
-from worker.lanes.publisher import Exactly
+from worker.lanes.publisher import TransactionalPublisher
 from worker.service import _consumer_options
 from worker.settings import Settings, read_settings
 
@@ -41,18 +41,20 @@ def echo_of(settings: Settings) -> Echo:
     """What a record is answered with: a result and a transition event as the worker writes them, all but the key and
     the correlation alike."""
     topics = settings.topics
-    post = Post(topics.results, topics.transitions, topics.dead_letters, settings.kafka.group_id, "bench:1")
+    post = OutgoingTopics(topics.results, topics.transitions, topics.dead_letters, settings.kafka.group_id, "bench:1")
     key, value, headers = next(commands("sample", [100_000]))
     where = Coordinates("x" * 22, topics.commands, 0, 100_000, int(time.time() * 1000))
     decoded = decode(Delivery(where, key, value, tuple(headers), stamped_by_broker=False), max_bytes=65_536)
     now, command_id = datetime.now(UTC), "ce:ORG1:%2Fbench:sample-100000"
     states = LifeCycleState.NOT_EFFECTIVE, LifeCycleState.EFFECTIVE
     lane = f"{where.cluster}/{settings.kafka.group_id}/{topics.commands}/0"
-    fact = Fact("ORG1", key.decode(), 1, *states, now, "1", "1", command_id, "API", lane, 1, b"\0" * 32, b"\0" * 32)
+    transition = Transition(
+        "ORG1", key.decode(), 1, *states, now, "1", "1", command_id, "API", lane, 1, b"\0" * 32, b"\0" * 32
+    )
     data = orjson.dumps(documented("result.json")["data"])
-    fact = replace(fact, text=fact.canonical())
-    result = result_message(Answered(decoded, Answer(command_id, StatusCode.OK, "", now), data, fact), post)
-    event = transition_message(fact, post)
+    transition = replace(transition, text=transition.canonical())
+    result = result_message(Answered(decoded, Answer(command_id, StatusCode.OK, "", now), data, transition), post)
+    event = transition_message(transition, post)
     constant = tuple(header for header in result.headers if header[0] != CORRELATION_ID)
 
     def echo(record: Any) -> tuple[Message, Message]:
@@ -65,7 +67,7 @@ def echo_of(settings: Settings) -> Echo:
 async def lane(consumer: AIOKafkaConsumer, source: TopicPartition, settings: Settings, echo: Echo) -> None:
     """Batch after batch of one partition, for ever."""
     count = len(consumer.partitions_for_topic(source.topic) or ())
-    publisher = Exactly(
+    publisher = TransactionalPublisher(
         LaneId("", settings.kafka.group_id, source),
         client_options(settings.kafka),
         transaction_timeout_ms=settings.kafka.transaction_timeout_ms,

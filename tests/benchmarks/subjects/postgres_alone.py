@@ -27,14 +27,14 @@ from worker.journey.digests import attempt_keys, command_names
 from worker.journey.pass_codes import PassCodes
 from worker.kafka.delivery import Coordinates, Delivery
 from worker.observability.metrics import Metrics
-from worker.pipeline import Hold, Pipeline, Policy
+from worker.pipeline import Lease, Pipeline, Policy
 from worker.postgres.pool import Database
 from worker.postgres.sql import statement
-from worker.resilience.circuit_breaker import Fuse
+from worker.resilience.circuit_breaker import CircuitBreaker
 from worker.settings import Settings, read_settings
 
 
-async def open_lane(database: Database, number: int) -> Hold:
+async def open_lane(database: Database, number: int) -> Lease:
     """A lane of its own in Postgres, with nothing decided in it."""
     owner, topic = uuid4(), uuid4().hex
     async with database.connection() as connection:
@@ -43,7 +43,7 @@ async def open_lane(database: Database, number: int) -> Hold:
         )
         assert row is not None
         await connection.fetchval(statement("lanes/open"), row["id"], owner, 0)
-    return Hold(row["id"], f"no-cluster/alone/{topic}/{number}", owner, 0)
+    return Lease(row["id"], f"no-cluster/alone/{topic}/{number}", owner, 0)
 
 
 def deliveries(run: str, numbers: range, lane: int, offset: int) -> list[Delivery]:
@@ -55,19 +55,19 @@ def deliveries(run: str, numbers: range, lane: int, offset: int) -> list[Deliver
     ]
 
 
-async def work(pipeline: Pipeline, hold: Hold, batches: Sequence[Sequence[Delivery]]) -> tuple[Hold, Counter[str]]:
+async def work(pipeline: Pipeline, lease: Lease, batches: Sequence[Sequence[Delivery]]) -> tuple[Lease, Counter[str]]:
     """One batch after the other, as a lane does."""
     statuses: Counter[str] = Counter()
     for batch in batches:
-        answered, hold = await pipeline.run(hold, batch, batch[0].coordinates.offset)
+        answered, lease = await pipeline.run(lease, batch, batch[0].coordinates.offset)
         statuses.update(each.answer.code for each in answered)
-    return hold, statuses
+    return lease, statuses
 
 
 def pipeline_of(settings: Settings, database: Database, pass_codes: PassCodes) -> Pipeline:
     logins = Logins([secret.get_secret_value() for secret in settings.login.secrets], time.time)
     policy = Policy(settings.max_command_bytes, expiry_at_append=False, reveal_verification_code=False)
-    fuse = Fuse(time.monotonic)
+    breaker = CircuitBreaker(time.monotonic)
     attempts = Attempts(attempt_keys(settings)[0], limits_of(settings), Metrics())
     return Pipeline(
         database,
@@ -77,7 +77,7 @@ def pipeline_of(settings: Settings, database: Database, pass_codes: PassCodes) -
         names=command_names(settings),
         clock=time.time,
         policy=policy,
-        fuse=fuse,
+        breaker=breaker,
         beat=lambda: None,
     )
 
@@ -95,7 +95,7 @@ async def run() -> None:
         whole = deliveries(run_name, range(lane + 1, count + 1, lanes), lane, len(first))
         loads.append([whole[at : at + settings.max_batch] for at in range(0, len(whole), settings.max_batch)])
         starts.append(work(pipeline, await open_lane(database, lane), [first]))
-    holds = [hold for hold, _ in await asyncio.gather(*starts)]
+    holds = [lease for lease, _ in await asyncio.gather(*starts)]
     go = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGCONT, go.set)
     gc.freeze()  # what is kept ready would otherwise be looked through again and again

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from worker.errors import WorkerError
+from worker.errors import OperatorError
 
 POLL_SECONDS: Final = 0.02
 TAIL_LINES: Final = 20
@@ -44,11 +44,11 @@ os.execv(sys.argv[5], sys.argv[5:])
 """
 
 
-class EmbeddedUnavailable(WorkerError):
+class EmbeddedUnavailable(OperatorError):
     """The embedded servers are not installed, or not available for this platform. The text gives the way out."""
 
 
-class EmbeddedFailed(WorkerError):
+class EmbeddedFailed(OperatorError):
     """An embedded server did not start or does not work. The text holds the end of its log."""
 
 

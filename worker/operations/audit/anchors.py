@@ -8,12 +8,12 @@ from datetime import datetime
 import asyncpg
 import msgspec
 
-from worker.errors import WorkerError
+from worker.errors import OperatorError
 from worker.operations.audit.lanes import all_lanes, name_of, stored_hashes
 from worker.values import rfc3339
 
 
-class AnchorError(WorkerError):
+class AnchorError(OperatorError):
     """The text is no anchor, or was changed since it was printed."""
 
 

@@ -8,7 +8,7 @@ import asyncpg
 import orjson
 
 from effective_contract.transition import event_hash
-from worker.kafka.reader import Browser
+from worker.kafka.reader import TopicReader
 from worker.operations.audit.lanes import all_lanes, name_of, sequences, stored_hashes
 from worker.operations.audit.numbers import Numbers
 from worker.operations.audit.report import Audit, Kind
@@ -30,7 +30,7 @@ class _Event(NamedTuple):
 
 
 async def verify_published(
-    topic: tuple[Browser, str],
+    topic: tuple[TopicReader, str],
     connection: asyncpg.Connection,
     lanes: Iterable[Row],
     report: Audit,

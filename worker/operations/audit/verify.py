@@ -11,7 +11,7 @@ from typing import Final
 
 import asyncpg
 
-from worker.kafka.reader import Browser
+from worker.kafka.reader import TopicReader
 from worker.operations.audit.anchors import Anchor
 from worker.operations.audit.chains import verify_chains
 from worker.operations.audit.lanes import all_lanes
@@ -29,7 +29,7 @@ _UNNOTICED: Final = timedelta(minutes=1)
 async def verify(
     connection: asyncpg.Connection,
     *,
-    topic: tuple[Browser, str] | None = None,
+    topic: tuple[TopicReader, str] | None = None,
     anchor: Anchor | None = None,
     kept: timedelta = timedelta(days=30),
     batch: int = LARGEST_BATCH,
@@ -38,7 +38,7 @@ async def verify(
     """Verify everything. ``topic`` is a reader of the transitions topic, and its name; ``None`` leaves the topic out.
 
     ``kept`` is the time for which workers keep the record of a command, ``batch`` the most commands in a batch.
-    ``on_progress`` gets the number of transitions and events read, and their total. Raises ``DependencyAway``.
+    ``on_progress`` gets the number of transitions and events read, and their total. Raises ``DependencyUnavailable``.
     """
     lanes = {row["id"]: row for row in await all_lanes(connection, batch)}
     report = Audit(lanes=len(lanes))

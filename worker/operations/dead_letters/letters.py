@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from worker.errors import WorkerError
+from worker.errors import OperatorError
 from worker.kafka.delivery import Header
-from worker.kafka.reader import Browser, Span
+from worker.kafka.reader import OffsetRange, TopicReader
 from worker.settings import Settings
 
 _COUNT: Final = re.compile(r"\d{1,18}", re.ASCII)
@@ -20,7 +20,7 @@ _CLOCKS: Final = timedelta(minutes=1)
 OnProgress = Callable[[int, int], None]
 
 
-class NoTopic(WorkerError):
+class NoTopic(OperatorError):
     """The topic of dead letters does not exist."""
 
 
@@ -150,7 +150,7 @@ def _moment(text: str) -> datetime | None:
 
 
 async def letters(
-    kafka: Browser,
+    kafka: TopicReader,
     settings: Settings,
     chosen: Chosen,
     *,
@@ -159,7 +159,7 @@ async def letters(
     """Yield the chosen dead letters, partition after partition, up to the ends of the topic when this began.
 
     None is kept. ``on_progress`` gets the number of offsets passed, and their total. Raises ``NoTopic`` and
-    ``DependencyAway``.
+    ``DependencyUnavailable``.
     """
     spans = await _spans(kafka, settings.topics.dead_letters, chosen)
     kafka.open(spans)
@@ -173,7 +173,7 @@ async def letters(
         before += span.end - span.begin
 
 
-async def _spans(kafka: Browser, topic: str, chosen: Chosen) -> list[Span]:
+async def _spans(kafka: TopicReader, topic: str, chosen: Chosen) -> list[OffsetRange]:
     """Return the parts of the topic that may hold a chosen dead letter."""
     spans = (await kafka.spans(topic)).get(topic)
     if spans is None:

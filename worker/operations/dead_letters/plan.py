@@ -12,7 +12,7 @@ import asyncpg
 
 from effective_contract.codes import StatusCode
 from worker.journey.model import command_key, request_digest, senders_id
-from worker.kafka.reader import Browser, browser
+from worker.kafka.reader import TopicReader, topic_reader
 from worker.kafka.topics import admin_client, cluster_id
 from worker.operations.dead_letters.letters import Chosen, Letter, OnProgress, Place, Source, letters
 from worker.operations.dead_letters.renewed import MASKED, NotRenewed, PassCodeGone, Renewed, renewed
@@ -103,7 +103,7 @@ class Replay:
     """
 
     items: dict[Place, Item] = field(default_factory=dict)
-    carried_out: bool = False
+    run_unless: bool = False
     stopped: str = ""
     """The reason why it ended before everything was sent and answered."""
 
@@ -167,9 +167,12 @@ async def plan(
     """Decide for each chosen dead letter if it would be sent. ``limit`` is the most that would be.
 
     Without a login token, a command whose organisation is not known cannot be checked for an answer since. Raises
-    ``NoTopic`` and ``DependencyAway``.
+    ``NoTopic`` and ``DependencyUnavailable``.
     """
-    async with browser(settings) as kafka, owner_connection(settings.postgres.dsn.get_secret_value()) as connection:
+    async with (
+        topic_reader(settings) as kafka,
+        owner_connection(settings.postgres.dsn.get_secret_value()) as connection,
+    ):
         planner = _Planner(await readers_of(settings, kafka), connection, login)
         waiting: list[_Prospect] = []
         async for letter in letters(kafka, settings, chosen, on_progress=on_progress):
@@ -184,7 +187,7 @@ async def plan(
     return found
 
 
-async def readers_of(settings: Settings, kafka: Browser) -> Readers:
+async def readers_of(settings: Settings, kafka: TopicReader) -> Readers:
     """Return the group and the partitions that commands can be sent to now."""
     async with admin_client(settings) as admin:
         cluster = await cluster_id(admin)

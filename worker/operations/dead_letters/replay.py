@@ -8,10 +8,10 @@ from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer
 
-from worker.errors import KAFKA_ERRORS, DependencyAway, WorkerError
+from worker.errors import KAFKA_ERRORS, DependencyUnavailable, OperatorError, WorkerError
 from worker.kafka.client import client_options
 from worker.kafka.delivery import Delivery
-from worker.kafka.reader import Browser, Span, browser
+from worker.kafka.reader import OffsetRange, TopicReader, topic_reader
 from worker.lanes.publisher import started
 from worker.operations.dead_letters.letters import Chosen, Letter, OnProgress, Source, letter_of, letters
 from worker.operations.dead_letters.plan import CHUNK, Item, Readers, Replay, State, judge, outcomes, readers_of
@@ -27,11 +27,11 @@ _SHORTEST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 2.0
 
 
-class OtherOrganisation(WorkerError):
+class OtherOrganisation(OperatorError):
     """The current login token is of another organisation than the one of the plan."""
 
 
-class NotAnswered(WorkerError):
+class NotAnswered(OperatorError):
     """No further answer came for too long."""
 
 
@@ -64,13 +64,13 @@ async def carry_out(
     ``replay.stopped`` has the reason for an early end; the commands sent by then are waited for all the same. ``clock``
     gives seconds since the epoch; ``on_progress`` gets the sum of commands sent and commands answered, and its total.
     """
-    replay.carried_out = True
+    replay.run_unless = True
     planned = replay.counts()[State.PLANNED]
     if not planned:
         return
     organisation = (await logins.current()).organisation
     try:
-        async with browser(settings) as kafka:
+        async with topic_reader(settings) as kafka:
             work = _Work(settings, kafka, await readers_of(settings, kafka), replay, logins, organisation, clock)
             before = (await kafka.spans(settings.topics.dead_letters)).get(settings.topics.dead_letters, [])
             try:
@@ -86,7 +86,7 @@ async def carry_out(
 @dataclass(frozen=True, slots=True)
 class _Work:
     settings: Settings
-    kafka: Browser
+    kafka: TopicReader
     readers: Readers
     replay: Replay
     logins: LoginSource
@@ -136,7 +136,7 @@ class _Work:
                 if sent.batches:
                     await asyncio.wait([future for future, _ in sent.batches])
         except KAFKA_ERRORS as error:
-            raise DependencyAway("kafka", f"{type(error).__name__} while commands were sent: {error}") from error
+            raise DependencyUnavailable("kafka", f"{type(error).__name__} while commands were sent: {error}") from error
         finally:
             sent.confirm()
         sent.raise_first()
@@ -147,7 +147,7 @@ class _Work:
         """Wait until the record of commands has a decision for every command sent. Raises ``NotAnswered``."""
         waiting = self.replay.of(State.UNANSWERED)
         total, loop = len(waiting), asyncio.get_running_loop()
-        patience = _Patience(loop.time, seconds)
+        backoff = _Patience(loop.time, seconds)
         async with owner_connection(self.settings.postgres.dsn.get_secret_value()) as connection:
             while waiting:
                 begun = loop.time()
@@ -157,22 +157,22 @@ class _Work:
                         status, message = row["status"], row["message"]
                         self.replay.put(replace(page[sent], status=status, message=message, replayed=row["replayed"]))
                 left = self.replay.of(State.UNANSWERED)
-                if not patience.goes_on(progress=len(left) < len(waiting)) and left:
+                if not backoff.goes_on(progress=len(left) < len(waiting)) and left:
                     what = f"nothing more of what was sent was answered for {seconds:g} s; is a worker running?"
                     raise NotAnswered(what)
                 waiting = left
                 on_answered(total - len(waiting))
                 if waiting:
-                    await asyncio.sleep(max(patience.pause, loop.time() - begun))
+                    await asyncio.sleep(max(backoff.pause, loop.time() - begun))
 
-    async def look_for_new(self, before: Sequence[Span], seconds: float) -> None:
+    async def look_for_new(self, before: Sequence[OffsetRange], seconds: float) -> None:
         """Find the new dead letters of commands that failed again. Raises ``NotAnswered``.
 
         ``before`` has the ends of their topic before anything was sent.
         """
         looked_for = {item.sent: item for item in self.replay.of(State.FAILED)}
         begins = {span.source: span.end for span in before}
-        patience = _Patience(asyncio.get_running_loop().time, seconds)
+        backoff = _Patience(asyncio.get_running_loop().time, seconds)
         while looked_for:
             topic, found = self.settings.topics.dead_letters, len(looked_for)
             spans = (await self.kafka.spans(topic)).get(topic, [])
@@ -184,10 +184,10 @@ class _Work:
                     if letter.group == self.readers.group and (item := looked_for.pop(letter.source, None)) is not None:
                         self.replay.put(replace(item, dead_letter=letter.place))
                 begins[span.source] = span.end
-            if not patience.goes_on(progress=len(looked_for) < found) and looked_for:
+            if not backoff.goes_on(progress=len(looked_for) < found) and looked_for:
                 raise NotAnswered(f"{len(looked_for)} new dead letters did not appear within {seconds:g} s")
             if looked_for:
-                await asyncio.sleep(patience.pause)
+                await asyncio.sleep(backoff.pause)
 
 
 async def _steps(found: AsyncIterator[Letter], most: int) -> AsyncIterator[list[Letter]]:
@@ -264,8 +264,10 @@ class _Sent:
                     self._replay.put(replace(item, sent=sent))
 
     def raise_first(self) -> None:
-        """Raise ``DependencyAway`` if the broker did not take one of the batches."""
+        """Raise ``DependencyUnavailable`` if the broker did not take one of the batches."""
         for future, _ in self.batches:
             error = future.exception()
             if error is not None:
-                raise DependencyAway("kafka", f"{type(error).__name__} while commands were sent: {error}") from error
+                raise DependencyUnavailable(
+                    "kafka", f"{type(error).__name__} while commands were sent: {error}"
+                ) from error

@@ -17,7 +17,7 @@ import msgspec
 import orjson
 
 from effective_contract.access_token import AccountOwner
-from worker.errors import DependencyAway, WorkerError
+from worker.errors import DependencyUnavailable, OperatorError
 from worker.journey.digests import CommandNames, attempt_keys, command_names, digest
 from worker.journey.model import command_key
 from worker.kafka.delivery import Coordinates
@@ -40,15 +40,15 @@ _PAPERS: Final = (
 )
 
 
-class UnknownContact(WorkerError):
+class UnknownContact(OperatorError):
     """The organisation has no such contact."""
 
 
-class NotErased(WorkerError):
+class NotErased(OperatorError):
     """The topics cannot be searched, and without that nothing may be erased."""
 
 
-class NotLookedAtAgain(WorkerError):
+class NotLookedAtAgain(OperatorError):
     """Everything is erased, but the topics could not be searched again for commands decided meanwhile."""
 
 
@@ -125,8 +125,8 @@ async def erase(
     """Find all that is held of a contact and, to ``carry_out``, remove it. Safe to run again.
 
     ``delete_records`` removes it from Kafka, too, where every group that reads has read far enough. Needs the owner's
-    connection. Raises ``UnknownContact``, ``NoDigestKey`` and ``DependencyAway``; ``NotErased`` if the topics cannot be
-    searched, ``NotLookedAtAgain`` if they cannot be after everything was erased.
+    connection. Raises ``UnknownContact``, ``NoDigestKey`` and ``DependencyUnavailable``; ``NotErased`` if the topics
+    cannot be searched, ``NotLookedAtAgain`` if they cannot be after everything was erased.
     """
     keys, names = attempt_keys(settings), command_names(settings)
     async with owner_connection(settings.postgres.owner.get_secret_value()) as connection:
@@ -135,7 +135,7 @@ async def erase(
         try:
             async with looking_into(settings) as topics:
                 return await _carried_out(work, scope, topics, carry_out=carry_out, delete_records=delete_records)
-        except DependencyAway as away:
+        except DependencyUnavailable as away:
             if away.dependency == "kafka" and not work.is_erased:
                 raise NotErased(f"nothing was erased, since topics must be looked at first: {away}") from away
             if away.dependency == "kafka":

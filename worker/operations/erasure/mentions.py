@@ -15,9 +15,9 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.records_to_delete import RecordsToDelete
 
 from effective_contract import headers as h
-from worker.errors import DependencyAway
+from worker.errors import DependencyUnavailable
 from worker.journey.digests import CommandNames
-from worker.kafka.reader import Browser, Span, browser, header
+from worker.kafka.reader import OffsetRange, TopicReader, header, topic_reader
 from worker.kafka.topics import admin_client, cluster_id, topic_configs
 from worker.settings import Settings
 
@@ -70,7 +70,7 @@ class Mentions:
 
 
 class Topics(Protocol):
-    """The topics that may hold messages about a customer. Raises ``DependencyAway`` if one cannot be read."""
+    """The topics that may hold messages about a customer. Raises ``DependencyUnavailable`` if one cannot be read."""
 
     cluster: str
 
@@ -93,13 +93,13 @@ class Topics(Protocol):
 
 @asynccontextmanager
 async def in_kafka(settings: Settings) -> AsyncIterator[Topics]:
-    """Open the topics of a worker. Raises ``DependencyAway``."""
-    async with browser(settings) as kafka, admin_client(settings) as admin:
+    """Open the topics of a worker. Raises ``DependencyUnavailable``."""
+    async with topic_reader(settings) as kafka, admin_client(settings) as admin:
         yield _InKafka(kafka, admin, settings, await cluster_id(admin))
 
 
 class _InKafka:
-    def __init__(self, kafka: Browser, admin: AIOKafkaAdminClient, settings: Settings, cluster: str) -> None:
+    def __init__(self, kafka: TopicReader, admin: AIOKafkaAdminClient, settings: Settings, cluster: str) -> None:
         self.cluster = cluster
         self._kafka = kafka
         self._admin = admin
@@ -168,11 +168,11 @@ class _InKafka:
             await self._admin.delete_records(wanted)
         return [replace(each, deleted=each.deletable) for each in found]
 
-    async def _spans(self, names: Sequence[str]) -> list[Span]:
+    async def _spans(self, names: Sequence[str]) -> list[OffsetRange]:
         found = await self._kafka.spans(*names)
         for name in names:
             if name not in found:
-                raise DependencyAway("kafka", f"there is no topic {name}, or it may not be looked at")
+                raise DependencyUnavailable("kafka", f"there is no topic {name}, or it may not be looked at")
         return [span for name in names for span in found[name]]
 
 

@@ -23,7 +23,7 @@ from typing import IO, Final
 import asyncpg
 from msgspec.structs import replace
 
-from worker.errors import BatchRefused, WorkerError, from_postgres
+from worker.errors import BatchRefused, OperatorError, from_postgres
 from worker.journey.pass_codes import HASHER
 from worker.operations.imports.lines import AccessTokenLine, Bad, Line, OrganisationLine, may_be_organisation, parsed
 from worker.operations.imports.publish import hold_import_lane, write_first_states
@@ -54,7 +54,7 @@ _NO_SCHEMA: Final = "SELECT to_regclass('access_token') IS NULL OR to_regclass('
 _BAD_PAGE: Final = 1000
 
 
-class ImportingError(WorkerError):
+class ImportingError(OperatorError):
     """Nothing can be imported at all: a file cannot be read, or the database has no schema."""
 
 
@@ -191,7 +191,7 @@ async def import_files(
     ``clock`` gives seconds since the epoch.
 
     Raises ``ImportingError`` if a file cannot be read, the schema is missing, or another import of the same files is
-    running; ``DependencyAway`` for Postgres; and the errors of ``before``.
+    running; ``DependencyUnavailable`` for Postgres; and the errors of ``before``.
     """
     paths = [Path(file) for file in files]
     run = _Run(paths, on_progress, clock, [_size(path) for path in paths])
@@ -422,7 +422,7 @@ _CONSTRAINTS: Final[Mapping[str | None, str]] = {
 
 
 async def _committed(connection: asyncpg.Connection, write: Callable[[], Awaitable[None]]) -> None:
-    """Write in one transaction, and again after a deadlock. Raises ``BatchRefused`` and ``DependencyAway``."""
+    """Write in one transaction, and again after a deadlock. Raises ``BatchRefused`` and ``DependencyUnavailable``."""
     for attempt in range(1, _DEADLOCK_RETRIES + 1):
         try:
             async with connection.transaction():

@@ -10,7 +10,7 @@ from typing import Any, Final
 from aiokafka import errors as kafka
 from aiokafka.protocol.commit import OffsetCommitRequest, OffsetFetchRequest
 
-from worker.errors import WorkerError
+from worker.errors import OperatorError
 from worker.kafka.rights import Operation, ask_coordinator, of_group
 from worker.kafka.topics import admin_client
 from worker.settings import Settings
@@ -24,7 +24,7 @@ _SAID: Final = re.compile(r"(0|[1-9][0-9]*) ([0-9a-f]{64})")
 _FORBIDDEN: Final = (kafka.GroupAuthorizationFailedError, kafka.TopicAuthorizationFailedError)
 
 
-class MarkForbidden(WorkerError):
+class MarkForbidden(OperatorError):
     """A right is missing to read or write the mark."""
 
     def __init__(self, settings: Settings) -> None:
@@ -59,7 +59,10 @@ def mark_of(offset: int, metadata: str | None) -> Mark | None:
 
 
 async def read_mark(settings: Settings) -> Mark | None:
-    """Read the mark; ``None`` if nothing was announced or it is gone. Raises ``MarkForbidden``, ``DependencyAway``."""
+    """Read the mark; ``None`` if nothing was announced or it is gone.
+
+    Raises ``MarkForbidden``, ``DependencyUnavailable``.
+    """
     where = [(settings.topics.transitions, [_PARTITION])]
     answer = await _ask(settings, OffsetFetchRequest(group_of(settings), where))
     marks = (mark_of(offset, metadata) for _, places in answer.topics for _, offset, metadata, _ in places)
@@ -67,7 +70,7 @@ async def read_mark(settings: Settings) -> Mark | None:
 
 
 async def write_mark(settings: Settings, mark: Mark) -> None:
-    """Set the mark, before the events up to it are announced. Raises ``MarkForbidden``, ``DependencyAway``."""
+    """Set the mark, before the events up to it are announced. Raises ``MarkForbidden``, ``DependencyUnavailable``."""
     what = [(settings.topics.transitions, [(_PARTITION, mark.sequence, f"{mark.sequence} {mark.hash.hex()}")])]
     await _ask(settings, OffsetCommitRequest(group_of(settings), -1, "", KEPT_MS, what))
 
@@ -75,7 +78,7 @@ async def write_mark(settings: Settings, mark: Mark) -> None:
 async def may_mark(settings: Settings) -> bool | None:
     """Return True if this login may commit for the group; ``None`` if the broker does not say.
 
-    The right on the topic is not checked. Raises ``DependencyAway``.
+    The right on the topic is not checked. Raises ``DependencyUnavailable``.
     """
     async with admin_client(settings) as admin:
         allowed = await of_group(admin, group_of(settings), _seconds(settings))

@@ -16,10 +16,10 @@ from aiokafka import TopicPartition
 from msgspec.structs import replace
 
 from effective_contract.states import LifeCycleState
-from worker.errors import KAFKA_ERRORS, DependencyAway, LaneBlocked, WorkerError, from_kafka
-from worker.journey.apply import Chain, sealed, write_facts
-from worker.journey.messages import Post, transition_message
-from worker.journey.model import IMPORT_LANE, Fact
+from worker.errors import KAFKA_ERRORS, DependencyUnavailable, LaneBlocked, OperatorError, WorkerError, from_kafka
+from worker.journey.apply import Chain, sealed, write_transitions
+from worker.journey.messages import OutgoingTopics, transition_message
+from worker.journey.model import IMPORT_LANE, Transition
 from worker.kafka.client import client_options
 from worker.kafka.topics import admin_client
 from worker.lanes.publisher import WatchedProducer, send, started
@@ -35,11 +35,11 @@ _KEYED: Final = 0
 """The partition count of an import's own lane: it has none, so events go by their keys."""
 
 
-class NoLane(WorkerError):
+class NoLane(OperatorError):
     """The row of the lane of imports was deleted, and with it the head of its chain: ``audit verify`` says more."""
 
 
-class NoTopic(WorkerError):
+class NoTopic(OperatorError):
     """The topic of transition events does not exist."""
 
 
@@ -99,18 +99,18 @@ async def write_first_states(
     """Write the events of the access tokens that this transaction created, in their order."""
     if not made:
         return
-    facts, chain = [], lane.chain
+    transitions, chain = [], lane.chain
     for row in made:
-        fact = _first_state(row, now, chain.sequence + 1, chain.hash)
-        facts.append(fact)
-        chain = Chain(fact.sequence, fact.hash)
-    await write_facts(connection, facts, lane.id)
+        transition = _first_state(row, now, chain.sequence + 1, chain.hash)
+        transitions.append(transition)
+        chain = Chain(transition.sequence, transition.hash)
+    await write_transitions(connection, transitions, lane.id)
     await connection.execute(statement("imports/move_lane"), lane.id, chain.sequence, chain.hash)
 
 
-def _first_state(row: Row, now: datetime, sequence: int, previous_hash: bytes) -> Fact:
+def _first_state(row: Row, now: datetime, sequence: int, previous_hash: bytes) -> Transition:
     return sealed(
-        Fact(
+        Transition(
             organisation=row["organisation"],
             token=row["id"],
             version=row["version"],
@@ -128,10 +128,10 @@ def _first_state(row: Row, now: datetime, sequence: int, previous_hash: bytes) -
     )
 
 
-def _stored(row: Row) -> Fact:
+def _stored(row: Row) -> Transition:
     """Return the event with its stored hash, so that a row that was tampered with does not look valid."""
-    fact = _first_state(row, row["occurred_at"], row["sequence"], row["previous_hash"])
-    return replace(fact, hash=row["hash"])
+    transition = _first_state(row, row["occurred_at"], row["sequence"], row["previous_hash"])
+    return replace(transition, hash=row["hash"])
 
 
 # --- compared ---------------------------------------------------------------------------------------------------------
@@ -140,7 +140,7 @@ def _stored(row: Row) -> Fact:
 async def overtaken(connection: asyncpg.Connection, settings: Settings) -> Overtaken | None:
     """Compare the database with the mark; ``None`` if they agree or there is no mark.
 
-    Raises ``MarkForbidden``, ``DependencyAway`` for Kafka.
+    Raises ``MarkForbidden``, ``DependencyUnavailable`` for Kafka.
     """
     mark = await read_mark(settings)
     if mark is None or await connection.fetchval(statement("imports/link"), mark.sequence) == mark.hash:
@@ -173,7 +173,7 @@ async def mend(settings: Settings, *, carry_out: bool) -> Overtaken | None:
     """Check if imports are blocked, ``None`` if they are not; with ``carry_out`` let them go on after the mark.
 
     The events that this database has up to the mark are not announced. The row comes first: if this stops before the
-    mark is set, imports stay blocked, and this runs again. Raises ``MarkForbidden``, ``DependencyAway``.
+    mark is set, imports stay blocked, and this runs again. Raises ``MarkForbidden``, ``DependencyUnavailable``.
     """
     async with owner_connection(settings.postgres.owner.get_secret_value()) as connection:
         found = await overtaken(connection, settings)
@@ -194,7 +194,7 @@ async def announce(settings: Settings) -> Announced:
     """Publish the events of this import and earlier ones that are not published yet, at least once each.
 
     If the broker cannot be reached or has no such topic, they wait, and the report gives the reason. Raises
-    ``LaneBlocked`` if the database is older than the mark, ``DependencyAway`` for Postgres.
+    ``LaneBlocked`` if the database is older than the mark, ``DependencyUnavailable`` for Postgres.
     """
     async with owner_connection(settings.postgres.owner.get_secret_value()) as connection:
         row = await connection.fetchrow(statement("imports/lane"))
@@ -228,7 +228,7 @@ async def _claim(connection: asyncpg.Connection, settings: Settings, written: in
         return await _mark_all(connection, settings), None
     except MarkForbidden as forbidden:
         return written, str(forbidden)
-    except DependencyAway as away:
+    except DependencyUnavailable as away:
         raise _Waits from away
 
 
@@ -251,7 +251,7 @@ async def _producer(settings: Settings) -> WatchedProducer:
 
 async def _publish(watched: WatchedProducer, settings: Settings, page: Sequence[Row]) -> None:
     topics = settings.topics
-    post = Post(topics.results, topics.transitions, topics.dead_letters, settings.kafka.group_id, IMPORT_LANE)
+    post = OutgoingTopics(topics.results, topics.transitions, topics.dead_letters, settings.kafka.group_id, IMPORT_LANE)
     messages = [transition_message(_stored(row), post) for row in page]
     try:
         async with asyncio.timeout(2 * settings.kafka.request_timeout_ms / 1000):

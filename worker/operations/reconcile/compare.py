@@ -5,7 +5,7 @@ from typing import Final
 
 import asyncpg
 
-from worker.kafka.reader import Browser
+from worker.kafka.reader import TopicReader
 from worker.operations.findings import Progress, state_text, token_place
 from worker.operations.reconcile.dry_run_join import DryRunJoin
 from worker.operations.reconcile.dry_runs import DryRunResult
@@ -26,7 +26,12 @@ class Comparison:
     """The comparison of everything in one scope."""
 
     def __init__(
-        self, scope: Scope, report: Reconciliation, progress: Progress, kafka: Browser, connection: asyncpg.Connection
+        self,
+        scope: Scope,
+        report: Reconciliation,
+        progress: Progress,
+        kafka: TopicReader,
+        connection: asyncpg.Connection,
     ) -> None:
         self._scope = scope
         self._report = report

@@ -13,7 +13,7 @@ from aiokafka import TopicPartition
 
 from worker.journey.digests import is_digest
 from worker.journey.messages import DEAD_LETTERED
-from worker.kafka.reader import Browser, Span, is_dry_run
+from worker.kafka.reader import OffsetRange, TopicReader, is_dry_run
 from worker.operations.findings import Progress, record_place, token_place
 from worker.operations.reconcile.dry_run_join import DryRunJoin
 from worker.operations.reconcile.events import expected_event
@@ -34,11 +34,11 @@ class ExpectedMessages:
     scope: Scope
     report: Reconciliation
     progress: Progress
-    kafka: Browser
+    kafka: TopicReader
     connection: asyncpg.Connection
     dry_runs: DryRunJoin
 
-    async def answers(self, span: Span) -> AsyncIterator[Expected]:
+    async def answers(self, span: OffsetRange) -> AsyncIterator[Expected]:
         """Yield the results and dead letters of a partition's commands, from the records of its lane."""
         self.report.compared[span.source] = (span.begin, span.end)
         begun = False
@@ -69,7 +69,7 @@ class ExpectedMessages:
                 self.report.found(Kind.NO_APPLIED, event.where, what)
             yield event
 
-    def _unrecorded(self, command: Any, span: Span, *, is_first: bool) -> None:
+    def _unrecorded(self, command: Any, span: OffsetRange, *, is_first: bool) -> None:
         """Report a command without a record. If it comes before the first record, its record may have been retired."""
         if is_first and at(command.timestamp) < self.scope.kept_since():
             self.report.retired += 1
@@ -77,7 +77,7 @@ class ExpectedMessages:
         else:
             self.report.found(Kind.NO_RECORD, place_of(command), "lies below the committed offset, and was not decided")
 
-    def _judge(self, record: Row, span: Span, command: Any) -> None:
+    def _judge(self, record: Row, span: OffsetRange, command: Any) -> None:
         """Report a record that lacks its command or its transition."""
         offset = record["record_offset"]
         where = record_place(span.source.topic, span.source.partition, offset)

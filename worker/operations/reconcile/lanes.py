@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from aiokafka import TopicPartition
 
-from worker.kafka.reader import Span
+from worker.kafka.reader import OffsetRange
 from worker.lanes.losses import Loss, range_lost, removed, unacknowledged
 from worker.operations.findings import partition_place
 from worker.operations.reconcile.report import Kind, Reconciliation
@@ -41,7 +41,7 @@ def compare_offsets(
 
 def find_lost(
     report: Reconciliation,
-    logs: Mapping[TopicPartition, Span],
+    logs: Mapping[TopicPartition, OffsetRange],
     committed: Mapping[TopicPartition, int],
     before: Sequence[Row],
     losses: Mapping[int, Sequence[Loss]],

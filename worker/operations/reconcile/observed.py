@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar
 
 from effective_contract import headers as h
 from worker.kafka.delivery import coordinates_of
-from worker.kafka.reader import Browser, Span, header, is_dry_run
+from worker.kafka.reader import OffsetRange, TopicReader, header, is_dry_run
 from worker.operations.findings import Progress
 from worker.operations.reconcile.dry_runs import DryRunResult
 from worker.operations.reconcile.events import observed_event
@@ -30,19 +30,19 @@ class ObservedMessages:
     scope: Scope
     report: Reconciliation
     progress: Progress
-    kafka: Browser
+    kafka: TopicReader
     _begins: dict[tuple[str, int], datetime] = field(default_factory=dict)
     """By topic and partition: the earliest time that is left, if the beginning was removed."""
 
-    def results(self, span: Span) -> AsyncIterator[Observed | DryRunResult]:
+    def results(self, span: OffsetRange) -> AsyncIterator[Observed | DryRunResult]:
         """Yield the results in a partition, including those of dry runs."""
         return self._read(span, self._result)
 
-    def dead_letters(self, span: Span) -> AsyncIterator[Observed]:
+    def dead_letters(self, span: OffsetRange) -> AsyncIterator[Observed]:
         """Yield the dead letters of the group in a partition."""
         return self._read(span, self._dead_letter)
 
-    def events(self, span: Span) -> AsyncIterator[Observed]:
+    def events(self, span: OffsetRange) -> AsyncIterator[Observed]:
         """Yield the transition events in a partition."""
         return self._read(span, lambda record: observed_event(record, self.report))
 
@@ -62,7 +62,7 @@ class ObservedMessages:
             return self._begins.get((topic, partition), _NEVER)
         return max((moment for (name, _), moment in self._begins.items() if name == topic), default=_NEVER)
 
-    async def _read(self, span: Span, read: Callable[[Any], M | None]) -> AsyncIterator[M]:
+    async def _read(self, span: OffsetRange, read: Callable[[Any], M | None]) -> AsyncIterator[M]:
         place = (span.source.topic, span.source.partition)
         if span.begin:
             self._begins[place] = datetime.max.replace(tzinfo=UTC)

@@ -10,9 +10,9 @@ from datetime import datetime
 
 import asyncpg
 
-from worker.errors import WorkerError
+from worker.errors import OperatorError
 from worker.journey.digests import command_names
-from worker.kafka.reader import Browser, Span, browser
+from worker.kafka.reader import OffsetRange, TopicReader, topic_reader
 from worker.kafka.topics import admin_client, cluster_id
 from worker.lanes.losses import losses
 from worker.operations.findings import OnProgress, Progress
@@ -26,7 +26,7 @@ from worker.postgres.sql import statement
 from worker.settings import Settings
 
 
-class NothingToCompare(WorkerError):
+class NothingToCompare(OperatorError):
     """A topic is missing, or the group has not read anything."""
 
 
@@ -37,10 +37,10 @@ async def reconcile(
 
     ``clock`` gives the time by which records may be retired, also during the comparison.
 
-    Raises ``NothingToCompare`` and ``DependencyAway``.
+    Raises ``NothingToCompare`` and ``DependencyUnavailable``.
     """
     report = Reconciliation()
-    async with browser(settings) as kafka:
+    async with topic_reader(settings) as kafka:
         cluster, found = await _cluster(settings), await kafka.spans(*settings.topics.read)
         logs = [span for spans in found.values() for span in spans]
         async with owner_connection(settings.postgres.dsn.get_secret_value()) as connection:
@@ -56,8 +56,8 @@ async def reconcile(
 async def _scope(
     settings: Settings,
     cluster: str,
-    logs: list[Span],
-    kafka: Browser,
+    logs: list[OffsetRange],
+    kafka: TopicReader,
     connection: asyncpg.Connection,
     *,
     clock: Callable[[], datetime],

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from aiokafka import TopicPartition
 
 from worker.journey.digests import CommandNames
-from worker.kafka.reader import Span
+from worker.kafka.reader import OffsetRange
 from worker.settings import Settings
 
 
@@ -19,7 +19,7 @@ class Scope:
     cluster: str
     names: CommandNames
     """The names of commands in transitions, by which results are matched: an erased record has no other name."""
-    spans: Mapping[str, list[Span]]
+    spans: Mapping[str, list[OffsetRange]]
     """The parts of the worker's topics that are left, by the topics' names."""
     committed: Mapping[TopicPartition, int]
     lanes: Mapping[TopicPartition, int]

@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka import errors as kafka
 
 from effective_contract import headers as h
-from worker.errors import KAFKA_ERRORS, DependencyAway, WorkerError
+from worker.errors import KAFKA_ERRORS, DependencyUnavailable, OperatorError
 from worker.kafka.internals import close_connections, has_fetcher_ended, know_topic
 
 POLL_MS: Final = 200
@@ -32,7 +32,7 @@ _OK: Final = b"OK"
 _TRUE: Final = b"true"
 
 
-class AnswersUnreadable(WorkerError):
+class AnswersUnreadable(OperatorError):
     """The broker refuses to let us read the reply topic."""
 
 
@@ -70,7 +70,7 @@ class Answers:
         self._consumer: AIOKafkaConsumer | None = None
 
     async def open(self) -> dict[int, int]:
-        """Connect. Returns the position of each partition. Raises ``DependencyAway``."""
+        """Connect. Returns the position of each partition. Raises ``DependencyUnavailable``."""
         try:
             consumer = self._consumer = await self._started()
             if not self._positions:
@@ -78,7 +78,7 @@ class Answers:
             self._assign(consumer)
         except KAFKA_ERRORS as error:
             await self.close()
-            raise DependencyAway("kafka", f"{type(error).__name__}: {error}") from error
+            raise DependencyUnavailable("kafka", f"{type(error).__name__}: {error}") from error
         return self.positions()
 
     def positions(self) -> dict[int, int]:

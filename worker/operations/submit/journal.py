@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from worker.errors import WorkerError
+from worker.errors import OperatorError
 
 VERSION: Final = "1"
 
@@ -37,7 +37,7 @@ INSERT INTO position VALUES (?, ?) ON CONFLICT (partition) DO UPDATE SET next_of
 """
 
 
-class JournalError(WorkerError):
+class JournalError(OperatorError):
     """The journal cannot be used for this submission."""
 
 

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, Final, NamedTuple
 import orjson
 
 from effective_contract.codes import StatusCode
-from worker.errors import WorkerError
+from worker.errors import OperatorError
 from worker.journey.decode.command import read_command
 from worker.journey.model import Refused
 from worker.journey.refusals import quoted
@@ -34,7 +34,7 @@ _BOM: Final = b"\xef\xbb\xbf"
 _CHUNK: Final = 1024 * 1024
 
 
-class UnusableFile(WorkerError):
+class UnusableFile(OperatorError):
     """The file cannot be submitted at all, or not with these options: wrong usage."""
 
 

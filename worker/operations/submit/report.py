@@ -12,7 +12,7 @@ from typing import BinaryIO, Final
 import orjson
 
 from effective_contract.codes import StatusCode
-from worker.errors import WorkerError
+from worker.errors import OperatorError
 from worker.journey.model import Refused
 from worker.operations.submit.journal import Journal, Outcome
 from worker.operations.submit.lines import Csv, Ndjson, Record
@@ -22,7 +22,7 @@ QUANTILES: Final = (("p50", 0.5), ("p95", 0.95), ("p99", 0.99), ("max", 1.0))
 _ANY_LOGIN: Final = "-"
 
 
-class Unwritten(WorkerError):
+class Unwritten(OperatorError):
     """A file of the report cannot be written."""
 
 

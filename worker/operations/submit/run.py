@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from worker.errors import WorkerError
+from worker.errors import OperatorError
 from worker.kafka.client import client_options
 from worker.kafka.topics import make_reply_topic, survey
 from worker.operations.submit.answers import Answers
@@ -21,14 +21,14 @@ from worker.operations.submit.sending import Outbox
 from worker.operations.submit.session import Limits, Progress, Session, SubmitError, Wires
 from worker.settings import Settings
 
-DEFAULTS: Final = Limits(window=25_000, rate=None, patience=30.0)
+DEFAULTS: Final = Limits(window=25_000, rate=None, backoff=30.0)
 LINGER_SECONDS: Final = 5.0
 """Seconds for which answers are read after a stop, at most."""
 QUIET_SECONDS: Final = 1.0
 """Seconds without an answer after which that reading ends."""
 
 
-class Interrupted(WorkerError):
+class Interrupted(OperatorError):
     """The submission was stopped. It can be resumed."""
 
     def __init__(self, done: int, lines: int) -> None:

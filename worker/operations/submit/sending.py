@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from aiokafka import errors as kafka
 
-from worker.errors import KAFKA_ERRORS, DependencyAway, WorkerError
+from worker.errors import KAFKA_ERRORS, DependencyUnavailable, OperatorError
 from worker.lanes.publisher import WatchedProducer, started
 
 MOST_RECORDS: Final = 2000
@@ -28,7 +28,7 @@ _REFUSED: Final = (
 )
 
 
-class SendingRefused(WorkerError):
+class SendingRefused(OperatorError):
     """The broker refuses our commands, and will go on refusing them."""
 
 
@@ -73,7 +73,7 @@ class Outbox:
         return sum(map(len, self._queues))
 
     async def open(self) -> None:
-        """Connect. Raises ``DependencyAway``."""
+        """Connect. Raises ``DependencyUnavailable``."""
         self._producer = await started(self._options, DEADLINE_SECONDS)
 
     async def close(self) -> None:
@@ -94,7 +94,7 @@ class Outbox:
                     await self._round()
                     self.trouble = None
                     self.on_sent()
-                except DependencyAway as away:
+                except DependencyUnavailable as away:
                     self.trouble = str(away)
                     await asyncio.sleep(BACKOFF_SECONDS)
 
@@ -115,7 +115,7 @@ class Outbox:
                 results = await asyncio.gather(*acknowledgements, return_exceptions=True)
         except KAFKA_ERRORS as error:
             await self.close()
-            raise DependencyAway("kafka", f"{type(error).__name__} while commands were sent: {error}") from error
+            raise DependencyUnavailable("kafka", f"{type(error).__name__} while commands were sent: {error}") from error
         failed = []
         for (queue, count), result in zip(handed, results, strict=True):
             if isinstance(result, BaseException):
@@ -129,11 +129,14 @@ class Outbox:
             self._judge(*failed[0])
 
     def _judge(self, queue: deque[Outgoing], count: int, failure: BaseException) -> None:
-        """Handle a failed batch; the others are sent again unchanged. Raises ``SendingRefused``, ``DependencyAway``."""
+        """Handle a failed batch; the others are sent again unchanged.
+
+        Raises ``SendingRefused``, ``DependencyUnavailable``.
+        """
         if isinstance(failure, _REFUSED):
             raise SendingRefused(f"the broker does not take commands in {self._topic}: {type(failure).__name__}")
         if not isinstance(failure, _TOO_LARGE):
-            raise DependencyAway("kafka", f"{type(failure).__name__} while commands were sent: {failure}")
+            raise DependencyUnavailable("kafka", f"{type(failure).__name__} while commands were sent: {failure}")
         if count > 1:
             self._most = max(1, count // 2)
         else:
