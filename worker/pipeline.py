@@ -461,7 +461,7 @@ async def _renew(transaction: Connection, lease: Lease) -> tuple[Lease, Chain, d
 
     Also returns the moment of the batch's facts: no worker's clock may put one fact before another.
     """
-    row = await transaction.fetchrow(statement("lanes/hold"), lease.lane, lease.owner, lease.next_offset, lease.place)
+    row = await transaction.fetchrow(statement("lanes/renew"), lease.lane, lease.owner, lease.next_offset, lease.place)
     if row is None:
         # It is further on if a part of the batch was committed before the error that led to this second try.
         raise LaneLost("postgres: another worker has taken the lane, or it is further on than this one knows")

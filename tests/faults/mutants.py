@@ -120,12 +120,12 @@ def no_lane_check() -> None:
 
 
 def _hold_without(proof: str, nothing: str) -> None:
-    whole = statement("lanes/hold")
+    whole = statement("lanes/renew")
     assert proof in whole
     unproven = whole.replace(proof, nothing)
 
     def told(name: str) -> str:
-        return unproven if name == "lanes/hold" else statement(name)
+        return unproven if name == "lanes/renew" else statement(name)
 
     _put(pipeline, statement=told)
 

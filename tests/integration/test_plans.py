@@ -124,7 +124,7 @@ STATEMENTS: Final = (
             ("lanes/open", lambda _: (1, OWNER, 0)),
             ("lanes/owned", lambda _: (1, OWNER)),
             ("lanes/order_done", lambda _: (1, OWNER)),
-            ("lanes/hold", lambda _: (1, OWNER, ROWS + 1, PLACE)),
+            ("lanes/renew", lambda _: (1, OWNER, ROWS + 1, PLACE)),
             ("lanes/move", lambda count: (1, ROWS + 1, ROWS + 1 + count, 1, bytes(32), 1, PLACE)),
             ("lanes/settle", lambda _: (1, OWNER, ROWS + 1)),
             ("lanes/know_topic", lambda _: (1, OWNER, OWNER)),

@@ -124,7 +124,7 @@ async def place_of(connection: asyncpg.Connection, lane: int) -> Any:
 
 
 async def lease(connection: asyncpg.Connection, lane: int, owner: UUID, seen: int, place: Any = None) -> Any:
-    return await connection.fetchrow(statement("lanes/hold"), lane, owner, seen, place)
+    return await connection.fetchrow(statement("lanes/renew"), lane, owner, seen, place)
 
 
 async def move(connection: asyncpg.Connection, lane: int, *to: Any) -> int | None:
@@ -316,7 +316,7 @@ async def test_a_lane_that_is_where_it_was_left_is_not_looked_for_by_its_key(wor
     place = await place_of(worker, lane)
     plan = "EXPLAIN (ANALYZE, TIMING OFF, BUFFERS OFF, COSTS OFF) "
 
-    told = await worker.fetch(plan + statement("lanes/hold"), lane, MINE, 4, place)
+    told = await worker.fetch(plan + statement("lanes/renew"), lane, MINE, 4, place)
 
     lines = [line for (line,) in told]
     assert any("Tid Scan" in line and "(actual rows=1" in line for line in lines), lines

@@ -881,7 +881,7 @@ _take:
 #endif
 #if PASSES                                             /* _rest: a batch of no commands */
   :: atomic { !NO_REST && !SOMETHING && MINE && (KEPT == N + 1 || LOG_END > KEPT) && !(REST_UNDECIDED) ->
-       size[me] = LOG_END - position[me]; printf("SAY %d: passes %d by\n", me, size[me]); goto _hold }
+       size[me] = LOG_END - position[me]; printf("SAY %d: passes %d by\n", me, size[me]); goto _renew }
   :: atomic { !NO_REST && !SOMETHING && MINE && LOG_END > position[me] && REST_UNDECIDED ->
        size[me] = 1; goto decided }
 #endif
@@ -907,7 +907,7 @@ _recall:                                               /* before the transaction
   :: CRASH :: CANCEL
   fi;
 
-_hold:                                                 /* one transaction: _hold, load, decide, apply, record, COMMIT */
+_renew:                                                 /* one transaction: _renew, load, decide, apply, record, COMMIT */
 #if STATEMENTS
   if
   :: atomic { UNLOCKED && !HELD -> printf("SAY %d: another has taken the lane in postgres\n", me); goto confirmed_after }

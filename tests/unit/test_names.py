@@ -33,7 +33,7 @@ STEPS: Final[dict[str, Callable[..., Any]]] = {
     "read_committed": publication.Publication.read_committed,
     "_take": Lane._take,
     "_recall": pipeline.Pipeline._recall,
-    "_hold": pipeline._renew,
+    "_renew": pipeline._renew,
     "_move": pipeline._move,
     "publish": TransactionalPublisher.publish,
     "send": publisher.send,
