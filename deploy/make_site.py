@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from textwrap import dedent, indent
 from typing import Final
 
 ROOT: Final = Path(__file__).parents[1]
@@ -46,7 +47,10 @@ _FENCE: Final = re.compile(r"^```.*?^```[ ]*$", re.DOTALL | re.MULTILINE)
 _LINK: Final = re.compile(r"(?<!!)\[(?P<text>[^\]]+)\]\((?P<target>[^)\s]+)\)")
 _HEADING: Final = re.compile(r"^(#{1,6} +)(.+?) *$", re.MULTILINE)
 _MARKER: Final = re.compile(r"^<!-- (?:run|output contains)\b.*-->\n", re.MULTILINE)
-_UNPARTED_LIST: Final = re.compile(r"^((?![-*] |\d+\. |[ |#]).+\n)(?=- |1\. )", re.MULTILINE)
+_NESTED_FENCE: Final = re.compile(r"^( +)```[a-z]*\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
+_NESTED_PARAGRAPH: Final = re.compile(r"(?<=\n\n) {2,3}(?=[^ ])")
+_EMPTY_HEADER: Final = re.compile(r"^\|(?: \|)+$", re.MULTILINE)
+_UNPARTED_LIST: Final = re.compile(r"^((?![-*] |\d+\. |[ |#]).+\n(?=- |1\. )| .+\n(?=\d+\. ))", re.MULTILINE)
 
 
 class NotSelfContained(Exception):
@@ -99,8 +103,12 @@ def page_of(source: str, text: str) -> str:
 
     def prepared(prose: str) -> str:
         prose = _MARKER.sub("", prose)
-        # GitHub begins a list right behind a paragraph, mkdocs behind an empty line; and it has anchors of its own.
+        # The Markdown of mkdocs begins a list behind an empty line only, wants four spaces before what is in an item,
+        # knows no fence there and no table with an empty header, and has other anchors than GitHub's.
         prose = _UNPARTED_LIST.sub(r"\1\n", prose)
+        prose = _NESTED_FENCE.sub(lambda found: indent(dedent(found[2]), " " * 8).rstrip("\n"), prose)
+        prose = _NESTED_PARAGRAPH.sub(" " * 4, prose)
+        prose = _EMPTY_HEADER.sub(lambda found: found[0].replace("| ", "| &nbsp; "), prose)
         prose = _HEADING.sub(lambda found: f"{found[0].rstrip()} {{ #{slug_of(found[2])} }}", prose)
         return _LINK.sub(linked, prose)
 

@@ -64,6 +64,8 @@ def test_a_document_becomes_a_page_with_links_to_pages() -> None:
     assert page_of("docs/x.md", text) == (
         "# T { #t }\nA [contract](contract.md#1-topics), code (`worker/cli`) and\n\n- one\n"
     )
+    nested = "1. one:\n\n   ```sh\n   two\n   ```\n\n   three\n| | |\n"
+    assert page_of("docs/x.md", nested) == "1. one:\n\n        two\n\n    three\n| &nbsp; | &nbsp; |\n"
     assert page_of("docs/x.md", "```md\n[a](../README.md)\n```\n") == "```md\n[a](../README.md)\n```\n"
 
 
