@@ -13,7 +13,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --no-emit-package effective
 	--python-version 3.11 --custom-compile-command "make requirements" $(if $(UPGRADE),--upgrade)
 
 .DEFAULT_GOAL := help
-.PHONY: demo test faults bench pins lint types format model verify requirements clean help
+.PHONY: demo test faults bench docs pins lint types format model verify requirements clean help
 
 demo: $(INSTALLED) ## embedded broker and Postgres, the golden command and a few that are refused
 	@$(BIN)/effective-worker demo $(ARGS)
@@ -27,6 +27,10 @@ faults: $(INSTALLED) ## exactly once, under fire: a cluster, workers and faults 
 bench: $(INSTALLED) ## what a command costs, beside what else one might do (ARGS="--only compare --rounds 5"; --quick)
 	@$(BIN)/python -m pip install --quiet --require-hashes --requirement deploy/requirements-bench.txt
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
+
+docs: $(INSTALLED) ## all documents as a site, in build/site
+	@$(BIN)/python -m pip install --quiet --require-hashes --requirement deploy/requirements-docs.txt
+	@$(BIN)/python deploy/make_site.py
 
 model: ## the protocol, model-checked with spin and gcc; every mutant of it must break (ARGS=--deep or --quick)
 	@python3 tests/model/check.py $(ARGS)
@@ -54,6 +58,7 @@ requirements: $(INSTALLED) ## pin again what pyproject.toml asks for (UPGRADE=1 
 	@$(COMPILE) --group build --output-file deploy/requirements-build.txt
 	@$(COMPILE) pyproject.toml --all-extras --group house --constraint deploy/requirements.txt --output-file deploy/requirements-dev.txt
 	@$(COMPILE) --group bench --constraint deploy/requirements-dev.txt --output-file deploy/requirements-bench.txt
+	@$(COMPILE) --group docs --constraint deploy/requirements-dev.txt --output-file deploy/requirements-docs.txt
 	@$(COMPILE) --group audit --output-file deploy/requirements-audit.txt
 
 clean: ## remove what was built and cached, the environment too

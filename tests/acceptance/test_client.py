@@ -350,14 +350,14 @@ def test_a_client_that_cannot_be_opened_says_why(scene: Scene) -> None:
     asyncio.run(story())
 
 
-def test_the_program_of_the_readme_works(scene: Scene) -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    [program] = re.findall(r"^```python\n(.*?)^```$", readme, re.DOTALL | re.MULTILINE)
+def test_the_program_of_the_documents_works(scene: Scene) -> None:
+    page = (ROOT / "docs" / "senders.md").read_text(encoding="utf-8")
+    [program] = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
     topics = f'commands="{scene.topics.commands}", results="{scene.topics.results}"'
     here = program.replace('"kafka:9092"', f'"{scene.kafka.bootstrap}", {topics}')
     assert here != program
     with scene.worker():
         command = [sys.executable, "-c", here, login_token()]
-        ran = run_to_end(command, what="the program of the README ended", cwd=ROOT)
+        ran = run_to_end(command, what="the program of docs/senders.md ended", cwd=ROOT)
 
     assert (ran.returncode, ran.stdout) == (0, "AT0000000671 EFFECTIVE\n"), ran.stderr

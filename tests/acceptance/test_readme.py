@@ -1,12 +1,15 @@
-"""What the README says to type is typed here, and what it says comes out is looked for.
+"""What README and the pages of ``docs`` say to type is typed here, and what they say comes out is looked for.
 
-A fenced block right after ``<!-- run -->`` is run by a shell at the root of the repository; after
-``<!-- run with servers -->`` in an empty directory, with the tests' own broker and Postgres in the settings. Each
-``<!-- output contains: TEXT -->`` right after such a block names a part of what it prints.
+A fenced block right after ``<!-- run -->`` is run by a shell at the root of the repository. Those of a page after
+``<!-- run with servers -->`` are run one after the other by one shell, in an empty directory, with the tests' own
+broker and Postgres in the settings; before those of any other page comes the first start of ``docs/operating.md``.
+``with servers and a worker`` has a worker running meanwhile, ``with servers, a worker and kcat`` needs that program
+too. Each ``<!-- output contains: TEXT -->`` right after such a block names a part of what it prints.
 """
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -27,7 +30,7 @@ ROOT: Final = Path(__file__).parents[2]
 SECONDS: Final = 600
 
 _BLOCK: Final = re.compile(
-    r"<!-- run(?P<servers> with servers)? -->\n+```[a-z]*\n(?P<script>.*?)\n```"
+    r"<!-- run(?: with (?P<needs>[a-z, ]+))? -->\n+```[a-z]*\n(?P<script>.*?)\n```"
     r"(?P<claims>(?:\s*<!-- output contains: .*? -->)*)",
     re.DOTALL,
 )
@@ -38,7 +41,7 @@ _CLAIM: Final = re.compile(r"<!-- output contains: (.*?) -->")
 class Block:
     script: str
     claims: tuple[str, ...]
-    with_servers: bool = False
+    needs: frozenset[str] = frozenset()
 
 
 def blocks_of(text: str) -> list[Block]:
@@ -47,14 +50,19 @@ def blocks_of(text: str) -> list[Block]:
         Block(
             re.sub(r"^\$ ", "", match["script"], flags=re.MULTILINE),
             tuple(_CLAIM.findall(match["claims"])),
-            match["servers"] is not None,
+            frozenset(re.split(r", | and ", match["needs"] or "")) - {""},
         )
         for match in _BLOCK.finditer(text)
     ]
 
 
-README: Final = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS: Final = blocks_of(README)
+TEXTS: Final = {
+    str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+}
+BLOCKS: Final = {page: blocks_of(text) for page, text in TEXTS.items()}
+FIRST_START: Final = "docs/operating.md"
+NEEDS: Final = {"servers", "a worker", "kcat"}
 
 
 def environment(directory: Path) -> dict[str, str]:
@@ -69,26 +77,33 @@ def environment(directory: Path) -> dict[str, str]:
 
 
 def test_the_readme_has_commands_that_are_run() -> None:
-    assert BLOCKS
-    assert len(BLOCKS) == README.count("<!-- run"), "a mark stands before something that is no fenced block"
+    assert BLOCKS["README.md"]
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_every_mark_stands_before_a_block(page: str) -> None:
+    assert len(BLOCKS[page]) == TEXTS[page].count("<!-- run")
+    claims = [claim for block in BLOCKS[page] for claim in block.claims]
+    assert len(claims) == TEXTS[page].count("<!-- output contains")
+    assert {need for block in BLOCKS[page] for need in block.needs} <= NEEDS
 
 
 def test_a_block_is_read_with_its_claims() -> None:
     run = "<!-- run -->\n```sh\n$ one\ntwo\n```\n\n<!-- output contains: a -->\n<!-- output contains: b c -->\n"
-    text = f"{run}```sh\nnot this\n```\n"
-    assert blocks_of(text) == [Block("one\ntwo", ("a", "b c"))]
+    served = "<!-- run with servers, a worker and kcat -->\n```sh\nthree\n```\n"
+    text = f"{run}```sh\nnot this\n```\n{served}"
+    assert blocks_of(text) == [Block("one\ntwo", ("a", "b c")), Block("three", (), frozenset(NEEDS))]
 
 
-def run(block: Block, directory: Path, variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return run_to_end(["sh", "-euc", block.script], cwd=directory, env=variables, merged=True, seconds=SECONDS)
+def run(script: str, directory: Path, variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return run_to_end(["sh", "-euc", script], cwd=directory, env=variables, merged=True, seconds=SECONDS)
 
 
-def check(block: Block, ran: subprocess.CompletedProcess[str]) -> None:
-    assert ran.returncode == 0, ran.stdout
-    assert [claim for claim in block.claims if claim not in ran.stdout] == [], ran.stdout
+def check(block: Block, printed: str) -> None:
+    assert [claim for claim in block.claims if claim not in printed] == [], printed
 
 
-ALONE: Final = [block for block in BLOCKS if not block.with_servers]
+ALONE: Final = [block for blocks in BLOCKS.values() for block in blocks if not block.needs]
 
 
 _SLOW: Final = pytest.mark.slow(
@@ -106,24 +121,56 @@ def _called(block: Block) -> Any:
 @pytest.mark.parametrize("block", [_called(block) for block in ALONE])
 def test_the_commands_of_the_readme_work(block: Block, tmp_path: Path) -> None:
     assert not re.search(r"make test|\.ci/run|pytest", block.script), "the tests would run themselves"
-    check(block, run(block, ROOT, environment(tmp_path)))
+    ran = run(block.script, ROOT, environment(tmp_path))
+    assert ran.returncode == 0, ran.stdout
+    check(block, ran.stdout)
 
 
+WORKER: Final = "effective-worker run >worker-of-the-test.log 2>&1 &"
+BETWEEN: Final = "----- the next block -----"
+
+
+def told(script: str, kafka: KafkaServer, name: str) -> str:
+    """A script with this broker's address and this test's topics, instead of those that the pages name."""
+    own = {"kafka:9092": kafka.bootstrap, "access-token.set-effective.": f"{name}.", "access-token.": f"{name}."}
+    for theirs, ours in own.items():
+        script = script.replace(theirs, ours)
+    return script
+
+
+@pytest.mark.parametrize("page", [page for page, blocks in BLOCKS.items() if any(block.needs for block in blocks)])
 async def test_the_commands_for_ones_own_servers_work_one_after_the_other(
-    kafka: KafkaServer, postgres_server: PostgresServer, tmp_path: Path
+    page: str, kafka: KafkaServer, postgres_server: PostgresServer, tmp_path: Path
 ) -> None:
-    """From an empty database and a broker without the topics, as the README has it."""
-    name = f"readme_{uuid4().hex[:12]}"
+    """From an empty database and a broker without the topics, as the pages have it."""
+    name = f"page_{uuid4().hex[:12]}"
     await make_database(postgres_server.owner_dsn, name)
     owner = urlsplit(postgres_server.owner_dsn)._replace(path=f"/{name}").geturl()
     topics = ("COMMANDS", "RESULTS", "TRANSITIONS", "DEAD_LETTERS")
     variables = environment(tmp_path) | {
+        "WORKER_ADMIN__PORT": "0",
         "WORKER_KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap,
+        "WORKER_KAFKA__GROUP_ID": name,
         "WORKER_POSTGRES__DSN": owner,
         "WORKER_LOGIN__SECRETS": SECRET,
-        **{f"WORKER_TOPICS__{topic}": f"{name}.{topic.lower()}" for topic in topics},
+        **{f"WORKER_TOPICS__{topic}": f"{name}.{topic.lower().replace('_', '-')}" for topic in topics},
     }
     (tmp_path / "tests").symlink_to(ROOT / "tests")
-    for block in BLOCKS:
-        if block.with_servers:
-            check(block, run(block, tmp_path, variables))
+    blocks = [block for block in BLOCKS[page] if block.needs]
+    ready = [block for block in blocks if "kcat" not in block.needs or shutil.which("kcat")]
+    first_start = next(block for block in BLOCKS[FIRST_START] if block.needs)
+    before = [] if page in {"README.md", FIRST_START} else [first_start.script]
+    if any("a worker" in block.needs for block in blocks):
+        before.append(WORKER)
+    # However the script ends, what it has started ends with it.
+    script = ["trap 'kill $(jobs -p) 2>/dev/null || true' EXIT", *before]
+    for block in ready:
+        script += [f"echo '{BETWEEN}'", block.script]
+
+    ran = run(told("\n".join(script), kafka, name), tmp_path, variables)
+
+    assert ran.returncode == 0, ran.stdout
+    for block, printed in zip(ready, ran.stdout.split(f"{BETWEEN}\n")[1:], strict=True):
+        check(block, printed)
+    if ready != blocks:
+        pytest.skip(f"kcat is not installed: {len(blocks) - len(ready)} of {len(blocks)} blocks were not run")

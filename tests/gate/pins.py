@@ -14,7 +14,7 @@ from typing import Any, Final
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 TOOLS: Final = ROOT / "deploy" / "requirements-audit.txt"
-PINNED: Final = ("requirements.txt", "requirements-build.txt", "requirements-dev.txt", "requirements-bench.txt")
+PINNED: Final = tuple(f"requirements{of}.txt" for of in ("", "-build", "-dev", "-bench", "-docs"))
 KNOWN: Final = "urllib3==1.24.1"
 """It sends what it should not to another host (CVE-2018-20060 and others), as has been known since 2018."""
 

@@ -315,7 +315,10 @@ async def test_the_audit_finds(forger: Forger, forgery: Callable[[Forger], Await
 
 
 async def test_what_is_forged_whole_postgres_alone_does_not_tell(forger: Forger) -> None:
-    """With a record as well everything in Postgres fits: only what the role cannot write tells, the topics (README)."""
+    """With a record as well everything in Postgres fits: only what the role cannot write tells, the topics.
+
+    docs/audit-and-privacy.md says so.
+    """
     await all_but_a_record(forger)
     lane, chain = await forger.lane()
     await forger.connection.execute(

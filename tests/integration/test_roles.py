@@ -26,7 +26,7 @@ from worker.postgres.migrate import MigrationError, apply_migrations, pending
 from worker.postgres.schema import NEEDED, WorkerRole, quoted
 from worker.settings import Settings, read_settings
 
-README: Final = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+OPERATING: Final = (Path(__file__).parents[2] / "docs" / "operating.md").read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -174,10 +174,10 @@ async def administrate(installation: Installation, statements: str) -> None:
         await connection.execute(statements)
 
 
-def test_the_lines_of_the_readme_make_the_roles(tmp_path: Path) -> None:
+def test_the_lines_of_the_documents_make_the_roles(tmp_path: Path) -> None:
     """On a server that knows none of them yet."""
-    [lines] = re.findall(r"```sql\n(CREATE ROLE .*?)\n```", README, re.DOTALL)
-    [database] = re.findall(r"`(CREATE DATABASE .*?;)`", README)
+    [lines] = re.findall(r"```sql\n(CREATE ROLE .*?)\n```", OPERATING, re.DOTALL)
+    [database] = re.findall(r"```sql\n(CREATE DATABASE .*?;)\n```", OPERATING)
     assert len(lines.splitlines()) == 3
     server = asyncio.run(choose(OWN_PROVIDERS))
     try:

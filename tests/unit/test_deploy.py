@@ -206,7 +206,14 @@ def test_kafka_is_told_a_whole_configuration() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["requirements.txt", "requirements-build.txt", "requirements-dev.txt", "requirements-bench.txt"]
+    "name",
+    [
+        "requirements.txt",
+        "requirements-build.txt",
+        "requirements-dev.txt",
+        "requirements-bench.txt",
+        "requirements-docs.txt",
+    ],
 )
 def test_every_requirement_is_pinned_and_hashed(name: str) -> None:
     lines = [
@@ -230,10 +237,9 @@ def test_what_is_developed_with_is_what_is_deployed() -> None:
 
     assert pins("requirements.txt").items() <= pins("requirements-dev.txt").items()
     assert pins("requirements-build.txt").items() <= pins("requirements-dev.txt").items()
-    shared = pins("requirements-bench.txt").keys() & pins("requirements-dev.txt").keys()
-    assert {name: pins("requirements-bench.txt")[name] for name in shared}.items() <= pins(
-        "requirements-dev.txt"
-    ).items()
+    for beside in ("requirements-bench.txt", "requirements-docs.txt"):
+        shared = pins(beside).keys() & pins("requirements-dev.txt").keys()
+        assert {name: pins(beside)[name] for name in shared}.items() <= pins("requirements-dev.txt").items()
 
 
 @pytest.mark.parametrize("script", ["make-venv.sh", "postgres/worker-role.sh"])

@@ -172,8 +172,8 @@ async def _make_role(connection: asyncpg.Connection, role: WorkerRole) -> None:
         return
     except asyncpg.InsufficientPrivilegeError as error:
         raise MigrationError(
-            f"the owner may not make the role of workers; let an administrator say: {create}; (README has all three of"
-            " the roles, WORKER_POSTGRES__ROLE is its name)"
+            f"the owner may not make the role of workers; let an administrator say: {create};"
+            " (docs/operating.md has all three of the roles, WORKER_POSTGRES__ROLE is its name)"
         ) from error
 
 
