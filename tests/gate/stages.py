@@ -171,6 +171,7 @@ def verify() -> list[Stage]:
         types(),
         outside_tools(),
         pins(),
+        Stage("docs", "the documents are a site, and every link in it leads somewhere", *_make("docs")),
         model("--deep"),
         pytests("test", "the worker does what schemas/CONTRACT.md and worker/DESIGN.md say, on real Apache Kafka"),
         pytests(
