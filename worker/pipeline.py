@@ -10,7 +10,7 @@
 Everything is set-based: a batch is one command or five hundred. A command's failure is a value and never touches its
 neighbours; an exception is about the whole batch (``worker.errors``).
 
-Dry runs go the same way in batches of their own, and their effects are rolled back (CONTRACT 2).
+Dry runs go the same way in batches of their own, and their effects are rolled back (CONTRACT, Command).
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -75,7 +75,7 @@ T = TypeVar("T")
 
 
 class Policy(Value, frozen=True):
-    """The settings that bear on an answer (CONTRACT 9)."""
+    """The settings that bear on an answer (CONTRACT, Settings)."""
 
     max_command_bytes: int
     expiry_at_append: bool
@@ -422,7 +422,10 @@ class Pipeline:
         return [None if each is None else checks[each] for each in asked]
 
     def _judged_at(self, item: Decoded, now: float) -> float:
-        """Return the moment that judges a login's expiry, in seconds since the epoch like ``now`` (CONTRACT 4)."""
+        """Return the moment that judges a login's expiry, in seconds since the epoch like ``now``.
+
+        See CONTRACT, Login token.
+        """
         if self._policy.expiry_at_append and item.delivery.stamped_by_broker:
             return item.delivery.coordinates.timestamp / 1000
         return now
@@ -513,7 +516,7 @@ def _where(item: Decoded) -> tuple[int, int]:
 
 
 def _command_id(item: Decoded, authorisation: Authorisation) -> str:
-    """Return the id of a command (CONTRACT 2). An unverified sender cannot name an organisation in it."""
+    """Return the id of a command (CONTRACT, Command). An unverified sender cannot name an organisation in it."""
     organisation = authorisation.organisation
     own = None if organisation is None else senders_id(organisation, authorisation.account, item.envelope)
     return own or item.delivery.coordinates.command_id

@@ -1,4 +1,4 @@
-"""The worker's life: open, work until told to stop, drain, close (CONTRACT 8, ``run``)."""
+"""The worker's life: open, work until told to stop, drain, close (CONTRACT, Command line, ``run``)."""
 
 import asyncio
 import os

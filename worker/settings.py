@@ -1,4 +1,4 @@
-"""The settings of CONTRACT 9: read once from the environment, frozen, and all their faults reported together."""
+"""The settings (CONTRACT, Settings): read once from the environment, frozen, and all their faults reported together."""
 
 import difflib
 import re
@@ -151,7 +151,7 @@ class KafkaSettings(_Section):
 
 
 class TopicSettings(_Section):
-    """The topics of CONTRACT 1, and the topics to which a sender may redirect its answers.
+    """The topics of CONTRACT, Topics, and the topics to which a sender may redirect its answers.
 
     ``bulk_commands`` is an optional second topic of commands, whose lanes give way to those of the first.
     ``reply_to_allowed`` are patterns as a shell reads them: ``*`` any characters, ``?`` one, ``[ab]`` one of these.
@@ -208,7 +208,7 @@ class LoginSettings(_Section):
 
 
 class AttemptSettings(_Section):
-    """The guesses in a row that may fail before the next one must wait (CONTRACT 3, Attempts).
+    """The guesses in a row that may fail before the next one must wait (CONTRACT, Attempts).
 
     ``codes`` and ``pass_codes`` are a caller's, ``identifier`` a caller's pass codes of one identifier, ``all_callers``
     those of all callers on one identifier. No wait is longer than ``longest_wait_seconds``.
@@ -240,7 +240,7 @@ class LogSettings(_Section):
 
 
 class Settings(_Section):
-    """Everything that can be set; the defaults are those of CONTRACT 9."""
+    """Everything that can be set; the defaults are those of CONTRACT, Settings."""
 
     kafka: KafkaSettings = KafkaSettings()
     topics: TopicSettings = TopicSettings()

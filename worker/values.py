@@ -25,7 +25,7 @@ class Value(msgspec.Struct, frozen=True, gc=False):
 
 @lru_cache(maxsize=64)  # a batch is decided at one moment
 def rfc3339(moment: datetime) -> str:
-    """Write a moment in UTC with microseconds, always all six digits (CONTRACT 6)."""
+    """Write a moment in UTC with microseconds, always all six digits (CONTRACT, Transition event)."""
     return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
@@ -38,5 +38,8 @@ _UNRESERVED = re.compile(r"[A-Za-z0-9._~-]*")
 
 
 def percent_encoded(part: str) -> str:
-    """Encode one part of a command id (CONTRACT 2): every separator is escaped, so that two ids never coincide."""
+    """Encode one part of a command id: every separator is escaped, so that two ids never coincide.
+
+    See CONTRACT, Command.
+    """
     return part if _UNRESERVED.fullmatch(part) else quote(part, safe="")

@@ -1,4 +1,7 @@
-"""The access token as senders see it (CONTRACT 5): 30 top-level fields, objects whole, missing values ``null``."""
+"""The access token as senders see it: 30 top-level fields, objects whole, missing values ``null``.
+
+See CONTRACT, Access token.
+"""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -218,7 +221,7 @@ class AccessTokenData(TypedDict, total=False):
 
 
 FIELD_NAMES: Final[tuple[str, ...]] = tuple(AccessToken.model_fields)
-"""The 30 top-level fields in the order of CONTRACT 5: field ``i`` is bit ``1 << i`` of a mask."""
+"""The 30 top-level fields in the order of CONTRACT, Access token: field ``i`` is bit ``1 << i`` of a mask."""
 ALL_FIELDS: Final = (1 << len(FIELD_NAMES)) - 1
 _BITS: Final = {name: 1 << position for position, name in enumerate(FIELD_NAMES)}
 
@@ -244,5 +247,5 @@ def fields_mask(names: Iterable[str]) -> int:
 
 @lru_cache(maxsize=256)
 def field_names(mask: int) -> tuple[str, ...]:
-    """Return the field names of a bit mask, in the order of CONTRACT 5."""
+    """Return the field names of a bit mask, in the order of CONTRACT, Access token."""
     return tuple(name for name, bit in _BITS.items() if mask & bit)

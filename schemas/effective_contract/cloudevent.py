@@ -1,4 +1,4 @@
-"""A command as a whole CloudEvent, attributes and data in one JSON object (CONTRACT 2, structured mode)."""
+"""A command as a whole CloudEvent, attributes and data in one JSON object (CONTRACT, Command, structured mode)."""
 
 from typing import Annotated, Literal
 

@@ -1,4 +1,4 @@
-"""The command that sets an access token effective (CONTRACT 2): its members, limits, and requested fields."""
+"""The command that sets an access token effective (CONTRACT, Command): its members, limits, and requested fields."""
 
 from functools import lru_cache
 from typing import Annotated, Final

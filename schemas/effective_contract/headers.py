@@ -1,4 +1,7 @@
-"""The headers of commands, results and transition events (CONTRACT 2, 3, 6): CloudEvents in binary mode, and ours."""
+"""The headers of commands, results and transition events: CloudEvents in binary mode, and ours.
+
+See CONTRACT, Command, Result and Transition event.
+"""
 
 import re
 from datetime import date

@@ -7,8 +7,8 @@ An example for readers, and everything that a reader of the topic needs::
         replay(record.value, states)
 
 An event may come twice (an import publishes at least once; the same event has the same ``ce_id``), and the events of
-one access token may be in two partitions (CONTRACT 1), so they come in any order. The ``version`` settles both: the
-highest one seen counts, and an event that is not above it changes nothing.
+one access token may be in two partitions (CONTRACT, Topics), so they come in any order. The ``version`` settles both:
+the highest one seen counts, and an event that is not above it changes nothing.
 """
 
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""The answer to a command, exactly as the source method gives it (CONTRACT 3)."""
+"""The answer to a command, exactly as the source method gives it (CONTRACT, Result)."""
 
 from typing import Annotated, Final
 

@@ -1,4 +1,4 @@
-"""The life-cycle states of an access token (CONTRACT 5)."""
+"""The life-cycle states of an access token (CONTRACT, Access token)."""
 
 from enum import StrEnum
 

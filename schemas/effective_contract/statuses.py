@@ -1,4 +1,4 @@
-"""The meaning of each status for a sender, and if sending again helps (CONTRACT 3)."""
+"""The meaning of each status for a sender, and if sending again helps (CONTRACT, Result)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The transition event and the hash chain that events of one lane form (CONTRACT 6)."""
+"""The transition event and the hash chain that events of one lane form (CONTRACT, Transition event)."""
 
 import hashlib
 import hmac

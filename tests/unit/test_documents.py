@@ -60,9 +60,9 @@ def test_anchors_are_those_of_github() -> None:
 
 
 def test_a_document_becomes_a_page_with_links_to_pages() -> None:
-    text = "# T\nA [contract](../schemas/CONTRACT.md#1-topics), [code](../worker/cli) and\n- one\n<!-- run -->\n"
+    text = "# T\nA [contract](../schemas/CONTRACT.md#topics), [code](../worker/cli) and\n- one\n<!-- run -->\n"
     assert page_of("docs/x.md", text) == (
-        "# T { #t }\nA [contract](contract.md#1-topics), code (`worker/cli`) and\n\n- one\n"
+        "# T { #t }\nA [contract](contract.md#topics), code (`worker/cli`) and\n\n- one\n"
     )
     nested = "1. one:\n\n   ```sh\n   two\n   ```\n\n   three\n| | |\n"
     assert page_of("docs/x.md", nested) == "1. one:\n\n        two\n\n    three\n| &nbsp; | &nbsp; |\n"

@@ -1,4 +1,4 @@
-"""The command line (CONTRACT 8): one module per command, put together here."""
+"""The command line (CONTRACT, Command line): one module per command, put together here."""
 
 import sys
 from importlib import import_module
@@ -52,7 +52,7 @@ def application(called: str | None = None) -> typer.Typer:
 
 
 def main() -> None:
-    """Run the console script. Ends the process with the exit code of CONTRACT 8."""
+    """Run the console script. Ends the process with the exit code of CONTRACT, Command line."""
     hold_standard()
     application(next(iter(sys.argv[1:]), None))(prog_name="effective-worker")
 

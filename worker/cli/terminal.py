@@ -1,4 +1,4 @@
-"""The common parts of the commands: settings, exit codes, and the use of stdout and stderr (CONTRACT 8).
+"""The common parts of the commands: settings, exit codes, and the use of stdout and stderr (CONTRACT, Command line).
 
 Imports nothing at its top that a command's help can do without: it would take longer than the help itself.
 """

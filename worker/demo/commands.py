@@ -1,4 +1,4 @@
-"""The commands that the demo sends, each with the status that it must get (CONTRACT 3)."""
+"""The commands that the demo sends, each with the status that it must get (CONTRACT, Result)."""
 
 import json
 from collections.abc import Mapping

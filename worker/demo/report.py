@@ -33,7 +33,7 @@ class Report:
 
     @property
     def as_documented(self) -> bool:
-        """True if every command was answered as CONTRACT 3 says, and all of the load once and ``OK``."""
+        """True if every command was answered as CONTRACT, Result says, and all of the load once and ``OK``."""
         return all(map(_as_expected, self.attempts, self.replies)) and (
             self.load is None or (self.load.statuses == {"OK": self.load.commands} and not self.load.duplicates)
         )

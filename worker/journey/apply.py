@@ -16,7 +16,7 @@ from worker.values import Value
 
 
 class Chain(Value, frozen=True):
-    """The head of a lane's hash chain (CONTRACT 6)."""
+    """The head of a lane's hash chain (CONTRACT, Transition event)."""
 
     sequence: int
     hash: bytes

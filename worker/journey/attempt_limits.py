@@ -1,4 +1,4 @@
-"""The limits on guessing credentials: pure, like the decision that they are a part of (CONTRACT 3, Attempts).
+"""The limits on guessing credentials: pure, like the decision that they are a part of (CONTRACT, Attempts).
 
 Failures in a row are counted in series. A caller has one for authentication codes, one for pass codes, and one for pass
 codes on each identifier. Each identifier has one for the pass codes of all callers.
@@ -36,7 +36,10 @@ class Kind(StrEnum):
 
 
 class Limits(Value, frozen=True):
-    """The failures in a row that each kind of series may have before its next attempt must wait (CONTRACT 9)."""
+    """The failures in a row that each kind of series may have before its next attempt must wait.
+
+    See CONTRACT, Settings.
+    """
 
     codes: int = 1000
     pass_codes: int = 100

@@ -1,4 +1,4 @@
-"""Count guesses in Postgres, and report callers that make too many (CONTRACT 3, Attempts).
+"""Count guesses in Postgres, and report callers that make too many (CONTRACT, Attempts).
 
 ``journey.attempt_limits`` has the rules. Attempts are counted in the transaction that decides their commands, and are
 the last rows that it locks. A keyed digest stands for an identifier: without the key, no search finds the identifier.

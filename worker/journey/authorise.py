@@ -1,4 +1,7 @@
-"""Authorise callers: first the login token's signature, then what Postgres knows of them (CONTRACT 3 and 4)."""
+"""Authorise callers: first the login token's signature, then what Postgres knows of them.
+
+See CONTRACT, Result and Login token.
+"""
 
 import hashlib
 import math
@@ -18,9 +21,9 @@ from worker.postgres.sql import statement
 from worker.values import Value
 
 SKEW_SECONDS: Final = 60.0
-"""The most seconds that ``iat`` and ``nbf`` may be ahead of the worker's clock (CONTRACT 4)."""
+"""The most seconds that ``iat`` and ``nbf`` may be ahead of the worker's clock (CONTRACT, Login token)."""
 LONGEST_SECONDS: Final = 7200.0
-"""The default for the longest life of a login, in seconds (CONTRACT 4)."""
+"""The default for the longest life of a login, in seconds (CONTRACT, Login token)."""
 CACHE_SECONDS: Final = 30.0
 CACHED_LOGINS: Final = 4096
 
@@ -110,9 +113,11 @@ def sign_login(
     account: str | None = None,
     audience: str | None = None,
 ) -> str:
-    """Sign a login token, for operators, tests and the demo (CONTRACT 4). ``issued`` is in seconds since the epoch.
+    """Sign a login token, for operators, tests and the demo. ``issued`` is in seconds since the epoch.
 
     An ``account`` makes it a consumer application's login. The token names ``audience``, if given.
+
+    See CONTRACT, Login token.
     """
     claims: dict[str, Any] = {
         "jti": uuid4().hex,

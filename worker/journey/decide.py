@@ -42,7 +42,7 @@ SET_EFFECTIVE: Final = TransitionRule(
 
 
 class BoundId(Value, frozen=True):
-    """An id that was applied: it always answers the same request, and refuses any other (CONTRACT 2, Idempotency)."""
+    """An id that was applied: it always answers the same request, and refuses any other (CONTRACT, Idempotency)."""
 
     digest: bytes
     token: TokenKey
@@ -93,7 +93,7 @@ def rehearse(
     tried: Sequence[Attempt | None] = (),
     limits: Limits = DEFAULT_LIMITS,
 ) -> tuple[list[Decision], State]:
-    """Decide each command as if it alone came now: the answer to a dry run (CONTRACT 2).
+    """Decide each command as if it alone came now: the answer to a dry run (CONTRACT, Command).
 
     Guesses count as those of any command do, or dry runs would be a way to guess. No success of a dry run ends a
     series, since any number of them may succeed with one access token. Returns the decisions and the state after them,

@@ -24,7 +24,10 @@ class NoDigestKey(OperatorError):
 
 
 class CommandNames(Value, frozen=True):
-    """The names by which facts know their commands (CONTRACT 6): no text that a sender chose is kept forever."""
+    """The names by which facts know their commands: no text that a sender chose is kept forever.
+
+    See CONTRACT, Transition event.
+    """
 
     hidden = frozenset({"keys"})
 

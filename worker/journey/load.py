@@ -95,7 +95,10 @@ def present(
 
 
 def _visible(token: LockedToken | None, caller: Caller) -> LockedToken | None:
-    """Return the token if the caller may see it: a consumer application's login sees its own account's (CONTRACT 3)."""
+    """Return the token if the caller may see it: a consumer application's login sees its own account's.
+
+    See CONTRACT, Result.
+    """
     if token is None or (caller.account is not None and token.account != caller.account):
         return None
     return token

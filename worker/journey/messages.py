@@ -1,4 +1,7 @@
-"""Build the messages of an answered command: result, transition event, dead letter (CONTRACT 3, 6 and 7)."""
+"""Build the messages of an answered command: result, transition event, dead letter.
+
+See CONTRACT, Result, Transition event and Dead letter.
+"""
 
 import hashlib
 from collections.abc import Iterator
@@ -123,7 +126,7 @@ def transition_message(transition: Transition, post: OutgoingTopics) -> Message:
 
 
 def _event_value(transition: Transition) -> bytes:
-    """Return the text that was hashed, with its hash (CONTRACT 6)."""
+    """Return the text that was hashed, with its hash (CONTRACT, Transition event)."""
     return b"".join((transition.text[:-1], b',"hash":"', transition.hash.hex().encode(), b'"}'))
 
 

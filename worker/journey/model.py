@@ -22,11 +22,14 @@ B = TypeVar("B")
 
 
 IMPORT_LANE: Final = "import"
-"""The lane in which imports count their events (CONTRACT 6). No other lane has a name without slashes."""
+"""The lane in which imports count their events. No other lane has a name without slashes.
+
+See CONTRACT, Transition event.
+"""
 
 
 def lane_name(cluster: str, group: str, topic: str, partition: int) -> str:
-    """Return the name by which transition events know a lane (CONTRACT 6).
+    """Return the name by which transition events know a lane (CONTRACT, Transition event).
 
     ``{cluster}/{group}/{topic}/{partition}``, its parts percent-encoded; the lane of imports has no cluster.
     """
@@ -44,7 +47,7 @@ class Refused(Value, frozen=True):
 
 
 class ReplyTo(Value, frozen=True):
-    """The topic and partition that a sender wants its answer in, instead of the results topic (CONTRACT 2)."""
+    """The topic and partition that a sender wants its answer in, instead of the results topic (CONTRACT, Command)."""
 
     header: str
     """The header that names them: ``reply_to`` or ``kafka_replyTopic``."""
@@ -70,7 +73,7 @@ class Envelope(Value, frozen=True):
 
 
 def senders_id(organisation: str, account: str | None, envelope: Envelope) -> str | None:
-    """Return the command id (CONTRACT 2) for a sender's own id, or ``None`` if the sender gave none.
+    """Return the command id (CONTRACT, Command) for a sender's own id, or ``None`` if the sender gave none.
 
     ``organisation`` and ``account`` are those of the verified login. An id with an account has one part more than one
     without, so no consumer application can take the id of another sender's command.
@@ -112,7 +115,10 @@ class Decoded(Value, frozen=True):
 
 
 class Claims(Value, frozen=True):
-    """The claims of a login token whose signature, algorithm and types are right (CONTRACT 4). Expiry is not judged."""
+    """The claims of a login token whose signature, algorithm and types are right. Expiry is not judged.
+
+    See CONTRACT, Login token.
+    """
 
     jti: str
     username: str
@@ -164,7 +170,10 @@ class Presented(Value, frozen=True):
 
     command_id: str
     digest: bytes
-    """The digest by which a request is the same (CONTRACT 2): of code or identifier and fields, never of a secret."""
+    """The digest by which a request is the same: of code or identifier and fields, never of a secret.
+
+    See CONTRACT, Command.
+    """
     fields: int
     caller: Caller
     token: TokenKey
@@ -215,7 +224,7 @@ class Answer(Value, frozen=True):
 
 
 class Transition(Value, frozen=True):
-    """One applied transition (CONTRACT 6). The hashes are raw bytes here and lower-case hex outside."""
+    """One applied transition (CONTRACT, Transition event). The hashes are raw bytes here and lower-case hex outside."""
 
     organisation: str
     token: str
@@ -240,11 +249,17 @@ class Transition(Value, frozen=True):
     """The offset of the command in the lane's log. It is in no event, but it finds the command's record."""
 
     def canonical(self) -> bytes:
-        """Return the RFC 8785 JSON of the event without its ``hash`` (CONTRACT 6); the contract says why."""
+        """Return the RFC 8785 JSON of the event without its ``hash``; the contract says why.
+
+        See CONTRACT, Transition event.
+        """
         return msgspec.json.encode(self.members(), order="sorted")
 
     def members(self) -> dict[str, str | int | None]:
-        """Return the transition event without its ``hash``: the members that are hashed (CONTRACT 6)."""
+        """Return the transition event without its ``hash``: the members that are hashed.
+
+        See CONTRACT, Transition event.
+        """
         return {
             "organisation": self.organisation,
             "access_token_id": self.token,
@@ -282,7 +297,7 @@ class Answered(Value, frozen=True):
 
 
 def request_digest(kind: str, name: str, fields: int) -> bytes:
-    """Return the digest by which a request is the same (CONTRACT 2).
+    """Return the digest by which a request is the same (CONTRACT, Command).
 
     ``kind`` is ``"code"`` or ``"identifier"``. The sender's text comes last, so no two requests share a text.
     """

@@ -1,4 +1,4 @@
-"""Project the requested members of access tokens, as they are now, into JSON (CONTRACT 3 and 5).
+"""Project the requested members of access tokens, as they are now, into JSON (CONTRACT, Result and Access token).
 
 Only members that the ``fields_set`` of some command in the batch requests are read. Contacts pass through unparsed.
 """

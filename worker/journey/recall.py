@@ -1,4 +1,4 @@
-"""The two recalls of CONTRACT 2: the answers that these very records had, and the ids that were applied before."""
+"""The two recalls (CONTRACT, Idempotency): answers that these very records had, and ids that were applied before."""
 
 from collections.abc import Iterable
 
@@ -17,7 +17,7 @@ async def recall_by_coordinates(
 ) -> dict[tuple[int, int], Outcome]:
     """Return the recorded outcomes of the offsets ``first`` to ``last``, keyed by offset and timestamp.
 
-    An answer that was decided and perhaps never seen is given again before any check (CONTRACT 2, Idempotency).
+    An answer that was decided and perhaps never seen is given again before any check (CONTRACT, Idempotency).
     """
     rows = await connection.fetch(statement("journey/recall_by_coordinates"), lane, first, last)
     return {(row["record_offset"], row["record_timestamp"]): _recalled(row, lane_name) for row in rows}

@@ -1,4 +1,7 @@
-"""Redact a command for a dead letter (CONTRACT 7): its secrets are replaced, everything else stays as it came."""
+"""Redact a command for a dead letter: its secrets are replaced, everything else stays as it came.
+
+See CONTRACT, Dead letter.
+"""
 
 import json
 import re
@@ -23,7 +26,7 @@ _LOOSE: Final = re.compile(
 
 
 def masked(value: bytes | None) -> bytes | None:
-    """Return the value as a dead letter may show it (CONTRACT 7): its secrets replaced, all else as it came.
+    """Return the value as a dead letter may show it (CONTRACT, Dead letter): its secrets replaced, all else as it came.
 
     ``token`` and ``pass_code`` are replaced at any depth, whatever their value, and everything between them stays byte
     for byte. A sender's mistake (a cut-off object, an array of commands, a command written as a string) holds the same

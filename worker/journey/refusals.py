@@ -8,7 +8,7 @@ from effective_contract.codes import StatusCode
 from worker.journey.model import Refused
 
 LONGEST_QUOTE: Final = 64
-"""Characters of a sender's text that a message may repeat (CONTRACT 3)."""
+"""Characters of a sender's text that a message may repeat (CONTRACT, Result)."""
 
 _QUOTED: Final = re.compile(r'"[^"]*"')
 _KINDS: Final[Mapping[type, str]] = {

@@ -1,4 +1,4 @@
-"""The topics that senders want their answers in, instead of the results topic (CONTRACT 2, ``reply_to``).
+"""The topics that senders want their answers in, instead of the results topic (CONTRACT, Command, ``reply_to``).
 
 Knowledge of topics has an age, and is looked up for a whole batch at once, before its Postgres transaction. A sender's
 topic may be gone by the time the worker writes to it: then its answers go to the results topic.

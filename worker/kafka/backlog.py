@@ -1,4 +1,4 @@
-"""The backlog of a worker: the records of its partitions that are not answered yet (CONTRACT 10)."""
+"""The backlog of a worker: the records of its partitions that are not answered yet (CONTRACT, Admin port)."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass

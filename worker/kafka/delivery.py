@@ -26,7 +26,7 @@ class Coordinates(Value, frozen=True):
 
     @property
     def command_id(self) -> str:
-        """The ``rec:`` id of CONTRACT 2, for a command that has no id of its own or whose sender is not verified."""
+        """The ``rec:`` id of a command without an id of its own, or from an unverified sender (CONTRACT, Command)."""
         return f"{_log_name(self.cluster, self.topic)}/{self.partition}/{self.offset}@{self.timestamp}"
 
 

@@ -126,7 +126,7 @@ def _asked() -> Iterator[None]:
 
 
 def is_dry_run(record: Any) -> bool:
-    """True if a command is a dry run, or a result that of one (CONTRACT 2 and 3)."""
+    """True if a command is a dry run, or a result that of one (CONTRACT, Command and Result)."""
     return [value for name, value in record.headers if name == DRY_RUN and value] == [TRUE.encode()]
 
 

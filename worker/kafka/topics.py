@@ -1,4 +1,4 @@
-"""The topics of CONTRACT 1: as they should be, as they are, and how to create the missing ones.
+"""The topics of CONTRACT, Topics: as they should be, as they are, and how to create the missing ones.
 
 An existing topic is never altered: its owner may have had a reason, and learns here what differs and what that costs.
 """
@@ -46,7 +46,7 @@ class ConfigsForbidden(OperatorError):
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A setting in which an existing topic differs from CONTRACT 1. ``harm`` is what that costs, empty for nothing."""
+    """A setting of a topic that differs from CONTRACT, Topics. ``harm`` is what that costs, empty for nothing."""
 
     setting: str
     wanted: str
@@ -75,7 +75,7 @@ class PlannedTopic:
 
 @dataclass(frozen=True, slots=True)
 class TopicPlan:
-    """The topics, in the order of CONTRACT 1."""
+    """The topics, in the order of CONTRACT, Topics."""
 
     topics: tuple[PlannedTopic, ...]
 
@@ -170,7 +170,7 @@ async def check_topics(admin: AIOKafkaAdminClient, settings: Settings) -> TopicP
 
 
 async def topic_configs(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, dict[str, str]]:
-    """Return the settings of existing topics that CONTRACT 1 speaks of, by topic and name."""
+    """Return the settings of existing topics that CONTRACT, Topics speaks of, by topic and name."""
     asked = {key: None for settings in _SETTINGS.values() for key in settings} | {"min.insync.replicas": None}
     if not names:
         return {}

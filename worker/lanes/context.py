@@ -34,7 +34,7 @@ class LaneId:
 
     @property
     def name(self) -> str:
-        """The lane's name in transition events (CONTRACT 6)."""
+        """The lane's name in transition events (CONTRACT, Transition event)."""
         return lane_name(self.cluster, self.group, *self.source)
 
 

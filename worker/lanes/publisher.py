@@ -363,7 +363,10 @@ async def send(
 
 
 def own_or_keyed(key: bytes | None, own: int, own_count: int, count: int) -> int:
-    """Return the lane's own partition number while the counts are equal, otherwise the one by key (CONTRACT 1)."""
+    """Return the lane's own partition number while the counts are equal, otherwise the one by key.
+
+    See CONTRACT, Topics.
+    """
     if own_count == count or key is None:
         return own % count
     return keyed(key, count)

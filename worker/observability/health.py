@@ -1,4 +1,4 @@
-"""Health: the state of every lane and dependency, and the documents of /livez and /readyz (CONTRACT 10)."""
+"""Health: the state of every lane and dependency, and the documents of /livez and /readyz (CONTRACT, Admin port)."""
 
 import asyncio
 import time
@@ -153,7 +153,10 @@ class Health:
         self._ahead, self._clocks_agree = ahead, agree
 
     def live(self) -> tuple[bool, dict[str, Any]]:
-        """Return True if the process makes progress or has nothing to do, with the document of /livez (CONTRACT 10)."""
+        """Return True if the process makes progress or has nothing to do, with the document of /livez.
+
+        See CONTRACT, Admin port.
+        """
         silent = self._clock() - self._progressed
         if self._stuck is not None:
             return False, {"live": False, "reason": self._stuck, "since": self._moment(self._progressed)}

@@ -1,4 +1,4 @@
-"""Health, metrics and the contract over HTTP (CONTRACT 10), for probes and for people. It changes nothing."""
+"""Health, metrics and the contract over HTTP (CONTRACT, Admin port), for probes and for people. It changes nothing."""
 
 import asyncio
 import logging

@@ -1,4 +1,7 @@
-"""List the series of wrong codes and pass codes, and end the wait of a caller (CONTRACT 8, ``attempts``)."""
+"""List the series of wrong codes and pass codes, and end the wait of a caller.
+
+See CONTRACT, Command line, ``attempts``.
+"""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta

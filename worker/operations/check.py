@@ -1,4 +1,7 @@
-"""Check everything a worker needs: one line per thing, with the way out if it is missing (CONTRACT 8, ``check``)."""
+"""Check everything a worker needs: one line per thing, with the way out if it is missing.
+
+See CONTRACT, Command line, ``check``.
+"""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass

@@ -107,7 +107,7 @@ class Explanation:
 
 
 async def explain(settings: Settings, asked: str, *, topics: bool = True) -> Explanation:
-    """Explain a command by its id (CONTRACT 2), or by the sender's own part of it.
+    """Explain a command by its id (CONTRACT, Command), or by the sender's own part of it.
 
     Raises ``AmbiguousId`` if that part belongs to several, and ``DependencyUnavailable`` for Postgres; an unavailable
     broker is only noted.

@@ -1,4 +1,4 @@
-"""Every transition of an access token (CONTRACT 6), from the table of transitions."""
+"""Every transition of an access token (CONTRACT, Transition event), from the table of transitions."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -28,7 +28,7 @@ class Change:
     unit: str | None
     unit_name: str | None
     command_id: str | None
-    """The name of the command in the transition (CONTRACT 6)."""
+    """The name of the command in the transition (CONTRACT, Transition event)."""
     called: str | None
     """The command's own id, as long as its record is kept."""
     lane: str | None

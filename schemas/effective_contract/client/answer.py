@@ -1,4 +1,4 @@
-"""Read a reply: the worker's answer to one command (CONTRACT 3)."""
+"""Read a reply: the worker's answer to one command (CONTRACT, Result)."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field

@@ -202,9 +202,9 @@ class CommandClient:
         sent again under it, at any time and by any sender, the command is applied once and answered ``OK`` again, with
         ``replayed``. Without one the client makes up an id; a given one needs a ``ce_source`` (the client's ``source``,
         by default). ``key`` is an opaque, stable id of the access token, which keeps its commands in order; never a
-        code or an identifier (CONTRACT 1). ``timeout`` is in seconds, for each attempt.
+        code or an identifier (CONTRACT, Topics). ``timeout`` is in seconds, for each attempt.
 
-        A ``dry_run`` changes nothing, and is answered as it would be (CONTRACT 2).
+        A ``dry_run`` changes nothing, and is answered as it would be (CONTRACT, Command).
 
         Raises the errors of ``effective_contract.client.errors``: ``CommandRefused`` for every status but ``OK``.
         """

@@ -15,7 +15,7 @@ error                  what happened                                            
 
 :attr:`CommandError.may_be_applied` tells it for the error itself: an earlier attempt under the same id that was not
 answered may still be applied as well; a dry run never is. To find out, ask again with the same ``ce_id`` and
-``ce_source``: a command is applied once, and answered ``OK`` again (CONTRACT 2, Idempotency).
+``ce_source``: a command is applied once, and answered ``OK`` again (CONTRACT, Idempotency).
 """
 
 from collections.abc import Sequence
@@ -105,12 +105,12 @@ class CommandRefused(CommandError):
 
     @property
     def retryable(self) -> bool:
-        """True if the same command may succeed as it is (CONTRACT 3)."""
+        """True if the same command may succeed as it is (CONTRACT, Result)."""
         return self.code == StatusCode.INTERNAL_ERROR
 
     @property
     def needs_new_login(self) -> bool:
-        """True if the same command may succeed with another login token (CONTRACT 3)."""
+        """True if the same command may succeed with another login token (CONTRACT, Result)."""
         return self.code in _NEEDS_NEW_LOGIN
 
 

@@ -1,1 +1,1 @@
-"""From bytes to a command or its refusal (CONTRACT 2)."""
+"""From bytes to a command or its refusal (CONTRACT, Command)."""

@@ -1,4 +1,7 @@
-"""The body of a command: a fast path for valid bodies, and a slow one that reports the fault (CONTRACT 2 and 3)."""
+"""The body of a command: a fast path for valid bodies, and a slow one that reports the fault.
+
+See CONTRACT, Command and Result.
+"""
 
 import hashlib
 import json
@@ -149,7 +152,7 @@ def parse(value: bytes | None, max_bytes: int) -> dict[str, Any] | Refused:
 
 
 def judge(body: dict[str, Any]) -> Command | Refused:
-    """Make a command of a parsed body, or refuse it for its first fault in the order of CONTRACT 3."""
+    """Make a command of a parsed body, or refuse it for its first fault in the order of CONTRACT, Result."""
     wrong = _wrong_type(body)
     if wrong is not None:
         return wrong

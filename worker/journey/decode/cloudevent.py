@@ -1,4 +1,4 @@
-"""A command that is a whole CloudEvent (structured mode, CONTRACT 2)."""
+"""A command that is a whole CloudEvent (structured mode, CONTRACT, Command)."""
 
 from base64 import b64decode
 from collections.abc import Mapping

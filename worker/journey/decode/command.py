@@ -13,7 +13,7 @@ from worker.kafka.delivery import Delivery
 
 
 def decode(delivery: Delivery, *, max_bytes: int) -> Decoded:
-    """Decode a record: its command or its first fault in the order of CONTRACT 3, and what the answer needs either way.
+    """Decode a record: its command or its first fault (CONTRACT, Statuses), and what the answer needs either way.
 
     Nothing that a sender wrote makes it raise. The answer to a refused command still carries every valid header.
     """

@@ -1,4 +1,7 @@
-"""The headers of a command (CONTRACT 2): valid ones make the envelope, the first invalid one refuses the command."""
+"""The headers of a command: valid ones make the envelope, the first invalid one refuses the command.
+
+See CONTRACT, Command.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial

@@ -1,4 +1,7 @@
-"""Anchors: the heads of all chains at one moment (CONTRACT 6). A copy kept elsewhere proves later what was there."""
+"""Anchors: the heads of all chains at one moment. A copy kept elsewhere proves later what was there.
+
+See CONTRACT, Transition event.
+"""
 
 import hashlib
 import hmac

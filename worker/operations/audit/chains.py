@@ -1,4 +1,4 @@
-"""Follow the hash chain of every lane from its first transition to its head (CONTRACT 6)."""
+"""Follow the hash chain of every lane from its first transition to its head (CONTRACT, Transition event)."""
 
 import hashlib
 from collections.abc import AsyncIterator, Mapping
@@ -138,6 +138,6 @@ def _known_name(row: Row, report: Audit) -> str:
 
 
 def _hash(row: Row, lane: str) -> bytes:
-    """Hash a transition as its event is hashed (CONTRACT 6), from its columns as they are now."""
+    """Hash a transition as its event is hashed (CONTRACT, Transition event), from its columns as they are now."""
     members = {name: row[name] for name in _AS_STORED} | {"lane": lane, "previous_hash": row["previous_hash"].hex()}
     return hashlib.sha256(msgspec.json.encode(members, order="sorted")).digest()

@@ -1,9 +1,11 @@
-"""Verify the history: every lane's hash chain, every access token's state, the topic, and anchors (CONTRACT 6).
+"""Verify the history: every lane's hash chain, every access token's state, the topic, and anchors.
 
 Workers may run meanwhile: everything in Postgres is read in pages, in the order of the chains, and no two pages need
 the same snapshot. A chain proves itself; only its end and its lane's head must be read at the same moment, and so must
 an access token's state and its history. Ten million transitions therefore take no more memory than ten, and no snapshot
 stays open.
+
+See CONTRACT, Transition event.
 """
 
 from datetime import timedelta
@@ -21,7 +23,7 @@ from worker.operations.audit.states import verify_states
 from worker.operations.findings import OnProgress, Progress
 
 LARGEST_BATCH: Final = 10_000
-"""The largest batch that the settings allow, in commands (CONTRACT 9)."""
+"""The largest batch that the settings allow, in commands (CONTRACT, Settings)."""
 _UNNOTICED: Final = timedelta(minutes=1)
 """Tolerance for the clock that retires the record of a command: it is read a little later than the audit's."""
 

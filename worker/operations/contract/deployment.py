@@ -1,4 +1,4 @@
-"""The facts of an installation that its contract names: addresses, topics, limits (CONTRACT 10)."""
+"""The facts of an installation that its contract names: addresses, topics, limits (CONTRACT, Admin port)."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,7 +10,7 @@ Protocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """The addresses, names and limits of one installation. The defaults are CONTRACT 9's."""
+    """The addresses, names and limits of one installation. The defaults are CONTRACT, Settings's."""
 
     bootstrap_servers: str = "localhost:9092"
     security_protocol: Protocol = "PLAINTEXT"

@@ -1,1 +1,1 @@
-"""Dead letters: read their topic, and send their commands again (CONTRACT 7 and 8)."""
+"""Dead letters: read their topic, and send their commands again (CONTRACT, Dead letter and Command line)."""

@@ -14,7 +14,7 @@ from worker.kafka.delivery import Coordinates, Delivery
 from worker.operations.dead_letters.letters import Letter, Source
 
 MASKED: Final = "***"
-"""The replacement of a secret in a dead letter (CONTRACT 7)."""
+"""The replacement of a secret in a dead letter (CONTRACT, Dead letter)."""
 REPLAY_SOURCE: Final = "/effective-worker/dead-letters"
 """``ce_source`` of a command that brought no id of its own."""
 
@@ -82,7 +82,7 @@ def _with_login(value: bytes | None, login_token: str, *, structured: bool) -> b
 
 
 def _with_id(delivery: Delivery, *, structured: bool) -> Delivery:
-    """Give a command without an id one that is always the same for this dead letter (CONTRACT 2)."""
+    """Give a command without an id one that is always the same for this dead letter (CONTRACT, Command)."""
     place = delivery.coordinates.command_id
     identity = place if len(place) <= h.LONGEST_TEXT else command_key(place)
     if structured:

@@ -1,7 +1,7 @@
 """Remove a customer's personal data from everything we hold, and report the part that Kafka still holds.
 
 The data that history needs and that alone says nothing of a person stays: ids, numbers of access tokens, states,
-transitions. No transition holds personal data (CONTRACT 6), so every chain still verifies.
+transitions. No transition holds personal data (CONTRACT, Transition event), so every chain still verifies.
 
 The topics are searched first: the data that identifies a customer's messages is among the data to erase.
 """

@@ -1,4 +1,7 @@
-"""Find a customer's messages in the topics, and delete them where that is safe (CONTRACT 8, ``contact erase``)."""
+"""Find a customer's messages in the topics, and delete them where that is safe.
+
+See CONTRACT, Command line, ``contact erase``.
+"""
 
 import json
 from base64 import b64decode

@@ -1,4 +1,4 @@
-"""The lines of a fixture (CONTRACT 8, ``import``), and the faults of a line that is not one."""
+"""The lines of a fixture (CONTRACT, Command line, ``import``), and the faults of a line that is not one."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -176,7 +176,7 @@ def _member(location: tuple[int | str, ...]) -> str:
 
 
 class Moment(datetime):
-    """A date of a line. It has its own class, because msgspec would accept more than the dates of CONTRACT 5."""
+    """A date of a line (CONTRACT, Access token). It has its own class, because msgspec would accept more dates."""
 
 
 def _moment(_: type, text: object) -> Moment:

@@ -1,9 +1,11 @@
-"""Load fixture lines (CONTRACT 8, ``import``): organisations first, then all else in chunks, each chunk set-based.
+"""Load fixture lines: organisations first, then all else in chunks, each chunk set-based.
 
 A chunk is copied into a staging table, and loaded from there table by table, while the next one is read. If Postgres
 refuses a chunk because of a row in it, the chunk is cut up until the bad line is alone, so no line costs its
 neighbours. The position of the import is written with each chunk: whatever stops it, the next import of the same files
 goes on from there. Lines are read twice rather than held.
+
+See CONTRACT, Command line, ``import``.
 """
 
 import asyncio

@@ -1,8 +1,10 @@
-"""The first states of imported access tokens as events (CONTRACT 6): written with their rows, published afterwards.
+"""The first states of imported access tokens as events: written with their rows, published afterwards.
 
 Imports have a lane of their own. Its row counts events where others count offsets: up to ``first_offset`` they are
 published, up to ``next_offset`` written. So whatever stops an import or a publication, the next one goes on from there.
 The announced position is marked in Kafka as well, so that a restored older database is recognised.
+
+See CONTRACT, Transition event.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Read a file of commands, NDJSON or CSV, record by record (CONTRACT 8).
+"""Read a file of commands, NDJSON or CSV, record by record (CONTRACT, Command line).
 
 A record is identified by the number of its first physical line and by the position of its bytes, so that it can be read
 again without holding the file in memory.

@@ -1,4 +1,7 @@
-"""The outcome of a submission: a report to sign, and the refusals, to be mended and submitted again (CONTRACT 8)."""
+"""The outcome of a submission: a report to sign, and the refusals, to be mended and submitted again.
+
+See CONTRACT, Command line.
+"""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Submit one file, from its fingerprint to its report (CONTRACT 8)."""
+"""Submit one file, from its fingerprint to its report (CONTRACT, Command line)."""
 
 import asyncio
 import secrets
