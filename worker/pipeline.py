@@ -4,7 +4,7 @@
 
     bytes -decode-> Command -judge replies-> -recall-> -verify logins and pass codes->
         -authorise-> Caller -load-> Locked -present-> Presented -recall-> -decide-> Decision
-        -apply-> Fact -record-> -project-> Answered                    one Postgres transaction
+        -apply-> Transition -record-> -project-> Answered                    one Postgres transaction
         -publish-> results, transition events, dead letters, offset    one Kafka transaction (``lanes.publication``)
 
 Everything is set-based: a batch is one command or five hundred. A command's failure is a value and never touches its
@@ -107,7 +107,7 @@ class _Ready(Value, frozen=True):
     item: Decoded
     authorisation: Authorisation
     command_id: str
-    asked: Presented | Refused
+    presented: Presented | Refused
     attempt: Attempt | None
     """The attempt that its credentials count as."""
 
@@ -125,8 +125,8 @@ class _Batch:
     """The moment by Postgres's clock, which the batch's facts have."""
 
     @property
-    def asked(self) -> list[Presented | Refused]:
-        return [command.asked for command in self.commands]
+    def presented(self) -> list[Presented | Refused]:
+        return [command.presented for command in self.commands]
 
     @property
     def attempts(self) -> list[Attempt | None]:
@@ -169,64 +169,66 @@ class Pipeline:
         self._policy = policy
         self._replies = replies or Replies()
 
-    async def run(self, lease: Lease, batch: Sequence[Delivery], first: int) -> tuple[list[Answered], Lease]:
+    async def run(self, lease: Lease, batch: Sequence[Delivery], first_offset: int) -> tuple[list[Answered], Lease]:
         """Decide a batch and commit it. Returns its answers in order, and the lane as it is then.
 
         If pass codes would take too long, only the first part of the batch is decided, and published before the rest
-        (``affordable``). ``first`` is the lane's committed offset: it stays the lane's ``first_offset`` until the batch
-        is published. Raises ``LaneLost``, ``BreakerOpen`` and ``DependencyUnavailable``: the next try recalls what was
-        committed before.
+        (``affordable``). ``first_offset`` is the lane's committed offset: it stays the lane's ``first_offset`` until
+        the batch is published. Raises ``LaneLost``, ``BreakerOpen`` and ``DependencyUnavailable``: the next try recalls
+        what was committed before.
         """
         decoded = [decode(delivery, max_bytes=self._policy.max_command_bytes) for delivery in batch]
         decoded = decoded[: affordable([self._may_be_compared(item) for item in decoded])]
         answered: list[Answered] = []
         for _, alike in groupby(await self._replies.judged(decoded), key=_is_dry_run):
-            part, lease = await self._in_pieces(lease, list(alike), first)
+            part, lease = await self._in_pieces(lease, list(alike), first_offset)
             answered += part
         return answered, lease
 
-    async def pass_by(self, lease: Lease, first: int, following: int) -> Lease:
+    async def pass_by(self, lease: Lease, first_offset: int, next_offset: int) -> Lease:
         """Move the lane on over offsets that hold no command, as a batch without one. Raises as ``run`` does."""
         async with self._transaction() as transaction:
             lease, chain, _ = await _renew(transaction, lease)
-            return await _move(transaction, lease, first, (following, None), chain)
+            return await _move(transaction, lease, first_offset, (next_offset, None), chain)
 
-    async def _in_pieces(self, lease: Lease, batch: Sequence[Decoded], first: int) -> tuple[list[Answered], Lease]:
+    async def _in_pieces(
+        self, lease: Lease, batch: Sequence[Decoded], first_offset: int
+    ) -> tuple[list[Answered], Lease]:
         """Halve a batch that Postgres refuses until the bad command stands alone; its neighbours go on (DESIGN 3)."""
         try:
-            return await self._until_no_conflict(lease, batch, first)
+            return await self._until_no_conflict(lease, batch, first_offset)
         except BatchRefused as refusal:
             if len(batch) == 1:
-                return await self._give_up(lease, batch[0], first, refusal.reason)
+                return await self._give_up(lease, batch[0], first_offset, refusal.reason)
         except StatementTimeout as slow:
             # Half a batch is less work for an overloaded Postgres, too.
             if len(batch) == 1:
-                return await self._once_more(lease, batch[0], first, slow)
+                return await self._once_more(lease, batch[0], first_offset, slow)
         middle = len(batch) // 2
-        left, lease = await self._in_pieces(lease, batch[:middle], first)
-        right, lease = await self._in_pieces(lease, batch[middle:], first)
+        left, lease = await self._in_pieces(lease, batch[:middle], first_offset)
+        right, lease = await self._in_pieces(lease, batch[middle:], first_offset)
         return left + right, lease
 
     async def _once_more(
-        self, lease: Lease, item: Decoded, first: int, slow: StatementTimeout
+        self, lease: Lease, item: Decoded, first_offset: int, slow: StatementTimeout
     ) -> tuple[list[Answered], Lease]:
         """Give up a lone command that takes too long again and again, if Postgres is well enough to record that."""
         for _ in range(SLOW_TIMES - 1):
             try:
-                return await self._until_no_conflict(lease, [item], first)
+                return await self._until_no_conflict(lease, [item], first_offset)
             except StatementTimeout:
                 continue
-        return await self._give_up(lease, item, first, slow.reason)
+        return await self._give_up(lease, item, first_offset, slow.reason)
 
     async def _until_no_conflict(
-        self, lease: Lease, batch: Sequence[Decoded], first: int
+        self, lease: Lease, batch: Sequence[Decoded], first_offset: int
     ) -> tuple[list[Answered], Lease]:
         for attempt in range(CONFLICT_TIMES):
             self._beat()
             try:
                 if _is_dry_run(batch[0]):
-                    return await self._rehearse(lease, batch, first)
-                return await self._decide(lease, batch, first, optimistic=attempt == 0)
+                    return await self._rehearse(lease, batch, first_offset)
+                return await self._decide(lease, batch, first_offset, optimistic=attempt == 0)
             except BatchConflict:
                 continue
             except BatchRefused:
@@ -237,7 +239,7 @@ class Pipeline:
         raise DependencyUnavailable("postgres", "what the batch is decided upon changes again and again")
 
     async def _decide(
-        self, lease: Lease, batch: Sequence[Decoded], first: int, *, optimistic: bool
+        self, lease: Lease, batch: Sequence[Decoded], first_offset: int, *, optimistic: bool
     ) -> tuple[list[Answered], Lease]:
         """Run the journey itself. Steps that are slow and need no lock come before the transaction.
 
@@ -250,12 +252,14 @@ class Pipeline:
         async with self._transaction() as transaction:
             lease, chain, moment = await _renew(transaction, lease)
             ready = await self._make_ready(transaction, verified, now, moment)
-            asked, attempts = ready.asked, ready.attempts
-            bound = await recall_by_id(transaction, needs_id_lookup(asked, ready.tokens) if optimistic else asked)
+            presented, attempts = ready.presented, ready.attempts
+            bound = await recall_by_id(
+                transaction, needs_id_lookup(presented, ready.tokens) if optimistic else presented
+            )
             state = State(ready.tokens, bound, ready.series)
-            decisions, after = decide(asked, state, tried=attempts, limits=self._attempts.limits)
+            decisions, after = decide(presented, state, tried=attempts, limits=self._attempts.limits)
             answers, transitions = await self._carry_out(transaction, lease, chain, ready, decisions)
-            moved = await _move(transaction, lease, first, _following(batch), head(chain, transitions))
+            moved = await _move(transaction, lease, first_offset, _next_offset(batch), head(chain, transitions))
             outcomes = _in_order(batch, recalled, answers, transitions)
             shown = await self._show(transaction, outcomes)
             counted = await self._attempts.count(transaction, after.series)
@@ -263,31 +267,33 @@ class Pipeline:
         self._tell(counted, attempts, decisions)
         return [_answered(item, outcome, shown) for item, outcome in zip(batch, outcomes, strict=True)], moved
 
-    async def _rehearse(self, lease: Lease, batch: Sequence[Decoded], first: int) -> tuple[list[Answered], Lease]:
+    async def _rehearse(
+        self, lease: Lease, batch: Sequence[Decoded], first_offset: int
+    ) -> tuple[list[Answered], Lease]:
         """Run the journey of dry runs: each as if it alone came now, and rolled back. Only the lane moves on.
 
         A dry run that is read again is judged again: nothing was recorded, and its first answer was never visible. The
         breaker does not count dry runs: they break nothing, and are there to find such trouble.
         """
         verified, now = await self._verify(lease.lane, batch)
-        following = _following(batch)
+        next_offset = _next_offset(batch)
         answered: dict[int, Answered] = {}
         async with self._transaction() as transaction:
             lease, chain, moment = await _renew(transaction, lease)
             ready = await self._make_ready(transaction, verified, now, moment)
-            asked, attempts = ready.asked, ready.attempts
-            state = State(ready.tokens, await recall_by_id(transaction, asked), ready.series)
-            decisions, after = rehearse(asked, state, tried=attempts, limits=self._attempts.limits)
+            presented, attempts = ready.presented, ready.attempts
+            state = State(ready.tokens, await recall_by_id(transaction, presented), ready.series)
+            decisions, after = rehearse(presented, state, tried=attempts, limits=self._attempts.limits)
             for positions in rounds(decisions):
                 part, decided = ready.only(positions), [decisions[position] for position in positions]
                 async with rolled_back(transaction):
                     answers, transitions = await self._carry_out(transaction, lease, chain, part, decided)
-                    await _move(transaction, lease, first, following, head(chain, transitions))
+                    await _move(transaction, lease, first_offset, next_offset, head(chain, transitions))
                     outcomes = [Outcome(answer, None) for answer in answers]
                     shown = await self._show(transaction, outcomes)
                 for position, command, outcome in zip(positions, part.commands, outcomes, strict=True):
                     answered[position] = _answered(command.item, outcome, shown)
-            lease = await _move(transaction, lease, first, following, chain)
+            lease = await _move(transaction, lease, first_offset, next_offset, chain)
             counted = await self._attempts.count(transaction, after.series)
         self._tell(counted, attempts, decisions)
         return [answered[position] for position in range(len(batch))], lease
@@ -403,10 +409,10 @@ class Pipeline:
         A command that will be refused anyhow is not worth the cost of a comparison, so logins and former failures are
         judged here before it, and again in the transaction.
         """
-        asked = [question(item.request, login) for item, login in zip(items, logins, strict=True)]
-        positions = [position for position, each in enumerate(asked) if each is not None]
+        wanted = [question(item.request, login) for item, login in zip(items, logins, strict=True)]
+        positions = [position for position, each in enumerate(wanted) if each is not None]
         if not positions:
-            return [None] * len(asked)
+            return [None] * len(wanted)
         async with self._database.connection() as connection:
             moments = [self._judged_at(items[position], self._clock()) for position in positions]
             authorisations = await authorise(connection, [logins[position] for position in positions], moments)
@@ -415,11 +421,11 @@ class Pipeline:
             series = await self._attempts.known(connection, tried, authorisations)
             for position, attempt in zip(positions, tried, strict=True):
                 if attempt is None or wait_of(attempt, series, self._attempts.limits) > 0:
-                    asked[position] = None
-            distinct = list(dict.fromkeys(each for each in asked if each is not None))
+                    wanted[position] = None
+            distinct = list(dict.fromkeys(each for each in wanted if each is not None))
             looked_up = await look_up(connection, distinct) if distinct else []
         checks = dict(zip(distinct, await self._pass_codes.compare(lane, looked_up), strict=True))
-        return [None if each is None else checks[each] for each in asked]
+        return [None if each is None else checks[each] for each in wanted]
 
     def _judged_at(self, item: Decoded, now: float) -> float:
         """Return the moment that judges a login's expiry, in seconds since the epoch like ``now``.
@@ -430,7 +436,9 @@ class Pipeline:
             return item.delivery.coordinates.timestamp / 1000
         return now
 
-    async def _give_up(self, lease: Lease, item: Decoded, first: int, reason: str) -> tuple[list[Answered], Lease]:
+    async def _give_up(
+        self, lease: Lease, item: Decoded, first_offset: int, reason: str
+    ) -> tuple[list[Answered], Lease]:
         """Answer ``INTERNAL_ERROR`` to the one command that Postgres will not take. It binds its coordinates only.
 
         A command that was decided before has its earlier answer, without data. A dry run is neither recorded nor
@@ -453,7 +461,7 @@ class Pipeline:
             lease, chain, _ = await _renew(transaction, lease)
             if is_real:
                 await record(transaction, lease.lane, [(_coordinates(item), answer)])
-            lease = await _move(transaction, lease, first, _following([item]), chain)
+            lease = await _move(transaction, lease, first_offset, _next_offset([item]), chain)
         if is_real:
             self._breaker.failed()
         return [Answered(item, answer, None)], lease
@@ -472,13 +480,13 @@ async def _renew(transaction: Connection, lease: Lease) -> tuple[Lease, Chain, d
 
 
 async def _move(
-    transaction: Connection, lease: Lease, first: int, following: tuple[int, int | None], chain: Chain
+    transaction: Connection, lease: Lease, first_offset: int, next_offset: tuple[int, int | None], chain: Chain
 ) -> Lease:
     """Move on a lane that is locked, by one update: every update leaves a version of its row behind.
 
-    ``following`` is the offset to go on from, and the timestamp of the command before it, if there is one.
+    ``next_offset`` is the offset to go on from, and the timestamp of the command before it, if there is one.
     """
-    to = (first, following[0], chain.sequence, chain.hash, following[1])
+    to = (first_offset, next_offset[0], chain.sequence, chain.hash, next_offset[1])
     row = await transaction.fetchrow(statement("lanes/move"), lease.lane, *to, lease.place)
     assert row is not None, "the lane is locked where it lies"
     return replace(lease, next_offset=row["next_offset"], place=row["place"])
@@ -500,7 +508,7 @@ def _is_dry_run(item: Decoded) -> bool:
     return item.envelope.dry_run
 
 
-def _following(batch: Sequence[Decoded]) -> tuple[int, int]:
+def _next_offset(batch: Sequence[Decoded]) -> tuple[int, int]:
     """Return the offset after a batch, and the timestamp of its last command."""
     last = _coordinates(batch[-1])
     return last.offset + 1, last.timestamp
@@ -526,23 +534,23 @@ def _ready(verified: _Verified, authorisation: Authorisation, attempt: Attempt |
     """Present to a command the access token that it may change."""
     request, caller = verified.item.request, authorisation.caller
     command_id = _command_id(verified.item, authorisation)
-    asked: Presented | Refused
+    presented: Presented | Refused
     if isinstance(request, Refused):
-        asked = request
+        presented = request
     elif isinstance(caller, Refused):
-        asked = caller
+        presented = caller
     else:
-        asked = present(request, caller, command_id, locked, verified.check)
-    return _Ready(verified.item, authorisation, command_id, asked, attempt)
+        presented = present(request, caller, command_id, locked, verified.check)
+    return _Ready(verified.item, authorisation, command_id, presented, attempt)
 
 
 def _answer(command: _Ready, decision: Decision, *, now: datetime) -> Answer:
     command_id = command.command_id
     if isinstance(decision, Refused):
         return Answer(command_id, decision.code, decision.message, now, organisation=command.authorisation.organisation)
-    asked = decision.presented
+    presented = decision.presented
     applied = isinstance(decision, Applied)
-    token = asked.token if isinstance(decision, Applied) else decision.token
+    token = presented.token if isinstance(decision, Applied) else decision.token
     return Answer(
         command_id,
         StatusCode.OK,
@@ -551,9 +559,9 @@ def _answer(command: _Ready, decision: Decision, *, now: datetime) -> Answer:
         replayed=not applied,
         token=token,
         version=decision.version if isinstance(decision, Applied) else None,
-        fields=asked.fields,
-        organisation=asked.token.organisation,
-        digest=asked.digest,
+        fields=presented.fields,
+        organisation=presented.token.organisation,
+        digest=presented.digest,
     )
 
 

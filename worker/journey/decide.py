@@ -59,7 +59,7 @@ class State:
 
 
 def decide(
-    asked: Sequence[Presented | Refused],
+    commands: Sequence[Presented | Refused],
     state: State,
     rule: TransitionRule = SET_EFFECTIVE,
     *,
@@ -73,7 +73,7 @@ def decide(
     """
     tokens, bound, series = dict(state.tokens), dict(state.bound), dict(state.series)
     decisions: list[Decision] = []
-    for command, attempt in zip(asked, tried or [None] * len(asked), strict=True):
+    for command, attempt in zip(commands, tried or [None] * len(commands), strict=True):
         decision = refused_unseen(attempt, series, limits) or _decide_one(command, tokens, bound, rule)
         if attempt is not None:
             seen(attempt, decision, series, limits)
@@ -86,7 +86,7 @@ def decide(
 
 
 def rehearse(
-    asked: Sequence[Presented | Refused],
+    commands: Sequence[Presented | Refused],
     state: State,
     rule: TransitionRule = SET_EFFECTIVE,
     *,
@@ -101,7 +101,7 @@ def rehearse(
     """
     tokens, bound, series = state.tokens, state.bound, dict(state.series)
     decisions: list[Decision] = []
-    for command, attempt in zip(asked, tried or [None] * len(asked), strict=True):
+    for command, attempt in zip(commands, tried or [None] * len(commands), strict=True):
         decision = refused_unseen(attempt, series, limits) or _decide_one(command, tokens, bound, rule)
         if attempt is not None and is_failure(decision):
             seen(attempt, decision, series, limits)
@@ -129,14 +129,16 @@ def rounds(decisions: Sequence[Decision]) -> list[list[int]]:
 
 
 def needs_id_lookup(
-    asked: Sequence[Presented | Refused], tokens: Mapping[TokenKey, LockedToken], rule: TransitionRule = SET_EFFECTIVE
+    commands: Sequence[Presented | Refused],
+    tokens: Mapping[TokenKey, LockedToken],
+    rule: TransitionRule = SET_EFFECTIVE,
 ) -> list[Presented]:
     """Return the commands that may not end applied: their token is in another state, or other commands name it as well.
 
     Their ids must be looked up. Every other command binds its id, or repeats one that the batch binds, and the record
     of commands refuses an id that was bound before.
     """
-    presented = [command for command in asked if isinstance(command, Presented)]
+    presented = [command for command in commands if isinstance(command, Presented)]
     named = Counter(command.token for command in presented)
     return [
         command

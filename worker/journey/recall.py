@@ -62,9 +62,9 @@ def _transition(row: Row, lane_name: str) -> Transition:
     return replace(transition, text=transition.canonical())
 
 
-async def recall_by_id(connection: Connection, asked: Iterable[Presented | Refused]) -> dict[str, BoundId]:
+async def recall_by_id(connection: Connection, commands: Iterable[Presented | Refused]) -> dict[str, BoundId]:
     """Return those of these commands' ids that were applied before, keyed by command id."""
-    ids = {command.command_id: command.caller.organisation for command in asked if isinstance(command, Presented)}
+    ids = {command.command_id: command.caller.organisation for command in commands if isinstance(command, Presented)}
     if not ids:
         return {}
     rows = await connection.fetch(

@@ -140,14 +140,14 @@ class Lane:
 
     async def _decide(self, lease: Lease, batch: Sequence[Delivery]) -> tuple[list[Answered], Lease]:
         """Decide, waiting while Postgres is away. A drain ends the wait: the batch is dropped as if never taken."""
-        first = self._publication.position
+        first_offset = self._publication.position
         while not self._drain.is_set():
             try:
-                answered, lease = await self._context.pipeline.run(lease, batch, first)
+                answered, lease = await self._context.pipeline.run(lease, batch, first_offset)
             except DependencyUnavailable as away:
                 await self._status.wait_out(away)
             except BreakerOpen as opened:
-                await self._status.wait_paused(opened, first)
+                await self._status.wait_paused(opened, first_offset)
             else:
                 self._status.recovered()
                 return answered, lease

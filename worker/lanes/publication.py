@@ -100,31 +100,31 @@ class Publication:
         self._note_stamps(events)
         await self.open()
 
-    async def _in_parts(self, answered: Sequence[Answered], following: int) -> None:
+    async def _in_parts(self, answered: Sequence[Answered], next_offset: int) -> None:
         """Publish; if the broker refuses an answer for good, publish in halves until that one stands alone."""
         try:
-            await self._until_published(answered, following)
+            await self._until_published(answered, next_offset)
         except MessageTooLarge as refusal:
             if len(answered) == 1:
-                await self._shortened(answered, following, refusal)
+                await self._shortened(answered, next_offset, refusal)
                 return
             middle = len(answered) // 2
             boundary = answered[middle].decoded.delivery.coordinates.offset
             await self._in_parts(answered[:middle], boundary)
-            await self._in_parts(answered[middle:], following)
+            await self._in_parts(answered[middle:], next_offset)
 
-    async def _shortened(self, alone: Sequence[Answered], following: int, refusal: MessageTooLarge) -> None:
+    async def _shortened(self, alone: Sequence[Answered], next_offset: int, refusal: MessageTooLarge) -> None:
         """Publish a lone answer that is too large, shortened: to its sender's topic if that takes it at all."""
         self._log.warning("answer_shortened", offset=self.position, reason=refusal.reason)
         try:
-            await self._until_published(alone, following, whole=False)
+            await self._until_published(alone, next_offset, whole=False)
         except MessageTooLarge:
             if alone[0].decoded.envelope.reply is None:
                 raise
-            await self._until_published(alone, following, whole=False, redirected=False)
+            await self._until_published(alone, next_offset, whole=False, redirected=False)
 
     async def _until_published(
-        self, answered: Sequence[Answered], following: int, *, whole: bool = True, redirected: bool = True
+        self, answered: Sequence[Answered], next_offset: int, *, whole: bool = True, redirected: bool = True
     ) -> None:
         """Publish exactly once, however many tries that takes.
 
@@ -135,11 +135,11 @@ class Publication:
             letters = letters_of(attempts) if has_letters else Letters.WHOLE
             written = await self._messages(answered, whole=whole, redirected=redirected, letters=letters)
             try:
-                await self._publisher.publish(written, following)
+                await self._publisher.publish(written, next_offset)
             except Fenced as fenced:
                 raise LaneLost(f"kafka: {fenced.reason}") from fenced
             except OutcomeUnknown as unknown:
-                if await self._settled(unknown, following):
+                if await self._settled(unknown, next_offset):
                     break
                 if isinstance(unknown, MessageTooLarge):
                     raise
@@ -151,7 +151,7 @@ class Publication:
         if letters is Letters.NONE:
             self._leave_out(answered)
         self._note_stamps(written)
-        self.committed = self.position = following
+        self.committed = self.position = next_offset
         self._status.recovered()
 
     async def _messages(
@@ -174,7 +174,7 @@ class Publication:
         # A search for secrets takes up to a millisecond for every 600 bytes: the other lanes go on meanwhile.
         return await asyncio.to_thread(write) if masked > MASKED_BYTES else write()
 
-    async def _settled(self, unknown: OutcomeUnknown, following: int) -> bool:
+    async def _settled(self, unknown: OutcomeUnknown, next_offset: int) -> bool:
         """True if the transaction was committed after all. Raises ``LaneLost`` if the offset is anywhere else."""
         self._log.info("producer_replaced", reason=unknown.reason)
         self._context.metrics.producer_replaced()
@@ -188,9 +188,9 @@ class Publication:
             else:
                 self._status.fail_once(missing)
         committed = await self._reopened()
-        if committed not in (self.committed, following):
-            raise LaneLost(f"kafka: the committed offset is {committed}, neither {self.committed} nor {following}")
-        return committed == following
+        if committed not in (self.committed, next_offset):
+            raise LaneLost(f"kafka: the committed offset is {committed}, neither {self.committed} nor {next_offset}")
+        return committed == next_offset
 
     async def _reopened(self) -> int | None:
         """Open a new producer, then read the committed offset: in this order it can no longer move.

@@ -41,13 +41,13 @@ class Start:
 
 
 def where_to_start(
-    committed: int | None, first: int | None, following: int | None, log_start: int, log_end: int
+    committed: int | None, first_offset: int | None, next_offset: int | None, log_start: int, log_end: int
 ) -> Start:
     """Compare the committed offset with the lane's row (``first_offset``, ``next_offset``) and with the log (DESIGN 2).
 
     Raises ``LaneBlocked`` if going on could lose or repeat a command; its text names the numbers and the ways out.
     """
-    if following is None or first is None:
+    if next_offset is None or first_offset is None:
         if committed:
             raise LaneContradicted(
                 f"the group has committed offset {committed}, but nothing is known of what was decided: Postgres was"
@@ -55,20 +55,20 @@ def where_to_start(
                 f" group. {_WAYS_OUT}"
             )
         return Start(log_start)
-    if log_end < following:
+    if log_end < next_offset:
         raise LaneContradicted(
-            f"the log ends at offset {log_end}, but commands up to {following} were decided: the topic was cut or"
+            f"the log ends at offset {log_end}, but commands up to {next_offset} were decided: the topic was cut or"
             f" re-created. {_WAYS_OUT}"
         )
     if committed is None:
-        return Start(max(first, log_start), lost=removed(committed, first, log_start))
-    if committed > following:
+        return Start(max(first_offset, log_start), lost=removed(committed, first_offset, log_start))
+    if committed > next_offset:
         raise LaneBlocked(
-            f"the committed offset is {committed}, but commands were decided up to {following} only: Postgres has lost"
-            f" commits, or the offset was set forward by hand. {_WAYS_OUT}"
+            f"the committed offset is {committed}, but commands were decided up to {next_offset} only: Postgres has"
+            f" lost commits, or the offset was set forward by hand. {_WAYS_OUT}"
         )
-    lost = removed(committed, first, log_start)
-    return Start(max(committed, log_start), set_back=committed < first, lost=lost)
+    lost = removed(committed, first_offset, log_start)
+    return Start(max(committed, log_start), set_back=committed < first_offset, lost=lost)
 
 
 def require_same_topic(known: UUID | None, found: UUID | None) -> None:
