@@ -1,4 +1,4 @@
-"""The senders' client without a broker: whose answer a reply is, what an answer says, and what an error must not."""
+"""The senders' client without a broker: matching replies to commands, reading answers, and errors without secrets."""
 
 import asyncio
 import json
@@ -277,7 +277,7 @@ def test_a_policy_makes_sense(policy: dict[str, Any]) -> None:
 
 
 class Script:
-    """Kafka for a client: what becomes of each sending, in order. An answer is its status, a silence is ``None``."""
+    """Kafka for a client: the fate of each sending, in order. An answer is its status; ``None`` is silence."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *story: "str | Exception | None") -> None:
         self.story = list(story)

@@ -1,4 +1,4 @@
-"""Where an answer may go that its sender wants elsewhere, and what the broker is asked about that."""
+"""Reply topics that a sender may choose, and the broker requests that check them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -21,7 +21,7 @@ OWN: Final = ("commands", "results", "transitions", "dead-letters")
 
 
 class World:
-    """A broker's topics, what was asked of it, and the time."""
+    """A broker's topics, the requests it got, and the time."""
 
     def __init__(self, *allowed: str, **topics: int) -> None:
         self.topics = dict(topics)
