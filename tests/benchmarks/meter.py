@@ -70,9 +70,7 @@ def peak_memory(pid: int) -> int:
     family = [status_bytes(text) for each in _family(pid) if (text := _text(each, "status"))]
     if len(family) == 1:
         return family[0]["VmHWM"]
-    holding = [
-        held for held in family if "RssAnon" in held
-    ]  # a process that has ended and is not reaped yet holds nothing
+    holding = [held for held in family if "RssAnon" in held]  # a process that has ended holds nothing
     return sum(held["RssAnon"] for held in holding) + max(held["RssShmem"] + held["RssFile"] for held in holding)
 
 
