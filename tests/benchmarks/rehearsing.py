@@ -24,7 +24,7 @@ from worker.kafka.topics import PARTITIONS
 
 COMMANDS: Final = 100_000
 KINDS: Final = 20
-"""One command in so many is of each kind of ``mixed``; the rest are to be applied."""
+"""One command in so many is of each kind of ``mixed``; the rest must be applied."""
 _TABLES: Final = """
 SELECT table_name FROM information_schema.tables
 WHERE table_schema = 'public' AND table_type = 'BASE TABLE' AND table_name <> 'commit_latency' ORDER BY 1

@@ -237,7 +237,7 @@ def _events(bootstrap: str, topic: str, run: str) -> tuple[int, int]:
     return len(subjects), len(set(subjects))
 
 
-# --- what they are made of --------------------------------------------------------------------------------------------
+# --- helpers ----------------------------------------------------------------------------------------------------------
 
 
 async def _worker(stage: Stage, topics: TopicNames, running: ExitStack) -> WorkerProcess:

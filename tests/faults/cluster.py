@@ -309,7 +309,7 @@ class Cluster(KafkaServer):
         await self.kill()
         shutil.rmtree(self._directory, ignore_errors=True)
 
-    # --- who does what ------------------------------------------------------------------------------------------------
+    # --- leaders and coordinators -------------------------------------------------------------------------------------
 
     def leader(self, topic: str, partition: int) -> Node:
         """Return the node that leads the partition now."""

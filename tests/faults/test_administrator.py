@@ -242,7 +242,7 @@ async def played(ground: Ground, act: Any) -> Log:
     return log
 
 
-# --- where a loss is told ---------------------------------------------------------------------------------------------
+# --- reports of a loss ------------------------------------------------------------------------------------------------
 
 LOST = range(8, 11)
 SAYS = "partition 0 has lost commands before they were answered, at offsets 8 to 10: see lanes show"
@@ -277,7 +277,7 @@ def test_a_loss_is_told_as_it_is_or_not_at_all(
         assert {where: look() for where, look in places.items()} == dict.fromkeys(places, wanted)
 
 
-# --- made anew --------------------------------------------------------------------------------------------------------
+# --- made again -------------------------------------------------------------------------------------------------------
 
 MENDED = ("lanes", "mend", "--by", "from-start", "--yes")
 

@@ -741,7 +741,7 @@ def test_no_kind_waits_for_a_moment_of_the_other_delivery(delivery: Delivery) ->
     assert all(kind.delivery is not other for kind in chosen)
 
 
-# --- what is held -----------------------------------------------------------------------------------------------------
+# --- holdings ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("what", "count"), [("producers", 4), ("tasks", 64), ("sockets", 43)])

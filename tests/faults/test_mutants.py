@@ -146,7 +146,7 @@ class Arm:
         return f"{self.scene.group}.{self.scene.topics.commands}.0"
 
 
-# --- what a scenario is made of ---------------------------------------------------------------------------------------
+# --- parts of a scenario ----------------------------------------------------------------------------------------------
 
 
 @contextmanager

@@ -242,7 +242,7 @@ async def test_who_could_not_ask_for_the_time_has_had_no_moment(later: tuple[str
     assert stage.is_undone
 
 
-# --- what it takes ----------------------------------------------------------------------------------------------------
+# --- findings of a fault ----------------------------------------------------------------------------------------------
 
 
 async def test_what_a_fault_saw_is_told_and_is_no_failure_of_the_harness() -> None:

@@ -118,7 +118,7 @@ async def test_the_role_of_the_worker_may_verify(j: Journey, database: DatabaseU
         await connection.close()
 
 
-# --- what a row says --------------------------------------------------------------------------------------------------
+# --- a row's contents -------------------------------------------------------------------------------------------------
 
 CHANGES: Final = {
     "organisation": "'ORG2'",
@@ -291,7 +291,7 @@ async def test_who_is_said_to_have_changed_an_access_token_and_did_not_is_named(
     assert named(await audited(j)) == {(Kind.SIGNED, token("T5"))}
 
 
-# --- what its lane and its record say ---------------------------------------------------------------------------------
+# --- its lane and its record ------------------------------------------------------------------------------------------
 
 
 async def test_a_command_without_its_record_is_named_until_records_are_retired(j: Journey) -> None:

@@ -273,7 +273,7 @@ async def test_ids_are_compared_byte_by_byte(owner: Session) -> None:
     await owner.insert("access_token", token(id="NEW", number="N", authentication_code="CODE", identifier="e\u0301"))
 
 
-# --- who and what tokens belong to ------------------------------------------------------------------------------------
+# --- owners of tokens -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ HOLDER = "tests.integration.stack_holder"
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 
 
-# --- what it is ------------------------------------------------------------------------------------------------------
+# --- the running stack -----------------------------------------------------------------------------------------------
 
 
 async def test_both_roles_can_log_in_and_only_one_is_a_superuser() -> None:
@@ -154,7 +154,7 @@ async def test_two_stacks_do_not_share_a_directory(kept: Path, monkeypatch: pyte
                 pass
 
 
-# --- whatever ends it ------------------------------------------------------------------------------------------------
+# --- every way to end ------------------------------------------------------------------------------------------------
 
 
 def test_ctrl_c_leaves_no_process_and_no_directory() -> None:
@@ -194,7 +194,7 @@ def test_a_stack_comes_back_after_sigkill(kept: Path) -> None:
         assert again.none_runs()
 
 
-# --- whoever runs it -------------------------------------------------------------------------------------------------
+# --- under any user --------------------------------------------------------------------------------------------------
 
 
 @as_root
@@ -233,7 +233,7 @@ def test_an_ordinary_user_runs_everything_as_themselves(readable_python: list[st
         assert held.none_runs()
 
 
-# --- where it cannot run ---------------------------------------------------------------------------------------------
+# --- unsuitable systems ----------------------------------------------------------------------------------------------
 
 
 async def test_without_the_extra_a_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -182,7 +182,7 @@ async def test_what_was_tried_on_a_customers_access_tokens_is_erased_and_others_
     assert digest(KEY, "identifier", "ORG1", IDENTIFIER) not in {row["identifier"] for row in kept}
 
 
-# --- what senders have called their commands --------------------------------------------------------------------------
+# --- senders' names for commands --------------------------------------------------------------------------------------
 
 
 async def test_a_fact_holds_nothing_that_a_sender_chose(j: Journey, lane: Partition) -> None:
@@ -275,7 +275,7 @@ async def test_a_customer_may_be_imported_and_erased_again(j: Journey, lane: Par
     assert [row["command_id"].partition(":")[0] for row in ids] == ["hmac", "rec"]
 
 
-# --- what it says -----------------------------------------------------------------------------------------------------
+# --- reports ----------------------------------------------------------------------------------------------------------
 
 
 async def test_nothing_is_erased_where_topics_cannot_be_looked_at(j: Journey, lane: Partition, erases: Erases) -> None:

@@ -1110,7 +1110,7 @@ async def test_each_lane_has_a_chain_of_its_own(j: Journey) -> None:
         assert (event["sequence"], event["previous_hash"]) == (1, "0" * 64)
 
 
-# --- what is shown ----------------------------------------------------------------------------------------------------
+# --- displayed data ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("reveal", "shown"), [(False, None), (True, "731904")])

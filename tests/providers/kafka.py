@@ -378,7 +378,7 @@ def _is_led(admin: AdminClient, name: str, partitions: int) -> bool:
     return known is not None and [p.leader >= 0 for p in known.partitions.values()] == [True] * partitions
 
 
-# --- what it takes ---------------------------------------------------------------------------------------------------
+# --- helpers ---------------------------------------------------------------------------------------------------------
 
 # The client would write to stderr that a broker which a test stopped is away.
 _QUIET: Final[Mapping[str, Any]] = {"log_level": 0}

@@ -313,7 +313,7 @@ def test_without_a_secret_nothing_is_good() -> None:
     assert_refused(Logins((), Clock(NOW)).verify(with_claims()))
 
 
-# --- what is remembered -----------------------------------------------------------------------------------------------
+# --- the cache --------------------------------------------------------------------------------------------------------
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:

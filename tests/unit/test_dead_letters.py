@@ -136,7 +136,7 @@ def test_a_filter_takes_what_it_names(chosen: Chosen, taken: bool) -> None:
     assert chosen.takes(buried(BY_CODE)) is taken
 
 
-# --- what is not sent -------------------------------------------------------------------------------------------------
+# --- refused before sending -------------------------------------------------------------------------------------------
 
 NOT_SENT: Final = {
     "nothing of a worker's": (letter_of(record(b"{}", b"k")), Why.NO_LETTER, ""),
@@ -204,7 +204,7 @@ def test_a_login_token_of_the_wrong_type_is_mended_by_a_fresh_one() -> None:
     assert body_of(sent(letter))["token"] == FRESH.text
 
 
-# --- what is sent -----------------------------------------------------------------------------------------------------
+# --- sending again ----------------------------------------------------------------------------------------------------
 
 
 def test_a_command_with_an_id_goes_back_as_it_came_with_a_fresh_login() -> None:
@@ -316,7 +316,7 @@ def test_no_secret_is_in_what_a_value_shows_of_itself() -> None:
     assert "the key" not in repr(buried(BY_CODE))
 
 
-# --- what was answered since ------------------------------------------------------------------------------------------
+# --- answers since then -----------------------------------------------------------------------------------------------
 
 BEFORE, SINCE = NOW - timedelta(seconds=1), NOW + timedelta(seconds=1)
 

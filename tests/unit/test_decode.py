@@ -345,7 +345,7 @@ def test_a_wrong_request_id_is_not_repeated(wrong: object) -> None:
     assert decoded({**GOOD, "request_unique_identifier": wrong}).envelope.request_id is None
 
 
-# --- where the answer goes ----------------------------------------------------------------------------------------
+# --- the reply topic ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("header", ["reply_to", "kafka_replyTopic"])

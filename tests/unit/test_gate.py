@@ -405,7 +405,7 @@ def test_a_checkout_with_a_change_is_not_clean(tmp_path: Path) -> None:
     assert len(checkout(tmp_path).commit) == 40
 
 
-# --- what takes turns -------------------------------------------------------------------------------------------------
+# --- stages that take turns -------------------------------------------------------------------------------------------
 
 
 def test_the_mutants_are_read_without_importing_the_worker() -> None:

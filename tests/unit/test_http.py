@@ -103,7 +103,7 @@ async def test_a_port_in_use_is_an_error_that_names_the_setting(health: Health) 
                 pass
 
 
-# --- who may ask, and for how long ------------------------------------------------------------------------------------
+# --- permitted clients, and time limits -------------------------------------------------------------------------------
 
 
 async def raw(base: str, request: bytes) -> bytes:

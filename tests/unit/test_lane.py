@@ -1448,7 +1448,7 @@ async def test_dry_runs_are_counted_apart() -> None:
     assert 'effective_worker_dry_runs_total{code="ACCESS_DENIED"} 2.0' in counted
 
 
-# --- what holds no command --------------------------------------------------------------------------------------------
+# --- records without a command ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ def pass_codes() -> Iterator[PassCodes]:
     made.close()
 
 
-# --- which hashes are taken -------------------------------------------------------------------------------------------
+# --- accepted hashes --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ async def test_comparing_gives_way_to_the_event_loop(pass_codes: PassCodes) -> N
     assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
 
 
-# --- how much of a batch ----------------------------------------------------------------------------------------------
+# --- the share of a batch ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -271,7 +271,7 @@ async def test_a_redirected_answer_goes_to_its_partition_and_nobody_asks_how_man
     assert {(topic, partition) for topic, partition, _ in producer.sent} == {("results", 2), ("replies", 6)}
 
 
-# --- whose fault it was -----------------------------------------------------------------------------------------------
+# --- the side at fault ------------------------------------------------------------------------------------------------
 
 STAMP: Final = kafka.InvalidTimestampError()
 REDIRECTED: Final = (message("results", 1), Message("replies", None, None, (), 0), Message("others", None, None, (), 0))
@@ -327,7 +327,7 @@ async def test_a_stamp_that_only_a_reply_topic_refuses_proves_nothing_against_th
     assert type(batches.failed(replies, REDIRECTED)) is kind
 
 
-# --- what happens under the surface -----------------------------------------------------------------------------------
+# --- under the surface ------------------------------------------------------------------------------------------------
 
 
 class Client:
