@@ -103,8 +103,8 @@ def page_of(source: str, text: str) -> str:
 
     def prepared(prose: str) -> str:
         prose = _MARKER.sub("", prose)
-        # The Markdown of mkdocs begins a list behind an empty line only, wants four spaces before what is in an item,
-        # knows no fence there and no table with an empty header, and has other anchors than GitHub's.
+        # mkdocs' Markdown needs an empty line before a list and four spaces inside an item, knows no fence there and no
+        # table with an empty header, and has other anchors than GitHub's.
         prose = _UNPARTED_LIST.sub(r"\1\n", prose)
         prose = _NESTED_FENCE.sub(lambda found: indent(dedent(found[2]), " " * 8).rstrip("\n"), prose)
         prose = _NESTED_PARAGRAPH.sub(" " * 4, prose)

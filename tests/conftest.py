@@ -1,4 +1,4 @@
-"""The servers that tests ask for: started when the first one asks, named in the summary, gone at the end."""
+"""The servers of the tests: started at the first request, named in the summary, gone at the end."""
 
 import asyncio
 import os
@@ -23,7 +23,7 @@ from tests.support import pace
 from tests.support.scheduling import OWN_SERVERS, Scheduling, rank
 from worker.demo.servers.stack import temporary_directory
 
-# Property tests look at the same examples in every run, however slow the machine is.
+# Property tests use the same examples in every run, however slow the machine is.
 settings.register_profile(
     "steady", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -33,7 +33,7 @@ SERVERS: Final = pytest.StashKey[Servers]()
 
 
 def real_kafka_is_demanded() -> bool:
-    """True in CI: nothing but Apache Kafka will do, and nothing is skipped for want of it."""
+    """True in CI, which accepts nothing but Apache Kafka and skips no test for want of it."""
     return os.environ.get("REQUIRE_REAL_KAFKA", "") not in {"", "0"}
 
 
@@ -41,7 +41,7 @@ def real_kafka_is_demanded() -> bool:
 
 
 def steering(environment: Mapping[str, str]) -> list[str]:
-    """Return the variables that would steer the programs which tests start: a worker's, and those of a make above."""
+    """Return the variables that would steer the programs which tests start: a worker's, and those of an outer make."""
     own = {"ARGS", "VENV", "INSTALLED", "UPGRADE", "MFLAGS"}
     return [name for name in environment if name.startswith(("WORKER_", "MAKE")) or name in own]
 
@@ -49,10 +49,10 @@ def steering(environment: Mapping[str, str]) -> list[str]:
 def pytest_configure(config: pytest.Config) -> None:
     # Before anything that the tests start can slow the machine down.
     pace.measured_once()
-    # Once for every program that any test starts: what was said to this session is not said to them.
+    # Once for every program that any test starts: settings of this session are not passed on to them.
     for name in steering(os.environ):
         del os.environ[name]
-    # A shell has what it starts in the background ignore these, and all that is started by that inherits it.
+    # A shell makes its background processes ignore these signals, and all processes started from there inherit that.
     for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, usual)
@@ -64,7 +64,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Tell a process of pytest-xdist where to ask for the servers."""
+    """Tell a process of pytest-xdist the address of the servers."""
     servers = node.config.stash[SERVERS]
     assert isinstance(servers, LocalServers)
     node.workerinput["servers"] = servers.address()
@@ -86,7 +86,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_report_header() -> list[str]:
-    """The pace, and the broker that a test gets which asks for one, as far as can be told without starting it."""
+    """Report the pace, and the broker that tests will get, as far as can be told without starting it."""
     demanded = ", nothing but Apache Kafka will do" if real_kafka_is_demanded() else ""
     return [
         f"pace: {pace.pace():.2f} (every ceiling is multiplied by it; {pace.VARIABLE} sets it)",
@@ -95,7 +95,7 @@ def pytest_report_header() -> list[str]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """The servers that the tests were run on."""
+    """Report the servers that the tests were run on."""
     servers = config.stash[SERVERS]
     if not isinstance(servers, LocalServers):
         return
@@ -117,7 +117,7 @@ def _whose(request: pytest.FixtureRequest) -> Literal["own", "shared"]:
 
 @pytest.fixture(scope="session")
 def shared_kafka(pytestconfig: pytest.Config) -> KafkaServer:
-    """The broker of the whole session, in whatever process it runs."""
+    """Return the broker of the whole session, in any of its processes."""
     try:
         return SharedKafka(pytestconfig.stash[SERVERS].broker())
     except Unavailable as reasons:
@@ -126,7 +126,7 @@ def shared_kafka(pytestconfig: pytest.Config) -> KafkaServer:
 
 @pytest.fixture(scope="session")
 def own_kafka() -> Iterator[KafkaServer]:
-    """The broker of the tests that stop one: started by this process, and by the thread that outlives every test."""
+    """Start the broker of the tests that stop one: by this process, and by the thread that outlives every test."""
     providers = kafka_providers.OWN_PROVIDERS
     try:
         server = asyncio.run(kafka_providers.choose(providers, real_only=real_kafka_is_demanded())).server
@@ -138,14 +138,14 @@ def own_kafka() -> Iterator[KafkaServer]:
 
 @pytest.fixture
 def kafka(request: pytest.FixtureRequest) -> KafkaServer:
-    """The broker. Its methods are coroutines. Only a test that is marked own_servers may stop it."""
+    """Return the broker. Its methods are coroutines. Only a test that is marked own_servers may stop it."""
     server: KafkaServer = request.getfixturevalue(f"{_whose(request)}_kafka")
     return server
 
 
 @pytest.fixture(scope="session")
 def shared_postgres(pytestconfig: pytest.Config) -> PostgresServer:
-    """The Postgres server of the whole session, in whatever process it runs."""
+    """Return the Postgres server of the whole session, in any of its processes."""
     try:
         return SharedPostgres(pytestconfig.stash[SERVERS].postgres())
     except Unavailable as reasons:
@@ -154,7 +154,7 @@ def shared_postgres(pytestconfig: pytest.Config) -> PostgresServer:
 
 @pytest.fixture(scope="session")
 def own_postgres() -> Iterator[PostgresServer]:
-    """The Postgres server of the tests that stop one."""
+    """Yield the Postgres server of the tests that stop one."""
     try:
         server = asyncio.run(postgres_providers.choose(postgres_providers.OWN_PROVIDERS))
     except Unavailable as reasons:
@@ -166,7 +166,7 @@ def own_postgres() -> Iterator[PostgresServer]:
 
 @pytest.fixture
 def postgres_server(request: pytest.FixtureRequest) -> PostgresServer:
-    """The Postgres server. Its methods are coroutines. Only a test that is marked own_servers may stop it."""
+    """Return the Postgres server. Its methods are coroutines. Only a test that is marked own_servers may stop it."""
     server: PostgresServer = request.getfixturevalue(f"{_whose(request)}_postgres")
     return server
 
@@ -182,7 +182,7 @@ def _apache_kafka_only(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture
 async def database(postgres_server: PostgresServer) -> AsyncIterator[DatabaseUnderTest]:
-    """A database of the test's own, with the schema and the fixture in it."""
+    """Yield a database of the test's own, with the schema and the fixture in it."""
     # A test before this one may have left the server stopped.
     await postgres_server.start()
     copy = await postgres_server.copy()
@@ -193,7 +193,7 @@ async def database(postgres_server: PostgresServer) -> AsyncIterator[DatabaseUnd
 
 @pytest.fixture
 def kept() -> Iterator[Path]:
-    """A directory for a stack, which its Postgres can reach whoever runs the test."""
+    """Yield a directory for a stack, which its Postgres can reach under any user."""
     directory = temporary_directory()
     yield directory
     subprocess.run(["rm", "-rf", str(directory)], check=True)
@@ -201,13 +201,13 @@ def kept() -> Iterator[Path]:
 
 @pytest.fixture
 def partitions() -> int:
-    """How many partitions each topic of a test has."""
+    """Return the number of partitions of each topic of a test."""
     return PARTITIONS
 
 
 @pytest.fixture
 async def topics(kafka: KafkaServer, partitions: int) -> AsyncIterator[TopicNames]:
-    """The worker's four topics, of the test's own."""
+    """Yield the worker's four topics, of the test's own."""
     # A test before this one may have left the broker stopped.
     await kafka.start()
     run = uuid4().hex[:12]

@@ -56,7 +56,7 @@ class Record:
     timestamp: int
 
     def header(self, name: str) -> bytes | None:
-        """The header's value, ``None`` where there is none. Raises ``AssertionError`` if it is there twice."""
+        """Return the header's value, ``None`` if there is none. Raises ``AssertionError`` if it is there twice."""
         values = [value for key, value in self.headers if key == name]
         assert len(values) <= 1, f"the header {name} is there {len(values)} times"
         return values[0] if values else None
@@ -97,7 +97,7 @@ def send(bootstrap: str, topic: str, records: Iterable[Outgoing | bytes]) -> lis
 
 
 def transactional(bootstrap: str, name: str) -> Producer:
-    """A producer that sends in transactions of this id."""
+    """Return a producer that sends in transactions of this id."""
     producer = Producer({"bootstrap.servers": bootstrap, "transactional.id": name})
     producer.init_transactions(patience(SECONDS))
     return producer
@@ -108,8 +108,8 @@ def read_committed(
 ) -> list[Record]:
     """Read the topic from its beginning, as a ``read_committed`` reader, until ``until`` records came.
 
-    ``settle`` goes on for so many seconds, to see whether more come than were expected. Raises ``TooLate`` if fewer
-    come in ``seconds``. Sorted by partition and offset.
+    ``settle`` goes on for so many seconds, to see if more come than were expected. Raises ``TooLate`` if fewer come in
+    ``seconds``. Sorted by partition and offset.
     """
     with _Reader(bootstrap, topic) as reader:
         ceiling = waiting.Ceiling(seconds)
@@ -123,9 +123,9 @@ def read_committed(
 
 
 def read_to_end(bootstrap: str, topic: str, *, seconds: float = SECONDS) -> list[Record]:
-    """Everything that a ``read_committed`` reader can see now, up to the last stable offset of each partition.
+    """Return everything that a ``read_committed`` reader can see now, up to each partition's last stable offset.
 
-    An open transaction ends what is stable: wait with ``wait_settled`` for one that may be open. Raises ``TooLate`` if
+    An open transaction ends the stable part: wait with ``wait_settled`` for one that may be open. Raises ``TooLate`` if
     the end is not reached in ``seconds``. Sorted by partition and offset.
     """
     records = stream_to_end(bootstrap, topic, seconds=seconds)
@@ -133,7 +133,7 @@ def read_to_end(bootstrap: str, topic: str, *, seconds: float = SECONDS) -> list
 
 
 def stream_to_end(bootstrap: str, topic: str, *, seconds: float = SECONDS, only: int | None = None) -> Iterator[Record]:
-    """The same one by one as they come, in order within each partition: for a topic too large to hold.
+    """Yield the same one by one as they come, in order within each partition: for a topic too large to hold.
 
     ``only`` is the number of a partition, if not all are wanted.
     """
@@ -142,7 +142,7 @@ def stream_to_end(bootstrap: str, topic: str, *, seconds: float = SECONDS, only:
 
 
 def wait_settled(bootstrap: str, topic: str, *, seconds: float = SECONDS) -> None:
-    """Return when no transaction is open in the topic: what is stable ends where the log does. Raises ``TooLate``."""
+    """Wait until no transaction is open in the topic: the stable part ends with the log. Raises ``TooLate``."""
     with _Reader(bootstrap, topic) as stable, _Reader(bootstrap, topic, "read_uncommitted") as whole:
         waiting.wait_until(
             lambda: {"stable": stable.ends(), "written": whole.ends()},
@@ -153,13 +153,13 @@ def wait_settled(bootstrap: str, topic: str, *, seconds: float = SECONDS) -> Non
 
 
 def log_ends(bootstrap: str, topic: str) -> dict[int, int]:
-    """The offset behind the last record of each partition, committed or not."""
+    """Return the offset behind the last record of each partition, committed or not."""
     with _Reader(bootstrap, topic, "read_uncommitted") as reader:
         return reader.ends()
 
 
 def consumed_offsets(bootstrap: str, group: str, topic: str) -> dict[int, int]:
-    """The group's committed offset of each partition that has one."""
+    """Return the group's committed offset of each partition that has one."""
     # An admin client asked for this ends the process when the coordinator has moved (librdkafka 2.16, its issue 5315).
     # A reader of committed records is told stable offsets only: not the ones that an open transaction may take back.
     member = Consumer(
@@ -184,11 +184,11 @@ _PASSING: Final = {
     KafkaError.UNKNOWN_LEADER_EPOCH,
     KafkaError.OFFSET_NOT_AVAILABLE,
 }
-"""What a broker says while a partition's leader or a group's coordinator moves, as it may at any time."""
+"""Errors of a broker while a partition's leader or a group's coordinator moves, as it may at any time."""
 
 
 def asked_again(question: Callable[[], T]) -> T:
-    """The answer, asked for again while a leader or a coordinator moves. Raises ``KafkaException`` for all else."""
+    """Return the answer, retrying while a leader or a coordinator moves. Raises ``KafkaException`` for all else."""
     ceiling = waiting.Ceiling()
     while True:
         try:
@@ -202,7 +202,7 @@ def asked_again(question: Callable[[], T]) -> T:
 def wait_consumed(
     bootstrap: str, group: str, topic: str, *, seconds: float = SECONDS, at_least: Mapping[int, int] | None = None
 ) -> None:
-    """Return when the group has committed up to ``at_least``, by default the end of the log. Raises ``TooLate``."""
+    """Wait until the group has committed up to ``at_least``, by default the end of the log. Raises ``TooLate``."""
 
     def look() -> dict[int, tuple[int, int]]:
         wanted = at_least if at_least is not None else log_ends(bootstrap, topic)
@@ -264,7 +264,7 @@ class _Reader:
                     yield record
 
     def ends(self) -> dict[int, int]:
-        """Where each partition ends for this reader's isolation: the last stable offset, or the log's end."""
+        """Return the end of each partition for this reader's isolation: the last stable offset, or the log's end."""
         return {number: self._end(TopicPartition(self._topic, number)) for number in self._partitions}
 
     def _end(self, place: TopicPartition) -> int:
@@ -284,7 +284,7 @@ class _Reader:
 
 
 def as_record(message: Message) -> Record:
-    """A message that is no error."""
+    """Convert a message that is no error."""
     error = message.error()
     assert error is None, str(error)
     kind, timestamp = message.timestamp()

@@ -1,4 +1,4 @@
-"""The world that an acceptance test takes place in."""
+"""The scenes of the acceptance tests."""
 
 import asyncio
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ def scene(
     database: DatabaseUnderTest,
     tmp_path: Path,
 ) -> Scene:
-    """Topics and a database of the test's own. No worker runs in it yet."""
+    """Return topics and a database of the test's own. No worker runs in it yet."""
     settings = worker_settings(kafka.bootstrap, topics, database.worker_dsn)
     return Scene(kafka, postgres_server, topics, database, settings, tmp_path)
 
@@ -30,7 +30,7 @@ def scene(
 def shared_scene(
     shared_kafka: KafkaServer, shared_postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Scene]:
-    """The same for tests of one module that do not get into each other's way."""
+    """Yield the same for tests of one module that do not get into each other's way."""
     run = uuid4().hex[:12]
     topics = TopicNames(f"commands-{run}", f"results-{run}", f"transitions-{run}", f"dead-letters-{run}")
     every = (topics.commands, topics.results, topics.transitions, topics.dead_letters)
@@ -43,7 +43,7 @@ def shared_scene(
 
 
 class GuardedKafka(JvmKafka):
-    """Everybody may do everything, unless told otherwise; and a topic that somebody asks for is made."""
+    """A broker on which every user may do everything, unless told otherwise, and a requested topic is created."""
 
     def _settings(self, directory: Path) -> dict[str, str]:
         return {
@@ -56,6 +56,6 @@ class GuardedKafka(JvmKafka):
 
 @pytest.fixture
 def guarded(scene: Scene) -> Iterator[Scene]:
-    """The same scene on a broker of its own, which guards what is in it."""
+    """Yield the same scene on a broker of its own, which guards its topics."""
     with on_a_broker_of_its_own(scene, GuardedKafka()) as guarded:
         yield guarded

@@ -16,7 +16,7 @@ from worker.operations.imports import publish as announce
 from worker.postgres.pool import Row
 
 KILLED_AFTER: Final = "TESTS_KILLED_AFTER"
-"""Names the environment variable for the number of lines that are read, or events published, at least."""
+"""Names the environment variable for the number of lines read, or events published, before the kill."""
 STEP: Final = 40
 
 

@@ -41,13 +41,13 @@ from tests.support.seeded import EFFECTIVE_CODE
 
 PARTITIONS: Final = 4
 NUMBER: Final = "correlation_id"
-"""The header by which a load's commands are numbered: the worker returns it with the answer."""
+"""The header with the number of a load's command: the worker returns it with the answer."""
 
 T = TypeVar("T")
 
 
 def body(code: str, *, token: str | None = None, fields_set: str | None = None, **members: Any) -> bytes:
-    """A command by authentication code, with a good login of ORG1 unless another ``token`` is given."""
+    """Return a command by authentication code, with a good login of ORG1 unless another ``token`` is given."""
     whole = {"token": token or login_token(), "access_token_identifier": {"authentication_code": code}}
     if fields_set is not None:
         whole["fields_set"] = fields_set
@@ -55,18 +55,18 @@ def body(code: str, *, token: str | None = None, fields_set: str | None = None, 
 
 
 def event_id(identity: str, source: str = "/shop") -> Headers:
-    """The headers by which a sender names a command."""
+    """Return the headers by which a sender names a command."""
     return [("ce_id", identity.encode()), ("ce_source", source.encode())]
 
 
 def answer(record: Record) -> Any:
-    """A result's value."""
+    """Return a result's value."""
     assert record.value is not None
     return json.loads(record.value)
 
 
 def status(record: Record) -> tuple[str, str | None]:
-    """A result's code and whether it is a replay, as its body and its headers say alike."""
+    """Return a result's code and replay flag, on which its body and its headers must agree."""
     code = answer(record)["status"]["code"]
     assert record.header("status_code") == code.encode()
     replayed = record.header("replayed")
@@ -78,7 +78,7 @@ _NEVER_TWICE: Final = itertools.count(1)
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Topics and a database of one test's own, and how to run a worker on them."""
+    """Topics and a database of the test's own, and the means to run a worker on them."""
 
     kafka: KafkaServer
     postgres: PostgresServer
@@ -92,7 +92,7 @@ class Scene:
         return self.settings["WORKER_KAFKA__GROUP_ID"]
 
     def worker(self, *, command: Sequence[str] = USUAL, **settings: str) -> WorkerProcess:
-        """A worker that is not started yet. ``settings`` are variables without their ``WORKER_``."""
+        """Return a worker that is not started yet. ``settings`` are variables without their ``WORKER_``."""
         changed = {f"WORKER_{name}": value for name, value in settings.items()}
         return WorkerProcess(self.settings | changed, self.directory, command=command, preloaded=True)
 
@@ -102,14 +102,14 @@ class Scene:
         return send(self.kafka.bootstrap, self.topics.commands, records)
 
     def results(self, until: int, *, seconds: float = waiting.SECONDS) -> list[Record]:
-        """The results, by partition and offset, once there are at least so many. Fails if there are more."""
+        """Return the results, by partition and offset, once there are at least so many. Fails if there are more."""
         read_committed(self.kafka.bootstrap, self.topics.results, until=until, seconds=seconds)
         records = self.seen(self.topics.results)
         assert len(records) == until
         return records
 
     def seen(self, topic: str) -> list[Record]:
-        """All that a ``read_committed`` reader sees when no transaction is open any more."""
+        """Return all that a ``read_committed`` reader sees when no transaction is open any more."""
         wait_settled(self.kafka.bootstrap, topic)
         return read_to_end(self.kafka.bootstrap, topic)
 
@@ -120,15 +120,15 @@ class Scene:
         return self.seen(self.topics.dead_letters)
 
     def count_written(self) -> int:
-        """How far the results topic has grown, markers of transactions included: a measure of progress."""
+        """Return the end of the results topic, markers of transactions included: a measure of progress."""
         return sum(log_ends(self.kafka.bootstrap, self.topics.results).values())
 
     def count_sent(self) -> int:
-        """How far the topic of commands has grown."""
+        """Return the number of commands sent."""
         return sum(log_ends(self.kafka.bootstrap, self.topics.commands).values())
 
     def count_consumed(self) -> int:
-        """How many commands the group has committed."""
+        """Return the number of commands that the group has committed."""
         return sum(consumed_offsets(self.kafka.bootstrap, self.group, self.topics.commands).values())
 
     def wait_consumed(self, seconds: float = waiting.SECONDS) -> None:
@@ -143,11 +143,11 @@ class Scene:
             assert answered.error is None
 
     def admin(self) -> AdminClient:
-        """By which an operator changes things in the broker. To be kept until it has answered."""
+        """Return an operator's admin client. Keep a reference to it until it has answered."""
         return AdminClient({"bootstrap.servers": self.kafka.bootstrap, "log_level": 0})
 
     def set_up(self, name: str, setting: str, value: str, *, kind: ResourceType = ResourceType.TOPIC) -> None:
-        """Change one setting of a topic, or of a broker; it counts when this returns.
+        """Change one setting of a topic, or of a broker; it is in effect when this returns.
 
         A broker describes a change before it acts on it, but acts on it before it takes in the next one.
         """
@@ -170,7 +170,7 @@ class Scene:
     # --- Postgres -----------------------------------------------------------------------------------------------------
 
     def ask(self, question: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
-        """Put a question to the database as its owner."""
+        """Run a query as the database's owner."""
 
         async def put() -> T:
             connection = await asyncpg.connect(self.database.owner_dsn)
@@ -185,7 +185,7 @@ class Scene:
         return [dict(row) for row in self.ask(lambda connection: connection.fetch(query, *arguments))]
 
     def set_effective(self, code: str = EFFECTIVE_CODE) -> str:
-        """An access token of the fixture that is effective without a history, which only its owner can bring about."""
+        """Make an access token of the fixture effective without a history, which only the owner can do."""
         self.execute("UPDATE access_token SET life_cycle_state = 'EFFECTIVE' WHERE authentication_code = $1", code)
         return code
 
@@ -193,7 +193,7 @@ class Scene:
         self.ask(lambda connection: connection.execute(statement, *arguments))
 
     def every_table(self) -> dict[str, list[dict[str, Any]]]:
-        """Every row of every table, sorted."""
+        """Return every row of every table, sorted."""
 
         async def read(connection: asyncpg.Connection) -> dict[str, list[dict[str, Any]]]:
             names = await connection.fetch(
@@ -207,7 +207,7 @@ class Scene:
         return self.ask(read)
 
     def new_tokens(self, count: int, *, prefix: str = "load", organisation: str = "ORG1") -> list[str]:
-        """The authentication codes of so many new access tokens that are not effective."""
+        """Make so many new access tokens that are not effective, and return their authentication codes."""
         self.execute(
             "INSERT INTO access_token (organisation, id, number, life_cycle_state, authentication_code)"
             " SELECT $1, $2 || '-' || n, $2 || '-' || n, 'NOT_EFFECTIVE', $2 || '-' || n"
@@ -237,7 +237,7 @@ class Load:
         return Outgoing(value, code.encode(), [(NUMBER, str(number).encode())], number % PARTITIONS)
 
     def check_exactly_once(self) -> None:
-        """One answer per command in the order of the commands, one transition per token, whole chains, no lag."""
+        """Check for one answer per command in their order, one transition per token, whole chains, and no lag."""
         scene = self.scene
         sent = range(1, len(self.codes) + 1)
         in_order = {place: [n for n in sent if n % PARTITIONS == place] for place in range(PARTITIONS)}
@@ -253,8 +253,10 @@ class Load:
         self.check_consumed()
 
     def check_at_least_once(self) -> None:
-        """Every command is answered, and what comes twice is the same by its id and in every byte; one transition per
-        token, whole chains, no lag."""
+        """Check that every command is answered, and that repetitions are the same by id and in every byte.
+
+        Also check for one transition per token, whole chains, and no lag.
+        """
         scene = self.scene
         results = scene.seen(scene.topics.results)
         assert set(map(status, results)) == {("OK", "false")}
@@ -269,7 +271,7 @@ class Load:
         self.check_consumed()
 
     def check_transitions(self, records: Sequence[Record]) -> None:
-        """One event per token in ``records``, the same in the table, and every lane's chain is whole in both."""
+        """Check for one event per token in ``records``, the same in the table, and whole chains in both."""
         published = [answer(record) for record in records]
         assert Counter(event["access_token_id"] for event in published) == Counter(self.codes)
         recorded = history(self.scene)
@@ -281,7 +283,7 @@ class Load:
         assert state == [{"life_cycle_state": "EFFECTIVE", "version": 1, "count": len(self.codes)}]
 
     def check_consumed(self) -> None:
-        """The group has committed what was sent, to the last command."""
+        """Check that the group has committed all that was sent, to the last command."""
         scene = self.scene
         ends = {place: end for place, end in log_ends(scene.kafka.bootstrap, scene.topics.commands).items() if end}
         assert consumed_offsets(scene.kafka.bootstrap, scene.group, scene.topics.commands) == ends
@@ -289,7 +291,7 @@ class Load:
 
 
 def numbers_by_partition(results: Iterable[Record]) -> dict[int, list[int]]:
-    """The numbers of the commands that the results answer, in the order of the results."""
+    """Return the numbers of the commands that the results answer, in the order of the results."""
     numbers: dict[int, list[int]] = defaultdict(list)
     for record in results:
         numbers[record.partition].append(int(record.header(NUMBER) or 0))
@@ -297,7 +299,7 @@ def numbers_by_partition(results: Iterable[Record]) -> dict[int, list[int]]:
 
 
 def history(scene: Scene) -> list[dict[str, Any]]:
-    """The transitions of the table as the events that were to be published, by lane and sequence."""
+    """Return the transitions of the table as the events due for publication, by lane and sequence."""
     rows = scene.rows(
         "SELECT t.*, l.cluster, l.consumer_group, l.topic, l.partition"
         " FROM transition AS t JOIN lane AS l ON l.id = t.lane"
@@ -322,7 +324,7 @@ def _place(event: dict[str, Any]) -> tuple[str, int]:
 
 
 def check_chains(events: Iterable[dict[str, Any]]) -> None:
-    """Every lane's chain is whole. ``events`` are in order within their lane."""
+    """Check that every lane's chain is whole. ``events`` are in order within their lane."""
     lanes: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for event in events:
         lanes[event["lane"]].append(event)
@@ -331,7 +333,7 @@ def check_chains(events: Iterable[dict[str, Any]]) -> None:
 
 @contextmanager
 def on_a_broker_of_its_own(scene: Scene, broker: JvmKafka) -> Iterator[Scene]:
-    """The same scene on a broker that nobody else uses; skipped where there can be none."""
+    """Yield the same scene on a broker that no other test uses; skip the test if there is none."""
     try:
         asyncio.run(broker.start())
     except Unavailable as reason:

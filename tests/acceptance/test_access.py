@@ -1,4 +1,4 @@
-"""The rights of deploy/ACCESS.md are enough for what each login does, and one that a worker lacks is named."""
+"""The rights of deploy/ACCESS.md are enough for the work of each login, and one that a worker lacks is named."""
 
 import json
 import re
@@ -49,7 +49,7 @@ class Granted:
     operation: str
 
     def bindings(self, names: dict[str, str]) -> list[AclBinding]:
-        """The rules that the broker is told. ``names`` are those of a test for the defaults.
+        """Return the rules for the broker. ``names`` are those of a test for the defaults.
 
         A prefix of several defaults becomes a rule for each of them, beside the prefix; ``*`` alone is the broker's own
         word for everything.
@@ -67,7 +67,7 @@ class Granted:
 
 
 def _in_place(name: str, names: dict[str, str]) -> str:
-    """The name with the longest default that it begins with replaced."""
+    """Return the name with the longest default that it begins with replaced."""
     default = max((each for each in names if name.startswith(each)), key=len, default="")
     return names.get(default, "") + name.removeprefix(default)
 
@@ -76,7 +76,7 @@ GRANTED: Final = [Granted(*found.groups()) for found in ROW.finditer(ACCESS.read
 
 
 class WalledKafka(JvmKafka):
-    """Nobody may do anything unless told so, but whoever comes by the listener without logins, who may do all."""
+    """A broker that denies all by default, but allows everything on the listener without logins."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ class Walled:
     broker: WalledKafka
 
     def settings_of(self, login: str) -> dict[str, str]:
-        """The settings with which a command comes by that login."""
+        """Return the settings with which a command uses that login."""
         return {
             "KAFKA__BOOTSTRAP_SERVERS": self.broker.walled,
             "KAFKA__SECURITY_PROTOCOL": "SASL_PLAINTEXT",
@@ -117,7 +117,7 @@ class Walled:
         }
 
     def client(self, login: str) -> dict[str, Any]:
-        """The options of a client that is not ours."""
+        """Return the options of a client that is not ours."""
         return {
             "bootstrap.servers": self.broker.walled,
             "security.protocol": "SASL_PLAINTEXT",
@@ -129,7 +129,7 @@ class Walled:
 
     @contextmanager
     def allowed(self, *rows: Granted) -> Iterator[None]:
-        """Give these rights, and take them back."""
+        """Grant these rights, and take them back."""
         topics = self.scene.topics
         names = {
             "access-token.set-effective.commands": topics.commands,
@@ -155,12 +155,12 @@ class Walled:
         return run(self.scene, *arguments, **self.settings_of(login), **settings)
 
     def lines(self, login: str, **settings: str) -> dict[str, str]:
-        """The words of ``check``, by the name of the line."""
+        """Return the words of ``check``, by the name of the line."""
         checks = json.loads(self.run(login, "check", "--json", **settings).stdout)["checks"]
         return {each["name"]: f"{each['state']}: {each['detail']}" for each in checks}
 
     def read(self, login: str, topic: str, count: int) -> list[bytes | None]:
-        """So many values of a topic. Raises ``KafkaException``."""
+        """Return so many values of a topic. Raises ``KafkaException``."""
         consumer = Consumer(
             self.client(login)
             | {"group.id": f"{login}-1", "auto.offset.reset": "earliest", "enable.auto.commit": False}
@@ -194,7 +194,10 @@ def of(login: str, *, without: Granted | None = None) -> list[Granted]:
 
 
 CHECKED: Final = [row for row in of("worker") if row.name != "replies-*"]
-"""The topics that senders may ask for are a pattern, and no one topic to look at."""
+"""The rows that ``check`` covers.
+
+The topics that senders may ask for are a pattern, and no single topic to look at.
+"""
 
 
 def test_every_login_has_its_rows() -> None:
@@ -331,7 +334,7 @@ def test_an_eraser_finds_and_deletes_what_everybody_has_read(walled: Walled) -> 
     assert found[scene.topics.commands]["readers"] == [scene.group]
     assert found[scene.topics.commands]["gone_by"]
     assert deleted[scene.topics.commands]
-    # Nobody is known to have read results, so they are left to retention.
+    # No group is known to have read results, so they are left to retention.
     assert not deleted[scene.topics.results]
     assert scene.topics.commands not in {each["topic"] for each in json.loads(again.stdout)["mentions"]}
 

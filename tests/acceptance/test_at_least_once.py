@@ -1,4 +1,4 @@
-"""Delivery ``at_least_once``: nothing is lost, and what comes twice can be told by its ``ce_id`` (DESIGN 2)."""
+"""Delivery ``at_least_once``: nothing is lost, and repetitions can be told by their ``ce_id`` (DESIGN 2)."""
 
 import signal
 from contextlib import ExitStack

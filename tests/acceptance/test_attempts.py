@@ -1,4 +1,4 @@
-"""Guessing at codes and pass codes is refused, seen, and ended by a person (CONTRACT 3 and 8)."""
+"""Guessing at codes and pass codes is refused, reported, and ended by a person (CONTRACT 3 and 8)."""
 
 import json
 from typing import Final
@@ -32,7 +32,7 @@ def test_a_pass_code_cannot_be_found_by_trying_and_its_owner_is_let_in_by_a_pers
         # Ten, and one more for each of the first waits that goes by meanwhile: each is twice as long.
         assert refused.count("INVALID_CREDENTIALS") < 20
         assert set(refused) == {"INVALID_CREDENTIALS", "ACCESS_DENIED"}
-        # The wait is one of seconds, and what follows may take longer.
+        # The wait is one of seconds, and the next steps may take longer.
         scene.execute("UPDATE attempt SET last_at = last_at + interval '1 hour'")
         listed = json.loads(run(scene, "attempts", "list", "--json").stdout)["attempts"]
         shown = run(scene, "attempts", "list", "--organisation", "ORG1", "--identifier", IDENTIFIER)

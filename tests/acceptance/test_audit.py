@@ -1,4 +1,4 @@
-"""``audit`` beside a real broker: what was published is what is stored, also while workers are at work."""
+"""``audit`` beside a real broker: the published events equal the stored ones, also while workers run."""
 
 import json
 import signal
@@ -25,7 +25,7 @@ TOKENS: Final = 200
 
 @pytest.fixture(scope="module")
 def honest(shared_scene: Scene) -> Scene:
-    """A world in which a worker has worked off a load."""
+    """Return a world in which a worker has worked off a load."""
     Load(shared_scene, shared_scene.new_tokens(TOKENS)).send(1, TOKENS)
     with shared_scene.worker(MAX_BATCH="20"):
         shared_scene.wait_consumed()
@@ -40,7 +40,7 @@ def verified(scene: Scene, *options: str) -> dict[str, Any]:
 
 
 def published(scene: Scene, *events: dict[str, Any]) -> None:
-    """Events of somebody who may write to the topic and should not."""
+    """Publish events as an intruder who may write to the topic."""
     records = [Outgoing(json.dumps(event).encode(), b"key", (), 0) for event in events]
     send(scene.kafka.bootstrap, scene.topics.transitions, records)
 
@@ -89,13 +89,13 @@ def test_events_that_nobody_decided_are_named(scene: Scene) -> None:
 
     report = verified(scene)
 
-    # The events that are whole bear another's key.
+    # The whole events bear another's key.
     assert report["events"] == 13
     assert report["counts"] == {Kind.OTHER_EVENT: 3 + 4, Kind.UNKNOWN_EVENT: 1}
 
 
 def test_a_history_that_was_made_anew_differs_from_what_was_published(scene: Scene) -> None:
-    """Chains, heads and states all fit: only who read the events before knows better, and the topic."""
+    """Chains, heads and states all fit: only an earlier reader of the events can tell, and the topic."""
     Load(scene, scene.new_tokens(8)).send(1, 8)
     with scene.worker():
         scene.wait_consumed()

@@ -1,4 +1,4 @@
-"""A worker that has answered everything is not behind, to whoever reads its gauges or scales by its group's lag."""
+"""A worker that has answered everything is not behind, by its gauges and by its group's lag."""
 
 import pytest
 from confluent_kafka import Producer
@@ -21,7 +21,7 @@ def begin(producer: Producer, scene: Scene, code: str) -> None:
 
 
 def gauge(worker: WorkerProcess, name: str, topic: str) -> float:
-    """Of the first partition."""
+    """Return the gauge of the first partition."""
     label = f'effective_worker_{name}{{partition="0",topic="{topic}"}} '
     return next((float(line[len(label) :]) for line in worker.metrics().splitlines() if line.startswith(label)), -1.0)
 

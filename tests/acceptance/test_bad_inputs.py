@@ -1,6 +1,6 @@
 """The whole table of bad inputs through Kafka, with good commands among them: each gets its answer, and nothing else.
 
-One worker is given them all, once; the tests look at what came of it.
+One worker is given them all, once; the tests check the outcome.
 """
 
 import hashlib
@@ -48,7 +48,7 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Aftermath:
-    """What there was before, what was sent, and all that could be seen of it afterwards."""
+    """The state before, the commands sent, and everything observable afterwards."""
 
     scene: Scene
     sent: list[Sent]
@@ -58,7 +58,7 @@ class Aftermath:
     dead_letters: list[Record]
     transitions: list[Record]
     shown: Mapping[str, str] = field(repr=False)
-    """What the process showed of itself, by where."""
+    """The process's outputs, by their source."""
     exit_code: int
 
 
@@ -67,7 +67,7 @@ def mint(*arguments: Any, **claims: Any) -> str:
 
 
 def commands(codes: list[str]) -> Iterator[tuple[BadInput | None, Outgoing]]:
-    """Each bad input with a good command behind it in its partition; the last one names its token by identifier."""
+    """Yield each bad input with a good command behind it in its partition; the last names its token by identifier."""
     for place, (row, code) in enumerate(zip(BAD_INPUTS, codes, strict=True)):
         key = f"key {place}".encode()
         value = row.written(mint, LOGIN_SECRET)
@@ -79,7 +79,7 @@ def commands(codes: list[str]) -> Iterator[tuple[BadInput | None, Outgoing]]:
 
 @pytest.fixture(scope="module")
 def aftermath(shared_scene: Scene) -> Aftermath:
-    """One worker given everything, with its log at its most talkative."""
+    """Give one worker everything, with its log at its most verbose."""
     scene = shared_scene
     codes = scene.new_tokens(len(BAD_INPUTS))
     scene.set_effective()
@@ -193,7 +193,7 @@ def test_what_is_malformed_has_a_dead_letter_and_nothing_else_has(aftermath: Aft
 
 
 def cut_of(sent: bytes | None) -> dict[str, str]:
-    """The headers of a dead letter for a value that it does not keep whole."""
+    """Return the headers of a dead letter for a value that it does not keep whole."""
     if sent is None or len(sent) <= KEPT_BYTES:
         return {}
     whole = {"dl_value_bytes": str(len(sent)), "dl_value_sha256": hashlib.sha256(sent).hexdigest()}
@@ -201,7 +201,7 @@ def cut_of(sent: bytes | None) -> dict[str, str]:
 
 
 def check_value(name: str, sent: bytes | None, kept: bytes | None) -> None:
-    """The original bytes, or the same object without its secrets (CONTRACT 7)."""
+    """Check for the original bytes, or the same object without its secrets (CONTRACT 7)."""
     if sent is not None and len(sent) > KEPT_BYTES:
         assert kept is not None, name
         assert sent[:KEPT_BYTES].endswith(kept[-KEPT_BYTES // 2 :]), name
@@ -211,13 +211,13 @@ def check_value(name: str, sent: bytes | None, kept: bytes | None) -> None:
         assert kept == sent, name
     elif (expected := without_secrets(sent)) is not None:
         shown = json.loads(kept or b"")
-        if "specversion" in expected:  # of an event's data, tests of the decoder say what may be shown
+        if "specversion" in expected:  # tests of the decoder cover what may be shown of an event's data
             expected, shown = ({**whole, "data": None, "data_base64": None} for whole in (expected, shown))
         assert shown == expected, name
 
 
 def without_secrets(value: bytes | None) -> Any:
-    """The object with its secrets replaced, ``None`` if it is no object."""
+    """Return the object with its secrets replaced, ``None`` if it is no object."""
     try:
         body = json.loads(value or b"")
     except (ValueError, RecursionError):
@@ -259,7 +259,7 @@ def test_no_secret_is_seen_anywhere(aftermath: Aftermath) -> None:
 
 
 def test_the_search_for_secrets_would_find_one(aftermath: Aftermath) -> None:
-    # Of an import something stands only while it is under way, and nothing is lost here.
+    # An import leaves rows only while it is under way, and nothing is lost here.
     unused = {"import_run", "import_bad_line", "command_loss", "erasure"}
     assert {name for name, text in everything_shown(aftermath) if not text} == unused
     everywhere = dict(everything_shown(aftermath))
@@ -286,7 +286,7 @@ def everywhere_sent(aftermath: Aftermath) -> str:
 
 
 def text_of(records: Any) -> str:
-    """Every byte of the records; UTF-16 loses its zeros, so that a secret in it is found too."""
+    """Return every byte of the records; UTF-16 loses its zeros, so that a secret in it is found too."""
     pieces = (
         piece or b""
         for record in records

@@ -1,4 +1,4 @@
-"""The broker goes away and comes back under load: the worker waits, says so, and goes on (DESIGN 3)."""
+"""The broker goes away and comes back under load: the worker waits, reports it, and goes on (DESIGN 3)."""
 
 import asyncio
 import socket
@@ -18,7 +18,7 @@ COMMANDS: Final = 3000
 
 
 def wait_until_kafka_is_missed(worker: WorkerProcess) -> None:
-    """Not ready may be a lane that starts again as well, for a moment: it is the reason that is waited for."""
+    """Wait for the reason: a lane that starts again may also be unready for a moment."""
     worker.wait_unready("kafka is away")
 
 
@@ -31,7 +31,7 @@ def test_the_broker_stopped_and_killed_under_load(scene: Scene) -> None:
     load = Load(scene, scene.new_tokens(COMMANDS))
     with scene.worker(MAX_BATCH="10") as worker:
         for place, away in enumerate((scene.kafka.stop, scene.kafka.kill)):
-            # Counted before they are sent: a quick worker is through with them before one can look.
+            # Counted before they are sent: a quick worker is through with them before the test can look.
             before = scene.count_written()
             load.send(place * 1000 + 1, place * 1000 + 1000)
             wait_written(worker, scene, before)
@@ -92,5 +92,5 @@ def test_a_worker_may_be_stopped_while_a_broker_that_says_nothing_is_waited_for(
         assert worker.probe("/livez")[0] == 200
         assert worker.probe("/readyz")[0] == 503
         assert worker.terminate() == 0
-        # It was not the end of the wait that ended it: then the broker would have been said to be away.
+        # It was not ended by a timeout of the wait: then the broker would have been reported away.
         assert worker.events("dependency_away") == []

@@ -1,4 +1,4 @@
-"""A second topic for bulk commands: its lanes give way, and are lanes like any other for all the rest."""
+"""A second topic for bulk commands: its lanes give way, and otherwise are lanes like any other."""
 
 import asyncio
 import json
@@ -31,14 +31,14 @@ ASKED: Final = 20
 
 @pytest.fixture
 def both(scene: Scene) -> Scene:
-    """A scene whose workers read from a bulk topic as well."""
+    """Return a scene whose workers read from a bulk topic as well."""
     name = f"bulk-{scene.topics.commands}"
     create_topics(scene.kafka.bootstrap, name)
     return replace(scene, settings=scene.settings | {"WORKER_TOPICS__BULK_COMMANDS": name})
 
 
 def in_bulk(scene: Scene) -> Scene:
-    """The same scene, for who sends commands to the bulk topic."""
+    """Return the same scene, for a sender of commands to the bulk topic."""
     return replace(scene, topics=replace(scene.topics, commands=scene.settings["WORKER_TOPICS__BULK_COMMANDS"]))
 
 
@@ -48,7 +48,7 @@ def consumed(scene: Scene) -> None:
 
 
 def assigned(worker: WorkerProcess, topic: str) -> list[int]:
-    """The partitions of the topic that the group has last told it, if it has told it any."""
+    """Return the partitions of the topic that the group assigned last, if any."""
     told = [event["partitions"] for event in worker.events("partitions_assigned") if event["topic"] == topic]
     return list(told[-1]) if told else []
 
@@ -65,7 +65,7 @@ def numbered(scene: Scene, codes: list[str], *, after: int = 0) -> None:
 
 
 def check_all_once(scene: Scene, bulk: int, codes: list[str]) -> list[Record]:
-    """Every command has one answer, in the order of its topic; one transition per token, whole chains, no lag.
+    """Check for one answer per command in the order of its topic, one transition per token, whole chains, no lag.
 
     The first so many of the ``codes`` were sent to the bulk topic, the others to the first one.
     """
@@ -107,7 +107,7 @@ def test_interactive_commands_go_first_and_all_is_accounted_for(both: Scene) -> 
 
 
 def check_books(scene: Scene, answered: Record) -> None:
-    """What looks back over a history finds everything in order, in both topics."""
+    """Check that audits and reconciliation find everything in order, in both topics."""
     report = asyncio.run(reconcile(read_settings(scene.settings), clock=lambda: datetime.now(UTC)))
     assert (report.findings, report.commands, report.transitions) == ([], MANY + ASKED, MANY + ASKED)
     assert report.compared.keys() == {
@@ -134,9 +134,7 @@ def test_at_least_once_bulk_commands_are_answered_and_never_in_the_bulk_topic(bo
     applied, refused = both.results(2)
     assert (status(applied), status(refused)) == (("OK", "false"), ("INVALID_PARAMETER", "false"))
     assert "the worker's own topics" in answer(refused)["status"]["message"]
-    assert (
-        f"{bulk}/0: 1 records below offset 1" in erase(both)[1]
-    )  # what is held of a customer is looked for there, too
+    assert f"{bulk}/0: 1 records below offset 1" in erase(both)[1]  # erasure looks for a customer's data there, too
 
 
 @pytest.mark.slow(
@@ -170,7 +168,7 @@ def test_a_rolling_restart_adds_the_bulk_topic(both: Scene) -> None:
             assert (third.terminate(), new.terminate()) == (0, 0)
 
     check_all_once(both, bulk, codes)
-    # What retention takes of a partition that two lanes have written to is no difference.
+    # Retention of a partition that two lanes have written to makes no difference.
     ends = log_ends(both.kafka.bootstrap, both.topics.transitions)
     cut_off(both, TopicPartition(both.topics.results, 0, 100), TopicPartition(both.topics.transitions, 1, ends[1]))
     report = asyncio.run(reconcile(read_settings(both.settings), clock=lambda: datetime.now(UTC)))

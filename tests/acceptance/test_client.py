@@ -1,4 +1,4 @@
-"""The senders' client on the real thing: every call gets its own answer, whatever befalls workers and broker."""
+"""The senders' client on real servers: every call gets its own answer, whatever happens to workers and broker."""
 
 import asyncio
 import logging
@@ -54,17 +54,17 @@ async def ask(client: CommandClient, code: str, **options: Any) -> SetEffective:
 
 
 def sent(scene: Scene) -> int:
-    """How many commands the broker has."""
+    """Return the number of commands that the broker has."""
     return sum(log_ends(scene.kafka.bootstrap, scene.topics.commands).values())
 
 
 def others() -> list[str]:
-    """The tasks that run besides the one that asks."""
+    """Return the tasks that run besides the current one."""
     return [repr(task) for task in asyncio.all_tasks() if task is not asyncio.current_task()]
 
 
 async def until(look: Callable[[], T], wanted: Callable[[T], object], what: str) -> None:
-    """Look until what is seen is ``wanted``, while the client goes on."""
+    """Look until the result is ``wanted``, while the client goes on."""
     await until_answered(lambda: asyncio.to_thread(look), wanted, what=what, pause=0.05)
 
 
@@ -75,7 +75,7 @@ async def until_at_work(client: CommandClient, count: int) -> None:
 
 @asynccontextmanager
 async def running(*workers: WorkerProcess) -> AsyncIterator[None]:
-    """The workers, started and ready, while the loop of the client runs on."""
+    """Run the workers, started and ready, while the loop of the client runs on."""
     try:
         for worker in workers:
             worker.start()
@@ -112,7 +112,7 @@ def test_each_call_gets_its_own_answer_or_its_own_refusal(scene: Scene) -> None:
             with pytest.raises(CommandRefused, match="DUPLICATE_REQUEST"):
                 await ask(client, other, ce_id="order 7")
 
-            for _ in range(2):  # the second time it would be a replay, if anything had come of the first
+            for _ in range(2):  # the second time it would be a replay, if the first had had any effect
                 rehearsed = await ask(client, other, ce_id="order 9", dry_run=True)
                 assert (rehearsed.data, rehearsed.replayed, rehearsed.dry_run) == (shown(other), False, True)
             with pytest.raises(CommandRefused, match="INVALID_LIFE_CYCLE_STATE") as caught:
@@ -258,7 +258,7 @@ def test_replies_on_a_partition_that_came_later_are_read(scene: Scene) -> None:
 
 
 def test_replies_to_a_topic_of_ones_own(scene: Scene) -> None:
-    """A stand-in answers, so that nothing but the client is looked at."""
+    """A stand-in answers, so that only the client is tested."""
     own = f"own-{uuid4().hex[:12]}"
     create_topics(scene.kafka.bootstrap, own)
 

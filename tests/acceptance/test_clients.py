@@ -1,4 +1,4 @@
-"""The outsider's client reads what it should: whatever the acceptance tests conclude rests on this."""
+"""The outsider's client reads as it should: all conclusions of the acceptance tests rest on this."""
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException

@@ -1,4 +1,4 @@
-"""A worker whose clock the broker does not believe leaves its partitions to the others, until it is set (DESIGN 3)."""
+"""A worker whose clock the broker refuses leaves its partitions to the others, until it is set (DESIGN 3)."""
 
 from pathlib import Path
 from typing import Final
@@ -12,7 +12,7 @@ from tests.acceptance.worker_process import WorkerProcess
 
 pytestmark = pytest.mark.real_kafka
 
-# More than the hour that a broker takes by default, and less than the logins of the tests are good for.
+# More than the hour that a broker accepts by default, and less than the logins of the tests are good for.
 AHEAD: Final = """
 import sys, time
 from pathlib import Path
@@ -40,7 +40,7 @@ main()
 
 
 def wait_out_of_group(worker: WorkerProcess) -> None:
-    """Wait until it has left, and look at how it says so."""
+    """Wait until it has left the group, and check its report of that."""
     worker.wait_event("leaving_group")
     document = worker.wait_unready("out of the consumer group: what the clock of this machine stamps has been refused")
     assert "clock is wrong: the clock of this machine is ahead of what the broker takes" in document["reason"]

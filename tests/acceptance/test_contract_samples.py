@@ -24,7 +24,7 @@ POISONED: Final = OTHER_TOKEN_ID
 PLACE: Final = re.compile(r"rec:[^/]+/[^/]+/\d+/\d+@\d+")
 MOMENT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6}Z)?")
 HEX: Final = re.compile(r"[0-9a-f]{32}|[0-9a-f]{64}")
-# What no two runs have in common, and what it must look like nevertheless.
+# The parts that differ in every run, and the form that they must have.
 OF_ONE_RUN: Final = {
     "ce_time": MOMENT,
     "occurred_at": MOMENT,
@@ -43,7 +43,7 @@ OF_ONE_RUN: Final = {
 
 
 def same(value: Any, name: str = "") -> Any:
-    """With a word in the place of what differs from run to run, once it has been seen to have the right form."""
+    """Replace the parts that differ from run to run by a word, after checking their form."""
     if isinstance(value, Mapping):
         return {member: same(each, member) for member, each in value.items()}
     if not isinstance(value, str):
@@ -62,7 +62,7 @@ def shown(record: Record) -> dict[str, Any]:
 
 
 def compared(record: Record, sample: Shown, *, id_is_of_the_place: bool = False) -> tuple[Any, Any]:
-    """What came and what the sample says, with only that left which every run has in common."""
+    """Return the answer and the sample, reduced to the parts that every run has in common."""
     came = shown(record)
     said: dict[str, Any] = {"key": sample.key, "headers": dict(sample.headers), "value": sample.value}
     if sample.is_json:
@@ -74,7 +74,7 @@ def compared(record: Record, sample: Shown, *, id_is_of_the_place: bool = False)
 
 
 def written(sample: Sample) -> Outgoing:
-    """The command with a login token in its place."""
+    """Return the command with a login token in its place."""
     command = sample.command
     value = json.dumps(command.value).encode() if command.is_json else command.value
     if sample.login is not None:
@@ -91,7 +91,7 @@ def token_of(login: Login) -> str:
 
 @pytest.fixture(scope="module")
 def answered(shared_scene: Scene) -> list[Record]:
-    """Every sample sent to one worker, and all of it answered."""
+    """Return every sample sent to one worker, and all the answers."""
     scene = shared_scene
     scene.set_effective()
     scene.execute(

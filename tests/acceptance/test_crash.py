@@ -21,10 +21,10 @@ BATCH: Final = 20
 
 
 def lives(rounds: int) -> Iterator[tuple[str, int]]:
-    """The points at which each life of the worker ends, and at which time there: five a round between the commits."""
+    """Yield the point at which each life of the worker ends, and at which visit: five a round between the commits."""
     others = ("before_the_end", "with_the_end_under_way", "after_the_end")
     points = chain.from_iterable((*["between_the_commits"] * 5, *others) for _ in range(rounds))
-    # At the first time it is the batch of the life before, decided and not published, that is killed once more.
+    # At the first visit the batch of the life before, decided and not published, is killed once more.
     return zip(points, cycle((3, 1, 5, 2, 7)), strict=False)
 
 
@@ -66,5 +66,5 @@ def test_a_worker_killed_over_and_over_answers_every_command_once(scene: Scene, 
         assert last.terminate() == 0
 
     load.check_exactly_once()
-    # Who read along saw the same as who reads now.
+    # The reader during the test saw the same as a reader now.
     assert witness.result() == scene.seen(scene.topics.results)

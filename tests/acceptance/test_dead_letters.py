@@ -1,4 +1,4 @@
-"""``dead-letters``: what stands there, and what becomes of it when it is sent again, each of them accounted for."""
+"""``dead-letters``: their contents, and the outcome of sending them again, each of them accounted for."""
 
 import asyncio
 import json
@@ -32,7 +32,7 @@ from worker.settings import read_settings
 pytestmark = pytest.mark.real_kafka
 
 POISONED: Final = "poisoned"
-"""How the ids of access tokens begin whose transitions Postgres refuses."""
+"""The prefix of the ids of access tokens whose transitions Postgres refuses."""
 REFUSE: Final = f"""
 CREATE FUNCTION refuse_some() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
     ASSERT NEW.access_token_id NOT LIKE '{POISONED}%', 'no'; RETURN NEW;
@@ -43,9 +43,9 @@ CURE: Final = "DROP TRIGGER refuse_some ON transition; DROP FUNCTION refuse_some
 
 
 def poisoned_load(scene: Scene, count: int, prefix: str = POISONED) -> list[str]:
-    """Commands that Postgres refuses, each in one of four shapes, with good ones between. Returns the bad ones' codes.
+    """Send commands that Postgres refuses, each in one of four shapes, with good ones between. Returns the bad codes.
 
-    The good ones keep the fuse whole.
+    The good ones keep the circuit breaker closed.
     """
     token = login_token()
     codes, good = scene.new_tokens(count, prefix=prefix), scene.new_tokens(3 * count, prefix=f"good-{prefix}")
@@ -63,7 +63,7 @@ def poisoned_load(scene: Scene, count: int, prefix: str = POISONED) -> list[str]
 
 
 def shaped(shape: int, code: str, value: bytes) -> tuple[bytes, list[tuple[str, bytes]]]:
-    """Without an id, with one in the headers, with one in the body, or as a whole event."""
+    """Shape a command without an id, with one in the headers, with one in the body, or as a whole event."""
     if shape == 1:
         return value, list(event_id(code))
     if shape == 2:
@@ -76,7 +76,7 @@ def shaped(shape: int, code: str, value: bytes) -> tuple[bytes, list[tuple[str, 
 
 
 def replayed(scene: Scene, *arguments: str, token: str | None = None, code: int = 0, **settings: str) -> Any:
-    """What ``replay --yes --json`` says, which must end with ``code``."""
+    """Run ``replay --yes --json``, which must end with ``code``, and return its output."""
     login = token or login_token()
     done = run(scene, "dead-letters", "replay", "--yes", "--login-token", login, "--json", *arguments, **settings)
     assert done.returncode == code, done.stdout + done.stderr
@@ -91,7 +91,7 @@ def planned(scene: Scene, *arguments: str) -> Any:
 
 
 def counted(document: Any) -> dict[str, int]:
-    """What became of how many; the sums are what they should be."""
+    """Return the number of letters by outcome; the sums must be right."""
     counts = {name: count for name, count in document["counts"].items() if count}
     assert sum(counts.values()) == document["selected"] == len(document["dead_letters"])
     assert sum(document["left_out"].values()) == counts.get("left out", 0)
@@ -105,7 +105,7 @@ def counted(document: Any) -> dict[str, int]:
 
 
 def effective(scene: Scene, codes: Sequence[str]) -> Counter[tuple[str, int]]:
-    """The states and versions of access tokens, and that each has as many transitions as versions."""
+    """Return states and versions of access tokens, each of which must have as many transitions as versions."""
     rows = scene.rows(
         "SELECT life_cycle_state, version, (SELECT count(*) FROM transition"
         " WHERE access_token_id = id AND access_token.organisation = transition.organisation) AS transitions"
@@ -118,7 +118,7 @@ def effective(scene: Scene, codes: Sequence[str]) -> Counter[tuple[str, int]]:
 
 
 def command(scene: Scene, *arguments: str) -> "subprocess.Popen[str]":
-    """``dead-letters`` as a process that goes on by itself."""
+    """Start ``dead-letters`` as a process that goes on by itself."""
     return subprocess.Popen(
         [sys.executable, "-m", "worker", "dead-letters", *arguments],
         cwd=ROOT,
@@ -143,7 +143,7 @@ def check_reconciled(scene: Scene) -> None:
 
 
 class Story:
-    """Dead letters of every kind, a replay that fails again, the cure, and one that does not."""
+    """Dead letters of every kind, a replay that fails again, the cure, and a replay that succeeds."""
 
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
@@ -331,7 +331,7 @@ class Replaying:
         self._process = command(scene, "replay", "--yes", "--json", "--rate", "4", "--login-token-command", login)
 
     def stopped(self, number: signal.Signals, *, after: int) -> tuple[int, str]:
-        """Its exit code and what it wrote, once it was sent the signal after so many commands."""
+        """Return its exit code and its output, once it was sent the signal after so many commands."""
         try:
             wait_until(
                 self._sent,
@@ -356,7 +356,7 @@ class Replaying:
 
 @pytest.fixture
 def cured(scene: Scene) -> tuple[Scene, list[str]]:
-    """Twenty dead letters whose cause is gone; the broker stamps commands itself. No worker runs."""
+    """Return twenty dead letters whose cause is gone; the broker stamps commands itself. No worker runs."""
     scene.set_up(scene.topics.commands, "message.timestamp.type", "LogAppendTime")
     scene.execute(REFUSE)
     with scene.worker(MAX_BATCH="50"):
@@ -391,7 +391,7 @@ def test_a_replay_that_is_stopped_or_killed_in_the_middle_goes_on_where_it_was(c
 
 
 async def replay_now(scene: Scene, clock: Callable[[], float], seconds: float) -> Replay:
-    """A replay whose login token is good by ``clock`` for two hours, whatever a worker thinks of it."""
+    """Run a replay whose login token is good by ``clock`` for two hours, even if a worker disagrees."""
     settings, token = read_settings(scene.settings), login_token(exp=int(clock()) + 7200)
 
     async def given() -> str:

@@ -22,7 +22,7 @@ STAYS: Final = "everything stays up until Ctrl-C"
 
 @contextmanager
 def demo(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """The command, from its start on; whatever happens in the block, it is gone after it."""
+    """Run the command from its start; it is gone after the block, whatever happens in it."""
     process = subprocess.Popen(
         [sys.executable, "-m", "worker", "demo", *arguments],
         cwd=ROOT,
@@ -40,10 +40,10 @@ def demo(*arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def until_it_says(process: subprocess.Popen[str], text: str) -> list[str]:
-    """The lines of its stderr up to the one with ``text``."""
+    """Return the lines of its stderr up to the one with ``text``."""
     assert process.stderr is not None
     said = []
-    # A line that does not come cannot be waited for with a ceiling; one who is killed writes no more.
+    # A ceiling cannot bound the wait for a missing line; a killed process writes no more.
     late = threading.Timer(patience(SECONDS), process.kill)
     late.start()
     try:
@@ -98,7 +98,7 @@ def test_a_kept_directory_answers_the_golden_command_again(kept: Path) -> None:
 @pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
 def test_it_cleans_up_when_it_is_interrupted(which: signal.Signals, kept: Path) -> None:
     with demo("--directory", str(kept)) as process:
-        # The worker has been started: broker and Postgres are up, and answers are being waited for.
+        # The worker has been started: broker and Postgres are up, and answers are awaited.
         wait_until(
             lambda: (process.poll(), sorted(path.name for path in kept.iterdir())),
             lambda seen: seen[0] is not None or "worker.log" in seen[1],

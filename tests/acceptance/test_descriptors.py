@@ -1,4 +1,4 @@
-"""A worker without descriptors says so, and calls neither Postgres nor Kafka away."""
+"""A worker without descriptors reports that, and calls neither Postgres nor Kafka away."""
 
 import resource
 import sys

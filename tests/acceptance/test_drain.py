@@ -1,4 +1,4 @@
-"""Told to stop in the middle of a backlog, the worker finishes what it has in hand, and another one the rest."""
+"""Told to stop in the middle of a backlog, the worker finishes the work in hand, and another one does the rest."""
 
 import signal
 from contextlib import ExitStack
@@ -31,11 +31,11 @@ COMMANDS: Final = 6000
 def test_a_worker_stops_in_the_middle_of_a_backlog_and_another_finishes(scene: Scene, which: signal.Signals) -> None:
     load = Load(scene, scene.new_tokens(COMMANDS))
     load.send(1, COMMANDS)
-    # It signals itself in the middle of a batch: a quick worker is through with them all before one can look.
+    # It signals itself in the middle of a batch: a quick worker is through with them all before the test can look.
     stopped_at_work = faulty(f"before_the_end:4:{which.name}")
     first = scene.worker(command=stopped_at_work, MAX_BATCH="100", DRAIN_SECONDS=f"{stretched(60):.0f}")
     with ExitStack() as alive:
-        # Not waited for until it is ready: it may be through with it all before anybody has seen that.
+        # The test does not wait for it to be ready: it may finish everything before that is seen.
         alive.callback(first.kill)
         assert first.start().wait_end() == 0
         assert first.events("lanes_cancelled") == []

@@ -1,4 +1,4 @@
-"""Dry runs on the real thing: answered as the real commands that follow are, and nothing comes of them."""
+"""Dry runs on real servers: answered as the real commands that follow are, and without effect."""
 
 import signal
 from collections import Counter
@@ -15,7 +15,7 @@ from tests.support.logins import login_token
 pytestmark = pytest.mark.real_kafka
 
 EACH: Final = 25
-"""So many commands of every kind."""
+"""Commands of every kind."""
 DRY_RUN: Final = ("dry_run", b"true")
 NUMBER: Final = "correlation_id"
 DUE: Final = {
@@ -41,7 +41,7 @@ DUE: Final = {
 
 
 def the_commands(scene: Scene) -> list[tuple[bytes, Headers, int]]:
-    """Commands of every status, none of which bears on another: value, headers and partition."""
+    """Return commands of every status, none of which affects another: value, headers and partition."""
     fresh, poisoned = scene.new_tokens(3 * EACH, prefix="fresh"), scene.new_tokens(EACH, prefix="poisoned")
     applied = scene.new_tokens(EACH, prefix="applied")
     scene.execute(
@@ -76,7 +76,7 @@ def numbered(commands: list[tuple[bytes, Headers, int]], *marks: tuple[str, byte
 
 
 def told(records: list[Record]) -> dict[int, Any]:
-    """By the number of the command: status and data, without when the access token was changed."""
+    """Return status and data by the number of the command, without the time at which the access token changed."""
     answers = {}
     for record in records:
         whole = answer(record)

@@ -1,4 +1,4 @@
-"""``contact erase``: neither the database nor any topic holds what was erased, and the chains still verify."""
+"""``contact erase``: neither the database nor any topic holds the erased data, and the chains still verify."""
 
 import asyncio
 import json
@@ -42,7 +42,7 @@ def erase(scene: Scene, *more: str) -> tuple[int, str, str]:
 
 
 def everything_stored(scene: Scene) -> str:
-    """Every column of every table as text, and what the planner remembers of them."""
+    """Return every column of every table as text, and the planner's statistics of them."""
 
     async def read(connection: asyncpg.Connection) -> str:
         names = await connection.fetch(
@@ -57,7 +57,7 @@ def everything_stored(scene: Scene) -> str:
 
 
 def everything_said(scene: Scene) -> str:
-    """Key, value and headers of every record of every topic."""
+    """Return key, value and headers of every record of every topic."""
     topics = (scene.topics.commands, scene.topics.results, scene.topics.transitions, scene.topics.dead_letters)
     return "\n".join(
         repr((record.key, record.value, record.headers))
@@ -71,7 +71,7 @@ def held(text: str) -> set[str]:
 
 
 def a_customers_traces(scene: Scene) -> None:
-    # The fixture has the same code in another organisation, where it is somebody else's.
+    # The fixture has the same code in another organisation, where it belongs to another person.
     scene.execute("UPDATE access_token SET authentication_code = 'another' WHERE organisation = 'ORG2'")
     by_identifier = {"identifier": IDENTIFIER, "pass_code": PASS_CODE}
     wrong = {"identifier": IDENTIFIER, "pass_code": "wrong"}
@@ -121,7 +121,7 @@ def test_nothing_is_left_of_an_erased_customer(scene: Scene) -> None:
     assert all(each["deleted"] for each in document["mentions"])
     digests = scene.rows("SELECT DISTINCT digest FROM command_record WHERE access_token_id <> $1", OTHER_TOKEN_ID)
     assert digests == [{"digest": bytes(32)}]
-    # What happened is still told, and still whole.
+    # The events are still told, and still whole.
     assert history(scene) == before
     check_chains(before)
     report = asyncio.run(reconcile(read_settings(scene.settings), clock=lambda: datetime.now(UTC)))
@@ -129,11 +129,11 @@ def test_nothing_is_left_of_an_erased_customer(scene: Scene) -> None:
 
 
 PERSON: Final = "Melusine-Quaranta"
-"""A name that is in no field of the customer's: only whose command it stands in tells whose it is."""
+"""A name that is in no field of the customer's: only its command tells whose it is."""
 
 
 def placed_anywhere() -> list[Outgoing]:
-    """Commands about the customer, with the person's name in every place that a sender fills."""
+    """Return commands about the customer, with the person's name in every place that a sender fills."""
     by_identifier = {"identifier": IDENTIFIER, "pass_code": "wrong"}
     name = PERSON.encode()
     event = {
@@ -190,7 +190,7 @@ def test_no_letter_of_a_person_is_left_wherever_a_sender_has_put_it(scene: Scene
     assert all(each["deleted"] for each in json.loads(out)["mentions"])
     left = everything_stored(scene) + everything_said(scene)
     assert [value for value in (PERSON, *ERASED) if value in left] == []
-    # What others have sent is still told.
+    # Data that others have sent is still told.
     assert len(scene.seen(scene.topics.commands)) == 4
 
 
@@ -208,7 +208,7 @@ def test_without_yes_it_only_shows_what_would_go(scene: Scene) -> None:
     assert "access_token: 2" in out
     assert f"{scene.topics.results}/0: 1 records below offset 1: retention removes them by" in out
     assert "nobody's reading is known there" in out
-    # The worker's group has read all commands, and nobody else does.
+    # The worker's group has read all commands, and no other group does.
     assert f"{scene.topics.commands}/0: 1 records below offset 1" in out
     assert "--delete-records deletes them" in out
     assert held(out) == set()
@@ -271,7 +271,7 @@ def test_what_topics_hold_of_an_erased_customer_is_told_and_deleted_later(scene:
     assert document["erased_before"]
     assert all(each["deleted"] for each in document["mentions"])
     assert held(everything_said(scene)) == set()
-    # The answers that are left are those to others; nothing differs of what was erased.
+    # The answers that are left are those to others; the erased data makes no difference.
     assert json.loads(erase(scene, "--json")[1])["mentions"] == []
     report = asyncio.run(reconcile(read_settings(scene.settings), clock=lambda: datetime.now(UTC)))
     assert report.findings == []

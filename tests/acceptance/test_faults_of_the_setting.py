@@ -1,4 +1,4 @@
-"""Faults that a person must mend are no outage: a worker that starts ends and names them, one at work waits."""
+"""Faults that a person must fix are no outage: a worker that starts ends and names them, a running one waits."""
 
 import asyncio
 from typing import Final
@@ -24,14 +24,14 @@ CREATE EVENT TRIGGER at_each_login ON login EXECUTE FUNCTION at_each_login();
 
 
 def changed(dsn: str, *, user: str = "", password: str = "", **parts: str) -> str:
-    """The same DSN with some of its parts replaced."""
+    """Return the same DSN with some of its parts replaced."""
     split = urlsplit(dsn)
     login = f"{user or split.username}:{password or split.password}"
     return urlunsplit(split._replace(netloc=f"{login}@{split.hostname}:{split.port}", **parts))
 
 
 def ends(scene: Scene, **settings: str) -> tuple[int, str]:
-    """A worker that cannot start: its exit code, and the line that it ends with."""
+    """Start a worker that cannot start; return its exit code, and the line that it ends with."""
     worker = scene.worker(**settings).start()
     try:
         code = worker.wait_end()

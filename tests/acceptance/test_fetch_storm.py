@@ -1,4 +1,4 @@
-"""A large backlog in many partitions at once: a worker holds what its lanes have in hand, and no more."""
+"""A large backlog in many partitions at once: a worker holds the batches of its lanes, and no more."""
 
 import re
 from pathlib import Path
@@ -15,7 +15,7 @@ PARTITIONS: Final = 32
 MOST_MIB: Final = 160
 EACH: Final = 300
 PADDING: Final = b" " * 8192
-"""White space is JSON, too: a command as large as they come in earnest."""
+"""White space is JSON, too: it makes a command as large as real ones get."""
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def partitions() -> int:
 
 
 def peak_mib(pid: int) -> float:
-    """The most memory that a process has ever held."""
+    """Return the most memory that a process has ever held."""
     found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(encoding="ascii"))
     assert found is not None
     return int(found[1]) / 1024

@@ -19,7 +19,7 @@ HOST: Final = "127.0.0.1"
 
 
 def lines(path: Path, count: int, state: str = "NOT_EFFECTIVE", first: int = 1) -> Path:
-    """A file of so many access tokens, called ``new-1`` and so on."""
+    """Write a file of so many access tokens, called ``new-1`` and so on."""
     written = [
         {
             "kind": "access_token",
@@ -47,13 +47,13 @@ def imported(scene: Scene, *arguments: str, **settings: str) -> dict[str, Any]:
 
 
 def told(scene: Scene) -> dict[tuple[str, str], tuple[str, int]]:
-    """What the topic alone says of the access tokens."""
+    """Return the states of the access tokens that the topic alone tells."""
     states = rebuilt(record.value for record in scene.transitions() if record.value is not None)
     return {token: (str(reached.state), reached.version) for token, reached in states.items()}
 
 
 def stored(scene: Scene) -> dict[tuple[str, str], tuple[str, int]]:
-    """What the table says, of those that were not there before first states were events."""
+    """Return the states in the table, of the tokens that did not exist before first states were events."""
     rows = scene.rows("SELECT organisation, id, life_cycle_state, version FROM access_token WHERE version > 0")
     return {(row["organisation"], row["id"]): (row["life_cycle_state"], row["version"]) for row in rows}
 

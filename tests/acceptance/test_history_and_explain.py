@@ -1,4 +1,4 @@
-"""What an operator is told of an access token and of a command, by the commands themselves (CONTRACT 8)."""
+"""The history of an access token and the explanation of a command, as an operator sees them (CONTRACT 8)."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def run(scene: Scene, *arguments: str, **settings: str) -> "subprocess.Completed
 
 
 class Told:
-    """A load that was worked off, and what the commands say of it."""
+    """A load that was worked off, and the commands' reports of it."""
 
     def __init__(self, scene: Scene) -> None:
         self.scene = scene

@@ -23,11 +23,11 @@ def by_identifier(pass_code: str, **members: str) -> bytes:
     return body("", access_token_identifier={"identifier": IDENTIFIER, "pass_code": pass_code}, **members)
 
 
-# --- what comes again while the worker runs: one worker for all, access tokens of its own for each test ---------------
+# --- repetitions while the worker runs: one worker for all, access tokens of its own for each test ------------------
 
 
 class Conversation:
-    """A worker at work, asked one thing after the other."""
+    """A running worker, given one command after the other."""
 
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
@@ -52,11 +52,11 @@ class Conversation:
         return self.ask((value, headers))[0]
 
     def new_code(self, *, organisation: str = "ORG1") -> str:
-        """Of a new access token that is not effective."""
+        """Return the code of a new access token that is not effective."""
         return self.scene.new_tokens(1, prefix=f"token-{uuid4().hex[:8]}", organisation=organisation)[0]
 
     def count_transitions(self, code: str) -> int:
-        """How often the access token changed; the events and the table say the same."""
+        """Return the number of changes of the access token, on which the events and the table must agree."""
         events = [answer(record)["access_token_id"] for record in self.scene.transitions()]
         recorded = [event["access_token_id"] for event in history(self.scene)]
         assert events.count(code) == recorded.count(code)
@@ -232,11 +232,11 @@ def test_correlation_comes_back_as_it_was(conversation: Conversation) -> None:
     assert refused.header("kafka_correlationId") == opaque[::-1]
 
 
-# --- what comes again in one batch ------------------------------------------------------------------------------------
+# --- repetitions in one batch -----------------------------------------------------------------------------------------
 
 
 def in_one_batch(scene: Scene, *commands: tuple[bytes, Headers]) -> list[Record]:
-    """The answers to commands that a worker finds waiting when it starts, and takes all at once."""
+    """Return the answers to commands that a worker finds waiting when it starts, and takes all at once."""
     scene.send(*(Outgoing(value, b"key", headers, 1) for value, headers in commands))
     with scene.worker() as worker:
         records = scene.results(len(commands))

@@ -1,4 +1,4 @@
-"""An import that is killed, again and again, ends as one that was let be (CONTRACT 8, ``import``)."""
+"""An import that is killed, again and again, ends like an undisturbed one (CONTRACT 8, ``import``)."""
 
 import json
 import os
@@ -32,7 +32,7 @@ HELD: Final = (
 
 
 def lines(path: Path, organisation: str) -> Path:
-    """Access tokens that share accounts, some named twice and some bad, for this reason or that."""
+    """Write access tokens that share accounts, some named twice and some bad, for this reason or that."""
     written: list[dict[str, Any]] = [{"kind": "organisation", "id": organisation, "name": "Imported"}]
     for number in range(TOKENS):
         account = {"id": f"A{number // 3}", "name": f"{number}", "account_owner": {"id": f"O{number // 3}"}}
@@ -57,7 +57,7 @@ def lines(path: Path, organisation: str) -> Path:
 
 
 def ended(scene: Scene, *arguments: str, killed_after: int | None = None) -> tuple[int, str, str]:
-    """Run ``import`` to its end: its exit code, and what it wrote to both of its pipes."""
+    """Run ``import`` to its end; return its exit code, and its output on both of its pipes."""
     owner = {"WORKER_POSTGRES__OWNER_DSN": scene.database.owner_dsn}
     at = {} if killed_after is None else {KILLED_AFTER: str(killed_after)}
     with subprocess.Popen(
@@ -72,7 +72,7 @@ def ended(scene: Scene, *arguments: str, killed_after: int | None = None) -> tup
 
 
 def imported(scene: Scene, file: Path) -> tuple[dict[str, Any], list[str]]:
-    """What an import says that is let be: its report, and what it complains of."""
+    """Return the output of an undisturbed import: its report, and its complaints."""
     code, out, err = ended(scene, str(file), "--no-events", "--json")
     assert code == 1, err
     report: dict[str, Any] = json.loads(out)

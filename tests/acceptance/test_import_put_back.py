@@ -1,4 +1,4 @@
-"""An import into a database that was put back to before what imports have announced (CONTRACT 8, ``import``)."""
+"""An import into a database restored to before the announcements of imports (CONTRACT 8, ``import``)."""
 
 import asyncio
 from collections.abc import Iterator
@@ -23,14 +23,14 @@ ANNOUNCED: Final = 25
 
 
 def put_back(scene: Scene) -> Scene:
-    """The scene with a copy of its database as that is now, which is what a restore would bring."""
+    """Return the scene with a copy of its database as it is now, which is the result of a restore."""
     copy = asyncio.run(scene.postgres.copy(scene.database.name))
     return replace(scene, database=copy, settings=scene.settings | {"WORKER_POSTGRES__DSN": copy.worker_dsn})
 
 
 @pytest.fixture
 def older(scene: Scene, tmp_path: Path) -> Iterator[Scene]:
-    """Of the first states that were announced, the database knows some."""
+    """Yield a scene whose database knows some of the first states that were announced."""
     imported(scene, str(lines(tmp_path / "known.ndjson", KNOWN)))
     backup = put_back(scene)
     try:
@@ -41,7 +41,7 @@ def older(scene: Scene, tmp_path: Path) -> Iterator[Scene]:
 
 
 def announced(scene: Scene) -> list[dict[str, Any]]:
-    """The events of imports in the topic, by sequence."""
+    """Return the events of imports in the topic, by sequence."""
     events = [answer(record) for record in scene.transitions()]
     return sorted((event for event in events if event["lane"] == "import"), key=lambda event: event["sequence"])
 

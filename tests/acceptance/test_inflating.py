@@ -1,4 +1,4 @@
-"""A few kilobytes that inflate to hundreds of megabytes: answered, passed, and felt by nobody else."""
+"""A few kilobytes that inflate to hundreds of megabytes: answered, passed, and no trouble to other commands."""
 
 import asyncio
 import hashlib
@@ -19,13 +19,13 @@ pytestmark = pytest.mark.real_kafka
 
 MB: Final = 10**6
 NOW: Final = time.time_ns() // 1_000_000
-"""Milliseconds. What says that it is older than a topic keeps its records is removed at any moment."""
+"""Milliseconds. A record that looks older than a topic keeps its records may be removed at any moment."""
 MOST_MIB: Final = 400
 PARTITION: Final = 1
 
 
 def sent(scene: Scene, data: bytes, partition: int = PARTITION) -> int:
-    """The offset of the first record of a batch, which is sent as it is."""
+    """Send a batch as it is, and return the offset of its first record."""
     assert len(data) <= BROKERS_LIMIT
     options: dict[str, Any] = {"bootstrap_servers": scene.kafka.bootstrap, "request_timeout_ms": 60_000}
     return asyncio.run(send(options, scene.topics.commands, partition, data))
@@ -37,7 +37,7 @@ def number(record: Record, name: str) -> int:
     return int(found)
 
 
-# What a broker takes by default; a thousand megabytes where the codec makes so little of them.
+# Sizes that a broker accepts by default; a thousand megabytes where the codec makes so little of them.
 LARGEST: Final = {"gzip": 1000 * MB, "snappy": 20 * MB, "lz4": 200 * MB, "zstd": 1000 * MB}
 
 

@@ -1,4 +1,4 @@
-"""Lanes from outside: where each stands, and one that does not start is mended while workers run (CONTRACT 8)."""
+"""Lanes from outside: the position of each, and the repair of a blocked one while workers run (CONTRACT 8)."""
 
 import asyncio
 import json
@@ -38,7 +38,7 @@ def states(scene: Scene, *, code: int = 0) -> list[str]:
 
 @contextmanager
 def blocked_worker(scene: Scene, *partitions: int, **settings: str) -> Iterator[WorkerProcess]:
-    """A worker that has tried the lanes of these partitions, and says that they do not start."""
+    """Yield a worker that has tried the lanes of these partitions, and reports that they do not start."""
     with ExitStack() as alive:
         worker = scene.worker(**settings)
         alive.callback(worker.kill)
@@ -98,7 +98,7 @@ def test_an_offset_set_forward_by_hand_is_taken_back_while_the_worker_runs(scene
     load.send(1, COMMANDS // 2)
     work_off(scene)
     load.send(COMMANDS // 2 + 1, COMMANDS)
-    scene.set_offset(2, COMMANDS // PARTITIONS)  # the rest of them is not to be read
+    scene.set_offset(2, COMMANDS // PARTITIONS)  # the rest of them must not be read
     with blocked_worker(scene, 2, DELIVERY=delivery) as worker:
         blocked = ["done", "done", "blocked", "done"]
         worker.wait(lambda: states(scene, code=1), "is through with the others", wanted=lambda each: each == blocked)
@@ -315,7 +315,7 @@ def test_a_log_that_was_cut_and_has_grown_again_is_another(scene: Scene) -> None
     codes = scene.new_tokens(6)
     scene.send(*(Outgoing(body(code), b"a", (), 0) for code in codes[:4]))
     work_off(scene)
-    # What an unclean election leaves behind: the same topic, and another record where the last one stood.
+    # An unclean election leaves the same topic, and another record in the last one's place.
     scene.execute("UPDATE lane SET last_timestamp = last_timestamp - 1 WHERE partition = 0")
     scene.send(*(Outgoing(body(code), b"a", (), 0) for code in codes[4:]))
     with blocked_worker(scene, 0) as worker:
@@ -327,7 +327,7 @@ def test_a_log_that_was_cut_and_has_grown_again_is_another(scene: Scene) -> None
 
 
 def wait_gone(scene: Scene) -> None:
-    """A topic that was deleted is told of for a moment more."""
+    """Wait until a deleted topic is gone: the broker still lists it for a moment."""
     admin = scene.admin()
     wait_until(
         lambda: list(admin.list_topics(timeout=patience(60)).topics),
@@ -337,7 +337,7 @@ def wait_gone(scene: Scene) -> None:
 
 
 def back_up(scene: Scene) -> Any:
-    """A copy of the database as it is now, and how to have it back in the place of what it has become."""
+    """Copy the database as it is now, and return the way to restore the copy."""
     name = scene.database.name
 
     async def execute(*statements: str) -> None:

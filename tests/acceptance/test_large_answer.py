@@ -1,4 +1,4 @@
-"""The broker takes no record of that size: the answer is shortened, its status stays, and nobody else is concerned."""
+"""The broker takes no record of that size: the answer is shortened, its status stays, and no other is affected."""
 
 from typing import Final
 
@@ -16,7 +16,7 @@ SMALL: Final = 2000
 
 
 def limit(scene: Scene, topic: str, size: int) -> None:
-    """The largest batch of records, in bytes, that the topic takes from now on."""
+    """Set the largest batch of records, in bytes, that the topic takes from now on."""
     scene.set_up(topic, "max.message.bytes", str(size))
 
 

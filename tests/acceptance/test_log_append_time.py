@@ -1,4 +1,4 @@
-"""Which clock judges the expiry of a login: the worker's, or that of the record if it is the broker's (CONTRACT 4)."""
+"""The clock that judges a login's expiry: the worker's, or that of the record if it is the broker's (CONTRACT 4)."""
 
 import math
 import time
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.real_kafka
 
 
 @pytest.mark.parametrize(
-    # Who stamps the commands: the broker when it appends them, or their sender, whose clock proves nothing.
+    # The stamp of the commands is the broker's when it appends them, or their sender's, whose clock proves nothing.
     ("kind", "clock", "code"),
     [
         ("LogAppendTime", "append", "OK"),

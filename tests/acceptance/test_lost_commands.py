@@ -1,4 +1,4 @@
-"""Commands that the log has lost before they were answered are told until a person has seen it (DESIGN 2)."""
+"""Commands that the log has lost before they were answered are reported until a person has acted (DESIGN 2)."""
 
 import json
 from typing import Any
@@ -23,7 +23,7 @@ def send(scene: Scene, count: int, prefix: str) -> None:
 
 
 def remove(scene: Scene, before: int) -> None:
-    """Remove the beginning of the partition, as retention does, whether it was read or not."""
+    """Remove the beginning of the partition, as retention does, read or not."""
     admin = scene.admin()
     wanted = TopicPartition(scene.topics.commands, PLACE, before)
     for removed in admin.delete_records([wanted]).values():
@@ -31,7 +31,7 @@ def remove(scene: Scene, before: int) -> None:
 
 
 def said(worker: WorkerProcess) -> str:
-    """The reason that it gives once it is ready: a busy machine may let a heartbeat wait."""
+    """Return the reason that it gives once it is ready: a busy machine may let a heartbeat wait."""
     _, document = worker.wait(lambda: worker.probe("/readyz"), "is ready", wanted=lambda answer: answer[0] == 200)
     return str(document["reason"])
 
@@ -87,7 +87,8 @@ def test_what_is_removed_unread_under_a_worker_is_told(scene: Scene) -> None:
         send(scene, 1, "first")
         scene.results(1)
         worker.pause()
-        # The first of them may lie at the worker already: the broker sends it at once, also to who stands still.
+        # The worker may hold the first of them already: the broker sends it at once, also to a consumer that stands
+        # still.
         send(scene, 1, "fetched")
         send(scene, 4, "unread")
         remove(scene, 5)

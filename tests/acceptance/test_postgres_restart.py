@@ -1,4 +1,4 @@
-"""Postgres goes away and comes back under load: the worker waits, says so, goes on, and blames nobody (DESIGN 3)."""
+"""Postgres goes away and comes back under load: the worker waits, says so, goes on, blames no command (DESIGN 3)."""
 
 import asyncio
 from typing import Final
@@ -16,7 +16,7 @@ COMMANDS: Final = 4000
 
 def send_and_wait_for_work(load: Load, worker: WorkerProcess, first: int, last: int) -> None:
     """Send these commands, and wait until the worker is at work on them: it consumes."""
-    # Counted before they are sent: a quick worker is through with them before one can look.
+    # Counted before they are sent: a quick worker is through with them before the test can look.
     before = load.scene.count_consumed()
     load.send(first, last)
     worker.wait(load.scene.count_consumed, f"consumes more than {before}", wanted=lambda consumed: consumed > before)
@@ -47,7 +47,7 @@ def test_the_worker_waits_for_a_postgres_that_is_away_and_says_so(scene: Scene) 
         document = worker.wait_unready("postgres is away")
         assert list(document["dependencies_away"]) == ["postgres"]
         assert document["dependencies_away"]["postgres"]["since"]
-        # It has come no further, although it has tried more than once.
+        # It has made no progress, although it has tried more than once.
         worker.wait(lambda: worker.events("dependency_away"), "has tried again", wanted=lambda tried: len(tried) > 8)
         assert worker.probe("/livez")[0] == 200
         assert scene.count_consumed() < 1000

@@ -1,10 +1,10 @@
-"""What README and the pages of ``docs`` say to type is typed here, and what they say comes out is looked for.
+"""The commands that README and the pages of ``docs`` show are run here, and their documented output is checked.
 
 A fenced block right after ``<!-- run -->`` is run by a shell at the root of the repository. Those of a page after
 ``<!-- run with servers -->`` are run one after the other by one shell, in an empty directory, with the tests' own
 broker and Postgres in the settings; before those of any other page comes the first start of ``docs/operating.md``.
 ``with servers and a worker`` has a worker running meanwhile, ``with servers, a worker and kcat`` needs that program
-too. Each ``<!-- output contains: TEXT -->`` right after such a block names a part of what it prints.
+too. Each ``<!-- output contains: TEXT -->`` right after such a block names a part of its output.
 """
 
 import os
@@ -45,7 +45,7 @@ class Block:
 
 
 def blocks_of(text: str) -> list[Block]:
-    """The blocks to run, in their order; a dollar sign as a prompt is no part of a command."""
+    """Return the blocks to run, in order; a dollar sign as a prompt is no part of a command."""
     return [
         Block(
             re.sub(r"^\$ ", "", match["script"], flags=re.MULTILINE),
@@ -113,7 +113,7 @@ _SLOW: Final = pytest.mark.slow(
 
 
 def _called(block: Block) -> Any:
-    """A block as a parameter, by its first line."""
+    """Return a block as a parameter, by its first line."""
     name = block.script.splitlines()[0]
     return pytest.param(block, id=name, marks=[_SLOW] if "--commands" in name else [])
 
@@ -131,7 +131,7 @@ BETWEEN: Final = "----- the next block -----"
 
 
 def told(script: str, kafka: KafkaServer, name: str) -> str:
-    """A script with this broker's address and this test's topics, instead of those that the pages name."""
+    """Return a script with this broker's address and this test's topics, instead of those that the pages name."""
     own = {"kafka:9092": kafka.bootstrap, "access-token.set-effective.": f"{name}.", "access-token.": f"{name}."}
     for theirs, ours in own.items():
         script = script.replace(theirs, ours)
@@ -162,7 +162,7 @@ async def test_the_commands_for_ones_own_servers_work_one_after_the_other(
     before = [] if page in {"README.md", FIRST_START} else [first_start.script]
     if any("a worker" in block.needs for block in blocks):
         before.append(WORKER)
-    # However the script ends, what it has started ends with it.
+    # However the script ends, its background processes end with it.
     script = ["trap 'kill $(jobs -p) 2>/dev/null || true' EXIT", *before]
     for block in ready:
         script += [f"echo '{BETWEEN}'", block.script]

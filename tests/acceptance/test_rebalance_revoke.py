@@ -30,7 +30,7 @@ def locked(scene: Scene, tokens: list[str]) -> Iterator[None]:
 
 
 def count_waiting(scene: Scene) -> int:
-    """How many batches wait for an access token now."""
+    """Return the number of batches that wait for an access token now."""
     (row,) = scene.rows(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     )
@@ -44,7 +44,7 @@ def lane_states(worker: WorkerProcess) -> set[str]:
 
 def test_a_revoked_lane_finishes_the_batch_in_hand(scene: Scene) -> None:
     load = Load(scene, scene.new_tokens(400))
-    # A rebalance grants the lanes half a session, and what this test does meanwhile takes its time.
+    # A rebalance grants the lanes half a session, and the steps of this test take time meanwhile.
     settings = {
         "KAFKA__SESSION_TIMEOUT_MS": in_milliseconds(60),
         "KAFKA__REQUEST_TIMEOUT_MS": in_milliseconds(70),
@@ -70,6 +70,6 @@ def test_a_revoked_lane_finishes_the_batch_in_hand(scene: Scene) -> None:
         finally:
             coming.kill()
 
-    # Those that waited for the lock at that moment were finished by the one who had them.
+    # The batches waiting for the lock at that moment were finished by the worker that had them.
     assert draining <= PARTITIONS
     load.check_exactly_once()

@@ -33,7 +33,7 @@ def compared(scene: Scene, **settings: str) -> Reconciliation:
 
 
 def a_load(scene: Scene, prefix: str, count: int) -> int:
-    """Commands of every kind: applied, replayed, refused, unreadable, without an id, dry runs. Returns how many."""
+    """Send commands of all kinds: applied, replayed, refused, unreadable, without id, dry runs. Return their number."""
     codes, token = scene.new_tokens(count, prefix=prefix), login_token()
     records = []
     for number, code in enumerate(codes):
@@ -61,7 +61,7 @@ def cut_off(scene: Scene, *before: TopicPartition) -> None:
 
 @pytest.fixture(scope="module")
 def honest(shared_scene: Scene) -> Scene:
-    """A world in which a worker has worked off a load."""
+    """Return a world in which a worker has worked off a load."""
     a_load(shared_scene, "honest", TOKENS)
     with shared_scene.worker(MAX_BATCH="20"):
         shared_scene.wait_consumed()
@@ -149,7 +149,7 @@ def test_redirected_answers_are_counted_as_given_elsewhere(scene: Scene) -> None
 
 @contextmanager
 def without_triggers(scene: Scene, *statements: str) -> Iterator[None]:
-    """Change the database as its owner could who wants to deceive, and put everything back."""
+    """Change the database as a deceitful owner could, and put everything back."""
     tables = ("command_record", "transition", "access_token", "lane")
     for table in tables:
         scene.execute(f"CREATE TABLE kept_{table} AS SELECT * FROM {table}")
@@ -243,7 +243,7 @@ def _copied_dry_result(scene: Scene) -> tuple[str, Outgoing]:
 
 
 def _made_up_dry_result(scene: Scene) -> tuple[str, Outgoing]:
-    """Of a command that was no dry run."""
+    """Return a made-up dry result of a command that was no dry run."""
     real = scene.rows("SELECT * FROM command_record JOIN lane ON lane.id = lane AND partition = 0 LIMIT 1")[0]
     where = Coordinates(real["cluster"], real["topic"], 0, real["record_offset"], real["record_timestamp"])
     return scene.topics.results, as_sent(a_dry_result(scene), ce_subject=where.command_id.encode())
@@ -324,7 +324,7 @@ def test_messages_that_are_missing_and_offsets_that_were_moved_are_named(scene: 
     with scene.worker(MAX_BATCH="5") as worker:
         scene.wait_consumed()
         assert worker.terminate() == 0
-    # Topics that nothing was ever published to; then a command that was skipped by hand.
+    # Empty topics; then a command that was skipped by hand.
     empty = TopicNames(scene.topics.commands, *(f"{topic}-{scene.topics.commands}" for topic in ("r", "t", "d")))
     create_topics(scene.kafka.bootstrap, empty.results, empty.transitions, empty.dead_letters)
     elsewhere = {

@@ -1,4 +1,4 @@
-"""Request and reply with clients that nobody here wrote, and nothing of ours installed in them (CONTRACT 2)."""
+"""Request and reply with third-party clients, and nothing of ours installed in them (CONTRACT 2)."""
 
 import base64
 import json
@@ -27,13 +27,13 @@ pytestmark = pytest.mark.real_kafka
 CLIENTS: Final = Path(__file__).parents[1] / "clients"
 STRUCTURED: Final = ("content-type", b"application/cloudevents+json; charset=UTF-8")
 JAVA_MURMUR2_OF_ABC: Final = 479470107
-"""As the Java client's own tests have it."""
+"""The value in the Java client's own tests."""
 TRACE: Final = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
 @pytest.fixture
 def replies(scene: Scene) -> Iterator[str]:
-    """A topic of the sender's, with another number of partitions than the worker's own."""
+    """Yield a topic of the sender's, with another number of partitions than the worker's own."""
     name = f"replies-{uuid4().hex[:12]}"
     create_topics(scene.kafka.bootstrap, name, partitions=PARTITIONS - 1)
     yield name
@@ -50,7 +50,7 @@ def number(partition: int) -> tuple[str, bytes]:
 
 
 def answers(records: Sequence[Record]) -> dict[bytes | None, tuple[str, int]]:
-    """The status of each correlated answer, and the partition that it came in."""
+    """Return the status of each correlated answer, and the partition that it came in."""
     return {record.header("correlation_id"): (status(record)[0], record.partition) for record in records}
 
 
@@ -107,7 +107,7 @@ def test_what_may_not_be_redirected_is_refused_in_the_results_topic_and_changes_
     assert [part for part, message in zip(wanted, said, strict=True) if part not in message] == []
     assert history(scene) == []
     assert scene.seen(replies) == []
-    # To ask for a topic has not made it.
+    # Asking for a topic has not made it.
     assert "replies-nowhere" not in scene.admin().list_topics(timeout=patience(60)).topics
 
 
@@ -265,7 +265,7 @@ def test_springs_replying_template_gets_every_reply(scene: Scene, replies: str, 
 
 
 def built(directory: Path) -> Path:
-    """The Go program, built; skips where there is no Go, or not what the program needs."""
+    """Return the Go program, built; skip where there is no Go, or the program's modules are missing."""
     if shutil.which("go") is None:
         pytest.skip("go is not installed")
     program = directory / "replying"

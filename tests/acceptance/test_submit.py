@@ -1,4 +1,4 @@
-"""A file of commands, submitted: what its report says is what an independent reader counts (CONTRACT 8)."""
+"""A file of commands, submitted: its report equals the counts of an independent reader (CONTRACT 8)."""
 
 import csv
 import json
@@ -55,7 +55,7 @@ class Submit:
         self._process.send_signal(which)
 
     def end(self, seconds: float = SECONDS) -> tuple[int, str, str]:
-        """Wait until it ends: exit code, standard output and standard error."""
+        """Wait until it ends, and return exit code, standard output and standard error."""
         out, err = output_of(self._process, "submit ended", seconds)
         assert "Traceback" not in err, err
         return self._process.returncode, out, err
@@ -102,7 +102,7 @@ def by_code(code: str, **members: str) -> str:
 
 
 def outcomes(records: Sequence[Record]) -> dict[int, str]:
-    """What each line was answered, by the ids that the worker returns: OK if ever, else the last."""
+    """Return the answer to each line, by the ids that the worker returns: OK if ever, else the last."""
     found: dict[int, str] = {}
     for record in records:
         line = int((record.header("causation_id") or b"").rsplit(b":", 1)[1])
@@ -153,13 +153,13 @@ def test_killed_over_and_over_with_its_worker_it_ends_with_one_transition_for_ea
 ) -> None:
     codes = scene.new_tokens(COMMANDS)
     lines = [by_code(code) for code in codes]
-    # Refused whenever they are judged.
+    # Refused at any time of judging.
     for place in range(7, COMMANDS, 10):
         lines[place] = by_code(f"nobody-{place}")
     file = tmp_path / "migration.ndjson"
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
     chance, login = random.Random(4), login_token()
-    # Slow enough that the last life finds work left, however late its killer looks.
+    # Slow enough that the last life finds work left, even with a late killer.
     options = ("--rate", round(1000 / stretched(1)), "--window", 1500, "--patience", 1)
     settings = {"KAFKA__GROUP_INSTANCE_ID": "the only one", "MAX_BATCH": "50"}
     with allowing_worker(scene, **settings) as worker:
@@ -167,7 +167,7 @@ def test_killed_over_and_over_with_its_worker_it_ends_with_one_transition_for_ea
             with Submit(scene, file, *options, login=login) as process:
                 before = count_sent(scene)
                 wait_sent(scene, before + 1)
-                time.sleep(chance.uniform(0.0, 0.3))  # the moment is one of chance
+                time.sleep(chance.uniform(0.0, 0.3))  # a random moment
                 assert process.exit_code is None, process.end()
                 if life % 2:
                     worker.kill()
@@ -205,7 +205,7 @@ def test_a_table_is_submitted_and_its_mended_refusals_again(scene: Scene, tmp_pa
         text = refusals.read_text(encoding="utf-8")
         assert text.count("ACCESS_TOKEN_NOT_FOUND") == text.count("INVALID_PARAMETER") == 5
         refusals.write_text(text.replace("typo-", "").replace("nummer", "number"), encoding="utf-8")
-        # Who only asks for the report again does not lose what was mended.
+        # Asking again only for the report does not lose the repaired lines.
         mended = refusals.read_text(encoding="utf-8")
         assert submit(scene, file, login=login_token())[0] == 3
         assert refusals.read_text(encoding="utf-8") == mended
@@ -231,7 +231,7 @@ def test_a_worker_that_may_not_answer_there_is_found_out_by_one_command(scene: S
         assert submit(scene, file, login=login)[0] == 0
     assert report_of(file)["statuses"] == {"OK": 50}
 
-    # Who has finished says so again and sends nothing; who lost the journal is told that all had been applied.
+    # A finished submission says so again and sends nothing; one without its journal is told that all had been applied.
     sent = count_sent(scene)
     code, out, _ = submit(scene, file, login=login)
     assert (code, count_sent(scene)) == (0, sent)

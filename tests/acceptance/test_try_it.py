@@ -1,4 +1,4 @@
-"""What ``docker compose up`` shows in the end, against whatever broker and Postgres the tests have."""
+"""The final output of ``docker compose up``, with any broker and Postgres that the tests have."""
 
 import asyncio
 import os
@@ -25,7 +25,7 @@ Variables = dict[str, str]
 async def running_worker(
     kafka: KafkaServer, database: DatabaseUnderTest, topics: TopicNames
 ) -> AsyncIterator[Variables]:
-    """A worker on the test's own topics and database; yields the variables that it was set up with."""
+    """Run a worker on the test's own topics and database; yield the variables that it was set up with."""
     variables = {
         **variables_for(kafka.bootstrap, topics),
         "WORKER_KAFKA__GROUP_ID": topics.commands,

@@ -1,4 +1,4 @@
-"""Several workers share the partitions of one group: whoever works on a command, it is answered once and in order."""
+"""Several workers share the partitions of one group: each command is answered once and in order by any of them."""
 
 from itertools import chain
 from typing import Final
@@ -16,7 +16,7 @@ COMMANDS: Final = 2000
 
 
 def partitions_of(worker: WorkerProcess) -> list[int]:
-    """What the group has last told it."""
+    """Return the partitions that the group assigned last."""
     told = worker.events("partitions_assigned")
     partitions: list[int] = told[-1]["partitions"] if told else []
     return partitions
@@ -81,7 +81,7 @@ def test_one_is_killed_and_the_other_takes_over(scene: Scene) -> None:
 
 
 def is_open_statement(scene: Scene) -> bool:
-    """Whether Postgres waits for the rest of a statement: to it, such a session is not idle."""
+    """True if Postgres waits for the rest of a statement: to it, such a session is not idle."""
     return bool(
         scene.rows(
             "SELECT FROM pg_stat_activity"

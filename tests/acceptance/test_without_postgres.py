@@ -24,13 +24,13 @@ IMPATIENT: Final = (
     "sys.argv[1:] = ['run']\n"
     "main()",
 )
-"""A worker that does not wait for a minute."""
+"""Settings of a worker that does not wait for a minute."""
 LONG: Final = {
     "KAFKA__SESSION_TIMEOUT_MS": in_milliseconds(90),
     "KAFKA__REQUEST_TIMEOUT_MS": in_milliseconds(95),
     "KAFKA__TRANSACTION_TIMEOUT_MS": in_milliseconds(100),
 }
-"""A session longer than anything is waited for: partitions do not come free because it runs out."""
+"""A session longer than any wait: partitions do not come free because it runs out."""
 
 
 class Line:
@@ -45,15 +45,15 @@ class Line:
         self.dsn = urlunsplit(parts._replace(netloc=f"{credentials}@{HOST}:{self._proxy.port}"))
 
     def cut(self) -> None:
-        """From now on connections are refused."""
+        """Refuse connections from now on."""
         self._proxy.close()
 
     def silence(self) -> None:
-        """From now on statements vanish."""
+        """Drop statements from now on."""
         self._proxy.arm(Fault(Kind.BLACK_HOLED, count=1_000_000, seconds=patience(3600)))
 
     def mend(self) -> None:
-        """All is well again, after either."""
+        """Make all well again, after either."""
         self._proxy.close()
         self._proxy = PostgresProxy(self._target, self._proxy.port)
         self._proxy.start()
@@ -69,7 +69,7 @@ def line_to(dsn: str) -> Iterator[Line]:
 
 
 def wait_out_of_group(worker: WorkerProcess) -> None:
-    """Wait until it has left, and look at how it says so."""
+    """Wait until it has left the group, and check its report of that."""
     worker.wait_event("leaving_group")
     document = worker.wait_unready("out of the consumer group: postgres has not answered for")
     assert document["out_of_group"]["since"]

@@ -1,4 +1,4 @@
-"""The worker as a process: it says when it is ready, and ends as it is told."""
+"""The worker as a process: it reports when it is ready, and ends as it is told."""
 
 import signal
 from pathlib import Path
@@ -13,7 +13,7 @@ from tests.support.waiting import TooLate
 
 
 def program(code: str, directory: Path) -> WorkerProcess:
-    """A program in the place of a worker."""
+    """Return a program in the place of a worker."""
     return WorkerProcess({}, directory, command=("-c", code))
 
 

@@ -1,4 +1,4 @@
-"""The worker as an operator runs it: a process of its own, told what to do by its environment and by signals."""
+"""The worker as an operator runs it: a process of its own, controlled by its environment and by signals."""
 
 import json
 import os
@@ -24,17 +24,17 @@ ROOT: Final = Path(__file__).parents[2]
 SECONDS: Final = waiting.SECONDS
 USUAL: Final = ("-m", "worker", "run")
 LAST_LINES: Final = 60
-"""So much of its log is shown where it was waited for in vain."""
+"""Lines of its log that an error of a failed wait shows."""
 
 T = TypeVar("T")
 
 
 class Ended(AssertionError):
-    """The worker ended before what was waited for came."""
+    """The worker ended during a wait."""
 
 
 def worker_settings(bootstrap: str, topics: TopicNames, dsn: str, *, group: str | None = None) -> dict[str, str]:
-    """The environment of a worker of a test's own: quick to notice what died, and on no port that is taken."""
+    """Return the environment of a test's own worker: quick to notice dead peers, and on a free port."""
     return {
         **variables_for(bootstrap, topics),
         "WORKER_KAFKA__GROUP_ID": group or f"group-{uuid4().hex[:12]}",
@@ -52,8 +52,8 @@ def worker_settings(bootstrap: str, topics: TopicNames, dsn: str, *, group: str 
 class WorkerProcess:
     """``python -m worker run``. A context manager: whatever happens in the block, the process is gone after it.
 
-    ``settings`` are WORKER_ variables; ``command`` replaces what is run, for workers with a fault built in.
-    ``preloaded`` spares a worker that is as it comes what its imports cost (``tests.support.preloaded``).
+    ``settings`` are WORKER_ variables; ``command`` replaces the program, for workers with a fault built in.
+    ``preloaded`` spares a standard worker the cost of its imports (``tests.support.preloaded``).
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class WorkerProcess:
 
     @property
     def group(self) -> str:
-        """Its consumer group."""
+        """Return its consumer group."""
         return self.settings["WORKER_KAFKA__GROUP_ID"]
 
     @property
@@ -81,7 +81,7 @@ class WorkerProcess:
 
     @property
     def exit_code(self) -> int | None:
-        """``None`` as long as it runs; minus the signal's number if one ended it."""
+        """Return ``None`` as long as it runs; minus the signal's number if a signal ended it."""
         return self._running.poll()
 
     def start(self) -> "WorkerProcess":
@@ -119,7 +119,7 @@ class WorkerProcess:
         return self
 
     def wait_unready(self, reason: str, seconds: float = SECONDS) -> dict[str, Any]:
-        """Wait until ``/readyz`` says no for ``reason``, a part of what it gives; the document."""
+        """Wait until ``/readyz`` says no for ``reason``, a part of the one it gives; return the document."""
 
         def is_said(answer: tuple[int, Any]) -> bool:
             return answer[0] == 503 and reason in answer[1]["reason"]
@@ -129,19 +129,19 @@ class WorkerProcess:
         return document
 
     def wait_event(self, event: str, seconds: float = SECONDS) -> dict[str, Any]:
-        """The first log line of that name, waited for."""
+        """Wait for the first log line of that name, and return it."""
         return self.wait(lambda: self.events(event), f"logs {event}", seconds)[0]
 
     def wait(
         self, look: Callable[[], T], what: str, seconds: float = SECONDS, *, wanted: Callable[[T], object] = bool
     ) -> T:
-        """Look until what is seen is ``wanted``, and return it.
+        """Look until the result is ``wanted``, and return it.
 
-        Raises ``Ended`` if the worker ends before, or ``TooLate``: with what was seen last and the end of the log.
+        Raises ``Ended`` if the worker ends before, or ``TooLate``: with the last result and the end of the log.
         """
 
         def looked() -> T:
-            # In this order: what it did before it ended counts.
+            # In this order: its actions before it ended count.
             exit_code = self.exit_code
             seen = look()
             if exit_code is not None and not wanted(seen):
@@ -152,18 +152,18 @@ class WorkerProcess:
         return waiting.wait_until(looked, wanted, what=f"the worker {what}", seconds=seconds, tell=self._state)
 
     def probe(self, path: str) -> tuple[int, Any]:
-        """Status and document of ``/livez`` or ``/readyz``; status 0 while nothing listens."""
+        """Return status and document of ``/livez`` or ``/readyz``; status 0 while nothing listens."""
         status, body = self._get(path)
         return status, json.loads(body) if body else None
 
     def metrics(self) -> str:
-        """The text of ``/metrics``."""
+        """Return the text of ``/metrics``."""
         status, body = self._get("/metrics")
         assert status == 200
         return body.decode()
 
     def terminate(self, seconds: float = SECONDS) -> int:
-        """SIGTERM; wait until it has drained and ended; its exit code."""
+        """Send SIGTERM, wait until it has drained and ended, and return its exit code."""
         return self.signal_and_wait(signal.SIGTERM, seconds)
 
     def signal_and_wait(self, which: signal.Signals, seconds: float = SECONDS) -> int:
@@ -172,7 +172,7 @@ class WorkerProcess:
         return self.wait_end(seconds, what=f"ended after {which.name}")
 
     def wait_end(self, seconds: float = SECONDS, *, what: str = "ended by itself") -> int:
-        """Wait until it ends by itself; its exit code. Raises ``TooLate``, with the logs, if it does not."""
+        """Wait until it ends by itself, and return its exit code. Raises ``TooLate``, with the logs, if it does not."""
         try:
             return self._running.wait(patience(seconds))
         except subprocess.TimeoutExpired:
@@ -181,24 +181,24 @@ class WorkerProcess:
             raise late from None
 
     def pause(self) -> None:
-        """SIGSTOP: to everybody else it looks dead."""
+        """Send SIGSTOP: to all others it looks dead."""
         self._running.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """SIGCONT: it goes on as if no time had passed."""
+        """Send SIGCONT: it goes on as if no time had passed."""
         self._running.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
-        """SIGKILL. Safe twice."""
+        """Send SIGKILL. Safe to call twice."""
         self._running.kill()
         self._running.wait()
 
     def logs(self) -> str:
-        """All that it wrote so far, over every start."""
+        """Return its whole output so far, over every start."""
         return self._log.read_text(encoding="utf-8", errors="replace")
 
     def events(self, event: str | None = None) -> list[dict[str, Any]]:
-        """Its log lines, those of one name if given. What is no JSON object is left out."""
+        """Return its log lines, those of one name if given. Lines that are no JSON object are left out."""
         found = []
         for line in self.logs().splitlines():
             try:
@@ -210,7 +210,7 @@ class WorkerProcess:
         return found
 
     def _state(self) -> str:
-        """What is known of it, for whoever waits in vain."""
+        """Return its known state, for an error of a failed wait."""
         lines = self.logs().splitlines()
         status, document = self.probe("/readyz")
         return "\n".join(

@@ -43,10 +43,10 @@ SECTIONS: Final = ("compare", "latency", *PLAIN, *IN_ROUNDS)
 
 
 async def run(options: argparse.Namespace) -> None:
-    """The sections asked for, on one stage."""
+    """Run the sections asked for, on one stage."""
     task = asyncio.current_task()
     assert task is not None
-    # Whoever ends us ends what we started too.
+    # A signal that ends this process also ends the programs it started.
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     report = Report(options.out)
     async with open_stage() as stage:

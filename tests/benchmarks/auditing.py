@@ -1,4 +1,4 @@
-"""What it takes to verify a history: time and memory of ``audit verify``, without the topic and with it."""
+"""The cost of verifying a history: time and memory of ``audit verify``, without the topic and with it."""
 
 import asyncio
 import os
@@ -43,7 +43,7 @@ VALUES ($1, $2, $3, $4, gen_random_uuid(), now(), $5, $5) RETURNING id
 
 
 async def auditing(stage: Stage, report: Report, quick: bool) -> None:
-    """A history of as many access tokens, dealt over the lanes, stored and published; then it is verified."""
+    """Store and publish a history of as many access tokens, dealt over the lanes, and verify it."""
     count = TRANSITIONS // (10 if quick else 1)
     topics = await stage.new_topics(PARTITIONS)
     run = await only_tokens(stage, count)
@@ -79,7 +79,7 @@ async def auditing(stage: Stage, report: Report, quick: bool) -> None:
 async def _chain(
     connection: asyncpg.Connection, stage: Stage, topics: TopicNames, partition: int, names: Sequence[str]
 ) -> None:
-    """A lane, with one transition of each access token, as a worker would have left it."""
+    """Write a lane, with one transition of each access token, as a worker would have left it."""
     lane = await connection.fetchval(_LANE, *_PLACE, partition, len(names))
     producer = Producer({"bootstrap.servers": stage.bootstrap, "linger.ms": 20})
     post = OutgoingTopics(topics.results, topics.transitions, topics.dead_letters, "audited", "bench")
@@ -125,7 +125,7 @@ def _verify(
 ) -> tuple[str, int, float, float, float]:
     settings = worker_settings(stage.bootstrap, topics, stage.dsn)
     began = time.monotonic()
-    # Into a file: nobody reads before it has ended, and a pipe would be full of findings.
+    # Into a file: it is read only after the end, and a pipe would be full of findings.
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8") as said,
         subprocess.Popen(
@@ -137,7 +137,7 @@ def _verify(
     ):
         memory = 0
         while process.poll() is None:
-            # One that has ended and was not asked for yet says nothing of its memory.
+            # A process that has ended and was not reaped yet reports no memory.
             status = (PROC / str(process.pid) / "status").read_text(encoding="utf-8")
             memory = max(memory, status_bytes(status).get("VmHWM", 0))
             time.sleep(POLL_SECONDS)

@@ -1,8 +1,8 @@
-"""Interactive commands while a migration runs: how long they wait beside a bulk topic, and what bulk has left.
+"""Interactive commands while a migration runs: their waits beside a bulk topic, and the rate left for bulk.
 
 An open loop of interactive commands is timed on an idle worker, and again while a backlog waits in its bulk topic. The
-reader of the answers reads those of the bulk commands as well: they share the results topic. Beside it, what one topic
-for both would do, and what a backlog costs in either topic when nothing else is asked.
+reader of the answers reads those of the bulk commands as well: they share the results topic. Beside it stand the same
+with one topic for both, and the cost of a backlog in either topic alone.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ RATE: Final = 100
 WINDOW: Final = 5 * RATE
 WARM_UP: Final = Phase(200, 100.0)
 RATIO_BAR: Final = 3.0
-"""The 99th percentile of interactive commands beside a backlog, as a multiple of what it is without."""
+"""The 99th percentile of interactive commands beside a backlog, as a multiple of the same without one."""
 ALONE_BAR: Final = 0.95
 """The rate of a backlog in the bulk topic, beside that in the other."""
 
@@ -53,7 +53,7 @@ QUICK: Final = Size(5.0, 60_000, 1, 20_000)
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A worker and its topics. ``backlog`` is the one that bulk commands are sent to: of its own, or the only one."""
+    """A worker and its topics. ``backlog`` is the topic that bulk commands are sent to: its own, or the only one."""
 
     stage: Stage
     topics: TopicNames
@@ -61,7 +61,7 @@ class Place:
     worker: WorkerProcess
 
     async def send(self, backlog: Backlog) -> None:
-        """Send it while the worker stands still: it neither begins on half of it nor pays for the sender."""
+        """Send the backlog while the worker stands still: it neither begins on half of it nor pays for the sender."""
         self.worker.pause()
         await asyncio.to_thread(send_all, self.stage.bootstrap, self.backlog, backlog.written)
         await self.stage.settle()
@@ -71,7 +71,7 @@ class Place:
         await asyncio.to_thread(wait_through, self.stage.bootstrap, self.worker.group, topic or self.backlog)
 
     async def timed(self, run: str, first: int, warm_up: Phase, phase: Phase) -> Timed:
-        """Interactive commands on the first topic. ``first`` is the number of the first one."""
+        """Time interactive commands on the first topic. ``first`` is the number of the first one."""
         servers = (self.stage.postgres_pid, self.stage.kafka_pid, self.worker.pid)
         place = (self.stage.bootstrap, self.topics.commands, self.topics.results)
         return await run_unless(Plan(*place, run, first, warm_up, phase, "OK", servers))
@@ -79,7 +79,7 @@ class Place:
 
 @asynccontextmanager
 async def place_for(stage: Stage, *, bulk: bool = True) -> AsyncIterator[Place]:
-    """A worker with topics of its own, warm. What fails in the block fails with what the worker wrote."""
+    """Run a warm worker with topics of its own. An error in the block carries the worker's output."""
     topics = await stage.new_topics(PARTITIONS)
     name, variables = topics.commands, {}
     if bulk:
@@ -105,7 +105,7 @@ async def place_for(stage: Stage, *, bulk: bool = True) -> AsyncIterator[Place]:
 
 
 async def bulk(stage: Stage, report: Report, quick: bool) -> None:
-    """Measure and report. What needs least care comes first: it warms the servers."""
+    """Measure and report. The least sensitive part comes first: it warms the servers."""
     size = QUICK if quick else WHOLE
     await _alone(stage, report, size)
     await _behind(stage, report, size)
@@ -151,13 +151,13 @@ async def _beside(stage: Stage, report: Report, size: Size) -> None:
 
 
 def usual(took: Sequence[float], share: float) -> float:
-    """The percentile of the median five seconds: what else the machine does for a while does not count."""
+    """Return the percentile of the median five seconds: brief activity of the machine does not count."""
     passes = [took[first : first + WINDOW] for first in range(0, len(took), WINDOW)]
     return median(percentile(each, share) for each in passes)
 
 
 def _rates(place: Place, migration: str, run: str, numbers: range) -> tuple[float, float]:
-    """Bulk commands a second, by the broker's clock: while these interactive ones were answered, and afterwards."""
+    """Return bulk commands a second, by the broker's clock: while these interactive ones were answered, and after."""
     bulk_ms, interactive_ms = [], []
     for headers, moment in read_headers(place.stage.bootstrap, place.topics.results):
         name, _, number = headers.get(CORRELATION_ID, b"").decode().rpartition("-")
@@ -176,7 +176,7 @@ def _rates(place: Place, migration: str, run: str, numbers: range) -> tuple[floa
 
 
 async def _behind(stage: Stage, report: Report, size: Size) -> None:
-    """Interactive commands behind a backlog in their own topic."""
+    """Time interactive commands behind a backlog in their own topic."""
     run, migration = new_run(), new_run()
     phase = Phase.at(RATE, 1.0)
     await make_tokens(stage.owner_dsn, run, phase.count)
@@ -194,7 +194,7 @@ async def _behind(stage: Stage, report: Report, size: Size) -> None:
 
 
 async def _alone(stage: Stage, report: Report, size: Size) -> None:
-    """The same backlog for a worker with one topic, and in the bulk topic of another, in turn."""
+    """Measure the same backlog on a worker with one topic, and in the bulk topic of another, in turn."""
     async with place_for(stage, bulk=False) as plain, place_for(stage) as divided:
         plain.worker.pause()
         divided.worker.pause()
@@ -208,11 +208,11 @@ async def _alone(stage: Stage, report: Report, size: Size) -> None:
 
 
 async def _rate(place: Place, count: int) -> tuple[float, float]:
-    """Commands a second when they wait, and microseconds of CPU that each costs. The worker stands still around it."""
+    """Return commands a second when they wait, and µs of CPU for each. The worker stands still around it."""
     run = new_run()
     await make_tokens(place.stage.owner_dsn, run, count)
     await place.send(Backlog.of(run, range(1, count + 1)))
-    await asyncio.sleep(LATELY_SECONDS)  # or it would give way to what came before
+    await asyncio.sleep(LATELY_SECONDS)  # or it would give way to earlier commands
     pids = (place.worker.pid, place.stage.postgres_pid, place.stage.kafka_pid)
     meter, began_ms = Meter({"all": pids}), time.time() * 1000
     place.worker.resume()

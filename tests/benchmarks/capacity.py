@@ -1,4 +1,4 @@
-"""What a command costs, and what a rate that is asked for needs.
+"""The cost of a command, and the resources that a given rate needs.
 
 A batch has a price of its own and so has every command in it: µs per command = command + batch / size. That is fitted
 on three sizes of batches and checked on a fourth. From it follow the cores, the log and the disk for a rate.
@@ -21,12 +21,12 @@ QUICK: Final = 10
 """So many times fewer commands."""
 RATES: Final = (1_000, 10_000, 100_000)
 BUSY: Final = 0.7
-"""How much of a core is used at most, so that a rate may rise and a worker may fail."""
+"""The share of a core used at most, so that a rate may rise and a worker may fail."""
 PROCESSES: Final = ("worker", "postgres", "kafka")
 
 
 def fitted(costs: Mapping[int, float]) -> tuple[float, float]:
-    """The price of a command and that of a batch, by least squares. ``costs``: µs per command by size of batch."""
+    """Return the prices of a command and of a batch, by least squares. ``costs``: µs per command by size of batch."""
     count = len(costs)
     inverse = {size: 1 / size for size in costs}
     mean_x, mean_y = sum(inverse.values()) / count, sum(costs.values()) / count
@@ -36,7 +36,7 @@ def fitted(costs: Mapping[int, float]) -> tuple[float, float]:
 
 
 async def capacity(stage: Stage, report: Report, quick: bool) -> None:
-    """Measure, fit, check, and tell what a rate needs."""
+    """Measure, fit, check, and report the needs of a rate."""
     shrink = QUICK if quick else 1
     rounds = {size: await _round(stage, size, count // shrink) for size, count in FITTED.items()}
     size, count = CHECKED
@@ -98,12 +98,12 @@ async def _tell(stage: Stage, report: Report, full: Round) -> None:
 def _needs(rate: int, cpu: Mapping[str, float], wal: float, stored: float, kept: float) -> Sequence[float]:
     cores = {name: rate * cpu[name] / 1e6 / BUSY for name in PROCESSES}
     day = rate * 86_400 / 1e9
-    # A worker is one core: what it computes, it computes in one thread.
+    # A worker is one core: it computes in one thread.
     return (rate, ceil(cores["worker"]), cores["postgres"], cores["kafka"], rate * wal / 1e6, day * stored, day * kept)
 
 
 async def _stored(stage: Stage) -> float:
-    """Bytes that a record and a transition take in their tables and indexes."""
+    """Return the bytes that a record and a transition take in their tables and indexes."""
     async with stage.owner() as connection:
         return float(
             await connection.fetchval(

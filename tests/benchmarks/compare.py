@@ -1,4 +1,4 @@
-"""How fast, beside what: the worker, what a user would write first, and either server alone, in interleaved rounds."""
+"""Rates compared, in interleaved rounds: the worker, a user's first version, and either server alone."""
 
 import os
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ QUICK: Final = 10
 COUNTS: Final = {EXACTLY: 100_000, AT_LEAST: 100_000, ONE: 1_500, POOL: 8_000, POSTGRES: 100_000, KAFKA: 100_000}
 """Commands of a round: the slow ones have fewer, so that all take seconds."""
 FAR: Final = 10
-"""Whoever costs so many times as much is named beside the plot: in it nothing else would be seen."""
+"""A subject that costs so many times as much is named beside the plot: it would dwarf all others in it."""
 MOST_MEMORY: Final = 200
 """MiB."""
 
@@ -30,12 +30,12 @@ class Comparison:
 
     @property
     def saturation(self) -> float:
-        """The worker's rate when commands wait, exactly once: commands per second."""
+        """Return the worker's rate when commands wait, exactly once: commands per second."""
         return self.by_subject[EXACTLY].rate
 
 
 async def compare(stage: Stage, report: Report, quick: bool, *, rounds: int) -> Comparison:
-    """Every subject once per round, so that what changes on the machine meets them all."""
+    """Run every subject once per round, so that changes of the machine meet them all."""
     played: dict[Subject, list[Round]] = {subject: [] for subject in COUNTS}
     # The broker compiles its code as it runs: for the first hundred thousand commands it takes twice the CPU.
     await _golden(stage, EXACTLY, quick)

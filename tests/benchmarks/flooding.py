@@ -1,8 +1,8 @@
-"""A flood of pass codes in one partition: what those wait who send their commands by code, there and elsewhere.
+"""A flood of pass codes in one partition, and the waits of senders by code, there and elsewhere.
 
 An open loop of commands by code is timed on an idle worker, and again while a few hundred commands by identifier come
-to one partition at once: from callers who are refused whatever they know, from one who guesses until it must wait, and
-from one who is right. Each is a caller of its own.
+to one partition at once: from callers who are refused in any case, from one who guesses until it must wait, and from
+one who is right. Each is a caller of its own.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ _GUESSES: Final = frozenset({"INVALID_CREDENTIALS", "ACCESS_DENIED"})
 
 @dataclass(frozen=True, slots=True)
 class Flood:
-    """A sender, and the statuses that it may be answered. ``claims`` are those of the login, if not the usual ones."""
+    """A sender, and the statuses that it may get. ``claims`` are those of the login, if not the usual ones."""
 
     name: str
     statuses: frozenset[str]
@@ -132,7 +132,7 @@ def _written(flood: Flood, tokens: str, name: str) -> Iterator[Written]:
 
 
 def _keys(name: str) -> Iterator[bytes]:
-    """Keys that librdkafka's partitioner puts into the one partition."""
+    """Yield keys that librdkafka's partitioner puts into the one partition."""
     numbered = (f"{name}-{number}".encode() for number in range(PARTITIONS * COMMANDS * 10))
     return islice((key for key in numbered if _is_there(key)), COMMANDS)
 
@@ -142,7 +142,7 @@ def _is_there(key: bytes) -> bool:
 
 
 def _split(run: str, first: int, timed: Timed) -> tuple[list[float], list[float]]:
-    """The times of the commands of other partitions, and those of the flooded one."""
+    """Return the times of the commands of other partitions, and those of the flooded one."""
     counted = range(first + WARM_UP.count, first + WARM_UP.count + len(timed.took))
     there = [_is_there(key) for key, _, _ in commands(run, counted)]
     took = list(zip(there, timed.took, strict=True))

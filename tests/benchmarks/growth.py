@@ -1,7 +1,7 @@
-"""How cost grows: with what waits, what is stored, how it is spread, what is asked, and who asks.
+"""The growth of cost: with the backlog, the stored rows, their distribution, the commands, and their senders.
 
 Each question changes one thing and leaves the rest alone. A run is compared with the first of its question, which works
-in tables of the same size, unless their size is the question. What each run needs is made beforehand; then all tables
+in tables of the same size, unless their size is the question. The data of each run is made beforehand; then all tables
 are vacuumed and analysed and a checkpoint is made, so that every run pays for a page's first change after one.
 """
 
@@ -22,9 +22,9 @@ from worker.journey.pass_codes import HASHER
 from worker.kafka.topics import PARTITIONS
 
 COMMANDS: Final = 50_000
-"""Of a run where their number is not the question."""
+"""Commands of a run where their number is not the question."""
 LONG: Final = 100_000
-"""Of a run that is judged."""
+"""Commands of a run that is judged."""
 BACKLOGS: Final = (10_000, 100_000, 1_000_000)
 TOKENS: Final = (100_000, 500_000, 2_000_000)
 RECORDS: Final = (1_000_000, 5_000_000)
@@ -32,17 +32,16 @@ PARTITION_COUNTS: Final = (1, 4, 8, 16, 64)
 WORKERS: Final = (1, 2, 4)
 PASS_CODES: Final = 600
 STORED: Final = len(TOKENS) + len(RECORDS) - 1
-"""The place of the most among what is stored."""
+"""The index of the largest stored size."""
 BACKLOG_BAR: Final = 0.95
 STORED_BAR: Final = 0.85
 MEMORY_BAR: Final = 200
 """MiB."""
 OPERATORS: Final = (("wal_compression", "on"), ("max_wal_size", "16GB"))
-"""What whoever keeps a large Postgres may set without a restart, one after the other and then kept."""
+"""Settings that the operator of a large Postgres may change without a restart, applied one after the other and kept."""
 _PASS_CODE: Final = "2468"
 
-# Everything of earlier runs goes, what the reference data holds stays, without the history that it had; the transitions
-# would not let themselves be cut.
+# All rows of earlier runs go; the reference data stays, without its history; the transitions cannot be truncated.
 _EMPTIED: Final = """
 SET session_replication_role = replica;
 CREATE TEMP TABLE kept AS SELECT * FROM access_token WHERE number LIKE 'AT%';
@@ -76,7 +75,7 @@ FROM (SELECT ($1::text || '-' || n % $4::integer || '.' || n) COLLATE "C" AS id
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """An answer to a question: a run, or the medians of several. ``size`` is where it stands in the plot."""
+    """An answer to a question: a run, or the medians of several. ``size`` is its position in the plot."""
 
     label: str
     run: Round
@@ -85,7 +84,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Access tokens, and the order of chance in which commands name them: in a large table each has its own page."""
+    """Access tokens, and the random order in which commands name them: in a large table each has its own page."""
 
     run: str
     tokens: int
@@ -94,7 +93,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """All of it, or a share. What is judged is measured ``again`` times, and what it is judged by before and after."""
+    """All of it, or a share. A judged run is repeated ``again`` times, its reference before and after."""
 
     share: float
     again: int
@@ -141,14 +140,14 @@ async def _workers(stage: Stage, sizes: Sizes) -> list[Point]:
 
 
 async def _golden(stage: Stage, count: int, *, partitions: int = PARTITIONS, workers: int = 1) -> Round:
-    """Golden commands for all the access tokens there are."""
+    """Return golden commands for all the access tokens there are."""
     run = await only_tokens(stage, count)
     backlog = Backlog.of(run, range(1, count + 1))
     return await play(stage, EXACTLY, backlog, partitions=partitions, workers=workers)
 
 
 async def _kinds(stage: Stage, sizes: Sizes) -> list[Point]:
-    """Four fields are the golden command's; of the refused half, nobody has the code."""
+    """Measure kinds of commands. Four fields are the golden command's; the codes of the refused half do not exist."""
     count = sizes(COMMANDS)
     half = count // 2
     statuses = {"OK": half, "ACCESS_TOKEN_NOT_FOUND": count - half}
@@ -172,7 +171,7 @@ async def _kind(
     own: bool = False,
     **members: Any,
 ) -> Point:
-    """Commands in an order of chance, of which the first ``tokens`` name an access token: all, if none is said.
+    """Return commands in a random order, of which the first ``tokens`` name an access token: all, by default.
 
     The access tokens share one account if they do not each get their ``own``.
     """
@@ -184,7 +183,7 @@ async def _kind(
 
 
 async def _pass_codes(stage: Stage, count: int) -> Point:
-    """Each command brings an identifier and its pass code, which costs an Argon2id by design."""
+    """Measure commands with an identifier and its pass code, which costs an Argon2id by design."""
     run = await only_tokens(stage, count)
     async with stage.owner() as connection:
         await connection.execute(
@@ -201,7 +200,7 @@ async def _pass_codes(stage: Stage, count: int) -> Point:
 
 
 async def _stored(stage: Stage, report: Report, sizes: Sizes) -> list[Point]:
-    """Tokens first, with no records; then records, and as many transitions, beside the most tokens.
+    """Measure more tokens first, with no records; then more records, and as many transitions, beside the most tokens.
 
     The first size, which the last is judged by, is measured before all others and after them.
     """
@@ -221,7 +220,7 @@ async def _stored(stage: Stage, report: Report, sizes: Sizes) -> list[Point]:
 
 
 async def _with_the_most(stage: Stage, table: Table, count: int) -> list[Point]:
-    """What else bears on the rate in the largest tables: another order, and what an operator sets."""
+    """Measure other effects on the rate in the largest tables: another order, and an operator's settings."""
     inserted = Table(await _more(stage, count), count, iter(range(1, count + 1)))
     points = [Point("… named in the order in which they are stored", await _random(stage, inserted, count))]
     label = "…"
@@ -243,24 +242,24 @@ async def _set_up(stage: Stage, setting: str) -> None:
 
 
 async def _more(stage: Stage, tokens: int) -> str:
-    """So many access tokens beside what is there."""
+    """Add so many access tokens."""
     run = new_run()
     await make_tokens(stage.owner_dsn, run, tokens)
     return run
 
 
 async def _table(stage: Stage, tokens: int) -> Table:
-    """Nothing else is stored."""
+    """Make a table with nothing else stored."""
     return Table(await only_tokens(stage, tokens), tokens, iter(_shuffled(tokens)))
 
 
 async def _random(stage: Stage, table: Table, count: int) -> Round:
-    """The next so many."""
+    """Return the next so many."""
     return await play(stage, EXACTLY, Backlog.of(table.run, list(islice(table.numbers, count))))
 
 
 async def _store(stage: Stage, report: Report, table: Table, numbers: range) -> None:
-    """A record and a transition for each number, as if commands had been answered long ago."""
+    """Store a record and a transition for each number, as if commands had been answered long ago."""
     began = time.monotonic()
     async with stage.owner() as connection:
         for statement in (_RECORDS, _TRANSITIONS):
@@ -270,7 +269,7 @@ async def _store(stage: Stage, report: Report, table: Table, numbers: range) -> 
 
 
 async def _backlogs(stage: Stage, sizes: Sizes) -> list[Point]:
-    """All in the same table: the tokens of all backlogs are there from the beginning.
+    """Measure all backlogs in the same table: the tokens of all are there from the beginning.
 
     The second backlog, which the largest is judged by, is measured before it and after it.
     """
@@ -285,12 +284,12 @@ async def _backlogs(stage: Stage, sizes: Sizes) -> list[Point]:
 
 
 def _shuffled(count: int) -> list[int]:
-    """1 to ``count`` in an order of chance that is the same in every run."""
+    """Return 1 to ``count`` in a random order that is the same in every run."""
     return random.Random(count).sample(range(1, count + 1), count)
 
 
 async def only_tokens(stage: Stage, tokens: int) -> str:
-    """So many access tokens and nothing of earlier runs: the name of the new one."""
+    """Leave so many access tokens and nothing of earlier runs; return the name of the new run."""
     async with stage.owner() as connection:
         await connection.execute(_EMPTIED)
     return await _more(stage, tokens)

@@ -1,5 +1,7 @@
-"""What it takes to import: time, memory and CPU of ``import``, of new access tokens, of the same again, of pass codes,
-and of an import that is killed again and again."""
+"""The cost of ``import``: time, memory and CPU.
+
+It imports new access tokens, the same again, pass codes, and with an import that is killed again and again.
+"""
 
 import asyncio
 import json
@@ -23,7 +25,7 @@ from worker.kafka.topics import PARTITIONS
 
 TOKENS: Final = 1_000_000
 PASS_CODES: Final = 2_000
-"""Plain ones, which are hashed here."""
+"""Plain pass codes, which are hashed here."""
 KILLS: Final = 5
 SHARE: Final = 5
 """Access tokens that have an account, its owner and a rewards participant in common."""
@@ -47,7 +49,7 @@ _TABLES: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """A run of ``import``: what it said as JSON, and what it cost. Memory in bytes, the most at one moment."""
+    """A run of ``import``: its JSON output, and its cost. Memory in bytes, the most at one moment."""
 
     said: Mapping[str, Any]
     seconds: float
@@ -60,7 +62,7 @@ class Imported:
 
 
 def write_lines(path: Path, organisation: str, tokens: int, pass_code_hash: str) -> int:
-    """As another system might write down its access tokens; returns how many of the lines are bad."""
+    """Write access tokens as another system might; return the number of bad lines."""
     chance = random.Random(tokens)
     bad = 0
     with path.open("w", encoding="utf-8") as file:
@@ -171,8 +173,11 @@ def _unit(number: int) -> dict[str, Any]:
 
 
 async def importing(stage: Stage, report: Report, quick: bool) -> None:
-    """Import a million new access tokens with all that belongs to them, announce them, import them again, import others
-    that are killed on the way; then plain pass codes. Each in an organisation of its own."""
+    """Import a million new access tokens with all that belongs to them, announce them, and import them again.
+
+    Then import others while the process is killed on the way, and then plain pass codes. Each import has an
+    organisation of its own.
+    """
     count = TOKENS // (50 if quick else 1)
     topics = await stage.new_topics(PARTITIONS)
     settings = worker_settings(stage.bootstrap, topics, stage.dsn)
@@ -222,17 +227,17 @@ def _row(label: str, run: Imported, count: int) -> tuple[str, int, float, float,
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Runs ``import`` as whoever migrates would."""
+    """Runs ``import`` as a migrating user would."""
 
     stage: Stage
     settings: Mapping[str, str] = field(repr=False)
 
     def once(self, *arguments: str) -> Imported:
-        """To its end."""
+        """Run it to its end."""
         return self.killed(0, 0.0, *arguments)
 
     def killed(self, kills: int, seconds: float, *arguments: str) -> Imported:
-        """To its end, which may take ``seconds``, but killed so many times at a moment of chance before."""
+        """Run it to its end, which may take ``seconds``, after killing it so many times at random moments."""
         chance = random.Random(kills)
         began, postgres = time.monotonic(), cpu_seconds(self.stage.postgres_pid)
         memory, cpu, said = 0, 0.0, ""
@@ -243,7 +248,7 @@ class Run:
         return Imported(json.loads(said), taken, memory, cpu, cpu_seconds(self.stage.postgres_pid) - postgres)
 
     def _process(self, arguments: Sequence[str], until: float | None) -> tuple[str, int, float]:
-        """What it said, the most memory that it held, and the CPU that it used: ``until`` it was killed, or all."""
+        """Return its output, its peak memory, and the CPU that it used: ``until`` it was killed, or all."""
         began, memory = time.monotonic(), 0
         with subprocess.Popen(
             [sys.executable, "-m", "worker", "import", *arguments, "--json"],
@@ -254,7 +259,7 @@ class Run:
         ) as process:
             cpu = 0.0
             while process.poll() is None:
-                # It has no children; one that has ended and was not asked for yet says nothing of its memory.
+                # It has no children; a process that has ended and was not reaped yet reports no memory.
                 status = (PROC / str(process.pid) / "status").read_text(encoding="utf-8")
                 memory = max(memory, status_bytes(status).get("VmHWM", 0))
                 cpu = max(cpu, cpu_seconds(process.pid))
@@ -268,7 +273,7 @@ class Run:
 
 
 async def _held(stage: Stage, organisation: str) -> Mapping[str, Any]:
-    """A digest of what each table holds for an organisation, whose name is left out."""
+    """Return a digest of each table's rows for an organisation, whose name is left out."""
     async with stage.owner() as connection:
         return {
             table: await connection.fetchval(

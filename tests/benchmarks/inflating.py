@@ -1,7 +1,7 @@
-"""Records of a few kilobytes that inflate to up to a thousand megabytes: what the others in the worker feel of them.
+"""Records of a few kilobytes that inflate to up to a thousand megabytes, and their effect on other commands.
 
-An open loop of commands is timed on an idle worker, and again while one such record a second comes to a partition. What
-its neighbours wait is compared; what waits behind it in its own partition has a bound.
+An open loop of commands is timed on an idle worker, and again while one such record a second comes to a partition. The
+waits of its neighbours are compared; the wait behind it in its own partition has a bound.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from worker.kafka.topics import PARTITIONS
 
 MB: Final = 10**6
 SIZES: Final = (1, 20, 60, 106, 200, 1000)
-"""MB. What the broker does not take by default is left out."""
+"""MB. Sizes that the broker does not accept by default are left out."""
 PARTITION: Final = 0
 PAUSE_SECONDS: Final = 1.0
 NEIGHBOURS_BAR: Final = 3.0
@@ -36,7 +36,7 @@ MEMORY_BAR: Final = 400
 
 @dataclass(frozen=True, slots=True)
 class Harm:
-    """A harmful record: its size in MB, where in it that is, and its batch as it is sent."""
+    """A harmful record: its size in MB, the place of that in the record, and its batch as it is sent."""
 
     size: int
     place: str
@@ -45,12 +45,12 @@ class Harm:
 
 
 def harms(sizes: Sequence[int]) -> Iterator[Harm]:
-    """Every size in every place under every codec, as far as the broker takes it."""
+    """Yield every size in every place under every codec, as far as the broker accepts it."""
     for size in sizes:
         for codec in CODECS:
             for place in PLACES:
                 if codec == "none" and size > min(SIZES):
-                    continue  # larger than the broker takes: not worth making
+                    continue  # larger than the broker accepts: not worth making
                 data = batch([large(place, size * MB)], codec, timestamp=time.time_ns() // 1_000_000)
                 if len(data) <= BROKERS_LIMIT:
                     yield Harm(size, place, codec, data)
@@ -109,9 +109,9 @@ def _refused(place: Place) -> int:
 
 
 def _neighbours(run: str, first: int, timed: Timed) -> tuple[list[float], list[float]]:
-    """The times of the commands of other partitions, and those of the partition's own."""
+    """Return the times of the commands of other partitions, and those of the partition's own."""
     counted = range(first + WARM_UP.count, first + WARM_UP.count + len(timed.took))
-    # By librdkafka's partitioner, which is not the one of all others.
+    # By librdkafka's partitioner, which differs from all others.
     own = [crc32(key) % PARTITIONS == PARTITION for key, _, _ in commands(run, counted)]
     took = list(zip(own, timed.took, strict=True))
     return [each for is_own, each in took if not is_own], [each for is_own, each in took if is_own]

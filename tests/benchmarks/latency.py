@@ -1,9 +1,9 @@
-"""How long a command waits for its answer: by itself, and at fixed rates up to 80 % of what the worker can do.
+"""The time for which a command waits for its answer: alone, and at fixed rates up to 80 % of the worker's maximum.
 
 From the sender's clock before it sends to the ``read_committed`` reader, in an open loop (``openloop``). Beside both
-ways of delivery stands Kafka alone, the transactional echo, and the clients alone: sender to reader, with nobody
+ways of delivery stands Kafka alone, the transactional echo, and the clients alone: sender to reader, with nothing
 between them. All run from the beginning and are measured in turn, each for seconds, round after round, so that they
-meet the same machine; whose turn it is not stands still. Sender, reader, worker and servers share the machine's cores.
+meet the same machine; the others stand still meanwhile. Sender, reader, worker and servers share the machine's cores.
 """
 
 import asyncio
@@ -36,18 +36,18 @@ LONE: Final = 0
 """Stands for a rate where commands come one by one, each after all has been idle for a while."""
 SUBJECTS: Final = (KAFKA, EXACTLY, AT_LEAST)
 WARM_UP: Final = Phase(200, 200.0)
-"""Of each pass: whoever stood still has to find his feet."""
+"""The warm-up of each pass: a subject that stood still needs it."""
 FIRST_WARM_UP: Final = Phase(600, 200.0)
 LONE_BAR: Final = 2.0
 """A lone command's median, beside the same of Kafka alone."""
 BUSY_BAR: Final = 3.0
 BUSY_RATE: Final = 500
-"""The 99th percentile at this rate, beside the same of Kafka alone."""
+"""The rate whose 99th percentile is compared with that of Kafka alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much is measured: rounds, seconds of a pass at a rate, lone commands of a pass."""
+    """The amount measured: rounds, seconds of a pass at a rate, lone commands of a pass."""
 
     rounds: int
     seconds: float
@@ -65,7 +65,7 @@ QUICK: Final = Size(1, 1.0, 6)
 class Summary:
     """All passes of a subject at a rate, in milliseconds: the median pass, but the extremes of all commands together.
 
-    ``late`` is how far the sender itself was behind, at its 99th percentile; ``cores`` is how many were busy.
+    ``late`` is the sender's own delay, at its 99th percentile; ``cores`` is the number of busy ones.
     """
 
     count: int
@@ -82,12 +82,12 @@ Measured = dict[str, dict[int, Summary]]
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest value that at least ``share`` of all do not exceed. There must be one."""
+    """Return the smallest value that at least ``share`` of all do not exceed. There must be one."""
     return sorted(values)[max(1, math.ceil(share * len(values))) - 1]
 
 
 def summary(passes: Sequence[Timed]) -> Summary:
-    """What is reported of passes that were made alike."""
+    """Return the summary of passes that were made alike."""
     whole = [each for timed in passes for each in timed.took]
 
     def of_median_pass(figure: Callable[[Timed], float]) -> float:
@@ -105,7 +105,10 @@ def summary(passes: Sequence[Timed]) -> Summary:
 
 
 async def latency(stage: Stage, report: Report, quick: bool, *, saturation: float | None = None) -> None:
-    """Measure every subject at every rate, and report. ``saturation`` is measured if nobody has (commands a second)."""
+    """Measure every subject at every rate, and report.
+
+    ``saturation`` (commands a second) is measured if it is not given.
+    """
     if saturation is None:
         saturation = await _saturation(stage, 20_000 if quick else 60_000)
     rates = (LONE, *RATES, round(OF_SATURATION * saturation))
@@ -117,7 +120,7 @@ async def latency(stage: Stage, report: Report, quick: bool, *, saturation: floa
 
 
 async def _saturation(stage: Stage, count: int) -> float:
-    """Commands per second when they wait."""
+    """Return commands per second when they wait."""
     run = new_run()
     await make_tokens(stage.owner_dsn, run, count)
     return (await play(stage, EXACTLY, Backlog.of(run, range(1, count + 1)))).rate
@@ -128,7 +131,7 @@ async def _saturation(stage: Stage, count: int) -> float:
 
 @dataclass(slots=True)
 class Target:
-    """Whom commands are sent to: a subject that stands still until its turn comes, or nobody. ``sent``: so far."""
+    """A receiver of commands: a subject that stands still until its turn comes, or none. ``sent``: so far."""
 
     name: str
     topics: TopicNames
@@ -137,10 +140,10 @@ class Target:
     sent: int = 0
 
     def plan(self, stage: Stage, warm_up: Phase, phase: Phase) -> Plan:
-        """A pass with the commands that come next."""
+        """Return a pass with the commands that come next."""
         first, self.sent = self.sent + 1, self.sent + warm_up.count + phase.count
         servers, sent_to = (stage.postgres_pid, stage.kafka_pid), self.topics.commands
-        if self.running is None:  # the reader reads what the sender sends
+        if self.running is None:  # the reader reads the sender's records directly
             return Plan(stage.bootstrap, sent_to, sent_to, self.run, first, warm_up, phase, None, servers)
         pids = (*servers, self.running.pid)
         return Plan(stage.bootstrap, sent_to, self.topics.results, self.run, first, warm_up, phase, "OK", pids)
@@ -149,7 +152,7 @@ class Target:
 async def _in_turn(
     stage: Stage, report: Report, rates: Sequence[int], size: Size
 ) -> Mapping[str, Mapping[int, list[Timed]]]:
-    """Every pass, by subject and rate. Of the clients alone one round is enough."""
+    """Measure every pass, by subject and rate. Of the clients alone one round is enough."""
     needed = FIRST_WARM_UP.count + 1 + size.rounds * sum(WARM_UP.count + size.phase(rate).count for rate in rates)
     async with _targets(stage, needed) as (nobody, *others):
         passes: dict[str, dict[int, list[Timed]]] = {
@@ -168,7 +171,7 @@ async def _in_turn(
 
 @asynccontextmanager
 async def _targets(stage: Stage, needed: int) -> AsyncIterator[list[Target]]:
-    """Nobody, and all subjects, running; for each that wants them there are as many access tokens as are ``needed``."""
+    """Yield the empty target and all subjects, running; each that wants access tokens has as many as ``needed``."""
     targets = [Target(NOBODY, await stage.new_topics(PARTITIONS), new_run())]
     with ExitStack() as running:
         for subject in SUBJECTS:
@@ -198,7 +201,7 @@ async def _pass(stage: Stage, target: Target, warm_up: Phase, phase: Phase) -> T
 
 
 async def run_unless(plan: Plan) -> Timed:
-    """Let the open loop carry out the plan. Raises ``RuntimeError`` with what it said if it cannot."""
+    """Let the open loop carry out the plan. Raises ``RuntimeError`` with its output if it cannot."""
     loop = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -248,14 +251,14 @@ def _report(report: Report, measured: Measured, saturation: float) -> None:
 
 
 def _cells(rate: int, each: Summary) -> tuple[Cell, ...]:
-    """A percentile for which there are too few commands is left out: it would be the longest."""
+    """Return the cells. A percentile with too few commands is left out: it would be the longest."""
     told = ((each.p50, 2), (each.p99, 100), (each.p999, 1000))
     shown = (value if each.count >= needed else None for value, needed in told)
     return (rate or "lone", each.count, *shown, each.longest, each.late, each.cores)
 
 
 def _ratios(measured: Measured, subject: Subject, part: str) -> dict[int, float]:
-    """A percentile at every rate, as a multiple of Kafka alone."""
+    """Return a percentile at every rate, as a multiple of Kafka alone."""
     ours, theirs = measured[subject.title], measured[KAFKA.title]
     return {rate: getattr(ours[rate], part) / getattr(theirs[rate], part) for rate in ours}
 

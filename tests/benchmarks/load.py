@@ -31,9 +31,9 @@ from worker.demo.commands import documented
 
 GOLDEN_CODE: Final = "99021047380"
 LOGINS: Final = 100
-"""So many people send the commands, each with a login of their own."""
+"""The number of people that send the commands, each with a login of their own."""
 POLL_SECONDS: Final = 0.2
-"""How often a subject's progress is looked at: seldom enough to take nothing from it."""
+"""Seconds between two looks at a subject's progress: rarely enough to take nothing from it."""
 STALLED_SECONDS: Final = 60.0
 
 Written = tuple[bytes, bytes, list[tuple[str, bytes]]]
@@ -78,7 +78,7 @@ WHERE starts_with(t.id, $1 || '-')
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """``count`` commands of ``run``, of which ``statuses`` says how many are to be answered how."""
+    """``count`` commands of ``run``, of which ``statuses`` gives the expected number of each status."""
 
     run: str
     count: int
@@ -90,43 +90,45 @@ class Backlog:
     def of(
         cls, run: str, numbers: Sequence[int], *, statuses: Mapping[str, int] | None = None, **members: Any
     ) -> "Backlog":
-        """The golden command for ``{run}-{number}`` each, all to be ``OK`` if nothing else is said."""
+        """Return the golden command for ``{run}-{number}`` each, all expected ``OK`` by default."""
         written = commands(run, numbers, **members)
         return cls(run, len(numbers), written, statuses or {"OK": len(numbers)})
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What a ``read_committed`` reader finds."""
+    """The findings of a ``read_committed`` reader."""
 
     count: int
     """Records, duplicates included."""
     distinct: int
     """Commands that were answered."""
     last_ms: int
-    """When the broker took the last, in milliseconds since the epoch."""
+    """The time at which the broker took the last, in milliseconds since the epoch."""
     statuses: Mapping[str, int]
 
     def rate_since(self, began_ms: float) -> float:
-        """Commands per second from a moment before the first answer, by the same clock, to the last."""
+        """Return commands per second from a moment before the first answer, by the same clock, to the last."""
         return self.distinct / (self.last_ms - began_ms) * 1000
 
     def check(self, commands: int, statuses: Mapping[str, int]) -> None:
-        """Raises ``AssertionError`` unless each command has one answer, with so many of each status."""
+        """Raise ``AssertionError`` unless each command has one answer, with so many of each status."""
         assert (self.count, self.distinct) == (commands, commands), f"{self} for {commands} commands"
         assert self.statuses == statuses, f"{self.statuses} for {commands} commands, and not {statuses}"
 
 
 def mixed(found: int, count: int) -> list[int]:
-    """The numbers up to ``count``, those up to ``found`` evenly among the others: a caller whose codes are unknown very
-    many times in a row is made to wait."""
+    """Return the numbers up to ``count``, with those up to ``found`` evenly among the others.
+
+    A caller whose codes are unknown very many times in a row is made to wait.
+    """
     others, unknown = iter(range(found + 1, count + 1)), (count - found) // found
     spread = [number for first in range(1, found + 1) for number in (first, *islice(others, unknown))]
     return [*spread, *others]
 
 
 def new_run() -> str:
-    """A name that no other run has: of access tokens, and of the commands for them."""
+    """Return a name that no other run has: of access tokens, and of the commands for them."""
     return f"run{uuid4().hex[:8]}"
 
 
@@ -143,7 +145,7 @@ async def give_accounts(owner_dsn: str, run: str) -> None:
 
 
 async def make_tokens(owner_dsn: str, run: str, count: int) -> None:
-    """Access tokens ``{run}-1`` … of ORG1, so many, that can be set effective: copies of the golden one."""
+    """Make so many access tokens ``{run}-1`` … of ORG1 that can be set effective: copies of the golden one."""
     connection = await asyncpg.connect(owner_dsn)
     try:
         await connection.execute("SET session_replication_role = replica")
@@ -154,7 +156,7 @@ async def make_tokens(owner_dsn: str, run: str, count: int) -> None:
 
 
 def commands(run: str, numbers: Iterable[int], **members: Any) -> Iterator[Written]:
-    """Key, value and headers of each command. ``members`` replaces members of the golden command."""
+    """Yield key, value and headers of each command. ``members`` replaces members of the golden command."""
     golden = documented("command.json")
     logins = [login_token() for _ in range(LOGINS)]
     constant = [(CE_SPEC_VERSION, SPEC_VERSION.encode()), (CE_SOURCE, b"/bench"), (CE_TYPE, COMMAND_TYPE.encode())]
@@ -194,7 +196,7 @@ def send_all(bootstrap: str, topic: str, written: Iterable[Written]) -> None:
 
 
 def wait_through(bootstrap: str, group: str, topic: str) -> None:
-    """Return when the group has committed every command of the topic. Raises ``TooLate`` if it stands still."""
+    """Wait until the group has committed every command of the topic. Raises ``TooLate`` if it stands still."""
     ends = log_ends(bootstrap, topic)
     options = {"group.id": group, "isolation.level": "read_committed", "enable.auto.commit": False, "log_level": 0}
     looker = Consumer({"bootstrap.servers": bootstrap, **options})
@@ -231,7 +233,7 @@ def answered(bootstrap: str, topic: str, run: str) -> Answers:
 
 
 def read_headers(bootstrap: str, topic: str) -> Iterator[tuple[dict[str, bytes], int]]:
-    """Headers and timestamp of every record that a ``read_committed`` reader sees."""
+    """Yield headers and timestamp of every record that a ``read_committed`` reader sees."""
     options = {"isolation.level": "read_committed", "enable.partition.eof": True, "enable.auto.commit": False}
     reader = Consumer({"bootstrap.servers": bootstrap, "group.id": f"reader-{uuid4().hex}", "log_level": 0, **options})
     try:

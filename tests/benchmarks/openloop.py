@@ -1,9 +1,9 @@
-"""Commands sent at fixed moments, and how long each waits for its answer: a process beside what it measures.
+"""Commands sent at fixed moments, and the time until each answer: a process beside the ones it measures.
 
 ``python -m tests.benchmarks.openloop`` reads a ``Plan`` as JSON on stdin and writes its ``Timed`` to stdout. The loop
-is open: a command's time runs from the moment it was due, whether or not those before it have been answered, and
-whether or not the sender was on time. It ends when the reader, ``read_committed``, holds the answer. Both are
-librdkafka (confluent-kafka), which does its work outside of Python's lock: linger 0, no Nagle, idempotent.
+is open: a command's time runs from the moment it was due, even if earlier ones have no answer yet or the sender was
+late. It ends when the reader, ``read_committed``, holds the answer. Both are librdkafka (confluent-kafka), which does
+its work outside of Python's lock: linger 0, no Nagle, idempotent.
 """
 
 import dataclasses
@@ -25,10 +25,10 @@ from tests.benchmarks.load import Written, commands
 from tests.benchmarks.meter import Meter
 
 ANSWER_SECONDS: Final = 30.0
-"""How long a phase waits for its last answers."""
+"""Seconds for which a phase waits for its last answers."""
 LEAD_SECONDS: Final = 0.05
 IDLE_SECONDS: Final = (0.3, 0.45)
-"""How long nothing happens before a lone command: drawn anew each time, so as not to keep step with anybody's polls."""
+"""Range of the idle seconds before a lone command: random each time, so as not to keep step with any poll."""
 _CLIENT: Final[dict[str, Any]] = {"log_level": 0, "socket.nagle.disable": True}
 
 
@@ -41,15 +41,15 @@ class Phase:
 
     @classmethod
     def at(cls, rate: float, seconds: float) -> "Phase":
-        """What is offered in so many seconds."""
+        """Return the phase of so many seconds."""
         return cls(max(1, round(rate * seconds)), rate)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Where to send and to read, and the commands ``{run}-{first}`` … of a phase that warms up and one that counts.
+    """The topics, and the commands ``{run}-{first}`` … of a phase that warms up and one that counts.
 
-    ``status`` is what the header of every answer must say; ``pids`` are the processes that work for it.
+    ``status`` is the expected header of every answer; ``pids`` are the processes that work for it.
     """
 
     bootstrap: str
@@ -64,15 +64,15 @@ class Plan:
 
     @property
     def count(self) -> int:
-        """Of both phases."""
+        """Return the number of commands of both phases."""
         return self.warm_up.count + self.phase.count
 
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """One phase, in milliseconds: how long each command took, and by how much the sender itself was late for it.
+    """One phase, in milliseconds: the time of each command, and the sender's own delay for it.
 
-    ``cores`` is how many were busy meanwhile, on average, with the processes of the plan and with the open loop.
+    ``cores`` is the average number of busy ones meanwhile, with the processes of the plan and with the open loop.
     """
 
     took: Sequence[float]
@@ -81,7 +81,7 @@ class Timed:
 
 
 def due(rate: float, number: int) -> float:
-    """When command ``number``, counted from 0, is due: seconds after the first."""
+    """Return the time at which command ``number``, counted from 0, is due: seconds after the first."""
     return number / rate
 
 
@@ -90,7 +90,7 @@ class Unanswered(Exception):
 
 
 class Reader(threading.Thread):
-    """Notes when each command was answered: ``arrived``, in their order, 0 as long as there is no answer."""
+    """Notes the time at which each command was answered: ``arrived``, in their order, 0 while there is no answer."""
 
     def __init__(self, plan: Plan) -> None:
         super().__init__(name="reader", daemon=True)
@@ -112,7 +112,7 @@ class Reader(threading.Thread):
 
     def _note(self, now: float, headers: dict[str, Any]) -> None:
         run, _, text = headers.get(CORRELATION_ID, b"").rpartition(b"-")
-        if run != self._run:  # somebody else's
+        if run != self._run:  # from another run
             return
         number = int(text)
         if self._status is not None and headers[STATUS_CODE] != self._status:
@@ -122,7 +122,7 @@ class Reader(threading.Thread):
             self.count += 1
 
     def wait(self, count: int) -> None:
-        """Return once so many commands have been answered. Raises ``Unanswered``."""
+        """Wait until so many commands have been answered. Raises ``Unanswered``."""
         deadline = time.monotonic() + ANSWER_SECONDS
         while self.count < count and self.refused is None:
             if time.monotonic() > deadline:
@@ -137,7 +137,7 @@ class Reader(threading.Thread):
 
 
 def _reading(plan: Plan) -> Consumer:
-    """A consumer that stands at the end of every partition of the results."""
+    """Return a consumer that stands at the end of every partition of the results."""
     consumer = Consumer(
         {
             **_CLIENT,
@@ -185,7 +185,7 @@ class Sender:
         return Timed(took, late, cores)
 
     def _paced(self, written: Sequence[Written], rate: float) -> tuple[list[float], list[float]]:
-        """From when each command's time runs, and by how much the sender was late."""
+        """Send at the due times; return the start of each command's time, and the sender's delays."""
         begin = time.perf_counter() + LEAD_SECONDS
         counted, late = [], []
         for number, command in enumerate(written):
@@ -230,7 +230,7 @@ def carry_out(plan: Plan) -> Timed:
 
 
 def read_plan(text: str) -> Plan:
-    """The plan that ``json.dumps(dataclasses.asdict(plan))`` wrote."""
+    """Return the plan that ``json.dumps(dataclasses.asdict(plan))`` wrote."""
     members = json.loads(text)
     phases = {name: Phase(**members[name]) for name in ("warm_up", "phase")}
     return Plan(**{**members, **phases, "pids": tuple(members["pids"])})

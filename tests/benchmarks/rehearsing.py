@@ -1,4 +1,4 @@
-"""What a dry run costs beside the real run that follows it, whether both are answered alike, and what it leaves."""
+"""The cost of a dry run beside the real run that follows it, the equality of their answers, and traces left behind."""
 
 import asyncio
 import hashlib
@@ -24,7 +24,7 @@ from worker.kafka.topics import PARTITIONS
 
 COMMANDS: Final = 100_000
 KINDS: Final = 20
-"""One command in so many is of each kind of ``mixed``; the rest are to be applied."""
+"""One command in so many is of each kind of ``mixed``; the rest must be applied."""
 _TABLES: Final = """
 SELECT table_name FROM information_schema.tables
 WHERE table_schema = 'public' AND table_type = 'BASE TABLE' AND table_name <> 'commit_latency' ORDER BY 1
@@ -32,7 +32,7 @@ WHERE table_schema = 'public' AND table_type = 'BASE TABLE' AND table_name <> 'c
 
 
 async def rehearsing(stage: Stage, report: Report, quick: bool) -> None:
-    """Commands of many kinds, as a dry run and then for real; every table is compared before and after the dry run."""
+    """Send commands of many kinds, as a dry run and then for real; compare every table before and after the dry run."""
     count, run, topics = COMMANDS // (10 if quick else 1), new_run(), await stage.new_topics(PARTITIONS)
     await make_tokens(stage.owner_dsn, run, count)
     async with stage.owner() as connection:
@@ -67,16 +67,16 @@ async def rehearsing(stage: Stage, report: Report, quick: bool) -> None:
 
 
 def marked(written: Iterable[Written]) -> Iterator[Written]:
-    """The same commands as dry runs."""
+    """Yield the same commands as dry runs."""
     for key, value, headers in written:
         yield key, value, [*headers, (DRY_RUN, TRUE.encode())]
 
 
 def mixed(run: str, count: int) -> Iterator[Written]:
-    """Of twenty commands thirteen are to be applied.
+    """Yield mixed commands: of twenty, thirteen will be applied.
 
     Of the others, one is sent again, one bears an id that was applied, two are for effective access tokens, one is for
-    none, one has a login that nobody signed, and one is no JSON.
+    none, one has a login with an invalid signature, and one is no JSON.
     """
     stranger = login_token(secret="another secret that is long enough for HS256")
     special = {
@@ -92,7 +92,7 @@ def mixed(run: str, count: int) -> Iterator[Written]:
 
 
 async def digests(stage: Stage) -> dict[str, str]:
-    """Of every table, all of its rows; of the lanes, the heads of their chains: a lane that works moves on."""
+    """Return digests of all rows of every table; of the lanes, their chains' heads: a lane that works moves on."""
     found = {}
     async with stage.owner() as connection:
         for (name,) in await connection.fetch(_TABLES):
@@ -111,7 +111,7 @@ async def digests(stage: Stage) -> dict[str, str]:
 async def _work_off(
     stage: Stage, topics: TopicNames, worker: WorkerProcess, written: Iterable[Written]
 ) -> tuple[float, float, float]:
-    """Commands per second of a backlog that waits, and what a command costs worker and Postgres, in µs of CPU."""
+    """Return commands per second of a waiting backlog, and a command's cost for worker and Postgres, in µs of CPU."""
     worker.pause()
     counted = log_ends(stage.bootstrap, topics.commands)
     await asyncio.to_thread(send_all, stage.bootstrap, topics.commands, written)
@@ -126,7 +126,7 @@ async def _work_off(
 
 
 def _answers(stage: Stage, topics: TopicNames) -> tuple[dict[bytes, tuple[str, str]], dict[bytes, tuple[str, str]]]:
-    """Status and whether it is a replay, of the dry run and of the real one, by command."""
+    """Return status and replay flag, of the dry run and of the real one, by command."""
     wait_settled(stage.bootstrap, topics.results)
     rehearsed: dict[bytes, tuple[str, str]] = {}
     answered: dict[bytes, tuple[str, str]] = {}

@@ -1,4 +1,4 @@
-"""What a run has to say: tables on the terminal, every figure in ``bench.json``, and a plot for each question."""
+"""The report of a run: tables on the terminal, every figure in ``bench.json``, and a plot for each question."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ WIDTH: Final = 140
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """What was to be shown, and whether it was."""
+    """A claim, and whether it held."""
 
     what: str
     wanted: str
@@ -28,14 +28,14 @@ class Bar:
 
 
 def terminal() -> Console:
-    """As wide as it is; what is no terminal takes wide tables."""
+    """Return a terminal of its real width; other outputs take wide tables."""
     console = Console()
     return console if console.is_terminal else Console(width=WIDTH)
 
 
 @dataclass(slots=True)
 class Report:
-    """Says everything as soon as it is known, and keeps it for ``write``."""
+    """Prints everything as soon as it is known, and keeps it for ``write``."""
 
     directory: Path
     console: Console = field(default_factory=terminal)
@@ -47,11 +47,11 @@ class Report:
         self.directory.mkdir(parents=True, exist_ok=True)
 
     def say(self, text: str) -> None:
-        """One line, for who waits."""
+        """Print one line, for the waiting user."""
         self.console.print(text, style="dim", highlight=False)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
-        """Every row has a cell for every column: text to the left, figures to the right."""
+        """Print a table. Every row has a cell for every column: text to the left, figures to the right."""
         drawn = Table(title=title, title_justify="left")
         for place, column in enumerate(columns):
             texts = all(isinstance(row[place], str) for row in rows)
@@ -62,11 +62,11 @@ class Report:
         self.facts[title] = [dict(zip(columns, row, strict=True)) for row in rows]
 
     def keep(self, name: str, figures: Any) -> None:
-        """Figures for ``bench.json`` only."""
+        """Keep figures for ``bench.json`` only."""
         self.facts[name] = figures
 
     def judge(self, what: str, wanted: str, found: str, *, met: bool) -> None:
-        """A bar, for the table at the end."""
+        """Add a bar to the table at the end."""
         self.bars.append(Bar(what, wanted, found, met))
 
     def plot(
@@ -79,7 +79,7 @@ class Report:
         *,
         log: Log = "",
     ) -> None:
-        """A line for each series, to ``{name}.svg``. ``log`` names the axes that are logarithmic."""
+        """Plot a line for each series, to ``{name}.svg``. ``log`` names the axes that are logarithmic."""
         figure, axes = _pyplot().subplots(figsize=SIZE)
         for label, points in series.items():
             axes.plot([x for x, _ in points], [y for _, y in points], marker="o", label=label)
@@ -97,7 +97,7 @@ class Report:
     def plot_stacks(
         self, name: str, title: str, xlabel: str, stacks: Mapping[str, Mapping[str, float]], *, log: Log = ""
     ) -> None:
-        """A horizontal bar for each of ``stacks``, made of its parts, to ``{name}.svg``."""
+        """Plot a horizontal bar for each of ``stacks``, made of its parts, to ``{name}.svg``."""
         figure, axes = _pyplot().subplots(figsize=SIZE)
         ends = dict.fromkeys(stacks, 0.0)
         for part in dict.fromkeys(part for parts in stacks.values() for part in parts):
@@ -116,7 +116,7 @@ class Report:
         self._save(figure, name)
 
     def write(self) -> None:
-        """The bars, and ``bench.json``."""
+        """Write the bars, and ``bench.json``."""
         rows = [(bar.what, bar.wanted, bar.found, "yes" if bar.met else "NO") for bar in self.bars]
         self.table("What was to be shown", ("what", "wanted", "found", "met"), rows)
         path = self.directory / "bench.json"
@@ -130,7 +130,7 @@ class Report:
 
 
 def _pyplot() -> Any:
-    """Only `make bench` installs it, and the tests of what is computed here do without."""
+    """Import pyplot late: only `make bench` installs it, and the tests of the arithmetic do without."""
     import matplotlib as mpl  # noqa: PLC0415 - see above
 
     mpl.use("svg")  # before anything is drawn: there may be no display
@@ -140,7 +140,7 @@ def _pyplot() -> Any:
 
 
 def shown(cell: Cell) -> str:
-    """A figure with the digits that mean something."""
+    """Return a figure with its significant digits."""
     if cell is None:
         return ""
     if isinstance(cell, bool):

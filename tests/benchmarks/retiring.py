@@ -1,7 +1,6 @@
 """Retention beside a full load: as many records are due as come, and the record must not grow.
 
-What is due stands in the record beforehand, as that of lanes which nobody works on any more: the shortest time that a
-record is kept is a day.
+The due records exist beforehand, as those of lanes without an owner: the shortest time that a record is kept is a day.
 """
 
 import asyncio
@@ -41,7 +40,7 @@ SELECT lane.id, n, 1, 'ORG1', md5(lane.id || '.' || n)::uuid, 'ce:ORG1:%2Fgone:'
 FROM lane, generate_series(0, $1::bigint - 1) AS n
 WHERE consumer_group = 'gone'
 """
-# What Postgres counts itself: to count the rows would cost more than all that is measured.
+# Postgres's own counters: counting the rows would cost more than all that is measured.
 _COUNTED: Final = """
 SELECT n_tup_ins AS written, n_tup_del AS retired FROM pg_stat_all_tables
 WHERE schemaname = 'public' AND relname = 'command_record'
@@ -58,7 +57,7 @@ class Look:
 
 
 async def retiring(stage: Stage, report: Report, quick: bool) -> None:
-    """A backlog, and as many records that are due."""
+    """Run a backlog, and as many records that are due."""
     count = COMMANDS // QUICK if quick else COMMANDS
     run = await only_tokens(stage, count // EVERY)
     async with stage.owner() as connection:
@@ -90,7 +89,7 @@ async def _watch(stage: Stage, looks: list[Look]) -> None:
 
 
 def _tell(report: Report, played: Round, looks: list[Look], due: int) -> None:
-    """As long as something was due: afterwards nothing can keep pace."""
+    """Report as long as something was due: afterwards nothing can keep pace."""
     first = looks[0]
     last = [look for look in looks if look.retired - first.retired < due * 0.98][-1]
     seconds = last.at - first.at

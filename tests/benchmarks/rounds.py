@@ -1,4 +1,4 @@
-"""One round: a subject, fresh topics, a backlog that waits, and what it took to work it off."""
+"""One round: a subject, fresh topics, a backlog that waits, and the cost of working it off."""
 
 import asyncio
 import time
@@ -18,12 +18,12 @@ from tests.providers.kafka import TopicNames
 from worker.kafka.topics import PARTITIONS
 
 WARM: Final = 20 * PARTITIONS
-"""So many commands come before those that are measured: code is loaded, connections stand, statements are prepared."""
+"""Commands before the measured ones: code is loaded, connections stand, statements are prepared."""
 SHOWN_LOG: Final = 4000
 """Characters of the end of a subject's log, for an error."""
 
 Beside = Callable[[TopicNames], AbstractAsyncContextManager[None]]
-"""Something that goes on beside a worker, from when it is let go on the backlog to when it is through."""
+"""Something that goes on beside a worker, from its start on the backlog to its end."""
 
 
 def nothing(_: TopicNames) -> AbstractAsyncContextManager[None]:
@@ -32,7 +32,7 @@ def nothing(_: TopicNames) -> AbstractAsyncContextManager[None]:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """``usage`` is of ``worker``, ``postgres`` and ``kafka``, from when the subject is let go to when it is through."""
+    """One round. ``usage`` is of ``worker``, ``postgres`` and ``kafka``, from the subject's start to its end."""
 
     commands: int
     rate: float
@@ -41,27 +41,27 @@ class Round:
     wal: int = 0
     """Bytes of write-ahead log."""
     kafka_bytes: int = 0
-    """What the broker keeps of commands, results and transition events, those that warmed up included."""
+    """Bytes that the broker keeps of commands, results and transition events, those that warmed up included."""
 
     @property
     def cpu(self) -> dict[str, float]:
-        """Microseconds per command, by process."""
+        """Return microseconds per command, by process."""
         return {name: seconds / self.commands * 1e6 for name, seconds in self.usage.cpu.items()}
 
     @property
     def thread(self) -> tuple[float, float]:
-        """Of the time: how much the worker's one busy thread ran, and how much it could have run and had no core."""
+        """Return the shares of the time in which the worker's one busy thread ran, and was runnable without a core."""
         seconds = self.commands / self.rate
         return self.usage.cpu["worker"] / seconds, self.usage.queued.get("worker", 0.0) / seconds
 
     @property
     def memory(self) -> float:
-        """The peak of the worker that took most, in MiB."""
+        """Return the peak of the worker that took most, in MiB."""
         return self.usage.peak_memory["worker"] / 2**20
 
 
 def medians(rounds: Sequence[Round]) -> Round:
-    """Of every figure for itself."""
+    """Return the median of every figure for itself."""
     assert rounds, "there was no round"
     names = rounds[0].usage.cpu
     cpu = {name: median(each.usage.cpu[name] for each in rounds) for name in names}
@@ -71,7 +71,7 @@ def medians(rounds: Sequence[Round]) -> Round:
 
 
 def saturation(rate: float, cpu: dict[str, float], cores: int) -> float:
-    """The share of the rate that the cores would allow if they did nothing but this. ``cpu``: µs per command."""
+    """Return the share of the rate that the cores would allow if they did nothing but this. ``cpu``: µs per command."""
     return rate / (cores / (sum(cpu.values()) / 1e6))
 
 
@@ -116,7 +116,7 @@ async def _with_kafka(
     stage: Stage, topics: TopicNames, workers: Sequence[WorkerProcess], backlog: Backlog, warm: str, *, beside: Beside
 ) -> Round:
     place = stage.bootstrap, topics.commands
-    if len(workers) > 1:  # each must have joined before there is work, or the first does it all
+    if len(workers) > 1:  # all must have joined before there is work, or the first does it all
         for each in workers:
             await asyncio.to_thread(each.wait_ready)
     await asyncio.to_thread(send_all, *place, Backlog.of(warm, range(1, WARM + 1)).written)
@@ -142,7 +142,7 @@ async def _with_kafka(
 
 
 async def _without_kafka(stage: Stage, workers: Sequence[WorkerProcess], backlog: Backlog) -> Round:
-    """It makes its commands itself, golden ones from the first on, and takes the time itself."""
+    """Measure a subject that makes its golden commands itself, from the first on, and takes the time itself."""
     (worker,) = workers
     await asyncio.to_thread(worker.wait_event, "prepared")
     await stage.settle()

@@ -1,7 +1,7 @@
-"""The cost of a snapshot that somebody holds for an hour or more: a dump, or a transaction that was forgotten.
+"""The cost of a snapshot held for an hour or more: a dump, or a forgotten transaction.
 
 Every batch updates its lane's row, and no version of it may go while the snapshot is held. As many as an hour of
-batches would leave are made here at once, so that nobody need wait for an hour.
+batches would leave are made here at once, which saves that hour.
 """
 
 from collections.abc import AsyncIterator
@@ -19,7 +19,7 @@ from tests.providers.kafka import TopicNames
 
 COMMANDS: Final = 100_000
 VERSIONS: Final = 10_000
-"""Of each lane's row: more than an hour of a lane that always has a backlog makes."""
+"""Versions of each lane's row: more than an hour of a lane that always has a backlog makes."""
 BAR: Final = 0.9
 
 # By the row's place: to find it by its key would step over all versions for each new one.
@@ -40,7 +40,7 @@ $$
 
 
 async def snapshot(stage: Stage, report: Report, quick: bool, *, rounds: int) -> None:
-    """The same backlog without a snapshot and under one, in turn."""
+    """Run the same backlog without a snapshot and under one, in turn."""
     share = 10 if quick else 1
     count, versions = COMMANDS // share, VERSIONS // share
     # The broker compiles its code as it runs: the first round would pay for it.

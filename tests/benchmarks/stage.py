@@ -1,4 +1,4 @@
-"""Where everything is measured: one Apache Kafka and one Postgres with its defaults, for the whole run."""
+"""The servers of all measurements: one Apache Kafka and one Postgres with its defaults, for the whole run."""
 
 import asyncio
 import os
@@ -53,7 +53,7 @@ class MeasuredKafka(JvmKafka):
 
     @property
     def data(self) -> Path:
-        """The directory of its logs."""
+        """Return the directory of its logs."""
         assert self._directory is not None, "the broker was not started"
         return self._directory / "data"
 
@@ -73,9 +73,9 @@ class Stage:
 
     bootstrap: str
     owner_dsn: str = field(repr=False)
-    """Of the superuser."""
+    """DSN of the superuser."""
     dsn: str = field(repr=False)
-    """Of the worker's role."""
+    """DSN of the worker's role."""
     kafka_pid: int
     postgres_pid: int
     kafka_data: Path
@@ -85,7 +85,7 @@ class Stage:
     """Versions and settings."""
 
     async def new_topics(self, partitions: int) -> TopicNames:
-        """Four topics of a run's own. Answers bear the broker's clock, by which rates are taken."""
+        """Create four topics of a run's own. Answers bear the broker's clock, by which rates are taken."""
         run = uuid4().hex[:8]
         names = TopicNames(f"commands-{run}", f"results-{run}", f"transitions-{run}", f"dead-letters-{run}")
         others = (names.commands, names.transitions, names.dead_letters)
@@ -99,7 +99,7 @@ class Stage:
         await asyncio.to_thread(delete_topics, self.bootstrap, *every)
 
     async def commit_latency(self) -> float:
-        """The median of a transaction that inserts one row, in seconds."""
+        """Return the median of a transaction that inserts one row, in seconds."""
         async with self.owner() as connection:
             await connection.execute("CREATE TABLE IF NOT EXISTS commit_latency (n integer)")
             insert = await connection.prepare("INSERT INTO commit_latency VALUES ($1)")
@@ -111,16 +111,16 @@ class Stage:
         return median(taken)
 
     async def wal(self) -> int:
-        """How much write-ahead log Postgres has written so far, in bytes."""
+        """Return the bytes of write-ahead log that Postgres has written so far."""
         async with self.owner() as connection:
             return int(await connection.fetchval("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn"))
 
     def log_bytes(self, topic: str) -> int:
-        """What the broker keeps of a topic, indexes left out."""
+        """Return the bytes that the broker keeps of a topic, indexes left out."""
         return sum(file.stat().st_size for file in self.kafka_data.glob(f"{topic}-*/*.log"))
 
     async def settle(self) -> None:
-        """Write out what is dirty, so that nobody pays for what another one did."""
+        """Write out dirty pages, so that no run pays for another's."""
         async with self.owner() as connection:
             await connection.execute("VACUUM ANALYZE")
             await connection.execute("CHECKPOINT")
@@ -134,7 +134,7 @@ class Stage:
             await connection.close()
 
     def describe(self) -> dict[str, str]:
-        """What the figures hold for."""
+        """Describe the conditions of the figures."""
         return dict(self.facts)
 
 
@@ -169,7 +169,7 @@ async def open_stage() -> AsyncIterator[Stage]:
 
 
 def machine() -> dict[str, str]:
-    """The machine and what runs on it."""
+    """Return the machine and its software."""
     libraries = ", ".join(f"{name} {version(name)}" for name in ("aiokafka", "asyncpg", "uvloop", "orjson"))
     return {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}",

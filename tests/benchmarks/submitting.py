@@ -1,4 +1,4 @@
-"""What it takes to submit a file: beside the same commands waiting in the topic, and while everybody is killed."""
+"""The cost of submitting a file: beside the same commands waiting in the topic, and while all processes are killed."""
 
 import asyncio
 import json
@@ -44,9 +44,9 @@ from worker.kafka.topics import PARTITIONS
 
 COMMANDS: Final = 1_000_000
 QUICK: Final = 10
-"""So many times fewer."""
+"""So many times fewer commands."""
 KILLS: Final = 20
-"""Of submit, and as many of the worker."""
+"""Kills of submit, and as many of the worker."""
 RATE_BAR: Final = 0.8
 CPU_BAR: Final = 25.0
 """Microseconds a command, on a machine on which the worker takes some 60."""
@@ -61,7 +61,7 @@ FROM transition WHERE starts_with(access_token_id, $1)
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What a submission took. CPU in microseconds per command, memory in bytes."""
+    """The cost of a submission. CPU in microseconds per command, memory in bytes."""
 
     report: dict[str, Any]
     wall: float
@@ -72,7 +72,7 @@ class Done:
 
 
 async def submitting(stage: Stage, report: Report, quick: bool, *, rounds: int) -> None:
-    """The worker alone on a backlog and the same from a file, in turn; and the same with everybody killed."""
+    """Measure the worker alone on a backlog and the same from a file, in turn; then with both killed."""
     count = COMMANDS // (QUICK if quick else 1)
     # The broker compiles its code as it runs, and each scene runs some of its own.
     await _waiting(stage, count // 10)
@@ -112,7 +112,7 @@ async def submitting(stage: Stage, report: Report, quick: bool, *, rounds: int) 
 
 
 async def _waiting(stage: Stage, count: int) -> tuple[float, dict[str, float]]:
-    """The worker's rate on commands that wait, answered in a topic of their sender's, and CPU by process."""
+    """Return the worker's rate on waiting commands, answered in their sender's topic, and CPU by process."""
     run = await only_tokens(stage, count)
     topics = await _topics(stage)
     with ExitStack() as running:
@@ -155,12 +155,12 @@ async def _submitted(stage: Stage, count: int) -> Done:
 
 
 async def _killed(stage: Stage, report: Report, count: int) -> None:
-    """Both are killed again and again, at moments of chance that are the same in every run."""
+    """Kill both again and again, at random moments that are the same in every run."""
     run = await only_tokens(stage, count)
     topics = await _topics(stage)
     file, chance, began = _written(stage.directory, run, count), random.Random(20), time.monotonic()
     victims = chance.sample(["submit", "worker"] * KILLS, 2 * KILLS)
-    # How many commands are in the topic then: what is sent again counts too, so that none comes after the end.
+    # The number of commands in the topic by then: resent ones count too, so that no kill comes after the end.
     moments = sorted(chance.sample(range(1, count * 9 // 10), len(victims)))
     with ExitStack() as running:
         settings = {"WORKER_KAFKA__GROUP_INSTANCE_ID": "the only one", **_allowed(topics)}
@@ -169,7 +169,7 @@ async def _killed(stage: Stage, report: Report, count: int) -> None:
         running.callback(worker.kill)
         await asyncio.to_thread(worker.wait_ready)
         submit = _submit(stage, topics, file)
-        running.callback(lambda: submit.kill())  # noqa: PLW0108 - the one that runs by then
+        running.callback(lambda: submit.kill())  # noqa: PLW0108 - the process running by then
         for victim, moment in zip(victims, moments, strict=True):
             await asyncio.to_thread(_wait_sent, stage.bootstrap, topics.commands, moment)
             assert submit.poll() is None, f"it ended before it could be killed:\n{_log(file).read_text()}"
@@ -199,7 +199,7 @@ def _wait_sent(bootstrap: str, topic: str, count: int) -> None:
 async def _checked(
     stage: Stage, topics: TopicNames, file: Path, run: str, count: int, *, once: bool = True
 ) -> dict[str, Any]:
-    """The report, which must be what an independent reader finds. ``once``: there was one session, undisturbed."""
+    """Check the report against an independent reader. ``once``: there was one session, undisturbed."""
     report: dict[str, Any] = json.loads(file.with_name(f"{file.name}.report.json").read_text(encoding="utf-8"))
     await asyncio.to_thread(wait_settled, stage.bootstrap, _replies(topics))
     found = await asyncio.to_thread(_outcomes, stage.bootstrap, _replies(topics), count)
@@ -217,7 +217,7 @@ async def _checked(
 
 
 def _outcomes(bootstrap: str, topic: str, count: int) -> dict[str, int]:
-    """How many lines were answered how, OK if ever, by who reads the topic from its beginning."""
+    """Return the number of lines by their answer, OK if ever, by reading the topic from its beginning."""
     ok = bytearray(count + 1)
     others: dict[int, str] = {}
     for headers, _ in read_headers(bootstrap, topic):
@@ -231,17 +231,17 @@ def _outcomes(bootstrap: str, topic: str, count: int) -> dict[str, int]:
 
 
 def _events(bootstrap: str, topic: str, run: str) -> tuple[int, int]:
-    """How many transition events of the run there are, and of how many access tokens."""
+    """Return the number of transition events of the run, and of their access tokens."""
     ours = f":{run}-".encode()
     subjects = [headers[CE_SUBJECT] for headers, _ in read_headers(bootstrap, topic) if ours in headers[CE_SUBJECT]]
     return len(subjects), len(set(subjects))
 
 
-# --- what they are made of --------------------------------------------------------------------------------------------
+# --- helpers ----------------------------------------------------------------------------------------------------------
 
 
 async def _worker(stage: Stage, topics: TopicNames, running: ExitStack) -> WorkerProcess:
-    """A worker that has worked a little already."""
+    """Run a worker that is already warm."""
     worker = process(EXACTLY, stage, topics, group=f"group-{uuid4().hex[:12]}", variables=_allowed(topics))
     worker.start()
     running.callback(worker.kill)
@@ -266,7 +266,7 @@ async def _drop(stage: Stage, topics: TopicNames) -> None:
 
 
 def _replies(topics: TopicNames) -> str:
-    """Where submit wants its answers if nothing else is said."""
+    """Return the topic in which submit wants its answers by default."""
     return f"{topics.results}.submit"
 
 
@@ -281,7 +281,7 @@ def _redirected(run: str, count: int, topics: TopicNames) -> Iterator[Written]:
 
 
 def _written(directory: Path, run: str, count: int) -> Path:
-    """The golden command without its login, for each access token of the run."""
+    """Write the golden command without its login, for each access token of the run."""
     file = directory / f"{run}.ndjson"
     fields = documented("command.json")["fields_set"]
     with file.open("w", encoding="utf-8") as lines:
@@ -303,7 +303,7 @@ def _submit(stage: Stage, topics: TopicNames, file: Path) -> "subprocess.Popen[b
 
 
 async def _peak(pid: int) -> int:
-    """The most that a process of ours held until it ended. The kernel's own figure counts what it was forked from."""
+    """Return the peak memory of one of our processes. The kernel's own figure includes the process it forked from."""
     most = 0
     with suppress(FileNotFoundError, ProcessLookupError):
         while True:

@@ -28,26 +28,26 @@ _MISTAKEN: Final = "f\u0456elds_set"
 Mint = Callable[..., str]
 """``mint(organisation="ORG1", user="mpadmin", unit="1", **claims)``: a login token signed with the worker's secret."""
 Login = Callable[[Mint, str], str]
-"""What a row signs, given the mint and the worker's secret."""
+"""Signs the login token of a row, given the mint and the worker's secret."""
 Stage = Literal["decode", "login", "database"]
 
 
 @dataclass(frozen=True)
 class BadInput:
-    """One row. ``stage`` tells who refuses it: the decoder, the check of the login token, or what Postgres knows."""
+    """One row. ``stage`` names the step that refuses it: the decoder, the check of the login token, or Postgres."""
 
     name: str
     status: StatusCode
     value: bytes | None
     headers: tuple[Header, ...] = ()
     says: str = ""
-    """What the message must hold, so that its reader knows which member is meant."""
+    """Text that the message must contain, so that its reader knows which member is meant."""
     stage: Stage = "decode"
     login: Login | None = None
     """Signs the login token that stands for ``{{token}}`` in the value."""
 
     def written(self, mint: Mint, secret: str) -> bytes | None:
-        """The value to send. Rows that the decoder refuses carry the canary instead of a login token."""
+        """Return the value to send. Rows that the decoder refuses carry the canary instead of a login token."""
         if self.value is None or self.login is None:
             return self.value
         return self.value.replace(TOKEN_PLACE.encode(), self.login(mint, secret).encode())
@@ -61,18 +61,18 @@ def _members(members: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]
 
 
 def body(**changes: Any) -> bytes:
-    """A good command by code with these members changed."""
+    """Return a good command by code with these members changed."""
     good = {"token": CANARY_TOKEN, "access_token_identifier": {"authentication_code": CODE}}
     return orjson.dumps(_members(good, changes))
 
 
 def by_code(**changes: Any) -> bytes:
-    """A good command with these members of its identifier changed."""
+    """Return a good command with these members of its identifier changed."""
     return body(access_token_identifier=_members({"authentication_code": CODE}, changes))
 
 
 def by_identifier(**changes: Any) -> bytes:
-    """A good command by identifier with these members of its identifier changed."""
+    """Return a good command by identifier with these members of its identifier changed."""
     good = {"identifier": IDENTIFIER, "pass_code": CANARY_PASS_CODE}
     return body(access_token_identifier=_members(good, changes))
 
@@ -294,7 +294,7 @@ _GOOD: Final = {"token": CANARY_TOKEN, "access_token_identifier": {"identifier":
 def _event(
     name: str, changes: dict[str, Any], *, says: str, status: StatusCode = StatusCode.INVALID_PARAMETER
 ) -> BadInput:
-    """A good CloudEvent in structured mode, with these members changed."""
+    """Return a good CloudEvent in structured mode, with these members changed."""
     event = {"specversion": "1.0", "id": "1", "source": "/shop", "type": "access_token.set_effective.v1", "data": _GOOD}
     written = orjson.dumps(_members(event, changes))
     return BadInput(name, status, written, (("content-type", b"application/cloudevents+json"),), says=says)
@@ -305,7 +305,7 @@ def _malformed_event(name: str, changes: dict[str, Any], says: str) -> BadInput:
 
 
 def _encoded(value: bytes) -> dict[str, Any]:
-    """Changes an event's data into this, in base64."""
+    """Put this into an event's data, in base64."""
     return {"data": _ABSENT, "data_base64": base64.b64encode(value).decode()}
 
 
@@ -413,7 +413,7 @@ def _text(text: str) -> Login:
 
 
 def _claims(**changes: Any) -> Login:
-    """A good login with these claims changed and signed as they are, ``...`` for one that is left out."""
+    """Return a good login with these claims changed, ``...`` for one left out, and signed as they are."""
 
     def login(mint: Mint, secret: str) -> str:
         claims = {name: value for name, value in {**_read_claims(mint()), **changes}.items() if value is not ...}
@@ -423,7 +423,7 @@ def _claims(**changes: Any) -> Login:
 
 
 def _raw_claims(text: bytes) -> Login:
-    """A good login whose payload ends in these raw members."""
+    """Return a good login whose payload ends in these raw members."""
     return lambda mint, secret: signed(
         json.dumps(_read_claims(mint())).encode()[:-1] + b"," + text + b"}", secret=secret
     )

@@ -25,7 +25,7 @@ from worker.pipeline import Lease, Pipeline
 
 @pytest.fixture
 async def pipeline(database: DatabaseUnderTest) -> AsyncIterator[tuple[Pipeline, Lease]]:
-    """The Postgres half of the journey, and a lane that has decided nothing yet."""
+    """Yield the Postgres half of the journey, and a lane that has decided nothing yet."""
     async with journey(database.worker_dsn, database.owner_dsn) as opened:
         yield opened.pipeline, await opened.own(0)
 

@@ -1,4 +1,4 @@
-"""The contract pack, read by tools that no one here wrote: AsyncAPI's own parser, and Ajv, which is not Python's."""
+"""The contract pack, read by independent tools: AsyncAPI's own parser, and Ajv, which is not written in Python."""
 
 import hashlib
 import json
@@ -22,18 +22,18 @@ INSTALLED: Final = Path(__file__).parents[2] / ".cache" / "outside"
 FILES: Final = ("package.json", "package-lock.json", "validate.mjs")
 SECONDS: Final = 600
 NEWER_VERSION: Final = "asyncapi-latest-version"
-"""A remark that there is a newer version than AsyncAPI 3.0, which is what the contract promises."""
+"""The remark that there is a newer version than AsyncAPI 3.0, which the contract promises."""
 
 Validate = Callable[[Path], dict[str, Any]]
 
 
 def outside_tools_are_demanded() -> bool:
-    """CI sets this: nothing is skipped for want of npm."""
+    """True in CI, which skips nothing for want of npm."""
     return os.environ.get("REQUIRE_OUTSIDE_TOOLS", "") not in {"", "0"}
 
 
 def installed() -> Path:
-    """The tools, at the versions of the lock file. Raises ``OSError`` or ``SubprocessError`` if they cannot be had."""
+    """Return the tools, at the lock file's versions. Raises ``OSError`` or ``SubprocessError`` without them."""
     lock = (OUTSIDE / "package-lock.json").read_bytes()
     place = INSTALLED / hashlib.sha256(lock).hexdigest()[:16]
     whole = place / "installed"
@@ -54,7 +54,7 @@ def installed() -> Path:
 
 @pytest.fixture(scope="module")
 def validate() -> Validate:
-    """What the tools say of a pack."""
+    """Return the tools' verdict on a pack."""
     try:
         place = installed()
     except (OSError, subprocess.SubprocessError) as error:

@@ -41,16 +41,19 @@ from tests.faults.witness import Witness, gather, sessions
 
 EFFECTIVE: Final = 20
 HEARTBEAT_SECONDS: Final = 1.0
-"""How often a worker with such a session says that it is there."""
+"""Seconds between two heartbeats of a worker with such a session."""
 QUIET_SECONDS: Final = SESSION_SECONDS + 2 * HEARTBEAT_SECONDS
-"""Whoever wrongly tries to come back does so with the next heartbeat; the second finds what came of it, and by the end
-of a session everybody has been heard."""
+"""Seconds of the quiet.
+
+A worker that wrongly tries to come back does so with the next heartbeat; the second finds the effect of that, and by
+the end of a session every worker has been heard.
+"""
 TRICKLE: Final = 40.0
 """Commands a second in the quiet: a lane that was fenced notices it when it publishes."""
 SESSIONS: Final = 10
-"""What one worker may hold of Postgres."""
+"""Sessions that one worker may hold in Postgres."""
 DESCRIPTORS: Final = 150
-"""What one worker may hold of the system: its sockets to three brokers for each lane, and little else."""
+"""Descriptors that one worker may hold: its sockets to three brokers for each lane, and little else."""
 TOO_LARGE: Final = frozenset({10, 18})
 """The errors by which a broker says that it will never take a record (Kafka's protocol)."""
 KILLED: Final = "broker-killed"
@@ -58,15 +61,15 @@ DOUBLED: Final = "load-doubled"
 DOUBLED_EVERY: Final = 50
 BEFORE_SECONDS: Final = 0.5
 AFTER_SECONDS: Final = 1.0
-"""How far around a fault the silence may begin that it is blamed for."""
+"""Seconds around a fault within which a silence that begins is blamed on it."""
 
 
 @dataclass(slots=True)
 class Attempt:
-    """One run as far as it has come."""
+    """One run, as far as it has got."""
 
     noticed: list[Violation] = field(default_factory=list)
-    """What the harness noticed of itself, for the case that there will be no report."""
+    """The harness's observations of itself, in case there is no report."""
     outcome: Outcome | None = None
 
 
@@ -74,7 +77,7 @@ Run = Callable[[argparse.Namespace, Path, Attempt], Coroutine[None, None, None]]
 
 
 async def run(options: argparse.Namespace, logs: Path, attempt: Attempt) -> None:
-    """One run, from an empty cluster to the outcome."""
+    """Run once, from an empty cluster to the outcome."""
     async with staged(
         workers=options.workers,
         partitions=options.partitions,
@@ -129,7 +132,7 @@ async def _under_fire(stage: Stage, options: argparse.Namespace) -> Outcome:
 
 
 async def _kill_a_broker(stage: Stage, seconds: float) -> None:
-    """As the system might, and not the schedule."""
+    """Kill a broker as the system might, outside the schedule."""
     await asyncio.sleep(seconds)
     running = [node.pid for node in stage.cluster.nodes if node.pid is not None]
     os.kill(running[0], signal.SIGKILL)
@@ -141,7 +144,7 @@ def _chosen(options: argparse.Namespace) -> list[FaultKind]:
 
 
 def _prepared(stage: Stage, options: argparse.Namespace) -> tuple[Ledger, Load]:
-    """The load, with access tokens that a command may set effective, and some that are."""
+    """Prepare the load, with access tokens that a command may set effective, and some that are."""
     # The load goes on until the last fault is over.
     count = int((options.seconds + LONGEST_SECONDS) * options.rate) + 1000
     fresh = stage.scene.new_tokens(count, prefix="t")
@@ -159,7 +162,7 @@ def _prepared(stage: Stage, options: argparse.Namespace) -> tuple[Ledger, Load]:
 
 
 async def _at_rest(stage: Stage, load: Load, witness: Witness, ledger: Ledger) -> Evidence:
-    """Heal what is hurt, let the workers catch up and be for a while, stop them, and gather the evidence."""
+    """Heal the damage, let the workers catch up and rest for a while, stop them, and gather the evidence."""
     for proxy in stage.proxies:
         proxy.disarm()
     await stage.postgres.start()
@@ -194,10 +197,10 @@ async def _not_ready(stage: Stage) -> list[str]:
 
 
 async def _in_the_quiet(stage: Stage, load: Load, metronome: Metronome) -> tuple[CatchUp, Sequence[str]]:
-    """The lanes that are lost in a while in which nothing hurts anyone and every lane has work.
+    """Return the lanes that are lost in a while in which no fault is at work and every lane has work.
 
     It begins when all workers are ready and all that was sent is consumed, and one command more in every partition:
-    so far a lane may find out what was done to it before. Without a load there are no such commands, and no quiet.
+    until then a lane may still notice an earlier fault. Without a load there are no such commands, and no quiet.
     """
     await _not_ready(stage)
     wanted = await asyncio.to_thread(_one_more, stage)
@@ -206,14 +209,14 @@ async def _in_the_quiet(stage: Stage, load: Load, metronome: Metronome) -> tuple
         catch_up = await asyncio.to_thread(follow, partial(stage.left, wanted))
     if not catch_up.done or not load.is_alive():
         return catch_up, ()
-    metronome.latest = 0.0  # so far nobody has blamed anything on the workers that the machine may have cost
+    metronome.latest = 0.0  # delays of the machine before this had no effect on a worker
     began = datetime.now(UTC)
     await asyncio.sleep(QUIET_SECONDS)
     return catch_up, stage.fleet.losses(began)
 
 
 def _one_more(stage: Stage) -> dict[str, dict[int, int]]:
-    """The end of every partition that the load goes to, those that were there from the beginning, and one more."""
+    """Return the end of every partition that gets load and was there from the beginning, plus one."""
     ends = {topic: log_ends(stage.scene.kafka.bootstrap, topic) for topic in stage.sources}
     return {
         topic: {number: end[number] + 1 for number in range(stage.partitions) if stage.source(number) == topic}
@@ -222,7 +225,7 @@ def _one_more(stage: Stage) -> dict[str, dict[int, int]]:
 
 
 async def _held(stage: Stage) -> list[str]:
-    """What workers that are at rest hold more than they should."""
+    """Return the holdings of resting workers beyond their limits."""
     found = []
     for slot in stage.fleet.slots:
         try:
@@ -238,7 +241,7 @@ async def _held(stage: Stage) -> list[str]:
 def _sessions_held(stage: Stage) -> list[str]:
     found = []
     rows = stage.scene.rows(
-        # Who looks for records to retire is in one for some milliseconds, now and then.
+        # The look for records to retire is in one for some milliseconds, now and then.
         "SELECT count(*) AS sessions,"
         " count(*) FILTER (WHERE state LIKE 'idle in transaction%' AND xact_start < now() - interval '1 s') AS open"
         " FROM pg_stat_activity WHERE application_name = 'effective-worker'"
@@ -251,7 +254,10 @@ def _sessions_held(stage: Stage) -> list[str]:
 
 
 def _recovery(log: Log, witness: Witness, topic: str) -> dict[str, tuple[int, float, float]]:
-    """By kind: how many, and the median and longest silence of a partition in seconds. Only alone is it their doing."""
+    """Return, by kind, the number of faults, and a partition's median and longest silence in seconds.
+
+    Only faults that come alone are to blame for it.
+    """
     silences: dict[str, list[float]] = {}
     for each in log.struck:
         silence = witness.longest_silence(topic, each.began - BEFORE_SECONDS, each.ended + AFTER_SECONDS)
@@ -263,7 +269,7 @@ def _recovery(log: Log, witness: Witness, topic: str) -> dict[str, tuple[int, fl
 
 
 def once(options: argparse.Namespace, logs: Path, play_it: Run = run) -> Outcome:
-    """One attempt, which says what it came to whatever happens to it."""
+    """Run one attempt, and report its outcome whatever happens to it."""
     attempt, began = Attempt(), time.monotonic()
     logs.mkdir(parents=True, exist_ok=True)
     try:
@@ -287,13 +293,13 @@ def once(options: argparse.Namespace, logs: Path, play_it: Run = run) -> Outcome
 def main(
     arguments: Sequence[str] | None = None, attempted: Callable[[argparse.Namespace, Path], Outcome] = once
 ) -> int:
-    """The exit code. A run that the harness has spoilt is repeated, once."""
+    """Run, and return the exit code. A run spoilt by the harness is repeated, once."""
     options = parsed(arguments)
     if options.list:
         fitting = kinds_of(Delivery(options.delivery))
         sys.stdout.write("".join(f"{kind.domain:10}{kind.name}\n" for kind in fitting))
         return 0
-    # The client by which brokers are asked whether they are up complains while they are not.
+    # The client that asks the brokers if they are up complains while they are not.
     logging.getLogger("aiokafka").addHandler(logging.NullHandler())
     logs = options.logs or Path(tempfile.mkdtemp(prefix="faults-logs-"))
     outcomes = [attempted(options, logs / "run-1")]
@@ -313,7 +319,7 @@ def main(
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose complaints have an exit code of their own: 2 is a verdict."""
+    """A parser whose errors have an exit code of their own: 2 is a verdict."""
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
@@ -321,7 +327,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The options. Ends the process with ``USAGE`` if they make no sense."""
+    """Return the options. Ends the process with ``USAGE`` if they make no sense."""
     parser = _Parser(
         prog="python -m tests.faults",
         description="every promise, under fire",
@@ -370,6 +376,6 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    # Whoever ends us, by whichever signal, ends what we started too.
+    # A signal that ends this process also ends the programs it started.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

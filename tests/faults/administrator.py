@@ -1,4 +1,4 @@
-"""The faults that befall a log of commands itself, and what a person then does about it (CONTRACT 8)."""
+"""Faults of a log of commands itself, and a person's response to them (CONTRACT 8)."""
 
 import asyncio
 import json
@@ -27,15 +27,15 @@ from tests.support.waiting import run_to_end
 FEWEST_UNREAD: Final = 2
 MOST_UNREAD: Final = 40
 MOST_CUT: Final = 3
-"""In record batches."""
+"""Record batches that are cut at most."""
 MOMENT_SECONDS: Final = 15.0
 """The longest wait for the moment of a fault."""
 AT_WORK: Final = frozenset({"new", "done", "behind"})
-"""The states of a lane that needs nobody."""
+"""The states of a lane that needs no person."""
 PATIENCE_SECONDS: Final = 30.0
-"""The time for what was promised among other faults; after that they are held back, and it is judged."""
+"""Seconds for a promised reaction among other faults; after that they are held back, and it is judged."""
 DONE_SECONDS: Final = 60.0
-"""The time that the harness gives what it does itself."""
+"""Seconds that the harness allows for its own actions."""
 LOSSES: Final = "effective_worker_unacknowledged_losses"
 
 
@@ -51,7 +51,7 @@ class Place:
 
 
 async def removed_unread(stage: Stage, chance: Random) -> bool:
-    """Retention, or a person, removes commands that nobody has read; somebody hears of it and acknowledges it."""
+    """Remove unread commands, as retention or a person does; a person hears of it and acknowledges it."""
     if stage.past.one.locked():
         return False
     async with stage.past.one:
@@ -70,7 +70,7 @@ async def removed_unread(stage: Stage, chance: Random) -> bool:
 
 
 async def made_anew(stage: Stage, chance: Random) -> bool:
-    """A topic of commands is deleted and made again: whoever decided on the former one waits for a person."""
+    """Delete a topic of commands and make it again: a lane that decided on the former one waits for a person."""
     if stage.past.one.locked():
         return False
     async with stage.past.one:
@@ -87,7 +87,7 @@ async def made_anew(stage: Stage, chance: Random) -> bool:
 
 
 async def cut_off(stage: Stage, chance: Random) -> bool:
-    """Lose answered commands at the end of a log, whose offsets others will have: who decided on it waits.
+    """Lose answered commands at the end of a log, whose offsets others will have: a lane that decided on them waits.
 
     As after an unclean election: acknowledged records are in no log any more.
     """
@@ -105,20 +105,20 @@ async def cut_off(stage: Stage, chance: Random) -> bool:
             raise TimeoutError(f"{place} does not end at {end}")
         what = f"say that {place} waits for a person"
         is_told = await _require(stage, _places_that_tell_of_blocks(stage, [place]), what)
-        # What is in the log is answered: nothing of it is to be decided again.
+        # All that is in the log is answered: nothing of it may be decided again.
         await _mended(stage, "from-end", judged=is_told)
         return True
 
 
 async def _mended(stage: Stage, way: str, *, judged: bool) -> None:
-    """Take the way out of every lane that does not start, and see that they all do."""
+    """Take the way out of every lane that does not start, and check that they all do."""
     if await _carried_out(stage, "lanes", "mend", "--by", way, "--yes") and judged:
         starts = {"every lane": lambda: all(lane["state"] in AT_WORK for lane in _listed(stage)[1].values())}
         await _require(stage, starts, f"start, since it is mended {way}")
 
 
 async def _replaced(stage: Stage, topic: str) -> None:
-    """Read the log, delete the topic, and make one of the same name and as many partitions."""
+    """Read the log, delete the topic, and make one of the same name with as many partitions."""
     count = len(await asyncio.to_thread(log_ends, stage.scene.kafka.bootstrap, topic))
     held = await asyncio.to_thread(_held, stage, topic)
     if not await _came(lambda: stage.cluster.is_gone(topic)):
@@ -130,7 +130,7 @@ async def _replaced(stage: Stage, topic: str) -> None:
 
 @asynccontextmanager
 async def _all_answered(stage: Stage) -> AsyncIterator[bool]:
-    """A pause of the load; whether all that was sent before is answered, and every broker is well.
+    """Pause the load. True if all that was sent before is answered, and every broker is well.
 
     Other faults are held back until then: among them that moment hardly ever comes.
     """
@@ -154,7 +154,7 @@ async def _is_whole(stage: Stage) -> bool:
 
 
 def _decided(stage: Stage, topic: str) -> frozenset[Place]:
-    """The partitions of which something was decided; none if nobody can say so."""
+    """Return the partitions with decisions; none if Postgres cannot tell."""
     try:
         rows = stage.scene.rows("SELECT partition FROM lane WHERE topic = $1 AND next_offset > 0", topic)
     except _HURT:
@@ -163,7 +163,7 @@ def _decided(stage: Stage, topic: str) -> frozenset[Place]:
 
 
 async def _removed(stage: Stage, place: Place, count: int) -> range | None:
-    """Remove so many commands that nobody has read, with all before them; ``None`` if it is no moment for it."""
+    """Remove so many unread commands, with all before them; ``None`` if the moment is wrong for it."""
     bootstrap, known = stage.scene.kafka.bootstrap, await asyncio.to_thread(_answered, stage, place)
     if known is None:
         return None
@@ -180,7 +180,7 @@ async def _removed(stage: Stage, place: Place, count: int) -> range | None:
 
 
 def _answered(stage: Stage, place: Place) -> int | None:
-    """The offset up to which all is decided and told, if Postgres and Kafka agree on it."""
+    """Return the offset up to which all is decided and published, if Postgres and Kafka agree on it."""
     scene = stage.scene
     try:
         committed = consumed_offsets(scene.kafka.bootstrap, scene.group, place.topic).get(place.partition)
@@ -200,7 +200,7 @@ def _held(stage: Stage, topic: str, only: int | None = None) -> list[Sent]:
 
 
 def _places_that_tell(stage: Stage, place: Place, lost: range | None) -> Mapping[str, Callable[[], bool]]:
-    """The places that tell a person what was lost, each with a look at whether it says that, or ``None``."""
+    """Return the places that tell a person of a loss, each with a look that returns its report or ``None``."""
 
     def listed() -> bool:
         code, lanes = _listed(stage)
@@ -212,7 +212,7 @@ def _places_that_tell(stage: Stage, place: Place, lost: range | None) -> Mapping
         what = "has lost commands before they were answered"
         if lost is None:
             return not any(what in reason for reason in _reasons(stage))
-        # What follows the last offset is no further digit of it.
+        # Text after the last offset is no further digit of it.
         pattern = re.compile(rf"{what}, at offsets {lost.start} to {lost.stop - 1}(?!\d)")
         return any(pattern.search(reason) for reason in _reasons(stage))
 
@@ -224,13 +224,13 @@ def _places_that_tell(stage: Stage, place: Place, lost: range | None) -> Mapping
 
 
 def _measured(text: str, name: str) -> float:
-    """The value of a metric without labels. Raises ``LookupError`` if it is not there."""
+    """Return the value of a metric without labels. Raises ``LookupError`` if it is not there."""
     values = [line.split()[1] for line in text.splitlines() if line.startswith(f"{name} ")]
     return float(values[0])
 
 
 def _places_that_tell_of_blocks(stage: Stage, places: Collection[Place]) -> Mapping[str, Callable[[], bool]]:
-    """The places that tell a person that these lanes do not start, each with a look at whether it says so."""
+    """Return the places that tell a person that these lanes do not start, each with a look that checks for it."""
 
     def written() -> bool:
         rows = stage.scene.rows("SELECT topic, partition FROM lane WHERE blocked IS NOT NULL")
@@ -250,9 +250,10 @@ def _places_that_tell_of_blocks(stage: Stage, places: Collection[Place]) -> Mapp
 
 
 async def _require(stage: Stage, told: Mapping[str, Callable[[], bool]], what: str) -> bool:
-    """Write down who does not come to do ``what``; whether all did. Raises ``TimeoutError`` if it cannot be judged.
+    """Record the places that do not come to do ``what``. True if all did. Raises ``TimeoutError`` if that cannot be
+    judged.
 
-    All are looked at at once: an act has a time of its own, in which it comes to its end even if nobody says anything.
+    All are looked at at once: an act has a time of its own, in which it ends even if no place reports it.
     """
     silent = await _not_come(told, PATIENCE_SECONDS)
     if silent:
@@ -265,20 +266,20 @@ async def _require(stage: Stage, told: Mapping[str, Callable[[], bool]], what: s
 
 
 async def _not_come(told: Mapping[str, Callable[[], bool]], seconds: float) -> list[str]:
-    """Name the places in which it is not seen within that time."""
+    """Return the places in which it is not seen within that time."""
     came = await asyncio.gather(*(_came(look, seconds) for look in told.values()))
     return [where for where, is_seen in zip(told, came, strict=True) if not is_seen]
 
 
 def _listed(stage: Stage) -> tuple[int, Mapping[Place, Mapping[str, Any]]]:
-    """The exit code of ``lanes list``, and what it says of each. Raises ``ValueError`` if it lists none."""
+    """Return the exit code of ``lanes list``, and its line for each. Raises ``ValueError`` if it lists none."""
     done = _command(stage, "lanes", "list", "--json")
     lanes = json.loads(done.stdout)["lanes"]
     return done.returncode, {Place(lane["topic"], lane["partition"]): lane for lane in lanes}
 
 
 def _reasons(stage: Stage) -> list[str]:
-    """Ask the workers for the reasons of their health. Raises ``OSError`` if one says nothing."""
+    """Ask the workers for the reasons of their health. Raises ``OSError`` if one does not answer."""
     documents = [slot.worker.probe("/readyz")[1] for slot in stage.fleet.slots]
     if None in documents:
         raise ConnectionError("a worker is not there")
@@ -286,7 +287,7 @@ def _reasons(stage: Stage) -> list[str]:
 
 
 def _command(stage: Stage, *arguments: str) -> "CompletedProcess[str]":
-    """A command of a person's, whose way to the servers leads through no proxy."""
+    """Run a person's command, which reaches the servers without a proxy."""
     scene = stage.scene
     direct = {
         "WORKER_KAFKA__BOOTSTRAP_SERVERS": scene.kafka.bootstrap,
@@ -298,7 +299,7 @@ def _command(stage: Stage, *arguments: str) -> "CompletedProcess[str]":
 
 
 async def _carried_out(stage: Stage, *arguments: str) -> bool:
-    """Tried again while something else is hurt; whether it came to its end, which people are promised too."""
+    """Run it, again while another fault is at work. True if it came to its end, which people are promised too."""
     name = f"effective-worker {' '.join(arguments)}"
     return await _require(stage, {name: lambda: _command(stage, *arguments).returncode == 0}, "come to its end")
 
@@ -316,7 +317,7 @@ _HURT: Final = (
 
 
 async def _came(look: Callable[[], bool], seconds: float | None = None) -> bool:
-    """Tell whether it is seen within that time (``DONE_SECONDS``)."""
+    """True if it is seen within that time (``DONE_SECONDS``)."""
 
     async def holds() -> bool:
         try:

@@ -1,4 +1,4 @@
-"""Quiet when it is needed: what was promised is judged while nothing else hurts anybody."""
+"""Quiet for judgements: a promise is judged while no other fault is at work."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,13 +8,13 @@ from typing import Final
 from tests.faults.within import within
 
 OTHERS_SECONDS: Final = 100.0
-"""More than a fault goes on for that asks for no quiet itself."""
+"""Seconds that exceed any fault which asks for no quiet itself."""
 CALM_SECONDS: Final = 60.0
-"""Longer than any fault lets a worker or a person wait once it is over, back-off included."""
+"""Seconds that exceed any wait of a worker or a person after a fault, back-off included."""
 
 
 class Calm:
-    """Counts the faults at work, and those of them that only wait to see what was promised."""
+    """Counts the faults at work, and those of them that only wait to see a promise kept."""
 
     def __init__(self) -> None:
         self._at_work = 0
@@ -23,13 +23,13 @@ class Calm:
         self._over.set()
 
     async def over(self) -> None:
-        """Wait until nobody asks for quiet."""
+        """Wait until there is no request for quiet."""
         while self._asking:
             await self._over.wait()
 
     @asynccontextmanager
     async def work(self) -> AsyncIterator[None]:
-        """A fault is at work, which does not begin while somebody asks for quiet."""
+        """Mark a fault as at work, which does not begin during a request for quiet."""
         await self.over()
         self._at_work += 1
         try:
@@ -39,9 +39,10 @@ class Calm:
 
     @asynccontextmanager
     async def asked(self) -> AsyncIterator[bool]:
-        """No other fault begins; whether all came to their end within ``OTHERS_SECONDS``, but those that ask too.
+        """Hold other faults back. True if all but those that ask too came to their end within ``OTHERS_SECONDS``.
 
-        A time that is long enough for one fault is not for a row of them, and rows have no end: so the others wait.
+        A time that is long enough for one fault is too short for a row of them, and rows have no end: so the others
+        wait.
         """
         self._asking += 1
         self._over.clear()

@@ -1,4 +1,4 @@
-"""Patience: whether workers that are waited for stand still, or only come on more slowly than can be waited for."""
+"""Patience: tells workers that stand still from workers that are only slower than the harness can wait."""
 
 import threading
 import time
@@ -9,22 +9,24 @@ from typing import Final, Self
 
 CATCH_UP_SECONDS: Final = 240.0
 STANDING_SECONDS: Final = 120.0
-"""A partition that does not come on for so long, with everything healed, stands still: of all that a lane waits for
-nothing lasts longer than some ten seconds, and between two attempts it waits for less."""
+"""Seconds without progress after which a partition stands still, with everything healed.
+
+No wait of a lane lasts longer than some ten seconds, and the pause between two attempts is shorter.
+"""
 LOOK_SECONDS: Final = 0.2
 LONGEST_LOOK_SECONDS: Final = 5.0
-"""What took longer between two looks was the machine, and no partition's doing."""
+"""A longer pause between two looks is the machine's fault, and no partition's."""
 BEAT_SECONDS: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class CatchUp:
-    """How it went. Everything came to its end if both are empty."""
+    """The result. Everything came to its end if both are empty."""
 
     authorisation: Mapping[str, int]
-    """What is left of the partitions that do not come on."""
+    """Records left in the partitions that make no progress."""
     slow: Mapping[str, int]
-    """What is left when patience is at its end, and every partition comes on."""
+    """Records left at the end of the patience, if every partition makes progress."""
 
     @property
     def done(self) -> bool:
@@ -37,7 +39,7 @@ def follow(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> CatchUp:
-    """Wait until nothing is left. ``left`` says how much is, of each partition that is not at its end."""
+    """Wait until nothing is left. ``left`` counts the rest of each partition that is not at its end."""
     began = looked = clock()
     before: Mapping[str, int] = {}
     still: dict[str, float] = {}
@@ -58,12 +60,12 @@ def follow(
 
 
 class Metronome(threading.Thread):
-    """A thread that wants to wake ten times a second, and notes by how much it was late: what the machine took."""
+    """A thread that wants to wake ten times a second, and notes how late it was: the delay of the machine."""
 
     def __init__(self) -> None:
         super().__init__(name="metronome", daemon=True)
         self.latest = 0.0
-        """In seconds."""
+        """Delay in seconds."""
         self._halt = threading.Event()
 
     def __enter__(self) -> Self:

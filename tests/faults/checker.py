@@ -1,4 +1,4 @@
-"""Whether what was seen is what was due: an independent model of the rules, run over the ledger (CONTRACT 2, 3, 6, 7).
+"""Compare observed with expected: an independent model of the rules, run over the ledger (CONTRACT 2, 3, 6, 7).
 
 It shares no code with the worker but the verification of hash chains.
 """
@@ -14,14 +14,14 @@ from tests.faults.rules import EXPLAINS, Rule, Side, Verdict, verdict
 
 DEAD_LETTERED: Final = frozenset({"MALFORMED_REQUEST", "INTERNAL_ERROR"})
 SHOWN: Final = 5
-"""How many violations of one rule are spelt out."""
+"""Violations of one rule that are spelt out."""
 
 T = TypeVar("T")
 
 Judged = tuple[str, bool]
-"""A status, and whether it is a replay."""
+"""A status, and the replay flag."""
 STALL_SECONDS: Final = 2.0
-"""So long the machine may stand still at the end. A worker that gets no time for longer is late with its heartbeats."""
+"""Seconds for which the machine may stand still at the end. A worker halted for longer is late with its heartbeats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Violation:
 
 @dataclass(slots=True)
 class Report:
-    """What the checker found, and over how much."""
+    """The findings of the checker, and the amount it checked."""
 
     commands: int = 0
     removed: int = 0
@@ -42,7 +42,7 @@ class Report:
     transitions: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
     races: int = 0
-    """Groups of commands that met in more than one lane: their order is not ours to say, but must have been one."""
+    """Groups of commands that met in more than one lane, in an order that is unknown, but must have been one."""
     repeated: int = 0
     """Answers that were given again, where the delivery allows it."""
     violations: list[Violation] = field(default_factory=list)
@@ -52,11 +52,11 @@ class Report:
         return verdict(violation.rule for violation in self.violations)
 
     def counts(self, side: Side | None = None) -> dict[Rule, int]:
-        """How often each rule was broken; those of one side if it is named."""
+        """Return the number of violations of each rule; those of one side if it is named."""
         return dict(Counter(each.rule for each in self.violations if side in {None, each.rule.side}))
 
     def shown(self) -> Iterator[Violation]:
-        """The first few of each rule."""
+        """Yield the first few of each rule."""
         told: Counter[Rule] = Counter()
         for violation in self.violations:
             told[violation.rule] += 1
@@ -65,7 +65,7 @@ class Report:
 
 
 class Model:
-    """The rules, over commands that have nothing to do with any others."""
+    """The rules, over commands unrelated to any others."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -73,7 +73,7 @@ class Model:
         self._bound: dict[str, tuple[str, frozenset[str]]] = {}
 
     def judge(self, command: Command) -> Judged:
-        """What the command is to be answered, after all those judged before it."""
+        """Return the answer due to the command, after all those judged before it."""
         if command.flaw is not None:
             return command.flaw, False
         if command.code not in self._ledger.known:
@@ -93,10 +93,10 @@ class Model:
 
 
 def check(ledger: Ledger, evidence: Evidence) -> Report:
-    """Hold everything that was seen against everything that was asked, and against what the delivery promises."""
+    """Compare everything observed with everything asked, and with the promises of the delivery."""
     report = Report(len(ledger.commands), len(evidence.removed), len(evidence.history))
     report.statuses.update(f"{result.status}{' (replayed)' if result.replayed else ''}" for result in evidence.results)
-    # Of every answer, also of one that was given again.
+    # Of every answer, also of a repeated one.
     report.violations += _data_right(ledger, evidence)
     if ledger.delivery is Delivery.AT_LEAST_ONCE:
         given = len(evidence.results)
@@ -129,7 +129,7 @@ def check(ledger: Ledger, evidence: Evidence) -> Report:
 
 
 def _of_the_harness(evidence: Evidence) -> Iterator[Violation]:
-    """What the harness noticed of itself."""
+    """Yield the harness's observations of itself."""
     noticed = {
         Rule.SOUND: evidence.refused,
         Rule.PLACE: evidence.misread,
@@ -142,13 +142,13 @@ def _of_the_harness(evidence: Evidence) -> Iterator[Violation]:
 
 
 def _stood_still(evidence: Evidence, report: Report) -> Iterator[Violation]:
-    """A machine that stood still matters only where something is amiss that it may have cost."""
+    """Report a machine that stood still, but only if it may have caused a violation."""
     if evidence.still_seconds > STALL_SECONDS and EXPLAINS[Rule.STEADY] & report.counts().keys():
         yield Violation(Rule.STEADY, f"it stood still for {evidence.still_seconds:.1f} s")
 
 
 def _without_repetitions(evidence: Evidence, report: Report) -> Evidence:
-    """What was said for the first time: all else must keep the promises of ``exactly_once``."""
+    """Return the evidence without repetitions: the rest must keep the promises of ``exactly_once``."""
     results = sorted(evidence.results, key=lambda each: (each.partition, each.offset))
     events = sorted(evidence.events, key=lambda each: (each.partition, each.offset))
     letters = evidence.dead_letters
@@ -157,7 +157,7 @@ def _without_repetitions(evidence: Evidence, report: Report) -> Evidence:
         results=_firsts(
             results,
             lambda each: f"answer to command {each.number}",
-            # What was not recorded may be judged otherwise when it is read again.
+            # An unrecorded command may be judged otherwise when it is read again.
             lambda each: (each.event_id, each.command_id, each.dry_run or (each.status, each.replayed)),
             report,
         ),
@@ -169,7 +169,7 @@ def _without_repetitions(evidence: Evidence, report: Report) -> Evidence:
 def _firsts(
     things: Iterable[T], name_of: Callable[[T], str], says: Callable[[T], object], report: Report
 ) -> Sequence[T]:
-    """The first of each name. Whatever bears the same name must say the same."""
+    """Return the first of each name. All of one name must say the same."""
     firsts: dict[str, T] = {}
     for thing in things:
         name = name_of(thing)
@@ -180,7 +180,7 @@ def _firsts(
 
 
 def _sent_once(ledger: Ledger, sent: Sequence[Sent]) -> Iterator[Violation]:
-    """The load itself must be sound, or the rest says nothing (``Rule.SOUND``)."""
+    """Check the load itself, without which the rest says nothing (``Rule.SOUND``)."""
     times = Counter(each.number for each in sent)
     for command in ledger.commands:
         if times.pop(command.number, 0) != 1:
@@ -193,7 +193,10 @@ def _sent_once(ledger: Ledger, sent: Sequence[Sent]) -> Iterator[Violation]:
 
 
 def _answered_once(ledger: Ledger, evidence: Evidence) -> Iterator[Violation]:
-    """A command that was removed unread has no answer; that it has none indeed is looked at with the losses."""
+    """Check that each command has one answer.
+
+    A command that was removed unread has none; the check of the losses verifies that.
+    """
     results, removed = evidence.results, _numbers(evidence.removed)
     times = Counter(result.number for result in results)
     for command in ledger.commands:
@@ -208,7 +211,7 @@ def _answered_once(ledger: Ledger, evidence: Evidence) -> Iterator[Violation]:
 
 
 def _rightly_answered(ledger: Ledger, evidence: Evidence, report: Report) -> Iterator[Violation]:
-    """Every status is the one that the rules give, in the order of the logs; lanes may have met in any order."""
+    """Check that every status follows the rules, in the order of the logs; lanes may have met in any order."""
     answers: dict[int, Judged] = {}
     for result in evidence.results:
         answers.setdefault(result.number, (result.status, result.replayed))
@@ -228,7 +231,7 @@ def _rightly_answered(ledger: Ledger, evidence: Evidence, report: Report) -> Ite
 
 
 def _judged(model: Model, commands: Iterable[Command]) -> dict[int, set[Judged]]:
-    """What each may be answered. A dry run that is read again is judged again, and others may have come meanwhile."""
+    """Return the possible answers. A dry run that is read again is judged again, possibly after other commands."""
     verdicts: dict[int, set[Judged]] = {}
     dry_runs: list[Command] = []
     for command in commands:
@@ -241,7 +244,7 @@ def _judged(model: Model, commands: Iterable[Command]) -> dict[int, set[Judged]]
 
 
 def _related(commands: Sequence[Command], settled: frozenset[str]) -> list[list[Command]]:
-    """Groups of commands that share a token or an id: only within one can the order matter.
+    """Return groups of commands that share a token or an id: only within one can the order matter.
 
     ``settled`` are tokens that no command changes.
     """
@@ -274,7 +277,7 @@ def _lanes(group: Sequence[Command]) -> list[list[Command]]:
 
 
 def _interleavings(lanes: Sequence[Sequence[Command]]) -> Iterator[list[Command]]:
-    """Every order of all commands that keeps the order within each lane."""
+    """Yield every order of all commands that keeps the order within each lane."""
     if not any(lanes):
         yield []
     for place, lane in enumerate(lanes):
@@ -301,7 +304,7 @@ def _data_right(ledger: Ledger, evidence: Evidence) -> Iterator[Violation]:
 
 
 def _in_order(evidence: Evidence) -> Iterator[Violation]:
-    """Within each partition of the results, the answers to one partition of commands stand in its order."""
+    """Check that within each partition of the results, the answers to one partition of commands are in its order."""
     places = {each.number: (each.partition, rank) for rank, each in enumerate(evidence.sent)}
     last: dict[tuple[int, int], int] = {}
     for result in sorted(evidence.results, key=lambda each: (each.partition, each.offset)):
@@ -315,7 +318,7 @@ def _in_order(evidence: Evidence) -> Iterator[Violation]:
 
 
 def _one_transition_each(ledger: Ledger, evidence: Evidence) -> Iterator[Violation]:
-    """The transition topic, the table, the states and the answers tell the same story."""
+    """Check that the transition topic, the table, the states and the answers tell the same story."""
     rule = Rule.AGREE
     published = sorted((event.members for event in evidence.events), key=_place)
     recorded = sorted(evidence.history, key=_place)
@@ -365,7 +368,7 @@ def _chains_whole(evidence: Evidence) -> Iterator[Violation]:
 
 
 def _losses_written_down(evidence: Evidence) -> Iterator[Violation]:
-    """Exactly what was removed unread, and once; and nobody was answered."""
+    """Check that exactly the commands removed unread were recorded, once each, and none was answered."""
     removed = Counter((each.partition, each.offset) for each in evidence.removed)
     written = Counter((partition, offset) for partition, lost in evidence.written_down for offset in lost)
     for what, places in (("removed, and not written down", removed - written), ("written down", written - removed)):
@@ -385,7 +388,7 @@ def _numbers(sent: Iterable[Sent]) -> set[int]:
 
 
 def _dead_letters_deserved(ledger: Ledger, evidence: Evidence) -> Iterator[Violation]:
-    """One for every command that could not be read, and for none else."""
+    """Check for a dead letter for every command that could not be read, and for no other."""
     numbers = {each.place: each.number for each in evidence.sent}
     removed = _numbers(evidence.removed)
     deserved = Counter(
@@ -404,7 +407,7 @@ def _dead_letters_deserved(ledger: Ledger, evidence: Evidence) -> Iterator[Viola
 
 
 def _dry_runs_known(ledger: Ledger, evidence: Evidence) -> Iterator[Violation]:
-    """The answer to a dry run says that it is one, and no record was kept of it."""
+    """Check that the answer to a dry run says that it is one, and that no record was kept of it."""
     for result in evidence.results:
         if 0 <= result.number < len(ledger.commands) and result.dry_run != ledger.commands[result.number].dry_run:
             yield Violation(Rule.MARKED, f"command {result.number}: {result.dry_run}")
@@ -415,7 +418,7 @@ def _dry_runs_known(ledger: Ledger, evidence: Evidence) -> Iterator[Violation]:
 
 
 def _records_kept(ledger: Ledger, evidence: Evidence) -> Iterator[Violation]:
-    """No run is as long as records are kept, so there is one of every command that was answered."""
+    """Check for a record of every answered command: no run is as long as records are kept."""
     answered = {result.number for result in evidence.results}
     for each in evidence.sent:
         is_real = 0 <= each.number < len(ledger.commands) and not ledger.commands[each.number].dry_run
@@ -432,7 +435,7 @@ def _all_consumed(evidence: Evidence) -> Iterator[Violation]:
 
 
 def _readers_agree(evidence: Evidence) -> Iterator[Violation]:
-    """Who read along saw, partition by partition, exactly what one sees who reads now."""
+    """Check that the reader during the faults saw, partition by partition, exactly the same as one afterwards."""
     for topic, after in evidence.after.items():
         then, now = by_partition(evidence.during.get(topic, ())), by_partition(after)
         for partition in sorted(then.keys() | now.keys()):

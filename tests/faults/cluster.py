@@ -46,9 +46,9 @@ HEAP: Final = "384m"
 STOP_SECONDS: Final = 30.0
 INTERNAL_PARTITIONS: Final = 6
 EXPIRATION_SECONDS: Final = 15
-"""After so long a broker forgets a transactional id that nobody uses; a week by default. Longer than a transaction."""
+"""Seconds after which a broker forgets an unused transactional id; a week by default. Longer than a transaction."""
 TAIL: Final = 200
-"""So many of the last records of a transaction log are looked at: while no lane works, hardly any are written."""
+"""Last records of a transaction log that are read: while no lane works, hardly any are written."""
 
 _SETTINGS: Final[Mapping[str, str]] = {
     **BROKER_SETTINGS,
@@ -64,7 +64,7 @@ _SETTINGS: Final[Mapping[str, str]] = {
     "min.insync.replicas": str(MIN_IN_SYNC),
     "transactional.id.expiration.ms": str(EXPIRATION_SECONDS * 1000),
     "transaction.remove.expired.transaction.cleanup.interval.ms": "2000",
-    # A node that is gone or stands still is noticed in seconds.
+    # The others notice within seconds that a node is gone or stands still.
     "broker.session.timeout.ms": "3000",
     "broker.heartbeat.interval.ms": "500",
     "replica.lag.time.max.ms": "4000",
@@ -85,19 +85,22 @@ GONE: Final = b""
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Where one node listens."""
+    """The ports of one node."""
 
     direct: int
-    """For the other nodes and for the harness's own clients."""
+    """Port for the other nodes and for the harness's own clients."""
     workers: int
-    """For the workers."""
+    """Port for the workers."""
     advertised: int
-    """What the workers are told: a proxy's port, or ``workers`` itself."""
+    """The port that the workers are told: a proxy's, or ``workers`` itself."""
     controller: int
 
 
 class Node:
-    """One broker and controller. Its methods are safe twice; those that wait are coroutines of the loop's thread."""
+    """One broker and controller.
+
+    Its methods are safe to call twice; those that wait are coroutines of the loop's thread.
+    """
 
     def __init__(self, number: int, directory: Path, ports: Ports) -> None:
         self.number = number
@@ -106,10 +109,10 @@ class Node:
         self._process: ServerProcess | None = None
         self._paused = False
         self._end_known = False
-        """Whether the end of this process was asked for, or is written down."""
+        """True if the end of this process was asked for, or is recorded."""
         self._falls: list[str] = []
         self._lies = False
-        """Whether it fell, and nobody has done anything about it."""
+        """True if it fell, and was neither revived nor relaunched since."""
 
     @property
     def address(self) -> str:
@@ -121,18 +124,18 @@ class Node:
 
     @property
     def pid(self) -> int | None:
-        """``None`` if it does not run."""
+        """Return its pid, ``None`` if it does not run."""
         return self._process.pid if self._process is not None and self.runs else None
 
     def fallen(self) -> list[str]:
-        """How its processes ended that neither ``stop`` nor ``kill`` ended."""
+        """Return the exit codes of its processes that neither ``stop`` nor ``kill`` ended."""
         if self._process is not None and not self._end_known and self._process.exit_code is not None:
             self._end_known = self._lies = True
             self._falls.append(f"broker {self.number} ended with {self._process.exit_code}")
         return list(self._falls)
 
     def log_of(self, topic: str, partition: int) -> Path:
-        """The directory of the partition's log."""
+        """Return the directory of the partition's log."""
         return self._directory / "data" / f"{topic}-{partition}"
 
     def format(self, program: BrokerProgram, voters: str, cluster: str) -> None:
@@ -150,7 +153,7 @@ class Node:
         format_node(self._directory, program, settings, cluster)
 
     def relaunch(self, program: BrokerProgram) -> None:
-        """Start it if its end is one that nobody asked for."""
+        """Start it if it ended unasked."""
         self.fallen()
         if self._lies:
             self.launch(program)
@@ -167,14 +170,14 @@ class Node:
             await self._process.ready(lambda: answers(self.address), seconds=START_SECONDS)
 
     async def stop(self) -> None:
-        """SIGTERM: it hands its partitions over first."""
+        """Send SIGTERM: it hands its partitions over first."""
         self._end_is_known()
         self.resume()
         if self._process is not None:
             await self._process.stop(seconds=STOP_SECONDS)
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """Send SIGKILL."""
         self._end_is_known()
         if self._process is not None:
             self._process.kill()
@@ -185,12 +188,12 @@ class Node:
         self._end_known, self._lies = True, False
 
     def pause(self) -> None:
-        """SIGSTOP: connections stay open, and nothing answers."""
+        """Send SIGSTOP: connections stay open, and nothing answers."""
         self._signal(signal.SIGSTOP)
         self._paused = True
 
     def resume(self) -> None:
-        """SIGCONT."""
+        """Send SIGCONT."""
         if self._paused:
             self._signal(signal.SIGCONT)
             self._paused = False
@@ -200,7 +203,7 @@ class Node:
             os.kill(self._process.pid, which)
 
     def log(self) -> str:
-        """All that it wrote; nothing if it never came to that."""
+        """Return its whole log, or nothing if there is none."""
         log = self._directory / "kafka.log"
         return log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
 
@@ -209,7 +212,10 @@ class Cluster(KafkaServer):
     """Three nodes. ``bootstrap`` is for the harness's own clients, ``workers_bootstrap`` for the workers."""
 
     def __init__(self, advertised: Mapping[int, int] | None = None) -> None:
-        """``advertised`` gives each node's (1, 2, 3) port for workers in front of its own; by default none is."""
+        """Lay out the nodes.
+
+        ``advertised`` gives each node's (1, 2, 3) port for workers in front of its own; by default none is.
+        """
         self.name = f"Apache Kafka {VERSION} (three JVM processes)"
         self.real = True
         self._directory = Path(tempfile.mkdtemp(prefix="cluster-"))
@@ -224,12 +230,12 @@ class Cluster(KafkaServer):
         return Node(number, self._directory / f"node-{number}", ports)
 
     async def start(self) -> None:
-        """Start what does not run, and return when every partition has all its replicas. Raises ``Unavailable``."""
+        """Start the nodes that do not run, and return when all replicas are in sync. Raises ``Unavailable``."""
         is_new = self._program is None
         if self._program is None:
             self._program = await asyncio.to_thread(broker_program)
             await asyncio.to_thread(self._format, self._program)
-        for node in self.nodes:  # before any is waited for: one by itself does not answer
+        for node in self.nodes:  # before any wait: a single node does not answer
             node.resume()
             node.launch(self._program)
         await asyncio.gather(*(node.ready() for node in self.nodes))
@@ -244,24 +250,24 @@ class Cluster(KafkaServer):
             node.format(program, voters, cluster)
 
     async def revive(self, node: Node) -> None:
-        """Let it run again, whatever was done to it, and return when it answers."""
+        """Let it run again after any fault, and return when it answers."""
         assert self._program is not None
         node.resume()
         node.launch(self._program)
         await node.ready()
 
     def fallen(self) -> list[str]:
-        """The ends of nodes that nobody asked for."""
+        """Return the unasked ends of nodes."""
         return [each for node in self.nodes for each in node.fallen()]
 
     def relaunch(self) -> None:
-        """Start again, without waiting for them, the nodes whose end nobody asked for."""
+        """Start again, without waiting for them, the nodes that ended unasked."""
         for node in self.nodes:
             if self._program is not None:
                 node.relaunch(self._program)
 
     async def healed(self, seconds: float = 90.0) -> None:
-        """Return when every partition has a leader and all its replicas in sync. Raises ``Unavailable``."""
+        """Wait until every partition has a leader and all its replicas in sync. Raises ``Unavailable``."""
         deadline = time.monotonic() + seconds
         while faults := await asyncio.to_thread(self._wounds):
             if time.monotonic() > deadline:
@@ -279,7 +285,7 @@ class Cluster(KafkaServer):
         return found
 
     async def lose_end(self, topic: str, partition: int, count: int) -> int:
-        """Let the power fail everywhere before so many last batches of a partition are on a disk; where it ends now.
+        """Fail the power everywhere before a partition's last batches are on disk; return its new end.
 
         Raises ``Unavailable``.
         """
@@ -303,10 +309,10 @@ class Cluster(KafkaServer):
         await self.kill()
         shutil.rmtree(self._directory, ignore_errors=True)
 
-    # --- who does what ------------------------------------------------------------------------------------------------
+    # --- leaders and coordinators -------------------------------------------------------------------------------------
 
     def leader(self, topic: str, partition: int) -> Node:
-        """The node that leads the partition now."""
+        """Return the node that leads the partition now."""
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             with suppress(KafkaException, KeyError):
@@ -323,13 +329,13 @@ class Cluster(KafkaServer):
         return self.leader("__consumer_offsets", _slot(group))
 
     async def expired(self, transactional_ids: Iterable[str]) -> set[str]:
-        """Those of which the last that a coordinator wrote, lately, is that they are gone."""
+        """Return the ids whose last entry by a coordinator, lately, says that they are gone."""
         reader = AIOKafkaConsumer(bootstrap_servers=self.bootstrap, enable_auto_commit=False)
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 await reader.start()
                 return {each for each in transactional_ids if await _last_written(reader, each) == GONE}
-        except (KafkaError, TimeoutError):  # no coordinator answers: nobody can say so
+        except (KafkaError, TimeoutError):  # no coordinator answers: unknown
             return set()
         finally:
             await reader.stop()
@@ -340,13 +346,13 @@ class Cluster(KafkaServer):
         admin.delete_consumer_groups([group])[group].result(timeout=ANSWER_SECONDS)
 
     def remove_records(self, topic: str, partition: int, before: int) -> int:
-        """Remove the beginning of a partition, whoever has read it; where it begins now. Raises ``KafkaException``."""
+        """Remove the beginning of a partition, read or not; return its new beginning. Raises ``KafkaException``."""
         admin = self._admin()
         [asked] = admin.delete_records([Place(topic, partition, before)]).values()
         return int(asked.result(timeout=ANSWER_SECONDS).low_watermark)
 
     def is_gone(self, topic: str) -> bool:
-        """Delete the topic; whether nobody knows of it any more. Raises ``KafkaException``."""
+        """Delete the topic. True if no broker knows of it any more. Raises ``KafkaException``."""
         admin = self._admin()
         is_known = topic in admin.list_topics(timeout=10).topics
         if is_known:
@@ -354,7 +360,7 @@ class Cluster(KafkaServer):
         return not is_known
 
     def is_there(self, topic: str, partitions: int) -> bool:
-        """Make the topic; whether every broker keeps its part of it. Raises ``KafkaException``."""
+        """Make the topic. True if every broker keeps its part of it. Raises ``KafkaException``."""
         admin = self._admin()
         known = admin.list_topics(timeout=10).topics.get(topic)
         if known is None:
@@ -363,7 +369,7 @@ class Cluster(KafkaServer):
         return len(known.partitions) == partitions and not _wounds_of(known)
 
     def add_partition(self, topic: str) -> None:
-        """One more of them."""
+        """Add one partition."""
         admin = self._admin()
         count = len(admin.list_topics(topic, timeout=10).topics[topic].partitions)
         for added in admin.create_partitions([NewPartitions(topic, count + 1)]).values():
@@ -375,7 +381,7 @@ class Cluster(KafkaServer):
 
 
 def _slot(text: str) -> int:
-    """Which partition of an internal topic keeps it: the absolute value of Java's hash of the text."""
+    """Return the partition of an internal topic that keeps it: the absolute value of Java's hash of the text."""
     hashed = 0
     for unit in text.encode("utf-16-be")[1::2] if text.isascii() else ():
         hashed = (31 * hashed + unit) & 0xFFFFFFFF
@@ -392,7 +398,7 @@ def _wounds_of(topic: Any) -> Sequence[str]:
 
 
 async def _last_written(reader: AIOKafkaConsumer, transactional_id: str) -> bytes | None:
-    """``GONE`` if it was deleted; ``None`` if nothing was written of it lately."""
+    """Return the last entry: ``GONE`` if it was deleted; ``None`` if there was none lately."""
     place = TopicPartition(TRANSACTIONS, _slot(transactional_id))
     key = struct.pack(">hh", 0, len(transactional_id)) + transactional_id.encode()
     reader.assign([place])

@@ -22,7 +22,7 @@ from worker.demo.servers.processes import EmbeddedFailed
 
 @pytest.fixture(scope="session")
 def kafka() -> Iterator[ProxiedKafka]:
-    """In this package, always Apache Kafka as a process of this machine."""
+    """Yield the broker: in this package, always Apache Kafka as a process of this machine."""
     server = ProxiedKafka()
     try:
         asyncio.run(server.start())
@@ -38,14 +38,14 @@ def kafka() -> Iterator[ProxiedKafka]:
 
 @pytest.fixture
 def kafka_proxy(kafka: ProxiedKafka) -> Iterator[KafkaProxy]:
-    """What stands between the broker and the workers. No fault is left in it."""
+    """Yield the proxy between the broker and the workers. No fault is left in it."""
     yield kafka.proxy
     kafka.proxy.disarm()
 
 
 @pytest.fixture
 def postgres_proxy(database: DatabaseUnderTest) -> Iterator[PostgresProxy]:
-    """What stands between the workers' database and a worker that is given ``through(proxy, dsn)``."""
+    """Yield the proxy between the workers' database and a worker that is given ``through(proxy, dsn)``."""
     proxy = PostgresProxy(urlsplit(database.worker_dsn).port or 5432)
     with proxy:
         yield proxy
@@ -61,7 +61,7 @@ def scene(
     postgres_proxy: PostgresProxy,
     tmp_path: Path,
 ) -> Scene:
-    """Topics and a database of the test's own; its workers reach both servers through the proxies."""
+    """Return topics and a database of the test's own; its workers reach both servers through the proxies."""
     dsn = through(postgres_proxy, database.worker_dsn)
     settings = worker_settings(kafka.workers_bootstrap, topics, dsn) | {
         # Short, for faults that last longer than each of these: those are scaled alike.
@@ -74,7 +74,7 @@ def scene(
 
 
 def through(proxy: PostgresProxy, dsn: str) -> str:
-    """The same database by way of the proxy."""
+    """Return the DSN of the same database through the proxy."""
     parts = urlsplit(dsn)
     user = parts.netloc.rpartition("@")[0]
     return urlunsplit(parts._replace(netloc=f"{user}@{HOST}:{proxy.port}"))

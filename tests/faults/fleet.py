@@ -1,4 +1,4 @@
-"""The workers of a run: whichever ends is started again, as whatever runs workers would do."""
+"""The workers of a run: any that ends is started again, as a process manager would do."""
 
 import asyncio
 import signal
@@ -20,10 +20,10 @@ WATCH_SECONDS: Final = 0.1
 READY_SECONDS: Final = 60.0
 ANSWER_SECONDS: Final = 30.0
 RETENTION_SECONDS: Final = 5.0
-"""The pause between two looks of a worker for records to retire. None is old enough: whatever goes is a fault."""
+"""Seconds between two looks of a worker for records to retire. None is old enough: any removal is a fault."""
 DSN: Final = "WORKER_POSTGRES__DSN"
 DRAIN_SECONDS: Final = 40.0
-# A SIGTERM before it was listened to is one of them.
+# A SIGTERM before its handler is installed is one of them.
 ENDED_BY_US: Final = frozenset({0, -signal.SIGKILL, -signal.SIGTERM})
 
 
@@ -33,7 +33,7 @@ class Slot:
     def __init__(self, name: str, settings: Mapping[str, str], directory: Path, mutant: str | None) -> None:
         self.name = name
         self.wanted = True
-        """Whether it is started again when it has ended."""
+        """True if it is started again when it has ended."""
         self.lives: list[WorkerProcess] = []
         self.asked: frozenset[int] = frozenset()
         """Exit codes that a fault asks for."""
@@ -57,7 +57,7 @@ class Slot:
         return self.runs and self.worker.probe("/readyz")[0] == 200
 
     def is_stopped(self) -> bool:
-        """Whether it stands still after a SIGSTOP."""
+        """True if it stands still after a SIGSTOP."""
         try:
             return self.runs and psutil.Process(self.worker.pid).status() == psutil.STATUS_STOPPED
         except psutil.NoSuchProcess:
@@ -65,9 +65,10 @@ class Slot:
 
 
 class Fleet:
-    """All workers. ``settings`` are those of each; every other one has a place in the group of its own (static).
+    """All workers.
 
-    There is one for each of ``dsns``, its own way to Postgres.
+    ``settings`` are those of each; every other one is a static member of the group. There is one for each of ``dsns``,
+    its own way to Postgres.
     """
 
     def __init__(
@@ -80,9 +81,9 @@ class Fleet:
             self._slot(f"worker {number}", static=number % 2 == 0, dsn=dsn) for number, dsn in enumerate(dsns, 1)
         ]
         self.extra: list[Slot] = []
-        """Those that come and go."""
+        """Workers that come and go."""
         self.ends: Counter[int] = Counter()
-        """How often a process ended with which exit code."""
+        """The number of ends by exit code."""
         self.unasked: list[str] = []
         """Ends that no fault had asked for."""
         self._counted: set[int] = set()
@@ -97,7 +98,7 @@ class Fleet:
         await asyncio.gather(*(self.ready(slot) for slot in self.slots))
 
     async def keep(self) -> None:
-        """Start again whatever ends, until cancelled."""
+        """Start again every worker that ends, until cancelled."""
         while True:
             for slot in self.slots:
                 self.count_end(slot)
@@ -106,7 +107,7 @@ class Fleet:
             await asyncio.sleep(WATCH_SECONDS)
 
     def count_end(self, slot: Slot) -> None:
-        """Write down how its last process ended, once."""
+        """Record the end of its last process, once."""
         if not slot.lives or slot.runs or id(slot.worker) in self._counted:
             return
         self._counted.add(id(slot.worker))
@@ -117,7 +118,7 @@ class Fleet:
             self.unasked.append(f"{slot.name} ended with {code}: {told}")
 
     async def ready(self, slot: Slot, seconds: float = READY_SECONDS) -> bool:
-        """Wait until it says that it is ready; whether it did."""
+        """Wait until it is ready. True if it came to that."""
         return await holds_within(slot.is_ready, seconds)
 
     async def stopped(self, slot: Slot, seconds: float) -> bool:
@@ -127,7 +128,7 @@ class Fleet:
         return await holds_within(lambda: not slot.runs, seconds)
 
     async def holdings(self, slot: Slot) -> Mapping[str, Any]:
-        """What its process says that it holds. Raises ``TimeoutError`` if it says nothing."""
+        """Return the holdings that its process reports. Raises ``TimeoutError`` if there is no report."""
         worker = slot.worker
         told = len(worker.events(EVENT))
         psutil.Process(worker.pid).send_signal(signal.SIGUSR2)
@@ -136,14 +137,14 @@ class Fleet:
         return worker.events(EVENT)[-1]
 
     def join(self) -> Slot:
-        """One more worker, with a name that the group does not know. It is not started again."""
+        """Start one more worker, with a name that the group does not know. It is not started again."""
         slot = self._slot(f"guest {len(self.extra) + 1}", static=False, dsn=self._settings[DSN])
         self.extra.append(slot)
         slot.start()
         return slot
 
     def double(self, slot: Slot) -> Slot:
-        """One more worker, under the name that this one has in the group. It is not started again."""
+        """Start one more worker, under the name that this one has in the group. It is not started again."""
         twin = Slot(f"{slot.name} again {len(self.extra) + 1}", slot.settings, self._directory, self._mutant)
         self.extra.append(twin)
         twin.start()
@@ -151,7 +152,7 @@ class Fleet:
 
     @asynccontextmanager
     async def ended_in_order(self) -> AsyncIterator[bool]:
-        """Between the end of all workers by SIGTERM and their return; whether they all ended by themselves."""
+        """Keep all workers ended by SIGTERM during the block. True if they all ended by themselves."""
         for slot in self.slots:
             slot.wanted = False
             with suppress(psutil.NoSuchProcess):
@@ -166,7 +167,7 @@ class Fleet:
             await asyncio.gather(*(self.ready(slot) for slot in self.slots))
 
     async def drained(self) -> list[str]:
-        """SIGTERM to all; what went otherwise than it should."""
+        """Send SIGTERM to all; return the deviations from a clean end."""
         everybody = [slot for slot in (*self.slots, *self.extra) if slot.runs]
         for slot in everybody:
             slot.wanted = False
@@ -189,13 +190,13 @@ class Fleet:
                 slot.worker.kill()
 
     def events(self) -> Counter[str]:
-        """How often the workers logged what, over all their lives. What their clients said is left out."""
+        """Count the log events of the workers, over all their lives. Their clients' are left out."""
         lives = [life for slot in (*self.slots, *self.extra) for life in slot.lives]
         logged = (str(entry.get("event")) for life in lives for entry in life.events())
         return Counter(event for event in logged if event.isidentifier())
 
     def losses(self, since: datetime) -> Sequence[str]:
-        """The lanes that were thrown back to their start, and why."""
+        """Return the lanes that were thrown back to their start, and the reasons."""
         entries = [(slot.name, entry) for slot in self.slots for life in slot.lives for entry in life.events()]
         return [
             f"{name}, partition {entry['partition']}: {entry.get('reason') or entry['event']}"
@@ -204,13 +205,13 @@ class Fleet:
         ]
 
     def failures(self) -> Sequence[str]:
-        """What a worker called a failure of its own: a lane that ended with an error nobody had foreseen."""
+        """Return the failures that a worker called its own: lanes that ended with an unforeseen error."""
         lives = [life for slot in (*self.slots, *self.extra) for life in slot.lives]
         return [_failure(entry) for life in lives for entry in life.events("lane_failed")]
 
 
 def _failure(entry: Mapping[str, Any]) -> str:
-    """The error, and where it was raised, which is all that there is room for in the last lines."""
+    """Return the error, and the line that raised it: the last lines have room for no more."""
     trace = [line.strip() for line in str(entry.get("exception", "")).splitlines() if line.strip()]
     places = [line for line in trace if line.startswith("File ")]
     return f"partition {entry['partition']} at {entry['timestamp']}: {' '.join(trace[-1:] + places[-1:])}"

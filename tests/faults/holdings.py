@@ -1,4 +1,4 @@
-"""What a worker holds: told by itself when it gets the signal, and measured by what its lanes need."""
+"""The holdings of a worker: reported by itself on a signal, and compared with the needs of its lanes."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ import psutil
 
 EVENT: Final = "holdings"
 """The name of the log line."""
-# What one worker at rest may hold, however much was done to it. A client keeps up to two connections to each of three
+# Limits of one worker at rest, after any number of faults. A client keeps up to two connections to each of three
 # brokers, and a task for each. A lane has a client and seven tasks of its own; the worker has the consumer's client,
 # its fetches and watches (fifteen), and its sessions in Postgres and the admin port (twelve sockets).
 SOCKETS_OF_A_LANE: Final = 6
@@ -22,7 +22,7 @@ TASKS: Final = 24
 
 
 def tell() -> None:
-    """One line to stderr. For a signal handler of the event loop's thread."""
+    """Write one line to stderr. For a signal handler of the event loop's thread."""
     tasks = asyncio.all_tasks()
     at: Counter[str] = Counter(getattr(task.get_coro(), "__qualname__", "?") for task in tasks)
     line = {
@@ -33,12 +33,12 @@ def tell() -> None:
         "sockets": len(psutil.Process().net_connections("inet")),
         "most": dict(at.most_common(8)),
     }
-    # By the descriptor: what the signal has interrupted may be writing to stderr.
+    # By the descriptor: the interrupted code may be writing to stderr.
     os.write(sys.stderr.fileno(), (json.dumps(line) + "\n").encode())
 
 
 def too_much(holdings: Mapping[str, Any]) -> Iterator[str]:
-    """What is more than so many lanes need."""
+    """Yield the holdings beyond the needs of so many lanes."""
     lanes = holdings["lanes"]
     bounds = {
         # One more is a producer that was dropped and lives on.

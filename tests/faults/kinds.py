@@ -28,17 +28,17 @@ POINT_SECONDS: Final = 30.0
 UPDATE: Final = "UPDATE"
 """A statement that a connection prepares once: only then does its text pass."""
 ONCE_PER_LANE: Final = frozenset({"before_the_row", "before_the_init", "after_the_init"})
-"""Points that a worker in good health does not come to again."""
+"""Points that a healthy worker does not reach again."""
 STRIKE_SECONDS: Final = 15.0
 INSTANCE_ID: Final = "WORKER_KAFKA__GROUP_INSTANCE_ID"
 FENCED: Final = 1
-"""The exit code of a worker that has lost its place to a later comer."""
+"""The exit code of a worker that has lost its place to a later one."""
 EXPIRED_SECONDS: Final = TRANSACTION_SECONDS + EXPIRATION_SECONDS + 10.0
-"""An open transaction is aborted first; after that the broker looks every few seconds for what it may forget."""
+"""Seconds until an id expires: an open transaction is aborted first; the broker then looks every few seconds."""
 
 
 class Domain(StrEnum):
-    """What a kind hurts. Two of one domain are never at work together."""
+    """The target of a kind. Two of one domain are never at work together."""
 
     WORKER = "worker"
     BROKER = "broker"
@@ -101,7 +101,7 @@ def _paused(seconds: float) -> Act:
 
 
 async def _blocked(stage: Stage, chance: Random) -> None:
-    """The event loop stands still: no heartbeat is sent, and what arrives waits in the sockets."""
+    """Block the event loop: no heartbeat is sent, and arriving data waits in the sockets."""
     slot = _any(stage, chance)
     await stage.fleet.ready(slot)
     os.kill(slot.worker.pid, signal.SIGUSR1)
@@ -109,7 +109,7 @@ async def _blocked(stage: Stage, chance: Random) -> None:
 
 
 async def _storm(stage: Stage, chance: Random) -> None:
-    """Others join and leave, in good order or not, so that the group rebalances again and again."""
+    """Let others join and leave, in good order or not, so that the group rebalances again and again."""
     for _ in range(3):
         guest = stage.fleet.join()
         await asyncio.sleep(chance.uniform(1.5, 4))
@@ -123,17 +123,17 @@ async def _storm(stage: Stage, chance: Random) -> None:
 
 
 async def _offsets_gone(stage: Stage, _: Random) -> bool:
-    """The group forgets its offsets, as an idle one does after days: when all workers have ended in good order."""
+    """Make the group forget its offsets, as an idle one does after days, once all workers have ended in good order."""
     async with stage.fleet.ended_in_order() as all_ended:
         return all_ended and await _all_settled(stage) and await _forgotten(stage)
 
 
 async def _all_settled(stage: Stage) -> bool:
-    """Tell if Postgres knows, of every lane, that its last batch is published."""
+    """True if Postgres knows, of every lane, that its last batch is published."""
     try:
         async with _owner(stage) as connection:
             return await connection.fetchval("SELECT bool_and(first_offset = next_offset) FROM lane") is True
-    except (OSError, asyncpg.PostgresError):  # away: it could not be told
+    except (OSError, asyncpg.PostgresError):  # away: it could not tell
         return False
 
 
@@ -149,9 +149,9 @@ async def _forgotten(stage: Stage) -> bool:
 
 
 async def _named_twice(stage: Stage, chance: Random) -> bool:
-    """A second worker under the name that one has in the group: the earlier one ends, and is started again, and so on.
+    """Start a second worker under the name of one in the group: the earlier one ends, is started again, and so on.
 
-    Whichever of the two joins last has the place.
+    The one that joins last has the place.
     """
     slot = chance.choice([slot for slot in stage.fleet.slots if INSTANCE_ID in slot.settings])
     await stage.fleet.ready(slot)
@@ -167,7 +167,7 @@ async def _named_twice(stage: Stage, chance: Random) -> bool:
 
 
 async def _all_asleep_until_expired(stage: Stage, _: Random) -> bool:
-    """When they wake, the brokers have forgotten their transactional ids."""
+    """Let all workers sleep until the brokers have forgotten their transactional ids."""
     if not await _known(stage, every=True):
         return False
     workers = [slot.worker for slot in stage.fleet.slots]
@@ -181,7 +181,7 @@ async def _all_asleep_until_expired(stage: Stage, _: Random) -> bool:
 
 
 async def _known(stage: Stage, *, every: bool) -> bool:
-    """Wait until the brokers know every lane's transactional id, or none; whether it came to that."""
+    """Wait until the brokers know every lane's transactional id, or none. True if it came to that."""
     ids = {stage.transactional_id(number) for number in range(stage.partitions)}
 
     async def holds() -> bool:
@@ -192,7 +192,7 @@ async def _known(stage: Stage, *, every: bool) -> bool:
 
 
 def _at(point: str, which: str) -> Act:
-    """A worker dies or stands still at a named step, in a life of its own that it is given for it."""
+    """Kill or stop a worker at a named step, in a life of its own."""
     visits = 3 if point in ONCE_PER_LANE else 25
 
     async def act(stage: Stage, chance: Random) -> bool:
@@ -203,7 +203,7 @@ def _at(point: str, which: str) -> Act:
         slot.start(f"{point}:{chance.randint(1, visits)}:{which}")
         came = await (stage.fleet.ended if which == "SIGKILL" else stage.fleet.stopped)(slot, POINT_SECONDS)
         if not came:
-            # It would come later, when nobody is there to wake it.
+            # It would come later, when there is no process left to wake it.
             slot.worker.kill()
         elif which == "SIGSTOP":
             await asyncio.sleep(chance.choice([SESSION_SECONDS + 2, TRANSACTION_SECONDS + 3]))
@@ -254,7 +254,7 @@ def _broker(role: str, how: signal.Signals) -> Act:
 
 
 async def _two_brokers_paused(stage: Stage, chance: Random) -> None:
-    """In sync is one replica, and no controller can be elected."""
+    """Pause two brokers: one replica is in sync, and no controller can be elected."""
     nodes = chance.sample(stage.cluster.nodes, 2)
     for node in nodes:
         node.pause()
@@ -265,10 +265,10 @@ async def _two_brokers_paused(stage: Stage, chance: Random) -> None:
 
 
 async def _too_few_in_sync(stage: Stage, chance: Random) -> None:
-    """With one broker gone the results' topic asks for three replicas in sync: every batch is refused.
+    """With one broker gone, make the results' topic ask for three replicas in sync: every batch is refused.
 
     Settings are changed while all brokers are well: an admin client that is told of a dead one as the controller waits
-    for it in vain, and one that comes back may close the connection that it asked by.
+    for it in vain, and a returning one may close the connection of the request.
     """
     topic = stage.scene.topics.results
     node = chance.choice(stage.cluster.nodes)
@@ -288,7 +288,7 @@ async def _rolling_restart(stage: Stage, _: Random) -> None:
 
 
 async def _partitions_raised(stage: Stage, _: Random) -> None:
-    """One more partition of every topic; for a while their counts differ, and answers go by key."""
+    """Add one partition to every topic; for a while their counts differ, and answers go by key."""
     names = stage.scene.topics
     for topic in (*stage.sources, names.results, names.transitions, names.dead_letters):
         await asyncio.to_thread(stage.cluster.add_partition, topic)
@@ -323,7 +323,7 @@ async def _away(stage: Stage, chance: Random) -> None:
 
 
 async def _away_until_expired(stage: Stage, _: Random) -> bool:
-    """The lanes have nothing to publish for so long that the brokers forget their transactional ids."""
+    """Keep Postgres away so long that the brokers forget the transactional ids of the idle lanes."""
     if not await _known(stage, every=True):
         return False
     await stage.postgres.stop("immediate")
@@ -343,7 +343,7 @@ async def _sessions_terminated(stage: Stage, chance: Random) -> None:
 
 
 async def _locked(stage: Stage, chance: Random) -> None:
-    """Rows, or a whole table, are held for longer than the workers will wait for a lock."""
+    """Hold rows, or a whole table, for longer than the workers will wait for a lock."""
     statement = chance.choice(
         [
             "SELECT FROM lane FOR UPDATE",
@@ -358,7 +358,7 @@ async def _locked(stage: Stage, chance: Random) -> None:
 
 
 async def _read_only(stage: Stage, chance: Random) -> None:
-    """What a server does that was demoted: its sessions stay, and every write is refused."""
+    """Act as a demoted server: its sessions stay, and every write is refused."""
     async with _owner(stage) as connection:
         await connection.execute("ALTER SYSTEM SET default_transaction_read_only = on")
         await connection.execute("SELECT pg_reload_conf()")
@@ -368,7 +368,7 @@ async def _read_only(stage: Stage, chance: Random) -> None:
 
 
 async def _sessions_frozen(stage: Stage, chance: Random) -> None:
-    """The server's processes stand still: connections are open, and nothing is answered."""
+    """Freeze the server's processes: connections are open, and nothing is answered."""
     async with _owner(stage) as connection:
         rows = await connection.fetch("SELECT pid FROM pg_stat_activity WHERE application_name = 'effective-worker'")
     pids = [row["pid"] for row in rows]
@@ -388,7 +388,7 @@ _SELDOM: Final = frozenset({Api.INIT_PRODUCER_ID, Api.OFFSET_FETCH, UPDATE})
 def _through(proxies: Callable[[Stage], tuple[Proxy, ...]], make: Callable[[Random], Fault]) -> Act:
     """Arm the fault wherever its request may pass, and wait until it has struck.
 
-    What is asked at a lane's start only, or said once per connection, is made to be: by a place that loses all of them.
+    Requests made only at a lane's start, or once per connection, are provoked: by a place that loses all of them.
     """
 
     async def act(stage: Stage, chance: Random) -> bool:
@@ -436,7 +436,7 @@ def _kafka_fault(kind: Kind, api: Api | GroupApi) -> Act:
     return _through(_brokers, make)
 
 
-# The errors that Kafka's protocol lets the broker answer each request with; some may be tried again, others not.
+# The errors with which Kafka's protocol lets the broker answer each request; some may be retried, others not.
 _ERRORS: Final[dict[Api | GroupApi, tuple[int, ...]]] = {
     Api.PRODUCE: (6, 7, 10, 19, 20, 29, 45, 47, 59, 87),
     Api.FETCH: (1, 6, 74, 76),
@@ -490,7 +490,7 @@ def _kinds() -> Iterator[FaultKind]:
             yield FaultKind(f"broker {how.name}, {role}", Domain.BROKER, _broker(role, how))
     yield FaultKind("two brokers stopped", Domain.BROKER, _two_brokers_paused)
     yield FaultKind("too few replicas in sync", Domain.BROKER, _too_few_in_sync)
-    # Answers move to another partition: of those given twice nobody promises which comes first.
+    # Answers move to another partition: the order of repeated ones is not promised.
     yield FaultKind("partitions raised", Domain.BROKER, _partitions_raised, Delivery.EXACTLY_ONCE)
     yield FaultKind("brokers restarted in turn", Domain.BROKER, _rolling_restart)
     yield FaultKind("topic made anew", Domain.BROKER, made_anew)
@@ -537,5 +537,5 @@ KINDS: Final[dict[str, FaultKind]] = {kind.name: kind for kind in _kinds()}
 
 
 def kinds_of(delivery: Delivery) -> list[FaultKind]:
-    """Those whose moment comes in that delivery."""
+    """Return the kinds whose moment comes in that delivery."""
     return [kind for kind in KINDS.values() if kind.delivery in {None, delivery}]

@@ -1,4 +1,4 @@
-"""What was asked, and what was seen: the two books that the checker compares."""
+"""Commands sent and records seen: the two books that the checker compares."""
 
 import hashlib
 import json
@@ -13,11 +13,11 @@ from tests.acceptance.clients import Record
 SOURCE: Final = "/faults"
 ORGANISATION: Final = "ORG1"
 NUMBER: Final = "correlation_id"
-"""The header by which commands are numbered: the worker returns it with the answer."""
+"""The header with the number of a command: the worker returns it with the answer."""
 
 
 class Delivery(StrEnum):
-    """What the workers were told to promise (``WORKER_DELIVERY``)."""
+    """The promise that the workers were configured with (``WORKER_DELIVERY``)."""
 
     EXACTLY_ONCE = "exactly_once"
     AT_LEAST_ONCE = "at_least_once"
@@ -41,13 +41,13 @@ class Command:
 
 @dataclass(slots=True)
 class Ledger:
-    """Everything that was sent, by number, and the state that it began with."""
+    """Everything that was sent, by number, and the initial state."""
 
     commands: list[Command] = field(default_factory=list)
     known: frozenset[str] = frozenset()
     """The codes of the access tokens that exist."""
     effective: frozenset[str] = frozenset()
-    """Those of them that were effective from the beginning."""
+    """The codes that were effective from the beginning."""
     delivery: Delivery = Delivery.EXACTLY_ONCE
 
     def write(self, command: Command) -> None:
@@ -70,7 +70,7 @@ Coordinates = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """One record of the command topic. ``timestamp`` (milliseconds) tells two apart that stood at one offset."""
+    """One record of the command topic. ``timestamp`` (milliseconds) tells two apart that had one offset."""
 
     partition: int
     offset: int
@@ -95,7 +95,7 @@ class Result:
     event_id: str
     data: Mapping[str, Any] | None = None
     dry_run: bool = False
-    """Whether it says that it is of one."""
+    """True if it is marked as one of a dry run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """Which record of the command topic was put aside."""
+    """The record of the command topic that was put aside."""
 
     partition: int
     offset: int
@@ -124,10 +124,10 @@ class DeadLetter:
 
 @dataclass(slots=True)
 class Evidence:
-    """What Kafka and Postgres hold when everything has come to rest."""
+    """The content of Kafka and Postgres after everything has come to rest."""
 
     sent: Sequence[Sent] = ()
-    """Those of a partition in their order; also what is not in the log any more."""
+    """Commands of a partition in their order, with those that are not in the log any more."""
     results: Sequence[Result] = ()
     events: Sequence[Event] = ()
     dead_letters: Sequence[DeadLetter] = ()
@@ -139,49 +139,49 @@ class Evidence:
     """State and version of each access token by its code."""
     committed: Mapping[int, int] = field(default_factory=dict)
     ends: Mapping[int, int] = field(default_factory=dict)
-    """Of the command topic, of the partitions that hold anything."""
+    """Ends of the command topic, for the partitions that hold anything."""
     removed: Sequence[Sent] = ()
     """Those of ``sent`` that were removed from the log before the group had read them."""
     written_down: Sequence[tuple[int, range]] = ()
-    """The offsets that workers wrote down as lost, with their partition."""
+    """The offsets that workers recorded as lost, with their partition."""
     untold: Sequence[str] = ()
-    """Troubles that needed a person, and were told to nobody, or after a person had seen to it."""
+    """Troubles that needed a person, and were not reported, or only after a person had acted."""
     during: Mapping[str, Sequence[Seen]] = field(default_factory=dict)
-    """By topic, what the reader saw that ran during the faults."""
+    """By topic, the records seen by the reader that ran during the faults."""
     after: Mapping[str, Sequence[Seen]] = field(default_factory=dict)
-    """By topic, what one sees that runs now."""
+    """By topic, the records seen by a reader now."""
     refused_as_too_large: int = 0
-    """How often a harness's lie said that an answer is too large: so many may have gone out without their data."""
+    """The number of times the harness said falsely that an answer is too large: so many may lack their data."""
     unsettled: Sequence[str] = ()
     """The topics in which a transaction is still open."""
     disturbed: Sequence[str] = ()
-    """The lanes that were thrown back to their start while nothing hurt anyone."""
+    """The lanes that were thrown back to their start while no fault was at work."""
     left: Sequence[str] = ()
-    """What the workers left behind that they should not have, or held too much of: sessions, tasks, sockets."""
+    """Holdings that the workers should not have left behind, or held too many of: sessions, tasks, sockets."""
     unkept: Sequence[str] = ()
-    """Things that faults saw of workers that did otherwise, in their trouble, than they should."""
+    """Reactions of workers to a fault that differ from the promised ones."""
     failed: Sequence[str] = ()
     """The lanes that ended with an error of the worker's own."""
     unreadable: Sequence[str] = ()
-    """What was published and is not what a reader may expect."""
+    """Published records that a reader may not expect."""
     stalled: Sequence[str] = ()
-    """The partitions of commands that did not come on at all while nothing hurt anyone."""
+    """The partitions of commands that made no progress at all while no fault was at work."""
     refused: Sequence[str] = ()
-    """What became of the load that the ledger does not know."""
+    """Failures of the load that the ledger does not know."""
     misread: Sequence[str] = ()
-    """What befell the reader that ran during the faults."""
+    """Errors of the reader that ran during the faults."""
     fallen: Sequence[str] = ()
     """The servers that ended although the schedule did not end them."""
     bungled: Sequence[str] = ()
-    """What the harness did to the stage and could not bring to its end."""
+    """Actions on the stage that the harness could not finish."""
     slow: Sequence[str] = ()
-    """What came on, and was not done when patience was at its end."""
+    """Work that made progress, and was not done at the end of the patience."""
     still_seconds: float = 0.0
-    """The longest that the machine did not let the harness go on, when it looked at how the workers rest."""
+    """The longest halt of the harness by the machine, in seconds, while it watched the resting workers."""
 
 
 def seen(record: Record) -> Seen:
-    """A record without its weight."""
+    """Return a record without its weight."""
     digest = hashlib.blake2b(digest_size=8)
     for part in (
         record.key,
@@ -193,7 +193,7 @@ def seen(record: Record) -> Seen:
 
 
 def number_of(record: Record) -> int:
-    """The number of the command, or -1 where there is none that could be read."""
+    """Return the number of the command, or -1 if there is none that can be read."""
     text = record.header(NUMBER)
     return int(text) if text is not None and text.isdigit() else -1
 
@@ -203,7 +203,10 @@ def sent(record: Record) -> Sent:
 
 
 def result(record: Record) -> Result:
-    """Body and headers must say the same; a result in which they do not has the status ``CONTRADICTS_ITSELF``."""
+    """Return the result.
+
+    Body and headers must say the same; a result in which they do not has the status ``CONTRADICTS_ITSELF``.
+    """
     body = json.loads(record.value or b"{}")
     status = body["status"]["code"]
     code, replayed = record.header("status_code"), record.header("replayed")
@@ -223,7 +226,7 @@ def result(record: Record) -> Result:
 
 
 def event(record: Record) -> Event:
-    """Raises ``KeyError`` for one without the members by which events are told apart."""
+    """Return the event. Raises ``KeyError`` for one without the members by which events are told apart."""
     members = json.loads(record.value or b"{}")
     for name in ("lane", "sequence", "access_token_id"):
         members[name]

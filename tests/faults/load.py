@@ -18,15 +18,15 @@ FIELDS: Final = ("authentication_code,life_cycle_state", "life_cycle_state", "au
 DRY_RUNS: Final = 0.1
 """The share of commands that are dry runs."""
 FOLLOWERS: Final = 3
-"""How many commands may follow another on its token or id: the checker tries every order that lanes may have met in."""
+"""The most commands that follow another on its token or id: the checker tries every order of lanes."""
 RECENT: Final = 30
 TICK_SECONDS: Final = 0.05
 FLUSH_SECONDS: Final = 120.0
 CODECS: Final = ("zstd", "lz4", "gzip", "snappy")
 SWOLLEN_BYTES: Final = 4_000_000
-"""Of some malformed commands, all but a few of which are white space: as large as one record, and small in the log."""
+"""Bytes of some malformed commands, mostly white space: as large as one record, and small in the log."""
 LOGIN_SECONDS: Final = 100 * 24 * 60 * 60
-"""The life of a login: long enough also for a worker whose clock is a month ahead."""
+"""Seconds of a login's life: long enough also for a worker whose clock is a month ahead."""
 SWOLLEN: Final = 8
 """One malformed command of so many."""
 
@@ -51,7 +51,7 @@ class Mix:
     """
 
     def __init__(self, seed: int, partitions: int, codes: Iterator[str], effective: Sequence[str]) -> None:
-        """``codes`` are of tokens that are not effective yet; the row ends with them."""
+        """Begin the row. ``codes`` are of tokens that are not effective yet; the row ends with them."""
         self._random = random.Random(f"load {seed}")
         self._partitions = partitions
         self._codes = codes
@@ -89,7 +89,7 @@ class Mix:
         return new
 
     def _follow(self, new: Command) -> Command:
-        """A command for the token, or under the id, of one sent lately: mostly in its lane, now and then in another."""
+        """Return a command for the token or the id of a recent one: mostly in its lane, now and then in another."""
         place = self._random.randrange(len(self._recent))
         first, followers = self._recent[place]
         if followers + 1 == FOLLOWERS:
@@ -109,7 +109,7 @@ class Mix:
 
 
 class Writer:
-    """Gives a command its bytes, as a sender would. Of the malformed ones some have ``swollen`` bytes, if any."""
+    """Gives a command its bytes, as a sender would. Some malformed ones have ``swollen`` bytes, if any."""
 
     def __init__(self, swollen: int = 0) -> None:
         self._swollen = swollen
@@ -147,7 +147,7 @@ class Writer:
 
 @dataclass(slots=True)
 class _Faults:
-    """What the broker refused. One is enough: then the load is not what the ledger says."""
+    """The refusals of the broker. One is enough: then the load differs from the ledger."""
 
     first: str | None = None
 
@@ -170,10 +170,11 @@ class Load(threading.Thread):
         codec: str,
         doubled_every: int = 0,
     ) -> None:
-        """``source`` is the topic of a partition's commands; ``rate`` is in commands a second; ``codec`` is Kafka's.
+        """Set up the load.
 
-        Of so many commands as ``doubled_every`` says, if any, one is sent twice, and the ledger does not know: a
-        failure of the harness that is planted, to see that it is noticed.
+        ``source`` is the topic of a partition's commands; ``rate`` is in commands a second; ``codec`` is Kafka's. Of so
+        many commands as ``doubled_every`` says, if any, one is sent twice, and the ledger does not know: a planted
+        failure of the harness that it must notice.
         """
         super().__init__(name="load", daemon=True)
         self._source = source
@@ -190,8 +191,8 @@ class Load(threading.Thread):
         self._settings: dict[str, Any] = {
             "bootstrap.servers": bootstrap,
             "enable.idempotence": True,
-            # With several under way a leader that goes can make librdkafka begin a new epoch and send again what
-            # stands in the log already (confluentinc/librdkafka#4953): commands that the ledger has once only.
+            # With several under way a leader that goes can make librdkafka begin a new epoch and send again records
+            # that are in the log already (confluentinc/librdkafka#4953): commands that the ledger has only once.
             "max.in.flight.requests.per.connection": 1,
             "linger.ms": 5,
             "compression.type": codec,
@@ -207,7 +208,7 @@ class Load(threading.Thread):
     def run(self) -> None:
         try:
             self._send_all()
-        except Exception as error:  # noqa: BLE001 - nobody else hears of what ends a thread
+        except Exception as error:  # noqa: BLE001 - a thread's error would go unseen
             self._faults.first = self._faults.first or f"{type(error).__name__}: {error}"
 
     def _send_all(self) -> None:
@@ -241,13 +242,13 @@ class Load(threading.Thread):
         )
 
     def pause(self, seconds: float) -> bool:
-        """Send no more until ``resume``; whether the broker has all that was sent, within so many seconds."""
+        """Send no more until ``resume``. True if the broker has all that was sent, within so many seconds."""
         with self._turn:
             self._is_paused = True
         return not self._producer.flush(seconds)
 
     def resume(self) -> None:
-        """Go on at the same rate, and not with what was not sent meanwhile.
+        """Go on at the same rate, without catching up.
 
         With a new producer if all was taken: the sequence numbers of the former one are of a log that may be another.
         """
@@ -257,14 +258,14 @@ class Load(threading.Thread):
             self._is_paused = False
 
     def finish(self) -> str | None:
-        """Send no more, and wait until the broker has it all; what it refused, if anything."""
+        """Send no more, and wait until the broker has it all; return its refusals, if any."""
         self._halt.set()
         self.join()
         left = self._producer.flush(FLUSH_SECONDS)
         return self._faults.first or (f"{left} commands were not taken" if left else None)
 
     def abandon(self) -> None:
-        """Send no more, and forget what was not taken. Safe after ``finish``."""
+        """Send no more, and drop the unsent commands. Safe after ``finish``."""
         self._halt.set()
         if self.is_alive():
             self.join()

@@ -1,4 +1,4 @@
-"""The files in which a broker keeps the log of a partition, and how its end gets lost with them."""
+"""The files in which a broker keeps the log of a partition, and the loss of their end."""
 
 import os
 import struct
@@ -13,7 +13,7 @@ INDEXES: Final = (".index", ".timeindex")
 
 
 def batches(directory: Path) -> list[int]:
-    """The first offset of every record batch."""
+    """Return the first offset of every record batch."""
     return [first for segment in _segments(directory) for first, _ in _batches(segment)]
 
 
@@ -36,7 +36,7 @@ def _segments(directory: Path) -> list[Path]:
 
 
 def _batches(segment: Path) -> Iterator[tuple[int, int]]:
-    """First offset and position of each."""
+    """Yield first offset and position of each."""
     position, end = 0, segment.stat().st_size
     with segment.open("rb") as file:
         while position + BATCH.size <= end:

@@ -1,7 +1,7 @@
-"""The protocol with one rule undone (DESIGN 2): what the harness is measured by.
+"""The protocol with one rule undone (DESIGN 2): the measure of the harness.
 
-A mutant that no fault exposes, or that the checker lets pass, says that the harness is not good enough. The switches
-are here and not in the product: each replaces, in the worker's own process, what keeps the rule.
+A mutant that no fault exposes, or that the checker lets pass, shows that the harness is not good enough. The switches
+are here and not in the product: each replaces, in the worker's own process, the code that keeps the rule.
 """
 
 import asyncio
@@ -31,12 +31,12 @@ from worker.postgres.sql import statement
 
 ABORT_SECONDS: Final = 5.0
 KEPT: Final = "an owner keeps its lane"
-"""What the ledger cannot tell: exactly once holds, and yet a rightful owner is thrown back to its start."""
+"""The rule that the ledger cannot judge: exactly once holds, and yet a rightful owner is thrown back to its start."""
 
 
 @dataclass(frozen=True, slots=True)
 class MutantSpec:
-    """``undoes``: the rule, and what it is for. ``exposed_by``: the faults without which nothing shows.
+    """One mutant. ``undoes``: the rule, and its purpose. ``exposed_by``: the faults without which nothing shows.
 
     ``breaks``: the checker's rule by which it is caught.
     """
@@ -47,8 +47,10 @@ class MutantSpec:
     breaks: str
     undo: Callable[[], None]
     kinds: tuple[str, ...] = ()
-    """The faults of ``python -m tests.faults`` that caught it within a minute. Without any, it was not tried or takes a
-    moment that only its scenario makes (``test_mutants``)."""
+    """The faults of ``python -m tests.faults`` that caught it within a minute.
+
+    Without any, it was not tried or takes a moment that only its scenario makes (``test_mutants``).
+    """
 
 
 def commit_without_gathering() -> None:
@@ -99,7 +101,7 @@ def abort_sent() -> None:
 
 
 async def _abort(producer: Any) -> None:
-    """What ``abort_transaction`` sends, without its wait for messages that get no answer."""
+    """Send the request of ``abort_transaction``, without its wait for messages that get no answer."""
     manager, sender = producer._txn_manager, producer._sender
     request = EndTxnRequest(
         transactional_id=manager.transactional_id,
@@ -175,7 +177,7 @@ def offset_outside_transaction() -> None:
         lane._publisher.consumer = lane._context.consumer
 
     async def left_out(*_: Any) -> None:
-        """The transaction holds messages only."""
+        """Leave the offset out: the transaction holds messages only."""
 
     async def afterwards(publisher: Any, messages: Sequence[Any], offset: int) -> None:
         await whole(publisher, messages, offset)
@@ -191,7 +193,7 @@ def offset_outside_transaction() -> None:
 
 def no_record_of_commands() -> None:
     async def forgotten(*_: Any) -> None:
-        """Nothing is written, so nothing is recalled."""
+        """Write nothing, so that nothing is recalled."""
 
     _put(pipeline, record=forgotten)
 
@@ -204,7 +206,7 @@ def dry_run_kept() -> None:
     move = pipeline._move
 
     async def moved(transaction: Any, lease: Lease, *to: Any) -> Lease:
-        # What is kept holds the lane's row as well, so that it is no longer where it was locked.
+        # The kept value holds the lane's row as well, so that it is no longer where it was locked.
         place = await transaction.fetchval("SELECT ctid FROM lane WHERE id = $1", lease.lane)
         return await move(transaction, replace(lease, place=place), *to)
 

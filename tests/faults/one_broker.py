@@ -1,4 +1,4 @@
-"""One broker with two doors: ``bootstrap`` for who looks on, and one for workers that leads through a proxy."""
+"""One broker with two doors: ``bootstrap`` for observers, and one for workers that leads through a proxy."""
 
 from pathlib import Path
 
@@ -8,7 +8,10 @@ from worker.demo.servers.processes import free_port
 
 
 class ProxiedKafka(JvmKafka):
-    """Workers are told of no address but the proxy's, so that all they say passes through it."""
+    """A broker behind a proxy.
+
+    Workers are told of no address but the proxy's, so that all their traffic passes through it.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -24,7 +27,7 @@ class ProxiedKafka(JvmKafka):
             "listeners": f"{settings['listeners']},WORKERS://{HOST}:{self._port_for_workers}",
             "advertised.listeners": f"{settings['advertised.listeners']},WORKERS://{self.workers_bootstrap}",
             "listener.security.protocol.map": f"{settings['listener.security.protocol.map']},WORKERS:PLAINTEXT",
-            # A member that is silent for so long is out: what takes seconds for real must not take minutes here.
+            # A member that is silent for so long is out: seconds of real time must not take minutes here.
             "group.min.session.timeout.ms": "1000",
         }
 

@@ -1,4 +1,4 @@
-"""Faults that one worker has and the others do not: its way to Postgres, its clock."""
+"""Faults of one worker alone: its way to Postgres, its clock."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,25 +17,25 @@ from tests.faults.within import within
 from tests.faults.worker import DAY_SECONDS
 
 START_SECONDS: Final = 25.0
-"""So long a worker may take to come to work; who takes longer has something else in its way."""
+"""Seconds that a worker may take to come to work; a slower one has another obstacle."""
 LIMIT_SECONDS: Final = 5.0
-"""After so long without Postgres a worker of such a life leaves its group, and not after a minute."""
+"""Seconds without Postgres after which a worker of such a life leaves its group, instead of a minute."""
 LEAVE_SECONDS: Final = 40.0
 """Many times that, and the looks of its probe."""
 TAKE_OVER_SECONDS: Final = 25.0
 JOIN_SECONDS: Final = 25.0
 DAYS_AHEAD: Final = RETENTION_DAYS + 1
-"""Records that are seconds old are past their time to such a clock."""
+"""Records that are seconds old are past their time by such a clock."""
 SAY_SECONDS: Final = 6 * RETENTION_SECONDS
 LOOK_SECONDS: Final = 0.5
 LOOKS: Final = (2, 4)
-"""The looks for what to retire while its clock is ahead, at least and at most."""
+"""The least and most looks for records to retire while its clock is ahead."""
 
 
 async def without_postgres(stage: Stage, chance: Random) -> bool:
-    """One worker hears Kafka and not Postgres: others answer its commands, until it hears both again.
+    """Cut one worker off from Postgres, not Kafka: others answer its commands, until it has both again.
 
-    Raises ``Unkept`` if it keeps its partitions, nobody takes them, or it does not join again.
+    Raises ``Unkept`` if it keeps its partitions, no worker takes them, or it does not join again.
     """
     slot = chance.choice(stage.fleet.slots)
     async with _life(stage, slot, without_postgres=LIMIT_SECONDS) as life:
@@ -52,9 +52,9 @@ async def without_postgres(stage: Stage, chance: Random) -> bool:
 
 
 async def a_month_ahead(stage: Stage, chance: Random) -> bool:
-    """One worker's clock is ahead by more than records are kept. Raises ``Unkept`` if it does not say so.
+    """Set one worker's clock ahead by more than records are kept. Raises ``Unkept`` if it does not report that.
 
-    What the Kafka client stamps stays right: a broker refuses what lies more than an hour ahead, and all would wait.
+    The Kafka client's timestamps stay right: a broker refuses those more than an hour ahead, and all would wait.
     """
     slot = chance.choice(stage.fleet.slots)
     async with _life(stage, slot, days_ahead=DAYS_AHEAD) as life:
@@ -72,7 +72,7 @@ async def a_month_ahead(stage: Stage, chance: Random) -> bool:
 
 @asynccontextmanager
 async def _life(stage: Stage, slot: Slot, **otherwise: float) -> AsyncIterator[WorkerProcess]:
-    """A life that is not as usual, and after it one that is."""
+    """Run one unusual life, and after it a usual one."""
     slot.wanted = False
     slot.worker.kill()
     stage.fleet.count_end(slot)
@@ -91,7 +91,7 @@ def _said(life: WorkerProcess) -> dict[str, Any]:
 
 
 def _works(slot: Slot) -> bool:
-    """Tell whether it has partitions to lose."""
+    """True if it has partitions to lose."""
     return slot.is_ready() and bool(_said(slot.worker).get("lanes"))
 
 
@@ -107,9 +107,10 @@ def _doubts_its_clock(life: WorkerProcess) -> bool:
 
 
 async def _all_come_on_in_quiet(stage: Stage, slot: Slot) -> bool:
-    """Tell whether others take over when nothing else hurts them. Raises ``Unkept`` if they do not."""
+    """True if others take over when nothing else hurts them. Raises ``Unkept`` if they do not."""
     async with stage.calm.asked() as is_calm:
-        # Whoever changes a log lets its lanes wait for a person, or the load for itself. None begins in the quiet.
+        # A fault that changes a log makes its lanes wait for a person, or the load for itself. None begins in the
+        # quiet.
         if not is_calm or stage.past.one.locked() or len(stage.fleet.slots) == 1:
             return False
         if await _all_come_on(stage, CALM_SECONDS):
@@ -120,7 +121,7 @@ async def _all_come_on_in_quiet(stage: Stage, slot: Slot) -> bool:
 
 
 async def _joins_in_quiet(stage: Stage, slot: Slot) -> bool:
-    """Tell whether it joins when nothing hurts it any more. Raises ``Unkept`` if it does not."""
+    """True if it joins when nothing hurts it any more. Raises ``Unkept`` if it does not."""
     async with stage.calm.asked() as is_calm:
         if not is_calm:
             return False
@@ -132,7 +133,7 @@ async def _joins_in_quiet(stage: Stage, slot: Slot) -> bool:
 
 
 async def _hears_postgres(stage: Stage) -> bool:
-    """Tell whether the harness does."""
+    """True if the harness hears Postgres."""
     try:
         await _lanes(stage)
     except (OSError, asyncpg.PostgresError):
@@ -141,7 +142,7 @@ async def _hears_postgres(stage: Stage) -> bool:
 
 
 async def _all_come_on(stage: Stage, seconds: float) -> bool:
-    """Wait until all that was decided in the load's partitions so far is published, and more; whether it came to that.
+    """Wait until all decided in the load's partitions so far is published, and more. True if it came to that.
 
     A lane settles its offsets when a later batch is decided.
     """
@@ -151,7 +152,7 @@ async def _all_come_on(stage: Stage, seconds: float) -> bool:
         nonlocal decided
         try:
             lanes = await _lanes(stage)
-        except (OSError, asyncpg.PostgresError):  # away for everybody: not yet
+        except (OSError, asyncpg.PostgresError):  # away for all: not yet
             return False
         if not decided:
             decided = {place: end for place, (_, end) in lanes.items()}
@@ -164,7 +165,7 @@ async def _all_come_on(stage: Stage, seconds: float) -> bool:
 
 
 async def _lanes(stage: Stage) -> dict[str, tuple[int, int]]:
-    """The offsets up to which each partition of the load is published and decided, by name."""
+    """Return the offsets up to which each partition of the load is published and decided, by name."""
     connection = await asyncpg.connect(stage.scene.database.owner_dsn)
     try:
         rows = await connection.fetch("SELECT topic, partition, first_offset, next_offset FROM lane")

@@ -1,4 +1,4 @@
-"""What a run has to say, to people, to programs, and in the last lines to whoever finds the run failed."""
+"""The outcome of a run, for people, for programs, and in the last lines for the reader of a failed run."""
 
 import argparse
 import shlex
@@ -22,7 +22,7 @@ REASONS_TOLD: Final = 4
 
 @dataclass(slots=True)
 class Outcome:
-    """All that a run has to say."""
+    """The whole outcome of a run."""
 
     seed: int
     delivery: Delivery
@@ -43,22 +43,22 @@ class Outcome:
         return EXIT_CODES[self.verdict]
 
     def failures(self) -> list[Violation]:
-        """How the harness failed."""
+        """Return the failures of the harness."""
         return [each for each in self.report.shown() if each.rule.side is Side.HARNESS]
 
     def broken(self) -> dict[Rule, int]:
-        """The promises that were broken, whatever the harness did, and how often."""
+        """Return the broken promises, with or without failures of the harness, and their counts."""
         excused = explained(self.report.counts())
         return {rule: count for rule, count in self.report.counts(Side.PRODUCT).items() if rule not in excused}
 
     def suspected(self) -> dict[Rule, int]:
-        """Those that look broken, and may do so because of the harness."""
+        """Return those that look broken, possibly because of the harness."""
         excused = explained(self.report.counts())
         return {rule: count for rule, count in self.report.counts(Side.PRODUCT).items() if rule in excused}
 
 
 def document(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """The last attempt as JSON, and what came of each."""
+    """Return the last attempt as JSON, and the outcome of each."""
     outcome = outcomes[-1]
     return {
         "verdict": outcome.verdict,
@@ -94,7 +94,7 @@ def document(outcomes: Sequence[Outcome]) -> dict[str, Any]:
 
 
 def tell(outcome: Outcome) -> str:
-    """The outcome for people, without the last lines."""
+    """Return the outcome for people, without the last lines."""
     report, log = outcome.report, outcome.log
     counts = log.counts()
     lines = [
@@ -119,7 +119,7 @@ def tell(outcome: Outcome) -> str:
 
 
 def last_lines(outcomes: Sequence[Outcome], command: str, logs: Path | None) -> list[str]:
-    """The reason for the verdict: what was promised, what was seen, how to see it again, where the logs lie.
+    """Return the reason for the verdict: the promise, the findings, the command to repeat it, the path of the logs.
 
     ``logs`` is ``None`` if they are not kept.
     """
@@ -163,7 +163,7 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-# The options that decide what a run does, with what they are if they are not given.
+# The options that decide what a run does, with their defaults.
 _DECIDING: Final = (
     ("delivery", "exactly_once"),
     ("workers", 2),
@@ -175,7 +175,7 @@ _DECIDING: Final = (
 
 
 def command_of(options: argparse.Namespace) -> str:
-    """The command that plays the same schedule and load again."""
+    """Return the command that plays the same schedule and load again."""
     words = ["--seconds", f"{options.seconds:g}", "--seed", str(options.seed), "--rate", f"{options.rate:g}"]
     for name, usual in _DECIDING:
         value = getattr(options, name)

@@ -1,4 +1,4 @@
-"""A memory of what was done to the logs of commands, for the checker: nobody could find it out at the end."""
+"""A memory of changes to the logs of commands, for the checker: they could not be found out at the end."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -8,13 +8,13 @@ from tests.faults.ledger import Sent
 
 @dataclass(slots=True)
 class Past:
-    """Evidence of the time before somebody changed a log."""
+    """Evidence of the time before a fault changed a log."""
 
     sent: list[Sent] = field(default_factory=list)
     """The records of a log when it was changed, those of one partition in its order."""
     removed: list[Sent] = field(default_factory=list)
     """Those of them that were removed before the group had read them."""
     untold: list[str] = field(default_factory=list)
-    """Things that a person should have been told, and was not."""
+    """Reports that a person should have had, and did not."""
     one: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held by whoever changes a log: two at a time would not know what either has done."""
+    """Held by any fault that changes a log: two at a time would not know their own effects."""

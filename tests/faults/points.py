@@ -1,7 +1,7 @@
-"""Points at which a worker dies, stands still or is played a trick by the network, and that no test could hit.
+"""Points at which a worker dies, stands still or meets a trick of the network, and that no test could hit.
 
 A point is armed in the worker's own process (``tests.faults.worker``) and changes nothing until its fuse has burned
-down. What it stands for is named by what has happened so far and what has not.
+down. Its name says what has happened so far and what has not.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ class Fuse:
         self.which = which
 
     def burns_down(self) -> bool:
-        """Whether this visit is the one."""
+        """True if this visit is the one."""
         self._left -= 1
         return self._left == 0
 
@@ -52,22 +52,22 @@ class Fuse:
 
 
 def before_the_row(fuse: Fuse) -> None:
-    """A lane is about to take its row in Postgres."""
+    """Strike when a lane is about to take its row in Postgres."""
     _burn_before(LaneRow, "take", fuse)
 
 
 def before_the_init(fuse: Fuse) -> None:
-    """A producer is about to start: an older owner is not fenced yet."""
+    """Strike when a producer is about to start: an older owner is not fenced yet."""
     _burn_before(AIOKafkaProducer, "start", fuse)
 
 
 def after_the_init(fuse: Fuse) -> None:
-    """InitProducerId was answered, and the lane has not gone on from there."""
+    """Strike when InitProducerId was answered, and the lane has not gone on from there."""
     _burn_after(AIOKafkaProducer, "start", fuse)
 
 
 def init_held_up(fuse: Fuse) -> None:
-    """InitProducerId is under way for as long as the process does not get the signal; everything else goes on."""
+    """Hold InitProducerId up until the process gets the signal; everything else goes on."""
     start: Any = AIOKafkaProducer.start
 
     async def faulty(producer: Any) -> None:
@@ -84,12 +84,12 @@ def init_held_up(fuse: Fuse) -> None:
 
 
 def before_the_decision(fuse: Fuse) -> None:
-    """A batch was taken, and nothing was asked of Postgres about it."""
+    """Strike when a batch was taken, and nothing was asked of Postgres about it."""
     _burn_before(Pipeline, "run", fuse)
 
 
 def in_the_middle_of_a_statement(fuse: Fuse) -> None:
-    """Within a transaction of Postgres, which has parsed a statement and waits to be told to execute it."""
+    """Strike within a transaction of Postgres, which has parsed a statement and waits for the order to execute it."""
     client: Any = asyncpg.Connection
     prepare: Any = client._get_statement
 
@@ -106,12 +106,12 @@ def in_the_middle_of_a_statement(fuse: Fuse) -> None:
 
 
 def before_the_first_commit(fuse: Fuse) -> None:
-    """Postgres has done everything that a batch asks for but COMMIT."""
+    """Strike when Postgres has done everything that a batch asks for but COMMIT."""
     _burn_before(Transaction, "__aexit__", fuse)
 
 
 def with_the_first_commit_under_way(fuse: Fuse) -> None:
-    """COMMIT was sent to Postgres, and its answer was not read."""
+    """Strike when COMMIT was sent to Postgres, and its answer was not read."""
     client: Any = asyncpg.Connection
     execute: Any = client.execute
 
@@ -124,7 +124,7 @@ def with_the_first_commit_under_way(fuse: Fuse) -> None:
 
 
 def between_the_commits(fuse: Fuse) -> None:
-    """Postgres has committed the batch, and nothing of it was sent to Kafka."""
+    """Strike when Postgres has committed the batch, and nothing of it was sent to Kafka."""
     for publisher in (TransactionalPublisher, IdempotentPublisher):
         _burn_before(publisher, "publish", fuse)
 
@@ -133,37 +133,37 @@ def between_the_commits(fuse: Fuse) -> None:
 
 
 def with_the_messages_under_way(fuse: Fuse) -> None:
-    """Messages were sent, and their answer was not read."""
+    """Strike when messages were sent, and their answer was not read."""
     _burn_while_sending(ProduceRequest, fuse)
 
 
 def with_the_offset_under_way(fuse: Fuse) -> None:
-    """The offset was sent to the transaction, and its answer was not read."""
+    """Strike when the offset was sent to the transaction, and its answer was not read."""
     _burn_while_sending(TxnOffsetCommitRequest, fuse)
 
 
 def before_the_end(fuse: Fuse) -> None:
-    """Everything was sent but the request that ends the transaction."""
+    """Strike when everything was sent but the request that ends the transaction."""
     _burn_before(AIOKafkaProducer, "commit_transaction", fuse)
 
 
 def with_the_end_under_way(fuse: Fuse) -> None:
-    """The request that ends the transaction was sent, and its answer was not read."""
+    """Strike when the request that ends the transaction was sent, and its answer was not read."""
     _burn_while_sending(EndTxnRequest, fuse)
 
 
 def after_the_end(fuse: Fuse) -> None:
-    """The transaction was committed, and nobody in the worker has heard of it yet."""
+    """Strike when the transaction was committed, and the worker does not know it yet."""
     _burn_after(AIOKafkaProducer, "commit_transaction", fuse)
 
 
 def before_the_offset(fuse: Fuse) -> None:
-    """Delivery ``at_least_once``: the results are out, the offset is not."""
+    """Strike in delivery ``at_least_once`` when the results are out, and the offset is not."""
     _burn_before(AIOKafkaConsumer, "commit", fuse)
 
 
 def with_the_lane_lost(fuse: Fuse) -> None:
-    """A lane has ended because something was taken from it or is away, and nothing was done about it."""
+    """Strike when a lane has ended because something was taken from it or is away, before any reaction."""
     report = Supervisor._report
 
     def faulty(*arguments: Any) -> None:
@@ -178,8 +178,10 @@ def with_the_lane_lost(fuse: Fuse) -> None:
 
 
 def late_end(fuse: Fuse) -> None:
-    """The end of a transaction loses its connection on the way, is sent again under the surface, and arrives for a
-    second time when the next transaction has its messages and not its offset. There the worker gets its signal.
+    """Make the end of a transaction arrive a second time.
+
+    It loses its connection on the way, the client sends it again, and the first copy arrives when the next transaction
+    has its messages and not its offset. There the worker gets its signal.
     """
     send: Any = AIOKafkaConnection.send
     add_offset: Any = AIOKafkaProducer.send_offsets_to_transaction
@@ -204,8 +206,9 @@ def late_end(fuse: Fuse) -> None:
 
 
 def late_messages(fuse: Fuse) -> None:
-    """Messages get no answer, and arrive when the next producer of the same lane has started. The worker then gets its
-    signal.
+    """Make messages that get no answer arrive after the next producer of the same lane has started.
+
+    The worker then gets its signal.
     """
     send: Any = AIOKafkaConnection.send
     start: Any = AIOKafkaProducer.start
@@ -229,7 +232,7 @@ def late_messages(fuse: Fuse) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """A request that the network keeps for later, and where it goes."""
+    """A request that the network keeps for later, and its destination."""
 
     host: str
     port: int
@@ -290,7 +293,7 @@ def _burn_while_sending(kind: type, fuse: Fuse) -> None:
 
 
 def _soon(do: Callable[[], None]) -> None:
-    # What was written leaves at the end of the loop's turn.
+    # Written data leaves at the end of the loop's turn.
     asyncio.get_running_loop().call_later(0.001, do)
 
 
@@ -324,8 +327,8 @@ POINTS: Final[dict[str, Callable[[Fuse], None]]] = {
 def arm(point: str) -> None:
     """Arm ``NAME:NUMBER:SIGNAL``: at the NUMBER-th visit the process gets the signal.
 
-    SIGKILL ends it, SIGSTOP lets it stand still until somebody sends it SIGCONT, which by itself does nothing.
-    Raises ``ValueError`` if there is no such point, number or signal.
+    SIGKILL ends it, SIGSTOP lets it stand still until it gets SIGCONT, which by itself does nothing. Raises
+    ``ValueError`` if there is no such point, number or signal.
     """
     named = re.fullmatch(r"(\w+):([1-9]\d*):(\w+)", point)
     if named is None or named[1] not in POINTS or named[3] not in signal.Signals.__members__:

@@ -1,7 +1,7 @@
-"""TCP proxies in front of Kafka and Postgres that break, at a moment that can be named, what passes through them.
+"""TCP proxies in front of Kafka and Postgres that break traffic at a named moment.
 
-A proxy runs in a thread of its own. Its faults are armed from outside, wait for the request that they are for, strike
-as many times as they were armed for, and are noted down. What is not struck passes through unchanged.
+A proxy runs in a thread of its own. Its faults are armed from outside, wait for their request, strike as many times as
+they were armed for, and are noted down. All other traffic passes through unchanged.
 """
 
 import asyncio
@@ -54,27 +54,29 @@ class GroupApi(IntEnum):
 
 
 Point = Api | GroupApi | str | None
-"""What a fault waits for: a request of Kafka's, a statement's beginning (Postgres), ``None`` for whatever comes."""
+"""The trigger of a fault: a request of Kafka's, a statement's beginning (Postgres), ``None`` for any."""
 
 
 class Kind(StrEnum):
-    """What is done to a request."""
+    """The treatment of a request."""
 
     DROPPED = "dropped"
-    """The connection is cut, and the server never hears of the request."""
+    """The connection is cut, and the server never sees the request."""
     ANSWER_LOST = "answer_lost"
     """The server carries the request out, and the connection is cut before its answer."""
     BLACK_HOLED = "black_holed"
-    """Silence for ``seconds``, then the connection is cut. The server never hears of the request."""
+    """Silence for ``seconds``, then the connection is cut. The server never sees the request."""
     DELAYED = "delayed"
     """The request, and all that follows on its connection, arrives ``seconds`` later."""
     REFUSED = "refused"
-    """Kafka only: answered with ``error``, and the broker never hears of the request."""
+    """Kafka only: answered with ``error``, and the broker never sees the request."""
     MISREPORTED = "misreported"
     """Kafka only: the broker carries the request out, and the answer is changed to ``error``."""
     LATE_DUPLICATE = "late_duplicate"
-    """Kafka only, of transactional requests: held back, with the connection cut, and delivered on a connection of its
-    own inside the next transaction of the same transactional id."""
+    """Kafka only, of transactional requests: cut the connection, and deliver the request later.
+
+    It arrives on a connection of its own inside the next transaction of the same transactional id.
+    """
 
 
 _ENDING: Final = frozenset({Kind.DROPPED, Kind.BLACK_HOLED, Kind.LATE_DUPLICATE})
@@ -84,7 +86,7 @@ _OF_KAFKA: Final = frozenset({Kind.REFUSED, Kind.MISREPORTED, Kind.LATE_DUPLICAT
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What happens to the next ``count`` requests that it waits for."""
+    """The treatment of the next ``count`` requests of its kind."""
 
     kind: Kind
     at: Point = None
@@ -100,8 +102,10 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Fired:
-    """A fault that struck. ``at``: monotonic seconds. ``outcome``: the broker's answer (an error code) to a request
-    that was delivered late."""
+    """A fault that struck.
+
+    ``at``: monotonic seconds. ``outcome``: the broker's answer (an error code) to a request that was delivered late.
+    """
 
     fault: Fault
     at: float
@@ -109,10 +113,10 @@ class Fired:
 
 
 class Proxy(ABC):
-    """Listens from the moment it is made, so that its port can be given away; serves from ``start`` to ``close``."""
+    """Listens as soon as it is made, so that its port can be given away; serves from ``start`` to ``close``."""
 
     def __init__(self, target_port: int = 0, listen_port: int = 0) -> None:
-        """``listen_port`` 0: any that is free. ``target_port`` may be given later."""
+        """Listen. ``listen_port`` 0: any that is free. ``target_port`` may be given later."""
         self.target = target_port
         self._socket = socket.create_server((HOST, listen_port))
         self.port: int = self._socket.getsockname()[1]
@@ -150,12 +154,12 @@ class Proxy(ABC):
     # --- faults -------------------------------------------------------------------------------------------------------
 
     def arm(self, *faults: Fault) -> None:
-        """They strike in this order where several wait for the same request."""
+        """Arm faults. They strike in this order if several wait for the same request."""
         with self._news:
             self._armed.extend([fault, fault.count] for fault in faults)
 
     def disarm(self) -> list[Fault]:
-        """Forget what has not struck, and return it."""
+        """Forget the faults that have not struck, and return them."""
         with self._news:
             left = [fault for fault, _ in self._armed]
             self._armed.clear()
@@ -163,17 +167,17 @@ class Proxy(ABC):
 
     @property
     def fired(self) -> list[Fired]:
-        """What has struck so far, in order."""
+        """Return the faults that struck so far, in order."""
         with self._news:
             return list(self._fired)
 
     def wait(self, condition: Callable[[], bool], seconds: float) -> bool:
-        """Wait until ``condition``, which is looked at whenever something struck; whether it came to hold."""
+        """Wait until ``condition`` holds, checking it whenever something struck. True if it came to hold."""
         with self._news:
             return self._news.wait_for(condition, seconds)
 
     def is_armed(self) -> bool:
-        """Whether anything is left that has not struck."""
+        """True if any fault is left that has not struck."""
         with self._news:
             return bool(self._armed)
 
@@ -183,7 +187,7 @@ class Proxy(ABC):
 
     @contextmanager
     def cut_off(self) -> Iterator[None]:
-        """Let nobody through for as long as the block lasts: who is connected is cut off, who comes is hung up on."""
+        """Let no connection through for as long as the block lasts: open ones are cut, new ones are closed at once."""
         self._is_cut_off = True
         self.cut_all()
         try:
@@ -202,7 +206,7 @@ class Proxy(ABC):
                     break
             else:
                 return None
-        if fault.kind is not Kind.LATE_DUPLICATE:  # that one has struck when it is delivered
+        if fault.kind is not Kind.LATE_DUPLICATE:  # a late duplicate has struck when it is delivered
             self._note(fault)
         return fault
 
@@ -254,7 +258,7 @@ class Proxy(ABC):
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A client's connection and the one to the server that belongs to it."""
+    """A client's connection and its counterpart to the server."""
 
     from_client: asyncio.StreamReader
     to_client: asyncio.StreamWriter
@@ -288,7 +292,7 @@ def _structs(*modules: ModuleType) -> dict[tuple[int, int], Any]:
 _REQUESTS: Final[Mapping[tuple[int, int], Any]] = _structs(commit, fetch, group, produce, transaction)
 
 _WITH_TRANSACTIONAL_ID: Final = frozenset(Api) - {Api.FETCH, Api.OFFSET_FETCH}
-# Errors of the group as a whole stand at the end of an OffsetFetch answer, which then lists no partitions.
+# Errors of the group as a whole are at the end of an OffsetFetch answer, which then lists no partitions.
 _OF_A_PARTITION: Final = frozenset({3, 29, 88})
 
 
@@ -312,19 +316,19 @@ class Request:
 
     @property
     def transactional_id(self) -> str | None:
-        """``None`` also for a request that has none by its kind."""
+        """Return the transactional id, ``None`` also for a request that has none by its kind."""
         if self.key not in _WITH_TRANSACTIONAL_ID:
             return None
         (length,) = struct.unpack_from(">h", self.body)
         return None if length < 0 else self.body[2 : 2 + length].decode()
 
     def answer(self, error: int) -> bytes:
-        """The frame of an answer with that error code, without its length."""
+        """Return the frame of an answer with that error code, without its length."""
         return struct.pack(">i", self.correlation) + refusal(self.key, self.version, self.body, error)
 
 
 def refusal(key: int, version: int, body: bytes, error: int) -> bytes:
-    """The body of an answer that gives ``error`` to everything that was asked for."""
+    """Return the body of an answer that gives ``error`` for everything that was asked."""
     kind = _REQUESTS[key, version]
     asked = kind.decode(body)
     members: list[Any]
@@ -356,7 +360,7 @@ def _each(topics: list[tuple[str, list[Any]]], answer: Callable[[Any], object]) 
 
 
 def first_error(key: int, version: int, body: bytes) -> int:
-    """The error code of an answer to a transactional request or to Produce, 0 if it is good."""
+    """Return the error code of an answer to a transactional request or to Produce, 0 if it is good."""
     told = _REQUESTS[key, version].RESPONSE_TYPE.decode(body)
     if hasattr(told, "error_code"):
         return int(told.error_code)
@@ -366,7 +370,7 @@ def first_error(key: int, version: int, body: bytes) -> int:
 
 @dataclass(slots=True)
 class _Held:
-    """A request that is to arrive inside the transaction after the one that it belongs to."""
+    """A request that must arrive inside the transaction after its own."""
 
     fault: Fault
     request: Request
@@ -375,28 +379,28 @@ class _Held:
 
     @property
     def moment(self) -> Api:
-        """Before which request it is delivered: where a late one of its kind would do most harm."""
-        # An end tears the messages from their offset; anything else spoils what is about to be committed.
+        """Return the request before which it is delivered: the one at which a late one of its kind does most harm."""
+        # An end tears the messages from their offset; anything else spoils the next commit.
         return Api.TXN_OFFSET_COMMIT if self.fault.at is Api.END_TXN else Api.END_TXN
 
 
 @dataclass(slots=True)
 class _Open:
-    """What a connection waits for: the requests that were passed on, by correlation, and when none is left."""
+    """The pending requests of a connection, by correlation, and the moment at which none is left."""
 
     passed: dict[int, tuple[Request, Fault | None]] = field(default_factory=dict)
     answered: asyncio.Event = field(default_factory=asyncio.Event)
     silent: bool = False
 
     async def all_answered(self) -> None:
-        """A client expects its answers in the order of its requests."""
+        """Wait until none is left. A client expects its answers in the order of its requests."""
         while self.passed:
             self.answered.clear()
             await self.answered.wait()
 
 
 class KafkaProxy(Proxy):
-    """For a broker's listener whose *advertised* port is this proxy's: nothing needs to be rewritten on the way."""
+    """A proxy of a broker's listener with this proxy's port as its *advertised* one: nothing needs to be rewritten."""
 
     def __init__(self, target_port: int = 0, listen_port: int = 0) -> None:
         super().__init__(target_port, listen_port)
@@ -469,7 +473,7 @@ class KafkaProxy(Proxy):
             self._note(held.fault, await self._ask(held.request))
 
     async def _ask(self, request: Request) -> int:
-        """Deliver a request on a connection of its own; the error code of its answer."""
+        """Deliver a request on a connection of its own; return the error code of its answer."""
         reader, writer = await asyncio.open_connection(HOST, self.target)
         try:
             _send(writer, request.frame)
@@ -496,10 +500,10 @@ _READY: Final = b"Z"
 
 
 class PostgresProxy(Proxy):
-    """For connections over TCP without encryption, which it declines in the server's place."""
+    """A proxy of TCP connections without encryption, which it declines in the server's place."""
 
     def arm(self, *faults: Fault) -> None:
-        """Raises ``ValueError`` for a kind that is Kafka's."""
+        """Arm faults. Raises ``ValueError`` for a kind that is Kafka's."""
         for fault in faults:
             if fault.kind in _OF_KAFKA:
                 raise ValueError(f"{fault} is a fault of Kafka's")
@@ -526,7 +530,7 @@ class PostgresProxy(Proxy):
             link.to_server.write(message)
 
     async def _down(self, link: Link, losing: asyncio.Event, silent: asyncio.Event) -> None:
-        """Bytes pass as they come: only an answer that is to be lost is looked at, and it begins with a message."""
+        """Pass bytes as they come: only an answer to be lost is looked at, and it begins with a message."""
         while chunk := await link.from_server.read(CHUNK_BYTES):
             if losing.is_set():
                 await _swallow_answer(chunk, link.from_server)
@@ -539,14 +543,14 @@ _COMMENTS: Final = re.compile(rb"(\s*--[^\n]*\n)*\s*")
 
 
 def _is_for(kind: bytes, message: bytes) -> Callable[[Point], bool]:
-    """Whether a message brings a statement that begins so. One that was prepared before comes without its text."""
+    """Return a test for a message with a statement that begins so. A prepared statement comes without its text."""
     text = message[5:] if kind == b"Q" else message[5:].partition(b"\0")[2] if kind == b"P" else b""
     said = _COMMENTS.sub(b"", text, count=1).rstrip(b"\0").decode(errors="replace").upper()
     return lambda at: isinstance(at, str) and said.startswith(at.upper())
 
 
 async def _pass_start(link: Link) -> None:
-    """The first messages carry no type. Up to the one that opens the session, or asks to cancel another's."""
+    """Pass the first messages, which carry no type, up to the one that opens the session or cancels another's."""
     while True:
         head = await link.from_client.readexactly(8)
         length, code = struct.unpack(">ii", head)
@@ -558,14 +562,14 @@ async def _pass_start(link: Link) -> None:
 
 
 async def _message(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
-    """The type of a message, and the whole of it."""
+    """Return the type of a message, and the whole of it."""
     head = await reader.readexactly(5)
     (length,) = struct.unpack_from(">i", head, 1)
     return head[:1], head + await reader.readexactly(length - 4)
 
 
 async def _swallow_answer(begun: bytes, reader: asyncio.StreamReader) -> None:
-    """Return when the server is ready for the next statement: then the one before it has been carried out."""
+    """Wait until the server is ready for the next statement: then the one before it has been carried out."""
     while True:
         while not _is_whole(begun):
             begun += await reader.readexactly(1)

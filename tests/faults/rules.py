@@ -1,4 +1,4 @@
-"""The judgements of the checker, the side that each belongs to, and the verdict that comes of those that are broken."""
+"""The rules of the checker, the side that each belongs to, and the verdict on the broken ones."""
 
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
@@ -6,33 +6,33 @@ from typing import Final, Self
 
 
 class Side(StrEnum):
-    """Whose promise a rule is."""
+    """The side that promises a rule."""
 
     PRODUCT = "product"
     HARNESS = "harness"
 
 
 class Verdict(StrEnum):
-    """All that a run can come to."""
+    """All possible outcomes of a run."""
 
     KEPT = "kept"
     BROKEN = "broken"
-    """By the product."""
+    """Broken by the product."""
     NOT_CHECKED = "not checked"
-    """The harness failed, and what else was seen may have come of that."""
+    """The harness failed, which may have caused the other findings."""
 
 
 class Unkept(Exception):
-    """A promise that a fault has seen not kept, and that nobody could judge afterwards."""
+    """A promise that a fault has seen broken, and that could not be judged afterwards."""
 
 
 EXIT_CODES: Final[Mapping[Verdict, int]] = {Verdict.KEPT: 0, Verdict.BROKEN: 1, Verdict.NOT_CHECKED: 2}
 USAGE: Final = 64
-"""For a command line that cannot be understood (``EX_USAGE`` of sysexits): none of the verdicts."""
+"""The exit code for an invalid command line (``EX_USAGE`` of sysexits): none of the verdicts."""
 
 
 class Rule(StrEnum):
-    """Every judgement there is, and whose it is to keep."""
+    """Every rule, and the side that must keep it."""
 
     side: Side
 
@@ -69,12 +69,12 @@ class Rule(StrEnum):
     IN_TROUBLE = "a worker in trouble says so and makes way", Side.PRODUCT
 
     SOUND = "the load is sound", Side.HARNESS
-    """Every command of the ledger stands in the log once, in its place, and nothing else does."""
+    """Every command of the ledger is in the log once, in its place, and nothing else is."""
     PLACE = "the reader along the way keeps its place", Side.HARNESS
     SERVERS = "servers end only when the schedule ends them", Side.HARNESS
     FAULTS = "every fault is carried out and undone", Side.HARNESS
     IN_TIME = "the machine is fast enough to bring evidence", Side.HARNESS
-    """Workers that come on are at the end before patience is."""
+    """Workers that make progress finish before the patience ends."""
     STEADY = "the machine does not stand still at the end", Side.HARNESS
     RUN = "the run comes to its end", Side.HARNESS
     TIDY = "what the run started is taken away again", Side.HARNESS
@@ -98,7 +98,7 @@ _BY_THE_LEDGER: Final = frozenset(
         Rule.RECORDED,
     }
 )
-"""Those that hold what was seen against the ledger, by the number of a command."""
+"""Rules that compare observations with the ledger, by the number of a command."""
 _AT_THE_END: Final = frozenset(
     {
         Rule.LOST,
@@ -113,16 +113,16 @@ _AT_THE_END: Final = frozenset(
         Rule.LEFT,
     }
 )
-"""Those that workers without a fault break if they are stopped before they are at the end, or are disturbed there."""
+"""Rules that faultless workers break if they are stopped before they are at the end, or are disturbed there."""
 
 EXPLAINS: Final[Mapping[Rule, frozenset[Rule]]] = {
     Rule.SOUND: _BY_THE_LEDGER,
     Rule.PLACE: frozenset({Rule.READERS}),
-    # Servers may die at any moment, and faults come in any mixture: that excuses nothing that was done wrongly.
+    # Servers may die at any moment, and faults come in any mixture: that excuses no wrong action.
     Rule.SERVERS: _AT_THE_END,
     Rule.FAULTS: _AT_THE_END,
     Rule.IN_TIME: _AT_THE_END,
-    # Sessions and the patience with a drain count seconds, in which nobody may have been allowed to do anything.
+    # Sessions and the patience with a drain count seconds, in which the machine may have halted every process.
     Rule.STEADY: frozenset({Rule.OWNER, Rule.LEFT}),
     Rule.RUN: frozenset(rule for rule in Rule if rule.side is Side.PRODUCT),
     Rule.TIDY: frozenset(),
@@ -131,12 +131,12 @@ EXPLAINS: Final[Mapping[Rule, frozenset[Rule]]] = {
 
 
 def explained(broken: Iterable[Rule]) -> frozenset[Rule]:
-    """The promises whose breach proves nothing, beside what the harness did."""
+    """Return the promises whose breach proves nothing, given the failures of the harness."""
     return frozenset[Rule]().union(*(EXPLAINS[rule] for rule in broken if rule.side is Side.HARNESS))
 
 
 def verdict(broken: Iterable[Rule]) -> Verdict:
-    """What these broken rules come to."""
+    """Return the verdict on these broken rules."""
     rules = frozenset(broken)
     if any(rule.side is Side.PRODUCT for rule in rules - explained(rules)):
         return Verdict.BROKEN

@@ -16,9 +16,9 @@ from tests.faults.stage import Stage
 
 PAIRED: Final = 0.3
 PROCESSES: Final = frozenset({Domain.WORKER, Domain.BROKER})
-"""How many of the faults come together with one of another domain, out of one."""
+"""The domains of processes. ``PAIRED`` is the share of faults that come with one of another domain."""
 LONGEST_SECONDS: Final = 450.0
-"""More than any fault takes, the healing of the cluster and one wait for quiet (``calm``) included."""
+"""Seconds that exceed any fault, with the healing of the cluster and one wait for quiet (``calm``) included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Strike:
 
 @dataclass(frozen=True, slots=True)
 class Struck:
-    """A fault that was. Times are monotonic seconds."""
+    """A fault that took place. Times are monotonic seconds."""
 
     name: str
     domain: str
@@ -42,7 +42,7 @@ class Struck:
 
 @dataclass(slots=True)
 class Log:
-    """What the schedule did."""
+    """A log of the schedule."""
 
     struck: list[Struck] = field(default_factory=list)
     missed: Counter[str] = field(default_factory=Counter)
@@ -50,17 +50,17 @@ class Log:
     broken: list[str] = field(default_factory=list)
     """Faults that the harness could not carry out: its own failures."""
     unkept: list[str] = field(default_factory=list)
-    """Things that faults saw, and that were not as promised."""
+    """Promises that faults have seen broken."""
 
     def counts(self) -> dict[str, int]:
         return dict(sorted(Counter(each.name for each in self.struck).items()))
 
 
 def rows(seed: int, kinds: Sequence[FaultKind], *, alone: bool = False, quiet: float = 2.5) -> list[Iterator[Strike]]:
-    """Endless rows to be played at the same time: in one processes are hurt, in the other what they talk through.
+    """Return endless rows to be played at the same time: one hurts processes, the other their connections.
 
-    ``alone`` makes it one row, in which no fault has company. ``quiet`` is the longest that nothing happens after a
-    strike of a row, in seconds. The same arguments give the same rows.
+    ``alone`` makes it one row, in which no fault has company. ``quiet`` is the longest pause after a strike of a row,
+    in seconds. The same arguments give the same rows.
     """
     if alone:
         return [_row(f"{seed}", kinds, paired=0.0, quiet=quiet)]
@@ -74,7 +74,7 @@ def rows(seed: int, kinds: Sequence[FaultKind], *, alone: bool = False, quiet: f
 
 
 def _row(seed: str, kinds: Sequence[FaultKind], *, paired: float, quiet: float) -> Iterator[Strike]:
-    """Every kind comes once in each round, now and then together with one of another domain."""
+    """Yield every kind once in each round, now and then together with one of another domain."""
     chance = Random(f"schedule {seed}")
     number = 0
     while True:
@@ -90,9 +90,9 @@ def _row(seed: str, kinds: Sequence[FaultKind], *, paired: float, quiet: float) 
 
 
 async def play(stage: Stage, row: Iterator[Strike], until: float, log: Log) -> None:
-    """Strike after strike until the monotonic clock says ``until``; what has begun is ended.
+    """Play strike after strike until the monotonic clock says ``until``; a strike that has begun is finished.
 
-    It ends early when a server has fallen: the run is not what the schedule says any more.
+    It ends early when a server has fallen: the run no longer follows the schedule.
     """
     while True:
         await stage.calm.over()
@@ -114,7 +114,7 @@ async def _carry_out(stage: Stage, kind: FaultKind, chance: Random, log: Log) ->
         except Unkept as seen:
             log.unkept.append(f"{kind.name}: {seen}")
             done = True
-        except Exception as error:  # noqa: BLE001 - a fault that fails is told with the verdict, and the run goes on
+        except Exception as error:  # noqa: BLE001 - a failing fault is reported with the verdict, and the run goes on
             log.broken.append(f"{kind.name}: {type(error).__name__}: {error}")
             return
         if done is False:

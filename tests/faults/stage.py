@@ -1,4 +1,4 @@
-"""Where a run takes place: the cluster, Postgres, a proxy in front of each, and the workers."""
+"""The stage of a run: the cluster, Postgres, a proxy in front of each, and the workers."""
 
 import asyncio
 import secrets
@@ -45,7 +45,7 @@ class Stage:
     postgres: WheelPostgres
     kafka_proxies: tuple[KafkaProxy, ...]
     postgres_proxies: tuple[PostgresProxy, ...]
-    """One for each slot of the fleet; whoever joins for a while goes through the first."""
+    """One for each slot of the fleet; a temporary worker goes through the first."""
     fleet: Fleet
     partitions: int
     bulk: str | None = None
@@ -53,15 +53,15 @@ class Stage:
     past: Past = field(default_factory=Past)
     calm: Calm = field(default_factory=Calm)
     load: Load | None = None
-    """Once it is known."""
+    """The load, once it is known."""
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The topics of commands."""
+        """Return the topics of commands."""
         return (self.scene.topics.commands,) if self.bulk is None else (self.scene.topics.commands, self.bulk)
 
     def source(self, partition: int) -> str:
-        """The topic that the commands of this partition are sent to: with a bulk topic every other partition's there.
+        """Return the topic of this partition's commands: with a bulk topic every other partition's is that one.
 
         So a partition's number still names one lane with work.
         """
@@ -69,11 +69,11 @@ class Stage:
 
     @property
     def proxies(self) -> tuple[Proxy, ...]:
-        """Every proxy, to brokers and to Postgres."""
+        """Return every proxy, to brokers and to Postgres."""
         return (*self.kafka_proxies, *self.postgres_proxies)
 
     def postgres_of(self, slot: Slot) -> PostgresProxy:
-        """The way to Postgres of one worker alone."""
+        """Return the way to Postgres of one worker alone."""
         return self.postgres_proxies[self.fleet.slots.index(slot)]
 
     def left(self, wanted: Mapping[str, Mapping[int, int]] | None = None) -> dict[str, int]:
@@ -88,17 +88,17 @@ class Stage:
         return left
 
     def fallen(self) -> list[str]:
-        """The servers that ended although the schedule did not end them."""
+        """Return the servers that ended although the schedule did not end them."""
         return [*self.cluster.fallen(), *self.postgres.fallen()]
 
     async def watch(self) -> None:
-        """Start again, until cancelled, the brokers that fell: what they hold is evidence."""
+        """Start again, until cancelled, the brokers that fell: their data is evidence."""
         while True:
             self.cluster.relaunch()
             await asyncio.sleep(WATCH_SECONDS)
 
     def transactional_id(self, partition: int) -> str:
-        """As the workers name the producer of a lane (DESIGN 2)."""
+        """Return the name that workers give the producer of a lane (DESIGN 2)."""
         return f"{self.scene.group}.{self.source(partition)}.{partition}"
 
 
@@ -106,7 +106,7 @@ class Stage:
 async def staged(
     *, workers: int, partitions: int, delivery: Delivery, logs: Path, mutant: str | None = None, bulk: bool = False
 ) -> AsyncIterator[Stage]:
-    """Set it all up; the workers are not started yet. Nothing is left behind but what everybody wrote, in ``logs``."""
+    """Set everything up but the start of the workers. Nothing is left behind but the logs, in ``logs``."""
     async with AsyncExitStack() as opened:
         directory = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="faults-")))
         proxies = tuple(KafkaProxy() for _ in range(REPLICAS))

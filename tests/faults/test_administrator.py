@@ -1,4 +1,4 @@
-"""Changes of a log of commands: each waits for its moment, and tells what it has seen."""
+"""Changes of a log of commands: each waits for its moment, and reports its findings."""
 
 import asyncio
 import time
@@ -24,7 +24,7 @@ from tests.support.waiting import SECONDS
 
 
 class Ground:
-    """Instead of a stage: one partition, in which eight commands are answered, and whoever is asked."""
+    """A substitute for a stage: one partition in which eight commands are answered, and the sources of information."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ended, self.answered, self.end, self.begin = True, 8, 50, 0
@@ -53,7 +53,7 @@ class Ground:
         return SimpleNamespace(returncode=0 if self.carries_out else 1, stdout="")
 
     def _told(self) -> bool:
-        """Something that needs a person, until one has seen to it."""
+        """Something that needs a person, until one has acted."""
         self.seen.append(not any("--yes" in each for each in self.did))
         return self.seen[-1]
 
@@ -242,14 +242,14 @@ async def played(ground: Ground, act: Any) -> Log:
     return log
 
 
-# --- where a loss is told ---------------------------------------------------------------------------------------------
+# --- reports of a loss ------------------------------------------------------------------------------------------------
 
 LOST = range(8, 11)
 SAYS = "partition 0 has lost commands before they were answered, at offsets 8 to 10: see lanes show"
 
 
 class Told:
-    """A loss of the offsets 8 to 10, as it is told everywhere: instead of a stage, and of the command."""
+    """A loss of the offsets 8 to 10, as reported everywhere: a substitute for a stage, and for the command."""
 
     def __init__(self, ranges: list[tuple[int, int]], reason: str, count: float) -> None:
         lost = [{"from_offset": begin, "to_offset": end, "acknowledged_at": None} for begin, end in ranges]
@@ -277,7 +277,7 @@ def test_a_loss_is_told_as_it_is_or_not_at_all(
         assert {where: look() for where, look in places.items()} == dict.fromkeys(places, wanted)
 
 
-# --- made anew --------------------------------------------------------------------------------------------------------
+# --- made again -------------------------------------------------------------------------------------------------------
 
 MENDED = ("lanes", "mend", "--by", "from-start", "--yes")
 

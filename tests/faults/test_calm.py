@@ -1,4 +1,4 @@
-"""Quiet comes when all that hurts is over, and nothing begins to hurt before it is over itself."""
+"""Quiet comes when all faults are over, and no fault begins before it is over itself."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""The checker notices every promise that is broken, each planted into evidence that is otherwise clean."""
+"""The checker notices every broken promise, each planted into otherwise clean evidence."""
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
@@ -173,7 +173,7 @@ def test_an_answer_that_was_called_too_large_may_come_without_its_data(case: Cas
 
 
 def remove_unread(evidence: Evidence) -> None:
-    """A rival, and what could not have been read: neither is decided, and both are written down."""
+    """Remove a rival and an unreadable command: neither is decided, and both are recorded."""
     gone = {6, 9}
     evidence.removed = [each for each in evidence.sent if each.number in gone]
     evidence.written_down = [(each.partition, range(each.offset, each.offset + 1)) for each in evidence.removed]
@@ -220,7 +220,7 @@ def put_aside_what_is_lost(evidence: Evidence) -> None:
 
 
 def decide_what_is_lost(evidence: Evidence) -> None:
-    """Its repetition was answered as if the first had come before."""
+    """Answer its repetition as if the first had come before."""
     first = {0}
     evidence.removed = [each for each in evidence.sent if each.number in first]
     evidence.written_down = [(0, range(1))]
@@ -233,7 +233,7 @@ def tell_nobody(evidence: Evidence) -> None:
 
 @pytest.fixture
 def again(case: Case) -> Case:
-    """The log of partition 0 has begun again: what stands where a malformed one and a dry run stood is another."""
+    """Begin the log of partition 0 again: other records take the offsets of a malformed one and a dry run."""
     case.ledger.commands += [
         command(16, 0, "already", "id-anew"),
         command(17, 0, "b", flaw="MALFORMED_REQUEST"),
@@ -426,7 +426,7 @@ def misplace_a_command(evidence: Evidence) -> None:
 
 
 def send_a_command_twice(evidence: Evidence) -> None:
-    """The worker does what it should: the second is another command, and is answered."""
+    """Send a command twice. The worker is right to answer the second, as another command."""
     evidence.sent = [*evidence.sent, Sent(1, 1, 9)]
     evidence.results = [*evidence.results, replace(evidence.results[9], offset=2)]
     evidence.recorded = {*evidence.recorded, (1, 1, 0)}
@@ -554,7 +554,7 @@ PLANTED: Final[dict[Callable[[Evidence], None], Rule]] = {
     retire_a_record: Rule.RECORDED,
     keep_partitions_in_trouble: Rule.IN_TROUBLE,
 }
-"""What the product has broken."""
+"""Promises broken by the product."""
 SPOILT: Final[dict[Callable[[Evidence], None], Rule]] = {
     lose_a_command: Rule.SOUND,
     misplace_a_command: Rule.SOUND,
@@ -566,9 +566,9 @@ SPOILT: Final[dict[Callable[[Evidence], None], Rule]] = {
     be_impatient: Rule.IN_TIME,
     stand_still: Rule.STEADY,
 }
-"""What the harness has spoilt, with what then looks broken."""
+"""Evidence spoilt by the harness, with the rules that then look broken."""
 NOT_OF_THE_CHECKER: Final = {Rule.RUN, Rule.TIDY}
-"""Judged where a run is carried out (``test_verdict``)."""
+"""Rules judged where a run is carried out (``test_verdict``)."""
 
 
 @pytest.mark.parametrize(("plant", "rule"), PLANTED.items(), ids=[plant.__name__ for plant in PLANTED])
@@ -651,7 +651,7 @@ def test_a_dry_run_may_be_judged_again_later_but_never_before_its_turn(
 
 @pytest.fixture
 def looser(case: Case) -> Case:
-    """The same run, of workers that promise less."""
+    """Return the same run, of workers that promise less."""
     case.ledger.delivery = Delivery.AT_LEAST_ONCE
     return case
 
@@ -741,7 +741,7 @@ def test_no_kind_waits_for_a_moment_of_the_other_delivery(delivery: Delivery) ->
     assert all(kind.delivery is not other for kind in chosen)
 
 
-# --- what is held -----------------------------------------------------------------------------------------------------
+# --- holdings ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("what", "count"), [("producers", 4), ("tasks", 64), ("sockets", 43)])

@@ -1,4 +1,4 @@
-"""The workers of a run, and what belongs to each alone."""
+"""The workers of a run, and the settings of each alone."""
 
 from pathlib import Path
 

@@ -9,7 +9,7 @@ from tests.faults.log_files import BATCH, batches, cut
 
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
-    """Two segments, of batches that begin at 0, 3, 7 and at 9, 10."""
+    """Write two segments, of batches that begin at 0, 3, 7 and at 9, 10."""
     for segment, firsts in {0: (0, 3, 7), 9: (9, 10)}.items():
         written = b"".join(BATCH.pack(first, first + 1) + b"x" * (first + 1) for first in firsts)
         (tmp_path / f"{segment:020}.log").write_bytes(written)

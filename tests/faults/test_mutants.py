@@ -1,6 +1,7 @@
-"""Every rule of the protocol has a fault that shows what it is for: without the rule the checker finds what went wrong.
+"""Every rule of the protocol has a fault that shows its purpose: without the rule the checker finds the damage.
 
-Each scenario runs twice: with the rule undone the checker must catch it, and as the worker is it must find nothing.
+Each scenario runs twice: with the rule undone the checker must catch it, and with the worker as it is it must find
+nothing.
 """
 
 import os
@@ -44,19 +45,19 @@ pytestmark = [
 BATCH: Final = 20
 FIELDS: Final = "authentication_code,life_cycle_state"
 PATIENCE_SECONDS: Final = 15.0
-"""How long a worker without a rule is waited for that may never come to the end."""
+"""Seconds to wait for a worker without a rule, which may never come to the end."""
 QUIET_SECONDS: Final = 4.0
 PATIENT: Final = {
-    # Long enough for what a scenario does while a transaction is open, whatever else the machine does.
+    # Long enough for the steps of a scenario while a transaction is open, on any machine.
     "KAFKA__SESSION_TIMEOUT_MS": in_milliseconds(6),
     "KAFKA__REQUEST_TIMEOUT_MS": in_milliseconds(8),
     "KAFKA__TRANSACTION_TIMEOUT_MS": in_milliseconds(60),
     "MAX_BATCH": str(BATCH),
 }
 ALONE: Final = {
-    # A member of that name takes its own place again: nobody waits for the session of the one before to end.
+    # A member of that name takes its own place again: no wait for the session of the one before.
     "KAFKA__GROUP_INSTANCE_ID": "the only one",
-    # Longer than anybody stands still.
+    # Longer than any process stands still.
     "KAFKA__SESSION_TIMEOUT_MS": in_milliseconds(20),
     "KAFKA__REQUEST_TIMEOUT_MS": in_milliseconds(25),
 }
@@ -72,11 +73,11 @@ class Arm:
     disturbed: list[str] = field(default_factory=list)
 
     def worker(self, *points: str, **settings: str) -> WorkerProcess:
-        """A worker of this arm, not started yet."""
+        """Return a worker of this arm, not started yet."""
         return self._worker(faulty(*points, mutant=self.mutant), settings)
 
     def unusual(self, *, settings: Mapping[str, str], **otherwise: float) -> WorkerProcess:
-        """The same, of which something is not as usual (``tests.faults.worker``)."""
+        """Return the same with something unusual (``tests.faults.worker``)."""
         return self._worker(faulty(mutant=self.mutant, **otherwise), settings)
 
     def _worker(self, command: tuple[str, ...], settings: Mapping[str, str]) -> WorkerProcess:
@@ -97,7 +98,7 @@ class Arm:
         self.scene.send(*outgoing)
 
     def wait_consumed(self) -> None:
-        """Wait until all is consumed. A worker without a rule may never come to that: the checker will say so."""
+        """Wait until all is consumed. A worker without a rule may never finish: the checker will say so."""
         seconds = PATIENCE_SECONDS if self.mutant else SECONDS
         try:
             self.scene.wait_consumed(seconds)
@@ -105,15 +106,15 @@ class Arm:
             assert self.mutant is not None
 
     def look_for_losses(self, owner: WorkerProcess) -> None:
-        """Nobody else has been given the partition since this owner started, so nothing may take it from it."""
+        """Look for losses. The partition was given to no other worker since this owner started, so it must keep it."""
         reasons = Counter(lost["reason"] for lost in owner.events("lane_lost"))
         self.disturbed += [f"{reason} ({times} times)" for reason, times in reasons.items()]
 
     def report(self) -> Report:
-        """What the checker finds, when all workers are gone."""
+        """Return the findings of the checker, when all workers are gone."""
         scene, topics = self.scene, self.scene.topics
         bootstrap = scene.kafka.bootstrap
-        # What the last one left open is settled, as its successor would.
+        # Transactions that the last one left open are settled, as its successor would.
         Producer({"bootstrap.servers": bootstrap, "transactional.id": self.transactional_id}).init_transactions(
             patience(SECONDS)
         )
@@ -145,12 +146,12 @@ class Arm:
         return f"{self.scene.group}.{self.scene.topics.commands}.0"
 
 
-# --- what a scenario is made of ---------------------------------------------------------------------------------------
+# --- parts of a scenario ----------------------------------------------------------------------------------------------
 
 
 @contextmanager
 def running(*workers: WorkerProcess) -> Iterator[None]:
-    """Workers that are gone after the block, whatever happens in it."""
+    """Yield workers that are gone after the block, whatever happens in it."""
     with ExitStack() as alive:
         for worker in workers:
             alive.callback(worker.kill)
@@ -159,13 +160,13 @@ def running(*workers: WorkerProcess) -> Iterator[None]:
 
 
 def finish(arm: Arm, worker: WorkerProcess) -> None:
-    """Let it consume what is there, and end."""
+    """Let it consume the backlog, and end."""
     with running(worker):
         arm.wait_consumed()
 
 
 def killed_at(arm: Arm, *, point: str) -> None:
-    """One life ends at the point, in the second batch; the next one goes on."""
+    """End one life at the point, in the second batch, and start the next one."""
     arm.send(2 * BATCH)
     first = arm.worker(f"{point}:2:SIGKILL", **ALONE)
     with running(first):
@@ -217,7 +218,7 @@ def messages_arrive_after_the_next_init(arm: Arm) -> None:
         arm.send()
         worker = arm.worker("late_messages:1:SIGCONT", KAFKA__TRANSACTION_TIMEOUT_MS=in_milliseconds(8))
         finish(arm, worker)
-    # The messages were given up, and those that are late came to a producer that had just started.
+    # The messages were given up, and the late ones came to a producer that had just started.
     assert worker.events("producer_replaced")
 
 
@@ -239,7 +240,7 @@ def a_deposed_owner_decides_what_its_successor_holds(arm: Arm) -> None:
 
 
 def a_lane_is_fenced(arm: Arm) -> None:
-    """Somebody else takes the lane's transactional id, once."""
+    """Another producer takes the lane's transactional id, once."""
     arm.send()
     worker = arm.worker()
     with worker:
@@ -264,13 +265,13 @@ def a_rebalance_finds_a_lane_in_its_start(arm: Arm) -> None:
             os.kill(losing.pid, signal.SIGUSR1)
             arm.send()
             arm.wait_consumed()
-            # A second heartbeat: whoever lost the lane and is still a member has tried again.
+            # A second heartbeat: a worker that lost the lane and is still a member has tried again.
             time.sleep(stretched(QUIET_SECONDS))
             arm.look_for_losses(winning)
 
 
 def dry_runs_among_others(arm: Arm) -> None:
-    """Nothing befalls the worker."""
+    """The worker meets no fault."""
     arm.send()
     arm.send(dry_run=True)
     arm.send()
@@ -278,7 +279,7 @@ def dry_runs_among_others(arm: Arm) -> None:
 
 
 def a_clock_is_a_month_ahead(arm: Arm) -> None:
-    """To it, records of the day before yesterday are past their time; those of today Postgres keeps from anybody."""
+    """By its clock, records of the day before yesterday are past their time; Postgres keeps today's safe."""
     arm.send()
     worker = arm.unusual(settings={}, days_ahead=31, retention=1)
     with running(worker):
@@ -314,7 +315,7 @@ def postgres_is_away_from_the_owner(arm: Arm) -> None:
 
 @contextmanager
 def unverified(scene: Scene) -> Iterator[None]:
-    """A broker like those before Kafka 3.6, which do not ask whether a transaction knows of the partition."""
+    """Emulate a broker before Kafka 3.6, which does not check that a transaction knows of the partition."""
     verification = "transaction.partition.verification.enable"
     scene.set_up("1", verification, "false", kind=ResourceType.BROKER)
     try:

@@ -1,6 +1,6 @@
-"""Whatever the network or the broker does to a single request, every command is answered exactly once (DESIGN 2).
+"""Every command is answered exactly once, whatever the network or the broker does to a single request (DESIGN 2).
 
-Fault after fault strikes one running worker under load; then all that it left behind is checked.
+Fault after fault strikes one running worker under load; then all traces left behind are checked.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,11 +22,11 @@ pytestmark = [
 
 TOKENS: Final = 4000
 TOGETHER: Final = 8
-"""So many faults wait at once for a lane to run into them."""
+"""Faults that wait at once for a lane to run into them."""
 WAVE: Final = 8 * PARTITIONS
-"""Enough per partition to be halved by several refusals in a row."""
+"""Commands of a wave: enough per partition to be halved by several refusals in a row."""
 WAVES: Final = 20
-"""After so many, a pause between each, a fault must have struck."""
+"""Waves, with a pause between each, within which a fault must strike."""
 PAUSE: Final = stretched(0.5)
 
 # The waits that matter to a worker of these tests: a transaction may take 1.8 s, an answer 3 s. On a slow machine all
@@ -75,13 +75,13 @@ def error_answers(api: Api | GroupApi) -> Iterator[Fault]:
 
 
 def dealt(faults: Sequence[Fault]) -> list[Sequence[Fault]]:
-    """Groups to be armed together, in which no two are neighbours of each other in ``faults``."""
+    """Return groups to be armed together, in which no two are neighbours of each other in ``faults``."""
     groups = -(-len(faults) // TOGETHER)
     return [faults[first::groups] for first in range(groups)]
 
 
 class UnderFire:
-    """A load that goes on in waves for as long as faults are to strike."""
+    """A load that goes on in waves as long as faults must strike."""
 
     def __init__(self, scene: Scene) -> None:
         self._scene = scene
@@ -89,7 +89,7 @@ class UnderFire:
         self.load = Load(scene, [])
 
     def wave(self) -> None:
-        """One more wave, and wait until it is consumed."""
+        """Send one more wave, and wait until it is consumed."""
         first = len(self.load.codes)
         self.load.codes.extend(self._codes[first : first + WAVE])
         self.load.send(first + 1, first + WAVE)
@@ -142,7 +142,7 @@ def test_requests_that_arrive_within_the_next_transaction(scene: Scene, kafka_pr
 
     under_fire.load.check_exactly_once()
     outcomes = {fired.fault.at: fired.outcome for fired in kafka_proxy.fired[struck:] if fired.outcome is not None}
-    # It fences whoever is there; all others were fenced by it.
+    # It fences any owner; all others were fenced by it.
     outcomes.pop(Api.INIT_PRODUCER_ID)
     assert set(outcomes) == set(TRANSACTIONAL) - {Api.INIT_PRODUCER_ID}
     assert 0 not in outcomes.values()

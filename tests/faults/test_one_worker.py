@@ -1,4 +1,4 @@
-"""A fault of one worker alone strikes, is undone, and tells a moment that did not come from a promise not kept."""
+"""A fault of one worker alone strikes, is undone, and tells a missed moment from a broken promise."""
 
 import json
 import time
@@ -34,7 +34,7 @@ DOUBTS: Final = {
 
 
 class Life:
-    """Instead of a process: what it says and logs."""
+    """A substitute for a process: its output and its log."""
 
     def __init__(self, *said: dict[str, Any], logs: tuple[str, ...] = (), later: tuple[str, ...] = ()) -> None:
         self._said = list(said) or [{}]
@@ -55,7 +55,7 @@ class Life:
 
 
 class Stage:
-    """One worker, which is always ready, or not once it was cut off, and what was done to it."""
+    """One worker, always ready or not ready once it was cut off, and a record of the actions on it."""
 
     def __init__(self, life: Life, *, runs: bool = True, joins: bool = True) -> None:
         self._joins, self.calm, self.past = joins, Calm(), Past()
@@ -65,7 +65,7 @@ class Stage:
         self.slot = SimpleNamespace(
             name="worker 1", wanted=True, runs=runs, worker=self.usual, start=self._start, is_ready=lambda: True
         )
-        # Whichever is chosen of the two.
+        # Either choice of the two.
         self.fleet = SimpleNamespace(slots=[self.slot] * 2, ready=self._ready, count_end=lambda _: None)
 
     def _start(self, **otherwise: float) -> None:
@@ -103,7 +103,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def others_answer(monkeypatch: pytest.MonkeyPatch, *settled: int) -> None:
-    """Lanes of one partition, in which ten commands are decided at first; how many are settled at each look."""
+    """Set up lanes of one partition with ten decided commands, of which ``settled`` are settled at each look."""
     looks = list(settled)
 
     async def lanes(_: object) -> dict[str, tuple[int, int]]:
@@ -151,7 +151,7 @@ async def test_who_has_no_partitions_has_none_to_lose() -> None:
 
 
 async def test_a_worker_that_nobody_answers_for_breaks_a_promise(monkeypatch: pytest.MonkeyPatch) -> None:
-    others_answer(monkeypatch, 5, 10)  # what was decided is published, and nothing further
+    others_answer(monkeypatch, 5, 10)  # the decided part is published, and nothing further
     stage = Stage(Life(LANES, OUT, logs=("leaving_group",)))
     with pytest.raises(Unkept, match="worker 1 was out of its group, and nobody took its partitions"):
         await strike(without_postgres, stage)
@@ -242,7 +242,7 @@ async def test_who_could_not_ask_for_the_time_has_had_no_moment(later: tuple[str
     assert stage.is_undone
 
 
-# --- what it takes ----------------------------------------------------------------------------------------------------
+# --- findings of a fault ----------------------------------------------------------------------------------------------
 
 
 async def test_what_a_fault_saw_is_told_and_is_no_failure_of_the_harness() -> None:

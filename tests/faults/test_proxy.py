@@ -1,4 +1,4 @@
-"""The proxies do what a fault says, to the request that it is for, and nothing else."""
+"""The proxies carry out a fault on the request that it is for, and do nothing else."""
 
 import asyncio
 import struct
@@ -89,7 +89,7 @@ class FakeBroker:
 
 
 class Client:
-    """One connection of a client's, to ask on."""
+    """One connection of a client."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -97,7 +97,7 @@ class Client:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def ask(self, request: RequestStruct) -> bytes:
-        """The body of the answer. Raises ``IncompleteReadError`` or ``ConnectionError`` when cut off."""
+        """Return the body of the answer. Raises ``IncompleteReadError`` or ``ConnectionError`` when cut off."""
         if self._streams is None:
             self._streams = await asyncio.open_connection(HOST, self._port)
         reader, writer = self._streams
@@ -110,7 +110,7 @@ class Client:
         return answer[4:]
 
     async def is_cut_off(self, request: RequestStruct) -> bool:
-        """Whether the request ends the connection. If so, the next one opens another."""
+        """True if the request ends the connection. If so, the next one opens another."""
         try:
             await self.ask(request)
         except (asyncio.IncompleteReadError, ConnectionError):

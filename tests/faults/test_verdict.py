@@ -1,4 +1,4 @@
-"""A run says one of three things, and whose doing it is; what the harness does wrong is never the product's fault."""
+"""A run has one of three verdicts and names the side at fault; errors of the harness are never the product's fault."""
 
 import argparse
 import asyncio
@@ -40,7 +40,7 @@ NOBODY: Final = "127.0.0.1:1"
 
 @pytest.fixture(autouse=True)
 def _temporary(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Logs that are kept by default are gone with the test."""
+    """Delete logs that are kept by default, with the test."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
@@ -92,7 +92,7 @@ def outcome(*broken: Rule, times: int = 1, what: str = "seen") -> Outcome:
 
 
 class Attempts:
-    """Instead of runs: one outcome after the other."""
+    """A substitute for runs: one outcome after the other."""
 
     def __init__(self, *outcomes: Outcome) -> None:
         self._left = list(outcomes)
@@ -271,7 +271,7 @@ def test_an_interruption_is_not_swallowed(tmp_path: Path) -> None:
 
 
 class Lanes:
-    """Partitions with work, and a clock. ``done`` says how much of each is consumed a second."""
+    """Partitions with work, and a clock. ``done`` is the number consumed of each a second."""
 
     def __init__(self, left: Mapping[str, float], done: Mapping[str, float]) -> None:
         self.now = 0.0
@@ -342,7 +342,7 @@ async def killed_from_outside(process: ServerProcess) -> None:
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[Node]:
-    """One that runs."""
+    """Yield a running node."""
     node = Node(2, tmp_path, Ports(0, 0, 0, 0))
     node._process = sleeping(tmp_path)
     yield node
@@ -413,7 +413,7 @@ async def test_the_schedule_ends_when_a_server_has_fallen(fallen: list[str]) -> 
 
 
 class Books:
-    """Instead of a producer: what it was given."""
+    """A substitute for a producer: the commands it was given."""
 
     def __init__(self) -> None:
         self.sent: list[Sent] = []
@@ -436,7 +436,7 @@ class Books:
 
 
 def loaded(doubled_every: int) -> tuple[Ledger, Books, str | None]:
-    """A load that was sent to its end."""
+    """Return a load that was sent to its end."""
     ledger, books = Ledger(), Books()
     mix = Mix(1, 3, (f"t-{n}" for n in range(100)), ["e-1"])
     load = Load(NOBODY, lambda _: "commands", mix, ledger, rate=1e6, codec="zstd", doubled_every=doubled_every)
@@ -456,7 +456,7 @@ def test_a_load_that_is_sent_twice_is_noticed(doubled_every: int, sound: bool) -
 
 
 class Ticks:
-    """Instead of a halt: how often the load has looked at it."""
+    """A substitute for a halt: counts the load's looks at it."""
 
     def __init__(self) -> None:
         self.count = 0

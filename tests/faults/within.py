@@ -1,4 +1,4 @@
-"""Waiting for something that need not come."""
+"""Waiting for something that need not happen."""
 
 from collections.abc import Awaitable, Callable
 
@@ -6,7 +6,7 @@ from worker.demo.servers.processes import until
 
 
 async def within(seconds: float, holds: Callable[[], Awaitable[bool]]) -> bool:
-    """Wait until it holds, for so long at most; return whether it came to that."""
+    """Wait until it holds, for so long at most. True if it came to that."""
     try:
         await until(holds, seconds)
     except TimeoutError:

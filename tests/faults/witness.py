@@ -1,4 +1,4 @@
-"""The two readers: one that reads along during the faults, and one that gathers the evidence when all is at rest."""
+"""The two readers: one that reads during the faults, and one that gathers the evidence when all is at rest."""
 
 import threading
 import time
@@ -31,7 +31,7 @@ SETTLE_SECONDS: Final = 30.0
 LOOK_SECONDS: Final = 2.0
 STOP_SECONDS: Final = 30.0
 GRAIN_SECONDS: Final = 0.02
-"""How finely the moments of arrival are kept."""
+"""Seconds of precision of the arrival times."""
 
 
 class Witness(threading.Thread):
@@ -42,7 +42,7 @@ class Witness(threading.Thread):
         self.saw: dict[str, list[Seen]] = {topic: [] for topic in topics}
         self.fault: str | None = None
         self.arrivals: dict[tuple[str, int], list[float]] = defaultdict(list)
-        """By topic and partition, when something came (monotonic seconds)."""
+        """By topic and partition, the arrival times (monotonic seconds)."""
         self._known: set[tuple[str, int]] = set()
         self._looked = -LOOK_SECONDS
         self._ends: dict[tuple[str, int], int] | None = None
@@ -62,7 +62,7 @@ class Witness(threading.Thread):
     def run(self) -> None:
         try:
             self._read_along()
-        except Exception as error:  # noqa: BLE001 - nobody else hears of what ends a thread
+        except Exception as error:  # noqa: BLE001 - a thread's error would go unseen
             self.fault = self.fault or f"{type(error).__name__}: {error}"
 
     def _read_along(self) -> None:
@@ -105,7 +105,7 @@ class Witness(threading.Thread):
         return all(end <= max(at[place], 0) for place, end in self._ends.items())
 
     def finish(self, ends: Mapping[tuple[str, int], int], seconds: float = 60.0) -> None:
-        """Read up to ``ends``, and stop. It is a fault of its own if it does not get there."""
+        """Read up to ``ends``, and stop. Not getting there is a fault of its own."""
         self._ends = dict(ends)
         self.join(seconds)
         if self.is_alive():
@@ -119,7 +119,7 @@ class Witness(threading.Thread):
             self.join(STOP_SECONDS)
 
     def longest_silence(self, topic: str, since: float, until: float) -> float:
-        """The longest time between two arrivals in one partition, of those that began in the span, in seconds."""
+        """Return the longest seconds between two arrivals in one partition, of those that began in the span."""
         longest = 0.0
         for (name, _), arrivals in self.arrivals.items():
             if name == topic:
@@ -129,7 +129,7 @@ class Witness(threading.Thread):
 
 
 def gather(scene: Scene, witness: Witness, known: Sequence[str], sources: Sequence[str], past: Past) -> Evidence:
-    """All that Kafka and Postgres hold, when nothing runs any more, and what they held in the ``past``.
+    """Return all that Kafka and Postgres hold, when nothing runs any more, and what they held in the ``past``.
 
     ``sources`` are the topics of commands.
     """
@@ -161,7 +161,7 @@ def gather(scene: Scene, witness: Witness, known: Sequence[str], sources: Sequen
 
 
 def recorded(scene: Scene) -> set[Coordinates]:
-    """Every command that was recorded."""
+    """Return every command that was recorded."""
     rows = scene.rows(
         "SELECT l.partition, r.record_offset, r.record_timestamp"
         " FROM command_record AS r JOIN lane AS l ON l.id = r.lane"
@@ -170,7 +170,7 @@ def recorded(scene: Scene) -> set[Coordinates]:
 
 
 def written_down(scene: Scene) -> list[tuple[int, range]]:
-    """Partition and offsets of every loss that a worker has noticed."""
+    """Return partition and offsets of every loss that a worker has noticed."""
     rows = scene.rows(
         "SELECT l.partition, c.begin_offset, c.end_offset FROM command_loss AS c JOIN lane AS l ON l.id = c.lane"
     )
@@ -205,7 +205,7 @@ def _noting(records: Iterable[Record], noted: list[Seen]) -> Iterator[Record]:
 
 
 def understood(records: Iterable[Record], reading: Callable[[Record], T], unreadable: list[str]) -> Iterator[T]:
-    """Each record as it reads. What cannot be read is the worker's doing, not the reader's, and is written down."""
+    """Yield each record as read. An unreadable one is the worker's fault, not the reader's, and is recorded."""
     for record in records:
         try:
             read = reading(record)
@@ -217,7 +217,7 @@ def understood(records: Iterable[Record], reading: Callable[[Record], T], unread
 
 
 def sessions(scene: Scene) -> list[str]:
-    """The sessions that workers have in Postgres now, and what they are doing."""
+    """Return the sessions that workers have in Postgres now, and their activity."""
     with suppress(OSError):
         rows = scene.rows(
             "SELECT state, count(*) FROM pg_stat_activity WHERE application_name = 'effective-worker' GROUP BY 1"

@@ -1,4 +1,4 @@
-"""Run as a program: ``worker run`` with faults built in.
+"""``worker run`` with faults built in, as a program.
 
 ``python -m tests.faults.worker [--mutant NAME] [--point NAME:NUMBER:SIGNAL]... [--retention SECONDS]
 [--without-postgres SECONDS] [--days-ahead DAYS]``
@@ -19,14 +19,14 @@ from worker.cli import main
 from worker.operations import retention
 
 BLOCKED_SECONDS: Final = 8.0
-"""For how long a SIGUSR1 blocks the event loop: longer than a session."""
+"""Seconds for which a SIGUSR1 blocks the event loop: longer than a session."""
 DAY_SECONDS: Final = 24 * 60 * 60
 
 
 def faulty(*points: str, mutant: str | None = None, **otherwise: float) -> tuple[str, ...]:
-    """The arguments for Python: a worker with these points armed and that rule undone.
+    """Return the arguments for Python: a worker with these points armed and that rule undone.
 
-    ``otherwise`` names what of it is not as usual: the options of this program that take a number.
+    ``otherwise`` names its unusual settings: the options of this program that take a number.
     """
     undone = () if mutant is None else ("--mutant", mutant)
     armed = (argument for point in points for argument in ("--point", point))
@@ -35,8 +35,11 @@ def faulty(*points: str, mutant: str | None = None, **otherwise: float) -> tuple
 
 
 def make_otherwise(*, retention_seconds: float | None, without_postgres: float | None, days_ahead: float) -> None:
-    """Change, in this process, how often the worker looks for records to retire, after how long without Postgres it
-    leaves its group, and the clock that tells it the time of day."""
+    """Change settings in this process.
+
+    They are the interval between the worker's looks for records to retire, the seconds without Postgres after which it
+    leaves its group, and the clock that tells it the time of day.
+    """
     at_work: Any = service
     retiring: Any = retention
     if retention_seconds is not None:
@@ -45,7 +48,7 @@ def make_otherwise(*, retention_seconds: float | None, without_postgres: float |
         at_work.WITHOUT_POSTGRES_SECONDS = without_postgres
     if days_ahead:
         ahead = days_ahead * DAY_SECONDS
-        # All that has a clock is given it there.
+        # All users of a clock get it there.
         at_work.time = SimpleNamespace(time=lambda: time.time() + ahead, monotonic=time.monotonic)
 
 
@@ -67,7 +70,7 @@ def _run() -> None:
     signal.signal(signal.SIGUSR2, lambda *_: tell())
     if asked.mutant is not None:
         MUTANTS[asked.mutant].undo()
-    # After the mutant: what it calls by way of the client passes the points as well.
+    # After the mutant: its calls to the client pass the points as well.
     try:
         for point in asked.point:
             arm(point)

@@ -1,7 +1,7 @@
-"""``python -m tests.gate ci`` and ``python -m tests.gate verify``: what a change passes, and what a release does.
+"""``python -m tests.gate ci`` and ``python -m tests.gate verify``: the gate of a change, and that of a release.
 
-Exit 0 if every promise was kept, 1 if one was broken, 64 if this was asked for wrongly. If something could not be
-checked, that is said in the last lines: ``verify`` exits 2 then, and ``ci`` 0.
+Exit 0 if every promise was kept, 1 if one was broken, 64 for wrong arguments. Stages that could not be checked are
+named in the last lines: ``verify`` exits 2 then, and ``ci`` 0.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from tests.model.check import Parser
 
 
 def parser() -> Parser:
-    """The command line."""
+    """Return the parser of the command line."""
     parser = Parser(prog="python -m tests.gate", description="what a change must pass")
     both = parser.add_subparsers(dest="level", required=True)
     quick = both.add_parser("ci", help="from cheap to dear, stops at the first broken thing")
@@ -43,7 +43,7 @@ def listed(stages: Sequence[Stage], out: TextIO) -> None:
 
 
 def picked(all_: Sequence[Stage], first: str | None, only: str | None) -> Sequence[Stage]:
-    """The stages from one on, or one. Raises ``ValueError`` if there is none of that name."""
+    """Return the stages from one on, or one. Raises ``ValueError`` if there is none of that name."""
     names = [stage.name for stage in all_]
     for name in (first, only):
         if name is not None and name not in names:
@@ -54,7 +54,7 @@ def picked(all_: Sequence[Stage], first: str | None, only: str | None) -> Sequen
 
 
 def logs() -> Path:
-    """A directory for the logs of this run."""
+    """Return a directory for the logs of this run."""
     return Path(tempfile.mkdtemp(prefix="effective-worker-gate-"))
 
 
@@ -75,7 +75,7 @@ def ci(options: argparse.Namespace) -> int:
 
 
 def verify(options: argparse.Namespace, parser: Parser) -> int:
-    """Run the level of a release, or what is left of it."""
+    """Run the level of a release, or the rest of it."""
     all_ = stages.verify()
     if options.list:
         listed(all_, sys.stdout)
@@ -91,7 +91,7 @@ def verify(options: argparse.Namespace, parser: Parser) -> int:
 def main() -> int:
     command_line = parser()
     options = command_line.parse_args()
-    # Whoever ends us ends what we started too.
+    # A signal that ends the gate also ends the programs it started.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return ci(options) if options.level == "ci" else verify(options, command_line)

@@ -1,4 +1,4 @@
-"""The commit that is judged, and the results of an earlier run that still speak of it."""
+"""The judged commit, and the results of an earlier run that are still valid for it."""
 
 import json
 import subprocess
@@ -14,7 +14,7 @@ RESULTS: Final = ROOT / ".cache" / "gate" / "verify.json"
 
 @dataclass(frozen=True, slots=True)
 class Checkout:
-    """``commit`` is empty where git cannot tell it."""
+    """The state of the files. ``commit`` is empty where git cannot tell it."""
 
     commit: str
     clean: bool
@@ -26,7 +26,7 @@ class Checkout:
 
 
 def checkout(root: Path = ROOT) -> Checkout:
-    """The state of the files as git sees it."""
+    """Return the state of the files as git sees it."""
     try:
         commit = _git(root, "rev-parse", "HEAD")
         return Checkout(commit, not _git(root, "status", "--porcelain"))
@@ -39,7 +39,10 @@ def _git(root: Path, *arguments: str) -> str:
 
 
 class Memory:
-    """The results of stages in a file. Those of another commit, or of files nobody can get back to, are none."""
+    """The results of stages in a file.
+
+    Results of another commit, or of files that are in no commit, do not count.
+    """
 
     def __init__(self, path: Path = RESULTS) -> None:
         self._path = path
@@ -48,18 +51,18 @@ class Memory:
         self._path.unlink(missing_ok=True)
 
     def results(self, now: Checkout) -> dict[str, Result]:
-        """By stage, what an earlier run at this commit has shown."""
+        """Return the results of an earlier run at this commit, by stage."""
         try:
             document = json.loads(self._path.read_text(encoding="utf-8"))
             if not now.clean or document["commit"] != now.commit:
                 return {}
             return {each["stage"]: Result.of_before(each) for each in document["results"]}
         except (OSError, ValueError, KeyError, TypeError):
-            # None was written, or by another version of this.
+            # None was written, or another version wrote it.
             return {}
 
     def keep(self, result: Result, began: Checkout, ended: Checkout) -> None:
-        """Remember a result, if the files were those of one commit from its beginning to its end."""
+        """Keep a result, if the files were those of one commit from its beginning to its end."""
         if not began.clean or began != ended:
             return
         results = {**self.results(began), result.stage: result}

@@ -1,4 +1,4 @@
-"""The two levels: one that stops at the first broken thing, and one that goes through all of it."""
+"""The two levels: one that stops at the first broken stage, and one that runs all of them."""
 
 import shutil
 import sys
@@ -16,30 +16,30 @@ from tests.gate.verdicts import Result, Verdict, exit_code
 
 @dataclass(slots=True)
 class Gate:
-    """Stages in their order, what became of them so far, and where that is told."""
+    """The stages in order, their results so far, and the output that reports them."""
 
     stages: Sequence[Stage]
     logs: Path
     until: float | None = None
-    """When the whole must be over, of the monotonic clock."""
+    """The deadline of the whole, of the monotonic clock."""
     out: TextIO = field(default_factory=lambda: sys.stdout)
     results: dict[str, Result] = field(default_factory=dict)
 
     @property
     def given(self) -> dict[str, str]:
-        """The environment that kept stages give to those after them."""
+        """Return the environment that kept stages give to those after them."""
         kept = {each.stage for each in self.results.values() if each.verdict is Verdict.KEPT}
         return {name: value for stage in self.stages if stage.name in kept for name, value in stage.gives.items()}
 
     @property
     def told(self) -> list[Result]:
-        """The results in the order of the stages; what has no stage (the installation) comes first."""
+        """Return the results in the order of the stages; one without a stage (the installation) comes first."""
         order = [stage.name for stage in self.stages]
         return sorted(self.results.values(), key=lambda each: order.index(each.stage) if each.stage in order else -1)
 
     @property
     def broken(self) -> list[tuple[Result, Stage]]:
-        """What is broken, with its stage."""
+        """Return the broken results, with their stages."""
         stages = {stage.name: stage for stage in self.stages}
         return [(each, stages[each.stage]) for each in self.told if each.verdict is Verdict.BROKEN]
 
@@ -48,7 +48,7 @@ class Gate:
         self.out.flush()
 
     def run(self, stage: Stage) -> Result:
-        """Run one stage, and say so in a line."""
+        """Run one stage, and report it in a line."""
         echo = self.out if stage.aloud or self.out.isatty() else None
         if echo is not None:
             self.say(f"--- {stage.name} ---")
@@ -70,9 +70,10 @@ class Gate:
 
 
 def ci(gate: Gate, head: str) -> int:
-    """Run from cheap to dear and stop at what is broken. What was not checked is said, and is no failure.
+    """Run from cheap to expensive and stop at the first broken stage.
 
-    The last lines are the table, what was not checked, the reason, and, if the tests were run, pytest's own summary.
+    An unchecked stage is reported, and is no failure. The last lines are the table, the unchecked stages, the reason,
+    and, if the tests were run, pytest's own summary.
     """
     gate.say(f"{head}; stages: {', '.join(stage.name for stage in gate.stages)}")
     summary: list[str] = []
@@ -84,7 +85,7 @@ def ci(gate: Gate, head: str) -> int:
             break
     last = ["", *table(gate.told), "", *not_checked(gate.told)]
     if gate.broken:
-        # The failures stand in the reason. Of tests that were cut off, the last line would sound as if all had passed.
+        # The reason contains the failures. The last line of tests that were cut off would sound as if all had passed.
         summary = [line for line in summary[-1:] if "failed" in line or "error" in line]
         last += reasons(gate.broken, gate.given, LAST - len(last) - len(summary))
     gate.say(*last, *shorter(summary))
@@ -94,9 +95,10 @@ def ci(gate: Gate, head: str) -> int:
 
 
 def verify(gate: Gate, now: Callable[[], Checkout], memory: Memory, *, chosen: Sequence[Stage], anew: bool) -> int:
-    """Run what is chosen, whatever breaks. The table tells of all stages, with what an earlier run has shown.
+    """Run the chosen stages, even after one is broken.
 
-    Returns 0 only if all is kept; 2 if nothing is broken and something was not checked or not run.
+    The table lists all stages, with the results of an earlier run. Returns 0 only if all is kept; 2 if nothing is
+    broken and something was not checked or not run.
     """
     if anew:
         memory.forget()

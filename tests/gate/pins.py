@@ -1,7 +1,7 @@
-"""Look through what is pinned for vulnerabilities that are known, and notice where none can be known.
+"""Check the pinned packages for known vulnerabilities, and notice if none can be looked up.
 
 Without its data the tool says that there are none, or that a package does not exist: so first it must find one that has
-been known for years. Exit 0: nothing is known of any pin. 1: something is. 2: that could not be looked up.
+been known for years. Exit 0: no pin has a known one. 1: some pin has. 2: that could not be looked up.
 """
 
 import json
@@ -16,14 +16,14 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 TOOLS: Final = ROOT / "deploy" / "requirements-audit.txt"
 PINNED: Final = tuple(f"requirements{of}.txt" for of in ("", "-build", "-dev", "-bench", "-docs"))
 KNOWN: Final = "urllib3==1.24.1"
-"""It sends what it should not to another host (CVE-2018-20060 and others), as has been known since 2018."""
+"""A version that leaks data to another host (CVE-2018-20060 and others), as has been known since 2018."""
 
 Audit = Callable[[Sequence[str]], tuple[int, str, str]]
-"""Runs pip-audit with these arguments: its exit code, what it printed, and what it complained of."""
+"""Runs pip-audit with these arguments: its exit code, stdout and stderr."""
 
 
 def looked_through(audit: Audit, files: Sequence[Path], known: Path) -> tuple[int, list[str]]:
-    """The exit code, and the lines that say why. ``known`` is a file that pins what is known to be vulnerable."""
+    """Return the exit code, and the lines that say why. ``known`` is a file that pins a known vulnerability."""
     found = _vulnerable(*audit(["--no-deps", "-r", str(known)]))
     if isinstance(found, str):
         return 2, [f"not checked: {found}"]
@@ -39,7 +39,7 @@ def looked_through(audit: Audit, files: Sequence[Path], known: Path) -> tuple[in
 
 
 def _vulnerable(code: int, said: str, complained: str) -> Iterator[str] | str:
-    """Tell what is known of the pins, or why nothing is."""
+    """Tell the known vulnerabilities of the pins, or the reason why none can be known."""
     try:
         document = json.loads(said)
     except json.JSONDecodeError:
@@ -56,7 +56,7 @@ def _named(document: Any) -> Iterator[str]:
 
 
 def _installed(directory: Path) -> Audit:
-    """pip-audit in an environment of its own: what it needs is not what it looks through."""
+    """Install pip-audit in an environment of its own: its requirements are not the pins it checks."""
     subprocess.run([sys.executable, "-m", "venv", str(directory)], check=True)
     install = ["-m", "pip", "install", "--quiet", "--require-hashes", "--requirement", str(TOOLS)]
     subprocess.run([str(directory / "bin" / "python"), *install], check=True)

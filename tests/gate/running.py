@@ -1,4 +1,4 @@
-"""One stage as a process: its output in a log, its end by its own doing or ours."""
+"""One stage as a process: its output in a log, its end by itself or by the gate."""
 
 import codecs
 import os
@@ -16,13 +16,13 @@ from tests.gate.verdicts import Result
 
 TICK_SECONDS: Final = 0.1
 GRACE_SECONDS: Final = 30.0
-"""How long what is asked to end may put away its servers."""
+"""Seconds that a process asked to end may take to stop its servers."""
 NOT_FOUND: Final = 127
 """The code by which shells say that there is no such command."""
 LONGEST_LINE: Final = 240
 LINES: Final = 15
 NOT_OURS: Final = frozenset({"ARGS", "MAKEFLAGS", "MFLAGS", "MAKELEVEL"})
-"""Of the make that started us: its ARGS are for the gate, and would reach every stage."""
+"""Variables of the make that started the gate: its ARGS are for the gate, and would reach every stage."""
 
 _COLOURS: Final = re.compile(r"\x1b\[[0-9;]*m")
 _LAST: Final = re.compile(r"=+ .*\d+ .* in \d+\.\d+s.* =+|=+ no tests ran in .* =+")
@@ -35,7 +35,7 @@ def ran(stage: Stage, logs: Path, env: Mapping[str, str], echo: TextIO | None, u
     own = [stage.logs_option, str(logs / stage.name)] if stage.logs_option else []
     with log.open("ab") as writing, log.open("rb") as reading:
         try:
-            # The log is a file and not a pipe: a server left behind that holds it keeps nobody waiting.
+            # The log is a file and not a pipe: a server left behind that holds it open blocks no reader.
             process = subprocess.Popen(
                 [*stage.command, *own],
                 cwd=ROOT,
@@ -76,7 +76,7 @@ def _waited(
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End what still runs: as from the keyboard first, since pytest then puts its servers away and says what it saw."""
+    """End what still runs: first with SIGINT as from the keyboard, since pytest then stops its servers and reports."""
     for number in (signal.SIGINT, signal.SIGKILL):
         if process.poll() is None:
             with suppress(ProcessLookupError, subprocess.TimeoutExpired):
@@ -90,7 +90,7 @@ def _lines(log: Path) -> list[str]:
 
 
 def seen(stage: Stage, log: Path, code: int | None) -> list[str]:
-    """The lines of a log that say most. Nothing, where nothing is amiss."""
+    """Return the most telling lines of a log, or nothing if nothing is wrong."""
     if code == 0:
         return []
     told = "its time was up, and it was ended" if code is None else f"exit {code}"
@@ -98,14 +98,14 @@ def seen(stage: Stage, log: Path, code: int | None) -> list[str]:
     failed = [line for line in lines if line.startswith(("FAILED ", "ERROR "))] if stage.pytest else []
     if not failed:
         return [told, *lines[1 - LINES :]]
-    # The first failures, and of each what its assertion compared.
+    # The first failures, and of each the values that its assertion compared.
     asserted = [line for line in lines if re.match(r"E\s", line)]
     half = LINES // 2
     return [told, *failed[: max(half, LINES - 1 - len(asserted))], *asserted[:half]]
 
 
 def pytest_summary(log: Path) -> list[str]:
-    """pytest's own short summary and last line. Nothing, if it did not come to that."""
+    """Return pytest's own short summary and last line, or nothing if it did not get that far."""
     lines = _lines(log)
     last = max((number for number, line in enumerate(lines) if _LAST.fullmatch(line)), default=None)
     if last is None:

@@ -1,4 +1,4 @@
-"""The stages of both levels, from cheap to dear: what each promises, and the command that shows it."""
+"""The stages of both levels, from cheap to expensive: the promise of each, and the command that shows it."""
 
 import ast
 import hashlib
@@ -19,12 +19,12 @@ MUTANTS_TESTS: Final = "tests/faults/test_mutants.py"
 NETWORK_TESTS: Final = "tests/faults/test_network.py"
 REAL: Final = {"REQUIRE_REAL_KAFKA": "1"}
 ALONE: Final = ("-m", "slow", "-n", "0")
-"""The options for slow tests, whose steps are timed: one after another, where tests otherwise run beside each other."""
+"""The options for slow tests, whose steps are timed: one after another, while other tests run in parallel."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """``promise``: what it shows when it is kept. ``by_hand``: the command that repeats it."""
+    """One stage. ``promise``: what it shows when it is kept. ``by_hand``: the command that repeats it."""
 
     name: str
     promise: str
@@ -33,28 +33,31 @@ class Stage:
     reading: Reading = Reading.TOOL
     env: Mapping[str, str] = field(default_factory=dict)
     gives: Mapping[str, str] = field(default_factory=dict)
-    """The environment of all stages after it, once it is kept."""
+    """The environment of all later stages, once it is kept."""
     note: str = ""
     pytest: bool = False
     aloud: bool = False
-    """Its output is passed on, terminal or not."""
+    """True if its output is passed on, terminal or not."""
     logs_option: str | None = None
     """The option by which the command takes a directory for logs of its own."""
 
 
 def environment() -> Path:
-    """The environment that the commands run in, as the Makefile names it."""
+    """Return the environment that the commands run in, as the Makefile names it."""
     return Path(os.environ.get("VENV") or ".venv")
 
 
 def _make(target: str, *arguments: str) -> tuple[tuple[str, ...], str]:
-    """The command of a target, and how one types it."""
+    """Return the command of a target, and the form in which a person types it."""
     given = [f"ARGS={shlex.join(arguments)}"] if arguments else []
     return ("make", "--no-print-directory", target, *given), _typed(target, arguments)
 
 
 def _module(target: str, *command: str) -> tuple[tuple[str, ...], str]:
-    """The same without make, which says 2 whatever the command said. Its arguments begin after the module or script."""
+    """Return the same without make, which exits 2 whatever the command's code.
+
+    Its arguments begin after the module or script.
+    """
     arguments = command[2:] if command[0] == "-m" else command[1:]
     return (str(environment() / "bin" / "python"), *command), _typed(target, arguments)
 
@@ -64,7 +67,7 @@ def _typed(target: str, arguments: Sequence[str]) -> str:
 
 
 def lint() -> Stage:
-    # A line for each finding: as many as can be go into the reason.
+    # A line for each finding: the reason takes as many as fit.
     concise = {"RUFF_OUTPUT_FORMAT": "concise"}
     return Stage("lint", "the rules and the format of the house are kept", *_make("lint"), env=concise)
 
@@ -83,7 +86,7 @@ def model(*arguments: str) -> Stage:
 
 
 def outside_tools() -> Stage:
-    """Ask for the tools that the tests skip where they cannot be had: where they can, nothing is skipped."""
+    """Demand the tools that tests skip without, where they can be had: there, nothing is skipped."""
     command = ("npm", "view", "ajv", "version")
     return Stage(
         "outside-tools",
@@ -122,7 +125,7 @@ def pytests(name: str, promise: str, *arguments: str, note: str = "") -> Stage:
 
 
 def mutants(root: Path = ROOT) -> list[str]:
-    """The mutants of ``tests/faults/mutants.py``, read and not imported: this needs nothing that is installed."""
+    """Return the mutants of ``tests/faults/mutants.py``, read and not imported: this needs nothing installed."""
     tree = ast.parse((root / "tests" / "faults" / "mutants.py").read_text(encoding="utf-8"))
     return [
         node.args[0].value
@@ -133,12 +136,12 @@ def mutants(root: Path = ROOT) -> list[str]:
 
 
 def seed_of(commit: str) -> int:
-    """A seed for the faults that another commit does not share, from 1 to ``SEEDS``."""
+    """Return a seed for the faults that another commit does not share, from 1 to ``SEEDS``."""
     return 1 + int(hashlib.sha256(commit.encode()).hexdigest(), 16) % SEEDS
 
 
 def some_mutants(commit: str) -> Stage:
-    """Three mutants, each with its rule and without."""
+    """Return three mutants, each with its rule and without."""
     chosen = in_turn(mutants(), commit, MUTANTS_AT_ONCE)
     return pytests(
         "mutants",
@@ -152,7 +155,7 @@ def some_mutants(commit: str) -> Stage:
 
 
 def ci(commit: str) -> list[Stage]:
-    """What every change passes. What is too dear for that takes turns, by the commit's hash."""
+    """Return the stages of every change. Those too expensive for that take turns, by the commit's hash."""
     return [
         lint(),
         types(),
@@ -165,7 +168,7 @@ def ci(commit: str) -> list[Stage]:
 
 
 def verify() -> list[Stage]:
-    """All of it."""
+    """Return all stages."""
     return [
         lint(),
         types(),

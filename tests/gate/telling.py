@@ -1,4 +1,4 @@
-"""What is told in the end: a table to quote, what was not checked, and why something is broken."""
+"""The final report: a table to quote, the unchecked stages, and the reasons of the broken ones."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -8,14 +8,14 @@ from tests.gate.stages import Stage
 from tests.gate.verdicts import Result, Verdict
 
 LAST: Final = 29
-"""Of the last thirty lines, one is make's."""
+"""The lines of the report: of the last thirty, one is make's."""
 FEWEST: Final = 3
 LONGEST_SUMMARY: Final = 15
 _HEAD: Final = ("stage", "seconds", "verdict")
 
 
 def table(results: Sequence[Result]) -> list[str]:
-    """Markdown, which reads well where it is not rendered too."""
+    """Return the table as Markdown, which reads well unrendered too."""
     rows = [(each.stage, f"{each.seconds:.1f}", _verdict(each)) for each in results]
     name, seconds, verdict = (max(map(len, column)) for column in zip(_HEAD, *rows, strict=True))
     head = f"| {_HEAD[0]:<{name}} | {_HEAD[1]:>{seconds}} | {_HEAD[2]:<{verdict}} |"
@@ -28,13 +28,13 @@ def _verdict(result: Result) -> str:
 
 
 def again(stage: Stage, given: Mapping[str, str]) -> str:
-    """The command that repeats a stage, as it is typed."""
+    """Return the command that repeats a stage, as it is typed."""
     env = {**stage.env, **given} if stage.pytest else stage.env
     return " ".join([*(f"{name}={shlex.quote(value)}" for name, value in sorted(env.items())), stage.by_hand])
 
 
 def not_checked(results: Sequence[Result], unreached: Sequence[str] = ()) -> list[str]:
-    """A line for each stage that could not be judged, and one for those that were not run."""
+    """Return a line for each stage that could not be judged, and one for those that were not run."""
     lines = [
         f"NOT CHECKED: {each.stage}: {_why(each.seen)} ({each.log})"
         for each in results
@@ -44,15 +44,15 @@ def not_checked(results: Sequence[Result], unreached: Sequence[str] = ()) -> lis
 
 
 def _why(seen: Sequence[str]) -> str:
-    """The one line of a log that says why nothing could be said."""
+    """Return the one line of a log that says why there is no verdict."""
     blaming = [line for line in seen if "the harness failed" in line]
-    # npm's last line says where its own log lies.
+    # npm's last line names its own log.
     telling = [line for line in seen if "log of this run" not in line]
     return (blaming or telling[-1:] or ["no reason was given"])[0].strip()
 
 
 def reason(result: Result, stage: Stage, given: Mapping[str, str], room: int) -> list[str]:
-    """What was promised, what was seen, the command that repeats it, and where the log lies, in so many lines."""
+    """Return the promise, the findings, the command that repeats the stage, and the log's path, in so many lines."""
     return [
         f"{result.verdict.loud}: {result.stage}",
         f"promised: {stage.promise}",
@@ -63,7 +63,7 @@ def reason(result: Result, stage: Stage, given: Mapping[str, str], room: int) ->
 
 
 def _shortened(seen: Sequence[str], room: int) -> Sequence[str]:
-    """As much as there is room for: the first line tells how it ended; of tests the failures too, of a log its end."""
+    """Shorten to fit: the first line tells how it ended; of tests the failures stay too, of a log its end."""
     if len(seen) <= room:
         return seen
     first = room // 2 if any(line.startswith(("FAILED ", "ERROR ")) for line in seen) else 1
@@ -71,12 +71,12 @@ def _shortened(seen: Sequence[str], room: int) -> Sequence[str]:
 
 
 def reasons(broken: Sequence[tuple[Result, Stage]], given: Mapping[str, str], room: int) -> list[str]:
-    """The reasons of all that is broken, in so many lines if that can be."""
+    """Return the reasons of all that is broken, in so many lines if possible."""
     return [line for result, stage in broken for line in reason(result, stage, given, room // len(broken))]
 
 
 def shorter(summary: Sequence[str]) -> list[str]:
-    """pytest's summary without its middle, if that is long; the last line is always its last."""
+    """Return pytest's summary without its middle, if that is long; the last line is always its last."""
     if len(summary) <= LONGEST_SUMMARY:
         return list(summary)
     left_out = len(summary) - LONGEST_SUMMARY + 1

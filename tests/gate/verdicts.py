@@ -1,4 +1,4 @@
-"""Three verdicts: only a promise of the product that is broken fails."""
+"""Three verdicts: only a broken promise of the product fails."""
 
 from dataclasses import asdict, dataclass, field
 from enum import Enum, StrEnum
@@ -6,7 +6,7 @@ from typing import Any, Self
 
 
 class Verdict(StrEnum):
-    """What a stage has shown."""
+    """The verdict of a stage."""
 
     KEPT = "kept"
     BROKEN = "broken"
@@ -14,12 +14,12 @@ class Verdict(StrEnum):
 
     @property
     def loud(self) -> str:
-        """As it stands in a table: whatever needs a reader is in capitals."""
+        """Return it as written in a table: a verdict that needs a reader is in capitals."""
         return self.value if self is Verdict.KEPT else self.value.upper()
 
 
 class Reading(Enum):
-    """The meaning of an exit code. No code at all is a stage that had to be ended."""
+    """The meaning of an exit code. A stage without a code had to be ended."""
 
     TOOL = "0 is kept, anything else is broken: linters, pytest (5, nothing was run, as well)"
     HARNESS = "2 and a signal say that the harness failed or lacks a tool, anything else but 0 that a promise is broken"
@@ -35,7 +35,7 @@ class Reading(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One stage that was run: the lines of its log that matter, and where the whole log lies."""
+    """One stage that was run: the lines of its log that matter, and the path of the whole log."""
 
     stage: str
     verdict: Verdict
@@ -43,7 +43,7 @@ class Result:
     seen: list[str] = field(default_factory=list)
     log: str = ""
     before: bool = False
-    """Of an earlier run, at the same commit."""
+    """True if it is of an earlier run, at the same commit."""
 
     def document(self) -> dict[str, Any]:
         return asdict(self)
@@ -54,7 +54,7 @@ class Result:
 
 
 def exit_code(verdicts: set[Verdict], *, not_checked: int) -> int:
-    """Exit 1 if something is broken, else ``not_checked`` if something was not checked, else 0."""
+    """Return 1 if something is broken, else ``not_checked`` if something was not checked, else 0."""
     if Verdict.BROKEN in verdicts:
         return 1
     return not_checked if Verdict.NOT_CHECKED in verdicts else 0

@@ -1,4 +1,4 @@
-"""The journey that a test of the Postgres half takes."""
+"""The journey that tests of the Postgres half use."""
 
 from collections.abc import AsyncIterator
 

@@ -1,4 +1,4 @@
-"""Run as a program: holds an embedded stack until it is interrupted, and says as JSON what it holds."""
+"""A program that holds an embedded stack until it is interrupted, and describes it as JSON."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ from worker.demo.servers import embedded_stack
 
 
 async def lease(directory: Path | None) -> None:
-    """Print one line, then wait for ever."""
+    """Print one line, then wait forever."""
     async with embedded_stack(directory) as stack:
         servers = [child.pid for child in psutil.Process().children()]
         processes = [child.pid for child in psutil.Process().children(recursive=True)]

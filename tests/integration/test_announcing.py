@@ -1,4 +1,4 @@
-"""Imports: everything is marked before it is said (DESIGN 2, Imports)."""
+"""Imports: every event is marked before it is published (DESIGN 2, Imports)."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Guesses are counted where they are decided, and who makes too many must wait (CONTRACT 3, Attempts)."""
+"""Guesses are counted where they are decided, and a caller who makes too many must wait (CONTRACT 3, Attempts)."""
 
 import asyncio
 import time
@@ -40,7 +40,7 @@ class Counting(PassCodes):
 
 
 class Watched:
-    """A journey with tight limits, and what it lets be seen."""
+    """A journey with tight limits, and its observable state."""
 
     def __init__(self, opened: Journey, metrics: Metrics, pass_codes: Counting) -> None:
         self.j = opened
@@ -48,7 +48,7 @@ class Watched:
         self.pass_codes = pass_codes
 
     async def series(self) -> dict[tuple[str, str], tuple[int, int]]:
-        """Failures in a row and in all, by kind and user."""
+        """Return failures in a row and in all, by kind and user."""
         rows = await self.j.owner.fetch("SELECT kind, user_id, failures, failed FROM attempt ORDER BY 1, 2")
         return {(row["kind"], row["user_id"]): (row["failures"], row["failed"]) for row in rows}
 
@@ -56,7 +56,7 @@ class Watched:
         await self.j.owner.execute("UPDATE attempt SET last_at = last_at - $1::interval", timedelta(seconds=seconds))
 
     def counted(self, name: str) -> dict[str, float]:
-        """A counter's values, by its labels as they are written."""
+        """Return a counter's values, by its labels as they are written."""
         lines = self.metrics.text().decode().splitlines()
         values = [line.rpartition(" ") for line in lines if line.startswith(f"effective_worker_{name}")]
         return {labels.removeprefix(f"effective_worker_{name}"): float(value) for labels, _, value in values}
@@ -72,7 +72,7 @@ async def w(database: DatabaseUnderTest) -> AsyncIterator[Watched]:
 
 
 async def add_user(w: Watched, name: str) -> str:
-    """Another user with the right, and a login of it."""
+    """Add another user with the right, and return a login of it."""
     await w.j.owner.execute(
         "INSERT INTO app_user (organisation, id, username, unit, rights)"
         " VALUES ('ORG1', $1, $1, '1', '{ACCESS_TOKENS.SET_EFFECTIVE}')",

@@ -32,7 +32,7 @@ TOKENS: Final = 9
 
 @pytest.fixture
 async def j(database: DatabaseUnderTest) -> AsyncIterator[Journey]:
-    """A history of two lanes, in batches of two."""
+    """Yield a history of two lanes, in batches of two."""
     async with journey(database.worker_dsn, database.owner_dsn, whole=True) as opened:
         await opened.owner.execute(
             "INSERT INTO access_token (organisation, id, number, life_cycle_state, authentication_code)"
@@ -43,7 +43,7 @@ async def j(database: DatabaseUnderTest) -> AsyncIterator[Journey]:
         for number in (1, 3, 5):
             await first.run(by_code(f"T{number}"), by_code(f"T{number + 1}"))
         await second.run(*(by_code(f"T{number}") for number in (7, 8, 9)))
-        # Whoever forges is the database's master.
+        # The forger is the database's master.
         await opened.owner.execute("SET session_replication_role = replica")
         await opened.owner.execute("ALTER TABLE transition DROP CONSTRAINT transition_rule_check")
         yield opened
@@ -118,7 +118,7 @@ async def test_the_role_of_the_worker_may_verify(j: Journey, database: DatabaseU
         await connection.close()
 
 
-# --- what a row says --------------------------------------------------------------------------------------------------
+# --- a row's contents -------------------------------------------------------------------------------------------------
 
 CHANGES: Final = {
     "organisation": "'ORG2'",
@@ -291,7 +291,7 @@ async def test_who_is_said_to_have_changed_an_access_token_and_did_not_is_named(
     assert named(await audited(j)) == {(Kind.SIGNED, token("T5"))}
 
 
-# --- what its lane and its record say ---------------------------------------------------------------------------------
+# --- its lane and its record ------------------------------------------------------------------------------------------
 
 
 async def test_a_command_without_its_record_is_named_until_records_are_retired(j: Journey) -> None:
@@ -449,7 +449,7 @@ def test_what_was_not_seen_is_missing(seen: list[int], last: int) -> None:
 
 
 async def forge(j: Journey, sequence: int, change: Callable[[Transition], Transition], *, relink: bool = False) -> None:
-    """Change a row of the first lane and give it the hash of what it then says; ``relink`` it to the one before."""
+    """Change a row of the first lane and give it the matching hash; ``relink`` it to the one before."""
     row = await j.owner.fetchrow(
         "SELECT t.*, before.hash AS before FROM transition AS t JOIN transition AS before ON before.lane = t.lane"
         " AND before.sequence = t.sequence - 1 WHERE t.lane = 1 AND t.sequence = $1",

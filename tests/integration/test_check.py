@@ -1,4 +1,4 @@
-"""Is everything there that a worker needs? One line each."""
+"""The check of a worker's prerequisites, one line each."""
 
 import pytest
 from aiokafka import AIOKafkaConsumer

@@ -1,4 +1,4 @@
-"""Commands against a real database and broker, as a shell sees them (CONTRACT 8)."""
+"""Command-line commands against a real database and broker, as a shell sees them (CONTRACT 8)."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""What the database itself refuses, whoever asks, and what the worker's role may not even ask."""
+"""Changes that the database refuses to any role, and requests that the worker's role may not make."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -22,7 +22,7 @@ OWNER: Final = UUID(int=7)
 
 
 class Session:
-    """A connection in a transaction that is rolled back at the end; what is refused in it leaves it usable."""
+    """A connection in a transaction that is rolled back at the end; a refused statement leaves it usable."""
 
     def __init__(self, connection: asyncpg.Connection) -> None:
         self._connection = connection
@@ -57,14 +57,14 @@ async def session(dsn: str) -> AsyncIterator[Session]:
 
 
 async def committed(database: DatabaseUnderTest, statement: str, *arguments: Any) -> None:
-    """Carry out as the owner what every session is to see."""
+    """Run as the owner the statements whose effect every session must see."""
     async with connected(database.owner_dsn) as connection:
         await connection.execute(statement, *arguments)
 
 
 @pytest.fixture(scope="module")
 def shared(shared_postgres: PostgresServer) -> Iterator[DatabaseUnderTest]:
-    """One database for all the tests here, with an effective access token: none of them commits anything."""
+    """Yield one database for all the tests here, with an effective access token: none of them commits anything."""
     copy = asyncio.run(shared_postgres.copy())
     asyncio.run(committed(copy, "UPDATE access_token SET life_cycle_state = 'EFFECTIVE' WHERE id = $1", EFFECTIVE_ID))
     yield copy
@@ -273,7 +273,7 @@ async def test_ids_are_compared_byte_by_byte(owner: Session) -> None:
     await owner.insert("access_token", token(id="NEW", number="N", authentication_code="CODE", identifier="e\u0301"))
 
 
-# --- who and what tokens belong to ------------------------------------------------------------------------------------
+# --- owners of tokens -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -528,7 +528,7 @@ READ_ONLY: Final = (
     "classification",
 )
 EVERY_TABLE: Final = (*READ_ONLY, "access_token", "lane", "transition", "command_record", "command_loss", "attempt")
-# What a transition changes, and nothing else.
+# The columns that a transition changes, and nothing else.
 CHANGED_BY_A_TRANSITION: Final = {
     "life_cycle_state",
     "version",

@@ -1,4 +1,4 @@
-"""A producer that is dropped is gone, whatever it was waiting for: nothing of it goes on trying in the background."""
+"""A dropped producer is gone, even while it waits: none of its tasks goes on trying in the background."""
 
 import asyncio
 from typing import Any
@@ -19,7 +19,7 @@ SECONDS = 60.0
 
 
 def tasks_of_clients() -> list[str]:
-    """The background tasks that belong to some producer."""
+    """Return the background tasks that belong to some producer."""
     coroutines = (task.get_coro() for task in asyncio.all_tasks())
     names = [getattr(coroutine, "__qualname__", "") for coroutine in coroutines]
     return [name for name in names if name.startswith(("Sender.", "AIOKafka"))]

@@ -1,4 +1,4 @@
-"""Dry runs over a real Postgres: answered as the real command would be, and nothing comes of them (CONTRACT 2)."""
+"""Dry runs over a real Postgres: answered as the real command would be, and without effect (CONTRACT 2)."""
 
 from collections.abc import Sequence
 from itertools import permutations
@@ -45,18 +45,18 @@ ANYTHING: Final[Sequence[Sent]] = (
     Sent(b"not JSON"),
     Sent(None),
 )
-"""Each for another access token, if for any."""
+"""Commands each for another access token, if for any."""
 
 
 async def holdings(j: Journey) -> dict[str, list[str]]:
-    """Every row of every table but of guesses, which dry runs are as well; of the lanes, the heads of their chains."""
+    """Return all rows of all tables but that of guesses, which dry runs make too; of the lanes, their chains' heads."""
     tables = {name: rows for name, rows in (await j.every_table()).items() if name != "attempt"}
     rows = await j.owner.fetch("SELECT id, chain_sequence, chain_hash FROM lane ORDER BY id")
     return tables | {"lane": [str(tuple(row)) for row in rows]}
 
 
 def told(answered: Answered) -> Any:
-    """What a sender is told, without what no two answers have in common."""
+    """Return the answer that a sender gets, without the parts that differ in every answer."""
     result = result_of(answered)
     if "log_information" in result["data"]:
         result["data"]["log_information"]["updated_date"] = None
@@ -155,7 +155,7 @@ async def test_a_dry_run_sees_the_real_commands_before_it_and_no_dry_ones(
 
 
 async def refuse(j: Journey, *, deferred: bool) -> None:
-    """From now on a trigger refuses the transition of one access token, at once or when the transaction commits."""
+    """Make a trigger refuse the transition of one access token, at once or when the transaction commits."""
     when = "DEFERRABLE INITIALLY DEFERRED" if deferred else ""
     await j.owner.execute(
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"

@@ -36,7 +36,7 @@ HOLDER = "tests.integration.stack_holder"
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 
 
-# --- what it is ------------------------------------------------------------------------------------------------------
+# --- the running stack -----------------------------------------------------------------------------------------------
 
 
 async def test_both_roles_can_log_in_and_only_one_is_a_superuser() -> None:
@@ -68,7 +68,7 @@ Servers = Callable[[], list[psutil.Process]]
 
 @pytest.fixture
 def servers() -> Servers:
-    """Tells which servers were started since the test began: those of other tests may be running beside them."""
+    """Return the servers started since the test began: those of other tests may be running beside them."""
     before = {process.pid for process in psutil.Process().children()}
     return lambda: [process for process in psutil.Process().children() if process.pid not in before]
 
@@ -154,7 +154,7 @@ async def test_two_stacks_do_not_share_a_directory(kept: Path, monkeypatch: pyte
                 pass
 
 
-# --- whatever ends it ------------------------------------------------------------------------------------------------
+# --- every way to end ------------------------------------------------------------------------------------------------
 
 
 def test_ctrl_c_leaves_no_process_and_no_directory() -> None:
@@ -194,7 +194,7 @@ def test_a_stack_comes_back_after_sigkill(kept: Path) -> None:
         assert again.none_runs()
 
 
-# --- whoever runs it -------------------------------------------------------------------------------------------------
+# --- under any user --------------------------------------------------------------------------------------------------
 
 
 @as_root
@@ -233,7 +233,7 @@ def test_an_ordinary_user_runs_everything_as_themselves(readable_python: list[st
         assert held.none_runs()
 
 
-# --- where it cannot run ---------------------------------------------------------------------------------------------
+# --- unsuitable systems ----------------------------------------------------------------------------------------------
 
 
 async def test_without_the_extra_a_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,13 +287,13 @@ async def test_a_server_that_does_not_start_shows_the_end_of_its_log(kept: Path,
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A program that holds a stack, and what it says of it."""
+    """A program that holds a stack, and its description of it."""
 
     process: subprocess.Popen[str]
     directory: Path
     servers: tuple[int, ...]
     processes: tuple[int, ...]
-    """The servers and what they started, some of which comes and goes."""
+    """The servers and the processes that they started, some of which come and go."""
 
     def ends(self) -> None:
         """Wait until it has ended; its servers may go on."""
@@ -301,7 +301,7 @@ class Held:
         wait_until(lambda: (self.process.poll() is not None, self.running()), lambda seen: seen[0], what=what)
 
     def running(self) -> list[int]:
-        """The ids of those of its processes that run now."""
+        """Return the ids of those of its processes that run now."""
         return [pid for pid in self.processes if is_running(pid)]
 
     def none_runs(self) -> bool:
@@ -312,7 +312,10 @@ class Held:
 def holder(
     directory: Path | None = None, *, user: int | None = None, group: int | None = None, python: list[str] | None = None
 ) -> Iterator[Held]:
-    """``python`` is the command of an interpreter that the user can reach, where the usual one is not."""
+    """Run the holder.
+
+    ``python`` is the command of an interpreter that the user can reach, where the usual one is not.
+    """
     command = [*(python or [sys.executable]), "-m", HOLDER, *([str(directory)] if directory else [])]
     settings: dict[str, Any] = {} if user is None else {"user": user, "group": group, "extra_groups": []}
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True, **settings)
@@ -327,7 +330,7 @@ def holder(
 
 
 def first_line(process: subprocess.Popen[str]) -> str:
-    """Wait for the first line that it writes. One who is killed writes none."""
+    """Wait for the first line that it writes. A killed one writes none."""
     late = threading.Timer(patience(SECONDS), process.kill)
     late.start()
     try:
@@ -341,7 +344,7 @@ def first_line(process: subprocess.Popen[str]) -> str:
 
 @pytest.fixture
 def readable_python() -> list[str]:
-    """The command of an interpreter with our packages that an ordinary user can start: this one, or the system's."""
+    """Return an interpreter with our packages that an ordinary user can start: this one, or the system's."""
     path = f"PYTHONPATH={ROOT}:{sysconfig.get_path('purelib')}"
     system = f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}"
     for command in ([sys.executable], ["/usr/bin/env", path, system]):

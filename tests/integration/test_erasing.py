@@ -1,4 +1,4 @@
-"""``contact erase`` beside lanes that work: nobody waits while it looks, and what is decided meanwhile goes as well."""
+"""``contact erase`` beside working lanes: it blocks no lane while it looks, and erases new decisions as well."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -31,7 +31,7 @@ class Erases(Protocol):
 
 
 class Empty:
-    """Topics in which there is nothing; they go away after so many ``looks``, if that is given."""
+    """Topics without records; they go away after so many ``looks``, if that is given."""
 
     cluster = "cluster"
 
@@ -64,7 +64,7 @@ def showing(topics: Topics) -> Looking:
 
 @pytest.fixture
 def erases(database: DatabaseUnderTest) -> Erases:
-    """``contact erase``, with topics in which there is nothing unless others are given."""
+    """Run ``contact erase``, with topics without records unless others are given."""
     settings = read_settings(
         {
             "WORKER_POSTGRES__DSN": database.worker_dsn,
@@ -88,7 +88,7 @@ async def other_transaction(database: DatabaseUnderTest) -> AsyncIterator[asyncp
 
 
 async def digests(j: Journey) -> set[bytes]:
-    """Of the commands for the contact's access tokens."""
+    """Return the digests of the commands for the contact's access tokens."""
     rows = await j.owner.fetch("SELECT digest FROM command_record WHERE access_token_id = $1", TOKEN_ID)
     return {row["digest"] for row in rows}
 
@@ -182,7 +182,7 @@ async def test_what_was_tried_on_a_customers_access_tokens_is_erased_and_others_
     assert digest(KEY, "identifier", "ORG1", IDENTIFIER) not in {row["identifier"] for row in kept}
 
 
-# --- what senders have called their commands --------------------------------------------------------------------------
+# --- senders' names for commands --------------------------------------------------------------------------------------
 
 
 async def test_a_fact_holds_nothing_that_a_sender_chose(j: Journey, lane: Partition) -> None:
@@ -275,7 +275,7 @@ async def test_a_customer_may_be_imported_and_erased_again(j: Journey, lane: Par
     assert [row["command_id"].partition(":")[0] for row in ids] == ["hmac", "rec"]
 
 
-# --- what it says -----------------------------------------------------------------------------------------------------
+# --- reports ----------------------------------------------------------------------------------------------------------
 
 
 async def test_nothing_is_erased_where_topics_cannot_be_looked_at(j: Journey, lane: Partition, erases: Erases) -> None:

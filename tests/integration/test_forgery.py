@@ -22,7 +22,7 @@ from worker.postgres.sql import statement
 
 LANE: Final = lane_name("cluster", "group", "commands", 0)
 VICTIM: Final = CARD_CODE
-"""The code of an access token that nobody has set effective."""
+"""The code of an access token that is not effective."""
 
 
 class Forger:
@@ -38,7 +38,7 @@ class Forger:
         return row["id"], Chain(row["chain_sequence"], row["chain_hash"])
 
     async def transition(self, chain: Chain, lane: str = LANE, **said: Any) -> Transition:
-        """A well-chained fact about the victim, as the worker would make it, but for what is ``said``."""
+        """Return a well-chained transition of the victim, as the worker would make it, but for ``said``."""
         token = await self.j.token(VICTIM)
         whole = {
             "token": token["id"],
@@ -78,7 +78,7 @@ class Forger:
 
 @pytest.fixture
 async def forger(database: DatabaseUnderTest) -> AsyncIterator[Forger]:
-    """The forger, after a worker has set one access token effective and refused another."""
+    """Yield the forger, after a worker has set one access token effective and refused another."""
     async with journey(database.worker_dsn, database.owner_dsn, whole=True) as opened:
         lane = await opened.lane()
         await lane.run(by_code(CODE), by_code("unknown"))
@@ -198,7 +198,7 @@ async def verification_codes_read(forger: Forger) -> None:
 
 
 async def all_retired(forger: Forger, age: str) -> None:
-    """Say that the lane is settled, as its owner may, and then that its records are due."""
+    """Mark the lane as settled, as its owner may, and then its records as due."""
     await forger.connection.execute("UPDATE lane SET first_offset = next_offset WHERE cluster <> ''")
     removed = await forger.connection.fetchval(
         f"SELECT sum(removed.records) FROM lane, retire_records(lane.id, '{age}', 1000, 0) AS removed"
@@ -315,7 +315,7 @@ async def test_the_audit_finds(forger: Forger, forgery: Callable[[Forger], Await
 
 
 async def test_what_is_forged_whole_postgres_alone_does_not_tell(forger: Forger) -> None:
-    """With a record as well everything in Postgres fits: only what the role cannot write tells, the topics.
+    """With a record as well everything in Postgres fits: only the topics, which the role cannot write, prove it.
 
     docs/audit-and-privacy.md says so.
     """

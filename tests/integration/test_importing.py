@@ -21,7 +21,7 @@ FIXTURE: Final = Path(__file__).parents[1] / "seed" / "fixture.ndjson"
 async def test_the_fixture_loads_whole_and_again(database: DatabaseUnderTest) -> None:
     for _ in range(2):
         assert await import_files(database.owner_dsn, [FIXTURE]) == ImportReport(15, 15, ())
-    # They were there before, from a release that wrote no first states.
+    # They existed before, from a release that wrote no first states.
     assert await rows(database, "SELECT FROM transition") == []
     tokens = await rows(
         database, "SELECT number, life_cycle_state, version FROM access_token ORDER BY organisation, id"

@@ -1,4 +1,4 @@
-"""An import that was stopped goes on where it was, and ends as if nothing had happened (CONTRACT 8, ``import``)."""
+"""A stopped import resumes at its position, and ends as if nothing had happened (CONTRACT 8, ``import``)."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ DAY: Final = 24 * 3600.0
 
 
 class Stopped(Exception):
-    """As if the process had ended: nothing that the import does afterwards is done."""
+    """Raised as if the process had ended: the import does nothing afterwards."""
 
 
 def stop_when(loaded: int) -> Callable[[ImportProgress], None]:
@@ -37,7 +37,7 @@ async def stopped(database: DatabaseUnderTest, files: Sequence[Path], loaded: in
 
 
 async def left(database: DatabaseUnderTest) -> list[tuple[Any, ...]]:
-    """What unfinished imports have left: how many lines each has read."""
+    """Return the lines that each unfinished import has read."""
     return await rows(database, "SELECT read FROM import_run ORDER BY read")
 
 
@@ -112,7 +112,7 @@ async def test_what_a_stopped_import_made_is_still_the_last_lines_to_say(
     await load(database, tmp_path, [ORGANISATION, token(0)])
     file = written(tmp_path / "new.ndjson", lines)
     await stopped(database, [file], 3)
-    # Of another import, at the same time: that one made it, and its state stays.
+    # From another import, at the same time: that one made it, and its state stays.
     await load(database, tmp_path, [token(3)])
     await import_files(database.owner_dsn, [file])
     assert await rows(database, EVENTS) == [
@@ -252,7 +252,7 @@ async def test_a_bad_line_is_found_wherever_it_stands_in_a_chunk(database: Datab
 async def test_lines_in_any_mixture_leave_what_the_last_ones_say(
     database: DatabaseUnderTest, tmp_path: Path, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Against a reading line by line: the last one says all, but for the pass code and the log where it gives none."""
+    """Compared with a reading line by line: the last one says all, but for a pass code and a log it does not give."""
     monkeypatch.setattr(importing, "CHUNK", chunk)
     chance = random.Random(chunk)
     lines = [_any_line(chance) for _ in range(120)]

@@ -1,4 +1,4 @@
-"""The schema comes up to date once, whoever asks and however often."""
+"""The schema is migrated once, by any owner and after any number of attempts."""
 
 import asyncio
 import re
@@ -26,7 +26,7 @@ from worker.postgres.schema import NEEDED as ALL
 
 @pytest.fixture
 async def empty(postgres_server: PostgresServer) -> AsyncIterator[str]:
-    """The owner's DSN of a database with nothing in it."""
+    """Yield the owner's DSN of a database with nothing in it."""
     await postgres_server.start()
     name = f"empty_{uuid4().hex}"
     await make_database(postgres_server.owner_dsn, name)
@@ -37,7 +37,7 @@ async def empty(postgres_server: PostgresServer) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def stranger(postgres_server: PostgresServer) -> AsyncIterator[Login]:
-    """A role that was granted nothing."""
+    """Yield a role that was granted nothing."""
     login = Login(f"stranger-{uuid4().hex[:8]}", "stranger's own")
     await make_login(postgres_server.owner_dsn, login)
     yield login
@@ -113,7 +113,7 @@ async def rights_then(connection: asyncpg.Connection, role: WorkerRole) -> None:
 
 @pytest.fixture
 def migrated_before(empty: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Awaitable[None]]:
-    """Brings the database up to the release before the one that brought a migration, and then goes on as this one."""
+    """Migrate the database to the release before the one that brought a migration, then to this one."""
 
     async def migrate(name: str) -> None:
         for earlier in ALL[: ALL.index(name)]:

@@ -1,4 +1,4 @@
-"""A batch of commands over a real Postgres, without Kafka: what is answered, what changes, and what never does."""
+"""A batch of commands over a real Postgres, without Kafka: the answers, the changes, and all that never changes."""
 
 import asyncio
 import json
@@ -65,13 +65,13 @@ S = StatusCode
 
 
 async def snapshot(j: Journey) -> list[asyncpg.Record]:
-    """All access tokens and all history, to say that nothing changed."""
+    """Return all access tokens and all history, to show that nothing changed."""
     tokens = await j.owner.fetch("SELECT * FROM access_token ORDER BY organisation, id")
     return tokens + await j.owner.fetch("SELECT * FROM transition ORDER BY lane, sequence")
 
 
 async def chain(j: Journey, partition: Partition) -> list[dict[str, Any]]:
-    """The lane's transition events as Postgres keeps them."""
+    """Return the lane's transition events as Postgres keeps them."""
     rows = await j.owner.fetch("SELECT * FROM transition WHERE lane = $1 ORDER BY sequence", partition.lease.lane)
     return [
         {
@@ -226,7 +226,7 @@ async def test_refusals_and_a_good_command_do_not_touch_each_other(j: Journey, l
 async def test_every_status_of_the_contract_is_produced_here(lane: Partition) -> None:
     produced = {code for code, _, _ in STATUSES.values()}
 
-    # Those two by the tests of ids and of the poison row below.
+    # The tests of ids and of the poison row below cover those two.
     assert produced | {S.OK, S.DUPLICATE_REQUEST, S.INTERNAL_ERROR} == set(StatusCode)
 
 
@@ -701,7 +701,7 @@ async def test_a_lane_that_was_taken_passes_nothing_by(j: Journey, lane: Partiti
 
 async def test_a_lane_taken_between_recall_and_transaction_writes_nothing(database: DatabaseUnderTest) -> None:
     class Takes(PassCodes):
-        """Another worker takes the lane while the pass codes are compared."""
+        """Another worker that takes the lane while the pass codes are compared."""
 
         async def compare(self, lane: int, questions: Sequence[Question]) -> list[PassCodeCheck]:
             await opened.own(0)
@@ -729,7 +729,7 @@ async def test_each_batch_moves_the_row_on(j: Journey, lane: Partition) -> None:
 
 
 async def poison(j: Journey, *names: str) -> None:
-    """From now on Postgres refuses the transitions of the tokens with these ids."""
+    """Make Postgres refuse the transitions of the tokens with these ids from now on."""
     listed = ", ".join(f"'{name}'" for name in names)
     await j.owner.execute(
         "ALTER TABLE access_token ADD CONSTRAINT poison"
@@ -864,7 +864,7 @@ async def test_a_command_at_an_offset_that_was_used_before_is_not_answered_with_
 
 
 class Meanwhile(PassCodes):
-    """Does something to the database after the pass codes were compared, the first ``times`` times."""
+    """Changes the database after the pass codes were compared, the first ``times`` times."""
 
     def __init__(self, statement: str, times: int) -> None:
         super().__init__()
@@ -904,7 +904,7 @@ async def test_only_where_pass_codes_were_compared_are_hashes_asked_for_under_th
     await lane.run(by_identifier(login=login_token(user="reader")))
     assert asked == []
 
-    # A wrong pass code and an unknown identifier cost what a right one costs.
+    # A wrong pass code and an unknown identifier cost as much as a right one.
     await lane.run(by_identifier(), by_identifier(pass_code="wrong"), elsewhere)
     assert asked == [[("ORG1", IDENTIFIER), ("ORG1", "nobody@example.com")]]
 
@@ -948,7 +948,7 @@ async def test_no_pass_code_is_compared_for_who_is_refused_anyhow(
         answered = await lane.run(*map(dry_run, sent) if rehearsed else sent)
 
         assert codes(answered) == [code, S.INVALID_CREDENTIALS] * 20
-        # Of one caller, one identifier and one pass code, in each part of the batch.
+        # One caller, one identifier and one pass code, in each part of the batch.
         assert 1 <= sum(meanwhile.questions) <= len(meanwhile.questions)
 
 
@@ -1110,7 +1110,7 @@ async def test_each_lane_has_a_chain_of_its_own(j: Journey) -> None:
         assert (event["sequence"], event["previous_hash"]) == (1, "0" * 64)
 
 
-# --- what is shown ----------------------------------------------------------------------------------------------------
+# --- displayed data ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("reveal", "shown"), [(False, None), (True, "731904")])
@@ -1208,7 +1208,7 @@ async def test_any_projection_is_that_subset_of_the_whole(j: Journey, masks: lis
 async def test_a_command_that_always_takes_too_long_is_given_up_and_its_neighbours_are_not(
     database: DatabaseUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Longer than anything else here takes, and shorter than what dawdles; odd, since it is read back as it is written.
+    # Longer than anything else here takes, and shorter than the slow statement; odd, since it is read back as written.
     monkeypatch.setitem(SERVER_SETTINGS, "statement_timeout", f"{int(in_milliseconds(1)) | 1}ms")
     async with journey(database.worker_dsn, database.owner_dsn) as j:
         await j.owner.execute(

@@ -19,7 +19,7 @@ from worker.postgres.pool import SERVER_SETTINGS
 from worker.postgres.sql import statement, statements
 
 ROWS: Final = 10_000_000
-"""What Postgres is told of each of these tables."""
+"""The row count that Postgres believes each of these tables has."""
 GROWING: Final = (
     "access_token",
     "transition",
@@ -32,14 +32,14 @@ GROWING: Final = (
     "attempt",
 )
 THERE: Final = 10_000
-"""The rows that are there: as many as the largest batch names."""
+"""The rows that exist: as many as the largest batch names."""
 BATCHES: Final = (1, 500, THERE)
 MODES: Final = ("force_custom_plan", "force_generic_plan")
 NOW: Final = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 OWNER: Final = UUID(int=1)
 
-# The lane, its settled records over ten million offsets, access tokens with all that the answers show, and the facts of
-# a batch that its access tokens are to follow.
+# The lane, its settled records over ten million offsets, access tokens with all that the answers show, and the
+# transitions of a batch that its access tokens must follow.
 FILL: Final = f"""
 INSERT INTO lane (cluster, consumer_group, topic, partition, owner, owned_since, first_offset, next_offset)
     VALUES ('c', 'g', 't', 0, '{OWNER}', now(), {ROWS + 1}, {ROWS + 1});
@@ -152,7 +152,7 @@ STATEMENTS: Final = (
     ),
 )
 FUNCTIONS: Final = {"retention/retire_records": 1, "journey/pass_code_hashes": 1}
-"""The statements that call a function, which Postgres plans apart, and how many statements each consists of."""
+"""The statements that call a function, which Postgres plans apart, and the number of statements in each."""
 AUTO_EXPLAIN: Final = {
     "log_min_duration": 0,
     "log_nested_statements": "on",
@@ -187,18 +187,18 @@ LOOKING_BACK: Final = tuple(
         ),
     )
 )
-"""Statements beside the journey, by the owner, planned as Postgres likes: rows are locked, or a person waits."""
+"""The owner's statements beside the journey, planned as Postgres likes: rows are locked, or a person waits."""
 
 
 @pytest.fixture
 async def owner(database: DatabaseUnderTest) -> AsyncIterator[asyncpg.Connection]:
-    """Fills the tables and has Postgres believe in ROWS in each.
+    """Fill the tables and make Postgres believe in ROWS in each.
 
     The planner counts a table's pages and multiplies them by ``reltuples / relpages``.
     """
     async with connected(database.owner_dsn) as connection:
         for table in GROWING:
-            # It comes by once a minute, and would have Postgres believe its eyes again.
+            # Autovacuum comes by once a minute, and would correct the statistics.
             await connection.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
         await connection.execute(FILL)
         await connection.execute("ANALYZE")
@@ -213,7 +213,7 @@ async def worker(database: DatabaseUnderTest, owner: asyncpg.Connection) -> Asyn
 
 
 async def explained(worker: asyncpg.Connection, asked: Asked, count: int) -> dict[str, Any]:
-    """The plan, carried out and undone. ``plan_cache_mode`` speaks of prepared statements, hence EXECUTE."""
+    """Return the plan, executed and rolled back. ``plan_cache_mode`` concerns prepared statements, hence EXECUTE."""
     prepared = await worker.prepare(asked.text)
     literals = [
         await worker.fetchval(f"SELECT quote_nullable($1::{parameter.name}::text)", argument)
@@ -231,7 +231,7 @@ async def explained(worker: asyncpg.Connection, asked: Asked, count: int) -> dic
 
 
 async def explained_within(owner: asyncpg.Connection, asked: Asked, count: int) -> list[dict[str, Any]]:
-    """The plans of what a function does within, carried out and undone; its caller's own is of one call."""
+    """Return the plans within a function, executed and rolled back; its caller's own is of one call."""
     plans: list[dict[str, Any]] = []
 
     def listen(_: Any, message: Any) -> None:
@@ -258,7 +258,7 @@ def asked_by_name(name: str) -> Asked:
 
 
 def faults(plan: dict[str, Any], count: int) -> Iterator[str]:
-    """What must not be in a plan: reading more of a table that grows than the batch names, or spilling to disk."""
+    """Yield forbidden parts of a plan: reading more of a growing table than the batch names, or spilling to disk."""
     kind, table = plan["Node Type"], plan.get("Relation Name")
     if table in GROWING and "Scan" in kind:
         # A whole index, or a whole organisation under a filter, is no better than a whole table.
@@ -382,7 +382,7 @@ async def test_a_sort_that_spills_would_be_seen(worker: asyncpg.Connection) -> N
 
 
 def test_no_statement_of_the_journey_is_left_out() -> None:
-    # `lanes` reads all of a small table, the others none; what looks back or loads is no part of the journey.
+    # `lanes` reads all of a small table, the others none; audits and imports are no part of the journey.
     unplanned = ("lanes/all", "connection/")
     operators = ("attempts/f", "attempts/list", "lanes/acknowledge", "lanes/mend", "lanes/of_group")
     looking_back = ("audit/", "dead_letters/", "erasure/", "explain/", "history/", "reconcile/")

@@ -1,4 +1,4 @@
-"""The servers behind the tests keep what the tests rely on."""
+"""The servers behind the tests keep the properties that the tests rely on."""
 
 import asyncio
 

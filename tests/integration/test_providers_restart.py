@@ -29,7 +29,7 @@ async def test_what_was_committed_survives_a_restart_of_postgres(
     await connection.close()
 
 
-# The embedded broker writes to disk when it finds the time: what it was sent last does not survive a kill.
+# The embedded broker writes to disk when it finds the time: its last records do not survive a kill.
 @pytest.mark.parametrize("how", ["stop", pytest.param("kill", marks=pytest.mark.real_kafka)])
 async def test_what_was_sent_survives_a_restart_of_the_broker(kafka: KafkaServer, topics: TopicNames, how: str) -> None:
     producer = Producer({"bootstrap.servers": kafka.bootstrap, "acks": "all", "log_level": 0})

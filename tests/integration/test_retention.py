@@ -1,4 +1,4 @@
-"""Records are retired once they are past their time and settled, in steps that hold no lane up."""
+"""Records are retired once they are past their time and settled, in steps that block no lane."""
 
 import asyncio
 import time
@@ -27,12 +27,12 @@ from worker.settings import Settings
 
 
 def ahead(seconds: float) -> Callable[[], float]:
-    """The clock of a worker that is so far ahead."""
+    """Return the clock of a worker that is so far ahead."""
     return lambda: time.time() + seconds
 
 
 class Retiring:
-    """A worker's work for one database, and what it says of it."""
+    """A worker's retention for one database, and its log."""
 
     def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
         self.metrics = Metrics()
@@ -53,7 +53,7 @@ async def let_days_go_by(j: Journey, days: float) -> None:
 
 
 async def lane_with_one_due(j: Journey) -> Partition:
-    """A lane of two batches of one, old enough both; the last one stays all the same."""
+    """Make a lane of two batches of one, both old enough; the last one stays all the same."""
     lane = await j.lane()
     await lane.run(by_code(EFFECTIVE_CODE))
     await lane.run(by_code(EFFECTIVE_CODE))
@@ -132,7 +132,7 @@ async def test_a_transition_outlives_its_record_and_the_token_stays_effective(j:
 
     answered = await lane.run(by_code(request_id="1"), by_code(CARD_CODE, request_id="1"))
 
-    # The id is free again; the rule of the life cycle holds for ever.
+    # The id is free again; the rule of the life cycle holds forever.
     assert codes(answered) == ["INVALID_LIFE_CYCLE_STATE", "OK"]
     assert await j.count("transition") == 2
 

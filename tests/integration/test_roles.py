@@ -1,4 +1,4 @@
-"""The roles that an installation needs in Postgres, whoever made them, and other installations beside it."""
+"""The roles that an installation needs in Postgres, whatever role made them, and other installations beside it."""
 
 import asyncio
 import json
@@ -31,7 +31,7 @@ OPERATING: Final = (Path(__file__).parents[2] / "docs" / "operating.md").read_te
 
 @dataclass(frozen=True)
 class Installation:
-    """A database of its own, an owner without any rights elsewhere, and a login for workers, on a server of many."""
+    """A database, an owner without any rights elsewhere, and a login for workers, on a server of many."""
 
     server: PostgresServer
     database: str
@@ -66,7 +66,7 @@ class Installation:
 
 @asynccontextmanager
 async def installed(server: PostgresServer, kind: str, attribute: str = "") -> AsyncIterator[Installation]:
-    """An installation that is yet to be migrated, with names that must be quoted; gone again at the end."""
+    """Yield an installation that is not migrated yet, with names that must be quoted; it is removed at the end."""
     await server.start()
     suffix = uuid4().hex[:8]
     names = [f'{kind} {part} "{suffix}"' for part in ("database", "owner", "worker", "role")]
@@ -87,21 +87,21 @@ async def installed(server: PostgresServer, kind: str, attribute: str = "") -> A
 
 @pytest.fixture
 async def one(postgres_server: PostgresServer) -> AsyncIterator[Installation]:
-    """An installation whose owner may make roles, but has no say over those of others."""
+    """Yield an installation whose owner may make roles, but has no say over those of others."""
     async with installed(postgres_server, "one", "CREATEROLE") as installation:
         yield installation
 
 
 @pytest.fixture
 async def other(postgres_server: PostgresServer) -> AsyncIterator[Installation]:
-    """Another one."""
+    """Yield another one."""
     async with installed(postgres_server, "other", "CREATEROLE") as installation:
         yield installation
 
 
 @pytest.fixture
 async def humble(postgres_server: PostgresServer) -> AsyncIterator[Installation]:
-    """An installation whose owner may make no roles."""
+    """Yield an installation whose owner may make no roles."""
     async with installed(postgres_server, "humble") as installation:
         yield installation
 
@@ -149,7 +149,7 @@ async def test_an_owner_who_may_make_no_role_is_told_which_one_before_anything_i
 async def test_check_names_the_grant_that_a_login_lacks(one: Installation) -> None:
     await one.migrate()
     grant = f"GRANT {quoted(one.role)} TO {quoted(one.worker.user)};"
-    async with owner_connection(one.owner_dsn) as connection:  # who has granted it must revoke it
+    async with owner_connection(one.owner_dsn) as connection:  # the role that has granted it must revoke it
         await connection.execute(f"REVOKE {quoted(one.role)} FROM {quoted(one.worker.user)}")
 
     line = (await one.checked())["grants"]
@@ -164,7 +164,7 @@ async def test_check_names_the_grant_that_a_login_lacks(one: Installation) -> No
 
 
 def told(text: str) -> str:
-    """The statements that a message tells an administrator to say."""
+    """Return the statements that a message tells an administrator to run."""
     [statements] = re.findall(r"let an administrator say: (.*;)", text)
     return str(statements)
 

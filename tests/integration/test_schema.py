@@ -24,7 +24,7 @@ async def owner(database: DatabaseUnderTest) -> AsyncIterator[asyncpg.Connection
 
 
 async def look(database: DatabaseUnderTest, role: WorkerRole = DEFAULT_ROLE) -> None:
-    """As a worker does at its start."""
+    """Check as a worker does at its start."""
     opened = await Database.open(database.worker_dsn, connections=1)
     try:
         async with opened.connection() as connection:
@@ -145,12 +145,12 @@ TOO_MUCH: Final = {
     "CREATE SCHEMA elsewhere; GRANT CREATE ON SCHEMA elsewhere TO {user}": "CREATE on schema elsewhere",
     "CREATE VIEW codes AS SELECT 1 AS code; GRANT SELECT ON codes TO {user}": "SELECT on codes",
 }
-"""Grants of an administrator, and the name that each is to be given."""
+"""Grants of an administrator, and the name that each is reported by."""
 
 
 @pytest.fixture
 async def user(database: DatabaseUnderTest, owner: asyncpg.Connection) -> AsyncIterator[str]:
-    """A login of this test's own, whose rights nobody else uses."""
+    """Yield a login of this test's own, whose rights no other test uses."""
     login = Login(f"worker_{uuid4().hex[:8]}", "canary")
     await make_login(database.owner_dsn, login)
     await owner.execute(f"GRANT effective_worker TO {login.user}")

@@ -1,4 +1,4 @@
-"""Sessions are as the worker sets them up, whatever role and database say, or they are refused and it is said why."""
+"""Sessions are as the worker sets them up, despite settings of role and database, or are refused with the reason."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -26,7 +26,7 @@ OTHERWISE: Final = {"statement_timeout": "0", "search_path": "nowhere", "default
 
 @pytest.fixture
 async def login(database: DatabaseUnderTest, postgres_server: PostgresServer) -> AsyncIterator[Login]:
-    """A worker's role of the test's own, which has settings of its own."""
+    """Yield a worker's role of the test's own, which has settings of its own."""
     login = Login(f"login_{uuid4().hex[:8]}", "its own")
     async with owner_connection(database.owner_dsn) as owner:
         await owner.execute(f"CREATE ROLE {login.user} LOGIN PASSWORD '{login.password}' IN ROLE effective_worker")
@@ -42,7 +42,7 @@ async def settle(database: DatabaseUnderTest, login: Login, settings: dict[str, 
 
 @asynccontextmanager
 async def pooler(dsn: str, *, ignores: bool = True) -> AsyncIterator[str]:
-    """The DSN by way of one that, like PgBouncer, ignores parameters of the start of a session, or refuses them."""
+    """Yield the DSN of a pooler that, like PgBouncer, ignores or refuses parameters at the start of a session."""
     server = urlsplit(dsn)
 
     async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -52,7 +52,7 @@ async def pooler(dsn: str, *, ignores: bool = True) -> AsyncIterator[str]:
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         length = int.from_bytes(await reader.readexactly(4))
-        if length == 8:  # whether there is TLS
+        if length == 8:  # the client asks for TLS
             await reader.readexactly(4)
             writer.write(b"N")
             length = int.from_bytes(await reader.readexactly(4))
@@ -77,7 +77,7 @@ async def pooler(dsn: str, *, ignores: bool = True) -> AsyncIterator[str]:
 
 
 async def look(dsn: str) -> None:
-    """As a worker does before anything else."""
+    """Check as a worker does before anything else."""
     database = await Database.open(dsn, connections=1)
     try:
         await database.look()
@@ -87,7 +87,7 @@ async def look(dsn: str) -> None:
 
 @pytest.fixture
 def own(database: DatabaseUnderTest, login: Login, postgres_server: PostgresServer) -> str:
-    """The DSN of the test's own role."""
+    """Return the DSN of the test's own role."""
     return postgres_server.dsn(database.name, login)
 
 
@@ -144,4 +144,4 @@ async def test_check_says_which_settings_do_not_arrive(own: str) -> None:
     assert lines["database"].state == "ok"
     assert lines["sessions"].state == "failed"
     assert "lock_timeout is 0, not 2s" in lines["sessions"].detail
-    assert "transaction_timeout" not in lines["sessions"].detail  # which is said to the session itself
+    assert "transaction_timeout" not in lines["sessions"].detail  # the session itself is told so

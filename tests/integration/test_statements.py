@@ -1,4 +1,4 @@
-"""Each statement of the journey, alone: what it finds, locks, writes, and in which order."""
+"""Each statement of the journey, alone: the rows that it finds, locks and writes, and their order."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -49,14 +49,14 @@ async def owner(database: DatabaseUnderTest) -> AsyncIterator[asyncpg.Connection
 
 @pytest.fixture
 async def worker(database: DatabaseUnderTest) -> AsyncIterator[asyncpg.Connection]:
-    """Every statement must do with the rights of the worker."""
+    """Yield a connection of the worker's role: every statement must do with its rights."""
     async with connected(database.worker_dsn, lock_timeout="5s") as connection:
         yield connection
 
 
 @pytest.fixture
 async def another(database: DatabaseUnderTest) -> AsyncIterator[asyncpg.Connection]:
-    """Another worker's connection."""
+    """Yield another worker's connection."""
     async with connected(database.worker_dsn) as connection:
         yield connection
 
@@ -119,7 +119,7 @@ async def test_only_what_was_shown_is_acknowledged(owner: asyncpg.Connection, wo
 
 
 async def place_of(connection: asyncpg.Connection, lane: int) -> Any:
-    """The place of the version of its row that is visible."""
+    """Return the place of the version of its row that is visible."""
     return await connection.fetchval("SELECT ctid FROM lane WHERE id = $1", lane)
 
 
@@ -128,7 +128,7 @@ async def lease(connection: asyncpg.Connection, lane: int, owner: UUID, seen: in
 
 
 async def move(connection: asyncpg.Connection, lane: int, *to: Any) -> int | None:
-    """``to``: first and next offset, sequence and hash of the head, timestamp of the last command."""
+    """Move the lane. ``to``: first and next offset, sequence and hash of the head, timestamp of the last command."""
     moved: int | None = await connection.fetchval(statement("lanes/move"), lane, *to, await place_of(connection, lane))
     return moved
 
@@ -137,7 +137,7 @@ async def test_mend_lane_takes_the_row_only_as_it_was_looked_at_and_whoever_had_
     worker: asyncpg.Connection,
 ) -> None:
     lane = await opened(worker, at=7)
-    # What it knows of the log, and what keeps it from starting, are over.
+    # Its knowledge of the log, and the reasons that keep it from starting, are void.
     await worker.execute(statement("lanes/know_topic"), lane, MINE, THEIRS)
     await worker.execute(statement("lanes/block"), lane, MINE, "the log is another", NOW)
 
@@ -473,7 +473,7 @@ async def test_load_locks_in_the_order_of_ids_whatever_the_plan(
         "INSERT INTO access_token (organisation, id, number, life_cycle_state, authentication_code)"
         " SELECT 'ORG1', md5(n::text), n, 'NOT_EFFECTIVE', n FROM generate_series(1, 200) AS n"
     )
-    # Hashes keep no order: what is left of it then is what the statement itself asks for.
+    # Hashes keep no order: any order left comes from the statement itself.
     await worker.execute("SET enable_sort = off; SET enable_mergejoin = off; SET enable_nestloop = off")
 
     rows = await load(worker, codes=[str(number) for number in range(1, 201)], identifiers=[])
@@ -535,7 +535,10 @@ async def test_load_that_waited_sees_what_was_committed_meanwhile(
 
 
 def facts_of(*changes: tuple[str, int], first: int = 1, at: datetime = NOW) -> list[Transition]:
-    """The facts of a batch. Each change is a token's id and the version it reached; ``first`` is the first sequence."""
+    """Return the transitions of a batch.
+
+    Each change is a token's id and the version it reached; ``first`` is the first sequence.
+    """
     return [
         transition(
             token,
@@ -593,7 +596,7 @@ async def test_apply_follows_the_facts_of_its_own_lane_and_batch_only(owner: asy
     one, other = await opened(owner), await opened(owner, partition=1)
     await apply(owner, facts_of((TOKEN_ID, 1)), one)
     await apply(owner, facts_of((OTHER_TOKEN_ID, 1), first=2), other)
-    # The facts that are there would fit once more.
+    # The existing transitions would fit once more.
     await owner.execute("UPDATE access_token SET version = 0")
 
     await apply(owner, facts_of((IDENTIFIER_ID, 1), first=2), one)
@@ -637,7 +640,7 @@ async def test_apply_without_facts_changes_nothing(owner: asyncpg.Connection) ->
 
 
 def command_ids(count: int) -> list[str]:
-    """New ids, in the order in which they are recorded."""
+    """Return new ids, in the order in which they are recorded."""
     return sorted((f"req:ORG1:{uuid4()}" for _ in range(count)), key=command_key)
 
 
@@ -666,7 +669,7 @@ async def remember(
 
 
 async def recorded(worker: asyncpg.Connection, lane: int) -> list[int]:
-    """The offsets that are recorded."""
+    """Return the offsets that are recorded."""
     rows = await worker.fetch("SELECT record_offset FROM command_record WHERE lane = $1 ORDER BY 1", lane)
     return [row[0] for row in rows]
 

@@ -23,7 +23,7 @@ DAY_MS = 24 * 60 * 60 * 1000
 
 @pytest.fixture
 async def absent(kafka: KafkaServer) -> AsyncIterator[TopicNames]:
-    """Names of topics that do not exist yet; gone again at the end."""
+    """Yield names of topics that do not exist yet; they are removed at the end."""
     await kafka.start()
     run = uuid4().hex[:12]
     names = TopicNames(f"c-{run}", f"r-{run}", f"t-{run}", f"d-{run}")
@@ -33,7 +33,7 @@ async def absent(kafka: KafkaServer) -> AsyncIterator[TopicNames]:
 
 
 def described(kafka: KafkaServer, name: str) -> tuple[int, dict[str, str]]:
-    """Partitions and settings of a topic, through another client."""
+    """Return partitions and settings of a topic, through another client."""
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
     resource = ConfigResource(ConfigResource.Type.TOPIC, name)
     (answer,) = admin.describe_configs([resource]).values()

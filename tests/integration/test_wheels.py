@@ -11,12 +11,12 @@ import pytest
 
 ROOT: Final = Path(__file__).parents[2]
 MOST_PACKAGES: Final = 15
-"""That a sender's environment gets, the contract included."""
+"""The most packages in a sender's environment, the contract included."""
 SECONDS: Final = 300
 
 
 def run(*command: str | Path, cwd: Path) -> str:
-    """Run a program to its end and return its output; whatever it says stands in the error if it fails."""
+    """Run a program to its end and return its output, which is in the error if it fails."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
         command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
@@ -27,7 +27,7 @@ def run(*command: str | Path, cwd: Path) -> str:
 
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The wheels by the names of their distributions, built without an isolated environment from what is pinned."""
+    """Return the wheels by the names of their distributions, built from the pins without an isolated environment."""
     directory = tmp_path_factory.mktemp("wheels")
     build = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation")
     run(*build, "--wheel-dir", directory, ROOT / "schemas", ROOT, cwd=directory)
@@ -35,7 +35,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def pins(directory: Path) -> Path:
-    """The versions that the project pins, as constraints: a wheel of ours has no hash there."""
+    """Return the versions that the project pins, as constraints: a wheel of ours has no hash there."""
     pinned = (ROOT / "deploy" / "requirements.txt").read_text(encoding="utf-8")
     path = directory / "constraints.txt"
     path.write_text("\n".join(re.findall(r"^[\w.-]+==\S+", pinned, re.MULTILINE)), encoding="utf-8")

@@ -20,7 +20,7 @@ from typing import Final, NoReturn, TextIO
 
 HERE: Final = Path(__file__).resolve().parent
 MEMORY_MIB: Final = 2000
-"""Of one run; two run at a time."""
+"""MiB of one run; two run at a time."""
 AT_ONCE: Final = 2
 DEPTH: Final = 1_000_000
 HOLDS: Final = "holds"
@@ -32,7 +32,7 @@ CONFIGURATIONS_IN_TURN: Final = 1
 
 
 class Unusable(Exception):
-    """A tool is missing or does not do what it should: says nothing about the protocol."""
+    """A tool is missing or does not work: this says nothing about the protocol."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a search found: ``holds`` or the violated property, the states stored, seconds, MiB."""
+    """The result of a search: ``holds`` or the violated property, the states stored, seconds, MiB."""
 
     run: Run
     result: str
@@ -203,7 +203,7 @@ REMARKS: Final = (
 
 
 def mutated(run: Run) -> Run:
-    """The mutant's own switch, which is its name, unless its bounds already set one."""
+    """Return the mutant's own switch, which is its name, unless its bounds already set one."""
     switch = run.name.split()[0]
     if switch == "NO_HOLD":
         return run
@@ -211,13 +211,13 @@ def mutated(run: Run) -> Run:
 
 
 def in_turn(names: Sequence[str], turn: str, count: int) -> list[str]:
-    """So many of the names, decided by ``turn`` alone: over many turns, each comes as often as any other."""
+    """Return so many of the names, chosen by ``turn`` alone: over many turns, each comes as often as any other."""
     ranked = sorted(names, key=lambda name: hashlib.sha256(f"{turn} {name}".encode()).digest())
     return sorted(ranked[:count], key=list(names).index)
 
 
 def quick(turn: str) -> tuple[list[Run], list[Run]]:
-    """The configurations and mutants of ``--quick``: what each reaches alone, and some of the others in turn."""
+    """Return the configurations and mutants of ``--quick``: those that alone reach something, and others in turn."""
 
     def chosen(runs: Sequence[Run], count: int) -> list[Run]:
         names = in_turn([run.name for run in runs if not run.quick], turn, count)
@@ -227,9 +227,9 @@ def quick(turn: str) -> tuple[list[Run], list[Run]]:
 
 
 def searched(run: Run, *, shortest: bool = False, trace: bool = False, optimised: bool = True) -> tuple[Verdict, str]:
-    """Build and run the search in a directory of its own. Returns the verdict and, if asked for, the counter-example.
+    """Build and run the search in a directory of its own.
 
-    Raises ``Unusable`` if the search could not be finished.
+    Returns the verdict and, if asked for, the counter-example. Raises ``Unusable`` if the search could not be finished.
     """
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="effective-worker-model-") as name:
@@ -237,7 +237,7 @@ def searched(run: Run, *, shortest: bool = False, trace: bool = False, optimised
         source = str(shutil.copy(HERE / f"{run.model}.pml", directory))
         _called(["spin", *run.defines, "-a", source], directory)
         kind = ["-DNFAIR=2"] if run.live else ["-DSAFETY", "-DNOCLAIM", *(["-DBFS"] if shortest else [])]
-        # Of a short search, most of the time goes into the compiler.
+        # The compiler takes most of the time of a short search.
         level = "-O2" if optimised and run.breaks is None and not run.quick else "-O0"
         compiled = ["gcc", level, "-w", f"-DMEMLIM={MEMORY_MIB}", *kind]
         _called([*compiled, "-o", "pan", "pan.c"], directory)
@@ -281,7 +281,7 @@ def _say(text: str, stream: TextIO = sys.stdout) -> None:
 
 
 def reported(title: str, runs: Sequence[Run], *, shortest: bool = False, optimised: bool = True) -> bool:
-    """Run all, print a line for each as it ends, in order. Whether all came out as expected."""
+    """Run all, and print a line for each as it ends, in order. True if all came out as expected."""
     _say(f"\n{title}")
     _say(f"  {'':<52} {'bounds':<62} {'states':>10} {'s':>5} {'MiB':>5}  result")
     well = True
@@ -312,7 +312,7 @@ def told(name: str) -> int:
 
 
 class Parser(argparse.ArgumentParser):
-    """Exits 64 over a wrong option: 2 has a meaning of its own here."""
+    """A parser that exits 64 for a wrong option: 2 has a meaning of its own here."""
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
@@ -320,7 +320,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def options() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = Parser(description=__doc__)
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--deep", action="store_true", help="larger bounds: some minutes more, the same memory")
@@ -331,7 +331,7 @@ def options() -> argparse.Namespace:
 
 
 def checked(arguments: argparse.Namespace) -> bool:
-    """Search what is asked for. Whether all came out as expected."""
+    """Run the searches asked for. True if all came out as expected."""
     configurations, mutants = [*CONFIGURATIONS, *(DEEP if arguments.deep else ())], [*map(mutated, MUTANTS)]
     if arguments.quick:
         configurations, mutants = quick(arguments.turn)

@@ -1,4 +1,4 @@
-"""Where the tests get their broker and their Postgres from."""
+"""Providers of the broker and the Postgres that the tests use."""
 
 
 class Unavailable(Exception):
@@ -6,4 +6,4 @@ class Unavailable(Exception):
 
 
 class GivenAway(Unavailable):
-    """The server that an address in the environment names does not answer. No other takes its place."""
+    """The server at an address in the environment does not answer. No other takes its place."""

@@ -1,4 +1,4 @@
-"""Whether a Docker engine answers on this machine."""
+"""Detection of a Docker engine on this machine."""
 
 import os
 import socket
@@ -10,7 +10,7 @@ from tests.providers import Unavailable
 def require_engine() -> None:
     """Raise ``Unavailable`` unless an engine answers whose published ports are on 127.0.0.1.
 
-    Asked by hand: the engine's own client leaves its socket open where nobody answers.
+    The request is hand-written: the engine's own client leaves its socket open if there is no answer.
     """
     address = urlsplit(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock"))
     if address.scheme != "unix":

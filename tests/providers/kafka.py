@@ -1,4 +1,4 @@
-"""Kafka for the tests, from the first that can serve: an address given, a container, a JVM process, a wheel."""
+"""Kafka for the tests, from the first provider that can serve: a given address, a container, a JVM process, a wheel."""
 
 import asyncio
 import fcntl
@@ -35,10 +35,10 @@ SPRING_VERSION: Final = "4.0.0"
 PARTITIONS: Final = 4
 START_SECONDS: Final = 120.0
 HEAP: Final = "512m"
-"""The most that the JVM of a single broker takes for its heap."""
+"""The most heap that the JVM of a single broker takes."""
 HOST: Final = "127.0.0.1"
 
-# One node; small internal topics, and no waiting for members who might still come, so that a test starts at once.
+# One node; small internal topics, and no waiting for members that might still come, so that a test starts at once.
 BROKER_SETTINGS: Final[Mapping[str, str]] = {
     "process.roles": "broker,controller",
     "node.id": "1",
@@ -64,7 +64,7 @@ BROKER_SETTINGS: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class TopicNames:
-    """The worker's four topics, of a test's own."""
+    """The worker's four topics, of the test's own."""
 
     commands: str
     results: str
@@ -76,22 +76,22 @@ class KafkaServer(ABC):
     """A broker that keeps its address, its topics and its data when it is stopped and started again."""
 
     name: str
-    """For people: which broker this is."""
+    """The name of this broker, for people."""
     real: bool
-    """Whether it is Apache Kafka."""
+    """True if it is Apache Kafka."""
     bootstrap: str
 
     @abstractmethod
     async def start(self) -> None:
-        """Safe if it runs already. Raises ``Unavailable`` if this provider cannot serve here."""
+        """Start it, unless it runs already. Raises ``Unavailable`` if this provider cannot serve here."""
 
     @abstractmethod
     async def stop(self) -> None:
-        """A clean shutdown. Safe twice."""
+        """Shut it down cleanly. Safe to call twice."""
 
     @abstractmethod
     async def kill(self) -> None:
-        """SIGKILL. Safe twice."""
+        """Send SIGKILL. Safe to call twice."""
 
     async def dispose(self) -> None:
         """Leave nothing behind."""
@@ -99,7 +99,7 @@ class KafkaServer(ABC):
 
 
 class GivenKafka(KafkaServer):
-    """Somebody else's broker: it is used, and never stopped."""
+    """A broker that belongs to others: it is used, and never stopped."""
 
     def __init__(self) -> None:
         self.bootstrap = os.environ.get("TEST_KAFKA_BOOTSTRAP", "")
@@ -119,7 +119,7 @@ class GivenKafka(KafkaServer):
         raise AssertionError("a broker given by its address is not stopped")
 
     async def dispose(self) -> None:
-        """It stays as it is."""
+        """Leave it as it is."""
 
 
 class ContainerKafka(KafkaServer):
@@ -143,7 +143,7 @@ class ContainerKafka(KafkaServer):
     def _create(self) -> None:
         settings = {
             **BROKER_SETTINGS,
-            # A broker that gets no turn on its core is not to be taken for dead.
+            # A broker that gets no CPU must not be taken for dead.
             "broker.session.timeout.ms": in_milliseconds(2),
             "listeners": "PLAINTEXT://:19092,CONTROLLER://:9093,HOST://:9092",
             "advertised.listeners": f"PLAINTEXT://localhost:19092,HOST://{self.bootstrap}",
@@ -177,7 +177,7 @@ class ContainerKafka(KafkaServer):
 class JvmKafka(KafkaServer):
     """Apache Kafka as a process of this machine, its jars fetched once with Maven."""
 
-    # Compiling for the long run costs a broker of some minutes more than it ever gives back.
+    # Optimised compilation costs a broker that lives minutes more than it ever saves.
     java_options: Sequence[str] = ("-XX:TieredStopAtLevel=1",)
 
     def __init__(self) -> None:
@@ -205,7 +205,7 @@ class JvmKafka(KafkaServer):
         controller = f"{HOST}:{free_port(HOST)}"
         return {
             **BROKER_SETTINGS,
-            # A broker that gets no turn on its core is not to be taken for dead.
+            # A broker that gets no CPU must not be taken for dead.
             "broker.session.timeout.ms": in_milliseconds(2),
             "listeners": f"PLAINTEXT://{self.bootstrap},CONTROLLER://{controller}",
             "advertised.listeners": f"PLAINTEXT://{self.bootstrap}",
@@ -261,14 +261,14 @@ PROVIDERS: Final[tuple[type[KafkaServer], ...]] = (GivenKafka, *OWN_PROVIDERS)
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The broker that runs, and why those before it do not."""
+    """The broker that runs, and the reasons why those before it do not."""
 
     server: KafkaServer
     passed_over: tuple[str, ...]
 
 
 def likely() -> str:
-    """The broker that ``choose`` will try first, as far as can be told without starting anything."""
+    """Return the broker that ``choose`` will try first, as far as can be told without starting anything."""
     if os.environ.get("TEST_KAFKA_BOOTSTRAP"):
         return GivenKafka().name
     with suppress(Unavailable):
@@ -304,7 +304,7 @@ async def choose(providers: Sequence[type[KafkaServer]] = PROVIDERS, *, real_onl
 
 @dataclass(frozen=True, slots=True)
 class BrokerProgram:
-    """What runs a broker, or a client: the java program, and the directory with the jars."""
+    """The program that runs a broker or a client: the java program, and the directory with the jars."""
 
     java: str
     jars: Path
@@ -316,7 +316,7 @@ def broker_program() -> BrokerProgram:
 
 
 def spring_program() -> BrokerProgram:
-    """The same with the jars of Spring's Kafka client, which bring no broker. Raises ``Unavailable``."""
+    """Find the same with the jars of Spring's Kafka client, which bring no broker. Raises ``Unavailable``."""
     jars = (("org.springframework.kafka", "spring-kafka", SPRING_VERSION),)
     return BrokerProgram(_java(), _jars(_kept_jars().parent / f"spring-kafka-{SPRING_VERSION}", jars))
 
@@ -333,7 +333,7 @@ def format_node(directory: Path, program: BrokerProgram, settings: Mapping[str, 
 def start_node(
     name: str, directory: Path, program: BrokerProgram, *, heap: str, options: Sequence[str] = ()
 ) -> ServerProcess:
-    """Start the node of ``directory`` and return at once. To be called in a thread that outlives it."""
+    """Start the node of ``directory`` and return at once. The calling thread must outlive it."""
     logging = f"-Dlog4j2.configurationFile=file:{directory / 'log4j2.properties'}"
     command = [program.java, "-Xms256m", f"-Xmx{heap}", "-XX:+UseSerialGC", *options, logging]
     command += ["-cp", f"{program.jars}/*", "kafka.Kafka", str(directory / "server.properties")]
@@ -378,7 +378,7 @@ def _is_led(admin: AdminClient, name: str, partitions: int) -> bool:
     return known is not None and [p.leader >= 0 for p in known.partitions.values()] == [True] * partitions
 
 
-# --- what it takes ---------------------------------------------------------------------------------------------------
+# --- helpers ---------------------------------------------------------------------------------------------------------
 
 # The client would write to stderr that a broker which a test stopped is away.
 _QUIET: Final[Mapping[str, Any]] = {"log_level": 0}
@@ -406,7 +406,7 @@ _POM: Final = """\
 </project>
 """
 
-# Kafka's own description names no logging, which it cannot start without.
+# Kafka's own launcher sets no logging configuration, without which it cannot start.
 _JARS: Final = (
     ("org.apache.kafka", "kafka_2.13", VERSION),
     *(("org.apache.logging.log4j", f"log4j-{part}", LOG4J_VERSION) for part in ("api", "core", "slf4j-impl")),
@@ -425,7 +425,7 @@ def _java() -> str:
 
 
 def _jars(kept: Path, wanted: Sequence[tuple[str, str, str]]) -> Path:
-    """The directory with these jars and theirs, kept between runs and filled by Maven when it is not there."""
+    """Return the directory with these jars and theirs, kept between runs and filled by Maven if it is missing."""
     if kept.is_dir():
         return kept
     maven = shutil.which("mvn")
@@ -467,7 +467,7 @@ def _fetch(maven: str, kept: Path, wanted: Sequence[tuple[str, str, str]]) -> No
 
 
 def _own_repository(cache: Path) -> list[str]:
-    """Maven keeps what it fetches in the account's home, whatever HOME says; where there is none, in our cache."""
+    """Return Maven's repository: in the account's home, whatever HOME says; without one, in our cache."""
     home = Path(pwd.getpwuid(os.getuid()).pw_dir)
     return [] if os.access(home, os.W_OK) else [f"-Dmaven.repo.local={cache / 'maven'}"]
 
@@ -484,9 +484,9 @@ def _dependency(coordinates: tuple[str, str, str]) -> str:
 
 
 def cluster_id() -> str:
-    """A new one, as Kafka writes it."""
+    """Return a new cluster id, as Kafka writes it."""
     raw = uuid4().bytes
-    # Kept from beginning with a dash, which the tool would take for an option.
+    # It must not begin with a dash, which the tool would take for an option.
     return urlsafe_b64encode(bytes([raw[0] & 0x7F]) + raw[1:]).rstrip(b"=").decode()
 
 
@@ -505,7 +505,7 @@ def _first_line(text: object) -> str:
 
 
 async def _until_ready(bootstrap: str) -> None:
-    """A broker that comes back answers before it leads its partitions again, and turns clients away meanwhile."""
+    """Wait until a returning broker leads its partitions: it answers before that, and turns clients away."""
     try:
         await until(lambda: answers(bootstrap), patience(START_SECONDS))
         await until(lambda: asyncio.to_thread(_leads_all, bootstrap), patience(START_SECONDS))
@@ -535,7 +535,7 @@ def _lists_topics(bootstrap: str) -> bool:
 
 
 def warm_up(bootstrap: str, *, replicas: int = 1) -> None:
-    """One transaction of one message and one offset, so that no test is the first to wait for the internal topics."""
+    """Run one transaction of one message and one offset, so that no test has to wait for the internal topics."""
     topic = f"warm-up-{uuid4().hex}"
     create_topics(bootstrap, topic, partitions=1, replicas=replicas)
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": topic, **_QUIET})

@@ -37,7 +37,7 @@ FIXTURE: Final = Path(__file__).parents[1] / "seed" / "fixture.ndjson"
 
 @dataclass(frozen=True, slots=True)
 class DatabaseUnderTest:
-    """A database of a test's own, with the schema and the fixture in it."""
+    """A database of the test's own, with the schema and the fixture in it."""
 
     owner_dsn: str = field(repr=False)
     worker_dsn: str = field(repr=False)
@@ -48,9 +48,9 @@ class PostgresServer(ABC):
     """A server that keeps its address and its data when it is stopped and started again."""
 
     name: str
-    """For people: which server this is."""
+    """The name of this server, for people."""
     owner_dsn: str
-    """Of a superuser, to the database that is always there."""
+    """DSN of a superuser, to the database that is always there."""
     template: str
     """The name of a database with the schema and the fixture, to be copied; known once it is prepared."""
     worker: Login
@@ -58,11 +58,11 @@ class PostgresServer(ABC):
 
     @abstractmethod
     async def start(self) -> None:
-        """Safe if it runs already. Raises ``Unavailable`` if this provider cannot serve here."""
+        """Start it, unless it runs already. Raises ``Unavailable`` if this provider cannot serve here."""
 
     @abstractmethod
     async def stop(self, mode: Mode = "fast") -> None:
-        """``fast`` ends every session and shuts down; ``immediate`` is a crash. Safe twice."""
+        """Stop it: ``fast`` ends every session and shuts down; ``immediate`` is a crash. Safe to call twice."""
 
     async def restart(self, mode: Mode = "fast") -> None:
         """Stop, start, and return when it answers."""
@@ -74,7 +74,7 @@ class PostgresServer(ABC):
         await self.stop("immediate")
 
     def dsn(self, database: str, login: Login | None = None) -> str:
-        """Of the superuser, unless another ``login`` is given."""
+        """Return the DSN of the superuser, unless another ``login`` is given."""
         parts = urlsplit(self.owner_dsn)
         if login is not None:
             address = parts.netloc.rpartition("@")[2]
@@ -89,8 +89,10 @@ class PostgresServer(ABC):
         await make_prepared(self, self.template, self.worker)
 
     async def copy(self, source: str | None = None) -> DatabaseUnderTest:
-        """Make a database with the schema and the fixture in it, for one test or one module; or one that is as
-        ``source`` is now, to which nobody may be connected."""
+        """Make a database with the schema and the fixture in it, for one test or one module.
+
+        Given a ``source``, copy its present state; it must have no connections.
+        """
         name = f"test_{uuid4().hex}"
         await self._execute(f'CREATE DATABASE "{name}" TEMPLATE "{source or self.template}"')
         # Rights on a database are no part of a copy.
@@ -99,7 +101,7 @@ class PostgresServer(ABC):
         return DatabaseUnderTest(self.dsn(name), self.dsn(name, self.worker), name)
 
     async def drop(self, name: str) -> None:
-        """Remove a database, whoever is still connected to it."""
+        """Remove a database, even with sessions still connected to it."""
         await self._execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
     async def _execute(self, statement: str) -> None:
@@ -111,7 +113,7 @@ class PostgresServer(ABC):
 
 
 class GivenPostgres(PostgresServer):
-    """Somebody else's server: databases are made and dropped in it, and it is never stopped."""
+    """A server that belongs to others: databases are made and dropped in it, and it is never stopped."""
 
     def __init__(self) -> None:
         self.owner_dsn = os.environ.get("TEST_POSTGRES_DSN", "")
@@ -127,7 +129,7 @@ class GivenPostgres(PostgresServer):
         raise AssertionError("a Postgres given by its address is not stopped")
 
     async def dispose(self) -> None:
-        """It stays as it is."""
+        """Leave it as it is."""
 
 
 class ContainerPostgres(PostgresServer):
@@ -187,7 +189,7 @@ class WheelPostgres(PostgresServer):
         self._server = Postgres(self._directory, self._owner, options={"fsync": "off"})
         self.owner_dsn = self._server.dsn()
         self._wanted = False
-        """Whether it was started, and nobody has asked for its end."""
+        """True if it was started and not asked to stop since."""
         self._falls: list[str] = []
 
     async def start(self) -> None:
@@ -204,7 +206,7 @@ class WheelPostgres(PostgresServer):
         await self._server.stop(mode)
 
     def fallen(self) -> list[str]:
-        """How it ended whenever nobody had asked for that."""
+        """Return the exit codes with which it ended unasked."""
         process = self._server._process
         if self._wanted and process is not None and process.exit_code is not None:
             self._wanted = False
@@ -212,7 +214,7 @@ class WheelPostgres(PostgresServer):
         return list(self._falls)
 
     def log(self) -> str:
-        """All that it wrote; nothing if it never came to that."""
+        """Return its whole log, or nothing if there is none."""
         log = self._directory / "postgres.log"
         return log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
 
@@ -243,7 +245,7 @@ async def choose(providers: Sequence[type[PostgresServer]] = PROVIDERS) -> Postg
 
 
 async def make_prepared(server: PostgresServer, name: str, worker: Login) -> None:
-    """A database with the schema and the fixture in it, and a login for workers.
+    """Make a database with the schema and the fixture in it, and a login for workers.
 
     Its access tokens have no first states in their histories, so a test's own transitions are all there are, and the
     first of each token has version 1; and none is effective, as that would need one.
@@ -281,7 +283,7 @@ async def until_waiting(connection: asyncpg.Connection, sessions: int = 1) -> No
     what = f"{sessions} sessions waited for a lock"
 
     async def count() -> int:
-        # Within a transaction the sessions stay those of its first look, and one that connects later is none of them.
+        # A transaction keeps seeing the sessions of its first look, and misses one that connects later.
         await connection.execute("SELECT pg_stat_clear_snapshot()")
         return int(await connection.fetchval(query))
 

@@ -1,4 +1,4 @@
-"""The broker and the Postgres that all tests of a session share, in however many processes they run.
+"""The broker and the Postgres that all tests of a session share, in any number of processes.
 
 The session's main process starts a server when the first test asks for it, and stops it at the end. Under pytest-xdist
 the processes that run tests ask the main one, over a socket of this machine.
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Broker:
-    """A broker that runs, and why those that would have been taken before it do not."""
+    """A running broker, and the reasons why the preferred ones do not run."""
 
     bootstrap: str
     name: str
@@ -38,12 +38,12 @@ class Broker:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A Postgres that runs, with a database to copy and the login of workers."""
+    """A running Postgres, with a database to copy and the login of workers."""
 
     owner_dsn: str = field(repr=False)
     name: str
     template: str
-    """The name of a database with the schema and the fixture. Nobody stays connected to it."""
+    """The name of a database with the schema and the fixture. No session stays connected to it."""
     worker: Login
 
 
@@ -62,7 +62,7 @@ class SharedKafka(KafkaServer):
         self.bootstrap, self.name, self.real = broker.bootstrap, broker.name, broker.real
 
     async def start(self) -> None:
-        """It runs."""
+        """Do nothing: it runs."""
 
     async def stop(self) -> None:
         raise AssertionError(_NOT_YOURS)
@@ -79,7 +79,7 @@ class SharedPostgres(PostgresServer):
         self.template, self.worker = prepared.template, prepared.worker
 
     async def start(self) -> None:
-        """It runs."""
+        """Do nothing: it runs."""
 
     async def stop(self, mode: Mode = "fast") -> None:  # noqa: ARG002 - no mode will do
         raise AssertionError(_NOT_YOURS)
@@ -89,7 +89,7 @@ _NOT_YOURS: Final = "other tests use this server: mark a test that stops it own_
 
 
 class LocalServers:
-    """Both servers, started by this process. To be closed."""
+    """Both servers, started by this process. The owner must close it."""
 
     def __init__(self, *, real_kafka_only: bool) -> None:
         self._kafka = _Kept(lambda: _start_kafka(real_only=real_kafka_only))
@@ -104,16 +104,16 @@ class LocalServers:
 
     @property
     def started_broker(self) -> Broker | None:
-        """The broker, if any test has asked for one and got it."""
+        """Return the broker, if any test has asked for one and got it."""
         return self._kafka.started
 
     @property
     def started_postgres(self) -> Prepared | None:
-        """The same of Postgres."""
+        """Return Postgres likewise."""
         return self._postgres.started
 
     def address(self) -> tuple[str, bytes]:
-        """Address and key by which other processes of the session ask."""
+        """Return the address and key with which other processes of the session ask."""
         self._door = self._door or _Door(self)
         return self._door.address, self._door.key
 
@@ -148,9 +148,9 @@ class RemoteServers:
 
 
 class _Kept(Generic[T]):
-    """A server that is started once, when it is asked for first, by a thread that outlives it.
+    """A server that is started once, at the first request, by a thread that outlives it.
 
-    A server ends with the thread that started it: no other may do so.
+    A server ends with the thread that started it, so no other may do so.
     """
 
     def __init__(self, start: Callable[[], tuple[T, Callable[[], None]]]) -> None:
@@ -176,7 +176,7 @@ class _Kept(Generic[T]):
 
 
 class _Door(Thread):
-    """Answer the other processes of the session, each on a thread of its own: a start takes seconds."""
+    """Answers the other processes of the session, each on a thread of its own: a start takes seconds."""
 
     def __init__(self, servers: Servers) -> None:
         super().__init__(name="servers", daemon=True)
@@ -196,7 +196,7 @@ class _Door(Thread):
             Thread(target=self._answer, args=(connection,), daemon=True).start()
 
     def _answer(self, connection: "Connection[Any, Any]") -> None:
-        with connection, suppress(OSError, EOFError):  # who asked may be gone
+        with connection, suppress(OSError, EOFError):  # the asking process may be gone
             question = connection.recv()
             try:
                 answer: object = self._servers.broker() if question == "broker" else self._servers.postgres()

@@ -1,1 +1,1 @@
-"""Everything that several test files lean on, once each: builders, doubles, clocks, waiting and the pace."""
+"""Shared helpers of the tests: builders, doubles, clocks, waiting and the pace."""

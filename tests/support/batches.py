@@ -1,4 +1,4 @@
-"""Record batches as a sender might write them who is up to no good, made and compressed in little memory."""
+"""Record batches as a malicious sender might write them, made and compressed in little memory."""
 
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +18,7 @@ from aiokafka.record.util import calc_crc32c, encode_varint
 CODECS: Final = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 PLACES: Final = ("value", "key", "header", "header name")
 BROKERS_LIMIT: Final = 1_048_588
-"""The largest batch that a broker takes by default (``message.max.bytes``)."""
+"""The largest batch that a broker accepts by default (``message.max.bytes``)."""
 
 _ZEROS: Final = bytes(1 << 20)
 _BLOCK: Final = 32 * 1024
@@ -47,7 +47,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A record as it will stand in a batch. ``None`` is null; header names are bytes, since nobody checks them."""
+    """A record as written in a batch. ``None`` is null; header names are bytes: the broker does not check them."""
 
     key: Part | None = None
     value: Part | None = None
@@ -66,14 +66,14 @@ class Written:
 
 
 def large(place: str, size: int) -> Written:
-    """A record with so many zeros in one place."""
+    """Return a record with so many zeros in one place."""
     zeros, small = Part(b"", size), Part(b"x")
     header = {"header": (small, zeros), "header name": (zeros, small)}.get(place, (small, small))
     return Written(zeros if place == "key" else small, zeros if place == "value" else small, (header,))
 
 
 def small(value: bytes | None, key: bytes | None = None, *headers: tuple[str, bytes]) -> Written:
-    """An ordinary record."""
+    """Return an ordinary record."""
     return Written(
         None if key is None else Part(key),
         None if value is None else Part(value),
@@ -82,7 +82,7 @@ def small(value: bytes | None, key: bytes | None = None, *headers: tuple[str, by
 
 
 def varint(number: int) -> bytes:
-    """A number as Kafka writes it."""
+    """Return a number as Kafka writes it."""
     written = bytearray()
     encode_varint(number, written.append)
     return bytes(written)
@@ -91,7 +91,10 @@ def varint(number: int) -> bytes:
 def batch(
     records: Sequence[Written], codec: str, *, base: int = 0, timestamp: int = 1_000, spoil: bool = False
 ) -> bytes:
-    """A record batch of format 2. The timestamps count up from ``timestamp``. ``spoil`` cuts what was compressed."""
+    """Return a record batch of format 2.
+
+    The timestamps count up from ``timestamp``. ``spoil`` cuts the compressed data short.
+    """
     chunks = (chunk for delta, record in enumerate(records) for chunk in record.chunks(delta))
     body = b"".join(COMPRESSED[codec](chunks))
     if spoil:
@@ -103,7 +106,7 @@ def batch(
 
 
 async def send(options: dict[str, Any], topic: str, partition: int, data: bytes) -> int:
-    """Send a batch as it is, and return the offset that it was given. Raises what the broker says."""
+    """Send a batch as it is, and return the offset that it was given. Raises the broker's error."""
     client = AIOKafkaClient(**options)
     await client.bootstrap()
     try:
@@ -131,7 +134,7 @@ def _gzip(chunks: Chunks) -> Chunks:
 
 
 def _snappy(chunks: Chunks) -> Chunks:
-    """In blocks, as the Java client writes it."""
+    """Compress in blocks, as the Java client does."""
     yield b"\x82SNAPPY\0" + (1).to_bytes(4, "big") * 2
     held = b""
     for chunk in chunks:

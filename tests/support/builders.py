@@ -1,4 +1,4 @@
-"""Values of the journey and records of Kafka, with all of their members where a test cares for a few."""
+"""Builders of the journey's values and of Kafka records that need only the members a test cares about."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -41,7 +41,7 @@ def delivery(
     where: Coordinates | None = None,
     key: bytes | None = b"key",
 ) -> Delivery:
-    """A record of the commands topic with this value and these headers, in its first partition or ``where`` it says."""
+    """Return a record of the commands topic with this value and these headers, by default in its first partition."""
     place = where or Coordinates("cluster", "commands", 0, offset, 1_700_000_000_000)
     return Delivery(place, key, value, headers, stamped_by_broker=False)
 
@@ -56,19 +56,19 @@ def record(
     offset: int = 0,
     timestamp: int = 0,
 ) -> ConsumerRecord:
-    """A record of any topic, as the client gives it to whoever reads."""
+    """Return a record of any topic, as the client hands it to its reader."""
     sizes = (-1 if key is None else len(key), -1 if value is None else len(value))
     return ConsumerRecord(topic, partition, offset, timestamp, 0, key, value, None, *sizes, tuple(headers))
 
 
 def refused(command: Delivery, refusal: Refused, *, envelope: Envelope | None = None, **said: Any) -> Answered:
-    """The answer to a command that goes by its coordinates and was refused. ``said`` is what else the answer says."""
+    """Return the answer to a refused command that is known by its coordinates. ``said`` adds to the answer."""
     answer = Answer(command.coordinates.command_id, refusal.code, refusal.message, NOW, **said)
     return Answered(Decoded(command, envelope or Envelope(), refusal), answer, None)
 
 
 def transition(token: str, version: int = 1, **said: Any) -> Transition:
-    """The fact that an access token was set effective, by somebody, but for what is ``said``."""
+    """Return the transition of an access token that was set effective, but for ``said``."""
     whole: dict[str, Any] = {
         "organisation": "ORG1",
         "from_state": LifeCycleState.NOT_EFFECTIVE,
@@ -86,7 +86,7 @@ def transition(token: str, version: int = 1, **said: Any) -> Transition:
 
 
 def locked(key: TokenKey = KEY, state: LifeCycleState = LifeCycleState.NOT_EFFECTIVE, version: int = 0) -> LockedToken:
-    """An access token as it is locked, found by its authentication code alone."""
+    """Return an access token as it is locked, found by its authentication code alone."""
     return LockedToken(key, state, version, None, f"code of {key.token}", None)
 
 
@@ -97,5 +97,5 @@ def presented(
     fields: int = 1,
     caller: Caller = CALLER,
 ) -> Presented:
-    """A command whose caller may do it, and whose credentials are right."""
+    """Return a command whose caller has the right and whose credentials are correct."""
     return Presented(command_id, digest, fields, caller, token)

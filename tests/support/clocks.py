@@ -2,7 +2,7 @@
 
 
 class Clock:
-    """A clock in seconds, wherever a function that tells the time is asked for."""
+    """A clock in seconds, usable wherever a function that tells the time is expected."""
 
     def __init__(self, now: float = 1000.0) -> None:
         self.now = now
@@ -11,5 +11,5 @@ class Clock:
         return self.now
 
     def sleep(self, seconds: float) -> None:
-        """Let so much time go by at once, as a sleep that nobody waits for."""
+        """Let so much time pass at once, in place of a real sleep."""
         self.now += seconds

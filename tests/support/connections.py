@@ -1,4 +1,4 @@
-"""Connections to Postgres of a test's own."""
+"""Connections to Postgres for one test."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -8,7 +8,7 @@ import asyncpg
 
 @asynccontextmanager
 async def connected(dsn: str, **settings: str) -> AsyncIterator[asyncpg.Connection]:
-    """A connection as it comes, but for these settings of its session."""
+    """Open a connection with the default settings, but for these of its session."""
     connection = await asyncpg.connect(dsn, server_settings=settings)
     try:
         yield connection

@@ -8,12 +8,12 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 
 def consumer_of(coordinator: Any) -> AIOKafkaConsumer:
-    """A consumer of which nothing is asked but its side of the group."""
+    """Return a consumer that has nothing but its side of the group."""
     return cast(AIOKafkaConsumer, SimpleNamespace(_coordinator=coordinator))
 
 
 def subscription(assigned: Set[TopicPartition], position: int | None) -> SimpleNamespace:
-    """A consumer's subscription: what it is assigned, and how far it has read in each of these partitions."""
+    """Return a consumer's subscription: its assignment, and its position in each of these partitions."""
     state = SimpleNamespace(has_valid_position=position is not None, position=position)
     assignment = SimpleNamespace(state_value=lambda _: state)
     return SimpleNamespace(

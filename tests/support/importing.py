@@ -1,4 +1,4 @@
-"""Lines of an import, the files that they stand in, and what has become of them."""
+"""Lines of an import, the files that hold them, and the rows stored from them."""
 
 import json
 from collections.abc import Sequence
@@ -29,12 +29,12 @@ def token(one: int | str = 1, /, **members: Any) -> dict[str, Any]:
 
 
 def first_state(token: str, state: str, sequence: int, version: int = 1) -> tuple[Any, ...]:
-    """A row of ``EVENTS``."""
+    """Return a row of ``EVENTS``."""
     return (token, version, None, state, None, None, None, "IMPORT", sequence)
 
 
 def written(path: Path, lines: Sequence[object]) -> Path:
-    """A file of these lines: objects are written as JSON, bytes as they are."""
+    """Write a file of these lines: objects as JSON, bytes as they are."""
     path.write_bytes(
         b"".join((each if isinstance(each, bytes) else json.dumps(each).encode()) + b"\n" for each in lines)
     )
@@ -53,5 +53,5 @@ async def rows(database: DatabaseUnderTest, query: str, *arguments: object) -> l
 
 
 async def stored(database: DatabaseUnderTest, columns: str) -> list[tuple[Any, ...]]:
-    """The access tokens of the lines' organisation, by their ids."""
+    """Return the access tokens of the lines' organisation, by their ids."""
     return await rows(database, f"SELECT {columns} FROM access_token WHERE organisation = 'NEW' ORDER BY id")

@@ -1,4 +1,4 @@
-"""The Postgres half of the journey without Kafka: lanes whose records a test writes down itself."""
+"""The Postgres half of the journey without Kafka: lanes whose records a test writes itself."""
 
 import json
 import time
@@ -33,9 +33,9 @@ from worker.settings import read_settings
 DIGEST_KEY: Final = "the key of the digests of all tests"
 _KEYED: Final = read_settings({"WORKER_DIGEST_KEYS": DIGEST_KEY})
 NAMES: Final = command_names(_KEYED)
-"""By which facts know commands."""
+"""The names by which transitions identify commands."""
 [KEY] = attempt_keys(_KEYED)
-"""Of the digests of what is refused for its credentials."""
+"""The key of the digests of commands refused for their credentials."""
 
 POLICY: Final = Policy(max_command_bytes=65_536, expiry_at_append=False, reveal_verification_code=False)
 
@@ -58,7 +58,7 @@ def by_code(
     event: tuple[str, str] | None = None,
     headers: tuple[Header, ...] = (),
 ) -> Sent:
-    """``event`` is the ``ce_source`` and the ``ce_id``."""
+    """Return a command by code. ``event`` is the ``ce_source`` and the ``ce_id``."""
     return _sent({"authentication_code": code}, login, fields, request_id, event=event, headers=headers)
 
 
@@ -95,12 +95,12 @@ def _sent(
 
 
 def dry_run(sent: Sent) -> Sent:
-    """The same command as a dry run."""
+    """Return the same command as a dry run."""
     return replace(sent, headers=(*sent.headers, ("dry_run", b"true")))
 
 
 async def decided(pipeline: Pipeline, lease: Lease, batch: Sequence[Delivery]) -> tuple[list[Answered], Lease]:
-    """Decide a batch as a lane does: in parts, where there are many pass codes, each published before the next."""
+    """Decide a batch as a lane does: with many pass codes in parts, each published before the next."""
     answered: list[Answered] = []
     while len(answered) < len(batch):
         rest = batch[len(answered) :]
@@ -148,19 +148,19 @@ class Partition:
         return answered
 
     async def taken_over(self) -> "Partition":
-        """The same partition with another owner, who begins where the row says that the last batch began."""
+        """Return the same partition with another owner, which begins where the row says that the last batch began."""
         lease = await self.journey.own(self.partition)
         return Partition(self.journey, self.partition, lease, self.log)
 
 
 class Journey:
-    """A pipeline over a database of a test's own."""
+    """A pipeline over a database of the test's own."""
 
     def __init__(self, database: Database, pipeline: Pipeline, owner: asyncpg.Connection) -> None:
         self.database = database
         self.pipeline = pipeline
         self.owner = owner
-        """A connection with all rights, to look and to break things."""
+        """A connection with all rights, to inspect and to damage the database."""
 
     async def own(self, partition: int) -> Lease:
         """Take the lane's row, as a worker that starts."""
@@ -185,7 +185,7 @@ class Journey:
         return row
 
     async def every_table(self) -> dict[str, list[str]]:
-        """Every row of every table as text, sorted."""
+        """Return every row of every table as text, sorted."""
         tables = await self.owner.fetch(
             "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public' ORDER BY 1"
         )
@@ -212,9 +212,9 @@ async def journey(
     metrics: Metrics | None = None,
     whole: bool = False,
 ) -> AsyncIterator[Journey]:
-    """A journey over a migrated database. ``clock`` is the worker's.
+    """Yield a journey over a migrated database. ``clock`` is the worker's.
 
-    Unless its histories are to be ``whole``, an access token is effective without any.
+    Unless its histories must be ``whole``, an access token is effective without any.
     """
     guarding = Attempts(KEY, limits, metrics or Metrics())
     database = await Database.open(worker_dsn, connections=connections)
@@ -256,12 +256,12 @@ def transitions(answered: Sequence[Answered]) -> list[Transition]:
 
 
 def event_of(transition: Transition) -> dict[str, Any]:
-    """The transition event that a reader sees."""
+    """Return the transition event that a reader sees."""
     return {**transition.members(), "hash": transition.hash.hex()}
 
 
 def result_of(each: Answered) -> Any:
-    """The result that the sender reads."""
+    """Return the result that the sender reads."""
     value = result_message(each, POST).value
     assert value is not None
     return json.loads(value)

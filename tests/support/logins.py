@@ -1,4 +1,4 @@
-"""Login tokens for tests, good ones and, by way of the claims, bad ones."""
+"""Login tokens for tests, good ones and, through their claims, bad ones."""
 
 import base64
 import hmac
@@ -14,7 +14,10 @@ SECRET: Final = "a secret of the tests that is long enough for HS256"
 def login_token(
     organisation: str = "ORG1", user: str = "mpadmin", unit: str = "1", *, secret: str = SECRET, **claims: Any
 ) -> str:
-    """A signed login token of two hours. ``claims`` replaces or adds; a claim given as ``None`` is left out."""
+    """Return a signed login token of two hours.
+
+    ``claims`` replaces or adds; a claim given as ``None`` is left out.
+    """
     now = int(time.time())
     whole = {
         "jti": uuid4().hex,
@@ -28,13 +31,13 @@ def login_token(
 
 
 def segment(part: bytes) -> str:
-    """A part of a token as it is written."""
+    """Return a part of a token in its written form."""
     return base64.urlsafe_b64encode(part).rstrip(b"=").decode()
 
 
 def signed(
     payload: bytes, head: bytes = b'{"alg":"HS256","typ":"JWT"}', *, secret: str = SECRET, digest: str = "sha256"
 ) -> str:
-    """A token whose signature is right whatever its parts say: no library would sign them."""
+    """Sign a token of any parts, even ones that no library would sign."""
     text = f"{segment(head)}.{segment(payload)}"
     return f"{text}.{segment(hmac.digest(secret.encode(), text.encode(), digest))}"

@@ -1,8 +1,8 @@
-"""How much slower this machine is today than the one that the tests' ceilings were thought out for.
+"""The factor by which this machine is slower now than the one that the tests' ceilings are meant for.
 
-Measured once per session, other programs' claims on the cores included, and handed on by an environment variable: every
-process of the session scales its ceilings by the same figure. A ceiling is there to end a test that hangs. How long
-anything takes is nobody's verdict.
+Measured once per session, with the load of other programs included, and handed on by an environment variable: every
+process of the session scales its ceilings by the same figure. A ceiling is there to end a test that hangs. No test
+judges how long anything takes.
 """
 
 import os
@@ -13,40 +13,40 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 VARIABLE: Final = "TEST_PACE"
-"""A number given by hand is kept: ``TEST_PACE=5 make test`` is five times as patient."""
+"""The variable with the figure. A number given by hand is kept: ``TEST_PACE=5 make test`` is five times as patient."""
 
 MOST: Final = 20.0
-"""Nobody is waited for any longer than so many times a ceiling: what hangs must end too."""
+"""The most by which a ceiling is multiplied: what hangs must end too."""
 
 STRETCHED_MOST: Final = 3.0
-"""The same for what is waited for in vain on purpose: a session that has to end before a test goes on."""
+"""The same for deliberate timeouts: a session that must end before a test goes on."""
 
 ROUND_SECONDS: Final = 0.002
-"""What a round takes on an idle core of a common machine; one that is quicker is waited for as long."""
+"""Seconds of a round on an idle core of a common machine; a quicker machine gets the same ceilings."""
 START_SECONDS: Final = 0.03
-"""The same of a process that is started and ends."""
+"""Seconds to start a process and see it end, likewise."""
 STARTS: Final = 2
 LOOK_SECONDS: Final = 0.1
-"""How long is looked: longer than any turn that a core gives another program, or a group of programs its rest."""
+"""Seconds of the measurement: longer than any time slice of another program, or the pause of a throttled group."""
 
 
 def pace(environment: Mapping[str, str] = os.environ) -> float:
-    """The figure of this session, between 1 and ``MOST``. Raises ``ValueError`` if the variable holds no number."""
+    """Return this session's figure, from 1 to ``MOST``. Raises ``ValueError`` if the variable holds no number."""
     return _bounded(float(environment.get(VARIABLE) or 1.0))
 
 
 def patience(seconds: float, environment: Mapping[str, str] = os.environ) -> float:
-    """The ceiling of a wait that is over within ``seconds`` wherever nothing is wrong and nothing slow."""
+    """Return the ceiling of a wait that takes up to ``seconds`` where nothing is wrong or slow."""
     return seconds * pace(environment)
 
 
 def stretched(seconds: float, environment: Mapping[str, str] = os.environ) -> float:
-    """A deadline of the worker's own that must not strike for want of a core, and that some test sits out."""
+    """Return a deadline of the worker's that must not strike for want of CPU, and that some test sits out."""
     return seconds * min(pace(environment), STRETCHED_MOST)
 
 
 def in_milliseconds(seconds: float, environment: Mapping[str, str] = os.environ) -> str:
-    """The same as a setting of the worker's."""
+    """Return the same as a setting of the worker's."""
     return str(round(stretched(seconds, environment) * 1000))
 
 
@@ -55,7 +55,7 @@ def measure(
     work: Callable[[], object] | None = None,
     start: Callable[[], object] | None = None,
 ) -> float:
-    """Work for a moment, start a process, and compare the slower of both with what it takes elsewhere."""
+    """Work for a moment, start a process, and compare the slower of both with its usual time."""
     began = now = clock()
     rounds = 0
     while now - began < LOOK_SECONDS:
@@ -75,7 +75,7 @@ def measure(
 def measured_once(
     environment: "os._Environ[str] | dict[str, str]" = os.environ, measured: Callable[[], float] = measure
 ) -> None:
-    """Measure, unless the variable says already what is to hold, and leave it there for everybody."""
+    """Measure, unless the variable is set already, and set it for all processes."""
     if not environment.get(VARIABLE):
         environment[VARIABLE] = f"{measured():.2f}"
 

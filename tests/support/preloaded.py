@@ -1,7 +1,8 @@
-"""Programs of the worker that begin with everything imported: that costs 0.9 s of CPU, and tests start hundreds.
+"""Programs of the worker that start with everything imported: that costs 0.9 s of CPU, and tests start hundreds.
 
-A process of its own imports the worker once and forks for each program, which is a process like any other: with an
-environment, signals and an end of its own. What is measured or killed while it starts is executed anew instead.
+A separate process imports the worker once and forks for each program, which is a process like any other: with an
+environment, signals and an end of its own. A program that is measured or killed while it starts is executed from
+scratch instead.
 """
 
 import atexit
@@ -26,17 +27,17 @@ from worker.cli import application
 
 ROOT: Final = Path(__file__).parents[2]
 SUPPORTED: Final = sys.platform == "linux"
-"""Elsewhere, what the system's own libraries start before a fork does not survive it."""
+"""True on Linux. Elsewhere, state that system libraries create before a fork does not survive it."""
 _LENGTH_BYTES: Final = 4
 _STANDARD: Final = 3
 
 
 class Gone(RuntimeError):
-    """The process that forks is gone, and with it the ends of its programs."""
+    """The forking process is gone, and with it the exit codes of its programs."""
 
 
 class Program:
-    """A program that runs: what there is of ``subprocess.Popen`` for one without pipes."""
+    """A running program: the part of ``subprocess.Popen`` for one without pipes."""
 
     def __init__(self, told: int) -> None:
         self._told = os.fdopen(told, encoding="ascii")
@@ -44,13 +45,13 @@ class Program:
         self.pid = self._number()
 
     def poll(self) -> int | None:
-        """``None`` as long as it runs; minus the signal's number if one ended it."""
+        """Return ``None`` as long as it runs; minus the signal's number if a signal ended it."""
         if self._code is None and select.select([self._told], [], [], 0)[0]:
             self._ended()
         return self._code
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait until it ends; its exit code. Raises ``subprocess.TimeoutExpired`` after ``timeout`` seconds."""
+        """Wait until it ends; return its exit code. Raises ``subprocess.TimeoutExpired`` after ``timeout`` seconds."""
         if self._code is None and not select.select([self._told], [], [], timeout)[0]:
             raise subprocess.TimeoutExpired(str(self.pid), timeout or 0)
         return self._ended() if self._code is None else self._code
@@ -82,7 +83,7 @@ def start(
     stdout: IO[Any],
     stderr: IO[Any],
 ) -> Program:
-    """Start ``python -m worker`` with these arguments, in a session of its own and with nothing on its stdin."""
+    """Start ``python -m worker`` with these arguments, in a session of its own and with an empty stdin."""
     told, tell = os.pipe()
     with Path(os.devnull).open("rb") as stdin:
         request = {"arguments": list(arguments), "cwd": os.fspath(cwd), "env": dict(env)}
@@ -98,9 +99,9 @@ def run_to_end(
     env: Mapping[str, str],
     seconds: float = waiting.SECONDS,
 ) -> "subprocess.CompletedProcess[str]":
-    """Run ``python -m worker`` with these arguments, and return how it ended, whatever its exit code.
+    """Run ``python -m worker`` with these arguments, and return its result, whatever its exit code.
 
-    Raises ``TooLate`` with what it has written if it does not end.
+    Raises ``TooLate`` with its output if it does not end.
     """
     if not SUPPORTED:
         command = [sys.executable, "-m", "worker", *arguments]
@@ -124,7 +125,7 @@ def run_to_end(
 
 
 class _Forking:
-    """The process that forks, and the way to it. It ends with this one."""
+    """The process that forks, and the connection to it. It ends with this one."""
 
     def __init__(self) -> None:
         self._door, there = socket.socketpair()
@@ -138,27 +139,30 @@ class _Forking:
         atexit.register(self.close)
 
     def ask(self, request: Mapping[str, Any], open_files: Sequence[int]) -> None:
-        """Have it fork for what is to be run. The child has the files as 0, 1 and 2; its end is told by the last."""
+        """Ask it to fork for a program.
+
+        The child has the files as 0, 1 and 2; the last one reports its end.
+        """
         body = json.dumps(request).encode()
         with self._one_at_a_time:
             socket.send_fds(self._door, [len(body).to_bytes(_LENGTH_BYTES)], open_files)
             self._door.sendall(body)
 
     def close(self) -> None:
-        """End it. What it has started goes on."""
+        """End it. The programs that it started go on."""
         self._door.close()
         self._process.wait()
 
 
 _forking = cache(_Forking)
-"""Started when it is first asked for."""
+"""The forking process, started at the first request."""
 
 
 # --- the process that forks -------------------------------------------------------------------------------------------
 
 
 def _forked(door: socket.socket) -> dict[str, Any] | None:
-    """Fork for each request: what is to be run, in every process that was forked, and in the end ``None``."""
+    """Fork for each request; return the program to run in every forked process, and ``None`` in the end."""
     running: dict[int, int] = {}
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
@@ -201,7 +205,7 @@ def _tell_ends(running: dict[int, int]) -> None:
         try:
             os.write(tell, f"{os.waitstatus_to_exitcode(status)}\n".encode())
         except BrokenPipeError:
-            pass  # nobody has waited for it
+            pass  # nothing has waited for it
         finally:
             os.close(tell)
 

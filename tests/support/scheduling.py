@@ -1,7 +1,7 @@
 """The order and the shares in which pytest-xdist hands out tests (``make test``).
 
-Its own ``loadgroup`` looks at the marks of tests, by way of a part of pytest that is not there any more, and groups
-nothing then, in silence. The process that hands out tests has seen their files only, so files decide.
+Its own ``loadgroup`` reads the marks of tests through a part of pytest that no longer exists, and then silently groups
+nothing. The process that hands out tests has seen only their files, so files decide.
 """
 
 import re
@@ -16,17 +16,17 @@ OWN_SERVERS: Final = "own_servers"
 ONE_BY_ONE: Final = ("tests/acceptance/", "tests/integration/")
 """Folders whose tests take seconds each."""
 ORDER: Final = ("tests/acceptance/", "tests/faults/", "tests/integration/")
-"""The folders whose tests come first, because they take longest: what is short evens out the end."""
+"""The folders whose tests come first, because they take longest: short tests even out the end."""
 
 
 def rank(file: str) -> tuple[bool, int]:
-    """Place a file, named from the root, in the order: the servers that take a start of their own first."""
+    """Return the rank of a file, named from the root: files that start servers of their own come first."""
     folder = next((place for place, name in enumerate(ORDER) if file.startswith(name)), len(ORDER))
     return scope_of(file) != OWN_SERVERS, folder
 
 
 def scope_of(test: str) -> str:
-    """Name what a test (``file::name``) shares: tests of one scope run in one process, one after the other.
+    """Return the scope of a test (``file::name``): tests of one scope run in one process, one after the other.
 
     The tests that stop servers share a broker and a Postgres, and those of a file its fixtures of module scope.
     """
@@ -44,7 +44,7 @@ def _text(file: str) -> str:
 
 
 class Scheduling(LoadScopeScheduling):  # type: ignore[misc] # it has no types
-    """Hand out one scope after the other, to whichever process is free."""
+    """Hands out one scope after the other, to any free process."""
 
     def _split_scope(self, nodeid: str) -> str:
         return scope_of(nodeid)

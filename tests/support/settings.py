@@ -1,11 +1,11 @@
-"""Settings of a worker on topics of a test's own."""
+"""Settings of a worker on topics of the test's own."""
 
 from tests.providers.kafka import TopicNames
 from worker.settings import Settings, read_settings
 
 
 def variables_for(bootstrap: str, names: TopicNames) -> dict[str, str]:
-    """The environment that names a broker and the worker's topics."""
+    """Return the environment that names a broker and the worker's topics."""
     return {
         "WORKER_KAFKA__BOOTSTRAP_SERVERS": bootstrap,
         "WORKER_TOPICS__COMMANDS": names.commands,
@@ -16,5 +16,5 @@ def variables_for(bootstrap: str, names: TopicNames) -> dict[str, str]:
 
 
 def settings_for(bootstrap: str, names: TopicNames) -> Settings:
-    """The same as settings, with all else as it comes."""
+    """Return the same as settings, with defaults for the rest."""
     return read_settings(variables_for(bootstrap, names))

@@ -1,4 +1,4 @@
-"""Waiting for a condition. Whoever gives up says what was waited for, and what was seen last.
+"""Waiting for a condition. A wait that gives up says what it waited for and what it saw last.
 
 Every ceiling is multiplied by the session's pace; see ``tests.support.pace``.
 """
@@ -15,18 +15,18 @@ from tests.support.pace import patience
 T = TypeVar("T")
 
 SECONDS: Final = 120.0
-"""The ceiling where none is given: many times what anything here takes on a machine that has other things to do."""
+"""The default ceiling: many times what any wait here takes on a busy machine."""
 PAUSE: Final = 0.05
 SHOWN_CHARACTERS: Final = 4000
-"""So much is shown of what was seen last."""
+"""The number of characters shown of what was seen last."""
 
 
 class TooLate(AssertionError):
-    """What was waited for did not come in time."""
+    """A condition did not hold in time."""
 
 
 class Ceiling:
-    """The end of one wait. It begins when this is made."""
+    """The end of one wait, which begins when this is made."""
 
     def __init__(self, seconds: float = SECONDS, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -35,11 +35,11 @@ class Ceiling:
 
     @property
     def left(self) -> float:
-        """Seconds, never fewer than none."""
+        """Return the seconds left, never less than 0."""
         return max(0.0, self._end - self._clock())
 
     def too_late(self, what: str, seen: object) -> TooLate:
-        """The error of a wait for ``what``: a clause, as in "120 s went by before ..."."""
+        """Return the error of a wait for ``what``: a clause, as in "120 s went by before ..."."""
         return TooLate(f"{self._seconds:.0f} s went by before {what}; last seen: {shown(seen)}")
 
 
@@ -54,10 +54,10 @@ def wait_until(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], object] = time.sleep,
 ) -> T:
-    """Look until what is seen is ``wanted``, and return it.
+    """Look until the result is ``wanted``, and return it.
 
-    Raises ``TooLate``: ``what`` is the clause behind "went by before", and ``tell`` adds what else is known. However
-    slow the looks are, the last one begins after the ceiling: who was not let run has not waited.
+    Raises ``TooLate``: ``what`` is the clause behind "went by before", and ``tell`` adds details. However slow the
+    looks are, the last one begins after the ceiling: a process that got no CPU has not waited.
     """
     ceiling = Ceiling(seconds, clock)
     while True:
@@ -79,7 +79,7 @@ async def until(
     pause: float = 0.01,
     tell: Callable[[], str] = str,
 ) -> T:
-    """The same on an event loop, which goes on meanwhile."""
+    """Do the same on an event loop, which goes on meanwhile."""
 
     async def looked() -> T:
         return look()
@@ -96,7 +96,7 @@ async def until_answered(
     pause: float = 0.01,
     tell: Callable[[], str] = str,
 ) -> T:
-    """The same where the look is a question whose answer is waited for."""
+    """Do the same where the look is a coroutine."""
     ceiling = Ceiling(seconds)
     while True:
         is_last = not ceiling.left
@@ -111,7 +111,7 @@ async def until_answered(
 async def in_time(
     awaitable: Awaitable[T], what: str, seconds: float = SECONDS, *, seen: Callable[[], object] = lambda: "nothing"
 ) -> T:
-    """What is awaited. Raises ``TooLate`` where it does not come; what ``awaitable`` itself raises is let through."""
+    """Return the result of ``awaitable``. Raises its errors, and ``TooLate`` if it does not come."""
     task = asyncio.ensure_future(awaitable)
     ceiling = Ceiling(seconds)
     try:
@@ -124,13 +124,13 @@ async def in_time(
 
 
 async def turns(count: int = 100) -> None:
-    """Give the event loop so many turns: more than anything takes in which no step waits for time to pass."""
+    """Give the event loop so many turns: more than any work needs that does not wait for time to pass."""
     for _ in range(count):
         await asyncio.sleep(0)
 
 
 def output_of(process: "subprocess.Popen[str]", what: str, seconds: float = SECONDS) -> tuple[str, str]:
-    """What a process wrote to both of its pipes, when it has ended. One that does not end is killed: ``TooLate``."""
+    """Return the output of both pipes of a process that has ended. One that does not end is killed: ``TooLate``."""
     ceiling = Ceiling(seconds)
     try:
         return process.communicate(timeout=ceiling.left)
@@ -150,9 +150,9 @@ def run_to_end(
     given: str | None = None,
     merged: bool = False,
 ) -> "subprocess.CompletedProcess[str]":
-    """Run a program, ``given`` this on its stdin, and return how it ended, whatever its exit code.
+    """Run a program, ``given`` this on its stdin, and return its result, whatever its exit code.
 
-    ``merged`` has what it writes to stderr in its stdout, in order.
+    ``merged`` puts its stderr into its stdout, in order.
     """
     source: dict[str, Any] = {"stdin": subprocess.DEVNULL} if given is None else {"input": given}
     ceiling = Ceiling(seconds)
@@ -174,7 +174,7 @@ def run_to_end(
 
 
 def shown(seen: object) -> str:
-    """What was seen, its end if it is long: the latest is what counts in a text that grows."""
+    """Return what was seen, or the end of it if it is long: the latest part matters in a text that grows."""
     text = seen if isinstance(seen, str) else repr(seen)
     return text if len(text) <= SHOWN_CHARACTERS else f"... {text[-SHOWN_CHARACTERS:]}"
 

@@ -1,4 +1,4 @@
-"""The clock of unit tests, and what is logged in them."""
+"""Fixtures of the unit tests: the clock, and the captured log."""
 
 from collections.abc import Iterator
 
@@ -16,7 +16,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def logged() -> Iterator[LogCapture]:
-    """Everything that structlog is told, in order."""
+    """Yield the log entries of the test, in order."""
     before = structlog.get_config()
     capture = LogCapture()
     structlog.configure(processors=[capture])

@@ -1,4 +1,4 @@
-"""Guesses are counted in order: a batch at once counts as its commands one by one."""
+"""Guesses are counted in order: a batch counts like its commands one by one."""
 
 from collections.abc import Sequence
 from dataclasses import replace as replaced

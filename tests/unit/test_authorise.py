@@ -1,4 +1,4 @@
-"""Login tokens: what is good, what is refused, and that nothing a sender writes makes the verification raise."""
+"""Login tokens: which are accepted, which are refused, and that no input makes the verification raise."""
 
 import json
 import math
@@ -29,7 +29,7 @@ GOOD: Final[dict[str, Any]] = {
 
 
 def with_claims(**changes: Any) -> str:
-    """``GOOD`` with these claims changed, ``...`` leaving one out, in a JSON that lets ``NaN`` through."""
+    """Return ``GOOD`` with these claims changed; ``...`` leaves one out. The JSON lets ``NaN`` through."""
     claims = {name: claim for name, claim in {**GOOD, **changes}.items() if claim is not ...}
     return signed(json.dumps(claims).encode())
 
@@ -313,11 +313,11 @@ def test_without_a_secret_nothing_is_good() -> None:
     assert_refused(Logins((), Clock(NOW)).verify(with_claims()))
 
 
-# --- what is remembered -----------------------------------------------------------------------------------------------
+# --- the cache --------------------------------------------------------------------------------------------------------
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The tokens whose signature is verified from now on."""
+    """Record the tokens whose signature is verified from now on."""
     seen: list[str] = []
     decode: Callable[..., dict[str, Any]] = jwt.decode
 

@@ -1,4 +1,4 @@
-"""Work in the background of the main work, and what becomes of that when it fails."""
+"""Background work beside the main work, and the effect of its failure on it."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""The backlog of a worker, whether its lanes work, wait, are blocked or idle."""
+"""The backlog of a worker, whether its lanes work, wait, are blocked or are idle."""
 
 from types import SimpleNamespace
 from typing import Final, cast
@@ -15,7 +15,7 @@ ONE: Final = TopicPartition("commands", 1)
 
 
 class Client:
-    """A consumer of one partition, as far as its last fetch."""
+    """The part of a consumer of one partition that reports its last fetch."""
 
     def __init__(self, *, position: int | None, stable: int | None, end: int | None) -> None:
         self.position, self.stable, self.end = position, stable, end

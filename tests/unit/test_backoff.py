@@ -1,4 +1,4 @@
-"""Waiting grows to half a minute, is spread by chance, and can be cut short."""
+"""Backoff grows to half a minute, is randomised, and can be cut short."""
 
 import asyncio
 import random
@@ -12,7 +12,7 @@ from worker.resilience.backoff import LONGEST, SHORTEST, Backoff
 
 
 class Fixed(random.Random):
-    """Chance that always says the same: 0 for the lower end, 1 for the upper."""
+    """A random source that always returns the same: 0 for the lower end, 1 for the upper."""
 
     def __init__(self, at: float) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ def test_a_success_starts_over_with_short_waits() -> None:
 
 
 async def test_a_wait_is_cut_short_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.resilience.backoff.LONGEST", 1e6)  # far beyond any ceiling: it does not end by itself
+    monkeypatch.setattr("worker.resilience.backoff.LONGEST", 1e6)  # beyond any ceiling: it does not end by itself
     patience, drain = Backoff(Fixed(1.0)), asyncio.Event()
     patience.attempts = 20
     waiting = asyncio.ensure_future(patience.wait(drain))

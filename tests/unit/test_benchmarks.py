@@ -1,4 +1,4 @@
-"""The arithmetic of the benchmarks: what they read from the system, and what they make of it."""
+"""The arithmetic of the benchmarks: parsing the system's figures, and the results computed from them."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The pure parts of the benchmark's latencies: percentiles, moments, and the plan on its way to another process."""
+"""The pure parts of the latency benchmark: percentiles, due times, and the plan passed to another process."""
 
 import dataclasses
 import json

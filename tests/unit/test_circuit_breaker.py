@@ -1,4 +1,4 @@
-"""The fuse blows over many failures and lets a trial through now and then."""
+"""The circuit breaker opens after many failures and allows a trial now and then."""
 
 import pytest
 

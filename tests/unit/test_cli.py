@@ -1,4 +1,4 @@
-"""The command line as a shell sees it: exit codes, streams, and no tracebacks for what one can mend (CONTRACT 8)."""
+"""The command line as a shell sees it: exit codes, streams, and no traceback for a user's mistake (CONTRACT 8)."""
 
 import json
 import os
@@ -56,7 +56,7 @@ GIVEN: Final = {"WORKER_LOGIN__SECRETS": SECRET}
 
 @pytest.fixture
 def nowhere() -> dict[str, str]:
-    """Settings under which neither Postgres nor a broker answers."""
+    """Return settings under which neither Postgres nor a broker answers."""
     return GIVEN | {
         "WORKER_POSTGRES__DSN": f"postgresql://worker:canary@127.0.0.1:{free_port()}/effective",
         "WORKER_KAFKA__BOOTSTRAP_SERVERS": f"127.0.0.1:{free_port()}",
@@ -87,7 +87,7 @@ def test_help_names_every_command() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_the_help_of_each_command_shows_an_example(command: Sequence[str]) -> None:
-    # Executed anew: it imports what it needs, and nothing is there because another command needs it.
+    # A fresh interpreter: the command imports what it needs, and relies on no import of another command.
     done = run_to_end([sys.executable, "-m", "worker", *command, "--help"], cwd=ROOT)
     assert done.returncode == 0
     assert f"Example:\n  effective-worker {command[0]}" in done.stdout.replace("    effective", "  effective").replace(
@@ -340,7 +340,7 @@ def test_a_command_that_is_called_is_imported_and_no_other() -> None:
 
 
 def test_help_imports_nothing_that_only_the_command_needs() -> None:
-    """Clients and settings take three times as long as the help itself."""
+    """Importing clients and settings takes three times as long as the help itself."""
     dear = ("aiokafka", "asyncpg", "structlog", "uvloop", "worker.settings")
     program = (
         "import contextlib, sys; sys.argv[1:] = ['history', '--help']\n"
@@ -361,7 +361,7 @@ def test_every_command_has_its_module_and_every_module_its_command() -> None:
 def test_a_command_whose_standard_descriptors_are_closed_ends_as_any_other(
     closed: str, nowhere: dict[str, str]
 ) -> None:
-    # libuv aborts the process that closes a socket of such a number.
+    # libuv aborts the process that closes a socket with such a descriptor.
     called = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "worker", "lanes", "list"]
     done = run_to_end(called, cwd=ROOT, env=environment(nowhere))
     assert done.returncode == 1, done.stderr

@@ -1,4 +1,4 @@
-"""The senders' client without a broker: whose answer a reply is, what an answer says, and what an error must not."""
+"""The senders' client without a broker: matching replies to commands, reading answers, and errors without secrets."""
 
 import asyncio
 import json
@@ -48,7 +48,7 @@ def result(code: str = "OK", *, data: dict[str, Any] | None = None, **status: An
     ).encode()
 
 
-# --- whose answer it is -----------------------------------------------------------------------------------------------
+# --- matching answers -------------------------------------------------------------------------------------------------
 
 
 async def test_a_reply_goes_to_the_call_that_it_answers() -> None:
@@ -134,7 +134,7 @@ async def test_all_that_wait_can_be_told_the_same() -> None:
     assert calls.counts.waiting == 0
 
 
-# --- what an answer says ----------------------------------------------------------------------------------------------
+# --- reading an answer ------------------------------------------------------------------------------------------------
 
 
 def test_ok_is_what_was_asked_for() -> None:
@@ -196,7 +196,7 @@ def test_what_is_no_result_is_said_so(value: bytes | None) -> None:
     assert caught.value.may_be_applied
 
 
-# --- what is not sent -------------------------------------------------------------------------------------------------
+# --- refused before sending -------------------------------------------------------------------------------------------
 
 
 async def refused(**members: Any) -> CommandError:
@@ -277,7 +277,7 @@ def test_a_policy_makes_sense(policy: dict[str, Any]) -> None:
 
 
 class Script:
-    """Kafka for a client: what becomes of each sending, in order. An answer is its status, a silence is ``None``."""
+    """Kafka for a client: the fate of each sending, in order. An answer is its status; ``None`` is silence."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *story: "str | Exception | None") -> None:
         self.story = list(story)
@@ -426,7 +426,7 @@ async def test_calls_are_told_when_replies_can_no_longer_be_read(monkeypatch: py
     assert (of_it.value.may_be_applied, of_the_next.value.may_be_applied) == (True, False)
 
 
-# --- what it is made of -----------------------------------------------------------------------------------------------
+# --- dependencies -----------------------------------------------------------------------------------------------------
 
 
 def test_the_client_brings_nothing_of_the_workers() -> None:

@@ -1,4 +1,4 @@
-"""The contract as an installation has it: its names, and none of its secrets."""
+"""The contract as installed: its names, and none of its secrets."""
 
 import json
 

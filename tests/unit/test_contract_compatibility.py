@@ -1,4 +1,4 @@
-"""Changes of the contract that break others are named, by the rules of who writes and who reads."""
+"""Breaking changes of the contract are named, by the rules for its writers and its readers."""
 
 import copy
 from collections.abc import Callable
@@ -36,7 +36,7 @@ def test_the_contract_breaks_nobody_who_was_written_for_a_released_one(now: Pack
 
 
 def members(whole: Pack, name: str, *path: str) -> dict[str, Any]:
-    """The members of a schema, or of one of its definitions."""
+    """Return the members of a schema, or of one of its definitions."""
     schema = whole[f"{name}.schema.json"]
     for step in path:
         schema = schema["$defs"][step]
@@ -94,7 +94,7 @@ COMMAND, HEADERS, RESULT = "command.schema.json", "command-headers.schema.json",
 EVENT, ASYNCAPI = "transition.schema.json", "asyncapi.json"
 
 BREAKING: Final[dict[str, tuple[Change, str, str]]] = {
-    # What others send.
+    # Messages that others send.
     "a new mandatory member": (
         a_new_mandatory_member,
         COMMAND,
@@ -169,7 +169,7 @@ BREAKING: Final[dict[str, tuple[Change, str, str]]] = {
         COMMAND,
         '(the whole): not was not set, is {"required": ["fields_set"]}',
     ),
-    # What others read.
+    # Messages that others read.
     "a new status": (
         lambda p: schema(p, "result", "StatusCode")["enum"].append("BUSY"),
         RESULT,
@@ -232,7 +232,7 @@ BREAKING: Final[dict[str, tuple[Change, str, str]]] = {
         "the member is gone",
     ),
     "a schema less": (lambda p: p.pop(EVENT), EVENT, "(the whole): the file is gone"),
-    # Where they meet.
+    # Definitions used in both directions.
     "another topic": (
         lambda p: document(p)["channels"]["results"].update(address="answers"),
         ASYNCAPI,

@@ -1,4 +1,4 @@
-"""The contract pack says what the code does, and its samples are what its schemas describe."""
+"""The contract pack matches the code, and its samples match its schemas."""
 
 import json
 import tomllib
@@ -144,19 +144,19 @@ def read(value: bytes) -> Any:
 
 
 def has_a_member_twice(value: bytes) -> bool:
-    """A schema sees only what a reader has made of it."""
+    """True if a member is given twice: a schema sees only the parsed value."""
     twice: list[bool] = []
 
     def looked_at(members: list[tuple[str, Any]]) -> None:
         twice.append(len(members) != len(dict(members)))
 
-    with suppress(RecursionError):  # none that is so deep is about that
+    with suppress(RecursionError):  # no row this deep is about duplicate members
         json.loads(value, object_pairs_hook=looked_at, parse_int=str)
     return any(twice)
 
 
 def json_rows() -> list[BadInput]:
-    """The bad inputs whose fault is in a JSON value of the right size, of members that are given once."""
+    """Return the bad inputs whose fault is in a JSON value of acceptable size without duplicate members."""
     rows = [row for row in BAD_INPUTS if row.stage == "decode" and not row.headers and row.value is not None]
     readable = [row for row in rows if read(row.value or b"") is not None and "larger" not in row.says]
     return [row for row in readable if not has_a_member_twice(row.value or b"")]

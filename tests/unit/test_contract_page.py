@@ -1,4 +1,4 @@
-"""The contract as a page: whole, escaped, and its links lead somewhere."""
+"""The contract as a page: complete, escaped, and with working links."""
 
 import re
 from html.parser import HTMLParser
@@ -15,7 +15,7 @@ WITHOUT_END: Final = {"meta", "br"}
 
 
 class Outline(HTMLParser):
-    """Where a page's links lead, what is there, and which elements are open at the end."""
+    """The targets of a page's links, its anchors, and the elements still open at the end."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Dead letters without a broker: how they are read, chosen, judged, and made commands again."""
+"""Dead letters without a broker: reading, choosing and judging them, and turning them back into commands."""
 
 import asyncio
 import json
@@ -55,7 +55,7 @@ def buried(
     where: Coordinates = WHERE,
     whole: bool = True,
 ) -> Letter:
-    """What can be read of a command that a worker has given up."""
+    """Return the readable part of a command that a worker has given up."""
     written = value if isinstance(value, bytes) else orjson.dumps(value)
     command = delivery(written, headers, where=where, key=b"the key")
     answered = refused(command, Refused(code, "why"), organisation=organisation)
@@ -136,7 +136,7 @@ def test_a_filter_takes_what_it_names(chosen: Chosen, taken: bool) -> None:
     assert chosen.takes(buried(BY_CODE)) is taken
 
 
-# --- what is not sent -------------------------------------------------------------------------------------------------
+# --- refused before sending -------------------------------------------------------------------------------------------
 
 NOT_SENT: Final = {
     "nothing of a worker's": (letter_of(record(b"{}", b"k")), Why.NO_LETTER, ""),
@@ -204,7 +204,7 @@ def test_a_login_token_of_the_wrong_type_is_mended_by_a_fresh_one() -> None:
     assert body_of(sent(letter))["token"] == FRESH.text
 
 
-# --- what is sent -----------------------------------------------------------------------------------------------------
+# --- sending again ----------------------------------------------------------------------------------------------------
 
 
 def test_a_command_with_an_id_goes_back_as_it_came_with_a_fresh_login() -> None:
@@ -316,7 +316,7 @@ def test_no_secret_is_in_what_a_value_shows_of_itself() -> None:
     assert "the key" not in repr(buried(BY_CODE))
 
 
-# --- what was answered since ------------------------------------------------------------------------------------------
+# --- answers since then -----------------------------------------------------------------------------------------------
 
 BEFORE, SINCE = NOW - timedelta(seconds=1), NOW + timedelta(seconds=1)
 
@@ -382,7 +382,7 @@ def test_every_item_is_in_one_state_and_the_states_sum_up() -> None:
 
 
 class Fetched:
-    """Login tokens, one after another, each good for so long."""
+    """Login tokens, one after another, each valid for so long."""
 
     def __init__(self, *expiries: int) -> None:
         self.left = [login_token(exp=expiry) for expiry in expiries]
@@ -472,7 +472,7 @@ def test_a_login_token_is_what_a_command_prints_or_a_file_holds(tmp_path: Path) 
         ("replay", "--login-token-file", "no-such-file"),
         ("replay", "--login-token", FRESH.text, "--login-token-command", "echo canary"),
     ],
-    # Without the login, which is another one in every process: they must agree on a test's name.
+    # Without the login, which differs in every process: the processes must agree on a test's name.
     ids=lambda arguments: " ".join(argument for argument in arguments if argument != FRESH.text),
 )
 def test_what_cannot_be_meant_exits_2(arguments: Sequence[str]) -> None:

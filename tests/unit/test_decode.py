@@ -1,4 +1,4 @@
-"""Decoding: from bytes to a command or its refusal, and what an answer and a dead letter may show."""
+"""Decoding: from bytes to a command or its refusal, and the data that answers and dead letters may show."""
 
 import hashlib
 import json
@@ -345,7 +345,7 @@ def test_a_wrong_request_id_is_not_repeated(wrong: object) -> None:
     assert decoded({**GOOD, "request_unique_identifier": wrong}).envelope.request_id is None
 
 
-# --- where the answer goes ----------------------------------------------------------------------------------------
+# --- the reply topic ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("header", ["reply_to", "kafka_replyTopic"])
@@ -481,7 +481,7 @@ def test_no_bytes_make_the_decoder_raise(value: bytes, headers: list[Header]) ->
 
 
 def as_written(body: dict[str, Any], written: str, place: int, piece: bytes) -> bytes:
-    """A body as JSON, with a piece of something else somewhere in it."""
+    """Generate a body as JSON, with a piece of something else somewhere in it."""
     value = orjson.dumps(body) if written == "plain" else json.dumps(body, ensure_ascii=written == "escaped").encode()
     at = place % (len(value) + 1)
     return value[:at] + piece + value[at:]
@@ -566,7 +566,7 @@ JSON = st.recursive(
 
 
 def hidden(value: Any) -> Any:
-    """What masking means, said once more in the simplest way."""
+    """Mask a value, in the simplest way that meets the rule: the reference for the real one."""
     if isinstance(value, list):
         return [hidden(item) for item in value]
     if isinstance(value, dict):

@@ -42,7 +42,7 @@ def test_more_than_a_piece_comes_in_pieces(codec: str) -> None:
 
 @pytest.mark.parametrize("codec", COMPRESSING)
 def test_no_more_is_inflated_than_is_asked_for(codec: str) -> None:
-    pieces = inflated(CODECS[codec], compressed(codec, LARGE)[:-8])  # whoever went to the end would find it broken
+    pieces = inflated(CODECS[codec], compressed(codec, LARGE)[:-8])  # read to its end, it would be found broken
 
     assert LARGE.startswith(next(pieces))
 

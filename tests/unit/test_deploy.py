@@ -1,4 +1,4 @@
-"""The image and the compose file say what the worker understands. No engine is needed to know that much."""
+"""The image and the compose file match what the worker understands. The test needs no container engine."""
 
 import base64
 import json
@@ -24,7 +24,7 @@ Instruction = tuple[str, str]
 
 
 def instructions_of(text: str) -> list[Instruction]:
-    """A Dockerfile's instructions in their order, comments gone and continued lines joined."""
+    """Return a Dockerfile's instructions in order, without comments and with continued lines joined."""
     lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     joined = re.sub(r"\\\n\s*", "", "\n".join(lines))
     return [(word.upper(), rest.strip()) for word, _, rest in (line.partition(" ") for line in joined.splitlines())]
@@ -117,7 +117,7 @@ def test_the_passwords_that_postgres_is_given_are_those_that_the_worker_brings()
 
 
 BASE: Final = dict(rest.split("=", 1) for rest in given_by(DOCKERFILE, "ARG"))
-"""The arguments of a build, with what it takes if it is told nothing."""
+"""The arguments of a build, with their defaults."""
 
 
 @pytest.mark.parametrize("image", [*(service["image"] for service in SERVICES.values()), *BASE.values()])
@@ -198,7 +198,7 @@ def test_kafka_is_told_a_whole_configuration() -> None:
     protocols = dict(pair.split(":") for pair in kafka["KAFKA_LISTENER_SECURITY_PROTOCOL_MAP"].split(","))
     advertised = {listener.split("://")[0] for listener in kafka["KAFKA_ADVERTISED_LISTENERS"].split(",")}
     assert protocols.keys() == listeners == advertised | {kafka["KAFKA_CONTROLLER_LISTENER_NAMES"]}
-    # One broker: whatever asks for more copies than there are brokers waits for ever.
+    # One broker: a topic that asks for more replicas than there are brokers waits forever.
     assert {value for name, value in kafka.items() if name.endswith(("REPLICATION_FACTOR", "ISR", "REPLICAS"))} == {"1"}
 
 

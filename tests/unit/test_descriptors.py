@@ -1,4 +1,4 @@
-"""Descriptors: what a worker needs, and that their want is named for what it is."""
+"""File descriptors: the number that a worker needs, and the error that names a shortage."""
 
 import errno
 import json
@@ -59,7 +59,7 @@ def test_health_does_not_call_a_dependency_away_for_want_of_descriptors() -> Non
     assert "away" not in document["reason"]
 
 
-# All that can be opened is open; then it is asked what is missing, and for a statement that was never asked for.
+# All that can be opened is open; then the check asks for what is missing, and for a statement not prepared before.
 USED_UP = """
 import json, os, resource
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))

@@ -1,4 +1,4 @@
-"""Keyed digests stand for what a sender wrote, and say nothing of it without the key."""
+"""Keyed digests stand for a sender's text, and reveal nothing of it without the key."""
 
 import hmac
 

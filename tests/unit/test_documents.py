@@ -1,4 +1,4 @@
-"""Documents: links lead somewhere, prose fits its width, and the site can be built from them."""
+"""Documents: links resolve, prose fits its width, and the site can be built from them."""
 
 import importlib.util
 from collections.abc import Iterator

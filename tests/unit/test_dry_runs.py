@@ -1,4 +1,4 @@
-"""Dry runs and their results find each other by coordinates."""
+"""Dry runs and their results are matched by coordinates."""
 
 from hypothesis import given
 from hypothesis import strategies as st

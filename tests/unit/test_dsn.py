@@ -18,7 +18,7 @@ WORDS: Final = st.text("abcXYZ0123456789@:/?#%[]&=+;, ", min_size=6, max_size=20
 
 
 def as_the_client_reads(dsn: str) -> Any:
-    """Hosts, and what stands beside them."""
+    """Return the hosts, and the parameters beside them."""
     client: Any = connect_utils
     names = "host port user password passfile database ssl service servicefile direct_tls server_settings"
     unsaid = dict.fromkeys([*names.split(), "target_session_attrs", "krbsrvname", "gsslib"])
@@ -45,7 +45,7 @@ def test_a_password_that_is_encoded_is_read_as_it_is(password: str) -> None:
 
 @given(password=WORDS)
 def test_a_raw_password_is_read_as_it_is_or_refused_and_never_quoted(password: str) -> None:
-    """Leave aside what no reader can see: a % with two digits behind it, and a parameter that is one of libpq's."""
+    """Exclude two undetectable cases: a % followed by two digits, and a parameter that is one of libpq's."""
     try:
         address = read_dsn(f"postgresql://worker:{password}@db:5433/effective?sslmode=disable")
     except DsnUnusable as refused:

@@ -1,4 +1,4 @@
-"""The border where the errors of asyncpg and aiokafka become ours: nothing is left out, and no row's text gets past."""
+"""The border that translates errors of asyncpg and aiokafka: none is left out, and no row's text gets past."""
 
 import asyncio
 import inspect
@@ -35,7 +35,7 @@ CANARY: Final = "canary: what a sender wrote"
 
 
 def exceptions_of(module: ModuleType) -> list[type[BaseException]]:
-    """Every exception class that a module defines or shows, warnings aside: a warning is not raised."""
+    """Return every exception class that a module defines or exports, except warnings, which are not raised."""
     found = {
         each
         for each in vars(module).values()
@@ -49,16 +49,16 @@ POSTGRES: Final = exceptions_of(asyncpg.exceptions)
 KAFKA: Final = exceptions_of(aiokafka.errors)
 LOST: Final = (ConnectionRefusedError, ConnectionResetError, BrokenPipeError, TimeoutError, OSError, ssl.SSLError)
 
-# What a row can cause: SQLSTATE classes 21 to 23, 27, 44 and P0, what a trigger raises, and a value too large.
+# Errors that a row can cause: SQLSTATE classes 21 to 23, 27, 44 and P0, a trigger's exception, and a value too large.
 ROW_LEVEL_CLASSES: Final = ("09", "22", "23", "27", "44", "54", "P0", "21")
 
 
 def raised(kind: type[BaseException]) -> BaseException:
-    """As the libraries make it, with a text that quotes a row."""
+    """Build the error as the libraries do, with a text that quotes a row."""
     error = kind(CANARY)
     if issubclass(kind, asyncpg.PostgresError):
         error.__dict__.update(message=CANARY, detail=CANARY, constraint_name="a_constraint")
-    if kind is aiokafka.errors.BrokerResponseError:  # the root of the numbered ones has no number itself
+    if kind is aiokafka.errors.BrokerResponseError:  # the base class of the numbered errors has no number itself
         error.__dict__.update(errno=999)
     return error
 

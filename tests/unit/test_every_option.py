@@ -1,4 +1,4 @@
-"""Every option of every command is taken, and what it leads to is an answer: servers are away, so it is a short one."""
+"""Every option of every command is accepted and leads to an answer, a short one since no server is there."""
 
 import hashlib
 import hmac
@@ -28,7 +28,7 @@ NEEDED: Final[dict[str, tuple[str, ...]]] = {
     "lanes show": ("0",),
     "dead-letters show": ("0/0",),
 }
-"""Arguments that a command cannot do without."""
+"""Arguments that a command requires."""
 INSTEAD: Final[dict[tuple[str, str], tuple[str, ...]]] = {
     ("import", "--announce"): ("--announce",),
     ("import", "--mend"): ("--mend",),
@@ -50,7 +50,7 @@ INSTEAD: Final[dict[tuple[str, str], tuple[str, ...]]] = {
     ("dead-letters replay", "--login-token"): ("--login-token", login_token()),
     ("dead-letters replay", "--yes"): ("--login-token-command", "true", "--yes"),
 }
-"""Options that need others, or take the place of what is needed."""
+"""Options that need others, or replace required arguments."""
 VALUES: Final = {
     "--account": "A1",
     "--anchor": "anchor.json",
@@ -85,7 +85,7 @@ STARTS_SERVERS: Final = {"demo"}
 
 
 def leaves(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
-    """Every command that does something, by its name."""
+    """Yield every command that does something, by its name."""
     for name, inner in getattr(command, "commands", {}).items():
         yield from leaves(inner, (*path, name))
     if not getattr(command, "commands", {}):
@@ -122,7 +122,7 @@ FILES: Final = {
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """A directory with what options name."""
+    """Return a directory with the files that options name."""
     for name, content in FILES.items():
         (tmp_path / name).write_text(content, encoding="utf-8")
     return tmp_path

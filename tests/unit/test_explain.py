@@ -1,4 +1,4 @@
-"""The questions of ``explain``: whole ids by their index, and only what can be no whole id among senders' own."""
+"""The queries of ``explain``: whole ids by their index, and senders' own ids only where no whole id is possible."""
 
 from typing import Any, cast
 

@@ -1,4 +1,4 @@
-"""The gate (``tests/gate``): stages from cheap to dear, three verdicts, and last lines that say what matters."""
+"""The gate (``tests/gate``): stages from cheap to expensive, three verdicts, and last lines that say what matters."""
 
 import io
 import json
@@ -32,7 +32,7 @@ FAILED: Final = "============ 1 failed, 2 passed in 61.20s (0:01:01) ===========
 
 
 def stage(name: str, code: int = 0, said: str = "", **more: Any) -> Stage:
-    """A stage that says something and ends with a code."""
+    """Return a stage that prints something and exits with a code."""
     command = (sys.executable, "-c", f"import sys; print({said!r}); sys.exit({code})")
     return Stage(name, f"the promise of {name}", command, f"make {name}", **more)
 
@@ -59,7 +59,7 @@ def verify(
 
 
 def rows(lines: Sequence[str]) -> list[tuple[str, str]]:
-    """Stage and verdict of each row of the table."""
+    """Return stage and verdict of each row of the table."""
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
     return [(row[0], row[2]) for row in cells[2:]]
 
@@ -405,7 +405,7 @@ def test_a_checkout_with_a_change_is_not_clean(tmp_path: Path) -> None:
     assert len(checkout(tmp_path).commit) == 40
 
 
-# --- what takes turns -------------------------------------------------------------------------------------------------
+# --- stages that take turns -------------------------------------------------------------------------------------------
 
 
 def test_the_mutants_are_read_without_importing_the_worker() -> None:

@@ -1,4 +1,4 @@
-"""The rules of the house that no linter knows."""
+"""The house rules that no linter knows."""
 
 import ast
 import fnmatch
@@ -12,8 +12,8 @@ import pytest
 
 ROOT: Final = Path(__file__).parents[2]
 
-# Every module speaks the vocabulary. The rest of the contract is the outside's, and met where bytes enter or leave; a
-# change is chained to the one before it where it is made. (pyproject.toml says which module may import which.)
+# Every module speaks the vocabulary. The rest of the contract belongs to the outside, and is met where bytes enter or
+# leave; a change is chained to the one before it where it is made. (pyproject.toml says which module may import which.)
 VOCABULARY: Final = {"codes", "states"}
 MEETS_THE_OUTSIDE: Final = {
     "worker.demo.commands": {"headers"},
@@ -56,7 +56,7 @@ LONGER: Final = {
 
 
 def modules_of(package: str, root: Path = ROOT) -> dict[str, Path]:
-    """Every module of a package by its dotted name."""
+    """Return every module of a package by its dotted name."""
     found = {}
     for path in sorted((root / package).rglob("*.py")):
         parts = path.relative_to(root).with_suffix("").parts
@@ -73,7 +73,7 @@ def parsed(path: Path) -> ast.Module:
 
 
 def imports_of(path: Path) -> set[str]:
-    """The modules that a file imports, wherever in it that happens, types included."""
+    """Return the modules that a file imports anywhere, types included."""
     known = WORKER.keys() | CONTRACT.keys()
     names: set[str] = set()
     for node in ast.walk(parsed(path)):
@@ -88,7 +88,7 @@ def imports_of(path: Path) -> set[str]:
 
 
 def own_files() -> Iterator[Path]:
-    """What belongs to the project: everything but what .gitignore names, and environments."""
+    """Yield the files of the project: all but those that .gitignore names, and environments."""
     ignored = {".git", *(line.strip("/*") for line in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines())}
     waiting = [ROOT]
     while waiting:
@@ -117,7 +117,7 @@ def test_schemas_are_met_only_where_bytes_enter_or_leave() -> None:
     used = {
         module: {name.split(".")[1] for name in imports_of(path) if name.startswith("effective_contract.")} - VOCABULARY
         for module, path in WORKER.items()
-        if not module.startswith("worker.operations.contract.")  # which writes the whole contract down
+        if not module.startswith("worker.operations.contract.")  # the module that writes the whole contract down
     }
     assert {module: names for module, names in used.items() if names} == MEETS_THE_OUTSIDE
 
@@ -152,7 +152,7 @@ def test_a_function_fits_on_a_screen() -> None:
 
 
 def asked_for(argument: ast.expr) -> str:
-    """The name that a statement is asked for by, with a ``*`` for each part that is only known when it runs."""
+    """Return the name by which a statement is asked for, with ``*`` for each part known only at run time."""
     if isinstance(argument, ast.JoinedStr):
         return "".join(str(part.value) if isinstance(part, ast.Constant) else "*" for part in argument.values)
     return str(argument.value) if isinstance(argument, ast.Constant) else "*"
@@ -187,7 +187,7 @@ def test_only_commands_talk_to_a_terminal(module: str) -> None:
     assert not printed
 
 
-# In parts, so that this file does not hold what it looks for.
+# In parts, so that this file does not contain the text it searches for.
 REGISTRIES: Final = tuple(
     ".".join(host)
     for host in (

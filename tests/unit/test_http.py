@@ -103,11 +103,11 @@ async def test_a_port_in_use_is_an_error_that_names_the_setting(health: Health) 
                 pass
 
 
-# --- who may ask, and for how long ------------------------------------------------------------------------------------
+# --- permitted clients, and time limits -------------------------------------------------------------------------------
 
 
 async def raw(base: str, request: bytes) -> bytes:
-    """All that is answered until the connection ends."""
+    """Return all that is answered until the connection ends."""
     reader, writer = await asyncio.open_connection("127.0.0.1", int(base.rpartition(":")[2]))
     try:
         writer.write(request)

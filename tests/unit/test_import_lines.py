@@ -1,4 +1,4 @@
-"""Lines are read fast where all is well with them, and that changes nothing of what is accepted or said."""
+"""The fast path reads valid lines, and changes neither the lines accepted nor the errors reported."""
 
 import json
 from typing import Any, Final
@@ -82,7 +82,7 @@ VALUES: Final = SCALARS | st.lists(SCALARS, max_size=2) | st.dictionaries(st.sam
 
 
 def places(value: dict[str, Any], path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    """The paths of all members, at whatever depth."""
+    """Return the paths of all members, at any depth."""
     found = []
     for name, inner in value.items():
         found.append((*path, name))
@@ -104,12 +104,12 @@ EVERYWHERE: Final = [*places(TOKEN), ("colour",), ("pass_code",), ("udf_date_4",
 
 
 def meant(line: Any) -> object:
-    """What becomes of a line: its rows, and its pass code."""
+    """Return the result for a line: its rows, and its pass code."""
     return tables_of([(line, None)]), line.pass_code, line.pass_code_hash
 
 
 def told(raw: bytes) -> object:
-    """What the slow way says of a line."""
+    """Return the slow path's verdict on a line."""
     try:
         return meant(lines._judged(raw))
     except Bad as bad:

@@ -1,4 +1,4 @@
-"""A connection to a broker that breaks, or is slow, is an outage to whoever uses it, and no bug."""
+"""A broken or slow connection to a broker is an outage to its user, and no bug."""
 
 import ast
 import asyncio
@@ -38,7 +38,7 @@ BROKEN = struct.pack("ii", 1, 0)
 
 @contextlib.asynccontextmanager
 async def opened(timeout_ms: int = 30_000) -> AsyncIterator[tuple[AIOKafkaConnection, asyncio.StreamWriter]]:
-    """A connection, and its other end, where nobody answers. The timeout is of requests, not of opening it."""
+    """Open a connection whose other end never answers. The timeout is of requests, not of opening it."""
     accepted: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
 
     async def accept(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -72,7 +72,7 @@ def client_of(connection: AIOKafkaConnection) -> AIOKafkaClient:
 
 
 def test_a_request_right_after_the_connection_broke_is_refused_by_the_client() -> None:
-    # uvloop closes a transport one turn of the loop before whoever reads from it can know.
+    # uvloop closes a transport one turn of the loop before its reader can know.
     async def sent() -> Any:
         async with opened() as (connection, other):
             other.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, BROKEN)
@@ -83,7 +83,7 @@ def test_a_request_right_after_the_connection_broke_is_refused_by_the_client() -
             async def ask() -> None:
                 try:
                     await client.send(NODE, MetadataRequest([]))
-                except Exception as error:  # noqa: BLE001 - whatever it is, the test looks at it
+                except Exception as error:  # noqa: BLE001 - the test looks at any exception
                     await told.put(error)
 
             asks = []
@@ -102,7 +102,7 @@ async def test_two_requests_that_time_out_at_once_are_both_told_so() -> None:
         asked = [asyncio.create_task(client.send(NODE, MetadataRequest([]))) for _ in range(2)]
         await asyncio.sleep(0)
         assert connection._requests
-        connection._on_close_cb = lambda *_: client._conns.pop(CONNECTION)  # as a third does that asks for it meanwhile
+        connection._on_close_cb = lambda *_: client._conns.pop(CONNECTION)  # as a third caller does meanwhile
         found = await asyncio.gather(*asked, return_exceptions=True)
     assert {type(each) for each in found} <= {kafka.RequestTimedOutError, kafka.KafkaConnectionError}, found
 
@@ -161,7 +161,7 @@ PARTS = {
 
 @pytest.mark.parametrize("owner", PARTS, ids=lambda owner: owner.__name__)
 def test_aiokafka_has_every_part_that_is_reached_into(owner: type) -> None:
-    """Upgraded aiokafka without one of them fails here, and not in production. Its classes set them in ``__init__``."""
+    """An upgrade without one of them fails here, and not in production. Its classes set them in ``__init__``."""
     source = inspect.getsource(owner)
     assert [part for part in PARTS[owner] if not hasattr(owner, part) and f"self.{part}" not in source] == []
 

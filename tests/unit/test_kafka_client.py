@@ -1,4 +1,4 @@
-"""What the group's coordinator answers instead of offsets is an error, and not the absence of offsets."""
+"""An error of the group's coordinator is an error, and not the absence of offsets."""
 
 import asyncio
 from types import SimpleNamespace
@@ -71,7 +71,7 @@ async def test_an_error_instead_of_an_offset_is_raised(
     with pytest.raises(error) as raised:
         await coordinator._send_req(OFFSETS)
     assert coordinator.is_known == is_known
-    # What the client does not try again ends its task, and the worker with it.
+    # An error that the client does not retry ends its task, and the worker with it.
     forbidden = {kafka.GroupAuthorizationFailedError, kafka.TopicAuthorizationFailedError}
     assert raised.value.retriable == (error not in forbidden)
 
@@ -103,7 +103,7 @@ def joined(member_id: str, error: int = 0) -> JoinGroupResponse_v5:
 
 
 class StaticMember:
-    """The client's side of a group. ``answers`` are what it is answered, one after the other."""
+    """The client's side of a group. ``answers`` are the replies it gets, one after the other."""
 
     def __init__(self, instance_id: str | None = "pod-0") -> None:
         self._group_instance_id = instance_id
@@ -208,7 +208,7 @@ async def test_a_member_without_a_place_of_its_own_is_left_alone() -> None:
 
 
 class Client:
-    """A client of a broker that knows one topic, once it was asked for its brokers."""
+    """A client of a broker that knows one topic, after a request for its brokers."""
 
     def __init__(self, **_: Any) -> None:
         self.is_ready = self.is_closed = False

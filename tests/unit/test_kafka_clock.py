@@ -1,4 +1,4 @@
-"""A clock that the broker has refused is not believed until something speaks for it."""
+"""A clock that the broker has refused is not trusted until there is evidence for it."""
 
 import pytest
 
@@ -10,7 +10,7 @@ AHEAD = 5400.0
 
 
 class Machine:
-    """A clock that runs, and the time of day that somebody has set."""
+    """A running clock, and a time of day that can be set."""
 
     def __init__(self) -> None:
         self.running = 50.0
@@ -74,7 +74,7 @@ async def test_a_clock_once_tried_again_stays_so_until_it_is_refused_again(machi
 
 
 async def test_who_was_refused_by_a_brokers_wrong_clock_tries_again_within_minutes(machine: Machine) -> None:
-    """All workers may be out at once, and none of their own clocks will be set."""
+    """All workers may be out at once, and no worker's own clock will be set."""
     machine.stamps.refused()
     machine.running += 121
     assert not await machine.is_refused()

@@ -1,4 +1,4 @@
-"""Rights as a broker tells them: those that it would refuse, and those that it does not speak of."""
+"""Rights as a broker reports them: those that it would refuse, and those that it does not mention."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -30,7 +30,7 @@ def topic(told: int, error: int = 0) -> Any:
 
 
 def older(error: int = 0) -> Any:
-    """The answer of a broker that does not know of this question."""
+    """Return the answer of a broker that does not support this request."""
     return MetadataResponse_v5(0, [], "cluster", 1, [(error, "commands", False, [])])
 
 
@@ -51,7 +51,7 @@ class Admin:
 
 
 async def found(right: Right, *answers: Any, errors: Sequence[Exception] = (), seconds: float = 60.0) -> bool:
-    """Tell if the right is found lacking."""
+    """True if the right is reported as missing."""
     topics = [] if right.kind == "topic" else [topic(NOT_TOLD)]
     return await lacking(Admin(*topics, *answers, errors=errors), [right], seconds) == [right]
 

@@ -1,4 +1,4 @@
-"""A lane over a log, a publisher and a Postgres half made up for the test: what it reads, commits and lets go of."""
+"""A lane over fakes of a log, a publisher and the Postgres half: the records it reads, commits and lets go of."""
 
 import asyncio
 import time
@@ -58,9 +58,9 @@ NOW: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class Log:
-    """One partition, read the way aiokafka reads it: whoever looks first when records arrive takes them all.
+    """One partition, read the way aiokafka reads it: the first read after records arrive takes them all.
 
-    ``None`` is the marker of a transaction, which nobody is given.
+    ``None`` is the marker of a transaction, which no reader is given.
     """
 
     def __init__(self, *values: bytes | None) -> None:
@@ -135,20 +135,20 @@ class Row:
     next_offset: int | None = None
     owner: UUID | None = None
     ordered_offset: int | None = None
-    """What an operator has ordered."""
+    """The offset that an operator has ordered."""
     topic_id: UUID | None = None
     last: tuple[int, int] | None = None
     """Offset and timestamp of the last record decided."""
     blocked: str | None = None
     settled: int = 0
-    """The times that it was asked to note that all is published."""
+    """The number of requests to note that all is published."""
     away_times: int = 0
-    """How often the question for the owner meets a database that is away."""
+    """The number of times for which the database is away when asked for the owner."""
     lost: list[tuple[int, int, int]] = field(default_factory=list)
-    """The losses that were written down: begin, end, and the end of what was decided."""
+    """The recorded losses: begin, end, and the end of what was decided."""
     acknowledged: bool = False
     losses_untold: int = 0
-    """Times that the question for what is lost meets a database that is away."""
+    """The number of times for which the database is away when asked for the losses."""
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator["Row"]:
@@ -216,9 +216,9 @@ class Decides:
     trouble: list[Exception] = field(default_factory=list)
     tried: int = 0
     reply: ReplyTo | None = None
-    """Where every sender wants its answer."""
+    """The reply topic that every sender asks for."""
     traceparent: str | None = None
-    """Of every sender."""
+    """The trace that every sender sends."""
     code: StatusCode = StatusCode.ACCESS_DENIED
     dry_runs: frozenset[bytes | None] = frozenset()
     """The values of those commands that are dry runs."""
@@ -244,7 +244,7 @@ class Decides:
 
 
 class Publishes:
-    """A publisher that keeps what was published, and the offsets, unless a fault is planned for a call."""
+    """A publisher that keeps the published messages and the offsets, unless a fault is planned for a call."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
@@ -275,13 +275,13 @@ class Publishes:
 
     @property
     def commands(self) -> list[str]:
-        """The offsets of the commands that were answered, as their answers name them."""
+        """Return the offsets of the answered commands, as their answers name them."""
         ids = [dict(message.headers)["causation_id"] for _, written in self.published for message in written]
         return [each.decode().split("/")[-1].split("@")[0] for each in ids]
 
 
 class Group:
-    """What the group says of this worker."""
+    """The group's information about this worker."""
 
     def __init__(self) -> None:
         self.speaks = asyncio.Event()
@@ -324,11 +324,11 @@ class World:
         self.others: dict[str, int] = {}
 
     async def identify(self, _: Sequence[str]) -> Mapping[str, UUID | None]:
-        """The topic that commands are read from."""
+        """Return the id of the topic that commands are read from."""
         return self.topic_ids
 
     async def look(self, _: Sequence[str]) -> Mapping[str, int]:
-        """Somebody else's topics."""
+        """Return the partitions of other owners' topics."""
         return self.others
 
     def start(self) -> "tuple[asyncio.Task[None], asyncio.Event]":
@@ -343,7 +343,7 @@ class World:
         await until(holds, what="what the test waits for held", pause=0.005, tell=self.state)
 
     def state(self) -> str:
-        """What a test may have waited for in vain."""
+        """Describe the state, for a wait that timed out."""
         return (
             f"committed {self.log.committed_offset}, position {self.log.position}, looking {self.log.looking},"
             f" published {self.publishes.commands}, opened {self.publishes.opened}, decided {self.decides.tried} times,"
@@ -351,7 +351,7 @@ class World:
         )
 
     async def run_until(self, holds: Callable[[], bool]) -> None:
-        """Run a lane until this holds, and drain it."""
+        """Run a lane until the condition holds, and drain it."""
         running, drain = self.start()
         waiting = asyncio.create_task(self.until(holds))
         await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
@@ -651,7 +651,7 @@ async def test_a_clock_that_is_refused_is_to_blame_from_the_first_time_on_and_no
 
     assert away == [[], ["clock"], ["clock"]]
     assert not world.health.dependencies_away()
-    await world.context.stamps.look()  # what was taken in the end speaks for the clock
+    await world.context.stamps.look()  # the records taken in the end prove the clock good
 
 
 async def test_what_a_lane_waits_for_is_not_missed_any_more_when_it_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -718,7 +718,7 @@ async def test_what_only_a_reply_topic_has_taken_says_nothing_of_the_clock() -> 
 
 
 async def is_believed(world: World) -> bool:
-    """Tell whether nothing is held against the clock."""
+    """True if there is no evidence against the clock."""
     try:
         await world.context.stamps.look()
     except ClockRefused:
@@ -929,7 +929,7 @@ async def test_a_lane_that_may_not_start_reads_nothing() -> None:
 
 
 def mended() -> World:
-    """Three commands, one of them decided, an offset that says three, and the order to go back to the second."""
+    """Return three commands, one of them decided, an offset of three, and the order to go back to the second."""
     world = World(b"a", b"b", b"c")
     world.log.committed_offset = 3
     world.row.first_offset = world.row.next_offset = world.row.ordered_offset = 1
@@ -967,9 +967,9 @@ async def test_an_idle_lane_notices_that_somebody_has_taken_it(monkeypatch: pyte
     world = World(b"a")
     running, _ = world.start()
     await world.until(lambda: world.row.settled == 1)
-    world.row.away_times = 2  # which is no reason to let go
+    world.row.away_times = 2  # no reason to let go
     await world.until(lambda: not world.row.away_times)
-    world.row.owner = uuid4()  # a person has chosen a way out, or another worker works on it
+    world.row.owner = uuid4()  # a person has chosen a way out, or another worker owns it
 
     with pytest.raises(LaneLost, match="another worker has taken the lane"):
         await in_time(running, "the lane ended", seen=world.state)
@@ -1102,7 +1102,7 @@ async def test_a_topic_made_anew_blocks_the_lane_in_its_row_however_long_its_log
     assert str(ANOTHER) in reason
     assert world.row.blocked == reason
     assert world.publishes.published == []
-    # It does not dissolve, and asks nobody any more.
+    # It does not dissolve, and sends no more requests.
     world.topic_ids[SOURCE.topic] = A_TOPIC
     opened = world.publishes.opened
     assert await blocked_for(world) == reason
@@ -1278,7 +1278,7 @@ async def test_who_was_overtaken_while_it_obeyed_sets_no_offset_back(
 
     async def stood_still(*arguments: Any) -> None:
         await run_unless(*arguments)
-        # Meanwhile a successor took the row and, where it found the order, obeyed and went on.
+        # Meanwhile a successor took the row, found the order there, obeyed it and went on.
         world.row.owner, world.row.ordered_offset = uuid4(), None if moment == "open" else 1
 
     monkeypatch.setattr(world.publishes, moment, stood_still)
@@ -1448,7 +1448,7 @@ async def test_dry_runs_are_counted_apart() -> None:
     assert 'effective_worker_dry_runs_total{code="ACCESS_DENIED"} 2.0' in counted
 
 
-# --- what holds no command --------------------------------------------------------------------------------------------
+# --- records without a command ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Where a lane starts: every row of the table of DESIGN 2."""
+"""The offset from which a lane starts: every row of the table of DESIGN 2."""
 
 import pytest
 from hypothesis import given

@@ -18,7 +18,7 @@ FUNCTIONS: Final = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def marks_of(tree: ast.AST, marker: str) -> Iterator[ast.AST]:
-    """Every use of a marker below a node, called or bare."""
+    """Yield every use of a marker below a node, called or bare."""
     called = {id(node.func): node for node in ast.walk(tree) if isinstance(node, ast.Call)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and ast.unparse(node) == f"pytest.mark.{marker}":
@@ -26,12 +26,12 @@ def marks_of(tree: ast.AST, marker: str) -> Iterator[ast.AST]:
 
 
 def is_slow(decorator: ast.expr) -> bool:
-    """Tell whether a decorator makes the whole test slow, and not some of its parameters only."""
+    """True if a decorator makes the whole test slow, and not only some of its parameters."""
     return any(mark is decorator for mark in marks_of(decorator, "slow"))
 
 
 def quick_tests() -> set[str]:
-    """The tests that run in ``make test``, with some of their parameters at least, as ``file::name``."""
+    """Return the tests that run in ``make test``, with some of their parameters at least, as ``file::name``."""
     return {
         f"{file}::{node.name}"
         for file, tree in FILES.items()
@@ -61,7 +61,7 @@ def test_there_is_no_third_level() -> None:
 
 
 def test_a_file_whose_tests_stop_servers_has_no_others() -> None:
-    """Files decide which process runs a test, and so which servers it may stop (``tests/support/scheduling.py``)."""
+    """The file decides which process runs a test, so which servers it may stop (``tests/support/scheduling.py``)."""
     marked = {file for file, tree in FILES.items() if any(marks_of(tree, OWN_SERVERS))}
     assert marked
     assert marked == {file for file in FILES if scope_of(f"{file}::test") == OWN_SERVERS}

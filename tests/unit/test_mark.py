@@ -1,4 +1,4 @@
-"""The mark of what imports have announced: what is asked, and what is made of the answers."""
+"""The mark of announced imports: the requests for it, and the reading of the answers."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,8 +21,11 @@ SETTINGS: Final = read_settings({"WORKER_KAFKA__GROUP_ID": "g", "WORKER_TOPICS__
 
 
 class Coordinator:
-    """The admin client's side of a cluster. ``answers`` are what it is answered, one after the other, the last for
-    ever; an exception is what the search for the coordinator ends with."""
+    """The admin client's side of a cluster.
+
+    ``answers`` are the replies it gets, one after the other, the last repeated forever; an exception ends the search
+    for the coordinator.
+    """
 
     def __init__(self, *answers: Any) -> None:
         self._answers = list(answers)
@@ -45,7 +48,7 @@ class Coordinator:
 
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Let the broker answer so."""
+    """Make the broker answer so."""
 
     def answer(*answers: Any) -> Coordinator:
         coordinator = Coordinator(*answers)
@@ -108,7 +111,7 @@ async def test_a_mark_is_kept_longer_than_a_group_without_members_remembers(told
     await write_mark(SETTINGS, Mark(40, HASH))
     [asked] = coordinator.asked
     assert asked._topics == [("t", [(0, 40, SAID)])]
-    assert (asked._consumer_group_generation_id, asked._consumer_id) == (-1, "")  # as one who is no member
+    assert (asked._consumer_group_generation_id, asked._consumer_id) == (-1, "")  # as a client that is no member
     assert asked._retention_time == KEPT_MS > 10 * 365 * 24 * 60 * 60 * 1000
 
 

@@ -1,4 +1,4 @@
-"""What the group's silence and its refusals mean to a worker."""
+"""The meaning of the group's silence and its refusals for a worker."""
 
 import pytest
 from aiokafka import errors as kafka
@@ -9,7 +9,7 @@ from worker.lanes.membership import Membership
 
 
 class Coordinator:
-    """The client's side of the group. ``answers`` are what its heartbeats meet, one after the other."""
+    """The client's side of the group. ``answers`` are the replies to its heartbeats, one after the other."""
 
     def __init__(self, *answers: bool | Exception) -> None:
         self._answers = list(answers)
@@ -24,7 +24,7 @@ class Coordinator:
 async def test_a_heartbeat_that_is_refused_is_tried_again() -> None:
     coordinator = Coordinator(kafka.KafkaError("loading"), True)
     membership = Membership(consumer_of(coordinator), session_seconds=60)
-    # The client ends its heartbeats for good where one raises.
+    # The client ends its heartbeats for good if one raises.
     assert await coordinator._do_heartbeat() is False
     assert await coordinator._do_heartbeat() is True
     await membership.look()

@@ -1,4 +1,4 @@
-"""Messages that speak of a customer are known, whatever a sender has wrapped the words in."""
+"""Messages that mention a customer are recognised, whatever text a sender puts around the words."""
 
 import json
 from base64 import b64encode

@@ -1,4 +1,4 @@
-"""The messages of an answered command (CONTRACT 3, 6 and 7), and what stays the same from answer to answer."""
+"""The messages of an answered command (CONTRACT 3, 6 and 7), and the parts that stay the same in every answer."""
 
 import hashlib
 import json
@@ -77,7 +77,7 @@ def test_the_text_of_a_fact_is_canonical_and_what_is_hashed(name: str, lane: str
 
 
 def once(headers: Sequence[Header]) -> dict[str, bytes]:
-    """The headers by name, each of which must be given once only."""
+    """Return the headers by name, each of which must be given only once."""
     named = dict(headers)
     assert len(named) == len(headers)
     return named

@@ -1,6 +1,6 @@
-"""The names by which mutants, fault points and the model speak of the code: each names something that exists.
+"""The names by which mutants, fault points and the model refer to the code: each names something that exists.
 
-A mutant that replaces a function which is gone undoes nothing, and comes through unharmed as a rule that is not needed.
+A mutant that replaces a missing function changes nothing, and its survival would make its rule look unneeded.
 """
 
 import re
@@ -44,7 +44,7 @@ STEPS: Final[dict[str, Callable[..., Any]]] = {
     "block": LaneRow.block,
     "_decide": pipeline.Pipeline._decide,
 }
-"""The labels of the model that are functions of ours."""
+"""The labels of the model that are functions of this project."""
 CALLS: Final = {
     "begin_transaction": "aiokafka",
     "send_offsets_to_transaction": "aiokafka",
@@ -59,7 +59,7 @@ PLACES: Final = {
     *("_start_missing", "opened", "decided", "after_commit", "send_at_least", "published", "fenced", "lose_later"),
     *("settle_order", "carried_out", "stays_blocked", "overtaken", "refused_for_ever", "crashed"),
 }
-"""The labels that are no step: states that a worker is in, and branches of mutants."""
+"""The labels that are no step: states of a worker, and branches of mutants."""
 
 
 def labels() -> set[str]:
@@ -91,7 +91,7 @@ def test_a_mutant_replaces_what_exists(spec: MutantSpec, monkeypatch: pytest.Mon
 
 
 def test_a_fault_point_is_hooked_into_what_exists() -> None:
-    """In a process of its own: a point stays hooked in."""
+    """The test runs in a process of its own: a point stays hooked in."""
     program = "from tests.faults.points import POINTS; [hook(None) for hook in POINTS.values()]"
     hooked = run_to_end([sys.executable, "-c", program], cwd=MODEL.parents[1])
     assert (hooked.returncode, hooked.stderr) == (0, "")

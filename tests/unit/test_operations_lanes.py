@@ -1,4 +1,4 @@
-"""The ways out of a lane that does not start: each lets it start, and where it says (DESIGN 2)."""
+"""The ways out of a lane that does not start: each lets it start, at the offset it names (DESIGN 2)."""
 
 from datetime import UTC, datetime
 from uuid import UUID
@@ -78,9 +78,9 @@ def test_a_lane_that_does_not_start_has_ways_out_and_each_lets_it_start_where_it
         assert remedies(blocked) == ()
     where = {Way.REDO: max(following, begin), Way.SKIP: committed, Way.FROM_START: begin, Way.FROM_END: end}
     for remedy in remedies(blocked):
-        assert 0 <= remedy.first <= remedy.following  # what the table demands
+        assert 0 <= remedy.first <= remedy.following  # the table demands this
         told = committed if remedy.ordered is None else remedy.ordered
         start = where_to_start(told, remedy.first, remedy.following, begin, end)
         assert (start.position, start.set_back) == (where[remedy.way], False)
-        # Nothing that stands in the record may be decided a second time: it is looked up below next_offset.
+        # No recorded command may be decided a second time: commands below next_offset are looked up.
         assert remedy.way is not Way.FROM_START or remedy.following == end

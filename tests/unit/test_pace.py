@@ -27,7 +27,7 @@ COMMON: Final = 1.0
 
 
 class Machine:
-    """A machine on which work takes so many times what it takes on a common one, and starting a process too."""
+    """A machine that is so many times slower than a common one, at work and at starting a process."""
 
     def __init__(self, of_work: float, of_starts: float) -> None:
         self.now = 50.0

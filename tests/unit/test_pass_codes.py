@@ -1,4 +1,4 @@
-"""Pass codes are compared in fair shares, at one price, and only with hashes that are worth it."""
+"""Pass codes are compared in fair shares, at one cost, and only with acceptable hashes."""
 
 import asyncio
 import os
@@ -42,7 +42,7 @@ def pass_codes() -> Iterator[PassCodes]:
     made.close()
 
 
-# --- which hashes are taken -------------------------------------------------------------------------------------------
+# --- accepted hashes --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_what_is_too_cheap_too_dear_or_of_another_kind_is_refused_with_what_is_t
 
 
 def worked(pass_code_hash: str | None, monkeypatch: pytest.MonkeyPatch) -> tuple[int, bool]:
-    """Memory times passes that a comparison with this hash works off, and what it says of the right pass code."""
+    """Return memory times passes of a comparison with this hash, and its verdict on the right pass code."""
     done: list[int] = []
     verify, fill = HASHER.verify, argon2.low_level.hash_secret_raw
 
@@ -159,7 +159,7 @@ async def test_a_flood_in_one_lane_leaves_the_others_their_turn(
     await asyncio.sleep(0)
     await pass_codes.compare(2, [asked("b", "other")])
     await flood
-    # What is under way, and one more of the flood's own turns.
+    # The comparisons under way, and one more of the flood's own turns.
     assert order.index("other") <= 2 * AT_ONCE
 
 
@@ -216,7 +216,7 @@ async def test_comparing_gives_way_to_the_event_loop(pass_codes: PassCodes) -> N
     assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
 
 
-# --- how much of a batch ----------------------------------------------------------------------------------------------
+# --- the share of a batch ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ async def test_comparing_gives_way_to_the_event_loop(pass_codes: PassCodes) -> N
     [
         ("", 0),
         ("....", 4),
-        ("...p..", 3),  # what comes before the first does not wait for it
+        ("...p..", 3),  # pass codes before the first command do not wait for it
         ("p", 1),
         ("p.....", 6),
         ("p" * COMPARED, COMPARED),

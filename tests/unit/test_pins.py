@@ -1,4 +1,4 @@
-"""``make pins``: a vulnerability is told, and where none can be known that is told instead."""
+"""``make pins``: a vulnerability is reported, and so is a failure to look one up."""
 
 import json
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ KNOWN_FILE: Final = Path("known.txt")
 
 
 class Audit:
-    """Says of each file what it is given, and that nothing can be looked up of any other."""
+    """Reports for each file what it is given, and that nothing can be looked up for any other."""
 
     def __init__(self, **said: Sequence[dict[str, Any]]) -> None:
         self.said = said

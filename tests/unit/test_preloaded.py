@@ -1,4 +1,4 @@
-"""Programs that begin with everything imported are processes like any other."""
+"""Programs that start with everything imported are processes like any other."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ SERVED = {
 
 @pytest.fixture
 def waiting_for_servers(tmp_path: Path) -> Iterator[Program]:
-    """A worker whose servers are not there."""
+    """Start a worker whose servers are not there."""
     with (tmp_path / "log").open("wb") as log:
         program = preloaded.start(["run"], cwd=preloaded.ROOT, env={**os.environ, **SERVED}, stdout=log, stderr=log)
     yield program
@@ -55,7 +55,7 @@ def test_its_end_is_told_with_the_signal_that_brought_it(waiting_for_servers: Pr
     waiting_for_servers.send_signal(which)
     assert wait_until(waiting_for_servers.poll, lambda code: code is not None, what="it ended") == -which
     assert waiting_for_servers.wait() == -which
-    waiting_for_servers.kill()  # safe twice
+    waiting_for_servers.kill()  # safe to call twice
 
 
 def test_one_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:

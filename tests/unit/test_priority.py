@@ -1,4 +1,4 @@
-"""Who may work when: interactive lanes at once; bulk lanes too, unless somebody is to be given way (DESIGN 2)."""
+"""Turns of lanes: interactive lanes work at once, and so do bulk lanes unless they must give way (DESIGN 2)."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -14,7 +14,7 @@ FOR_EVER = 1e6
 
 
 class House:
-    """A courtesy, a clock that the test turns, and lanes that note who worked on how many commands."""
+    """A courtesy, a clock that the test turns, and lanes that note which of them worked on how many commands."""
 
     def __init__(self, most: int = MOST) -> None:
         self.now = 1000.0
@@ -25,12 +25,12 @@ class House:
         self.most_inside = 0
 
     async def interactive(self) -> None:
-        """A batch that is soon done."""
+        """Run a batch that is soon done."""
         async with self.courtesy.first(self.drain):
             pass
 
     async def bulk(self, name: str = "lane", *, turns: int = 1, stay: asyncio.Event | None = None) -> None:
-        """A bulk lane that takes so many turns; in each it stays for a while."""
+        """Run a bulk lane that takes so many turns, each of which lasts a while."""
         for _ in range(turns):
             async with self.courtesy.behind(self.drain) as most:
                 self.turns.append((name, most))
@@ -145,7 +145,7 @@ async def test_a_lane_in_trouble_holds_the_others_up_only_for_a_while(monkeypatc
     leave.set()
     await ended(troubled)
     await ended(house.start("a", "b"))
-    assert house.most_inside == 2  # the troubled one and one other: its turn was passed on once
+    assert house.most_inside == 2  # the troubled lane and one other: its turn was passed on once
 
 
 async def test_a_lane_that_fails_in_its_turn_leaves_it_to_others() -> None:

@@ -1,4 +1,4 @@
-"""Readiness is true of a worker that has nothing to do."""
+"""A worker that has nothing to do is ready."""
 
 import asyncio
 
@@ -12,7 +12,7 @@ from worker.observability.probe import Probe
 
 
 class Dependency:
-    """Answers or does not, as it is told."""
+    """A dependency that answers or does not, as it is told."""
 
     def __init__(self) -> None:
         self.answers = True

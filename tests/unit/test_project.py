@@ -1,4 +1,4 @@
-"""A projection reads what is asked for and no more."""
+"""A projection reads the fields asked for and no more."""
 
 import re
 from functools import partial
@@ -20,7 +20,7 @@ masks: Final = st.integers(1, ALL_FIELDS)
 
 
 reading: Final = partial(projection, reveal_verification_code=True)
-"""The projection, with whatever may be revealed."""
+"""The projection that may reveal everything."""
 
 
 def marked_lines() -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Where a message goes: the lane's own partition number, or the one that every other Kafka client would choose."""
+"""The partition of a message: the lane's own number, or the one that every other Kafka client would choose."""
 
 import asyncio
 from collections.abc import Sequence
@@ -106,7 +106,7 @@ def test_the_parts_of_a_transactional_id_can_be_told(lane: LaneId) -> None:
 
 
 class Starts:
-    """In the lane of ``started``: the transactional ids that producers were started with, in their order."""
+    """The transactional ids with which producers were started in the lane of ``started``, in order."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ids: list[str | None] = []
@@ -202,7 +202,7 @@ class Batch:
 
 
 class Producer:
-    """What ``send`` asks of a producer; every batch takes ``room`` messages."""
+    """The part of a producer that ``send`` uses; every batch takes ``room`` messages."""
 
     def __init__(self, room: int, **counts: int) -> None:
         self._room = room
@@ -271,14 +271,14 @@ async def test_a_redirected_answer_goes_to_its_partition_and_nobody_asks_how_man
     assert {(topic, partition) for topic, partition, _ in producer.sent} == {("results", 2), ("replies", 6)}
 
 
-# --- whose fault it was -----------------------------------------------------------------------------------------------
+# --- the side at fault ------------------------------------------------------------------------------------------------
 
 STAMP: Final = kafka.InvalidTimestampError()
 REDIRECTED: Final = (message("results", 1), Message("replies", None, None, (), 0), Message("others", None, None, (), 0))
 
 
 def sent(**outcomes: bool | Exception | None) -> Sent:
-    """A publication in which these topics took what they got, refused it (for a reason), or have not answered yet."""
+    """Return a publication in which these topics accepted theirs, refused it (for a reason), or have not answered."""
     batches = Sent()
     for topic, outcome in outcomes.items():
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -322,12 +322,12 @@ async def test_without_a_redirected_answer_nobody_is_to_blame() -> None:
 async def test_a_stamp_that_only_a_reply_topic_refuses_proves_nothing_against_the_clock(
     results: bool | Exception | None, replies: Exception, kind: type[OutcomeUnknown]
 ) -> None:
-    """Otherwise whoever owns a reply topic could send every worker out of its group."""
+    """Otherwise the owner of a reply topic could make every worker leave its group."""
     batches = sent(results=results, replies=replies, others=True)
     assert type(batches.failed(replies, REDIRECTED)) is kind
 
 
-# --- what happens under the surface -----------------------------------------------------------------------------------
+# --- under the surface ------------------------------------------------------------------------------------------------
 
 
 class Client:
@@ -372,7 +372,7 @@ ONE, TWO, THREE = (TopicPartition("commands", number) for number in range(3))
 
 
 class Committing:
-    """A consumer whose commits take until they are let through, and then end as told."""
+    """A consumer whose commits block until they are let through, and then end as told."""
 
     def __init__(self) -> None:
         self.requests: list[dict[TopicPartition, int]] = []
@@ -391,7 +391,7 @@ async def turns() -> None:
 
 
 class Under:
-    """A commit of lane ONE is under way, and the other lanes have come meanwhile."""
+    """A commit of lane ONE in progress, with the other lanes waiting behind it."""
 
     def __init__(self) -> None:
         self.consumer = Committing()
@@ -402,7 +402,7 @@ class Under:
         return asyncio.ensure_future(self.commits.commit(source, 10))
 
     async def end(self, number: int, failure: BaseException | None = None) -> None:
-        """The broker answers this request."""
+        """Make the broker answer this request."""
         through = self.consumer.through[number]
         if failure is None:
             through.set_result(None)

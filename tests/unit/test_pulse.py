@@ -1,4 +1,4 @@
-"""An event loop that stands is noticed, and told from a process that was stopped."""
+"""A stalled event loop is noticed, and told apart from a stopped process."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ SESSION = 10.0
 
 
 class Clocks:
-    """The time, and how much of it the process has spent."""
+    """The time, and the CPU time that the process has used."""
 
     def __init__(self) -> None:
         self.now = self.spent = 0.0

@@ -1,4 +1,4 @@
-"""What of a browser's errors is Kafka's fault, and what is its reader's own."""
+"""The errors of a topic reader that are Kafka's fault, and those of its caller."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ SPAN = OffsetRange(TopicPartition("results", 0), 0, 10)
 
 
 class Consumer:
-    """A client that does what is asked of it as far as it is told to."""
+    """A client that does what is asked of it as far as the test allows."""
 
     fails = ""
 

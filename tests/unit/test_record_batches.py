@@ -1,4 +1,4 @@
-"""Fetches read within bounds: the records that aiokafka makes of them, and never more than may be."""
+"""Fetches read within bounds: the same records as aiokafka makes of them, and never more than allowed."""
 
 import hashlib
 import tracemalloc
@@ -176,7 +176,7 @@ def test_what_is_small_and_inflates_to_much_takes_little_memory(codec: str) -> N
 
 
 class Assigned:
-    """A partition that is assigned, as far as aiokafka asks for it."""
+    """An assigned partition, with the members that aiokafka uses."""
 
     active, paused = True, False
 
@@ -235,7 +235,7 @@ def test_a_batch_that_was_damaged_in_the_log_is_no_senders_fault() -> None:
 
 @pytest.mark.parametrize("body", [b"\x80" * 2 * MIB, b"\x01\x01", b"\x7e" + b"\x80" * 100, b"\x04\0"])
 def test_what_is_no_record_gives_coordinates(body: bytes) -> None:
-    """A broker takes no such batch; nobody knows what else may write one into a log."""
+    """A broker accepts no such batch; other programs may still have written one into a log."""
     data = batch([small(b"x")] * 3, "none")
     spoiled = data[:61] + body
     spoiled = spoiled[:8] + (len(spoiled) - 12).to_bytes(4, "big") + spoiled[12:]

@@ -1,4 +1,4 @@
-"""Where an answer may go that its sender wants elsewhere, and what the broker is asked about that."""
+"""Reply topics that a sender may choose, and the broker requests that check them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -21,7 +21,7 @@ OWN: Final = ("commands", "results", "transitions", "dead-letters")
 
 
 class World:
-    """A broker's topics, what was asked of it, and the time."""
+    """A broker's topics, the requests it got, and the time."""
 
     def __init__(self, *allowed: str, **topics: int) -> None:
         self.topics = dict(topics)
@@ -53,7 +53,7 @@ def to(topic: str, partition: int | None = None) -> tuple[Header, ...]:
     return (place,) if partition is None else (place, ("kafka_replyPartition", partition.to_bytes(4, "big")))
 
 
-# --- what is allowed --------------------------------------------------------------------------------------------------
+# --- allowed topics ---------------------------------------------------------------------------------------------------
 
 
 async def test_a_named_partition_is_taken_as_it_is() -> None:
@@ -125,7 +125,7 @@ async def test_a_refusal_goes_where_its_sender_waits() -> None:
     assert item.envelope.reply == ReplyTo("reply_to", "replies", 0)
 
 
-# --- what is asked ----------------------------------------------------------------------------------------------------
+# --- requests ---------------------------------------------------------------------------------------------------------
 
 
 async def test_a_batch_asks_once_for_its_topics_and_the_next_one_not_at_all() -> None:
@@ -187,7 +187,7 @@ async def test_a_sender_of_ever_new_names_fills_no_memory() -> None:
     assert len(world.asked) == 1
 
 
-# --- what is avoided --------------------------------------------------------------------------------------------------
+# --- avoided requests -------------------------------------------------------------------------------------------------
 
 PLACE: Final = ReplyTo("reply_to", "replies", 1)
 

@@ -1,4 +1,4 @@
-"""The access token's 30 fields, and the masks that name any part of them."""
+"""The access token's 30 fields, and the masks that name any of them."""
 
 import typing
 from typing import Any

@@ -26,7 +26,7 @@ def test_a_command_cannot_be_changed() -> None:
     named = AccessTokenIdentifier(authentication_code="1")
 
     with pytest.raises(ValidationError):
-        setattr(named, "authentication_code", "2")  # noqa: B010 - what a type checker would not let pass
+        setattr(named, "authentication_code", "2")  # noqa: B010 - a type checker would not allow this
 
 
 def test_what_is_empty_was_not_given() -> None:

@@ -72,7 +72,7 @@ def test_a_change_of_any_member_breaks_the_chain_at_that_event(length: int, data
     broken = verify_chain(events)
 
     assert broken is not None
-    # Which lane a chain is of, only its first event tells.
+    # Only the first event of a chain names its lane.
     assert broken.position == position
     assert broken.sequence == position + 1
 

@@ -1,4 +1,4 @@
-"""Settings: read once, frozen, and every fault named at once (CONTRACT 9)."""
+"""Settings: read once, frozen, and every fault reported at once (CONTRACT 9)."""
 
 from pathlib import Path
 from typing import Final
@@ -243,7 +243,7 @@ def test_a_file_that_is_no_certificate_is_a_fault_of_its_variable(tmp_path: Path
         client_options(read_settings(environ).kafka)
 
 
-# --- what is readable on the way --------------------------------------------------------------------------------------
+# --- secrets in transit -----------------------------------------------------------------------------------------------
 
 _SASL: Final = {
     "WORKER_KAFKA__SECURITY_PROTOCOL": "SASL_PLAINTEXT",

@@ -1,4 +1,4 @@
-"""Which sendings were lost: those before one that was answered, in the same partition, and no others."""
+"""Lost sendings: those before an answered one in the same partition, and no others."""
 
 from worker.operations.submit.flight import Flight, Waiting
 

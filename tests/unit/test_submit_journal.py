@@ -1,4 +1,4 @@
-"""The journal: whole whenever its writer died, one writer at a time, and one rule of what an outcome is."""
+"""The journal: intact whenever its writer dies, one writer at a time, and one rule for outcomes."""
 
 import sqlite3
 from contextlib import closing
@@ -53,7 +53,7 @@ def test_it_knows_again_what_it_was_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("statement", ["INSERT INTO outcome", "INSERT INTO position", "UPDATE session"])
 def test_of_a_read_of_answers_all_is_written_or_nothing(tmp_path: Path, statement: str) -> None:
-    """The process dies between any two statements of it, as SQLite sees it."""
+    """The process dies between any two of its statements, as SQLite sees it."""
     path = tmp_path / "j"
     journal = begun(path)
 

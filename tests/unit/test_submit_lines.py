@@ -1,4 +1,4 @@
-"""Files of commands: what is in them, what the worker would say of it, and what their refusals are written as."""
+"""Files of commands: their contents, the worker's verdict on each line, and the form in which refusals are written."""
 
 import csv
 import io
@@ -69,7 +69,7 @@ def test_whatever_stands_in_a_line_is_judged_and_never_raises(value: Any) -> Non
     judged = source.command(raw, None)
     assert isinstance(judged, Refused)
     assert judged == decode(delivery(raw.strip()), max_bytes=MAX_BYTES).request
-    # What is written of it can be submitted again.
+    # A written line can be submitted again.
     line = json.loads(source.refusal(Record(1, 0, raw), judged))
     assert line["status"]["code"] == judged.code
 
@@ -123,7 +123,7 @@ def test_the_refusals_of_a_file_can_be_mended_and_submitted(tmp_path: Path) -> N
     mended, text, array = again.records()
     assert the_value(again, mended) == GOOD | {"token": LOGIN, "fields_set": "number"}
     assert the_code(again, text) == the_code(again, array) == StatusCode.MALFORMED_REQUEST
-    # Unmended, it is reported as it was the first time.
+    # Unrepaired, it is reported as it was the first time.
     first, second = (json.loads(again.refusal(record, WRONG)) for record in (text, array))
     assert (first["text"], second["text"]) == ("no JSON", "[1]")
     again.close()

@@ -1,4 +1,4 @@
-"""The login token that is sent with: renewed in time, and shown to nobody."""
+"""The login token of a submission: renewed in time, and never shown."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from worker.operations.submit.login import CommandLogin, GivenLogin, OwnLogins, 
 
 
 class Program:
-    """Gives tokens that live so long, or fails."""
+    """A program that prints tokens of a given lifetime, or fails."""
 
     def __init__(self, clock: Clock, life: float) -> None:
         self.clock, self.life, self.runs, self.fails = clock, life, 0, False

@@ -1,4 +1,4 @@
-"""A session with a worker and a broker that are made up: answers get lost, sessions die, and the totals are right."""
+"""A session with a fake worker and broker: answers get lost, sessions die, and the totals are right."""
 
 import asyncio
 import json
@@ -39,7 +39,7 @@ FACTS: Final = {
 
 
 class World:
-    """What outlives a session: what was sent, what was answered, and which ids were applied."""
+    """The state that outlives a session: the commands sent, their answers, and the ids that were applied."""
 
     def __init__(self, seed: int = 0, *, lost: float = 0.0) -> None:
         self.chance = random.Random(seed)
@@ -50,14 +50,14 @@ class World:
         self.judged = [0] * PARTITIONS
         self.applied: set[bytes] = set()
         self.times: dict[int, int] = {}
-        """How often each line was sent."""
+        """The number of times that each line was sent."""
         self.now = 1000.0
         self.judge: Callable[[int, Outgoing], str] = lambda line, _: "ACCESS_TOKEN_NOT_FOUND" if line % 7 == 0 else "OK"
         self.dry_run = False
         self.allowed = True
 
     def work(self) -> None:
-        """Judge some of what waits, in its order; now and then an answer is lost."""
+        """Judge some of the waiting commands, in order; now and then an answer is lost."""
         for partition, commands in enumerate(self.sent):
             until = min(len(commands), self.judged[partition] + self.chance.randint(0, 10))
             for outgoing in commands[self.judged[partition] : until]:
@@ -118,7 +118,7 @@ class FakeAnswers(Answers):
         return found
 
     async def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: nothing is open."""
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ async def play(
     dies_after: int | None = None,
     told: list[Progress] | None = None,
 ) -> None:
-    """One session, or as much of one as ``dies_after`` so many reads is left of it."""
+    """Play one session, or the part of it before it ``dies_after`` so many reads."""
     with (
         closing(source_of(file, as_csv=False, max_bytes=65_536)) as source,
         closing(Journal(file.with_suffix(".j"))) as journal,
@@ -169,7 +169,7 @@ async def play(
         for _ in range(dies_after or 0):
             await asyncio.sleep(0)
         if dies_after is not None:
-            # What SIGKILL leaves is what was committed.
+            # SIGKILL leaves only what was committed.
             journal.close()
             playing.cancel()
             with suppress(BaseException):
@@ -228,7 +228,7 @@ async def test_whatever_is_lost_and_whenever_it_dies_the_totals_are_right(file: 
 
 
 async def test_of_a_long_backlog_nothing_is_sent_again(file: Path) -> None:
-    """A session that dies, and another that waits long for the answers of the first, sends probes and no more."""
+    """A session that dies, and another that waits long for the answers of the first, send probes and no more."""
     world = World()
     worked = world.work
     world.work = lambda: None  # type: ignore[method-assign] # the worker stands still
@@ -259,7 +259,7 @@ async def test_a_login_that_is_refused_stops_everything_before_a_second_command(
     with pytest.raises(LoginFailed, match=code):
         await play(file, world)
     assert sum(world.times.values()) == 1
-    # With another login it goes on, and the first line gets its outcome from that one.
+    # With another login it goes on, and the first line gets its outcome from that attempt.
     world.judge = usual
     await play(file, world)
     assert the_report(file).statuses == {"ACCESS_TOKEN_NOT_FOUND": REFUSED, "OK": LINES - 1 - REFUSED}

@@ -24,7 +24,7 @@ TWO = TopicPartition("commands", 2)
 
 
 class Group:
-    """A consumer, as far as the supervisor looks at one, and the group behind it."""
+    """The members of a consumer that the supervisor uses, and the group behind it."""
 
     def __init__(self) -> None:
         self.assigned: set[TopicPartition] = set()
@@ -59,7 +59,7 @@ class Group:
         return self.assigned
 
     async def heartbeat(self) -> bool:
-        """Send one, as the client's own task does."""
+        """Send one heartbeat, as the client's own task does."""
         return bool(await self._coordinator._do_heartbeat())
 
 
@@ -129,7 +129,7 @@ class House:
         await until(holds, what="what the test waits for held", pause=0.005, tell=self.state)
 
     def state(self) -> str:
-        """What a test may have waited for in vain."""
+        """Describe the state, for a wait that timed out."""
         return f"at work {self.at_work}, made {len(self.made)}, lanes {self.health.lanes()}, to come {self.trouble}"
 
 
@@ -182,7 +182,7 @@ async def test_a_lost_lane_waits_for_a_heartbeat_sent_after_the_loss() -> None:
 
         house.group.answers = False
         assert not await house.group.heartbeat()
-        # Longer than the first wait between two lanes: it is the heartbeat that is waited for.
+        # Longer than the first wait between two lanes: the test waits for the heartbeat.
         await asyncio.sleep(0.3)
         assert len(house.made) == 1
 
@@ -328,7 +328,7 @@ async def test_a_silent_group_is_a_broker_that_is_away(monkeypatch: pytest.Monke
 
 
 async def left(house: House) -> None:
-    """Make the house unfit, and wait until it has left the group that it is in."""
+    """Make the house unfit, and wait until it has left its group."""
     await house.until(lambda: house.membership.takes_part)
     house.unfit = "postgres has not answered for 61 s"
     await house.until(lambda: not house.membership.takes_part and bool(house.group.told))
@@ -339,7 +339,8 @@ async def test_a_worker_that_can_do_nothing_gives_its_partitions_back_and_says_s
         await house.assign(ONE, TWO)
         await house.until(lambda: house.at_work == [1, 2])
         await left(house)
-        # In this order: the client would not say it of a member with a name, and twice of one without.
+        # In this order: the client would not report it for a member with a name, and would report it twice for one
+        # without.
         assert house.group.told == ["reset", "unsubscribe", "member leaves group"]
         assert house.at_work == []
         assert house.health.lanes() == {}

@@ -1,4 +1,4 @@
-"""The trace of a sender goes on into its answer, and a batch is a span."""
+"""The trace of a sender continues in its answer, and a batch is a span."""
 
 import pytest
 from opentelemetry import trace
@@ -70,7 +70,10 @@ def test_without_an_exporter_there_is_nobody_to_see_a_span() -> None:
 
 @pytest.fixture(scope="module")
 def spans() -> InMemorySpanExporter:
-    """What the SDK exports. A provider can be set once per process, so all tests of this module share it."""
+    """Return the spans that the SDK exports.
+
+    A provider can be set once per process, so all tests of this module share it.
+    """
     exporter = InMemorySpanExporter()
     provider = TracerProvider(id_generator=id_generator())
     provider.add_span_processor(SimpleSpanProcessor(exporter))
@@ -118,7 +121,7 @@ def test_a_command_can_be_followed_from_its_sender_through_postgres_to_the_reade
     command, postgres = by_name["set effective"], by_name["postgres transaction"]
     assert command.parent is not None
     assert (f"{command.context.trace_id:x}", f"{command.parent.span_id:016x}") == (TRACE, "00f067aa0ba902b7")
-    # The answer names this very span as what comes before the reader's.
+    # The answer names this very span as the parent of the reader's.
     assert continued(SENT, b"command 1") == f"00-{TRACE}-{command.context.span_id:016x}-01"
     assert [each.context.span_id for each in command.links] == [batch.get_span_context().span_id]
     assert postgres.context.trace_id == batch.get_span_context().trace_id

@@ -1,4 +1,4 @@
-"""A wait ends with its condition, or with a text of what was waited for and what was seen last."""
+"""A wait ends with its condition, or with a text that says what it waited for and what it saw last."""
 
 import asyncio
 import subprocess
@@ -25,13 +25,13 @@ from tests.support.waiting import (
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """A clock that only sleep moves, and whoever looks slowly."""
+    """Return a clock that only sleep and slow looks move."""
     monkeypatch.setenv(VARIABLE, "1")
     return Clock(100.0)
 
 
 def counting(clock: Clock | None = None, *, took: float = 0.0) -> Callable[[], int]:
-    """A look at what grows by one with every look, each of which takes so long."""
+    """Return a look at a number that grows by one with each, each taking so long."""
     seen = iter(range(1, 100_000))
 
     def look() -> int:

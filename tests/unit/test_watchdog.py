@@ -1,4 +1,4 @@
-"""A client that looks idle and is dead is found, and one that is only idle, busy or cut off is left in peace."""
+"""A dead client that looks idle is found; one that is only idle, busy or cut off is left alone."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -20,7 +20,7 @@ ONE = TopicPartition("commands", 1)
 
 
 class Client:
-    """A consumer, its tasks, the log behind it and the lanes' looks for records."""
+    """A consumer, its tasks, the log behind it and the lanes' polls for records."""
 
     def __init__(self) -> None:
         self.assigned = {ONE}
@@ -58,7 +58,7 @@ class Client:
         return dict.fromkeys(sources, self.end)
 
     async def pass_time(self, seconds: float) -> None:
-        """Let so much time go by, with the watchdog looking as often as it does."""
+        """Let so much time pass, with the watchdog looking as often as it does."""
         for _ in range(int(seconds // LOOK_SECONDS)):
             await self.watchdog.look()
             self.now += LOOK_SECONDS
@@ -147,7 +147,7 @@ async def test_a_watchdog_that_is_told_to_stop_does_not_wait_for_the_broker() ->
         asked.set()
         await asyncio.Event().wait()
 
-    client.end_offsets = silence  # type: ignore[assignment, method-assign] # a broker that says nothing
+    client.end_offsets = silence  # type: ignore[assignment, method-assign] # a broker that does not answer
     running = asyncio.create_task(client.watchdog.run(stop))
     await in_time(asked.wait(), "the watchdog asked the broker")
     stop.set()
@@ -183,7 +183,7 @@ async def _dies() -> None:
 async def _ended(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
     task = asyncio.create_task(work)
     await asyncio.wait([task])
-    task.exception()  # or it is reported as overlooked
+    task.exception()  # otherwise asyncio reports the exception as never retrieved
     return task
 
 

@@ -1,4 +1,4 @@
-"""Who is measured: each a process of its own, told where to work by the worker's own settings."""
+"""The subjects: each a process of its own, set up by the worker's own settings."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,9 +11,10 @@ from tests.providers.kafka import TopicNames
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Subject:
-    """``settings`` are what it needs beyond its place.
+    """One subject. ``settings`` are those it needs beyond its place.
 
-    One that keeps no chain of facts is the tables' owner: Postgres refuses the worker's role what is in no chain.
+    A subject that keeps no chain of transitions is the tables' owner: Postgres refuses the worker's role a change that
+    is in no chain.
     """
 
     key: str
@@ -54,7 +55,7 @@ def process(
     group: str | None = None,
     variables: Mapping[str, str] | None = None,
 ) -> WorkerProcess:
-    """The subject, not started yet; in a group of its own if none is given, with ``variables`` beyond its settings."""
+    """Return the subject, not started yet; in a group of its own by default, with ``variables`` beyond its settings."""
     dsn = stage.owner_dsn if subject.owns else stage.dsn
     settings = worker_settings(stage.bootstrap, topics, dsn, group=group)
     return WorkerProcess(

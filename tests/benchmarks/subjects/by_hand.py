@@ -1,7 +1,7 @@
-"""What b and c do with a message, as a capable user writes it: one transaction and one reply per message.
+"""The handling of a message in b and c, as a capable user writes it: one transaction and one reply per message.
 
 The same tables and the same answer as the worker's. It promises less: a crash between commit and reply loses the answer
-(the next try finds the access token effective), there is no chain of facts, and no transition event is published.
+(the next try finds the access token effective), there is no chain of transitions, and no transition event is published.
 The body is parsed by a decoder of FastStream's and nothing is injected: an injected message would cost a thread's turn
 each time.
 """
@@ -87,24 +87,24 @@ class Command(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the handlers are called with."""
+    """The arguments of the handlers."""
 
     command: Command
     message: KafkaMessage
 
     @property
     def record(self) -> Any:
-        """As the client read it."""
+        """Return the record as the client read it."""
         return self.message.raw_message
 
 
 async def decoded(message: KafkaMessage) -> Asked:
-    """The decoder of both."""
+    """Decode for both."""
     return Asked(Command.model_validate_json(message.body), message)
 
 
 def connect(settings: Settings) -> KafkaBroker:
-    """A broker whose handlers get what the decoder made."""
+    """Return a broker whose handlers get the decoder's result."""
     kafka = settings.kafka
     return KafkaBroker(
         kafka.bootstrap_servers, request_timeout_ms=kafka.request_timeout_ms, apply_types=False, logger=None
@@ -112,7 +112,7 @@ def connect(settings: Settings) -> KafkaBroker:
 
 
 def reading(settings: Settings) -> dict[str, Any]:
-    """How both read their topic: arguments of a subscriber."""
+    """Return the arguments of both subjects' subscribers."""
     kafka = settings.kafka
     return {
         "group_id": kafka.group_id,
@@ -224,7 +224,7 @@ class Handler:
         return Reply("OK", _shown(row, command.fields_set)), version, token["id"]
 
     async def _lane(self, connection: Any, record: Any) -> int:
-        """The number that the tables know a partition by."""
+        """Return the number that the tables know a partition by."""
         if record.partition not in self._lanes:
             group = self._settings.kafka.group_id
             self._lanes[record.partition] = await connection.fetchval(

@@ -1,9 +1,9 @@
 """c. The same as b with concurrency made by hand: a task per message, sixteen at once; the client commits by itself.
 
-Of the ways that one would write, the fastest. It gives up what b still had: every few seconds the client commits all
-that it has handed out, so a crash loses the commands that were in hand, and those of one key may overtake each other.
-A commit after every message makes it four times as slow; FastStream's own ``max_workers``, or committing only what is
-finished, one commit under way at a time, make it a tenth to a third slower.
+The fastest of the obvious ways. It gives up what b still had: every few seconds the client commits all that it has
+handed out, so a crash loses the commands in hand, and those of one key may overtake each other. A commit after every
+message makes it four times as slow; FastStream's own ``max_workers``, or committing only finished messages, one commit
+under way at a time, make it a tenth to a third slower.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """f. Kafka alone: consume, and echo answers of the worker's size in the worker's transactions, with no Postgres.
 
-The same client, the same lanes, batches, topics and publisher as the worker's: what is left is what Kafka costs.
+The same client, lanes, batches, topics and publisher as the worker's: the rest is the cost of Kafka.
 """
 
 import asyncio
@@ -38,8 +38,10 @@ Echo = Callable[[Any], tuple[Message, Message]]
 
 
 def echo_of(settings: Settings) -> Echo:
-    """What a record is answered with: a result and a transition event as the worker writes them, all but the key and
-    the correlation alike."""
+    """Return the answer to a record: a result and a transition event as the worker writes them.
+
+    All but the key and the correlation are alike.
+    """
     topics = settings.topics
     post = OutgoingTopics(topics.results, topics.transitions, topics.dead_letters, settings.kafka.group_id, "bench:1")
     key, value, headers = next(commands("sample", [100_000]))
@@ -65,7 +67,7 @@ def echo_of(settings: Settings) -> Echo:
 
 
 async def lane(consumer: AIOKafkaConsumer, source: TopicPartition, settings: Settings, echo: Echo) -> None:
-    """Batch after batch of one partition, for ever."""
+    """Process batch after batch of one partition, forever."""
     count = len(consumer.partitions_for_topic(source.topic) or ())
     publisher = TransactionalPublisher(
         LaneId("", settings.kafka.group_id, source),

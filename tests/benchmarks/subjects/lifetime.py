@@ -1,4 +1,4 @@
-"""How long a subject works: until it fails, or is told to end."""
+"""The life of a subject: until it fails, or is told to end."""
 
 import asyncio
 import signal
@@ -7,7 +7,7 @@ from typing import Any
 
 
 async def until_terminated(*works: Coroutine[Any, Any, None]) -> None:
-    """Do all of it until SIGTERM. Raises what one of them raises."""
+    """Run all of it until SIGTERM. Raises the errors of its parts."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     tasks = [asyncio.ensure_future(work) for work in works]

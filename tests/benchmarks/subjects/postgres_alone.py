@@ -1,7 +1,7 @@
 """e. Postgres alone: the worker's own journey from decoded command to answer, driven by asyncpg with no Kafka.
 
-The deliveries are prepared and the statements warm before it says so; SIGCONT starts the work. The figures that it
-writes in the end are its own: no broker has stamped anything.
+The deliveries are prepared and the statements warm before it reports ready; SIGCONT starts the work. The final figures
+are its own: no broker has stamped anything.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ from worker.settings import Settings, read_settings
 
 
 async def open_lane(database: Database, number: int) -> Lease:
-    """A lane of its own in Postgres, with nothing decided in it."""
+    """Make a lane of its own in Postgres, with nothing decided in it."""
     owner, topic = uuid4(), uuid4().hex
     async with database.connection() as connection:
         row = await connection.fetchrow(
@@ -47,7 +47,7 @@ async def open_lane(database: Database, number: int) -> Lease:
 
 
 def deliveries(run: str, numbers: range, lane: int, offset: int) -> list[Delivery]:
-    """The commands as Kafka would have delivered them, from ``offset`` on."""
+    """Return the commands as Kafka would have delivered them, from ``offset`` on."""
     now = int(time.time() * 1000)
     return [
         Delivery(Coordinates("no-cluster", "commands", lane, offset + place, now), key, value, tuple(headers), False)
@@ -56,7 +56,7 @@ def deliveries(run: str, numbers: range, lane: int, offset: int) -> list[Deliver
 
 
 async def work(pipeline: Pipeline, lease: Lease, batches: Sequence[Sequence[Delivery]]) -> tuple[Lease, Counter[str]]:
-    """One batch after the other, as a lane does."""
+    """Work one batch after the other, as a lane does."""
     statuses: Counter[str] = Counter()
     for batch in batches:
         answered, lease = await pipeline.run(lease, batch, batch[0].coordinates.offset)
@@ -98,7 +98,7 @@ async def run() -> None:
     holds = [lease for lease, _ in await asyncio.gather(*starts)]
     go = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGCONT, go.set)
-    gc.freeze()  # what is kept ready would otherwise be looked through again and again
+    gc.freeze()  # the prepared objects would otherwise be scanned again and again
     say(event="prepared")
     await go.wait()
     began = time.perf_counter()
