@@ -1,4 +1,4 @@
-"""Guessing at codes and pass codes is refused, reported, and ended by a person (CONTRACT 3 and 8)."""
+"""Guessing at codes and pass codes is refused, reported, and ended by a person (CONTRACT, Result and Command line)."""
 
 import json
 from typing import Final

@@ -201,7 +201,7 @@ def cut_of(sent: bytes | None) -> dict[str, str]:
 
 
 def check_value(name: str, sent: bytes | None, kept: bytes | None) -> None:
-    """Check for the original bytes, or the same object without its secrets (CONTRACT 7)."""
+    """Check for the original bytes, or the same object without its secrets (CONTRACT, Dead letter)."""
     if sent is not None and len(sent) > KEPT_BYTES:
         assert kept is not None, name
         assert sent[:KEPT_BYTES].endswith(kept[-KEPT_BYTES // 2 :]), name

@@ -1,4 +1,4 @@
-"""The source method's own sample, end to end: the command, its answers, and the changes (CONTRACT 2 to 6)."""
+"""The source method's own sample, end to end: the command, its answers, and the changes (CONTRACT, Command to 6)."""
 
 import hashlib
 import json
@@ -126,7 +126,7 @@ def check_event(event: Record) -> None:
 
 
 def check_changes(before: dict[str, list[dict[str, Any]]], after: dict[str, list[dict[str, Any]]], event: Any) -> None:
-    """Check the end of CONTRACT 5: the state, its author and time, and nothing else. Beside it, the worker's books."""
+    """Check the changes: state, author and time (CONTRACT, Access token), and beside them only the worker's books."""
     books = {"lane", "transition", "command_record"}
     changed = {name for name in before if before[name] != after[name]}
     assert changed == books | {"access_token"}

@@ -1,4 +1,7 @@
-"""The history of an access token and the explanation of a command, as an operator sees them (CONTRACT 8)."""
+"""The history of an access token and the explanation of a command, as an operator sees them.
+
+See CONTRACT, Command line.
+"""
 
 import json
 import os

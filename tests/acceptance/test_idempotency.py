@@ -1,4 +1,4 @@
-"""A command sent, read or retried once more (CONTRACT 2, Idempotency), case by case."""
+"""A command sent, read or retried once more (CONTRACT, Idempotency), case by case."""
 
 from collections.abc import Iterator
 from itertools import count

@@ -1,4 +1,4 @@
-"""An import that is killed, again and again, ends like an undisturbed one (CONTRACT 8, ``import``)."""
+"""An import that is killed, again and again, ends like an undisturbed one (CONTRACT, Command line, ``import``)."""
 
 import json
 import os

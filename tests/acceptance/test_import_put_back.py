@@ -1,4 +1,4 @@
-"""An import into a database restored to before the announcements of imports (CONTRACT 8, ``import``)."""
+"""An import into a database restored to before the announcements of imports (CONTRACT, Command line, ``import``)."""
 
 import asyncio
 from collections.abc import Iterator

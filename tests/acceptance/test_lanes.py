@@ -1,4 +1,7 @@
-"""Lanes from outside: the position of each, and the repair of a blocked one while workers run (CONTRACT 8)."""
+"""Lanes from outside: the position of each, and the repair of a blocked one while workers run.
+
+See CONTRACT, Command line.
+"""
 
 import asyncio
 import json

@@ -1,4 +1,7 @@
-"""The clock that judges a login's expiry: the worker's, or that of the record if it is the broker's (CONTRACT 4)."""
+"""The clock that judges a login's expiry: the worker's, or that of the record if it is the broker's.
+
+See CONTRACT, Login token.
+"""
 
 import math
 import time

@@ -1,4 +1,4 @@
-"""Request and reply with third-party clients, and nothing of ours installed in them (CONTRACT 2)."""
+"""Request and reply with third-party clients, and nothing of ours installed in them (CONTRACT, Command)."""
 
 import base64
 import json

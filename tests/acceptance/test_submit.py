@@ -1,4 +1,4 @@
-"""A file of commands, submitted: its report equals the counts of an independent reader (CONTRACT 8)."""
+"""A file of commands, submitted: its report equals the counts of an independent reader (CONTRACT, Command line)."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""Bad inputs, each with the status it must be answered with (CONTRACT 3), over the seed fixture.
+"""Bad inputs, each with the status it must be answered with (CONTRACT, Result), over the seed fixture.
 
 None of them may stop the worker, change an access token, fail its neighbours in a batch, or leak a secret.
 """

@@ -1,4 +1,7 @@
-"""The source method's own sample, over the schemas that senders and readers use (CONTRACT 2, 3, 5)."""
+"""The source method's own sample, over the schemas that senders and readers use.
+
+See CONTRACT, Command, Result and Access token.
+"""
 
 from pathlib import Path
 from typing import Any

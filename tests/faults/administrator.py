@@ -1,4 +1,4 @@
-"""Faults of a log of commands itself, and a person's response to them (CONTRACT 8)."""
+"""Faults of a log of commands itself, and a person's response to them (CONTRACT, Command line)."""
 
 import asyncio
 import json

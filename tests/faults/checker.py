@@ -1,6 +1,8 @@
-"""Compare observed with expected: an independent model of the rules, run over the ledger (CONTRACT 2, 3, 6, 7).
+"""Compare observed with expected: an independent model of the rules, run over the ledger.
 
 It shares no code with the worker but the verification of hash chains.
+
+See CONTRACT, Command, Result, Transition event and Dead letter.
 """
 
 from collections import Counter, defaultdict

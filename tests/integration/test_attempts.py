@@ -1,4 +1,4 @@
-"""Guesses are counted where they are decided, and a caller who makes too many must wait (CONTRACT 3, Attempts)."""
+"""Guesses are counted where they are decided, and a caller who makes too many must wait (CONTRACT, Attempts)."""
 
 import asyncio
 import time

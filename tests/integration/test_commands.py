@@ -1,4 +1,4 @@
-"""Command-line commands against a real database and broker, as a shell sees them (CONTRACT 8)."""
+"""Command-line commands against a real database and broker, as a shell sees them (CONTRACT, Command line)."""
 
 import asyncio
 import json

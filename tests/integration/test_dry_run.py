@@ -1,4 +1,4 @@
-"""Dry runs over a real Postgres: answered as the real command would be, and without effect (CONTRACT 2)."""
+"""Dry runs over a real Postgres: answered as the real command would be, and without effect (CONTRACT, Command)."""
 
 from collections.abc import Sequence
 from itertools import permutations

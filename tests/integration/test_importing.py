@@ -1,4 +1,7 @@
-"""Fixture lines: any order, the last for an id wins, and a bad one costs no other (CONTRACT 8, ``import``)."""
+"""Fixture lines: any order, the last for an id wins, and a bad one costs no other.
+
+See CONTRACT, Command line, ``import``.
+"""
 
 import json
 import random

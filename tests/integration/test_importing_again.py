@@ -1,4 +1,7 @@
-"""A stopped import resumes at its position, and ends as if nothing had happened (CONTRACT 8, ``import``)."""
+"""A stopped import resumes at its position, and ends as if nothing had happened.
+
+See CONTRACT, Command line, ``import``.
+"""
 
 import asyncio
 import json

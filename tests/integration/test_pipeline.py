@@ -363,7 +363,7 @@ async def test_a_refused_consumers_command_has_the_same_id(lane: Partition) -> N
     assert [each.answer.command_id for each in answered] == ["req:ORG1:A%3A1:7"] * 2
 
 
-# --- replays and conflicts (CONTRACT 2, Idempotency) ------------------------------------------------------------------
+# --- replays and conflicts (CONTRACT, Idempotency) ------------------------------------------------------------------
 
 IDS: Final[dict[str, dict[str, Any]]] = {"ce": {"event": ("/shop", "1")}, "req": {"request_id": "1"}}
 in_one_batch = pytest.mark.parametrize("together", [True, False], ids=["one batch", "two batches"])

@@ -1,4 +1,4 @@
-"""The topics: made as CONTRACT 1 has them, compared where they exist, never altered."""
+"""The topics: made as CONTRACT, Topics has them, compared where they exist, never altered."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-/* One command id in two lanes: the sender delivered it twice, under two keys (CONTRACT 2, Idempotency).
+/* One command id in two lanes: the sender delivered it twice, under two keys (CONTRACT, Idempotency).
  *
  * Each lane runs one batch in one Postgres transaction, READ COMMITTED, at the same time as the other. Rows stay locked
  * to the end of the transaction; an insert that meets the uncommitted row of another waits for its end. Steps carry the

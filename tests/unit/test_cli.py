@@ -1,4 +1,7 @@
-"""The command line as a shell sees it: exit codes, streams, and no traceback for a user's mistake (CONTRACT 8)."""
+"""The command line as a shell sees it: exit codes, streams, and no traceback for a user's mistake.
+
+See CONTRACT, Command line.
+"""
 
 import json
 import os

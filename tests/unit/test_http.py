@@ -1,4 +1,4 @@
-"""Health and metrics over HTTP (CONTRACT 10)."""
+"""Health and metrics over HTTP (CONTRACT, Admin port)."""
 
 import asyncio
 import json

@@ -1,4 +1,7 @@
-"""The messages of an answered command (CONTRACT 3, 6 and 7), and the parts that stay the same in every answer."""
+"""The messages of an answered command, and the parts that stay the same in every answer.
+
+See CONTRACT, Result, Transition event and Dead letter.
+"""
 
 import hashlib
 import json

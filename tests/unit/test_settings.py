@@ -1,4 +1,4 @@
-"""Settings: read once, frozen, and every fault reported at once (CONTRACT 9)."""
+"""Settings: read once, frozen, and every fault reported at once (CONTRACT, Settings)."""
 
 from pathlib import Path
 from typing import Final
