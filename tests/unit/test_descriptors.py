@@ -64,11 +64,11 @@ USED_UP = """
 import json, os, resource
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 from worker.observability.descriptors import raise_limit, really
-from worker.errors import DependencyAway
+from worker.errors import DependencyUnavailable
 from worker.postgres.sql import statement
 raised = raise_limit()
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-away = DependencyAway("kafka", "KafkaConnectionError: unable to bootstrap")
+away = DependencyUnavailable("kafka", "KafkaConnectionError: unable to bootstrap")
 found = [really(away).dependency]
 held = []
 try:

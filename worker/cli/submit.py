@@ -63,9 +63,9 @@ def submit(
     ] = None,
     rate: Annotated[float | None, typer.Option(min=0.001, help="Commands per second, at most.")] = None,
     window: Annotated[int, typer.Option(min=1, help="Commands without an answer, at most.")] = DEFAULTS.window,
-    backoff: Annotated[
+    patience: Annotated[
         float, typer.Option(min=0.1, help="Seconds without any answer until one is asked for again.")
-    ] = DEFAULTS.backoff,
+    ] = DEFAULTS.patience,
     journal: Annotated[Path | None, typer.Option(help="Default: FILE.journal.", show_default=False)] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Let everything be judged, and change nothing.")] = False,
     json: Json = False,
@@ -85,7 +85,7 @@ def submit(
     if token is None and token_command is None and any(csv or file.suffix.lower() == ".csv" for file in files):
         raise typer.BadParameter("CSV holds no login tokens: give --token or --token-command", param_hint="--token")
     settings = settings_from_environment()
-    topics, limits = settings.topics, Limits(window, rate, backoff)
+    topics, limits = settings.topics, Limits(window, rate, patience)
     jobs = [
         Job(
             file,

@@ -147,7 +147,7 @@ class _Work:
         """Wait until the record of commands has a decision for every command sent. Raises ``NotAnswered``."""
         waiting = self.replay.of(State.UNANSWERED)
         total, loop = len(waiting), asyncio.get_running_loop()
-        backoff = _Patience(loop.time, seconds)
+        patience = _Patience(loop.time, seconds)
         async with owner_connection(self.settings.postgres.dsn.get_secret_value()) as connection:
             while waiting:
                 begun = loop.time()
@@ -157,13 +157,13 @@ class _Work:
                         status, message = row["status"], row["message"]
                         self.replay.put(replace(page[sent], status=status, message=message, replayed=row["replayed"]))
                 left = self.replay.of(State.UNANSWERED)
-                if not backoff.goes_on(progress=len(left) < len(waiting)) and left:
+                if not patience.goes_on(progress=len(left) < len(waiting)) and left:
                     what = f"nothing more of what was sent was answered for {seconds:g} s; is a worker running?"
                     raise NotAnswered(what)
                 waiting = left
                 on_answered(total - len(waiting))
                 if waiting:
-                    await asyncio.sleep(max(backoff.pause, loop.time() - begun))
+                    await asyncio.sleep(max(patience.pause, loop.time() - begun))
 
     async def look_for_new(self, before: Sequence[OffsetRange], seconds: float) -> None:
         """Find the new dead letters of commands that failed again. Raises ``NotAnswered``.
@@ -172,7 +172,7 @@ class _Work:
         """
         looked_for = {item.sent: item for item in self.replay.of(State.FAILED)}
         begins = {span.source: span.end for span in before}
-        backoff = _Patience(asyncio.get_running_loop().time, seconds)
+        patience = _Patience(asyncio.get_running_loop().time, seconds)
         while looked_for:
             topic, found = self.settings.topics.dead_letters, len(looked_for)
             spans = (await self.kafka.spans(topic)).get(topic, [])
@@ -184,10 +184,10 @@ class _Work:
                     if letter.group == self.readers.group and (item := looked_for.pop(letter.source, None)) is not None:
                         self.replay.put(replace(item, dead_letter=letter.place))
                 begins[span.source] = span.end
-            if not backoff.goes_on(progress=len(looked_for) < found) and looked_for:
+            if not patience.goes_on(progress=len(looked_for) < found) and looked_for:
                 raise NotAnswered(f"{len(looked_for)} new dead letters did not appear within {seconds:g} s")
             if looked_for:
-                await asyncio.sleep(backoff.pause)
+                await asyncio.sleep(patience.pause)
 
 
 async def _steps(found: AsyncIterator[Letter], most: int) -> AsyncIterator[list[Letter]]:

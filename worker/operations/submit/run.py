@@ -21,7 +21,7 @@ from worker.operations.submit.sending import Outbox
 from worker.operations.submit.session import Limits, Progress, Session, SubmitError, Wires
 from worker.settings import Settings
 
-DEFAULTS: Final = Limits(window=25_000, rate=None, backoff=30.0)
+DEFAULTS: Final = Limits(window=25_000, rate=None, patience=30.0)
 LINGER_SECONDS: Final = 5.0
 """Seconds for which answers are read after a stop, at most."""
 QUIET_SECONDS: Final = 1.0

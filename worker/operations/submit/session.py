@@ -67,11 +67,11 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """``window``: the most commands without an answer; ``rate``: the most per second; ``backoff``: in seconds."""
+    """``window``: the most commands without an answer; ``rate``: the most per second; ``patience``: in seconds."""
 
     window: int
     rate: float | None
-    backoff: float
+    patience: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ class Session:
         """The serial of the last sending with a login older than the present one."""
         self._scout = b""
         self._heard_at = self._probed_at = clock()
-        self._backoff = limits.backoff
+        self._patience = limits.patience
         self._total = int(facts["lines"])
         self._ok = sum(count for code, _, _, count in journal.counts() if code == StatusCode.OK)
         self._done = sum(count for *_, count in journal.counts())
@@ -335,7 +335,7 @@ class Session:
         self._journal.answered(outcomes, self._answers.positions(), now)
         if fault is not None:
             raise fault
-        self._heard_at, self._probed_at, self._backoff = now, now, self._limits.backoff
+        self._heard_at, self._probed_at, self._patience = now, now, self._limits.patience
         for partition, serial in last.items():
             for waiting in self._flight.lost(partition, serial):
                 await self._send_again(waiting)
@@ -397,8 +397,8 @@ class Session:
     async def _be_patient(self) -> None:
         """Send a probe if no answer has come for long, and wait twice as long before the next."""
         now = self._clock()
-        if len(self._flight) and not len(self._outbox) and now - self._probed_at > self._backoff:
-            self._backoff = min(self._backoff * 2, self._limits.backoff * MOST_PATIENCE)
+        if len(self._flight) and not len(self._outbox) and now - self._probed_at > self._patience:
+            self._patience = min(self._patience * 2, self._limits.patience * MOST_PATIENCE)
             self._probed_at = now
             await self._probe()
 
