@@ -15,7 +15,7 @@ from typing import Final
 
 from effective_contract.headers import CORRELATION_ID
 from tests.acceptance.worker_process import WorkerProcess
-from tests.benchmarks.latency import percentile, run_unless
+from tests.benchmarks.latency import carried_out, percentile
 from tests.benchmarks.load import Backlog, answered, make_tokens, new_run, read_headers, send_all, wait_through
 from tests.benchmarks.meter import Meter
 from tests.benchmarks.openloop import Phase, Plan, Timed
@@ -74,7 +74,7 @@ class Place:
         """Time interactive commands on the first topic. ``first`` is the number of the first one."""
         servers = (self.stage.postgres_pid, self.stage.kafka_pid, self.worker.pid)
         place = (self.stage.bootstrap, self.topics.commands, self.topics.results)
-        return await run_unless(Plan(*place, run, first, warm_up, phase, "OK", servers))
+        return await carried_out(Plan(*place, run, first, warm_up, phase, "OK", servers))
 
 
 @asynccontextmanager

@@ -189,10 +189,10 @@ async def _targets(stage: Stage, needed: int) -> AsyncIterator[list[Target]]:
 async def _pass(stage: Stage, target: Target, warm_up: Phase, phase: Phase) -> Timed:
     """Let the target go, carry out one plan, and let it stand still again."""
     if target.running is None:
-        return await run_unless(target.plan(stage, warm_up, phase))
+        return await carried_out(target.plan(stage, warm_up, phase))
     target.running.resume()
     try:
-        return await run_unless(target.plan(stage, warm_up, phase))
+        return await carried_out(target.plan(stage, warm_up, phase))
     except Exception as error:
         error.add_note(f"{target.name} wrote:\n{target.running.logs()[-SHOWN_LOG:]}")
         raise
@@ -200,7 +200,7 @@ async def _pass(stage: Stage, target: Target, warm_up: Phase, phase: Phase) -> T
         target.running.pause()
 
 
-async def run_unless(plan: Plan) -> Timed:
+async def carried_out(plan: Plan) -> Timed:
     """Let the open loop carry out the plan. Raises ``RuntimeError`` with its output if it cannot."""
     loop = await asyncio.create_subprocess_exec(
         sys.executable,

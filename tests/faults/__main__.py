@@ -182,7 +182,7 @@ async def _at_rest(stage: Stage, load: Load, witness: Witness, ledger: Ledger) -
     evidence = await asyncio.to_thread(gather, stage.scene, witness, sorted(ledger.known), stage.sources, stage.past)
     evidence.disturbed, evidence.left, evidence.refused = disturbed, left, refused
     evidence.failed, evidence.fallen = stage.fleet.failures(), stage.fallen()
-    evidence.stalled = [f"{place} stands still with {count} to go" for place, count in catch_up.authorisation.items()]
+    evidence.stalled = [f"{place} stands still with {count} to go" for place, count in catch_up.standing.items()]
     evidence.slow = [f"{place} comes on, with {count} to go" for place, count in catch_up.slow.items()]
     evidence.still_seconds = metronome.latest
     fired = (each.fault for proxy in stage.kafka_proxies for each in proxy.fired)

@@ -23,14 +23,14 @@ BEAT_SECONDS: Final = 0.1
 class CatchUp:
     """The result. Everything came to its end if both are empty."""
 
-    authorisation: Mapping[str, int]
+    standing: Mapping[str, int]
     """Records left in the partitions that make no progress."""
     slow: Mapping[str, int]
     """Records left at the end of the patience, if every partition makes progress."""
 
     @property
     def done(self) -> bool:
-        return not self.authorisation and not self.slow
+        return not self.standing and not self.slow
 
 
 def follow(
@@ -49,9 +49,9 @@ def follow(
         still = {
             place: still.get(place, 0.0) + passed if before.get(place) == count else 0.0 for place, count in now.items()
         }
-        authorisation = {place: now[place] for place, seconds in still.items() if seconds >= STANDING_SECONDS}
-        if authorisation:
-            return CatchUp(authorisation, {})
+        standing = {place: now[place] for place, seconds in still.items() if seconds >= STANDING_SECONDS}
+        if standing:
+            return CatchUp(standing, {})
         if looked - began > CATCH_UP_SECONDS:
             return CatchUp({}, now)
         before = now

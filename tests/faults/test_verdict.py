@@ -295,20 +295,20 @@ def test_who_comes_to_the_end_is_done() -> None:
 
 def test_who_does_not_come_on_stands_still_however_fast_others_are() -> None:
     lanes = Lanes({"a-0": 100, "a-1": 100_000}, {"a-0": 0, "a-1": 10})
-    assert lanes.catch_up().authorisation == {"a-0": 100}
+    assert lanes.catch_up().standing == {"a-0": 100}
     assert lanes.now == pytest.approx(STANDING_SECONDS, abs=2)
 
 
 def test_who_comes_on_and_does_not_come_to_the_end_is_slow() -> None:
     lanes = Lanes({"a-0": 1000}, {"a-0": 1 / (STANDING_SECONDS / 2)})
     catch_up = lanes.catch_up()
-    assert (catch_up.authorisation, catch_up.slow) == ({}, {"a-0": 995})
+    assert (catch_up.standing, catch_up.slow) == ({}, {"a-0": 995})
     assert lanes.now == pytest.approx(CATCH_UP_SECONDS, abs=2)
 
 
 def test_a_machine_that_lets_nobody_look_makes_nobody_stand_still() -> None:
     catch_up = Lanes({"a-0": 1000}, {"a-0": 0}).catch_up(look=STANDING_SECONDS)
-    assert (catch_up.authorisation, catch_up.slow) == ({}, {"a-0": 1000})
+    assert (catch_up.standing, catch_up.slow) == ({}, {"a-0": 1000})
 
 
 def test_a_metronome_notes_how_late_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,11 +74,11 @@ def erases(database: DatabaseUnderTest) -> Erases:
         }
     )
 
-    async def run_unless(carry_out: bool, topics: Topics | None = None, /) -> Erasure:
+    async def carried_out(carry_out: bool, topics: Topics | None = None, /) -> Erasure:
         looking_into = showing(topics or Empty())
         return await erase(settings, "ORG1", CONTACT, carry_out=carry_out, looking_into=looking_into)
 
-    return run_unless
+    return carried_out
 
 
 @asynccontextmanager

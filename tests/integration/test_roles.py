@@ -182,7 +182,7 @@ def test_the_lines_of_the_documents_make_the_roles(tmp_path: Path) -> None:
     server = asyncio.run(choose(OWN_PROVIDERS))
     try:
         for statement in (lines, database):
-            asyncio.run(run_unless(server, statement))
+            asyncio.run(carried_out(server, statement))
         migrated, checked = (
             preloaded.run_to_end(command, cwd=tmp_path, env=environment(server))
             for command in (["migrate"], ["check", "--json"])
@@ -195,7 +195,7 @@ def test_the_lines_of_the_documents_make_the_roles(tmp_path: Path) -> None:
     assert [states[name] for name in ("database", "sessions", "schema", "grants")] == ["ok"] * 4, checked.stdout
 
 
-async def run_unless(server: PostgresServer, statement: str) -> None:
+async def carried_out(server: PostgresServer, statement: str) -> None:
     async with owner_connection(server.owner_dsn) as connection:
         await connection.execute(statement)
 

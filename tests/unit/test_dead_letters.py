@@ -496,7 +496,7 @@ def test_what_cannot_be_meant_exits_2(arguments: Sequence[str]) -> None:
     ],
 )
 def test_the_exit_code_says_how_it_went(items: Sequence[dict[str, Any]], code: int) -> None:
-    found = Replay(run_unless=True)
+    found = Replay(carried_out=True)
     for number, members in enumerate(items):
         found.put(replace(Item(Place(0, number), "INTERNAL_ERROR", None), **members))
 

@@ -1274,10 +1274,10 @@ async def test_who_was_overtaken_while_it_obeyed_sets_no_offset_back(
     monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     world = mended()
-    run_unless = getattr(world.publishes, moment)
+    carried_out = getattr(world.publishes, moment)
 
     async def stood_still(*arguments: Any) -> None:
-        await run_unless(*arguments)
+        await carried_out(*arguments)
         # Meanwhile a successor took the row, found the order there, obeyed it and went on.
         world.row.owner, world.row.ordered_offset = uuid4(), None if moment == "open" else 1
 

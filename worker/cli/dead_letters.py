@@ -263,7 +263,7 @@ async def _plan(
 def exit_code(found: Replay) -> int:
     """Return 0 if everything sent was answered ``OK``; 3 if some otherwise; 1 if not all was sent and answered."""
     counts = found.counts()
-    if not found.run_unless:
+    if not found.carried_out:
         return 0
     if found.stopped or counts[State.PLANNED] or counts[State.UNCONFIRMED] or counts[State.UNANSWERED]:
         return FAILED
@@ -391,7 +391,7 @@ def _clean(text: str) -> str:
 def _accounts(found: Replay) -> dict[str, Any]:
     counts = found.counts()
     return {
-        "carried_out": found.run_unless,
+        "carried_out": found.carried_out,
         "stopped": found.stopped,
         "selected": len(found.items),
         "sent": _sent(found),
@@ -415,7 +415,7 @@ def _report(found: Replay, *, verbose: bool) -> Iterator[str]:
     if verbose:
         yield from map(_item, found.items.values())
     counts, selected = found.counts(), _many(len(found.items), "dead letter")
-    if not found.run_unless:
+    if not found.carried_out:
         planned = counts[State.PLANNED]
         yield f"{selected}: {planned} would be sent, with --yes; {counts[State.LEFT_OUT]} left out"
     else:
@@ -423,7 +423,7 @@ def _report(found: Replay, *, verbose: bool) -> Iterator[str]:
         yield f"{selected} = {' + '.join((f'{_sent(found)} sent', f'{counts[State.LEFT_OUT]} left out', *unsent))}"
     for why, count in found.left_out().most_common():
         yield f"  left out: {count} {why}"
-    if found.run_unless:
+    if found.carried_out:
         after = (State.APPLIED, State.REPLAYED, State.REFUSED, State.FAILED, State.UNANSWERED)
         yield f"{_sent(found)} sent = {' + '.join(f'{counts[each]} {each}' for each in after)}"
         for status, count in found.refused().most_common():

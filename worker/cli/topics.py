@@ -17,9 +17,9 @@ def plan(json: Json = False) -> None:
 
 def apply(json: Json = False) -> None:
     """Create the missing topics. Existing ones are never altered; one that is wrong in a way that does harm exits 1."""
-    run_unless = run_to_end(topics.apply(settings_from_environment()))
-    _show(run_unless, "created", as_json=json)
-    raise typer.Exit(FAILED if run_unless.harmful else 0)
+    carried_out = run_to_end(topics.apply(settings_from_environment()))
+    _show(carried_out, "created", as_json=json)
+    raise typer.Exit(FAILED if carried_out.harmful else 0)
 
 
 def _show(planned: TopicPlan, missing: str, *, as_json: bool) -> None:

@@ -103,7 +103,7 @@ class Replay:
     """
 
     items: dict[Place, Item] = field(default_factory=dict)
-    run_unless: bool = False
+    carried_out: bool = False
     stopped: str = ""
     """The reason why it ended before everything was sent and answered."""
 

@@ -64,7 +64,7 @@ async def carry_out(
     ``replay.stopped`` has the reason for an early end; the commands sent by then are waited for all the same. ``clock``
     gives seconds since the epoch; ``on_progress`` gets the sum of commands sent and commands answered, and its total.
     """
-    replay.run_unless = True
+    replay.carried_out = True
     planned = replay.counts()[State.PLANNED]
     if not planned:
         return

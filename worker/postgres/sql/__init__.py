@@ -19,7 +19,7 @@ _STATEMENTS: Final = dict(_read(files(__name__)))
 
 
 def statement(name: str) -> str:
-    """Return the text of ``name.sql``, for example ``lanes/lease``. Raises ``KeyError`` for any other name."""
+    """Return the text of ``name.sql``, for example ``lanes/renew``. Raises ``KeyError`` for any other name."""
     return _STATEMENTS[name]
 
 
