@@ -346,14 +346,14 @@ class Pipeline:
             names=self._names,
         )
         await apply(transaction, transitions, lease.lane)
-        answers = [
-            self._signed(_answer(command, decision, now=batch.now), decision, command)
-            for command, decision in zip(batch.commands, decisions, strict=True)
-        ]
+        answers = [_answer(*each, now=batch.now) for each in zip(batch.commands, decisions, strict=True)]
+        for position, decision in enumerate(decisions):
+            if isinstance(decision, Refused):
+                answers[position] = self._signed(answers[position], decision, batch.commands[position])
         await record(transaction, lease.lane, list(zip(places, answers, strict=True)))
         return answers, transitions
 
-    def _signed(self, answer: Answer, decision: Decision, command: _Ready) -> Answer:
+    def _signed(self, answer: Answer, decision: Refused, command: _Ready) -> Answer:
         """Add to the answer to a refused attempt its user and the digest of the code or identifier."""
         attempt, request = command.attempt, command.item.request
         if attempt is None or not (is_failure(decision) or must_wait(decision)):

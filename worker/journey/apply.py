@@ -3,9 +3,9 @@
 import hashlib
 from collections.abc import Sequence
 from datetime import datetime
-from typing import NamedTuple
 
-from msgspec.structs import replace
+import msgspec
+from msgspec.structs import astuple, replace
 
 from effective_contract.states import LifeCycleState
 from worker.journey.digests import CommandNames
@@ -74,7 +74,7 @@ def sealed(transition: Transition) -> Transition:
     return replace(transition, text=text, hash=hashlib.sha256(text).digest())
 
 
-class _TransitionRow(NamedTuple):
+class _TransitionRow(msgspec.Struct, frozen=True, gc=False):
     """A row of ``transition`` as it is copied in."""
 
     organisation: str
@@ -113,7 +113,9 @@ async def apply(connection: Connection, transitions: Sequence[Transition], lane:
 async def write_transitions(connection: Connection, transitions: Sequence[Transition], lane: int) -> None:
     """Write facts of the lane with this id. Leaves the access tokens alone."""
     await connection.copy_records_to_table(
-        "transition", columns=_TransitionRow._fields, records=[_row(transition, lane) for transition in transitions]
+        "transition",
+        columns=_TransitionRow.__struct_fields__,
+        records=[astuple(_row(transition, lane)) for transition in transitions],
     )
 
 

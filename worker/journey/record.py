@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from datetime import datetime
 from operator import itemgetter
-from typing import NamedTuple
+
+import msgspec
+from msgspec.structs import astuple
 
 from effective_contract.codes import StatusCode
 from worker.journey.model import Answer, command_key
@@ -12,7 +14,7 @@ from worker.kafka.delivery import Coordinates
 from worker.postgres.pool import Connection
 
 
-class _RecordRow(NamedTuple):
+class _RecordRow(msgspec.Struct, frozen=True, gc=False):
     """A row of ``command_record`` as it is copied in."""
 
     command_key: str
@@ -40,8 +42,8 @@ async def record(connection: Connection, lane: int, decided: Sequence[tuple[Coor
     """
     if not decided:
         return
-    records = sorted((_row(lane, *each) for each in decided), key=itemgetter(0))
-    await connection.copy_records_to_table("command_record", columns=_RecordRow._fields, records=records)
+    records = sorted((astuple(_row(lane, *each)) for each in decided), key=itemgetter(0))
+    await connection.copy_records_to_table("command_record", columns=_RecordRow.__struct_fields__, records=records)
 
 
 def _row(lane: int, where: Coordinates, answer: Answer) -> _RecordRow:
