@@ -28,6 +28,7 @@ from worker.lanes.supervisor import Supervisor
 from worker.operations.retention import Retention
 from worker.pipeline import Lease
 from worker.postgres.sql import statement
+from worker.resilience.background import retrieve
 
 ABORT_SECONDS: Final = 5.0
 KEPT: Final = "an owner keeps its lane"
@@ -58,7 +59,7 @@ def commit_without_gathering() -> None:
 
     async def unheeded(*arguments: Any) -> list[Any]:
         for future in await hand_over(*arguments):
-            future.add_done_callback(publisher._retrieved)
+            future.add_done_callback(retrieve)
         return []
 
     _put(publisher, send=unheeded)

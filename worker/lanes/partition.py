@@ -13,6 +13,7 @@ from worker.errors import KAFKA_ERRORS, DependencyUnavailable, LaneLost
 from worker.kafka.delivery import Coordinates, Delivery
 from worker.kafka.internals import position_of
 from worker.lanes.context import LaneRun
+from worker.resilience.background import retrieve
 from worker.resilience.backoff import wait_unless
 
 IDLE_SECONDS: Final = 0.5
@@ -105,8 +106,7 @@ class Partition:
         """Let go of a read that has ended. If its lane is gone, its error no longer matters."""
         if self._context.reads.get(self._source) is reading:
             del self._context.reads[self._source]
-        if not reading.cancelled():
-            reading.exception()
+        retrieve(reading)
 
 
 def _delivery(cluster: str, record: Any) -> Delivery:

@@ -19,6 +19,7 @@ from worker.journey.messages import Message
 from worker.kafka.client import keyed
 from worker.kafka.internals import drop_producer, intercept_producer_requests, unread_futures
 from worker.lanes.context import LaneId
+from worker.resilience.background import retrieve
 
 BATCH_BYTES: Final = 512 * 1024
 """The largest batch of records: well below the 1 MiB that a broker takes by default."""
@@ -250,15 +251,9 @@ class WatchedProducer:
         if tasks:
             done, _ = await asyncio.wait(tasks, timeout=CLOSE_SECONDS)
             for finished in done:
-                _retrieved(finished)
+                retrieve(finished)
         for future in unread_futures(self.producer):
-            future.add_done_callback(_retrieved)
-
-
-def _retrieved(future: "asyncio.Future[Any]") -> None:
-    """Retrieve a failure that no longer matters, so that it is not reported as overlooked."""
-    if not future.cancelled():
-        future.exception()
+            future.add_done_callback(retrieve)
 
 
 async def started(options: Mapping[str, Any], deadline: float) -> WatchedProducer:

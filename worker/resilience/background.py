@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import structlog
 
@@ -16,6 +17,12 @@ class BackgroundFailed(WorkerError):
 
     def __init__(self, name: str, error: BaseException) -> None:
         super().__init__(f"the worker's {name} has failed ({type(error).__name__}): its log says where")
+
+
+def retrieve(future: "asyncio.Future[Any]") -> None:
+    """Retrieve a failure that no longer matters, so that asyncio does not report it as never retrieved."""
+    if not future.cancelled():
+        future.exception()
 
 
 @asynccontextmanager

@@ -12,6 +12,7 @@ from aiokafka import errors as kafka
 from effective_contract import headers as h
 from worker.errors import KAFKA_ERRORS, DependencyUnavailable, OperatorError
 from worker.kafka.internals import close_connections, has_fetcher_ended, know_topic
+from worker.resilience.background import retrieve
 
 POLL_MS: Final = 200
 MOST_RECORDS: Final = 2000
@@ -119,7 +120,7 @@ class Answers:
             return
         for end in (consumer.stop, partial(close_connections, consumer)):
             ending = asyncio.create_task(end())
-            ending.add_done_callback(_seen)
+            ending.add_done_callback(retrieve)
             await asyncio.wait({ending}, timeout=CLOSE_SECONDS)
             ending.cancel()
 
@@ -173,9 +174,3 @@ def _message(value: bytes | None) -> str:
         return str(orjson.loads(value or b"")["status"]["message"])
     except (ValueError, KeyError, TypeError):
         return ""
-
-
-def _seen(future: "asyncio.Future[Any]") -> None:
-    """Retrieve a failure that no longer matters, so that asyncio does not report it as never retrieved."""
-    if not future.cancelled():
-        future.exception()

@@ -19,6 +19,7 @@ from worker.operations.submit.login import Login, OwnLogins
 from worker.operations.submit.report import Report, reported, write_refusals, write_report
 from worker.operations.submit.sending import Outbox
 from worker.operations.submit.session import Limits, Progress, Session, SubmitError, Wires
+from worker.resilience.background import retrieve
 from worker.settings import Settings
 
 DEFAULTS: Final = Limits(window=25_000, rate=None, patience=30.0)
@@ -226,8 +227,7 @@ async def _played(session: Session, outbox: Outbox, stop: Stop) -> str:
         await _end([feeding, sending, stopped])
         # A read of answers must not be cancelled: it ends by itself in a moment.
         await asyncio.wait({listening})
-        if not listening.cancelled():
-            listening.exception()
+        retrieve(listening)
 
 
 async def _linger(session: Session, listening: "asyncio.Task[None]", stop: Stop) -> None:
