@@ -7,7 +7,7 @@ import inspect
 import socket
 import struct
 from collections.abc import AsyncIterator
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,6 +26,7 @@ from aiokafka.producer.transaction_manager import TransactionManager
 from aiokafka.protocol.group import JoinGroupRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
+from effective_contract.client import outbox, replies
 from worker.kafka import internals
 from worker.kafka.internals import mend_sending
 
@@ -149,14 +150,14 @@ PARTS = {
     fetcher.PartitionRecords: ("_records",),
     AIOKafkaProducer: ("client", "_closed", "_sender", "_message_accumulator", "_txn_manager"),
     Sender: ("sender_task",),
-    MessageAccumulator: ("_batches",),
+    MessageAccumulator: ("_batches", "_pending_batches"),
     MessageBatch: ("_drain_waiter",),
     TransactionManager: ("_transaction_waiter",),
     SubscriptionState: ("is_assigned", "subscription"),
     TopicPartitionState: ("position", "has_valid_position"),
     JoinGroupRequest: ("_member_id",),
 }
-"""Every part of aiokafka that ``worker.kafka.internals`` reaches into, by its class."""
+"""Every part of aiokafka that ``worker.kafka.internals`` and the client for senders reach into, by its class."""
 
 
 @pytest.mark.parametrize("owner", PARTS, ids=lambda owner: owner.__name__)
@@ -166,14 +167,24 @@ def test_aiokafka_has_every_part_that_is_reached_into(owner: type) -> None:
     assert [part for part in PARTS[owner] if not hasattr(owner, part) and f"self.{part}" not in source] == []
 
 
+def private_parts(module: ModuleType) -> list[ast.Attribute]:
+    tree = ast.parse(inspect.getsource(module))
+    return [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr.startswith("_")]
+
+
+KNOWN = {part for parts in PARTS.values() for part in parts}
+
+
 def test_no_part_is_reached_into_unnamed() -> None:
-    known = {part for parts in PARTS.values() for part in parts}
-    reached = {
-        node.attr
-        for node in ast.walk(ast.parse(inspect.getsource(internals)))
-        if isinstance(node, ast.Attribute) and node.attr.startswith("_")
-    }
-    assert reached - known == set()
+    assert {node.attr for node in private_parts(internals)} - KNOWN == set()
+
+
+@pytest.mark.parametrize("module", [outbox, replies], ids=lambda module: module.__name__)
+def test_the_client_for_senders_reaches_into_no_part_unnamed(module: ModuleType) -> None:
+    """It stands alone, so ``worker.kafka.internals`` is not there for it."""
+    private = [node for node in private_parts(module) if not node.attr.startswith("__")]
+    own = {node.attr for node in private if isinstance(node.value, ast.Name) and node.value.id == "self"}
+    assert {node.attr for node in private} - own - KNOWN == set()
 
 
 def test_the_sender_keeps_its_requests_in_a_variable_called_tasks() -> None:
