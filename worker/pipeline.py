@@ -26,12 +26,22 @@ from uuid import UUID
 from msgspec.structs import replace
 
 from effective_contract.codes import StatusCode
+from effective_contract.methods import METHODS, Methods
 from worker.errors import BatchConflict, BatchRefused, BreakerOpen, DependencyUnavailable, LaneLost, StatementTimeout
 from worker.journey.apply import Chain, apply, chained, head
 from worker.journey.attempt_limits import Attempt, Series, Subject, is_failure, must_wait, wait_of
 from worker.journey.attempts import Attempts, Counted
 from worker.journey.authorise import Authorisation, Logins, authorise
-from worker.journey.decide import State, decide, needs_id_lookup, rehearse, rounds
+from worker.journey.decide import (
+    BoundId,
+    State,
+    decide,
+    needs_history,
+    needs_id_lookup,
+    rehearse,
+    rounds,
+    shown_at_once,
+)
 from worker.journey.decode.command import decode
 from worker.journey.digests import CommandNames
 from worker.journey.load import UNCHECKED, Locked, load, present
@@ -54,7 +64,7 @@ from worker.journey.model import (
 )
 from worker.journey.pass_codes import COMPARED, PassCodeCheck, PassCodes, look_up, question
 from worker.journey.project import project
-from worker.journey.recall import recall_by_coordinates, recall_by_id
+from worker.journey.recall import recall_by_coordinates, recall_by_id, recall_from_history
 from worker.journey.record import record
 from worker.journey.refusals import unquoted
 from worker.journey.reply_topics import Replies
@@ -65,8 +75,8 @@ from worker.postgres.sql import statement
 from worker.resilience.circuit_breaker import CircuitBreaker
 from worker.values import Value
 
-GONE: Final = "the access token that this command has set effective is gone"
-UNSHOWN: Final = "the access token that this command has set effective cannot be shown"
+GONE: Final = "is gone"
+UNSHOWN: Final = "cannot be shown"
 CONFLICT_TIMES: Final = 5
 SLOW_TIMES: Final = 3
 """The times that a lone command may run into the statement timeout before it is given up."""
@@ -153,6 +163,7 @@ class Pipeline:
         beat: Callable[[], None],
         names: CommandNames,
         replies: Replies | None = None,
+        methods: Methods = METHODS,
     ) -> None:
         """``clock`` gives seconds since the epoch; ``beat`` is called at every try, since halving may take minutes.
 
@@ -166,23 +177,28 @@ class Pipeline:
         self._pass_codes = pass_codes
         self._attempts = attempts
         self._clock = clock
+        self._methods = methods
         self._policy = policy
         self._replies = replies or Replies()
 
     async def run(self, lease: Lease, batch: Sequence[Delivery], first_offset: int) -> tuple[list[Answered], Lease]:
         """Decide a batch and commit it. Returns its answers in order, and the lane as it is then.
 
-        If pass codes would take too long, only the first part of the batch is decided, and published before the rest
-        (``affordable``). ``first_offset`` is the lane's committed offset: it stays the lane's ``first_offset`` until
-        the batch is published. Raises ``LaneLost``, ``BreakerOpen`` and ``DependencyUnavailable``: the next try recalls
-        what was committed before.
+        Only the first part of the batch is decided, and published before the rest, if pass codes would take too long
+        (``affordable``) or an access token would be shown in two states (``shown_at_once``). ``first_offset`` is the
+        lane's committed offset: it stays the lane's ``first_offset`` until the batch is published. Raises ``LaneLost``,
+        ``BreakerOpen`` and ``DependencyUnavailable``: the next try recalls what was committed before.
         """
-        decoded = [decode(delivery, max_bytes=self._policy.max_command_bytes) for delivery in batch]
+        most, methods = self._policy.max_command_bytes, self._methods
+        decoded = [decode(delivery, max_bytes=most, methods=methods) for delivery in batch]
         decoded = decoded[: affordable([self._may_be_compared(item) for item in decoded])]
         answered: list[Answered] = []
         for _, alike in groupby(await self._replies.judged(decoded), key=_is_dry_run):
-            part, lease = await self._in_pieces(lease, list(alike), first_offset)
+            items = list(alike)
+            part, lease = await self._in_pieces(lease, items, first_offset)
             answered += part
+            if len(part) < len(items):
+                break
         return answered, lease
 
     async def pass_by(self, lease: Lease, first_offset: int, next_offset: int) -> Lease:
@@ -206,6 +222,8 @@ class Pipeline:
                 return await self._once_more(lease, batch[0], first_offset, slow)
         middle = len(batch) // 2
         left, lease = await self._in_pieces(lease, batch[:middle], first_offset)
+        if len(left) < middle:  # the rest is for the next run
+            return left, lease
         right, lease = await self._in_pieces(lease, batch[middle:], first_offset)
         return left + right, lease
 
@@ -247,25 +265,40 @@ class Pipeline:
         of commands refuses it, and the batch is run again.
         """
         recalled = await self._recall(lease, batch)
+        if recalled and self._methods.returning:
+            # What is shown of a recalled command is read before those behind it change anything.
+            batch = list(next(groupby(batch, key=lambda item: _where(item) in recalled))[1])
         fresh = [item for item in batch if _where(item) not in recalled] if recalled else batch
         verified, now = await self._verify(lease.lane, fresh)
         async with self._transaction() as transaction:
             lease, chain, moment = await _renew(transaction, lease)
             ready = await self._make_ready(transaction, verified, now, moment)
-            presented, attempts = ready.presented, ready.attempts
-            bound = await recall_by_id(
-                transaction, needs_id_lookup(presented, ready.tokens) if optimistic else presented
-            )
-            state = State(ready.tokens, bound, ready.series)
-            decisions, after = decide(presented, state, tried=attempts, limits=self._attempts.limits)
+            bound = await self._recall_ids(transaction, ready, optimistic=optimistic)
+            batch, ready, decisions, after = self._decide_ready(batch, ready, bound)
             answers, transitions = await self._carry_out(transaction, lease, chain, ready, decisions)
             moved = await _move(transaction, lease, first_offset, _next_offset(batch), head(chain, transitions))
             outcomes = _in_order(batch, recalled, answers, transitions)
             shown = await self._show(transaction, outcomes)
             counted = await self._attempts.count(transaction, after.series)
-        self._breaker.passed(len(fresh))
-        self._tell(counted, attempts, decisions)
+        self._breaker.passed(len(decisions))
+        self._tell(counted, ready.attempts, decisions)
         return [_answered(item, outcome, shown) for item, outcome in zip(batch, outcomes, strict=True)], moved
+
+    def _decide_ready(
+        self, batch: Sequence[Decoded], ready: _Batch, bound: Mapping[str, BoundId]
+    ) -> tuple[Sequence[Decoded], _Batch, list[Decision], State]:
+        """Decide the commands that are ready, and return what is decided of the batch: its end may have to wait.
+
+        See ``shown_at_once``. Where no method leads back, no access token changes twice.
+        """
+        state, limits = State(ready.tokens, bound, ready.series), self._attempts.limits
+        decisions, after = decide(ready.presented, state, tried=ready.attempts, limits=limits)
+        most = shown_at_once(decisions) if self._methods.returning else len(decisions)
+        if most < len(decisions):
+            batch = batch[: batch.index(ready.commands[most].item)]
+            ready = ready.only(range(most))
+            decisions, after = decide(ready.presented, state, tried=ready.attempts, limits=limits)
+        return batch, ready, decisions, after
 
     async def _rehearse(
         self, lease: Lease, batch: Sequence[Decoded], first_offset: int
@@ -282,7 +315,7 @@ class Pipeline:
             lease, chain, moment = await _renew(transaction, lease)
             ready = await self._make_ready(transaction, verified, now, moment)
             presented, attempts = ready.presented, ready.attempts
-            state = State(ready.tokens, await recall_by_id(transaction, presented), ready.series)
+            state = State(ready.tokens, await self._recall_ids(transaction, ready), ready.series)
             decisions, after = rehearse(presented, state, tried=attempts, limits=self._attempts.limits)
             for positions in rounds(decisions):
                 part, decided = ready.only(positions), [decisions[position] for position in positions]
@@ -312,7 +345,10 @@ class Pipeline:
         """Authorise the callers, lock the access tokens, and read the failures that are counted against either."""
         at = now.timestamp()
         authorisations = await authorise(
-            transaction, [each.login for each in verified], [self._judged_at(each.item, at) for each in verified]
+            transaction,
+            [each.login for each in verified],
+            [each.item.envelope.method.right for each in verified],
+            [self._judged_at(each.item, at) for each in verified],
         )
         requests = [each.item.request for each in verified]
         callers = [authorisation.caller for authorisation in authorisations]
@@ -393,6 +429,16 @@ class Pipeline:
             known = await recall_by_coordinates(connection, lease.lane, lease.name, offsets[0], offsets[-1])
         return {_where(item): _quoting(item, known[_where(item)]) for item in batch if _where(item) in known}
 
+    async def _recall_ids(
+        self, transaction: Connection, ready: _Batch, *, optimistic: bool = False
+    ) -> dict[str, BoundId]:
+        """Recall ids that were applied before: from the record of commands, and once it is retired from the history."""
+        presented, tokens = ready.presented, ready.tokens
+        returned = needs_history(presented, tokens, self._methods.returning)
+        unsure = [*needs_id_lookup(presented, tokens), *returned] if optimistic else presented
+        retired = await recall_from_history(transaction, returned, self._names)
+        return retired | await recall_by_id(transaction, unsure)
+
     def _may_be_compared(self, item: Decoded) -> bool:
         """True if a pass code may have to be compared, as far as the command itself says."""
         request = item.request
@@ -415,7 +461,8 @@ class Pipeline:
             return [None] * len(wanted)
         async with self._database.connection() as connection:
             moments = [self._judged_at(items[position], self._clock()) for position in positions]
-            authorisations = await authorise(connection, [logins[position] for position in positions], moments)
+            rights = [items[position].envelope.method.right for position in positions]
+            authorisations = await authorise(connection, [logins[position] for position in positions], rights, moments)
             requests, callers = [items[each].request for each in positions], [each.caller for each in authorisations]
             tried = self._attempts.tried(requests, callers)
             series = await self._attempts.known(connection, tried, authorisations)
@@ -447,7 +494,7 @@ class Pipeline:
         decided = (await self._recall(lease, [item])).get(_where(item))
         if decided is not None:
             # Its answer stands. Only the access token could not be shown.
-            answer = replace(decided.answer, message=f"{UNSHOWN}: {reason}")
+            answer = replace(decided.answer, message=f"{_text(item, UNSHOWN)}: {reason}")
             return [Answered(item, answer, None, decided.transition)], lease
         is_real = not _is_dry_run(item)
         if is_real and not self._breaker.allow_trial():
@@ -514,6 +561,11 @@ def _next_offset(batch: Sequence[Decoded]) -> tuple[int, int]:
     return last.offset + 1, last.timestamp
 
 
+def _text(item: Decoded, what: str) -> str:
+    """Return the message of an answer without data."""
+    return f"the access token that this command has {item.envelope.method.done} {what}"
+
+
 def _coordinates(item: Decoded) -> Coordinates:
     return item.delivery.coordinates
 
@@ -532,7 +584,7 @@ def _command_id(item: Decoded, authorisation: Authorisation) -> str:
 
 def _ready(verified: _Verified, authorisation: Authorisation, attempt: Attempt | None, locked: Locked) -> _Ready:
     """Present to a command the access token that it may change."""
-    request, caller = verified.item.request, authorisation.caller
+    request, caller, method = verified.item.request, authorisation.caller, verified.item.envelope.method
     command_id = _command_id(verified.item, authorisation)
     presented: Presented | Refused
     if isinstance(request, Refused):
@@ -540,7 +592,7 @@ def _ready(verified: _Verified, authorisation: Authorisation, attempt: Attempt |
     elif isinstance(caller, Refused):
         presented = caller
     else:
-        presented = present(request, caller, command_id, locked, verified.check)
+        presented = present(request, caller, command_id, locked, verified.check, method=method)
     return _Ready(verified.item, authorisation, command_id, presented, attempt)
 
 
@@ -554,7 +606,7 @@ def _answer(command: _Ready, decision: Decision, *, now: datetime) -> Answer:
     return Answer(
         command_id,
         StatusCode.OK,
-        "" if token is not None else GONE,
+        "" if token is not None else _text(command.item, GONE),
         now,
         replayed=not applied,
         token=token,
@@ -591,5 +643,5 @@ def _answered(item: Decoded, outcome: Outcome, shown: Mapping[tuple[TokenKey, in
     answer = outcome.answer
     data = None if answer.token is None else shown.get((answer.token, answer.fields))
     if answer.token is not None and data is None:
-        answer = replace(answer, message=GONE)
+        answer = replace(answer, message=_text(item, GONE))
     return Answered(item, answer, data, outcome.transition)

@@ -16,6 +16,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 
+from effective_contract.methods import METHODS, Methods
 from worker.errors import (
     DEPENDENCIES,
     KAFKA_ERRORS,
@@ -101,8 +102,14 @@ class TopicsMissing(OperatorError):
         self.names = names
 
 
-async def serve(settings: Settings, *, stop: asyncio.Event, on_ready: Callable[[int], None] | None = None) -> int:
-    """Work until ``stop`` is set, drain, and return the exit code: 0 when clean, 1 on a failure.
+async def serve(
+    settings: Settings,
+    *,
+    stop: asyncio.Event,
+    on_ready: Callable[[int], None] | None = None,
+    methods: Methods = METHODS,
+) -> int:
+    """Carry out ``methods`` until ``stop`` is set, drain, and return the exit code: 0 when clean, 1 on a failure.
 
     ``on_ready`` is called with the admin port once it listens. The worker waits for dependencies that are away, at the
     start too. Raises ``SettingsError``, ``TopicsMissing``, ``SchemaUnfit``, ``TooFewDescriptors``, ``Unfit`` and,
@@ -114,7 +121,7 @@ async def serve(settings: Settings, *, stop: asyncio.Event, on_ready: Callable[[
     for variable, what in settings.exposed.items():
         log.warning("unprotected", variable=variable, what=what)
     async with AsyncExitStack() as opened:
-        process = _Process(settings, stop, opened)
+        process = _Process(settings, methods, stop, opened)
         port = await process.listen()
         if on_ready is not None:
             on_ready(port)
@@ -135,8 +142,9 @@ async def serve(settings: Settings, *, stop: asyncio.Event, on_ready: Callable[[
 class _Process:
     """The parts of one process: made from its settings, opened in order, and closed in reverse by ``opened``."""
 
-    def __init__(self, settings: Settings, stop: asyncio.Event, opened: AsyncExitStack) -> None:
+    def __init__(self, settings: Settings, methods: Methods, stop: asyncio.Event, opened: AsyncExitStack) -> None:
         self._settings = settings
+        self._methods = methods
         self._stop = stop
         self._opened = opened
         self._courtesy = courtesy = Courtesy(settings.max_batch)
@@ -226,6 +234,7 @@ class _Process:
             breaker=breaker,
             beat=self.health.progress,
             replies=replies,
+            methods=self._methods,
         )
 
 

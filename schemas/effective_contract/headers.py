@@ -11,10 +11,11 @@ from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from effective_contract.base import Schema
 from effective_contract.codes import StatusCode
+from effective_contract.methods import SET_EFFECTIVE
 
 SPEC_VERSION: Final = "1.0"
-COMMAND_TYPE: Final = "access_token.set_effective.v1"
-RESULT_TYPE: Final = "access_token.set_effective.result.v1"
+COMMAND_TYPE: Final = SET_EFFECTIVE.command_type
+RESULT_TYPE: Final = SET_EFFECTIVE.result_type
 TRANSITION_TYPE: Final = "access_token.life_cycle_state_changed.v1"
 JSON_CONTENT: Final = "application/json"
 CLOUD_EVENT_CONTENT: Final = "application/cloudevents"

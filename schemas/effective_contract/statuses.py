@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from effective_contract.codes import StatusCode
+from effective_contract.methods import SET_EFFECTIVE, Method
 
 NEVER: Final = "no"
 NEW_LOGIN: Final = "with a new login"
@@ -19,7 +20,13 @@ class Meaning:
     retry: str
 
 
-MEANINGS: Final[Mapping[StatusCode, Meaning]] = {
+def meanings(method: Method = SET_EFFECTIVE) -> Mapping[StatusCode, Meaning]:
+    """Return the meanings of an answer of this method, in the order in which the statuses are checked."""
+    words = {"right": method.right, "from_state": method.from_state, "reached": method.done.removeprefix("set ")}
+    return {code: Meaning(each.when.format(**words), each.retry) for code, each in _MEANINGS.items()}
+
+
+_MEANINGS: Final[Mapping[StatusCode, Meaning]] = {
     StatusCode.MALFORMED_REQUEST: Meaning(
         "The value is no JSON object, a member has the wrong type, or it is too large. A dead letter is kept as well.",
         NEVER,
@@ -38,7 +45,7 @@ MEANINGS: Final[Mapping[StatusCode, Meaning]] = {
     ),
     StatusCode.EXPIRED_TOKEN: Meaning("The login token is past its time.", NEW_LOGIN),
     StatusCode.ACCESS_DENIED: Meaning(
-        "The user lacks the right ACCESS_TOKENS.SET_EFFECTIVE, or has failed too often and must wait; the message says "
+        "The user lacks the right {right}, or has failed too often and must wait; the message says "
         "which, and how long.",
         NEVER,
     ),
@@ -46,14 +53,13 @@ MEANINGS: Final[Mapping[StatusCode, Meaning]] = {
     StatusCode.INVALID_CREDENTIALS: Meaning("The identifier is unknown, or the pass code wrong.", NEVER),
     StatusCode.DUPLICATE_REQUEST: Meaning("The command id was applied before, for a different request.", NEVER),
     StatusCode.INVALID_LIFE_CYCLE_STATE: Meaning(
-        "The access token is not NOT_EFFECTIVE; the message names its state.", NEVER
+        "The access token is not {from_state}; the message names its state.", NEVER
     ),
     StatusCode.OK: Meaning(
-        "The access token is effective: by this command, or, where the header replayed is true, since it came before.",
+        "The access token is {reached}: by this command, or, where the header replayed is true, since it came before.",
         "not needed",
     ),
     StatusCode.INTERNAL_ERROR: Meaning(
         "This command could not be processed; nothing changed. A dead letter is kept as well.", LATER
     ),
 }
-"""In the order in which they are checked."""

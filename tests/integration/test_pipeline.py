@@ -54,7 +54,6 @@ from worker.journey.model import Answered, ReplyTo, TokenKey, command_key
 from worker.journey.pass_codes import HASHER, PassCodeCheck, PassCodes, Question, hashes_of
 from worker.journey.project import project
 from worker.journey.reply_topics import Replies
-from worker.pipeline import GONE
 from worker.postgres.migrate import apply_migrations
 from worker.postgres.pool import SERVER_SETTINGS, Connection
 from worker.postgres.schema import WorkerRole
@@ -62,6 +61,7 @@ from worker.resilience.circuit_breaker import FAILURES, CircuitBreaker
 
 SEED: Final = Path(__file__).parents[1] / "seed"
 S = StatusCode
+GONE: Final = "the access token that this command has set effective is gone"
 
 
 async def snapshot(j: Journey) -> list[asyncpg.Record]:

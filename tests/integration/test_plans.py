@@ -90,7 +90,8 @@ def named(prefix: str, count: int) -> tuple[list[str], list[str]]:
 
 
 def _authorise(count: int) -> tuple[Any, ...]:
-    return *named("", count), ["1"] * count, each("J", count), "ACCESS_TOKENS.SET_EFFECTIVE", [""] * count
+    rights = ["ACCESS_TOKENS.SET_EFFECTIVE"] * count
+    return *named("", count), ["1"] * count, each("J", count), rights, [""] * count
 
 
 def _known(count: int) -> tuple[Any, ...]:
@@ -141,6 +142,7 @@ STATEMENTS: Final = (
                 "journey/recall_by_id",
                 lambda count: (["ORG1"] * count, [UUID(int=number + 1) for number in range(count)]),
             ),
+            ("journey/recall_from_history", lambda count: (*named("T", count), each("I", count), each("", count))),
             ("journey/project_accounts", lambda count: named("A", count)),
             ("journey/apply", lambda count: (1, 1, count, NOW.replace(tzinfo=None))),
             ("retention/retire_records", lambda count: (1, timedelta(days=1), count, 0)),

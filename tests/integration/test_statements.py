@@ -399,7 +399,7 @@ async def test_authorise_answers_in_the_order_of_the_logins(worker: asyncpg.Conn
     ]
 
     rows = await worker.fetch(
-        statement("journey/authorise"), *map(list, zip(*logins, strict=True)), RIGHT, [""] * len(logins)
+        statement("journey/authorise"), *map(list, zip(*logins, strict=True)), [RIGHT] * len(logins), [""] * len(logins)
     )
 
     assert [tuple(row)[:5] for row in rows] == [
@@ -418,7 +418,7 @@ async def test_authorise_knows_nobody_of_an_organisation_that_is_not_active(
 ) -> None:
     await owner.execute("UPDATE organisation SET active = false WHERE id = 'ORG1'")
 
-    [row] = await worker.fetch(statement("journey/authorise"), ["ORG1"], ["mpadmin"], ["1"], ["j"], RIGHT, [""])
+    [row] = await worker.fetch(statement("journey/authorise"), ["ORG1"], ["mpadmin"], ["1"], ["j"], [RIGHT], [""])
 
     assert tuple(row)[:5] == (False, None, None, False, False)
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 from aiokafka import ConsumerRecord
 
 from effective_contract.codes import StatusCode
+from effective_contract.methods import SET_EFFECTIVE, Method
 from effective_contract.states import LifeCycleState
 from worker.journey.messages import OutgoingTopics
 from worker.journey.model import (
@@ -96,6 +97,8 @@ def presented(
     token: TokenKey = KEY,
     fields: int = 1,
     caller: Caller = CALLER,
+    *,
+    method: Method = SET_EFFECTIVE,
 ) -> Presented:
     """Return a command whose caller has the right and whose credentials are correct."""
-    return Presented(command_id, digest, fields, caller, token)
+    return Presented(method, command_id, digest, fields, caller, token)

@@ -12,6 +12,7 @@ from uuid import uuid4
 import asyncpg
 
 from effective_contract.codes import StatusCode
+from effective_contract.methods import METHODS, Methods
 from tests.support.builders import POST
 from tests.support.logins import SECRET, login_token
 from tests.support.seeded import CODE, EFFECTIVE_CODE, IDENTIFIER, PASS_CODE
@@ -211,6 +212,7 @@ async def journey(
     limits: Limits = DEFAULT_LIMITS,
     metrics: Metrics | None = None,
     whole: bool = False,
+    methods: Methods = METHODS,
 ) -> AsyncIterator[Journey]:
     """Yield a journey over a migrated database. ``clock`` is the worker's.
 
@@ -238,6 +240,7 @@ async def journey(
                 policy=policy,
                 breaker=unblown,
                 beat=lambda: None,
+                methods=methods,
             ),
             owner,
         )

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import pytest
 
+from tests.support.sibling import BOTH
 from worker.operations.contract.compatibility import breaks
 from worker.operations.contract.deployment import Deployment
 from worker.operations.contract.older import NotAPack, read
@@ -33,6 +34,13 @@ def test_a_version_was_released() -> None:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_contract_breaks_nobody_who_was_written_for_a_released_one(now: Pack, version: str) -> None:
     assert [str(each) for each in breaks(read(RELEASED / version), now)] == []
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_sibling_method_breaks_nobody_either(tmp_path: Path, version: str) -> None:
+    write(tmp_path, pack(Deployment(), BOTH))
+
+    assert [str(each) for each in breaks(read(RELEASED / version), read(tmp_path))] == []
 
 
 def members(whole: Pack, name: str, *path: str) -> dict[str, Any]:

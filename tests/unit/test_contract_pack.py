@@ -14,16 +14,19 @@ from cloudevents.core.formats.json import JSONFormat
 from jsonschema import Draft202012Validator
 
 from effective_contract.codes import StatusCode
-from effective_contract.statuses import MEANINGS
+from effective_contract.headers import COMMAND_TYPE
+from effective_contract.methods import METHODS, Methods
+from effective_contract.statuses import meanings
 from effective_contract.transition import verify_chain
 from tests.contract.bad_inputs import BAD_INPUTS, BadInput
 from tests.support.builders import delivery
+from tests.support.sibling import BOTH, SET_NOT_EFFECTIVE
 from worker.journey.decode.command import decode
 from worker.journey.model import Command
 from worker.kafka.topics import _SETTINGS, PARTITIONS
 from worker.operations.contract.asyncapi import VERSION, asyncapi
 from worker.operations.contract.deployment import Deployment
-from worker.operations.contract.json_schemas import DESCRIBED, json_schema
+from worker.operations.contract.json_schemas import described, json_schema
 from worker.operations.contract.pack import pack
 from worker.operations.contract.samples import SAMPLES, TOKEN, Record, Sample
 from worker.settings import read_settings
@@ -70,13 +73,13 @@ def test_its_defaults_are_those_of_the_settings_and_of_the_topics() -> None:
     assert kept == {named.get(name, name): each["retention.ms"] for name, each in _SETTINGS.items()}
 
 
-@pytest.mark.parametrize("name", DESCRIBED)
+@pytest.mark.parametrize("name", described())
 def test_each_schema_is_one(name: str) -> None:
     Draft202012Validator.check_schema(json_schema(name))
 
 
 def test_every_status_has_its_meaning_and_its_sample() -> None:
-    assert list(MEANINGS) == list(StatusCode)
+    assert list(meanings()) == list(StatusCode)
     assert {sample.status for sample in SAMPLES} == set(StatusCode)
 
 
@@ -202,8 +205,9 @@ def references(part: Any) -> Iterator[str]:
             yield from references(each)
 
 
-def test_every_reference_leads_somewhere() -> None:
-    whole = asyncapi(Deployment())
+@pytest.mark.parametrize("methods", [METHODS, BOTH], ids=["released", "with a sibling"])
+def test_every_reference_leads_somewhere(methods: Methods) -> None:
+    whole = asyncapi(Deployment(), methods)
     for reference in set(references(whole)):
         part: Any = whole
         for step in reference.removeprefix("#/").split("/"):
@@ -230,3 +234,39 @@ def test_a_bulk_topic_takes_the_same_commands_and_is_told_of_only_where_there_is
     normal, bulk = whole["channels"]["commands"], whole["channels"]["bulkCommands"]
     assert (bulk["address"], bulk["messages"]) == ("bulk", normal["messages"])
     assert whole["operations"]["setEffectiveInBulk"]["reply"] == whole["operations"]["setEffective"]["reply"]
+
+
+def test_a_sibling_method_has_operations_messages_and_types_of_its_own() -> None:
+    whole = asyncapi(Deployment(bulk_commands="bulk"), BOTH)
+
+    operations, messages = whole["operations"], whole["components"]["messages"]
+    assert operations["setNotEffective"]["summary"] == "Set an access token not effective."
+    assert operations["setNotEffectiveInBulk"]["channel"] == {"$ref": "#/channels/bulkCommands"}
+    assert operations["setNotEffectiveAnswer"]["messages"] == [
+        {"$ref": "#/channels/results/messages/setNotEffectiveResult"}
+    ]
+    assert set(whole["channels"]["commands"]["messages"]) == {
+        *("command", "structuredCommand", "setNotEffectiveCommand", "setNotEffectiveStructuredCommand")
+    }
+    said = {each["code"]: each for each in messages["setNotEffectiveResult"]["x-statuses"]}
+    assert said["ACCESS_DENIED"]["description"] == "The user is not allowed to set access tokens as not effective."
+    assert "ACCESS_TOKENS.SET_NOT_EFFECTIVE" in said["ACCESS_DENIED"]["when"]
+    assert said["INVALID_LIFE_CYCLE_STATE"]["when"].startswith("The access token is not EFFECTIVE;")
+    assert said["OK"]["when"].startswith("The access token is not effective:")
+
+
+@pytest.mark.parametrize(
+    ("name", "of_sibling", "of_set_effective"),
+    [
+        ("command-headers", {"ce_type": SET_NOT_EFFECTIVE.command_type}, {"ce_type": COMMAND_TYPE}),
+        ("command-headers", {"ce_type": SET_NOT_EFFECTIVE.command_type, "dry_run": "true"}, {}),
+    ],
+)
+def test_the_headers_of_a_sibling_name_its_type(
+    name: str, of_sibling: dict[str, str], of_set_effective: dict[str, str]
+) -> None:
+    sibling = Draft202012Validator(json_schema(f"set-not-effective-{name}", BOTH))
+    released = Draft202012Validator(json_schema(name, BOTH))
+
+    assert [sibling.is_valid(each) for each in (of_sibling, of_set_effective)] == [True, False]
+    assert [released.is_valid(each) for each in (of_sibling, of_set_effective)] == [False, True]

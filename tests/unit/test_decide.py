@@ -7,17 +7,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from effective_contract.codes import StatusCode
+from effective_contract.methods import METHODS, SET_EFFECTIVE, Methods
 from effective_contract.states import LifeCycleState
 from tests.support.builders import COMMAND_ID, DIGEST, KEY, WRONG, locked, presented
+from tests.support.sibling import BOTH, SET_NOT_EFFECTIVE
 from worker.journey.decide import (
-    SET_EFFECTIVE,
+    RETIRED,
     BoundId,
     State,
-    TransitionRule,
     decide,
+    needs_history,
     needs_id_lookup,
     rehearse,
     rounds,
+    shown_at_once,
 )
 from worker.journey.model import Applied, Decision, LockedToken, Presented, Refused, Replayed, TokenKey
 
@@ -40,20 +43,21 @@ def one_by_one(asked: Sequence[Presented | Refused], state: State) -> tuple[list
     return decisions, state
 
 
-commands = st.lists(
-    st.one_of(
-        st.builds(presented, st.sampled_from(IDS), st.sampled_from(DIGESTS), st.sampled_from(KEYS), st.integers(1, 3)),
-        st.sampled_from(REFUSALS),
-    ),
-    max_size=12,
-)
+def commands_of(methods: Methods) -> st.SearchStrategy[list[Presented | Refused]]:
+    some, method = st.sampled_from, st.sampled_from(methods.all)
+    asked = st.builds(presented, some(IDS), some(DIGESTS), some(KEYS), st.integers(1, 3), method=method)
+    return st.lists(st.one_of(asked, some(REFUSALS)), max_size=12)
+
+
+commands = commands_of(BOTH)
 states = st.builds(
     State,
     st.fixed_dictionaries(
         {key: st.builds(locked, st.just(key), st.sampled_from(LifeCycleState), st.integers(0, 9)) for key in KEYS}
     ),
     st.dictionaries(
-        st.sampled_from(IDS), st.builds(BoundId, st.sampled_from(DIGESTS), st.sampled_from((*KEYS, TokenKey("o", "x"))))
+        st.sampled_from(IDS),
+        st.builds(BoundId, st.sampled_from((*DIGESTS, None)), st.sampled_from((*KEYS, TokenKey("o", "x")))),
     ),
 )
 
@@ -125,7 +129,7 @@ def test_a_decision_changes_nothing_it_was_given(asked: list[Presented | Refused
     assert (state.tokens, state.bound, asked) == (tokens, bound, given_commands)
 
 
-@given(commands, states)
+@given(commands_of(METHODS), states)
 def test_each_token_is_applied_at_most_once_and_only_from_not_effective(
     asked: list[Presented | Refused], state: State
 ) -> None:
@@ -231,13 +235,76 @@ def test_the_refusal_names_the_state() -> None:
         assert decision == Refused(StatusCode.INVALID_LIFE_CYCLE_STATE, f"the access token is {state.value}")
 
 
-def test_a_sibling_transition_is_a_new_row_and_no_new_code() -> None:
-    back = TransitionRule("set_not_effective", EFFECTIVE, NOT_EFFECTIVE, "ACCESS_TOKENS.SET_NOT_EFFECTIVE")
+def test_each_command_is_decided_by_its_own_method() -> None:
+    back, forth = presented(IDS[0], method=SET_NOT_EFFECTIVE), presented(IDS[1])
 
-    [decision], after = decide([presented()], state_of(locked(KEYS[0], EFFECTIVE, 7)), back)
+    decisions, after = decide([back, forth, back], state_of(locked(KEYS[0], EFFECTIVE, 7)))
 
-    assert decision == Applied(presented(), EFFECTIVE, NOT_EFFECTIVE, 8)
-    assert after.tokens[KEYS[0]].state is NOT_EFFECTIVE
+    assert decisions == [
+        Applied(back, EFFECTIVE, NOT_EFFECTIVE, 8),
+        Applied(forth, NOT_EFFECTIVE, EFFECTIVE, 9),
+        Replayed(back, KEYS[0]),
+    ]
+    assert after.tokens[KEYS[0]].state is EFFECTIVE
+
+
+def test_an_id_that_only_the_history_knows_is_refused_in_any_state() -> None:
+    for state in LifeCycleState:
+        [decision], _ = decide([presented()], State({KEY: locked(KEY, state, 2)}, {COMMAND_ID: BoundId(None, KEY)}))
+
+        assert decision == Refused(StatusCode.DUPLICATE_REQUEST, RETIRED)
+
+
+@given(commands, states)
+def test_answers_that_are_read_at_once_show_each_access_token_as_their_command_left_it(
+    asked: list[Presented | Refused], state: State
+) -> None:
+    decisions, _ = decide(asked, state)
+    most = shown_at_once(decisions)
+    _, read = decide(asked[:most], state)
+
+    now = state
+    for command, decision in zip(asked[:most], decisions, strict=False):
+        _, now = decide([command], now)
+        token = decision.presented.token if isinstance(decision, Applied) else getattr(decision, "token", None)
+        assert token is None or token not in state.tokens or now.tokens[token] == read.tokens[token]
+    assert most > 0 or not decisions
+    assert most == len(decisions) or isinstance(decisions[most], Applied)
+
+
+@given(commands_of(METHODS), states)
+def test_one_method_alone_shows_no_access_token_in_two_states(asked: list[Presented | Refused], state: State) -> None:
+    without = State(state.tokens, {})
+
+    decisions, _ = decide(asked, without)
+
+    assert shown_at_once(decisions) == len(decisions)
+
+
+@given(commands, commands)
+def test_no_command_is_applied_again_once_its_record_is_retired(
+    asked: list[Presented | Refused], again: list[Presented | Refused]
+) -> None:
+    decisions, before = decide(asked, state_of(*map(locked, KEYS)))
+    facts = {_fact(each.presented) for each in decisions if isinstance(each, Applied)}
+    named = {(command_id, token) for command_id, token, _ in facts}
+
+    looked_up = needs_history(again, before.tokens, BOTH.returning)
+    known = {each.command_id: BoundId(None, each.token) for each in looked_up if (each.command_id, each.token) in named}
+    decided, _ = decide(again, State(before.tokens, known))
+
+    assert facts.isdisjoint(_fact(each.presented) for each in decided if isinstance(each, Applied))
+
+
+def _fact(command: Presented) -> tuple[str, TokenKey, str]:
+    return command.command_id, command.token, command.method.name
+
+
+def test_no_history_is_read_where_no_method_leads_back() -> None:
+    asked = [presented(), presented(IDS[1])]
+
+    assert needs_history(asked, {KEY: locked(KEY, version=9)}, METHODS.returning) == []
+    assert needs_history(asked[:1], {KEY: locked(KEY, version=1)}, BOTH.returning) == []
 
 
 def test_the_transition_is_the_one_of_the_method() -> None:

@@ -115,7 +115,7 @@ def test_a_command_can_be_followed_from_its_sender_through_postgres_to_the_reade
     with batch_span("commands", 0, "group", 1) as batch, step_span("decide"), transaction_span():
         pass
     assert exported(batch)
-    command_span(batch, SENT, b"command 1", began=1.0, attributes={"status_code": "OK"})
+    command_span(batch, "set effective", SENT, b"command 1", began=1.0, attributes={"status_code": "OK"})
 
     by_name = {span.name: span for span in spans.get_finished_spans()}
     command, postgres = by_name["set effective"], by_name["postgres transaction"]
@@ -133,7 +133,7 @@ def test_a_command_can_be_followed_from_its_sender_through_postgres_to_the_reade
 def test_the_next_span_has_an_id_of_its_own_again(spans: InMemorySpanExporter) -> None:
     spans.clear()
     with batch_span("commands", 0, "group", 1) as batch:
-        command_span(batch, SENT, b"command 1", began=1.0, attributes={})
+        command_span(batch, "set effective", SENT, b"command 1", began=1.0, attributes={})
         with step_span("publish"):
             pass
 
@@ -144,6 +144,6 @@ def test_the_next_span_has_an_id_of_its_own_again(spans: InMemorySpanExporter) -
 def test_a_command_whose_trace_is_not_sampled_has_no_span(spans: InMemorySpanExporter, traceparent: str) -> None:
     spans.clear()
     with batch_span("commands", 0, "group", 1) as batch:
-        command_span(batch, traceparent, b"command 1", began=1.0, attributes={})
+        command_span(batch, "set effective", traceparent, b"command 1", began=1.0, attributes={})
 
     assert [span.name for span in spans.get_finished_spans()] == ["process set effective"]

@@ -14,7 +14,6 @@ import jwt
 
 from effective_contract.codes import StatusCode
 from worker.journey.attempt_limits import Series
-from worker.journey.decide import SET_EFFECTIVE
 from worker.journey.model import Caller, Claims, Refused
 from worker.postgres.pool import Connection
 from worker.postgres.sql import statement
@@ -210,36 +209,41 @@ class Authorisation(Value, frozen=True):
 
 
 async def authorise(
-    connection: Connection, logins: Sequence[Claims | Refused], judged_at: Sequence[float]
+    connection: Connection, logins: Sequence[Claims | Refused], rights: Sequence[str], judged_at: Sequence[float]
 ) -> list[Authorisation]:
     """Look up the callers of a batch, in the order of their logins.
 
-    ``judged_at`` is, for each command, the moment at which its login's expiry is judged, in seconds since the epoch.
+    For each command, ``rights`` has the right that it takes, and ``judged_at`` the moment at which its login's expiry
+    is judged, in seconds since the epoch.
     """
-    distinct = list(dict.fromkeys(login for login in logins if isinstance(login, Claims)))
+    asked = list(zip(logins, rights, strict=True))
+    distinct = [(login, right) for login, right in dict.fromkeys(asked) if isinstance(login, Claims)]
     if not distinct:
         return [Authorisation(None, login) for login in logins if isinstance(login, Refused)]
     rows = await connection.fetch(
         statement("journey/authorise"),
-        [login.organisation for login in distinct],
-        [login.username for login in distinct],
-        [login.unit for login in distinct],
-        [login.jti for login in distinct],
-        SET_EFFECTIVE.right,
-        [login.account or "" for login in distinct],
+        [login.organisation for login, _ in distinct],
+        [login.username for login, _ in distinct],
+        [login.unit for login, _ in distinct],
+        [login.jti for login, _ in distinct],
+        [right for _, right in distinct],
+        [login.account or "" for login, _ in distinct],
     )
     # A batch has few logins and many commands. The moment decides only if a login has expired.
     found = {
-        login: (_authorisation(login, row, expired=False), _authorisation(login, row, expired=True))
-        for login, row in zip(distinct, rows, strict=True)
+        (login, right): (
+            _authorisation(login, right, row, expired=False),
+            _authorisation(login, right, row, expired=True),
+        )
+        for (login, right), row in zip(distinct, rows, strict=True)
     }
     return [
-        Authorisation(None, login) if isinstance(login, Refused) else found[login][moment >= login.expires_at]
-        for login, moment in zip(logins, judged_at, strict=True)
+        Authorisation(None, login) if isinstance(login, Refused) else found[login, right][moment >= login.expires_at]
+        for (login, right), moment in zip(asked, judged_at, strict=True)
     ]
 
 
-def _authorisation(login: Claims, row: Any, *, expired: bool) -> Authorisation:
+def _authorisation(login: Claims, right: str, row: Any, *, expired: bool) -> Authorisation:
     if not row["organisation_known"]:
         return Authorisation(None, _invalid("the login token's organisation is not known or not active"))
     if row["revoked"]:
@@ -252,7 +256,7 @@ def _authorisation(login: Claims, row: Any, *, expired: bool) -> Authorisation:
         message = "log in again and send the command anew"
         return Authorisation(login.organisation, Refused(StatusCode.EXPIRED_TOKEN, message), login.account)
     if not row["allowed"]:
-        message = f"the user lacks the right {SET_EFFECTIVE.right}"
+        message = f"the user lacks the right {right}"
         return Authorisation(login.organisation, Refused(StatusCode.ACCESS_DENIED, message), login.account)
     return Authorisation(
         login.organisation,

@@ -11,7 +11,6 @@ from typing import Final
 from msgspec.structs import replace
 
 from effective_contract.codes import StatusCode
-from effective_contract.states import LifeCycleState
 from worker.journey.attempt_limits import (
     DEFAULT_LIMITS,
     Attempt,
@@ -25,26 +24,14 @@ from worker.journey.attempt_limits import (
 from worker.journey.model import Applied, Decision, LockedToken, Presented, Refused, Replayed, TokenKey
 from worker.values import Value
 
-
-@dataclass(frozen=True, slots=True)
-class TransitionRule:
-    """One row of the life cycle: a sibling method of the source API would be a new row, not new code."""
-
-    name: str
-    from_state: LifeCycleState
-    to_state: LifeCycleState
-    right: str
-
-
-SET_EFFECTIVE: Final = TransitionRule(
-    "set_effective", LifeCycleState.NOT_EFFECTIVE, LifeCycleState.EFFECTIVE, "ACCESS_TOKENS.SET_EFFECTIVE"
-)
+RETIRED: Final = "this id was applied before, and its record is kept no longer: a new command takes a new id"
 
 
 class BoundId(Value, frozen=True):
     """An id that was applied: it always answers the same request, and refuses any other (CONTRACT, Idempotency)."""
 
-    digest: bytes
+    digest: bytes | None
+    """``None`` once the record is retired: only the history of the access token still names the command."""
     token: TokenKey
 
 
@@ -61,7 +48,6 @@ class State:
 def decide(
     commands: Sequence[Presented | Refused],
     state: State,
-    rule: TransitionRule = SET_EFFECTIVE,
     *,
     tried: Sequence[Attempt | None] = (),
     limits: Limits = DEFAULT_LIMITS,
@@ -74,7 +60,7 @@ def decide(
     tokens, bound, series = dict(state.tokens), dict(state.bound), dict(state.series)
     decisions: list[Decision] = []
     for command, attempt in zip(commands, tried or [None] * len(commands), strict=True):
-        decision = refused_unseen(attempt, series, limits) or _decide_one(command, tokens, bound, rule)
+        decision = refused_unseen(attempt, series, limits) or _decide_one(command, tokens, bound)
         if attempt is not None:
             seen(attempt, decision, series, limits)
         if isinstance(decision, Applied):
@@ -88,7 +74,6 @@ def decide(
 def rehearse(
     commands: Sequence[Presented | Refused],
     state: State,
-    rule: TransitionRule = SET_EFFECTIVE,
     *,
     tried: Sequence[Attempt | None] = (),
     limits: Limits = DEFAULT_LIMITS,
@@ -102,7 +87,7 @@ def rehearse(
     tokens, bound, series = state.tokens, state.bound, dict(state.series)
     decisions: list[Decision] = []
     for command, attempt in zip(commands, tried or [None] * len(commands), strict=True):
-        decision = refused_unseen(attempt, series, limits) or _decide_one(command, tokens, bound, rule)
+        decision = refused_unseen(attempt, series, limits) or _decide_one(command, tokens, bound)
         if attempt is not None and is_failure(decision):
             seen(attempt, decision, series, limits)
         decisions.append(decision)
@@ -128,11 +113,24 @@ def rounds(decisions: Sequence[Decision]) -> list[list[int]]:
     return dealt
 
 
-def needs_id_lookup(
-    commands: Sequence[Presented | Refused],
-    tokens: Mapping[TokenKey, LockedToken],
-    rule: TransitionRule = SET_EFFECTIVE,
-) -> list[Presented]:
+def shown_at_once(decisions: Sequence[Decision]) -> int:
+    """Return the number of decisions, from the first on, whose answers show each access token in one state only.
+
+    Data is read once, behind all changes of a batch. A change of an access token that an answer ahead shows must wait
+    until that one is read.
+    """
+    shown: set[TokenKey] = set()
+    for position, decision in enumerate(decisions):
+        if isinstance(decision, Applied):
+            if decision.presented.token in shown:
+                return position
+            shown.add(decision.presented.token)
+        elif isinstance(decision, Replayed) and decision.token is not None:
+            shown.add(decision.token)
+    return len(decisions)
+
+
+def needs_id_lookup(commands: Sequence[Presented | Refused], tokens: Mapping[TokenKey, LockedToken]) -> list[Presented]:
     """Return the commands that may not end applied: their token is in another state, or other commands name it as well.
 
     Their ids must be looked up. Every other command binds its id, or repeats one that the batch binds, and the record
@@ -143,7 +141,26 @@ def needs_id_lookup(
     return [
         command
         for command in presented
-        if named[command.token] > 1 or tokens[command.token].state is not rule.from_state
+        if named[command.token] > 1 or tokens[command.token].state is not command.method.from_state
+    ]
+
+
+def needs_history(
+    commands: Sequence[Presented | Refused], tokens: Mapping[TokenKey, LockedToken], returning: frozenset[str]
+) -> list[Presented]:
+    """Return the commands that may have been applied before and could be applied again once their record is retired.
+
+    For that, other methods must have brought the access token back (``returning``, ``effective_contract.methods``): it
+    has changed twice at least, or other commands of the batch change it. Then the history tells, which is kept forever.
+    """
+    if not returning:
+        return []
+    presented = [command for command in commands if isinstance(command, Presented)]
+    named = Counter(command.token for command in presented)
+    return [
+        command
+        for command in presented
+        if command.method.name in returning and (named[command.token] > 1 or tokens[command.token].version > 1)
     ]
 
 
@@ -151,7 +168,6 @@ def _decide_one(
     command: Presented | Refused,
     tokens: Mapping[TokenKey, LockedToken],
     bound: Mapping[str, BoundId],
-    rule: TransitionRule,
 ) -> Decision:
     if isinstance(command, Refused):
         return command
@@ -159,12 +175,14 @@ def _decide_one(
     if former is not None:
         return _decide_again(command, former)
     token = tokens[command.token]
-    if token.state is not rule.from_state:
+    if token.state is not command.method.from_state:
         return Refused(StatusCode.INVALID_LIFE_CYCLE_STATE, f"the access token is {token.state}")
-    return Applied(command, token.state, rule.to_state, token.version + 1)
+    return Applied(command, token.state, command.method.to_state, token.version + 1)
 
 
 def _decide_again(command: Presented, former: BoundId) -> Replayed | Refused:
+    if former.digest is None:
+        return Refused(StatusCode.DUPLICATE_REQUEST, RETIRED)
     if former.digest != command.digest:
         return Refused(StatusCode.DUPLICATE_REQUEST, "this id was applied for another access token or other fields")
     # A code may have moved to another token since, and a replay must not show the old token's data for it.

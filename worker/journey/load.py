@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from effective_contract.codes import StatusCode
+from effective_contract.methods import Method
 from effective_contract.states import LifeCycleState
 from worker.errors import BatchConflict
 from worker.journey.model import Caller, Command, LockedToken, Presented, Refused, TokenKey, request_digest
@@ -70,7 +71,7 @@ async def load(
 
 
 def present(
-    command: Command, caller: Caller, command_id: str, locked: Locked, check: PassCodeCheck | None
+    command: Command, caller: Caller, command_id: str, locked: Locked, check: PassCodeCheck | None, *, method: Method
 ) -> Presented | Refused:
     """Make the last checks before a decision: the token exists, the caller may see it, its credentials are right.
 
@@ -91,7 +92,8 @@ def present(
             return Refused(StatusCode.INVALID_CREDENTIALS, "identifier and pass_code do not go together")
         if check.pass_code_hash != locked.hashes.get((caller.organisation, name)):
             raise BatchConflict
-    return Presented(command_id, request_digest(kind, name, command.fields), command.fields, caller, token.key)
+    digest = request_digest(method, kind, name, command.fields)
+    return Presented(method, command_id, digest, command.fields, caller, token.key)
 
 
 def _visible(token: LockedToken | None, caller: Caller) -> LockedToken | None:

@@ -13,7 +13,8 @@ from functools import lru_cache
 from msgspec.structs import replace
 
 from effective_contract.codes import StatusCode
-from effective_contract.headers import CE_SUBJECT, DRY_RUN, RESULT_TYPE, SPEC_VERSION, TRANSITION_TYPE, TRUE
+from effective_contract.headers import CE_SUBJECT, DRY_RUN, SPEC_VERSION, TRANSITION_TYPE, TRUE
+from effective_contract.methods import Method
 from worker.journey.decode.body import shortened
 from worker.journey.json import encode
 from worker.journey.model import Answer, Answered, Decoded, Transition
@@ -66,20 +67,22 @@ def result_message(answered: Answered, post: OutgoingTopics, *, whole: bool = Tr
     if not whole:
         key, data = key and key[:KEPT_BYTES], None
         message = message or "the data is too large for the topic"
-    value, headers = _result_value(answer.code, message, data), _result_headers(decoded, answer, post)
+    value = _result_value(decoded.envelope.method, answer.code, message, data)
+    headers = _result_headers(decoded, answer, post)
     reply = decoded.envelope.reply
     if reply is not None and redirected:
         return Message(reply.topic, key, value, headers, reply.partition)
     return Message(post.results, key, value, headers)
 
 
-def _result_value(code: StatusCode, message: str, data: bytes | None) -> bytes:
-    return b"".join((b'{"data":', b"{}" if data is None else data, b',"status":', _status(code, message), b"}"))
+def _result_value(method: Method, code: StatusCode, message: str, data: bytes | None) -> bytes:
+    status = _status(code, method.description(code), message)
+    return b"".join((b'{"data":', b"{}" if data is None else data, b',"status":', status, b"}"))
 
 
 @lru_cache(maxsize=256)  # most answers of a batch say the same
-def _status(code: StatusCode, message: str) -> bytes:
-    return encode({"code": code, "description": code.description, "message": message})
+def _status(code: StatusCode, description: str, message: str) -> bytes:
+    return encode({"code": code, "description": description, "message": message})
 
 
 def _result_headers(decoded: Decoded, answer: Answer, post: OutgoingTopics) -> tuple[Header, ...]:
@@ -89,7 +92,7 @@ def _result_headers(decoded: Decoded, answer: Answer, post: OutgoingTopics) -> t
     identity = answer.command_id if is_applied else where.command_id
     headers = [
         ("ce_id", _event_id(identity)),
-        *_cloud_event(post.source, RESULT_TYPE, answer.decided_at),
+        *_cloud_event(post.source, envelope.method.result_type, answer.decided_at),
         ("causation_id", (envelope.ce_id or envelope.request_id or where.command_id).encode()),
         ("command_id", answer.command_id.encode()),
         ("status_code", answer.code.encode()),

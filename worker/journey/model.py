@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from effective_contract.codes import StatusCode
+from effective_contract.methods import SET_EFFECTIVE, Method
 from effective_contract.states import LifeCycleState
 from worker.kafka.delivery import Delivery, Header
 from worker.values import Value, percent_encoded, rfc3339
@@ -70,6 +71,8 @@ class Envelope(Value, frozen=True):
     reply: ReplyTo | None = None
     dry_run: bool = False
     """True if the command must be answered as it would be, without any effect."""
+    method: Method = SET_EFFECTIVE
+    """The method of its ``ce_type``. A command that names none, or an unknown one, is answered by this one."""
 
 
 def senders_id(organisation: str, account: str | None, envelope: Envelope) -> str | None:
@@ -131,7 +134,7 @@ class Claims(Value, frozen=True):
 
 
 class Caller(Value, frozen=True):
-    """The caller of a command, found active and allowed to set tokens effective in the batch's own transaction."""
+    """The caller of a command, found active and with the right that its method takes."""
 
     organisation: str
     user: str
@@ -168,9 +171,10 @@ class LockedToken(Value, frozen=True):
 class Presented(Value, frozen=True):
     """A command that has passed every check, credentials included, with what it is decided on."""
 
+    method: Method
     command_id: str
     digest: bytes
-    """The digest by which a request is the same: of code or identifier and fields, never of a secret.
+    """The digest by which a request is the same: of method, code or identifier, and fields, never of a secret.
 
     See CONTRACT, Command.
     """
@@ -296,12 +300,14 @@ class Answered(Value, frozen=True):
     transition: Transition | None = None
 
 
-def request_digest(kind: str, name: str, fields: int) -> bytes:
+def request_digest(method: Method, kind: str, name: str, fields: int) -> bytes:
     """Return the digest by which a request is the same (CONTRACT, Command).
 
-    ``kind`` is ``"code"`` or ``"identifier"``. The sender's text comes last, so no two requests share a text.
+    ``kind`` is ``"code"`` or ``"identifier"``. The sender's text comes last, so no two requests share a text. Set
+    effective has no name in it: records have such digests since before there were other methods.
     """
-    return hashlib.sha256(f"{kind}\0{fields}\0{name}".encode()).digest()
+    named = "" if method is SET_EFFECTIVE else f"{method.name}\0"
+    return hashlib.sha256(f"{named}{kind}\0{fields}\0{name}".encode()).digest()
 
 
 def command_key(command_id: str) -> str:

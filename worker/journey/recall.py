@@ -1,12 +1,13 @@
-"""The two recalls (CONTRACT, Idempotency): answers that these very records had, and ids that were applied before."""
+"""The recalls (CONTRACT, Idempotency): answers that these very records had, and ids that were applied before."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from msgspec.structs import replace
 
 from effective_contract.codes import StatusCode
 from effective_contract.states import LifeCycleState
 from worker.journey.decide import BoundId
+from worker.journey.digests import CommandNames
 from worker.journey.model import Answer, Outcome, Presented, Refused, TokenKey, Transition, command_key
 from worker.postgres.pool import Connection, Row
 from worker.postgres.sql import statement
@@ -73,3 +74,24 @@ async def recall_by_id(connection: Connection, commands: Iterable[Presented | Re
     return {
         row["command_id"]: BoundId(row["digest"], TokenKey(row["organisation"], row["access_token_id"])) for row in rows
     }
+
+
+async def recall_from_history(
+    connection: Connection, commands: Sequence[Presented], names: CommandNames
+) -> dict[str, BoundId]:
+    """Return those of these commands' ids that a fact in the history of their access token names, by command id.
+
+    Facts outlive the record of commands, and the key that named them must be one of ``names``.
+    """
+    if not commands:
+        return {}
+    pairs = dict.fromkeys((command.token, command.command_id) for command in commands)
+    asked = [(token, command_id, name) for token, command_id in pairs for name in names.all_of(command_id)]
+    rows = await connection.fetch(
+        statement("journey/recall_from_history"),
+        [token.organisation for token, _, _ in asked],
+        [token.token for token, _, _ in asked],
+        [command_id for _, command_id, _ in asked],
+        [name for _, _, name in asked],
+    )
+    return {row["command_id"]: BoundId(None, TokenKey(row["organisation"], row["access_token_id"])) for row in rows}

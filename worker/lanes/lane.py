@@ -244,4 +244,5 @@ def _export(batch: Span, answered: Sequence[Answered], began: float) -> None:
         }
         if each.decoded.envelope.dry_run:
             attributes["dry_run"] = "true"
-        command_span(batch, traceparent, where.command_id.encode(), began=began, attributes=attributes)
+        name = each.decoded.envelope.method.done
+        command_span(batch, name, traceparent, where.command_id.encode(), began=began, attributes=attributes)

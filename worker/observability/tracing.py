@@ -132,7 +132,9 @@ def exported(span: Span) -> bool:
     return span.get_span_context().is_valid
 
 
-def command_span(batch: Span, traceparent: str, seed: bytes, *, began: float, attributes: Mapping[str, str]) -> None:
+def command_span(
+    batch: Span, name: str, traceparent: str, seed: bytes, *, began: float, attributes: Mapping[str, str]
+) -> None:
     """Export the span of one answered command, in its sender's trace; ``seed`` as for its answer.
 
     It lasted from ``began``, in seconds since the epoch, until now. If the sender's trace is not sampled, nor is this
@@ -144,7 +146,7 @@ def command_span(batch: Span, traceparent: str, seed: bytes, *, began: float, at
     chosen = _chosen.set(int(own.split("-")[2], 16))
     try:
         span = _TRACER.start_span(
-            "set effective",
+            name,
             trace.set_span_in_context(NonRecordingSpan(sender)),
             kind=SpanKind.CONSUMER,
             attributes={"messaging.system": "kafka", "messaging.operation.name": "process", **attributes},

@@ -7,6 +7,7 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 from effective_contract import headers as h
+from effective_contract.methods import Methods
 from worker.journey.decode.body import parse
 from worker.journey.decode.headers import Headers, read_headers
 from worker.journey.model import Refused
@@ -28,7 +29,9 @@ _ATTRIBUTES: Final[Mapping[str, str]] = {
 _TRACE: Final = frozenset((h.TRACEPARENT, h.TRACESTATE))
 
 
-def read_event(delivery: Delivery, read: Headers, max_bytes: int) -> tuple[Headers, dict[str, Any] | Refused]:
+def read_event(
+    delivery: Delivery, read: Headers, max_bytes: int, methods: Methods
+) -> tuple[Headers, dict[str, Any] | Refused]:
     """Read a CloudEvent in structured mode: its attributes count as the headers of their names, its data as the body.
 
     By the rules of CloudEvents, headers of the same names are copies of the attributes, so they are ignored. Only the
@@ -42,7 +45,7 @@ def read_event(delivery: Delivery, read: Headers, max_bytes: int) -> tuple[Heade
     given = {attribute: event[attribute] for attribute in names if event.get(attribute) not in (None, "")}
     headers = [header for header in delivery.headers if header[0] not in names.values()]
     headers += [(names[attribute], text.encode()) for attribute, text in given.items() if type(text) is str]
-    read = read_headers(headers)
+    read = read_headers(headers, methods)
     wrong = next((attribute for attribute, value in given.items() if type(value) is not str), None)
     if wrong is not None:
         fault = invalid(f"the attribute {wrong} must be a string, not {kind_of(given[wrong])}")

@@ -4,6 +4,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from effective_contract.methods import METHODS, Methods
 from worker.journey.decode.body import judge, kept, parse, request_id_of, right_body
 from worker.journey.decode.cloudevent import read_event
 from worker.journey.decode.headers import read_headers
@@ -12,12 +13,12 @@ from worker.journey.refusals import malformed
 from worker.kafka.delivery import Delivery
 
 
-def decode(delivery: Delivery, *, max_bytes: int) -> Decoded:
+def decode(delivery: Delivery, *, max_bytes: int, methods: Methods = METHODS) -> Decoded:
     """Decode a record: its command or its first fault (CONTRACT, Statuses), and what the answer needs either way.
 
     Nothing that a sender wrote makes it raise. The answer to a refused command still carries every valid header.
     """
-    read = read_headers(delivery.headers)
+    read = read_headers(delivery.headers, methods)
     request: Command | Refused
     delivery = kept(delivery, max_bytes)
     if delivery.cut is not None:
@@ -30,7 +31,7 @@ def decode(delivery: Delivery, *, max_bytes: int) -> Decoded:
         if isinstance(read.structured, Refused):
             body = read.structured
         elif read.structured:
-            read, body = read_event(delivery, read, max_bytes)
+            read, body = read_event(delivery, read, max_bytes, methods)
         else:
             body = parse(delivery.value, max_bytes)
         if isinstance(body, Refused):

@@ -8,6 +8,7 @@ from functools import lru_cache, partial
 from typing import Final
 
 from effective_contract import headers as h
+from effective_contract.methods import METHODS, SET_EFFECTIVE, Methods
 from worker.journey.model import Envelope, Refused, ReplyTo
 from worker.journey.refusals import invalid, quoted, text_fault
 from worker.kafka.delivery import Header
@@ -29,12 +30,12 @@ _NO_HEADERS: Final = Headers(Envelope(), None)
 _CORRELATIONS: Final = (h.CORRELATION_ID, h.KAFKA_CORRELATION_ID)
 
 
+def _no_fault(_: str) -> None:
+    return None
+
+
 def _spec_version_fault(text: str) -> str | None:
     return None if text == h.SPEC_VERSION else f'must be "{h.SPEC_VERSION}", not "{quoted(text)}"'
-
-
-def _type_fault(text: str) -> str | None:
-    return None if text == h.COMMAND_TYPE else f'must be "{h.COMMAND_TYPE}", not "{quoted(text)}"'
 
 
 _attribute_fault: Final = partial(text_fault, longest=h.LONGEST_TEXT)
@@ -71,7 +72,7 @@ def _partition_fault(value: bytes) -> str | None:
 
 _TEXT_HEADERS: Final[Mapping[str, Callable[[str], str | None]]] = {
     h.CE_SPEC_VERSION: _spec_version_fault,
-    h.CE_TYPE: _type_fault,
+    h.CE_TYPE: _no_fault,  # which methods there are is an argument
     h.CE_ID: _attribute_fault,
     h.CE_SOURCE: _attribute_fault,
     h.CE_SUBJECT: _attribute_fault,
@@ -94,7 +95,7 @@ _REPEATED: Final = frozenset(
 _TWICE: Final = "is given more than once"
 
 
-def read_headers(headers: Sequence[Header]) -> Headers:
+def read_headers(headers: Sequence[Header], methods: Methods = METHODS) -> Headers:
     """Read the headers that the worker knows. Others are ignored, and an empty one counts as not given."""
     given: dict[str, bytes] = {}
     right: dict[str, str] = {}
@@ -121,12 +122,23 @@ def read_headers(headers: Sequence[Header]) -> Headers:
         given[name] = value
     if not given:
         return _NO_HEADERS
-    if h.CE_ID in given and h.CE_SOURCE not in given:
-        wrong[h.CE_ID] = f"needs {h.CE_SOURCE}"
+    _judge_identity(given, right, wrong, methods)
     reply = None if _REPLIES.isdisjoint(given) else _reply(given, right, wrong)
     fault = invalid(_first_fault(given, wrong)) if wrong else None
     structured = h.CONTENT_TYPE in given and structured_mode(given[h.CONTENT_TYPE], wrong.get(h.CONTENT_TYPE))
-    return Headers(_envelope(given, right, wrong, reply), fault, structured)
+    return Headers(_envelope(given, right, wrong, reply, methods), fault, structured)
+
+
+def _judge_identity(
+    given: Mapping[str, bytes], right: Mapping[str, str], wrong: dict[str, str], methods: Methods
+) -> None:
+    """Note in ``wrong`` an id without a source, and a type that is none of these methods'."""
+    if h.CE_ID in given and h.CE_SOURCE not in given:
+        wrong[h.CE_ID] = f"needs {h.CE_SOURCE}"
+    named = right.get(h.CE_TYPE)
+    if named is not None and named not in methods.of_type:
+        known = " or ".join(f'"{each}"' for each in methods.of_type)
+        wrong[h.CE_TYPE] = f'must be {known}, not "{quoted(named)}"'
 
 
 def _first_fault(given: Mapping[str, bytes], wrong: Mapping[str, str]) -> str:
@@ -163,7 +175,11 @@ _read_repeated: Final = lru_cache(maxsize=256)(_read)
 
 
 def _envelope(
-    given: Mapping[str, bytes], right: Mapping[str, str], wrong: Mapping[str, str], reply: ReplyTo | None
+    given: Mapping[str, bytes],
+    right: Mapping[str, str],
+    wrong: Mapping[str, str],
+    reply: ReplyTo | None,
+    methods: Methods,
 ) -> Envelope:
     if wrong:
         right = {name: text for name, text in right.items() if name not in wrong}
@@ -178,6 +194,7 @@ def _envelope(
         tracestate=right.get(h.TRACESTATE),
         reply=reply,
         dry_run=right.get(h.DRY_RUN) == h.TRUE,
+        method=methods.of_type.get(right.get(h.CE_TYPE, ""), SET_EFFECTIVE),
     )
 
 

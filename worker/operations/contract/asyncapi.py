@@ -1,13 +1,14 @@
 """The AsyncAPI 3 document: channels, operations, request and reply, as the worker has them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from effective_contract.codes import StatusCode
 from effective_contract.headers import JSON_CONTENT
-from effective_contract.statuses import MEANINGS
+from effective_contract.methods import METHODS, SET_EFFECTIVE, Method, Methods
+from effective_contract.statuses import meanings
 from worker.operations.contract.deployment import Deployment
-from worker.operations.contract.json_schemas import DESCRIBED, JsonSchema, json_schema
+from worker.operations.contract.json_schemas import JsonSchema, described, json_schema
 from worker.operations.contract.samples import SAMPLES, Record, Sample, shown
 
 Document = dict[str, Any]
@@ -18,7 +19,7 @@ _DAY_MS: Final = 24 * 60 * 60 * 1000
 STRUCTURED: Final = "application/cloudevents+json"
 
 
-def asyncapi(deployment: Deployment) -> Document:
+def asyncapi(deployment: Deployment, methods: Methods = METHODS) -> Document:
     """Return the document as an object to write as JSON. It holds no secrets: it names mechanisms, not credentials."""
     return {
         "asyncapi": "3.0.0",
@@ -26,11 +27,11 @@ def asyncapi(deployment: Deployment) -> Document:
         "info": _info(deployment),
         "defaultContentType": JSON_CONTENT,
         "servers": dict(_servers(deployment)),
-        "channels": _channels(deployment),
-        "operations": _operations(deployment),
+        "channels": _channels(deployment, methods),
+        "operations": _operations(deployment, methods),
         "components": {
-            "schemas": _schemas(),
-            "messages": _messages(),
+            "schemas": _schemas(methods),
+            "messages": _messages() | dict(_messages_of(methods.all[1:])),
             "securitySchemes": _SECURITY,
             "correlationIds": {
                 "correlationId": {
@@ -98,8 +99,23 @@ def _servers(deployment: Deployment) -> Iterator[tuple[str, Document]]:
 # --- channels and operations ------------------------------------------------------------------------------------------
 
 
-def _channels(deployment: Deployment) -> Document:
-    taken, kept = ("command", "structuredCommand"), _topic(7 * _DAY_MS)
+def _named(method: Method, message: str) -> str:
+    """Return the name of a message of this method. Those of set effective, the first method, have none of it."""
+    return message if method is SET_EFFECTIVE else f"{_camel(method.name)}{message[0].upper()}{message[1:]}"
+
+
+def _camel(name: str) -> str:
+    first, *others = name.split("_")
+    return first + "".join(map(str.title, others))
+
+
+def _commands(method: Method) -> tuple[str, str]:
+    return _named(method, "command"), _named(method, "structuredCommand")
+
+
+def _channels(deployment: Deployment, methods: Methods) -> Document:
+    taken, kept = [name for method in methods.all for name in _commands(method)], _topic(7 * _DAY_MS)
+    answers = [_named(method, "result") for method in methods.all]
     commands = {
         "commands": _channel(
             deployment.commands,
@@ -121,14 +137,14 @@ def _channels(deployment: Deployment) -> Document:
         "results": _channel(
             deployment.results,
             "Answers to commands that name no other topic. They hold personal data.",
-            ("result",),
+            answers,
             _topic(7 * _DAY_MS),
         ),
         "replies": _channel(
             None,
             "A topic of the sender's own, named by reply_to or kafka_replyTopic in the command. It must match the "
             "worker's allow-list, exist, and have the partition of kafka_replyPartition.",
-            ("result",),
+            answers,
             None,
         ),
         "transitions": _channel(
@@ -163,17 +179,17 @@ def _topic(retention_ms: int) -> Document:
     }
 
 
-def _operations(deployment: Deployment) -> Document:
-    receive = {"setEffective": _receive(deployment, "commands", "Set an access token effective.")}
-    if deployment.bulk_commands is not None:
-        receive["setEffectiveInBulk"] = _receive(deployment, "bulkCommands", "Set many access tokens effective.")
+def _operations(deployment: Deployment, methods: Methods) -> Document:
     return {
-        **receive,
-        "answer": {
-            "action": "send",
-            "channel": {"$ref": "#/channels/results"},
-            "summary": "Answer a command that names no other topic.",
-            "messages": _of("results", "result"),
+        **{name: each for method in methods.all for name, each in _receiving(deployment, method)},
+        **{
+            _named(method, "answer"): {
+                "action": "send",
+                "channel": {"$ref": "#/channels/results"},
+                "summary": "Answer a command that names no other topic.",
+                "messages": _of("results", _named(method, "result")),
+            }
+            for method in methods.all
         },
         "tellTransition": {
             "action": "send",
@@ -190,18 +206,25 @@ def _operations(deployment: Deployment) -> Document:
     }
 
 
-def _receive(deployment: Deployment, channel: str, summary: str) -> Document:
+def _receiving(deployment: Deployment, method: Method) -> Iterator[tuple[str, Document]]:
+    name, done = _camel(method.name), method.done.removeprefix("set ")
+    yield name, _receive(deployment, method, "commands", f"Set an access token {done}.")
+    if deployment.bulk_commands is not None:
+        yield f"{name}InBulk", _receive(deployment, method, "bulkCommands", f"Set many access tokens {done}.")
+
+
+def _receive(deployment: Deployment, method: Method, channel: str, summary: str) -> Document:
     return {
         "action": "receive",
         "channel": {"$ref": f"#/channels/{channel}"},
         "summary": summary,
         "description": "Answered exactly once, whatever the status. Sending it again under its id is safe.",
-        "messages": _of(channel, "command", "structuredCommand"),
+        "messages": _of(channel, *_commands(method)),
         "bindings": {"kafka": {"groupId": {"type": "string", "const": deployment.group}, "bindingVersion": "0.5.0"}},
         "reply": {
             "address": _ref("replyAddresses", "replyTo"),
             "channel": {"$ref": "#/channels/replies"},
-            "messages": _of("replies", "result"),
+            "messages": _of("replies", _named(method, "result")),
         },
     }
 
@@ -245,7 +268,7 @@ def _messages() -> Document:
             "contentType": JSON_CONTENT,
             "bindings": _key({"type": "string", "description": "The command's key."}),
             "examples": [_example(sample, sample.result) for sample in SAMPLES],
-            "x-statuses": _statuses(),
+            "x-statuses": _statuses(SET_EFFECTIVE),
         },
         "transition": {
             "title": "An access token has changed its state",
@@ -270,6 +293,47 @@ def _messages() -> Document:
             ],
         },
     }
+
+
+def _messages_of(siblings: Iterable[Method]) -> Iterator[tuple[str, Document]]:
+    """Yield the messages of further methods: the same values as those of set effective, under types of their own."""
+    for method in siblings:
+        own = f"{method.name.title().replace('_', '')}"
+        command: Document = {
+            "correlationId": _ref("correlationIds", "correlationId"),
+            "headers": _ref("schemas", f"{own}CommandHeaders"),
+            "bindings": _key(_OPAQUE_KEY),
+        }
+        yield (
+            _named(method, "command"),
+            command
+            | {
+                "title": f"An access token is to be {method.done}",
+                "payload": _ref("schemas", "SetEffectiveCommand"),
+                "contentType": JSON_CONTENT,
+            },
+        )
+        yield (
+            _named(method, "structuredCommand"),
+            command
+            | {
+                "title": "The same, as a CloudEvent in structured mode",
+                "payload": _ref("schemas", f"{own}StructuredCommand"),
+                "contentType": STRUCTURED,
+            },
+        )
+        yield (
+            _named(method, "result"),
+            command
+            | {
+                "title": "What became of such a command",
+                "headers": _ref("schemas", f"{own}ResultHeaders"),
+                "payload": _ref("schemas", "Result"),
+                "contentType": JSON_CONTENT,
+                "bindings": _key({"type": "string", "description": "The command's key."}),
+                "x-statuses": _statuses(method),
+            },
+        )
 
 
 def _is_right(sample: Sample) -> bool:
@@ -308,20 +372,20 @@ def _structured_example() -> Document:
     }
 
 
-def _statuses() -> list[Document]:
+def _statuses(method: Method) -> list[Document]:
     return [
-        {"code": code.value, "description": code.description, "when": meaning.when, "retry": meaning.retry}
-        for code, meaning in MEANINGS.items()
+        {"code": code.value, "description": method.description(code), "when": meaning.when, "retry": meaning.retry}
+        for code, meaning in meanings(method).items()
     ]
 
 
 # --- schemas ----------------------------------------------------------------------------------------------------------
 
 
-def _schemas() -> Document:
+def _schemas(methods: Methods) -> Document:
     found: Document = {}
-    for name in DESCRIBED:
-        schema = json_schema(name)
+    for name in described(methods):
+        schema = json_schema(name, methods)
         definitions = schema.pop("$defs", {})
         del schema["$schema"], schema["$id"]
         found |= {title: _here(part) for title, part in {**definitions, schema["title"]: schema}.items()}

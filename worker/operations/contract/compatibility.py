@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any, Final
 
-from worker.operations.contract.json_schemas import DESCRIBED
+from worker.operations.contract.json_schemas import described
 from worker.operations.contract.older import ASYNCAPI, SCHEMA, NotAPack
 
 Schema = Any
@@ -85,8 +85,8 @@ def breaks(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Break]:
         elif name == ASYNCAPI:
             found |= {Break(name, path, what) for path, what in _document_breaks(old[name], new[name])}
         else:
-            described = DESCRIBED[name.removesuffix(SCHEMA)]
-            compared = _Compared(old[name], new[name], to_worker=described.to_worker)
+            message = described()[name.removesuffix(SCHEMA)]
+            compared = _Compared(old[name], new[name], to_worker=message.to_worker)
             found |= {Break(name, path, what) for path, what in compared.breaks(old[name], new[name], "")}
     return sorted(found)
 

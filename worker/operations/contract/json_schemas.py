@@ -6,7 +6,7 @@ Commands are as strict as the worker is. Values that the worker writes are close
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from pydantic import BaseModel
@@ -14,7 +14,8 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from effective_contract.cloudevent import StructuredCommand
 from effective_contract.command import SetEffectiveCommand
-from effective_contract.headers import CommandHeaders, DeadLetterHeaders, ResultHeaders, TransitionHeaders
+from effective_contract.headers import CE_TYPE, CommandHeaders, DeadLetterHeaders, ResultHeaders, TransitionHeaders
+from effective_contract.methods import METHODS, SET_EFFECTIVE, Method, Methods
 from effective_contract.result import Result
 from effective_contract.transition import TransitionEvent
 
@@ -28,19 +29,36 @@ class Described:
     model: type[BaseModel]
     to_worker: bool = False
     headers: bool = False
+    method: Method = SET_EFFECTIVE
+    """The method whose types are in it."""
 
 
-DESCRIBED: Final[Mapping[str, Described]] = {
-    "command": Described(SetEffectiveCommand, to_worker=True),
+_OF_A_METHOD: Final[Mapping[str, Described]] = {
     "command-structured": Described(StructuredCommand, to_worker=True),
     "command-headers": Described(CommandHeaders, to_worker=True, headers=True),
-    "result": Described(Result),
     "result-headers": Described(ResultHeaders, headers=True),
+}
+_OF_ALL: Final[Mapping[str, Described]] = {
+    "command": Described(SetEffectiveCommand, to_worker=True),
+    "result": Described(Result),
     "transition": Described(TransitionEvent),
     "transition-headers": Described(TransitionHeaders, headers=True),
     "dead-letter-headers": Described(DeadLetterHeaders, headers=True),
 }
-"""The messages by the names of their files."""
+
+
+def described(methods: Methods = METHODS) -> dict[str, Described]:
+    """Return the messages by the names of their files. Methods differ in their types; the values are those of all."""
+    return {**_OF_ALL} | {
+        f"{prefix(method)}{name}": replace(message, method=method)
+        for method in methods.all
+        for name, message in _OF_A_METHOD.items()
+    }
+
+
+def prefix(method: Method) -> str:
+    """Return the beginning of the names that are a method's own. Set effective, the first method, needs none."""
+    return "" if method is SET_EFFECTIVE else f"{method.name.replace('_', '-')}-"
 
 
 class _Plain(GenerateJsonSchema):
@@ -50,14 +68,34 @@ class _Plain(GenerateJsonSchema):
         return False
 
 
-def json_schema(name: str) -> JsonSchema:
-    """Return the JSON Schema of one of ``DESCRIBED``, its definitions under ``$defs``."""
-    described = DESCRIBED[name]
-    schema: JsonSchema = plain_words(described.model.model_json_schema(schema_generator=_Plain))
-    if described.headers:
+def json_schema(name: str, methods: Methods = METHODS) -> JsonSchema:
+    """Return the JSON Schema of one of ``described``, its definitions under ``$defs``."""
+    message = described(methods)[name]
+    schema: JsonSchema = plain_words(message.model.model_json_schema(schema_generator=_Plain))
+    if message.method is not SET_EFFECTIVE:
+        schema = _of_method(schema, message.method)
+    if message.headers:
         schema["properties"] = {member: _header(rule) for member, rule in schema["properties"].items()}
         schema["additionalProperties"] = True
     return {"$schema": GenerateJsonSchema.schema_dialect, "$id": f"urn:effective-worker:{name}", **schema}
+
+
+def _of_method(schema: JsonSchema, method: Method) -> JsonSchema:
+    """Return the schema of the same message of another method: the types are its own, and must be given."""
+    own: JsonSchema = _with_types(
+        schema, {SET_EFFECTIVE.command_type: method.command_type, SET_EFFECTIVE.result_type: method.result_type}
+    )
+    named = method.name.title().replace("_", "")
+    required = [each for each in own["properties"] if each in {*own.get("required", ()), CE_TYPE}]
+    return {**own, "title": f"{named}{own['title']}", "required": required}
+
+
+def _with_types(schema: Any, types: Mapping[str, str]) -> Any:
+    if isinstance(schema, list):
+        return [_with_types(each, types) for each in schema]
+    if isinstance(schema, dict):
+        return {name: _with_types(each, types) for name, each in schema.items()}
+    return types.get(schema, schema) if isinstance(schema, str) else schema
 
 
 def _header(rule: JsonSchema) -> JsonSchema:

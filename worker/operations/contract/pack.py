@@ -5,20 +5,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from effective_contract.methods import METHODS, Methods
 from worker.operations.contract.asyncapi import asyncapi
 from worker.operations.contract.deployment import Deployment
 from worker.operations.contract.guide import guide
-from worker.operations.contract.json_schemas import DESCRIBED, json_schema
-from worker.operations.contract.samples import SAMPLES, document
+from worker.operations.contract.json_schemas import described, json_schema
+from worker.operations.contract.samples import SAMPLES
+from worker.operations.contract.samples import document as shown_sample
 
 
-def pack(deployment: Deployment) -> dict[str, str]:
+def pack(deployment: Deployment, methods: Methods = METHODS) -> dict[str, str]:
     """Return the text of every file by its path within the pack."""
-    schemas = {f"{name}.schema.json": text_of(json_schema(name)) for name in DESCRIBED}
+    schemas = {f"{name}.schema.json": text_of(json_schema(name, methods)) for name in described(methods)}
     samples = {
-        f"samples/{number:02}-{sample.name}.json": text_of(document(sample)) for number, sample in enumerate(SAMPLES, 1)
+        f"samples/{number:02}-{sample.name}.json": text_of(shown_sample(sample))
+        for number, sample in enumerate(SAMPLES, 1)
     }
-    return {"README.md": guide(deployment), "asyncapi.json": text_of(asyncapi(deployment)), **schemas, **samples}
+    document = text_of(asyncapi(deployment, methods))
+    return {"README.md": guide(deployment), "asyncapi.json": document, **schemas, **samples}
 
 
 def text_of(document: Any) -> str:

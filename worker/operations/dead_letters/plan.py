@@ -245,7 +245,8 @@ class _Planner:
             item = replace(item, command_id=senders_id(organisation, account, again.envelope) or "")
         command = again.command
         kind = "code" if command.identifier is None else "identifier"
-        digest = request_digest(kind, command.authentication_code or command.identifier or "", command.fields)
+        named_by = command.authentication_code or command.identifier or ""
+        digest = request_digest(again.envelope.method, kind, named_by, command.fields)
         named = f"{letter.organisation}\0{senders_id('', None, again.envelope)}\0".encode()
         return _Prospect(replace(item, detail=detail), letter.failed_at, digest, sha256(named + digest).digest()[:16])
 
