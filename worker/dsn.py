@@ -170,7 +170,7 @@ def _exposed(
     if not tls or sslmode < _SSL_MODES.index("require"):
         return f"without sslmode=verify-full, all that goes to and from {where} may be readable on the way"
     if tls.verify_mode is not ssl.CERT_REQUIRED:
-        return f"without sslmode=verify-full, nobody verifies that it is {where} that answers"
+        return f"without sslmode=verify-full, nothing verifies that {where} is what answers"
     return None
 
 

@@ -254,7 +254,7 @@ class Pipeline:
                 # refusal.
                 if attempt or len(batch) > 1:
                     raise
-        raise DependencyUnavailable("postgres", "what the batch is decided upon changes again and again")
+        raise DependencyUnavailable("postgres", "the rows that decide the batch change again and again")
 
     async def _decide(
         self, lease: Lease, batch: Sequence[Decoded], first_offset: int, *, optimistic: bool

@@ -97,6 +97,6 @@ class SetEffectiveCommand(Schema):
     access_token_identifier: AccessTokenIdentifier
     """Which access token is to become effective."""
     fields_set: Annotated[_FieldsSet | None, BeforeValidator(_empty_is_not_given)] = None
-    """The top-level fields that the answer shall hold, separated by commas; all of them if not given or blank."""
+    """The top-level fields that the answer must hold, separated by commas; all of them if not given or blank."""
     request_unique_identifier: _OptionalName = None
     """The idempotency id for senders that cannot set the header ``ce_id``."""

@@ -80,7 +80,7 @@ def test_a_caller_whose_codes_are_all_unknown_is_refused_and_explained(scene: Sc
     assert first == ["ACCESS_TOKEN_NOT_FOUND"] * 3 + ["ACCESS_DENIED"] * 2
     assert [(each["kind"], each["failures"], each["identifier_digest"]) for each in waits] == [("codes", 3, None)]
     assert status(last)[0] == "OK"
-    assert ended.stdout == "nobody has guessed in vain\n"
+    assert ended.stdout == "no failed attempts are counted\n"
     assert run(scene, "attempts", "list", "--ended").stdout.count(USER_ID) == 1
     [row] = scene.rows("SELECT command_id, user_id, digest FROM command_record WHERE record_offset = 4")
     explained = run(scene, "explain", row["command_id"], "--no-topics").stdout

@@ -207,7 +207,7 @@ def test_without_yes_it_only_shows_what_would_go(scene: Scene) -> None:
     assert f"contact {CONTACT} of ORG1: would be erased, with --yes" in out
     assert "access_token: 2" in out
     assert f"{scene.topics.results}/0: 1 records below offset 1: retention removes them by" in out
-    assert "nobody's reading is known there" in out
+    assert "no group's position is known there" in out
     # The worker's group has read all commands, and no other group does.
     assert f"{scene.topics.commands}/0: 1 records below offset 1" in out
     assert "--delete-records deletes them" in out
@@ -293,7 +293,7 @@ def test_nothing_is_erased_while_kafka_is_away(scene: Scene) -> None:
     done = run(scene, "contact", "erase", "--organisation", "ORG1", CONTACT, "--yes", **away)
 
     assert (done.returncode, done.stdout) == (1, "")
-    assert "nothing was erased, since topics must be looked at first: kafka" in done.stderr
+    assert "nothing was erased, since topics must be searched first: kafka" in done.stderr
     assert scene.every_table() == before
 
 
@@ -311,9 +311,7 @@ def test_nothing_is_erased_where_a_topic_is_not_there(scene: Scene) -> None:
     done = run(scene, "contact", "erase", "--organisation", "ORG1", CONTACT, "--yes", **settings)
 
     assert done.returncode == 1
-    assert (
-        "nothing was erased, since topics must be looked at first: kafka: there is no topic never-made" in done.stderr
-    )
+    assert "nothing was erased, since topics must be searched first: kafka: there is no topic never-made" in done.stderr
     assert scene.every_table() == before
 
 

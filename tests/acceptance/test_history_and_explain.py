@@ -190,7 +190,7 @@ def test_a_broker_that_is_away_leaves_what_the_database_knows(told: Told) -> Non
     explained = json.loads(done.stdout)
 
     assert (done.returncode, explained["state"]) == (0, "decided")
-    assert explained["topics"].startswith("not looked at: kafka: ")
+    assert explained["topics"].startswith("not searched: kafka: ")
 
 
 def test_a_history_shows_every_transition_by_id_or_by_number(told: Told) -> None:

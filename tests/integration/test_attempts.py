@@ -89,7 +89,7 @@ async def test_past_the_limit_the_right_pass_code_is_refused_and_nothing_is_hash
     refused = await lane.one(by_identifier())
 
     assert (refused.answer.code, w.pass_codes.compared) == (DENIED, spent)
-    assert refused.answer.message == "too many attempts have failed, and this one was not looked at: wait 1 s"
+    assert refused.answer.message == "too many attempts have failed, and this one was not checked: wait 1 s"
     assert (await w.j.token(code="99021047383"))["life_cycle_state"] == "NOT_EFFECTIVE"
     assert await w.series() == {("identifier", USER_ID): (3, 3), ("pass_codes", USER_ID): (3, 3)}
 

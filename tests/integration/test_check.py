@@ -82,7 +82,7 @@ async def test_imports_may_keep_how_far_they_have_announced_where_nobody_forbids
     assert (line.state, line.detail) == (
         "ok",
         f"may keep how far they have announced, in group {settings.kafka.group_id}.import"
-        f" (READ on {settings.topics.transitions} is not looked at)",
+        f" (READ on {settings.topics.transitions} is not checked)",
     )
 
 

@@ -280,7 +280,7 @@ async def test_a_customer_may_be_imported_and_erased_again(j: Journey, lane: Par
 
 async def test_nothing_is_erased_where_topics_cannot_be_looked_at(j: Journey, lane: Partition, erases: Erases) -> None:
     await lane.run(by_code())
-    with pytest.raises(NotErased, match="nothing was erased, since topics must be looked at first: kafka: it is away"):
+    with pytest.raises(NotErased, match="nothing was erased, since topics must be searched first: kafka: it is away"):
         await erases(True, Empty(looks=0))
 
     assert bytes(32) not in await digests(j)
@@ -291,7 +291,7 @@ async def test_topics_that_are_away_afterwards_are_told_and_looked_at_the_next_t
     j: Journey, lane: Partition, erases: Erases
 ) -> None:
     await lane.run(by_code())
-    with pytest.raises(NotLookedAtAgain, match="all is erased, but the topics must be looked at again"):
+    with pytest.raises(NotLookedAtAgain, match="all is erased, but the topics must be searched again"):
         await erases(True, Empty(looks=1))
 
     assert await digests(j) == {bytes(32)}

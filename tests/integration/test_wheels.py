@@ -73,7 +73,7 @@ def test_the_workers_wheel_has_all_that_it_needs(wheels: dict[str, Path], tmp_pa
     command = python.parent / "effective-worker"
     assert run(command, "--version", cwd=tmp_path).strip()
     said = run(command, "contract", "--check", "0.1.0", cwd=tmp_path)
-    assert said == "breaks nobody who was written for 0.1.0\n"
+    assert said == "breaks nothing that was written for 0.1.0\n"
     files = run(python, "-m", "pip", "show", "--files", "effective-worker", cwd=tmp_path)
     assert "contract/released/0.1.0/asyncapi.json" in files
     assert "samples" not in files.replace("contract/samples.py", "").replace("contract/__pycache__/samples", "")

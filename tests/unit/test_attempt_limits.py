@@ -63,7 +63,7 @@ def test_the_refusal_names_no_more_than_the_seconds() -> None:
     decisions, _ = decide([WRONG, WRONG, right()], state(), tried=[tried()] * 3, limits=LIMITS)
 
     assert decisions[2] == Refused(
-        StatusCode.ACCESS_DENIED, "too many attempts have failed, and this one was not looked at: wait 1 s"
+        StatusCode.ACCESS_DENIED, "too many attempts have failed, and this one was not checked: wait 1 s"
     )
 
 

@@ -285,7 +285,7 @@ def test_the_contract_has_the_names_of_the_settings(tmp_path: Path) -> None:
 
 def test_a_released_version_is_compared_with_from_anywhere(tmp_path: Path) -> None:
     done = run_to_end([sys.executable, "-m", "worker", "contract", "--check", "0.1.0"], cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (0, "breaks nobody who was written for 0.1.0\n")
+    assert (done.returncode, done.stdout) == (0, "breaks nothing that was written for 0.1.0\n")
 
 
 def test_a_version_that_was_not_released_is_named() -> None:

@@ -1213,7 +1213,7 @@ async def test_a_lane_at_work_is_lost_as_soon_as_its_topic_is_another() -> None:
     world.topic_ids[SOURCE.topic] = ANOTHER
     await world.watch.look()
 
-    with pytest.raises(LaneLost, match="made anew"):
+    with pytest.raises(LaneLost, match="created again"):
         await in_time(running, "the lane ended", seen=world.state)
 
 

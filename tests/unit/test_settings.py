@@ -282,7 +282,7 @@ def test_what_stays_here_or_is_protected_is_not_exposed(given: dict[str, str]) -
         (_SASL | {SERVERS: "broker:9092"}, PROTOCOL, "and the password are readable"),
         ({DSN: "postgresql://worker@db/x"}, DSN, "may be readable on the way"),
         ({DSN: "postgresql://worker@127.0.0.1,db/x?sslmode=disable"}, DSN, "from db may be readable"),
-        ({DSN: "postgresql://worker@db/x?sslmode=require"}, DSN, "nobody verifies that it is db that answers"),
+        ({DSN: "postgresql://worker@db/x?sslmode=require"}, DSN, "nothing verifies that db is what answers"),
         ({OWNER_DSN: "postgresql://owner@db/x?sslmode=prefer"}, OWNER_DSN, "may be readable on the way"),
     ],
 )

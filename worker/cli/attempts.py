@@ -51,7 +51,7 @@ def list_(
     if json:
         show({"attempts": list(map(asdict, found))}, [], as_json=True)
     elif not found:
-        show({}, ["nobody has guessed in vain"], as_json=False)
+        show({}, ["no failed attempts are counted"], as_json=False)
     else:
         _print(found)
     raise typer.Exit(FAILED if any(each.waits_until for each in found) else 0)

@@ -53,7 +53,7 @@ def verify(anchor: AnchorFile = None, key_file: KeyFile = None, no_topic: NoTopi
 def anchor(key_file: KeyFile = None) -> None:
     """Print the heads of all chains and a digest of them, as one JSON document to be stored elsewhere.
 
-    With --key-file it is signed (HMAC-SHA256), so that whoever can replace it cannot make another.
+    With --key-file it is signed (HMAC-SHA256), so that someone who can replace it cannot make another.
 
     What is removed or replaced later below these heads, the heads with it, `audit verify --anchor` finds.
     """

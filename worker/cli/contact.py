@@ -25,7 +25,7 @@ def erase(
     """Remove a customer's personal data: contact, accounts, access tokens, digests. Transitions hold none and stay.
 
     Kafka cannot remove one record of many: the plan shows which partitions still hold something, up to which offset,
-    and when retention removes it. The topics are looked at first, and without them nothing is erased (exit 1).
+    and when retention removes it. The topics are searched first, and without them nothing is erased (exit 1).
     """
     if delete_records and not yes:
         raise typer.BadParameter("needs --yes", param_hint="--delete-records")
@@ -68,7 +68,7 @@ def _fate(each: Mentions) -> str:
         return f"deleted, with {each.others} offsets of others"
     gone = "retention never removes them" if each.gone_by is None else f"retention removes them by {each.gone_by:%F %T}"
     if not each.readers:
-        return f"{gone}; nobody's reading is known there, so they cannot be deleted safely"
+        return f"{gone}; no group's position is known there, so they cannot be deleted safely"
     if each.unread_by:
         return f"{gone}; not read so far by {', '.join(each.unread_by)}"
     return f"{gone}; --delete-records deletes them, with {each.others} offsets of others"

@@ -48,7 +48,7 @@ def contract(
         lines.append(f"{len(files)} files written to {directory}")
     if check is not None:
         document["breaks"] = [{"file": each.file, "path": each.path, "what": each.what} for each in broken]
-        lines += [f"BREAKS  {each}" for each in broken] or [f"breaks nobody who was written for {check}"]
+        lines += [f"BREAKS  {each}" for each in broken] or [f"breaks nothing that was written for {check}"]
     show(document, lines, as_json=json)
     raise typer.Exit(FAILED if broken else 0)
 

@@ -34,7 +34,7 @@ def lines(explained: Explanation) -> Iterator[str]:
     if explained.note:
         yield f"  {explained.state}: {explained.note}"
     for number, each in enumerate(explained.readings):
-        yield from _lines(each, "read" if number == 0 else "read again", looked=explained.topics == "looked at")
+        yield from _lines(each, "read" if number == 0 else "read again", looked=explained.topics == "searched")
     if explained.change is not None:
         change = explained.change
         yield f"transition of the access token {explained.access_token} of {explained.organisation}"
@@ -44,7 +44,7 @@ def lines(explained: Explanation) -> Iterator[str]:
     for dry_run in explained.dry_runs:
         where, kind = dry_run.answer, " (replayed)" if dry_run.replayed else ""
         yield f"  would be {dry_run.status}{kind}, as answered in {where.topic}/{where.partition} offset {where.offset}"
-    if explained.topics != "not looked at":
+    if explained.topics != "not searched":
         yield f"topics: {explained.topics}"
 
 

@@ -20,7 +20,7 @@ def history(
     organisation: Annotated[str | None, typer.Option(help="Where several organisations have one of that id.")] = None,
     json: Json = False,
 ) -> None:
-    """Every transition of an access token: when, from what to what, by whom, by which command.
+    """Every transition of an access token: when, from what to what, by which user, by which command.
 
     Exit 1 if it is unknown.
     """

@@ -36,7 +36,7 @@ Partitions = Annotated[
 def list_(json: Json = False) -> None:
     """Every partition of the commands topics: who works on it, what is committed, decided and waiting, and its state.
 
-    Exit 1 if one does not start, or has lost commands and nobody has acknowledged it.
+    Exit 1 if one does not start, or has lost commands that are not acknowledged.
     """
     settings = settings_from_environment()
     found = run_to_end(lanes.lanes(settings))
@@ -59,7 +59,7 @@ def show_(
 ) -> None:
     """All that is known of one lane: log, offsets, last batch, owner, what is lost, and the ways out if it stands.
 
-    Exit 1 if it does not start, or has lost commands and nobody has acknowledged it.
+    Exit 1 if it does not start, or has lost commands that are not acknowledged.
     """
     settings = settings_from_environment()
     lane = run_to_end(lanes.show(settings, _place(settings, partition)))
@@ -94,7 +94,7 @@ def acknowledge(
     if lines:
         lines.append("acknowledged" if yes else "nothing was changed; acknowledge it with --yes")
     document = {"done": yes, "lanes": [_document(lane) for lane in found]}
-    show(document, lines or ["nothing is lost that nobody has acknowledged"], as_json=json)
+    show(document, lines or ["no loss waits to be acknowledged"], as_json=json)
 
 
 def mend(
@@ -183,10 +183,10 @@ def _whole(lane: Lane, ways: Sequence[Remedy]) -> Iterator[str]:
         yield f"  last batch: offsets {_number(decided.first)} to {_number(decided.following)}"
         yield f"  transitions: {decided.transitions}"
         yield f"  owner: {decided.owner} since {rfc3339(decided.owned_since)}"
-    yield f"  worker: {'nobody' if member is None else f'{member.host}, {member.id}'}"
+    yield f"  worker: {'none' if member is None else f'{member.host}, {member.id}'}"
     yield f"  behind: {lane.behind}"
     for loss in lane.losses:
-        seen = "nobody has" if loss.acknowledged_at is None else rfc3339(loss.acknowledged_at)
+        seen = "no" if loss.acknowledged_at is None else rfc3339(loss.acknowledged_at)
         yield f"  lost: {loss}, noticed {rfc3339(loss.noticed_at)}, acknowledged: {seen}"
     if lane.why_blocked:
         yield f"  does not start: {lane.why_blocked}"
@@ -219,7 +219,7 @@ def _table(found: Sequence[Lane], usual: str) -> Table:
             "-" if decided is None else _number(decided.following),
             str(lane.behind),
             str(0 if decided is None else decided.transitions),
-            "nobody" if member is None else f"{member.host}, {member.id}",
+            "none" if member is None else f"{member.host}, {member.id}",
         )
     return table
 

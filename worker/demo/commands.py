@@ -51,7 +51,7 @@ def attempts(secret: str, now: int) -> list[Attempt]:
         Attempt("the same, delivered again", "golden", golden, "OK", replayed=True),
         Attempt("the same, as a new command", "again", golden, "INVALID_LIFE_CYCLE_STATE"),
         Attempt(
-            "a code that nobody has",
+            "an unknown code",
             "unknown",
             _named(golden, authentication_code="00000000000"),
             "ACCESS_TOKEN_NOT_FOUND",

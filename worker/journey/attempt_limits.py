@@ -140,7 +140,7 @@ def refused_unseen(attempt: Attempt | None, series: Mapping[Subject, Series], li
     wait = wait_of(attempt, series, limits)
     if wait <= 0:
         return None
-    why = f"too many attempts have failed, and this one was not looked at: wait {ceil(wait)} s"
+    why = f"too many attempts have failed, and this one was not checked: wait {ceil(wait)} s"
     return Refused(StatusCode.ACCESS_DENIED, why)
 
 

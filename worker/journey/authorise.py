@@ -253,7 +253,7 @@ def _authorisation(login: Claims, right: str, row: Any, *, expired: bool) -> Aut
     if row["user_id"] is None:
         return Authorisation(None, _invalid("the login token's user is not known or not active"))
     if expired:
-        message = "log in again and send the command anew"
+        message = "log in again and send the command again"
         return Authorisation(login.organisation, Refused(StatusCode.EXPIRED_TOKEN, message), login.account)
     if not row["allowed"]:
         message = f"the user lacks the right {right}"

@@ -76,7 +76,7 @@ class Backlog(Collector):
     def collect(self) -> Iterable[GaugeMetricFamily]:
         lag = self._gauge("lag", "Offsets between the last answer and the end of the log")
         age = self._gauge("oldest_unanswered_seconds", "Age of the oldest command that is not answered yet")
-        hidden = self._gauge("hidden", "Offsets behind an open transaction of a sender's, which nobody can read yet")
+        hidden = self._gauge("hidden", "Offsets behind an open transaction of a sender's, which no reader sees yet")
         for source, behind in self.behind().items():
             labels = (source.topic, str(source.partition))
             lag.add_metric(labels, behind.lag)

@@ -213,7 +213,7 @@ def _compared(wanted: PlannedTopic, partitions: list[dict[str, Any]], found: Map
 
 def _harm(wanted: PlannedTopic, setting: str, found: str, replicas: int) -> str:
     if setting == "cleanup.policy" and "compact" in found:
-        return "compaction removes records that nobody has read yet"
+        return "compaction removes records that are not read yet"
     if setting.startswith("retention.") and wanted.role == "transitions":
         return "the history of the access tokens gets lost"
     if setting == "min.insync.replicas":

@@ -78,7 +78,7 @@ class Lane:
                 self._context.health.back(dependency)
             while not drain.is_set():
                 if self._context.topics.is_another(self._source.topic, self._topic_id):
-                    raise LaneLost("kafka: the topic was deleted and made anew")
+                    raise LaneLost("kafka: the topic was deleted and created again")
                 if self._has_lost and time.monotonic() - self._losses_seen > LOSSES_SECONDS:
                     await self._show_losses()
                 taken = await self._take()

@@ -77,7 +77,9 @@ def require_same_topic(known: UUID | None, found: UUID | None) -> None:
     Raises ``LaneContradicted``.
     """
     if are_different(known, found):
-        raise LaneContradicted(f"the topic was deleted and made anew: its id was {known}, and is {found}. {_WAYS_OUT}")
+        raise LaneContradicted(
+            f"the topic was deleted and created again: its id was {known}, and is {found}. {_WAYS_OUT}"
+        )
 
 
 def require_same_record(offset: int, timestamp: int, found: int | None) -> None:
@@ -89,7 +91,7 @@ def require_same_record(offset: int, timestamp: int, found: int | None) -> None:
         there = "no record" if found is None else f"one of {found}"
         raise LaneContradicted(
             f"the last command that was decided stood at offset {offset} and was of {timestamp} (milliseconds); now"
-            f" there is {there}: the log was cut, or the topic made anew. {_WAYS_OUT}"
+            f" there is {there}: the log was cut, or the topic was created again. {_WAYS_OUT}"
         )
 
 

@@ -89,10 +89,7 @@ async def _kafka(settings: Settings) -> list[Check]:
         failed = Check("broker", "failed", f"{error} ({settings.kafka.bootstrap_servers})")
         return [
             failed,
-            *(
-                Check(name, "failed", "not looked at: no broker answers")
-                for name in ("rights", "topics", "descriptors")
-            ),
+            *(Check(name, "failed", "not checked: no broker answers") for name in ("rights", "topics", "descriptors")),
         ]
 
 
@@ -102,7 +99,7 @@ async def _rights(admin: AIOKafkaAdminClient, settings: Settings) -> Check:
     try:
         missing = await lacking(admin, needs, settings.kafka.request_timeout_ms / 1000)
     except WorkerError as error:
-        return Check("rights", "warning", f"not looked at: {error}")
+        return Check("rights", "warning", f"not checked: {error}")
     if missing:
         what = ", ".join(map(str, missing))
         return Check("rights", "failed", f"the broker refuses {what}: see deploy/ACCESS.md")
@@ -113,7 +110,7 @@ async def _of_topics(admin: AIOKafkaAdminClient, settings: Settings) -> list[Che
     try:
         plan = await check_topics(admin, settings)
     except ConfigsForbidden as forbidden:
-        return [Check(name, "warning", f"not looked at: {forbidden}") for name in ("topics", "descriptors")]
+        return [Check(name, "warning", f"not checked: {forbidden}") for name in ("topics", "descriptors")]
     brokers = len((await admin.describe_cluster())["brokers"])
     return [_topics(plan), _descriptors(plan, brokers, settings)]
 
@@ -154,13 +151,13 @@ async def _imports(settings: Settings) -> Check:
     try:
         may = await may_mark(settings)
     except WorkerError as error:
-        return Check(name, "warning", f"not looked at: {error}")
+        return Check(name, "warning", f"not checked: {error}")
     if may is False:
         return Check(name, "warning", str(MarkForbidden(settings)))
     what = (
         "may keep how far they have announced" if may else "not told whether they may keep how far they have announced"
     )
-    where = f"in group {group_of(settings)} (READ on {settings.topics.transitions} is not looked at)"
+    where = f"in group {group_of(settings)} (READ on {settings.topics.transitions} is not checked)"
     return Check(name, "ok", f"{what}, {where}")
 
 
@@ -170,7 +167,7 @@ async def _instance(admin: AIOKafkaAdminClient, settings: Settings, instance_id:
     [answer] = await admin.describe_consumer_groups([group])
     [described] = answer.to_object()["groups"]
     if described["error_code"]:
-        return Check(name, "warning", f"not looked at: {for_code(described['error_code']).__name__} of group {group}")
+        return Check(name, "warning", f"not checked: {for_code(described['error_code']).__name__} of group {group}")
     hosts = [
         member["client_host"].lstrip("/")
         for member in described["members"]
@@ -250,7 +247,7 @@ async def _grants_of(role: WorkerRole, dsn: str) -> Check:
             lack = await what_lacks(connection, role)
             surplus = await surplus_rights(connection, user, role)
         except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.UndefinedFunctionError):
-            return Check("grants", "failed", "not looked at: the schema is not there, or is not up to date")
+            return Check("grants", "failed", "not checked: the schema is not there, or is not up to date")
     if lack is not None:
         return Check("grants", "failed", lack)
     if surplus:

@@ -124,7 +124,7 @@ async def explain(settings: Settings, asked: str, *, topics: bool = True) -> Exp
         absence = None if rows else await _absent(connection, command_id, settings, names, changed=change is not None)
     owner, token = (None, None) if change is None else (change["organisation"], change["access_token_id"])
     whole = None if change is None else await history(dsn, change["access_token_id"], change["organisation"])
-    readings, dry_runs, looked = tuple(map(_reading, rows)), None, "not looked at"
+    readings, dry_runs, looked = tuple(map(_reading, rows)), None, "not searched"
     if topics and (readings or change is None):
         readings, dry_runs, looked = await _look_at_topics(settings, command_id, readings)
     if dry_runs or (dry_runs is not None and absence is not None and absence[0] == "retired"):
@@ -148,10 +148,10 @@ async def _look_at_topics(
     try:
         async with topic_reader(settings) as kafka:
             if readings:
-                return await _with_places(kafka, settings, command_id, readings), None, "looked at"
-            return readings, await _dry_runs(kafka, settings, command_id), "looked at"
+                return await _with_places(kafka, settings, command_id, readings), None, "searched"
+            return readings, await _dry_runs(kafka, settings, command_id), "searched"
     except WorkerError as error:
-        return readings, None, f"not looked at: {error}"
+        return readings, None, f"not searched: {error}"
 
 
 async def _known_id(connection: asyncpg.Connection, asked: str, names: CommandNames) -> str:
@@ -199,7 +199,7 @@ async def _absent(
             text = f"the group {lane['consumer_group']} has decided up to offset {lane['next_offset']}"
             return "retired", f"{text}: {retired}, or no command stands there with this timestamp"
     if lanes:
-        return "waiting", "no worker has decided upon it yet"
+        return "waiting", "no worker has decided it yet"
     return "unknown", "no worker has ever read that partition"
 
 

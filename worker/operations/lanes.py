@@ -215,7 +215,7 @@ def remedies(lane: Lane) -> tuple[Remedy, ...]:
     if row.following is None:
         return _of_an_unknown_past(row, log, committed or 0)
     if log.end < row.following or row.blocked is not None:
-        anew = f"the topic was made anew: decide all that is in it, from offset {log.begin} on"
+        anew = f"the topic was created again: decide all that is in it, from offset {log.begin} on"
         cut = (
             f"the log was cut: go on with what comes, from offset {log.end} on; what is in it now is not decided again"
         )

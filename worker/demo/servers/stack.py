@@ -168,7 +168,7 @@ def _prepared(place: Path) -> tuple[Login, Login]:
         return _anew(place)
     for part in ("broker", "postgres"):
         if not (place / part).is_dir():
-            raise EmbeddedFailed(f"{place} has lost its {part} data: remove the directory to begin anew")
+            raise EmbeddedFailed(f"{place} has lost its {part} data: remove the directory to start over")
     return Login(OWNER, kept["owner"]), Login(WORKER, kept["worker"])
 
 

@@ -149,7 +149,7 @@ def _channels(deployment: Deployment, methods: Methods) -> Document:
         ),
         "transitions": _channel(
             deployment.transitions,
-            "Every change of an access token's life-cycle state, for ever. No personal data.",
+            "Every change of an access token's life-cycle state, forever. No personal data.",
             ("transition",),
             _topic(-1),
         ),

@@ -104,7 +104,7 @@ def _kept(channel: Document) -> str:
     if settings is None:
         return ""
     days = settings["retention.ms"] // (24 * 60 * 60 * 1000)
-    return " Kept for ever." if settings["retention.ms"] < 0 else f" Kept for {days} days."
+    return " Kept forever." if settings["retention.ms"] < 0 else f" Kept for {days} days."
 
 
 def _messages(document: Document) -> Iterator[str]:

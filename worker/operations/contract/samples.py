@@ -368,7 +368,7 @@ def _unauthorised() -> Iterator[Sample]:
     yield _refused(
         3,
         "invalid-token",
-        "A login token that nobody signed.",
+        "A login token without a valid signature.",
         _sent({**command, "token": "not a login token"}, **_named("order-3")),
         status=S.INVALID_TOKEN,
         says="the login token cannot be verified",
@@ -379,7 +379,7 @@ def _unauthorised() -> Iterator[Sample]:
         "A login token of yesterday.",
         _sent(command, **_named("order-4")),
         status=S.EXPIRED_TOKEN,
-        says="log in again and send the command anew",
+        says="log in again and send the command again",
         login=Login(expired=True),
         known=True,
     )

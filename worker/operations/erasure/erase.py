@@ -137,10 +137,10 @@ async def erase(
                 return await _carried_out(work, scope, topics, carry_out=carry_out, delete_records=delete_records)
         except DependencyUnavailable as away:
             if away.dependency == "kafka" and not work.is_erased:
-                raise NotErased(f"nothing was erased, since topics must be looked at first: {away}") from away
+                raise NotErased(f"nothing was erased, since topics must be searched first: {away}") from away
             if away.dependency == "kafka":
                 raise NotLookedAtAgain(
-                    "all is erased, but the topics must be looked at again for what was decided meanwhile, so run this"
+                    "all is erased, but the topics must be searched again for what was decided meanwhile, so run this"
                     f" again: {away}"
                 ) from away
             raise

@@ -175,7 +175,7 @@ class _InKafka:
         found = await self._kafka.spans(*names)
         for name in names:
             if name not in found:
-                raise DependencyUnavailable("kafka", f"there is no topic {name}, or it may not be looked at")
+                raise DependencyUnavailable("kafka", f"there is no topic {name}, or it may not be read")
         return [span for name in names for span in found[name]]
 
 
