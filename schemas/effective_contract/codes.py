@@ -1,4 +1,4 @@
-"""The status codes of CONTRACT, Result, in the order in which they are checked."""
+"""The status codes of CONTRACT, Statuses, in the order in which they are checked."""
 
 from enum import StrEnum
 

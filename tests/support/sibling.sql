@@ -1,4 +1,4 @@
--- Nothing is read: what stands there keeps the narrower rule that was before.
+-- NOT VALID: rows that are there met the narrower rule, and are not checked again.
 ALTER TABLE transition DROP CONSTRAINT transition_rule_check, ADD CONSTRAINT transition_rule_check CHECK (
     CASE cause
         WHEN 'API' THEN coalesce(from_state, '') || ' ' || to_state

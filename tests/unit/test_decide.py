@@ -100,7 +100,7 @@ def test_commands_that_do_not_meet_are_one_round() -> None:
 
 
 @given(commands, states)
-def test_without_the_ids_that_are_not_doubtful_it_decides_the_same_or_binds_a_bound_id(
+def test_without_the_ids_that_need_no_lookup_it_decides_the_same_or_binds_a_bound_id(
     asked: list[Presented | Refused], state: State
 ) -> None:
     looked_up = {command.command_id for command in needs_id_lookup(asked, state.tokens)}
