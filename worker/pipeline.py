@@ -33,7 +33,7 @@ from worker.journey.attempt_limits import Attempt, Series, Subject, is_failure, 
 from worker.journey.attempts import Attempts, Counted
 from worker.journey.authorise import Authorisation, Logins, authorise
 from worker.journey.decide import (
-    BoundId,
+    AppliedId,
     State,
     decide,
     needs_history,
@@ -285,7 +285,7 @@ class Pipeline:
         return [_answered(item, outcome, shown) for item, outcome in zip(batch, outcomes, strict=True)], moved
 
     def _decide_ready(
-        self, batch: Sequence[Decoded], ready: _Batch, bound: Mapping[str, BoundId]
+        self, batch: Sequence[Decoded], ready: _Batch, bound: Mapping[str, AppliedId]
     ) -> tuple[Sequence[Decoded], _Batch, list[Decision], State]:
         """Decide the commands that are ready, and return what is decided of the batch: its end may have to wait.
 
@@ -431,7 +431,7 @@ class Pipeline:
 
     async def _recall_ids(
         self, transaction: Connection, ready: _Batch, *, optimistic: bool = False
-    ) -> dict[str, BoundId]:
+    ) -> dict[str, AppliedId]:
         """Recall ids that were applied before: from the record of commands, and once it is retired from the history."""
         presented, tokens = ready.presented, ready.tokens
         returned = needs_history(presented, tokens, self._methods.returning)

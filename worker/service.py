@@ -34,8 +34,8 @@ from worker.journey.pass_codes import PassCodes
 from worker.journey.reply_topics import Replies
 from worker.kafka.backlog import Backlog
 from worker.kafka.client import TopicLook, client_options
-from worker.kafka.clock import Stamps
-from worker.kafka.group import Seat, hear_offset_errors
+from worker.kafka.clock import ClockRefusal
+from worker.kafka.group import StaticMembership, hear_offset_errors
 from worker.kafka.internals import fetch_past
 from worker.kafka.record_batches import Bounds, bound_fetches
 from worker.kafka.topic_watch import TopicWatch
@@ -43,7 +43,7 @@ from worker.kafka.watchdog import Watchdog
 from worker.lanes.context import LaneContext, LaneId, LaneRun
 from worker.lanes.lane import Lane
 from worker.lanes.membership import Membership
-from worker.lanes.priority import Courtesy
+from worker.lanes.priority import Priority
 from worker.lanes.publisher import Commits, IdempotentPublisher, Publisher, TransactionalPublisher
 from worker.lanes.supervisor import Supervisor
 from worker.observability.descriptors import raise_limit, really, require_enough
@@ -147,8 +147,8 @@ class _Process:
         self._methods = methods
         self._stop = stop
         self._opened = opened
-        self._courtesy = courtesy = Courtesy(settings.max_batch)
-        self.health = Health(bulk_topic=settings.topics.bulk_commands, giving_way=lambda: courtesy.giving_way)
+        self._priority = priority = Priority(settings.max_batch)
+        self.health = Health(bulk_topic=settings.topics.bulk_commands, giving_way=lambda: priority.giving_way)
         self.metrics = Metrics(self.health)
 
     async def begin(self, name: str, work: Callable[[asyncio.Event], Awaitable[None]]) -> None:
@@ -190,15 +190,15 @@ class _Process:
             consumer=consumer,
             pipeline=self._pipeline(database, breaker, replies),
             breaker=breaker,
-            post=OutgoingTopics(own.results, own.transitions, own.dead_letters, settings.kafka.group_id, writer),
+            outgoing=OutgoingTopics(own.results, own.transitions, own.dead_letters, settings.kafka.group_id, writer),
             metrics=self.metrics,
             health=self.health,
             clock=time.time,
             max_batch=settings.max_batch,
-            courtesy=self._courtesy,
+            priority=self._priority,
             topics=topics,
             backlog=backlog,
-            stamps=Stamps(time.time, time.monotonic),
+            clock_refusal=ClockRefusal(time.time, time.monotonic),
             confirmed=membership.confirmed,
             replies=replies,
         )
@@ -244,8 +244,8 @@ async def _work(
     """Take part in the group until ``stop`` is set, and drain."""
     consumer, health = context.consumer, context.health
     watchdog = Watchdog(consumer, context.reads, health, context.backlog)
-    seat = Seat(consumer)
-    looks = {"postgres": context.database.look, "kafka": membership.look, "clock": context.stamps.look}
+    static_membership = StaticMembership(consumer)
+    looks = {"postgres": context.database.look, "kafka": membership.look, "clock": context.clock_refusal.look}
     probe = Probe(looks, health, decisive={"clock"})
     supervisor = Supervisor(
         consumer,
@@ -256,7 +256,7 @@ async def _work(
         metrics=context.metrics,
         # The broker waits a session's time for all members to come back, and coming back takes a part of it.
         revoke_seconds=settings.kafka.session_timeout_ms / 1000 / 2,
-        checks=(seat.check, watchdog.check),
+        checks=(static_membership.check, watchdog.check),
         unfit=partial(_unfit, probe),
     )
     try:
@@ -304,7 +304,7 @@ def _lanes(
             publisher = IdempotentPublisher(
                 lane, options, transaction_timeout_ms=timeout_ms, partitions=partitions, commits=commits
             )
-        turn = context.courtesy.behind if source.topic == settings.topics.bulk_commands else context.courtesy.first
+        turn = context.priority.behind if source.topic == settings.topics.bulk_commands else context.priority.first
         return Lane(LaneRun(lane, context, drain), publisher, uuid.uuid4(), turn)
 
     return make

@@ -12,7 +12,7 @@ from effective_contract.codes import StatusCode
 from effective_contract.result import Result
 from tests.contract.bad_inputs import BAD_INPUTS, CANARY_PASS_CODE, CANARY_TOKEN, body
 from tests.providers.postgres import DatabaseUnderTest
-from tests.support.builders import POST, delivery
+from tests.support.builders import OUTGOING, delivery
 from tests.support.connections import connected
 from tests.support.journey import decided, journey
 from tests.support.logins import SECRET, login_token
@@ -41,7 +41,7 @@ def replace_offset(record: Delivery, offset: int) -> Delivery:
 
 
 def value_of(answered: Answered) -> Any:
-    return orjson.loads(messages(answered, POST)[0].value or b"")
+    return orjson.loads(messages(answered, OUTGOING)[0].value or b"")
 
 
 async def states(dsn: str) -> list[tuple[str, str, str, int]]:
@@ -75,7 +75,7 @@ async def test_each_answer_is_a_result_that_says_what_is_wrong_and_no_secret(pip
     for row, answered in zip(BAD_INPUTS, answers, strict=True):
         result = Result.model_validate(value_of(answered))
         assert row.says in result.status.message, row.name
-        for message in messages(answered, POST):
+        for message in messages(answered, OUTGOING):
             shown = (message.value or b"").replace(b"\0", b"")
             assert not [secret for secret in secrets if secret in shown], row.name
 

@@ -8,7 +8,7 @@ import pytest
 
 from effective_contract.codes import StatusCode
 from tests.providers.postgres import DatabaseUnderTest
-from tests.support.builders import POST
+from tests.support.builders import OUTGOING
 from tests.support.journey import (
     Journey,
     Partition,
@@ -72,7 +72,7 @@ async def test_dry_runs_change_no_row_and_publish_nothing_but_their_answers(j: J
     answered = await lane.run(*map(dry_run, ANYTHING))
 
     assert await holdings(j) == before
-    published = [message for each in answered for message in messages(each, POST)]
+    published = [message for each in answered for message in messages(each, OUTGOING)]
     assert [message.topic for message in published] == ["results"] * len(ANYTHING)
     assert all(("dry_run", b"true") in message.headers for message in published)
     assert lane.lease.next_offset == len(ANYTHING)
@@ -177,7 +177,7 @@ async def test_a_row_that_would_be_refused_is_told_so_and_its_neighbours_are_not
 
     assert codes(answered) == [S.OK, S.INTERNAL_ERROR, S.OK]
     assert await holdings(j) == before
-    assert [message.topic for message in messages(answered[1], POST)] == ["results"]
+    assert [message.topic for message in messages(answered[1], OUTGOING)] == ["results"]
     assert lane.lease.next_offset == len(sent)
     assert codes(await lane.run(by_code(), by_code(CARD_CODE), by_identifier())) == codes(answered)
 

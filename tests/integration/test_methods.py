@@ -12,7 +12,7 @@ import pytest
 from effective_contract.codes import StatusCode
 from effective_contract.methods import SET_EFFECTIVE, Method
 from tests.providers.postgres import DatabaseUnderTest
-from tests.support.builders import POST
+from tests.support.builders import OUTGOING
 from tests.support.journey import (
     Journey,
     Partition,
@@ -66,7 +66,7 @@ def of_type(command_type: str, sent: Sent) -> Sent:
 
 
 def result_type(answered: Answered) -> str:
-    return (dict(result_message(answered, POST).headers)["ce_type"] or b"").decode()
+    return (dict(result_message(answered, OUTGOING).headers)["ce_type"] or b"").decode()
 
 
 @pytest.mark.parametrize("together", [False, True], ids=["one by one", "in one batch"])

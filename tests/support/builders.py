@@ -24,7 +24,7 @@ from worker.journey.model import (
 )
 from worker.kafka.delivery import Coordinates, Delivery, Header
 
-POST: Final = OutgoingTopics("results", "transitions", "dead-letters", "group", "host:7")
+OUTGOING: Final = OutgoingTopics("results", "transitions", "dead-letters", "group", "host:7")
 NOW: Final = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 WHERE: Final = Coordinates("cluster", "commands", 3, 41, 1_700_000_000_123)
 CALLER: Final = Caller("ORG1", "user", "1", None)

@@ -13,7 +13,7 @@ import asyncpg
 
 from effective_contract.codes import StatusCode
 from effective_contract.methods import METHODS, Methods
-from tests.support.builders import POST
+from tests.support.builders import OUTGOING
 from tests.support.logins import SECRET, login_token
 from tests.support.seeded import CODE, EFFECTIVE_CODE, IDENTIFIER, PASS_CODE
 from worker.journey.attempt_limits import DEFAULT_LIMITS, Limits
@@ -265,6 +265,6 @@ def event_of(transition: Transition) -> dict[str, Any]:
 
 def result_of(each: Answered) -> Any:
     """Return the result that the sender reads."""
-    value = result_message(each, POST).value
+    value = result_message(each, OUTGOING).value
     assert value is not None
     return json.loads(value)

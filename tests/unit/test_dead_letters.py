@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from effective_contract.codes import StatusCode
-from tests.support.builders import NOW, POST, WHERE, delivery, record, refused
+from tests.support.builders import NOW, OUTGOING, WHERE, delivery, record, refused
 from tests.support.clocks import Clock
 from tests.support.logins import login_token
 from worker.cli import application
@@ -59,7 +59,7 @@ def buried(
     written = value if isinstance(value, bytes) else orjson.dumps(value)
     command = delivery(written, headers, where=where, key=b"the key")
     answered = refused(command, Refused(code, "why"), organisation=organisation)
-    message = dead_letter_message(answered, POST, whole=whole)
+    message = dead_letter_message(answered, OUTGOING, whole=whole)
     return letter_of(record(message.value, message.key, message.headers, offset=17))
 
 

@@ -13,7 +13,7 @@ from tests.support.builders import COMMAND_ID, DIGEST, KEY, WRONG, locked, prese
 from tests.support.sibling import BOTH, SET_NOT_EFFECTIVE
 from worker.journey.decide import (
     RETIRED,
-    BoundId,
+    AppliedId,
     State,
     decide,
     needs_history,
@@ -31,7 +31,7 @@ DIGESTS: Final = (DIGEST, b"second request")
 REFUSALS: Final = (Refused(StatusCode.MALFORMED_REQUEST, "no value"), WRONG)
 
 
-def state_of(*tokens: LockedToken, **bound: BoundId) -> State:
+def state_of(*tokens: LockedToken, **bound: AppliedId) -> State:
     return State({token.key: token for token in tokens}, bound)
 
 
@@ -57,7 +57,7 @@ states = st.builds(
     ),
     st.dictionaries(
         st.sampled_from(IDS),
-        st.builds(BoundId, st.sampled_from((*DIGESTS, None)), st.sampled_from((*KEYS, TokenKey("o", "x")))),
+        st.builds(AppliedId, st.sampled_from((*DIGESTS, None)), st.sampled_from((*KEYS, TokenKey("o", "x")))),
     ),
 )
 
@@ -207,11 +207,11 @@ def test_a_refused_command_does_not_bind_its_id() -> None:
 
     assert isinstance(decisions[0], Refused)
     assert isinstance(decisions[1], Applied)
-    assert after.bound == {IDS[0]: BoundId(DIGESTS[1], KEYS[1])}
+    assert after.bound == {IDS[0]: AppliedId(DIGESTS[1], KEYS[1])}
 
 
 def test_a_duplicate_is_told_before_the_state_is_looked_at() -> None:
-    bound = State({KEYS[0]: locked(KEYS[0], EFFECTIVE)}, {IDS[0]: BoundId(DIGESTS[1], KEYS[1])})
+    bound = State({KEYS[0]: locked(KEYS[0], EFFECTIVE)}, {IDS[0]: AppliedId(DIGESTS[1], KEYS[1])})
 
     [decision], _ = decide([presented()], bound)
 
@@ -220,7 +220,7 @@ def test_a_duplicate_is_told_before_the_state_is_looked_at() -> None:
 
 
 def test_a_replay_whose_code_has_moved_to_another_token_shows_neither() -> None:
-    bound = State({KEYS[0]: locked(KEYS[0])}, {IDS[0]: BoundId(DIGESTS[0], KEYS[1])})
+    bound = State({KEYS[0]: locked(KEYS[0])}, {IDS[0]: AppliedId(DIGESTS[0], KEYS[1])})
 
     [decision], after = decide([presented()], bound)
 
@@ -250,7 +250,7 @@ def test_each_command_is_decided_by_its_own_method() -> None:
 
 def test_an_id_that_only_the_history_knows_is_refused_in_any_state() -> None:
     for state in LifeCycleState:
-        [decision], _ = decide([presented()], State({KEY: locked(KEY, state, 2)}, {COMMAND_ID: BoundId(None, KEY)}))
+        [decision], _ = decide([presented()], State({KEY: locked(KEY, state, 2)}, {COMMAND_ID: AppliedId(None, KEY)}))
 
         assert decision == Refused(StatusCode.DUPLICATE_REQUEST, RETIRED)
 
@@ -290,7 +290,9 @@ def test_no_command_is_applied_again_once_its_record_is_retired(
     named = {(command_id, token) for command_id, token, _ in facts}
 
     looked_up = needs_history(again, before.tokens, BOTH.returning)
-    known = {each.command_id: BoundId(None, each.token) for each in looked_up if (each.command_id, each.token) in named}
+    known = {
+        each.command_id: AppliedId(None, each.token) for each in looked_up if (each.command_id, each.token) in named
+    }
     decided, _ = decide(again, State(before.tokens, known))
 
     assert facts.isdisjoint(_fact(each.presented) for each in decided if isinstance(each, Applied))

@@ -24,7 +24,7 @@ from aiokafka.protocol.group import (
 
 from tests.support.doubles import consumer_of
 from worker.kafka.client import TopicLook
-from worker.kafka.group import InstanceTaken, OffsetsNotTold, Seat, hear_offset_errors
+from worker.kafka.group import InstanceTaken, OffsetsNotTold, StaticMembership, hear_offset_errors
 
 OFFSETS = OffsetFetchRequest("group", [("commands", [0])])
 
@@ -109,7 +109,7 @@ class StaticMember:
         self._group_instance_id = instance_id
         self.answers: list[Any] = []
         self.asked_as: list[str] = []
-        self.seat = Seat(consumer_of(self))
+        self.static_membership = StaticMembership(consumer_of(self))
 
     async def _send_req(self, request: Any) -> Any:
         self.asked_as.append(getattr(request, "_member_id", ""))
@@ -134,11 +134,11 @@ async def test_who_has_lost_its_place_hears_it_whatever_it_asks_and_asks_nothing
     request_: Any, answer: Any
 ) -> None:
     member = StaticMember()
-    member.seat.check()
+    member.static_membership.check()
     with pytest.raises(kafka.KafkaError):
         await member.ask(request_, answer)
     with pytest.raises(InstanceTaken, match="WORKER_KAFKA__GROUP_INSTANCE_ID=pod-0"):
-        member.seat.check()
+        member.static_membership.check()
     # Another join would take the place back.
     asked = len(member.asked_as)
     with pytest.raises(kafka.KafkaError):
@@ -152,7 +152,7 @@ async def test_who_joins_again_does_so_as_the_member_that_it_was() -> None:
     await member.ask(join(), joined("pod-0-a"))
     await member.ask(join("pod-0-a"), joined("pod-0-a"))
     assert member.asked_as == ["", "pod-0-a", "pod-0-a"]
-    member.seat.check()
+    member.static_membership.check()
 
 
 @pytest.mark.parametrize("others", [[], [(SYNC, SyncGroupResponse_v3(0, 16, b""))]], ids=["at once", "not told"])
@@ -163,13 +163,13 @@ async def test_an_id_that_only_a_former_coordinator_knows_is_no_later_comer_but_
         await member.ask(request, answer)
     with pytest.raises(kafka.KafkaError):
         await member.ask(join("pod-0-a"), joined("", FENCED))
-    member.seat.check()
+    member.static_membership.check()
     await member.ask(join("pod-0-a"), joined("pod-0-b"))
     assert member.asked_as[-1] == ""
     with pytest.raises(kafka.KafkaError):
         await member.ask(join("pod-0-b"), joined("", FENCED))
     with pytest.raises(InstanceTaken):
-        member.seat.check()
+        member.static_membership.check()
 
 
 @pytest.mark.parametrize("proof", [(SYNC, SyncGroupResponse_v3(0, 0, b"")), (HEARTBEAT, HeartbeatResponse_v1(0, 0))])
@@ -180,7 +180,7 @@ async def test_who_was_a_member_and_is_fenced_has_lost_its_place(proof: Any) -> 
     with pytest.raises(kafka.KafkaError):
         await member.ask(join("pod-0-a"), joined("", FENCED))
     with pytest.raises(InstanceTaken):
-        member.seat.check()
+        member.static_membership.check()
 
 
 async def test_who_is_no_member_any_more_joins_as_a_stranger() -> None:
@@ -189,7 +189,7 @@ async def test_who_is_no_member_any_more_joins_as_a_stranger() -> None:
     await member.ask(join(), joined("", UNKNOWN_MEMBER))
     await member.ask(join(), joined("pod-0-b"))
     assert member.asked_as == ["", "pod-0-a", ""]
-    member.seat.check()
+    member.static_membership.check()
 
 
 async def test_a_join_that_is_to_be_tried_again_is_no_loss() -> None:

@@ -19,7 +19,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from effective_contract.codes import StatusCode
-from tests.support.builders import POST, record, refused
+from tests.support.builders import OUTGOING, record, refused
 from tests.support.doubles import subscription
 from tests.support.pace import stretched
 from tests.support.waiting import in_time, turns, until
@@ -38,12 +38,12 @@ from worker.journey.messages import Message
 from worker.journey.model import Answered, Envelope, Refused, ReplyTo
 from worker.journey.reply_topics import Replies
 from worker.kafka.backlog import Backlog, Behind
-from worker.kafka.clock import Stamps
+from worker.kafka.clock import ClockRefusal
 from worker.kafka.delivery import Delivery
 from worker.kafka.topic_watch import TopicWatch
 from worker.lanes.context import LaneContext, LaneId, LaneRun
 from worker.lanes.lane import Lane
-from worker.lanes.priority import Courtesy, Turn
+from worker.lanes.priority import Priority, Turn
 from worker.lanes.start import Starter
 from worker.observability.health import Health
 from worker.observability.metrics import Metrics
@@ -307,19 +307,19 @@ class World:
             consumer=cast(AIOKafkaConsumer, self.log),
             pipeline=cast(Pipeline, self.decides),
             breaker=CircuitBreaker(time.monotonic),
-            post=POST,
+            outgoing=OUTGOING,
             metrics=Metrics(self.health),
             health=self.health,
             clock=time.time,
             max_batch=max_batch,
-            courtesy=Courtesy(max_batch),
+            priority=Priority(max_batch),
             topics=self.watch,
             backlog=self.backlog,
-            stamps=Stamps(time.time, time.monotonic),
+            clock_refusal=ClockRefusal(time.time, time.monotonic),
             confirmed=self.group.confirmed,
             replies=Replies(["*"], look=self.look),
         )
-        self.turn: Turn = self.context.courtesy.first
+        self.turn: Turn = self.context.priority.first
         self.drains: list[asyncio.Event] = []
         self.others: dict[str, int] = {}
 
@@ -416,7 +416,7 @@ async def test_a_lane_that_is_drained_while_it_waits_for_its_turn_leaves_the_res
     await world.run_until(lambda: world.log.committed_offset == 2)
     assert world.publishes.commands == ["0", "1"]
 
-    world.turn = world.context.courtesy.first
+    world.turn = world.context.priority.first
     await world.run_until(lambda: world.log.committed_offset == 3)
     assert world.publishes.commands == ["0", "1", "2"]
 
@@ -651,7 +651,7 @@ async def test_a_clock_that_is_refused_is_to_blame_from_the_first_time_on_and_no
 
     assert away == [[], ["clock"], ["clock"]]
     assert not world.health.dependencies_away()
-    await world.context.stamps.look()  # the records taken in the end prove the clock good
+    await world.context.clock_refusal.look()  # the records taken in the end prove the clock good
 
 
 async def test_what_a_lane_waits_for_is_not_missed_any_more_when_it_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -685,10 +685,10 @@ async def test_an_order_that_the_clock_is_in_the_way_of_blames_the_clock() -> No
     with pytest.raises(ClockRefused):
         await in_time(running, "the lane ended", seen=world.state)
     with pytest.raises(ClockRefused):
-        await world.context.stamps.look()
+        await world.context.clock_refusal.look()
 
 
-@pytest.mark.parametrize("topics", [[], [POST.transitions]])
+@pytest.mark.parametrize("topics", [[], [OUTGOING.transitions]])
 async def test_an_order_whose_events_are_taken_speaks_for_the_clock_and_one_without_says_nothing(
     topics: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -698,7 +698,7 @@ async def test_an_order_whose_events_are_taken_speaks_for_the_clock_and_one_with
     monkeypatch.setattr(Starter, "_events_of_the_lost", events)
     world = World(b"0")
     world.log.committed_offset = world.row.first_offset = world.row.next_offset = world.row.ordered_offset = 1
-    world.context.stamps.refused()
+    world.context.clock_refusal.refused()
 
     await world.run_until(lambda: world.row.ordered_offset is None)
 
@@ -709,7 +709,7 @@ async def test_what_only_a_reply_topic_has_taken_says_nothing_of_the_clock() -> 
     world = World(b"a")
     world.others = {"replies": 4}
     world.decides.reply = ReplyTo("reply_to", "replies", 3)
-    world.context.stamps.refused()
+    world.context.clock_refusal.refused()
 
     await world.run_until(lambda: world.log.committed_offset == 1)
 
@@ -720,7 +720,7 @@ async def test_what_only_a_reply_topic_has_taken_says_nothing_of_the_clock() -> 
 async def is_believed(world: World) -> bool:
     """True if there is no evidence against the clock."""
     try:
-        await world.context.stamps.look()
+        await world.context.clock_refusal.look()
     except ClockRefused:
         return False
     return True
@@ -784,7 +784,7 @@ async def test_the_one_answer_that_is_refused_is_shortened_and_keeps_its_status(
 
 
 def letters_in(written: Sequence[Message]) -> list[Message]:
-    return [message for message in written if message.topic == POST.dead_letters]
+    return [message for message in written if message.topic == OUTGOING.dead_letters]
 
 
 @pytest.mark.parametrize("size", [10, 50_000])

@@ -36,7 +36,7 @@ from worker.journey.model import Answer, Answered, Command, Decoded, Envelope, R
 from worker.journey.redact import masked
 from worker.kafka.delivery import KEPT_BYTES, Coordinates, Cut, Header
 
-POST: Final = OutgoingTopics("results", "transitions", "dead-letters", "a group", "host:7")
+OUTGOING: Final = OutgoingTopics("results", "transitions", "dead-letters", "a group", "host:7")
 MOMENT: Final = datetime(2026, 3, 4, 5, 6, 7, 80, UTC)
 RECORD_ID: Final = "rec:cluster/commands/3/41@1700000000123"
 COMMAND_ID: Final = "ce:ORG1:%2Fshop:order-7"
@@ -99,14 +99,14 @@ def body_of(message: Message) -> Any:
 
 
 def test_a_result_goes_to_the_results_topic_under_the_commands_key() -> None:
-    message = result_message(answered(), POST)
+    message = result_message(answered(), OUTGOING)
 
     assert (message.topic, message.key) == ("results", b"the key")
-    assert result_message(answered(key=None), POST).key is None
+    assert result_message(answered(key=None), OUTGOING).key is None
 
 
 def test_an_ok_shows_the_data_as_it_is_and_no_words() -> None:
-    message = result_message(answered(data=b'{"number":"AT1","udf_float_1":1.50}'), POST)
+    message = result_message(answered(data=b'{"number":"AT1","udf_float_1":1.50}'), OUTGOING)
 
     assert message.value == (
         b'{"data":{"number":"AT1","udf_float_1":1.50},"status":{"code":"OK","description":"","message":""}}'
@@ -115,7 +115,7 @@ def test_an_ok_shows_the_data_as_it_is_and_no_words() -> None:
 
 @pytest.mark.parametrize("code", [code for code in StatusCode if code is not StatusCode.OK])
 def test_a_refusal_shows_no_data_its_fixed_sentence_and_its_detail(code: StatusCode) -> None:
-    message = result_message(answered(replace(REFUSAL, code=code)), POST)
+    message = result_message(answered(replace(REFUSAL, code=code)), OUTGOING)
 
     assert body_of(message) == {
         "data": {},
@@ -135,7 +135,7 @@ def test_a_result_carries_every_header_of_the_contract() -> None:
         tracestate="vendor=1",
         request_id="req-1",
     )
-    headers = once(result_message(answered(envelope=envelope), POST).headers)
+    headers = once(result_message(answered(envelope=envelope), OUTGOING).headers)
 
     assert headers.pop("correlation_id") == b"\x00\xff"
     assert headers.pop("kafka_correlationId") == b"k"
@@ -160,12 +160,12 @@ def test_a_result_carries_every_header_of_the_contract() -> None:
 
 def test_a_command_without_headers_gets_no_echoes() -> None:
     assert {"correlation_id", "kafka_correlationId", "traceparent", "tracestate"}.isdisjoint(
-        texts(result_message(answered(), POST))
+        texts(result_message(answered(), OUTGOING))
     )
 
 
 def test_a_tracestate_means_nothing_without_its_traceparent() -> None:
-    assert "tracestate" not in texts(result_message(answered(envelope=Envelope(tracestate="vendor=1")), POST))
+    assert "tracestate" not in texts(result_message(answered(envelope=Envelope(tracestate="vendor=1")), OUTGOING))
 
 
 @pytest.mark.parametrize(
@@ -177,11 +177,11 @@ def test_a_tracestate_means_nothing_without_its_traceparent() -> None:
     ],
 )
 def test_the_causation_is_the_senders_own_id_as_given(envelope: Envelope, causation: str) -> None:
-    assert texts(result_message(answered(envelope=envelope), POST))["causation_id"] == causation
+    assert texts(result_message(answered(envelope=envelope), OUTGOING))["causation_id"] == causation
 
 
 def ce_id(each: Answered) -> str:
-    return texts(result_message(each, POST))["ce_id"]
+    return texts(result_message(each, OUTGOING))["ce_id"]
 
 
 def test_an_answer_and_its_replay_are_one_event() -> None:
@@ -191,17 +191,17 @@ def test_an_answer_and_its_replay_are_one_event() -> None:
     )
 
     assert ce_id(answered()) == ce_id(replay)
-    assert texts(result_message(replay, POST))["replayed"] == "true"
+    assert texts(result_message(replay, OUTGOING))["replayed"] == "true"
 
 
 @pytest.mark.parametrize("answer", [OK, replace(OK, replayed=True), REFUSAL, BROKEN])
 def test_the_answer_to_a_dry_run_is_that_answer_marked_and_an_event_of_its_own(answer: Answer) -> None:
     real, dry = answered(answer, data=b"{}"), answered(answer, data=b"{}", envelope=Envelope(dry_run=True))
 
-    [message] = messages(dry, POST)
+    [message] = messages(dry, OUTGOING)
 
-    assert message.value == result_message(real, POST).value
-    headers, others = texts(message), texts(result_message(real, POST))
+    assert message.value == result_message(real, OUTGOING).value
+    headers, others = texts(message), texts(result_message(real, OUTGOING))
     assert (headers.pop("dry_run"), headers.pop("ce_subject")) == ("true", RECORD_ID)
     assert headers.pop("ce_id") != ce_id(answered(OK))
     del others["ce_id"]
@@ -229,14 +229,14 @@ def test_the_same_answer_written_again_is_the_same_to_the_byte() -> None:
     envelope = Envelope(traceparent=TRACEPARENT)
     each = answered(envelope=envelope, data=b"{}", transition=hashed(FACT))
 
-    assert messages(each, POST) == messages(each, POST)
+    assert messages(each, OUTGOING) == messages(each, OUTGOING)
 
 
 # --- the transition event ---------------------------------------------------------------------------------------------
 
 
 def test_a_transition_event_holds_the_members_of_the_contract_and_its_hash() -> None:
-    message = transition_message(hashed(FACT), POST)
+    message = transition_message(hashed(FACT), OUTGOING)
 
     event = body_of(message)
     assert (message.topic, message.key) == ("transitions", b"ORG1:t")
@@ -261,7 +261,7 @@ def test_a_transition_event_holds_the_members_of_the_contract_and_its_hash() -> 
 
 
 def test_a_transition_event_is_a_cloud_event_about_its_key() -> None:
-    headers = texts(transition_message(hashed(FACT), POST))
+    headers = texts(transition_message(hashed(FACT), OUTGOING))
 
     TransitionHeaders.model_validate(headers)
     assert headers["ce_subject"] == "ORG1:t"
@@ -270,7 +270,7 @@ def test_a_transition_event_is_a_cloud_event_about_its_key() -> None:
 
 def test_each_transition_of_a_token_is_an_event_of_its_own_and_stays_it() -> None:
     def event_id(transition: Transition) -> str:
-        return texts(transition_message(transition, POST))["ce_id"]
+        return texts(transition_message(transition, OUTGOING))["ce_id"]
 
     assert event_id(FACT) == event_id(replace(FACT, occurred_at=datetime(2027, 1, 1, tzinfo=UTC)))
     others = (replace(FACT, version=2), replace(FACT, token="t2"), replace(FACT, organisation="ORG2"))
@@ -285,7 +285,7 @@ def test_each_transition_of_a_token_is_an_event_of_its_own_and_stays_it() -> Non
 
 def test_a_dead_letter_keeps_key_and_headers_and_says_what_happened() -> None:
     original = (("ce_id", b"\xff"), ("ce_id", b"again"), ("mine", b""))
-    message = dead_letter_message(answered(BROKEN, headers=original), POST)
+    message = dead_letter_message(answered(BROKEN, headers=original), OUTGOING)
 
     assert (message.topic, message.key) == ("dead-letters", b"the key")
     assert message.headers[:3] == original
@@ -306,13 +306,13 @@ def test_a_dead_letter_keeps_key_and_headers_and_says_what_happened() -> None:
 def test_a_dead_letter_says_whose_login_the_command_brought() -> None:
     given_up = replace(BROKEN, code=StatusCode.INTERNAL_ERROR, organisation="ORG1")
 
-    assert once(dead_letter_message(answered(given_up), POST).headers)["dl_organisation"] == b"ORG1"
+    assert once(dead_letter_message(answered(given_up), OUTGOING).headers)["dl_organisation"] == b"ORG1"
 
 
 def test_a_dead_letter_that_comes_back_tells_its_last_failure_only() -> None:
     former = (("dl_code", b"INTERNAL_ERROR"), ("dl_offset", b"1"), ("mine", b"kept"))
 
-    headers = once(dead_letter_message(answered(BROKEN, headers=former), POST).headers)
+    headers = once(dead_letter_message(answered(BROKEN, headers=former), OUTGOING).headers)
 
     assert headers["dl_code"] == b"MALFORMED_REQUEST"
     assert headers["dl_offset"] == b"41"
@@ -320,7 +320,7 @@ def test_a_dead_letter_that_comes_back_tells_its_last_failure_only() -> None:
 
 
 def test_a_dead_letter_masks_the_secrets_and_nothing_else() -> None:
-    message = dead_letter_message(answered(BROKEN), POST)
+    message = dead_letter_message(answered(BROKEN), OUTGOING)
 
     assert message.value is not None
     assert b"secret" not in message.value
@@ -331,14 +331,14 @@ def test_a_dead_letter_masks_the_secrets_and_nothing_else() -> None:
 
 @pytest.mark.parametrize("value", [None, b"", b"not json", b"[1]", b"\xff\x00", b'"text"', b"null"])
 def test_a_value_that_is_no_object_is_kept_to_the_byte(value: bytes | None) -> None:
-    assert dead_letter_message(answered(BROKEN, value=value), POST).value == value
+    assert dead_letter_message(answered(BROKEN, value=value), OUTGOING).value == value
 
 
 # --- all of a command's messages, and their short forms ---------------------------------------------------------------
 
 
 def topics_of(each: Answered, *, whole: bool = True) -> list[str]:
-    return [message.topic for message in messages(each, POST, whole=whole)]
+    return [message.topic for message in messages(each, OUTGOING, whole=whole)]
 
 
 def test_an_applied_command_brings_its_event() -> None:
@@ -361,33 +361,33 @@ def size(message: Message) -> int:
 def test_an_answer_too_large_for_the_broker_is_given_without_its_data_and_keeps_its_status() -> None:
     each = answered(data=b'{"number":"' + b"x" * 2_000_000 + b'"}', key=b"k" * 2_000_000, transition=hashed(FACT))
 
-    result, transition = messages(each, POST, whole=False)
+    result, transition = messages(each, OUTGOING, whole=False)
 
     assert body_of(result)["data"] == {}
     assert body_of(result)["status"]["code"] == "OK"
     assert body_of(result)["status"]["message"]
-    assert result.headers == result_message(each, POST).headers
+    assert result.headers == result_message(each, OUTGOING).headers
     assert result.key == b"k" * KEPT_BYTES
-    assert transition == transition_message(hashed(FACT), POST)
+    assert transition == transition_message(hashed(FACT), OUTGOING)
     assert size(result) + size(transition) < 256 * 1024
 
 
 def test_a_shortened_refusal_keeps_its_own_message() -> None:
-    [result] = messages(answered(REFUSAL), POST, whole=False)
+    [result] = messages(answered(REFUSAL), OUTGOING, whole=False)
 
-    assert result == result_message(answered(REFUSAL), POST)
+    assert result == result_message(answered(REFUSAL), OUTGOING)
 
 
 def test_a_dead_letter_too_large_for_the_broker_is_cut_and_says_so() -> None:
     each = answered(BROKEN, value=b"x" * 2_000_000, headers=(("mine", b"y" * 2_000_000),), key=b"k" * 2_000_000)
 
-    result, letter = messages(each, POST, whole=False)
+    result, letter = messages(each, OUTGOING, whole=False)
 
     assert letter.value == b"x" * KEPT_BYTES
     assert once(letter.headers)["dl_truncated"] == b"true"
     assert "mine" not in once(letter.headers)
     assert size(result) + size(letter) < 256 * 1024 + 4096
-    assert "dl_truncated" not in once(dead_letter_message(answered(BROKEN), POST).headers)
+    assert "dl_truncated" not in once(dead_letter_message(answered(BROKEN), OUTGOING).headers)
 
 
 def test_a_dead_letter_of_what_was_not_read_whole_says_what_is_known_of_it() -> None:
@@ -395,9 +395,9 @@ def test_a_dead_letter_of_what_was_not_read_whole_says_what_is_known_of_it() -> 
     each = answered(BROKEN, value=BODY, headers=(("mine", b"kept"),))
     delivery = replace(each.decoded.delivery, cut=cut)
 
-    letter = dead_letter_message(replace(each, decoded=replace(each.decoded, delivery=delivery)), POST)
+    letter = dead_letter_message(replace(each, decoded=replace(each.decoded, delivery=delivery)), OUTGOING)
 
-    assert letter.value == dead_letter_message(each, POST).value
+    assert letter.value == dead_letter_message(each, OUTGOING).value
     told = texts(letter)
     assert (told["dl_truncated"], told["dl_value_bytes"], told["mine"]) == ("true", "9000000", "kept")
     assert (told["dl_value_sha256"], told["dl_batch_sha256"]) == ("01" * 32, "02" * 32)
@@ -407,7 +407,7 @@ def test_a_dead_letter_of_what_was_not_read_whole_says_what_is_known_of_it() -> 
 def test_a_value_that_the_broker_would_not_take_whole_is_told_by_its_digest() -> None:
     value = b"x" * 200_000
 
-    told = texts(dead_letter_message(answered(BROKEN, value=value), POST, whole=False))
+    told = texts(dead_letter_message(answered(BROKEN, value=value), OUTGOING, whole=False))
 
     assert (told["dl_value_bytes"], told["dl_value_sha256"]) == ("200000", hashlib.sha256(value).hexdigest())
 
@@ -415,15 +415,15 @@ def test_a_value_that_the_broker_would_not_take_whole_is_told_by_its_digest() ->
 def test_only_what_may_be_to_blame_for_its_size_is_cut() -> None:
     small, large = (answered(BROKEN, value=b"x" * size) for size in (INNOCENT_BYTES // 2, 2 * INNOCENT_BYTES))
 
-    assert messages(small, POST, letters=Letters.CUT) == messages(small, POST)
-    assert messages(large, POST, letters=Letters.CUT)[1] == dead_letter_message(large, POST, whole=False)
+    assert messages(small, OUTGOING, letters=Letters.CUT) == messages(small, OUTGOING)
+    assert messages(large, OUTGOING, letters=Letters.CUT)[1] == dead_letter_message(large, OUTGOING, whole=False)
 
 
 def test_an_answer_without_its_dead_letter_says_so() -> None:
-    [alone] = messages(answered(BROKEN), POST, letters=Letters.NONE)
+    [alone] = messages(answered(BROKEN), OUTGOING, letters=Letters.NONE)
 
     assert body_of(alone)["status"]["message"] == f"{BROKEN.message}; its dead letter could not be written"
-    assert messages(answered(REFUSAL), POST, letters=Letters.NONE) == messages(answered(REFUSAL), POST)
+    assert messages(answered(REFUSAL), OUTGOING, letters=Letters.NONE) == messages(answered(REFUSAL), OUTGOING)
 
 
 @pytest.mark.parametrize("form", ["as it is", "in an event", "as text in an event", "in base64"])
@@ -446,13 +446,13 @@ def test_what_is_cut_hides_its_secrets_wherever_it_is_cut(form: str) -> None:
 def test_a_cut_dead_letter_still_hides_the_secrets() -> None:
     value = b'{"token":"' + b"secret" * 20_000 + b'","x":"' + b"y" * 200_000
 
-    letter = dead_letter_message(answered(BROKEN, value=value), POST, whole=False)
+    letter = dead_letter_message(answered(BROKEN, value=value), OUTGOING, whole=False)
 
     assert letter.value is not None
     assert b"secret" not in letter.value
 
 
 def test_nothing_to_publish_shows_its_text_when_printed() -> None:
-    for message in messages(answered(BROKEN, headers=(("mine", b"secret"),)), POST):
+    for message in messages(answered(BROKEN, headers=(("mine", b"secret"),)), OUTGOING):
         assert "secret" not in repr(message)
     assert "secret" not in repr(answered(BROKEN, headers=(("mine", b"secret"),), data=b"secret"))

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.waiting import in_time, turns, until
 from worker.lanes import priority
-from worker.lanes.priority import FEW, LATELY_SECONDS, Courtesy
+from worker.lanes.priority import FEW, LATELY_SECONDS, Priority
 
 MOST = 500
 FOR_EVER = 1e6
@@ -18,7 +18,7 @@ class House:
 
     def __init__(self, most: int = MOST) -> None:
         self.now = 1000.0
-        self.courtesy = Courtesy(most, clock=lambda: self.now)
+        self.priority = Priority(most, clock=lambda: self.now)
         self.drain = asyncio.Event()
         self.turns: list[tuple[str, int]] = []
         self.inside = 0
@@ -26,13 +26,13 @@ class House:
 
     async def interactive(self) -> None:
         """Run a batch that is soon done."""
-        async with self.courtesy.first(self.drain):
+        async with self.priority.first(self.drain):
             pass
 
     async def bulk(self, name: str = "lane", *, turns: int = 1, stay: asyncio.Event | None = None) -> None:
         """Run a bulk lane that takes so many turns, each of which lasts a while."""
         for _ in range(turns):
-            async with self.courtesy.behind(self.drain) as most:
+            async with self.priority.behind(self.drain) as most:
                 self.turns.append((name, most))
                 self.inside += 1
                 self.most_inside = max(self.most_inside, self.inside)
@@ -67,8 +67,8 @@ async def test_a_bulk_lane_waits_until_no_interactive_batch_is_in_hand(monkeypat
     monkeypatch.setattr(priority, "GAP_SECONDS", FOR_EVER)
     house = House()
     async with AsyncExitStack() as in_hand:
-        await in_hand.enter_async_context(house.courtesy.first(house.drain))
-        async with house.courtesy.first(house.drain):
+        await in_hand.enter_async_context(house.priority.first(house.drain))
+        async with house.priority.first(house.drain):
             lanes = house.start("a")
             await turns()
         await turns()
@@ -79,7 +79,7 @@ async def test_a_bulk_lane_waits_until_no_interactive_batch_is_in_hand(monkeypat
 
 async def test_however_much_is_in_hand_bulk_goes_on() -> None:
     house = House()
-    async with house.courtesy.first(house.drain):
+    async with house.priority.first(house.drain):
         await ended(house.start("a", "b", turns=2))
     assert house.turns == [(name, FEW) for name in "abab"]
 
@@ -104,7 +104,7 @@ async def test_when_interactive_commands_have_been_missing_for_long_enough_all_b
 async def test_a_drain_ends_every_wait_at_once_and_leaves_the_turn_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(priority, "GAP_SECONDS", FOR_EVER)
     house = House()
-    async with house.courtesy.first(house.drain):
+    async with house.priority.first(house.drain):
         lanes = house.start("waits for a gap", "waits for its turn")
         await turns()
         house.drain.set()
@@ -152,10 +152,10 @@ async def test_a_lane_that_fails_in_its_turn_leaves_it_to_others() -> None:
     house = House()
     await house.interactive()
     with pytest.raises(ZeroDivisionError):
-        async with house.courtesy.behind(house.drain):
+        async with house.priority.behind(house.drain):
             raise ZeroDivisionError
     with pytest.raises(ZeroDivisionError):
-        async with house.courtesy.first(house.drain):
+        async with house.priority.first(house.drain):
             raise ZeroDivisionError
     await ended(house.start("another"))
     assert house.turns == [("another", FEW)]

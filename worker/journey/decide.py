@@ -27,7 +27,7 @@ from worker.values import Value
 RETIRED: Final = "this id was applied before, and its record is kept no longer: a new command takes a new id"
 
 
-class BoundId(Value, frozen=True):
+class AppliedId(Value, frozen=True):
     """An id that was applied: it always answers the same request, and refuses any other (CONTRACT, Idempotency)."""
 
     digest: bytes | None
@@ -40,7 +40,7 @@ class State:
     """The state that a batch is decided on. ``bound`` is keyed by command id, which names the organisation."""
 
     tokens: Mapping[TokenKey, LockedToken]
-    bound: Mapping[str, BoundId]
+    bound: Mapping[str, AppliedId]
     series: Mapping[Subject, Series] = field(default_factory=dict)
     """The known failures. Subjects without any may be missing."""
 
@@ -66,7 +66,7 @@ def decide(
         if isinstance(decision, Applied):
             key = decision.presented.token
             tokens[key] = replace(tokens[key], state=decision.to_state, version=decision.version)
-            bound[decision.presented.command_id] = BoundId(decision.presented.digest, key)
+            bound[decision.presented.command_id] = AppliedId(decision.presented.digest, key)
         decisions.append(decision)
     return decisions, State(tokens, bound, series)
 
@@ -167,7 +167,7 @@ def needs_history(
 def _decide_one(
     command: Presented | Refused,
     tokens: Mapping[TokenKey, LockedToken],
-    bound: Mapping[str, BoundId],
+    bound: Mapping[str, AppliedId],
 ) -> Decision:
     if isinstance(command, Refused):
         return command
@@ -180,7 +180,7 @@ def _decide_one(
     return Applied(command, token.state, command.method.to_state, token.version + 1)
 
 
-def _decide_again(command: Presented, former: BoundId) -> Replayed | Refused:
+def _decide_again(command: Presented, former: AppliedId) -> Replayed | Refused:
     if former.digest is None:
         return Refused(StatusCode.DUPLICATE_REQUEST, RETIRED)
     if former.digest != command.digest:

@@ -55,7 +55,9 @@ class OutgoingTopics:
     """``ce_source`` of everything the worker writes."""
 
 
-def result_message(answered: Answered, post: OutgoingTopics, *, whole: bool = True, redirected: bool = True) -> Message:
+def result_message(
+    answered: Answered, outgoing: OutgoingTopics, *, whole: bool = True, redirected: bool = True
+) -> Message:
     """Build the one answer to a command, under the command's own key, for the topic that its sender wants.
 
     ``whole=False`` leaves the data out and says so, for a broker that does not take it whole; the status stays.
@@ -68,11 +70,11 @@ def result_message(answered: Answered, post: OutgoingTopics, *, whole: bool = Tr
         key, data = key and key[:KEPT_BYTES], None
         message = message or "the data is too large for the topic"
     value = _result_value(decoded.envelope.method, answer.code, message, data)
-    headers = _result_headers(decoded, answer, post)
+    headers = _result_headers(decoded, answer, outgoing)
     reply = decoded.envelope.reply
     if reply is not None and redirected:
         return Message(reply.topic, key, value, headers, reply.partition)
-    return Message(post.results, key, value, headers)
+    return Message(outgoing.results, key, value, headers)
 
 
 def _result_value(method: Method, code: StatusCode, message: str, data: bytes | None) -> bytes:
@@ -85,14 +87,14 @@ def _status(code: StatusCode, description: str, message: str) -> bytes:
     return encode({"code": code, "description": description, "message": message})
 
 
-def _result_headers(decoded: Decoded, answer: Answer, post: OutgoingTopics) -> tuple[Header, ...]:
+def _result_headers(decoded: Decoded, answer: Answer, outgoing: OutgoingTopics) -> tuple[Header, ...]:
     envelope, where = decoded.envelope, decoded.delivery.coordinates
     # An applied command and its replays are one event; every refusal is an event of its own, and so is every dry run.
     is_applied = answer.code is StatusCode.OK and not envelope.dry_run
     identity = answer.command_id if is_applied else where.command_id
     headers = [
         ("ce_id", _event_id(identity)),
-        *_cloud_event(post.source, envelope.method.result_type, answer.decided_at),
+        *_cloud_event(outgoing.source, envelope.method.result_type, answer.decided_at),
         ("causation_id", (envelope.ce_id or envelope.request_id or where.command_id).encode()),
         ("command_id", answer.command_id.encode()),
         ("status_code", answer.code.encode()),
@@ -115,17 +117,17 @@ def _trace(parent: str, state: str | None, where: Coordinates) -> Iterator[Heade
             yield "tracestate", state.encode()
 
 
-def transition_message(transition: Transition, post: OutgoingTopics) -> Message:
+def transition_message(transition: Transition, outgoing: OutgoingTopics) -> Message:
     """Build the event of a transition, keyed so that the history of one access token stays in order."""
     key = f"{transition.organisation}:{transition.token}"
     identity = f"{percent_encoded(transition.organisation)}:{percent_encoded(transition.token)}:{transition.version}"
     subject = key.encode()
     headers = (
         ("ce_id", _event_id(identity)),
-        *_cloud_event(post.source, TRANSITION_TYPE, transition.occurred_at),
+        *_cloud_event(outgoing.source, TRANSITION_TYPE, transition.occurred_at),
         ("ce_subject", subject),
     )
-    return Message(post.transitions, subject, _event_value(transition), headers)
+    return Message(outgoing.transitions, subject, _event_value(transition), headers)
 
 
 def _event_value(transition: Transition) -> bytes:
@@ -133,7 +135,7 @@ def _event_value(transition: Transition) -> bytes:
     return b"".join((transition.text[:-1], b',"hash":"', transition.hash.hex().encode(), b'"}'))
 
 
-def dead_letter_message(answered: Answered, post: OutgoingTopics, *, whole: bool = True) -> Message:
+def dead_letter_message(answered: Answered, outgoing: OutgoingTopics, *, whole: bool = True) -> Message:
     """Build the dead letter of a record that could not be handled, its secrets masked.
 
     ``whole=False`` cuts it (``dl_truncated``).
@@ -154,8 +156,8 @@ def dead_letter_message(answered: Answered, post: OutgoingTopics, *, whole: bool
         "dl_partition": str(where.partition),
         "dl_offset": str(where.offset),
         "dl_timestamp": str(where.timestamp),
-        "dl_consumer_group": post.group,
-        "dl_worker": post.worker,
+        "dl_consumer_group": outgoing.group,
+        "dl_worker": outgoing.worker,
         "dl_attempts": "1",
         "dl_failed_at": rfc3339(answer.decided_at),
     }
@@ -167,7 +169,7 @@ def dead_letter_message(answered: Answered, post: OutgoingTopics, *, whole: bool
         transitions |= dict(_told_of(cut))
     headers += [(name, text.encode()) for name, text in transitions.items()]
     key = delivery.key
-    return Message(post.dead_letters, key if whole else key and key[:KEPT_BYTES], value, tuple(headers))
+    return Message(outgoing.dead_letters, key if whole else key and key[:KEPT_BYTES], value, tuple(headers))
 
 
 def _told_of(cut: Cut) -> Iterator[tuple[str, str]]:
@@ -211,7 +213,7 @@ class Letters(Enum):
 
 def messages(
     answered: Answered,
-    post: OutgoingTopics,
+    outgoing: OutgoingTopics,
     *,
     whole: bool = True,
     redirected: bool = True,
@@ -226,18 +228,18 @@ def messages(
     if with_letter and letters is Letters.NONE:
         answer = replace(answered.answer, message=f"{answered.answer.message}{NO_LETTER}")
         answered, with_letter = replace(answered, answer=answer), False
-    written = [result_message(answered, post, whole=whole, redirected=redirected)]
+    written = [result_message(answered, outgoing, whole=whole, redirected=redirected)]
     if answered.transition is not None:
-        written.append(transition_message(answered.transition, post))
+        written.append(transition_message(answered.transition, outgoing))
     if with_letter:
-        written.append(_letter(answered, post, whole=whole, letters=letters))
+        written.append(_letter(answered, outgoing, whole=whole, letters=letters))
     return written
 
 
-def _letter(answered: Answered, post: OutgoingTopics, *, whole: bool, letters: Letters) -> Message:
-    letter = dead_letter_message(answered, post, whole=whole)
+def _letter(answered: Answered, outgoing: OutgoingTopics, *, whole: bool, letters: Letters) -> Message:
+    letter = dead_letter_message(answered, outgoing, whole=whole)
     if whole and letters is Letters.CUT and _size(letter) > INNOCENT_BYTES:
-        return dead_letter_message(answered, post, whole=False)
+        return dead_letter_message(answered, outgoing, whole=False)
     return letter
 
 

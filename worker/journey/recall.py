@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from effective_contract.codes import StatusCode
 from effective_contract.states import LifeCycleState
-from worker.journey.decide import BoundId
+from worker.journey.decide import AppliedId
 from worker.journey.digests import CommandNames
 from worker.journey.model import Answer, Outcome, Presented, Refused, TokenKey, Transition, command_key
 from worker.postgres.pool import Connection, Row
@@ -63,7 +63,7 @@ def _transition(row: Row, lane_name: str) -> Transition:
     return replace(transition, text=transition.canonical())
 
 
-async def recall_by_id(connection: Connection, commands: Iterable[Presented | Refused]) -> dict[str, BoundId]:
+async def recall_by_id(connection: Connection, commands: Iterable[Presented | Refused]) -> dict[str, AppliedId]:
     """Return those of these commands' ids that were applied before, keyed by command id."""
     ids = {command.command_id: command.caller.organisation for command in commands if isinstance(command, Presented)}
     if not ids:
@@ -72,13 +72,14 @@ async def recall_by_id(connection: Connection, commands: Iterable[Presented | Re
         statement("journey/recall_by_id"), list(ids.values()), [command_key(command_id) for command_id in ids]
     )
     return {
-        row["command_id"]: BoundId(row["digest"], TokenKey(row["organisation"], row["access_token_id"])) for row in rows
+        row["command_id"]: AppliedId(row["digest"], TokenKey(row["organisation"], row["access_token_id"]))
+        for row in rows
     }
 
 
 async def recall_from_history(
     connection: Connection, commands: Sequence[Presented], names: CommandNames
-) -> dict[str, BoundId]:
+) -> dict[str, AppliedId]:
     """Return those of these commands' ids that a fact in the history of their access token names, by command id.
 
     Facts outlive the record of commands, and the key that named them must be one of ``names``.
@@ -94,4 +95,4 @@ async def recall_from_history(
         [command_id for _, command_id, _ in asked],
         [name for _, _, name in asked],
     )
-    return {row["command_id"]: BoundId(None, TokenKey(row["organisation"], row["access_token_id"])) for row in rows}
+    return {row["command_id"]: AppliedId(None, TokenKey(row["organisation"], row["access_token_id"])) for row in rows}

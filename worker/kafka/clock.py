@@ -12,7 +12,7 @@ TRY_AGAIN_SECONDS: Final = 120.0
 be out of the group. Longer than a lane waits for its next try."""
 
 
-class Stamps:
+class ClockRefusal:
     """The last refusal of the clock, which holds until the clock is set, a record is taken, or the refusal is old."""
 
     def __init__(self, wall: Callable[[], float], clock: Callable[[], float]) -> None:

@@ -46,7 +46,7 @@ class InstanceTaken(OperatorError):
         )
 
 
-class Seat:
+class StaticMembership:
     """A member's seat in the group by its ``group_instance_id``: each id has one, and the last to join has it.
 
     aiokafka sends that id only when it joins, and does not know the error for a member that has lost its seat (DESIGN

@@ -12,9 +12,9 @@ from worker.journey.messages import OutgoingTopics
 from worker.journey.model import lane_name
 from worker.journey.reply_topics import Replies
 from worker.kafka.backlog import Backlog
-from worker.kafka.clock import Stamps
+from worker.kafka.clock import ClockRefusal
 from worker.kafka.topic_watch import TopicWatch
-from worker.lanes.priority import Courtesy
+from worker.lanes.priority import Priority
 from worker.observability.health import Health
 from worker.observability.metrics import Metrics
 from worker.pipeline import Pipeline
@@ -46,16 +46,16 @@ class LaneContext:
     consumer: AIOKafkaConsumer
     pipeline: Pipeline
     breaker: CircuitBreaker
-    post: OutgoingTopics
+    outgoing: OutgoingTopics
     metrics: Metrics
     health: Health
     clock: Callable[[], float]
     """Seconds since the epoch."""
     max_batch: int
-    courtesy: Courtesy
+    priority: Priority
     topics: TopicWatch
     backlog: Backlog
-    stamps: Stamps
+    clock_refusal: ClockRefusal
     confirmed: Callable[[], Awaitable[None]]
     """Return once the group has confirmed, within a session, that the worker is a member; see ``Membership``."""
     replies: Replies = field(default_factory=Replies)

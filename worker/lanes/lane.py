@@ -44,7 +44,7 @@ class Lane:
     def __init__(self, run: LaneRun, publisher: Publisher, owner: UUID, turn: Turn) -> None:
         """``owner`` is a fresh random id: once it is in the row, older owners' transactions fail.
 
-        ``turn`` says when the lane may work, and on how many commands; see ``Courtesy``.
+        ``turn`` says when the lane may work, and on how many commands; see ``Priority``.
         """
         self._context = run.context
         self._source = run.lane.source

@@ -26,7 +26,7 @@ Turn = Callable[[asyncio.Event], AbstractAsyncContextManager[int]]
 """A block in which a lane, given its drain, may work, and on how many commands: none once it is drained."""
 
 
-class Courtesy:
+class Priority:
     """The turns of all lanes of a worker. ``most`` is the size of a batch when no lane gives way."""
 
     def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:

@@ -157,7 +157,7 @@ class Publication:
     async def _messages(
         self, answered: Sequence[Answered], *, whole: bool, redirected: bool, letters: Letters
     ) -> list[Message]:
-        replies, post = self._context.replies, self._context.post
+        replies, outgoing = self._context.replies, self._context.outgoing
         there = [
             (reply := each.decoded.envelope.reply) is not None and redirected and replies.reachable(reply)
             for each in answered
@@ -167,7 +167,7 @@ class Publication:
             return [
                 message
                 for each, is_there in zip(answered, there, strict=True)
-                for message in messages(each, post, whole=whole, redirected=is_there, letters=letters)
+                for message in messages(each, outgoing, whole=whole, redirected=is_there, letters=letters)
             ]
 
         masked = sum(len(each.decoded.delivery.value or b"") for each in answered if is_dead_lettered(each))
@@ -226,11 +226,11 @@ class Publication:
     def _missing(self, unknown: OutcomeUnknown) -> DependencyUnavailable:
         """Return the dependency that a publication needed and did not have."""
         if isinstance(unknown, StampsRefused):
-            self._context.stamps.refused()
+            self._context.clock_refusal.refused()
             return ClockRefused()
         return DependencyUnavailable("kafka", unknown.reason)
 
     def _note_stamps(self, written: Sequence[Message]) -> None:
         """Note that the worker's own topics take the clock's time. A sender's topic has settings of its own."""
         if any(message.partition is None for message in written):
-            self._context.stamps.taken()
+            self._context.clock_refusal.taken()

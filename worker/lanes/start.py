@@ -243,4 +243,4 @@ class Starter:
         transitions = [outcome.transition for outcome in outcomes if outcome.transition is not None]
         if not transitions or await self._publication.read_committed() == ordered:
             return []
-        return [transition_message(transition, self._context.post) for transition in transitions]
+        return [transition_message(transition, self._context.outgoing) for transition in transitions]

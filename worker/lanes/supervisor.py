@@ -64,8 +64,8 @@ class Supervisor(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ca
     ) -> None:
         """``revoke_seconds`` is the time that a rebalance grants the lanes to finish the batch in hand.
 
-        Each of ``checks`` raises when only a new process helps; see ``Watchdog`` and ``Seat``. ``unfit`` returns the
-        reason why the worker could do nothing with partitions of ``topics``, or an empty text.
+        Each of ``checks`` raises when only a new process helps; see ``Watchdog`` and ``StaticMembership``. ``unfit``
+        returns the reason why the worker could do nothing with partitions of ``topics``, or an empty text.
         """
         self._consumer = consumer
         self._membership = membership

@@ -253,8 +253,10 @@ async def _producer(settings: Settings) -> WatchedProducer:
 
 async def _publish(watched: WatchedProducer, settings: Settings, page: Sequence[Row]) -> None:
     topics = settings.topics
-    post = OutgoingTopics(topics.results, topics.transitions, topics.dead_letters, settings.kafka.group_id, IMPORT_LANE)
-    messages = [transition_message(_stored(row), post) for row in page]
+    outgoing = OutgoingTopics(
+        topics.results, topics.transitions, topics.dead_letters, settings.kafka.group_id, IMPORT_LANE
+    )
+    messages = [transition_message(_stored(row), outgoing) for row in page]
     try:
         async with asyncio.timeout(2 * settings.kafka.request_timeout_ms / 1000):
             sent = await send(watched.producer, messages, TopicPartition(topics.transitions, 0), _KEYED)
