@@ -103,9 +103,9 @@ def test_no_old_command_is_applied_again_however_it_comes(both: Scene) -> None:
     assert states == [{"life_cycle_state": "NOT_EFFECTIVE", "version": 2}]
 
 
-def test_a_worker_of_before_refuses_the_sibling(scene: Scene) -> None:
+def test_a_worker_refuses_a_method_that_it_does_not_carry_out(scene: Scene) -> None:
     with scene.worker():
-        scene.send(sent(golden(), BACK))
+        scene.send(sent(golden(), [("ce_type", b"access_token.set_aside.v1")]))
         [result] = scene.results(1)
 
     assert status(result) == ("INVALID_PARAMETER", "false")

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any, Final
 
+import asyncpg
 import pytest
 
 from effective_contract.codes import StatusCode
@@ -26,7 +27,7 @@ from tests.support.journey import (
     transitions,
 )
 from tests.support.logins import login_token
-from tests.support.seeded import CARD_CODE, CODE_OF_IDENTIFIER, EFFECTIVE_CODE
+from tests.support.seeded import CARD_CODE, CODE_OF_IDENTIFIER, EFFECTIVE_CODE, PENDING_CODE
 from tests.support.sibling import BOTH, MIGRATION, SET_NOT_EFFECTIVE
 from worker.journey.decide import RETIRED
 from worker.journey.digests import CommandNames
@@ -200,6 +201,13 @@ async def test_a_whole_event_is_of_the_method_that_it_names(lane: Partition) -> 
     answered = await lane.one(Sent(event, (("content-type", b"application/cloudevents+json"),)))
 
     assert (codes([answered]), result_type(answered)) == ([S.OK], SET_NOT_EFFECTIVE.result_type)
+
+
+async def test_the_database_refuses_every_other_change(j: Journey) -> None:
+    with pytest.raises(asyncpg.CheckViolationError, match="is PENDING_VERIFICATION and may not become EFFECTIVE"):
+        await j.owner.execute(
+            "UPDATE access_token SET life_cycle_state = 'EFFECTIVE' WHERE authentication_code = $1", PENDING_CODE
+        )
 
 
 # --- commands that come again after their record is gone --------------------------------------------------------------

@@ -13,3 +13,11 @@ CREATE OR REPLACE TRIGGER access_token_life_cycle BEFORE UPDATE OF life_cycle_st
         OR OLD.life_cycle_state || ' ' || NEW.life_cycle_state
             IN ('NOT_EFFECTIVE EFFECTIVE', 'EFFECTIVE NOT_EFFECTIVE')))
     EXECUTE FUNCTION refuse_transition();
+
+CREATE OR REPLACE FUNCTION refuse_transition() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'access token % of % is % and may not become %',
+        OLD.id, OLD.organisation, OLD.life_cycle_state, NEW.life_cycle_state
+        USING ERRCODE = 'check_violation', CONSTRAINT = 'access_token_life_cycle_check';
+END
+$$;

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from effective_contract.codes import StatusCode
-from effective_contract.methods import METHODS, SET_EFFECTIVE, Methods
+from effective_contract.methods import Methods
 from effective_contract.states import LifeCycleState
 from tests.support.builders import COMMAND_ID, DIGEST, KEY, WRONG, locked, presented
 from tests.support.sibling import BOTH, SET_NOT_EFFECTIVE
@@ -129,7 +129,7 @@ def test_a_decision_changes_nothing_it_was_given(asked: list[Presented | Refused
     assert (state.tokens, state.bound, asked) == (tokens, bound, given_commands)
 
 
-@given(commands_of(METHODS), states)
+@given(commands_of(Methods()), states)
 def test_each_token_is_applied_at_most_once_and_only_from_not_effective(
     asked: list[Presented | Refused], state: State
 ) -> None:
@@ -272,7 +272,7 @@ def test_answers_that_are_read_at_once_show_each_access_token_as_their_command_l
     assert most == len(decisions) or isinstance(decisions[most], Applied)
 
 
-@given(commands_of(METHODS), states)
+@given(commands_of(Methods()), states)
 def test_one_method_alone_shows_no_access_token_in_two_states(asked: list[Presented | Refused], state: State) -> None:
     without = State(state.tokens, {})
 
@@ -305,13 +305,5 @@ def _fact(command: Presented) -> tuple[str, TokenKey, str]:
 def test_no_history_is_read_where_no_method_leads_back() -> None:
     asked = [presented(), presented(IDS[1])]
 
-    assert needs_history(asked, {KEY: locked(KEY, version=9)}, METHODS.returning) == []
+    assert needs_history(asked, {KEY: locked(KEY, version=9)}, Methods().returning) == []
     assert needs_history(asked[:1], {KEY: locked(KEY, version=1)}, BOTH.returning) == []
-
-
-def test_the_transition_is_the_one_of_the_method() -> None:
-    assert (SET_EFFECTIVE.from_state, SET_EFFECTIVE.to_state, SET_EFFECTIVE.right) == (
-        NOT_EFFECTIVE,
-        EFFECTIVE,
-        "ACCESS_TOKENS.SET_EFFECTIVE",
-    )

@@ -1,8 +1,8 @@
 """The private parts of aiokafka that a worker needs: a function for each, with the measured fact behind it.
 
 No other module of the worker reaches into private parts of aiokafka, so an upgrade is read against this page (DESIGN 6
-has the measurements). The version is bounded in ``pyproject.toml``, and a test looks for every attribute that is named
-here. CONTRIBUTING, An upgrade of aiokafka, has the rest.
+has the measurements). The version is bounded in both ``pyproject.toml``, and a test looks for every attribute that is
+named here. CONTRIBUTING, An upgrade of aiokafka, has the rest.
 """
 
 import asyncio
