@@ -39,18 +39,18 @@ def chained(
     for decision, offset in zip(decisions, offsets, strict=True):
         if not isinstance(decision, Applied):
             continue
-        asked = decision.presented
+        presented = decision.presented
         transition = sealed(
             Transition(
-                organisation=asked.token.organisation,
-                token=asked.token.token,
+                organisation=presented.token.organisation,
+                token=presented.token.token,
                 version=decision.version,
                 from_state=decision.from_state,
                 to_state=decision.to_state,
                 occurred_at=moment,
-                user=asked.caller.user,
-                unit=asked.caller.unit,
-                command_id=names.of(asked.command_id),
+                user=presented.caller.user,
+                unit=presented.caller.unit,
+                command_id=names.of(presented.command_id),
                 cause="API",
                 lane=lane_name,
                 sequence=chain.sequence + 1,

@@ -216,8 +216,8 @@ async def authorise(
     For each command, ``rights`` has the right that it takes, and ``judged_at`` the moment at which its login's expiry
     is judged, in seconds since the epoch.
     """
-    asked = list(zip(logins, rights, strict=True))
-    distinct = [(login, right) for login, right in dict.fromkeys(asked) if isinstance(login, Claims)]
+    pairs = list(zip(logins, rights, strict=True))
+    distinct = [(login, right) for login, right in dict.fromkeys(pairs) if isinstance(login, Claims)]
     if not distinct:
         return [Authorisation(None, login) for login in logins if isinstance(login, Refused)]
     rows = await connection.fetch(
@@ -239,7 +239,7 @@ async def authorise(
     }
     return [
         Authorisation(None, login) if isinstance(login, Refused) else found[login, right][moment >= login.expires_at]
-        for (login, right), moment in zip(asked, judged_at, strict=True)
+        for (login, right), moment in zip(pairs, judged_at, strict=True)
     ]
 
 

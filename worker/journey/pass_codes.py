@@ -77,8 +77,8 @@ def question(command: Command | Refused, login: Claims | Refused) -> Question | 
 
 async def look_up(connection: Connection, questions: Sequence[Question]) -> list[Question]:
     """Return the same questions, each with the hash to compare with."""
-    hashes = await hashes_of(connection, [(asked.organisation, asked.identifier) for asked in questions])
-    return [replace(asked, pass_code_hash=each) for asked, each in zip(questions, hashes, strict=True)]
+    hashes = await hashes_of(connection, [(wanted.organisation, wanted.identifier) for wanted in questions])
+    return [replace(wanted, pass_code_hash=each) for wanted, each in zip(questions, hashes, strict=True)]
 
 
 async def hashes_of(connection: Connection, named: Sequence[tuple[str, str]]) -> list[str | None]:
@@ -155,19 +155,19 @@ class PassCodes:
         """Compare every pass code once, in order. Needs no connection: this is the slow part."""
         loop = asyncio.get_running_loop()
         answers = [loop.create_future() for _ in questions]
-        for asked, answer in zip(questions, answers, strict=True):
-            self._waiting.put(lane, (asked.organisation, asked.caller), (asked, answer))
+        for wanted, answer in zip(questions, answers, strict=True):
+            self._waiting.put(lane, (wanted.organisation, wanted.caller), (wanted, answer))
         self._go_on()
         right = await asyncio.gather(*answers)
-        return [PassCodeCheck(each, asked.pass_code_hash) for asked, each in zip(questions, right, strict=True)]
+        return [PassCodeCheck(each, wanted.pass_code_hash) for wanted, each in zip(questions, right, strict=True)]
 
     def _go_on(self) -> None:
         while self._waiting and self._under_way < AT_ONCE:
-            asked, answer = self._waiting.take()
+            wanted, answer = self._waiting.take()
             if answer.cancelled():  # its lane has gone
                 continue
             self._under_way += 1
-            work = answer.get_loop().run_in_executor(self._threads, _is_right, asked.pass_code_hash, asked.pass_code)
+            work = answer.get_loop().run_in_executor(self._threads, _is_right, wanted.pass_code_hash, wanted.pass_code)
             work.add_done_callback(partial(self._answer, answer))
 
     def _answer(self, answer: "asyncio.Future[bool]", done: "asyncio.Future[bool]") -> None:

@@ -87,12 +87,12 @@ async def recall_from_history(
     if not commands:
         return {}
     pairs = dict.fromkeys((command.token, command.command_id) for command in commands)
-    asked = [(token, command_id, name) for token, command_id in pairs for name in names.all_of(command_id)]
+    named = [(token, command_id, name) for token, command_id in pairs for name in names.all_of(command_id)]
     rows = await connection.fetch(
         statement("journey/recall_from_history"),
-        [token.organisation for token, _, _ in asked],
-        [token.token for token, _, _ in asked],
-        [command_id for _, command_id, _ in asked],
-        [name for _, _, name in asked],
+        [token.organisation for token, _, _ in named],
+        [token.token for token, _, _ in named],
+        [command_id for _, command_id, _ in named],
+        [name for _, _, name in named],
     )
     return {row["command_id"]: AppliedId(None, TokenKey(row["organisation"], row["access_token_id"])) for row in rows}

@@ -171,10 +171,10 @@ async def check_topics(admin: AIOKafkaAdminClient, settings: Settings) -> TopicP
 
 async def topic_configs(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, dict[str, str]]:
     """Return the settings of existing topics that CONTRACT, Topics speaks of, by topic and name."""
-    asked = {key: None for settings in _SETTINGS.values() for key in settings} | {"min.insync.replicas": None}
+    keys = {key: None for settings in _SETTINGS.values() for key in settings} | {"min.insync.replicas": None}
     if not names:
         return {}
-    resources = [ConfigResource(ConfigResourceType.TOPIC, name, asked) for name in names]
+    resources = [ConfigResource(ConfigResourceType.TOPIC, name, keys) for name in names]
     configs: dict[str, dict[str, str]] = {}
     for response in await admin.describe_configs(resources):
         for resource in response.to_object()["resources"]:

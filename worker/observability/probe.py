@@ -52,12 +52,12 @@ class Probe:
     async def look(self) -> None:
         """Ask every dependency once, and note any change."""
         for dependency, ask in self._looks.items():
-            asked = self._clock()
+            began = self._clock()
             try:
                 await ask()
             except DependencyUnavailable as error:
                 away = really(error)
-                self._since.setdefault(dependency, asked)
+                self._since.setdefault(dependency, began)
                 self._take_back(dependency, unless=away.dependency)
                 self._missed[dependency] = away.dependency
                 self._health.away(away)

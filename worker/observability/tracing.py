@@ -54,8 +54,8 @@ def configure_tracing() -> None:
 
     The other variables of the OpenTelemetry specification hold as well. Otherwise spans cost nothing and go nowhere.
     """
-    asked = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-    if not asked or find_spec("opentelemetry.sdk") is None:
+    endpoint = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    if not endpoint or find_spec("opentelemetry.sdk") is None:
         return
     trace.set_tracer_provider(_exporting())
 

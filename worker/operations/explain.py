@@ -106,7 +106,7 @@ class Explanation:
     dry_runs: tuple[DryRun, ...] = ()
 
 
-async def explain(settings: Settings, asked: str, *, topics: bool = True) -> Explanation:
+async def explain(settings: Settings, given: str, *, topics: bool = True) -> Explanation:
     """Explain a command by its id (CONTRACT, Command), or by the sender's own part of it.
 
     Raises ``AmbiguousId`` if that part belongs to several, and ``DependencyUnavailable`` for Postgres; an unavailable
@@ -115,7 +115,7 @@ async def explain(settings: Settings, asked: str, *, topics: bool = True) -> Exp
     dsn = settings.postgres.dsn.get_secret_value()
     async with owner_connection(dsn) as connection:
         names = command_names(settings)
-        command_id = await _known_id(connection, asked, names)
+        command_id = await _known_id(connection, given, names)
         rows = await connection.fetch(statement("explain/commands"), command_id, command_key(command_id))
         change = next((row for row in rows if row["version"] is not None), None)
         if change is None:
@@ -154,20 +154,20 @@ async def _look_at_topics(
         return readings, None, f"not searched: {error}"
 
 
-async def _known_id(connection: asyncpg.Connection, asked: str, names: CommandNames) -> str:
+async def _known_id(connection: asyncpg.Connection, given: str, names: CommandNames) -> str:
     """Return the whole id for an id, coordinates in the log, a sender's own id, or the command's name in an event."""
-    at = coordinates_of(asked)
+    at = coordinates_of(given)
     place = (None,) * 5 if at is None else (at.cluster, at.topic, at.partition, at.offset, at.timestamp)
-    keys = [command_key(name) for name in names.all_of(asked)]
-    found = await connection.fetch(statement("explain/ids"), keys, *place, asked)
-    if not found and at is None and not _WHOLE_ID.fullmatch(asked):
-        found = await connection.fetch(statement("explain/bare_id"), percent_encoded(asked))
+    keys = [command_key(name) for name in names.all_of(given)]
+    found = await connection.fetch(statement("explain/ids"), keys, *place, given)
+    if not found and at is None and not _WHOLE_ID.fullmatch(given):
+        found = await connection.fetch(statement("explain/bare_id"), percent_encoded(given))
     ids = [row["command_id"] for row in found]
-    if at is None and asked in ids:
-        return asked
+    if at is None and given in ids:
+        return given
     if len(ids) > 1:
-        raise AmbiguousId(f"{len(ids)} commands are called {asked}; name one of: {', '.join(ids)}")
-    return ids[0] if ids else asked
+        raise AmbiguousId(f"{len(ids)} commands are called {given}; name one of: {', '.join(ids)}")
+    return ids[0] if ids else given
 
 
 def _organisation(command_id: str) -> str | None:

@@ -104,13 +104,13 @@ class Retention:
 
     async def _retire_lane(self, lane: int, first: int, stop: asyncio.Event) -> int:
         since = self._cleared.get(lane, 0)
-        since, total, asked, removed = (since if since <= first else 0), 0, 0, 0
-        while removed == asked and not stop.is_set():
-            began, asked = self._timer(), self._records
+        since, total, most, removed = (since if since <= first else 0), 0, 0, 0
+        while removed == most and not stop.is_set():
+            began, most = self._timer(), self._records
             try:
-                removed, since = await self._step(lane, since, asked)
+                removed, since = await self._step(lane, since, most)
             except DependencyUnavailable:
-                self._records = smaller(asked)  # the step may have been too large for a statement's time limit
+                self._records = smaller(most)  # the step may have been too large for a statement's time limit
                 raise
             took = self._timer() - began
             total += removed
@@ -118,7 +118,7 @@ class Retention:
                 self._backoff.reset()
             self._cleared[lane] = since
             self._metrics.records_retired(removed)
-            self._records = next_step(asked, removed, took)
+            self._records = next_step(most, removed, took)
             await pause(took if removed else 0, stop)
         return total
 
@@ -148,15 +148,15 @@ class Retention:
         return agree
 
 
-def next_step(asked: int, removed: int, took: float) -> int:
+def next_step(most: int, removed: int, took: float) -> int:
     """Return the size of the next step after one that ``took`` so many seconds. Only a full step enlarges it."""
     if took > STEP_SECONDS:
-        return smaller(asked)
-    if removed == asked and took < STEP_SECONDS / 2:
-        return min(LARGEST_STEP, asked * 2)
-    return asked
+        return smaller(most)
+    if removed == most and took < STEP_SECONDS / 2:
+        return min(LARGEST_STEP, most * 2)
+    return most
 
 
-def smaller(asked: int) -> int:
+def smaller(most: int) -> int:
     """Return the size of the next step, after one that took too long."""
-    return max(SMALLEST_STEP, asked // 2)
+    return max(SMALLEST_STEP, most // 2)

@@ -252,12 +252,12 @@ class _Planner:
 
     async def look_up(self, prospects: Sequence[_Prospect]) -> None:
         """Compare prospects with the record of commands, and put them into the plan."""
-        asked = [each.item for each in prospects if each.item.why is None and each.item.command_id]
-        ids = list({item.command_id for item in asked})
+        sendable = [each.item for each in prospects if each.item.why is None and each.item.command_id]
+        ids = list({item.command_id for item in sendable})
         answers: dict[str, list[Row]] = {each: [] for each in ids}
         for row in await self.connection.fetch(statement("dead_letters/answers"), ids, list(map(command_key, ids))):
             answers[row["command_id"]].append(row)
-        recorded = await outcomes(self.connection, self.readers, [item.source for item in asked if item.source])
+        recorded = await outcomes(self.connection, self.readers, [item.source for item in sendable if item.source])
         for each in prospects:
             item = each.item
             if item.why is None and item.command_id:

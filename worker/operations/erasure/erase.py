@@ -150,13 +150,13 @@ async def _carried_out(
     work: "_Work", scope: _Scope, topics: Topics, *, carry_out: bool, delete_records: bool
 ) -> Erasure:
     former = await work.former()
-    scope, found = await work.look(topics, scope)
+    scope, found = await work.search(topics, scope)
     rows = _planned(scope)
     kept = [] if former is None else msgspec.json.decode(former["places"], type=list[Mentions])
     mentions = await topics.still([*kept, *found])
     if carry_out:
         scope, rows = await work.erase(scope, mentions)
-        scope, found = await work.look(topics, scope)
+        scope, found = await work.search(topics, scope)
         await work.erase_late(scope)
         mentions = await topics.still([*kept, *found])
         if delete_records:
@@ -238,7 +238,7 @@ class _Work:
         """Return the previous erasure of the contact."""
         return await self.connection.fetchrow(statement("erasure/before"), self.organisation, self.contact)
 
-    async def look(self, topics: Topics, scope: _Scope) -> tuple[_Scope, list[Mentions]]:
+    async def search(self, topics: Topics, scope: _Scope) -> tuple[_Scope, list[Mentions]]:
         """Search the topics. A command found there identifies its record, and so its answers."""
         found = await topics.commands(self._sought(topics.cluster, scope), self.on_progress)
         lanes = {(lane.cluster, lane.topic, lane.partition): each for each, lane in scope.lanes.items()}
