@@ -30,7 +30,7 @@ class StructuredCommand(Schema):
     time: _Text | None = None
     """When it was written. RFC 3339."""
     subject: _Text | None = None
-    """What it is about. Not read."""
+    """The subject of the event. Not read."""
     datacontenttype: _Text | None = None
     """JSON in UTF-8."""
     data: SetEffectiveCommand

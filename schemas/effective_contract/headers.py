@@ -170,7 +170,7 @@ class CommandHeaders(Schema):
     ce_time: _Time | None = None
     """When it was written. RFC 3339."""
     ce_subject: _Text | None = None
-    """What it is about. Not read."""
+    """The subject of the event. Not read."""
     content_type: _Content | None = Field(default=None, alias=CONTENT_TYPE)
     """JSON in UTF-8; ``application/cloudevents+json`` where the value is a whole CloudEvent."""
     correlation_id: _Opaque | None = None

@@ -29,6 +29,11 @@ class Method:
     sentences: Mapping[StatusCode, str] = field(default_factory=dict, hash=False)
     """The descriptions of the statuses that speak of the method. Those of ``StatusCode`` speak of set effective."""
 
+    @property
+    def reached(self) -> str:
+        """Return the state that it leads to, in words."""
+        return self.done.removeprefix("set ")
+
     def description(self, code: StatusCode) -> str:
         """Return the fixed sentence of a status, in an answer to a command of this method."""
         return self.sentences.get(code) or code.description

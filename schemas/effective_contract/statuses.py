@@ -22,7 +22,7 @@ class Meaning:
 
 def meanings(method: Method = SET_EFFECTIVE) -> Mapping[StatusCode, Meaning]:
     """Return the meanings of an answer of this method, in the order in which the statuses are checked."""
-    words = {"right": method.right, "from_state": method.from_state, "reached": method.done.removeprefix("set ")}
+    words = {"right": method.right, "from_state": method.from_state, "reached": method.reached}
     return {code: Meaning(each.when.format(**words), each.retry) for code, each in _MEANINGS.items()}
 
 

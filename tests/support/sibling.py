@@ -3,16 +3,15 @@
 ``python -m tests.support.sibling`` is a worker that carries it out beside the released one.
 """
 
-import asyncio
 from pathlib import Path
 from typing import Final
 
 from effective_contract.codes import StatusCode
 from effective_contract.methods import Method, Methods
 from effective_contract.states import LifeCycleState
+from worker.cli.run import work
 from worker.cli.terminal import run_to_end, settings_from_environment
-from worker.resilience.deadline import ends_within, hold_signals
-from worker.service import serve
+from worker.resilience.deadline import hold_signals
 
 SET_NOT_EFFECTIVE: Final = Method(
     name="set_not_effective",
@@ -33,12 +32,6 @@ WORKER: Final = ("-m", "tests.support.sibling")
 """The arguments for Python."""
 
 
-async def _run() -> int:
-    settings, stop = settings_from_environment(needs_login=True), asyncio.Event()
-    with ends_within(settings.drain_seconds, stop):
-        return await serve(settings, stop=stop, methods=BOTH)
-
-
 if __name__ == "__main__":
     hold_signals()
-    raise SystemExit(run_to_end(_run()))
+    raise SystemExit(run_to_end(work(settings_from_environment(needs_login=True), BOTH)))

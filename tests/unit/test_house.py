@@ -50,7 +50,6 @@ LONGER: Final = {
     "_unauthorised": "one list of samples",
     "_answered_again": "one list of samples",
     "_channels": "one part of a document",
-    "_messages": "one part of a document",
 }
 """The functions that are longer, each with the reason."""
 

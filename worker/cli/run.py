@@ -5,6 +5,7 @@ import sys
 
 import typer
 
+from effective_contract.methods import METHODS, Methods
 from worker.cli.terminal import example, run_to_end, settings_from_environment, spare_collector
 from worker.observability.tracing import configure_tracing
 from worker.resilience.deadline import ends_within, hold_signals
@@ -18,10 +19,11 @@ def run() -> None:
     hold_signals()
     configure_tracing()
     spare_collector()
-    raise typer.Exit(run_to_end(_run(settings)))
+    raise typer.Exit(run_to_end(work(settings)))
 
 
-async def _run(settings: Settings) -> int:
+async def work(settings: Settings, methods: Methods = METHODS) -> int:
+    """Carry out ``methods`` until a signal says stop, and return the exit code."""
     stop = asyncio.Event()
 
     def listening(port: int) -> None:
@@ -29,7 +31,7 @@ async def _run(settings: Settings) -> int:
         sys.stdout.flush()
 
     with ends_within(settings.drain_seconds, stop):
-        return await serve(settings, stop=stop, on_ready=listening)
+        return await serve(settings, stop=stop, on_ready=listening, methods=methods)
 
 
 def add(app: typer.Typer) -> None:

@@ -136,8 +136,7 @@ def needs_id_lookup(commands: Sequence[Presented | Refused], tokens: Mapping[Tok
     Their ids must be looked up. Every other command binds its id, or repeats one that the batch binds, and the record
     of commands refuses an id that was bound before.
     """
-    presented = [command for command in commands if isinstance(command, Presented)]
-    named = Counter(command.token for command in presented)
+    presented, named = _named(commands)
     return [
         command
         for command in presented
@@ -155,13 +154,18 @@ def needs_history(
     """
     if not returning:
         return []
-    presented = [command for command in commands if isinstance(command, Presented)]
-    named = Counter(command.token for command in presented)
+    presented, named = _named(commands)
     return [
         command
         for command in presented
         if command.method.name in returning and (named[command.token] > 1 or tokens[command.token].version > 1)
     ]
+
+
+def _named(commands: Sequence[Presented | Refused]) -> tuple[list[Presented], Counter[TokenKey]]:
+    """Return the commands that are presented, and how many of them name each access token."""
+    presented = [command for command in commands if isinstance(command, Presented)]
+    return presented, Counter(command.token for command in presented)
 
 
 def _decide_one(

@@ -71,10 +71,7 @@ async def recall_by_id(connection: Connection, commands: Iterable[Presented | Re
     rows = await connection.fetch(
         statement("journey/recall_by_id"), list(ids.values()), [command_key(command_id) for command_id in ids]
     )
-    return {
-        row["command_id"]: AppliedId(row["digest"], TokenKey(row["organisation"], row["access_token_id"]))
-        for row in rows
-    }
+    return _applied_ids(rows)
 
 
 async def recall_from_history(
@@ -95,4 +92,11 @@ async def recall_from_history(
         [command_id for _, command_id, _ in named],
         [name for _, _, name in named],
     )
-    return {row["command_id"]: AppliedId(None, TokenKey(row["organisation"], row["access_token_id"])) for row in rows}
+    return _applied_ids(rows)
+
+
+def _applied_ids(rows: Iterable[Row]) -> dict[str, AppliedId]:
+    return {
+        row["command_id"]: AppliedId(row["digest"], TokenKey(row["organisation"], row["access_token_id"]))
+        for row in rows
+    }

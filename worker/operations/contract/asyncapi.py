@@ -1,6 +1,6 @@
 """The AsyncAPI 3 document: channels, operations, request and reply, as the worker has them."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from effective_contract.codes import StatusCode
@@ -8,7 +8,7 @@ from effective_contract.headers import JSON_CONTENT
 from effective_contract.methods import METHODS, SET_EFFECTIVE, Method, Methods
 from effective_contract.statuses import meanings
 from worker.operations.contract.deployment import Deployment
-from worker.operations.contract.json_schemas import JsonSchema, described, json_schema
+from worker.operations.contract.json_schemas import JsonSchema, described, json_schema, title_of
 from worker.operations.contract.samples import SAMPLES, Record, Sample, shown
 
 Document = dict[str, Any]
@@ -31,7 +31,7 @@ def asyncapi(deployment: Deployment, methods: Methods = METHODS) -> Document:
         "operations": _operations(deployment, methods),
         "components": {
             "schemas": _schemas(methods),
-            "messages": _messages() | dict(_messages_of(methods.all[1:])),
+            "messages": _messages(methods),
             "securitySchemes": _SECURITY,
             "correlationIds": {
                 "correlationId": {
@@ -101,11 +101,11 @@ def _servers(deployment: Deployment) -> Iterator[tuple[str, Document]]:
 
 def _named(method: Method, message: str) -> str:
     """Return the name of a message of this method. Those of set effective, the first method, have none of it."""
-    return message if method is SET_EFFECTIVE else f"{_camel(method.name)}{message[0].upper()}{message[1:]}"
+    return message if method is SET_EFFECTIVE else f"{_camel(method)}{message[0].upper()}{message[1:]}"
 
 
-def _camel(name: str) -> str:
-    first, *others = name.split("_")
+def _camel(method: Method) -> str:
+    first, *others = method.name.split("_")
     return first + "".join(map(str.title, others))
 
 
@@ -207,10 +207,10 @@ def _operations(deployment: Deployment, methods: Methods) -> Document:
 
 
 def _receiving(deployment: Deployment, method: Method) -> Iterator[tuple[str, Document]]:
-    name, done = _camel(method.name), method.done.removeprefix("set ")
-    yield name, _receive(deployment, method, "commands", f"Set an access token {done}.")
+    name, reached = _camel(method), method.reached
+    yield name, _receive(deployment, method, "commands", f"Set an access token {reached}.")
     if deployment.bulk_commands is not None:
-        yield f"{name}InBulk", _receive(deployment, method, "bulkCommands", f"Set many access tokens {done}.")
+        yield f"{name}InBulk", _receive(deployment, method, "bulkCommands", f"Set many access tokens {reached}.")
 
 
 def _receive(deployment: Deployment, method: Method, channel: str, summary: str) -> Document:
@@ -239,37 +239,9 @@ _OPAQUE_KEY: Final = {"type": "string", "description": "Any bytes, or none."}
 _TOKEN_KEY: Final = {"type": "string", "description": "{organisation}:{access_token_id}"}
 
 
-def _messages() -> Document:
-    commands = [sample for sample in SAMPLES if sample.command.is_json]
+def _messages(methods: Methods) -> Document:
     return {
-        "command": {
-            "title": "Set an access token effective",
-            "headers": _ref("schemas", "CommandHeaders"),
-            "payload": _ref("schemas", "SetEffectiveCommand"),
-            "correlationId": _ref("correlationIds", "correlationId"),
-            "contentType": JSON_CONTENT,
-            "bindings": _key(_OPAQUE_KEY),
-            "examples": [_example(sample, sample.command) for sample in commands if _is_right(sample)],
-        },
-        "structuredCommand": {
-            "title": "The same, as a CloudEvent in structured mode",
-            "headers": _ref("schemas", "CommandHeaders"),
-            "payload": _ref("schemas", "StructuredCommand"),
-            "correlationId": _ref("correlationIds", "correlationId"),
-            "contentType": STRUCTURED,
-            "bindings": _key(_OPAQUE_KEY),
-            "examples": [_structured_example()],
-        },
-        "result": {
-            "title": "What became of a command",
-            "headers": _ref("schemas", "ResultHeaders"),
-            "payload": _ref("schemas", "Result"),
-            "correlationId": _ref("correlationIds", "correlationId"),
-            "contentType": JSON_CONTENT,
-            "bindings": _key({"type": "string", "description": "The command's key."}),
-            "examples": [_example(sample, sample.result) for sample in SAMPLES],
-            "x-statuses": _statuses(SET_EFFECTIVE),
-        },
+        **{name: message for method in methods.all for name, message in _messages_of(method)},
         "transition": {
             "title": "An access token has changed its state",
             "headers": _ref("schemas", "TransitionHeaders"),
@@ -295,45 +267,46 @@ def _messages() -> Document:
     }
 
 
-def _messages_of(siblings: Iterable[Method]) -> Iterator[tuple[str, Document]]:
-    """Yield the messages of further methods: the same values as those of set effective, under types of their own."""
-    for method in siblings:
-        own = f"{method.name.title().replace('_', '')}"
-        command: Document = {
+def _messages_of(method: Method) -> Iterator[tuple[str, Document]]:
+    """Yield the messages that each method has under types of its own. The samples are of set effective."""
+    samples = SAMPLES if method is SET_EFFECTIVE else ()
+    yield (
+        _named(method, "command"),
+        {
+            "title": f"Set an access token {method.reached}",
+            "headers": _ref("schemas", title_of(method, "CommandHeaders")),
+            "payload": _ref("schemas", "SetEffectiveCommand"),
             "correlationId": _ref("correlationIds", "correlationId"),
-            "headers": _ref("schemas", f"{own}CommandHeaders"),
+            "contentType": JSON_CONTENT,
             "bindings": _key(_OPAQUE_KEY),
-        }
-        yield (
-            _named(method, "command"),
-            command
-            | {
-                "title": f"An access token is to be {method.done}",
-                "payload": _ref("schemas", "SetEffectiveCommand"),
-                "contentType": JSON_CONTENT,
-            },
-        )
-        yield (
-            _named(method, "structuredCommand"),
-            command
-            | {
-                "title": "The same, as a CloudEvent in structured mode",
-                "payload": _ref("schemas", f"{own}StructuredCommand"),
-                "contentType": STRUCTURED,
-            },
-        )
-        yield (
-            _named(method, "result"),
-            command
-            | {
-                "title": "What became of such a command",
-                "headers": _ref("schemas", f"{own}ResultHeaders"),
-                "payload": _ref("schemas", "Result"),
-                "contentType": JSON_CONTENT,
-                "bindings": _key({"type": "string", "description": "The command's key."}),
-                "x-statuses": _statuses(method),
-            },
-        )
+            "examples": [_example(each, each.command) for each in samples if each.command.is_json and _is_right(each)],
+        },
+    )
+    yield (
+        _named(method, "structuredCommand"),
+        {
+            "title": "The same, as a CloudEvent in structured mode",
+            "headers": _ref("schemas", title_of(method, "CommandHeaders")),
+            "payload": _ref("schemas", title_of(method, "StructuredCommand")),
+            "correlationId": _ref("correlationIds", "correlationId"),
+            "contentType": STRUCTURED,
+            "bindings": _key(_OPAQUE_KEY),
+            "examples": [_structured_example()] if samples else [],
+        },
+    )
+    yield (
+        _named(method, "result"),
+        {
+            "title": "What became of a command",
+            "headers": _ref("schemas", title_of(method, "ResultHeaders")),
+            "payload": _ref("schemas", "Result"),
+            "correlationId": _ref("correlationIds", "correlationId"),
+            "contentType": JSON_CONTENT,
+            "bindings": _key({"type": "string", "description": "The command's key."}),
+            "examples": [_example(each, each.result) for each in samples],
+            "x-statuses": _statuses(method),
+        },
+    )
 
 
 def _is_right(sample: Sample) -> bool:

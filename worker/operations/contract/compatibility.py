@@ -78,15 +78,15 @@ class Break:
 
 def breaks(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Break]:
     """Return every break between two packs, both as ``older.read`` returns them. Raises ``NotAPack``."""
-    found = set()
+    found, messages = set(), described()
     for name in old:
         if name not in new:
             found.add(Break(name, "", "the file is gone"))
         elif name == ASYNCAPI:
             found |= {Break(name, path, what) for path, what in _document_breaks(old[name], new[name])}
         else:
-            message = described()[name.removesuffix(SCHEMA)]
-            compared = _Compared(old[name], new[name], to_worker=message.to_worker)
+            to_worker = messages[name.removesuffix(SCHEMA)].to_worker
+            compared = _Compared(old[name], new[name], to_worker=to_worker)
             found |= {Break(name, path, what) for path, what in compared.breaks(old[name], new[name], "")}
     return sorted(found)
 

@@ -68,6 +68,11 @@ class _Plain(GenerateJsonSchema):
         return False
 
 
+def title_of(method: Method, title: str) -> str:
+    """Return the title of a method's schema: that of set effective, with the method's name before it."""
+    return title if method is SET_EFFECTIVE else f"{method.name.title().replace('_', '')}{title}"
+
+
 def json_schema(name: str, methods: Methods = METHODS) -> JsonSchema:
     """Return the JSON Schema of one of ``described``, its definitions under ``$defs``."""
     message = described(methods)[name]
@@ -85,9 +90,8 @@ def _of_method(schema: JsonSchema, method: Method) -> JsonSchema:
     own: JsonSchema = _with_types(
         schema, {SET_EFFECTIVE.command_type: method.command_type, SET_EFFECTIVE.result_type: method.result_type}
     )
-    named = method.name.title().replace("_", "")
     required = [each for each in own["properties"] if each in {*own.get("required", ()), CE_TYPE}]
-    return {**own, "title": f"{named}{own['title']}", "required": required}
+    return {**own, "title": title_of(method, own["title"]), "required": required}
 
 
 def _with_types(schema: Any, types: Mapping[str, str]) -> Any:
