@@ -24,11 +24,11 @@ class StructuredCommand(Schema):
     id: _Text
     """The sender's own id of the command: what makes sending it again safe."""
     source: _Text
-    """Who numbers the ids. A URI reference."""
+    """The source that numbers the ids. A URI reference."""
     type: Literal["access_token.set_effective.v1"]
-    """What the command is."""
+    """The type of the command."""
     time: _Text | None = None
-    """When it was written. RFC 3339."""
+    """The time at which the command was written. RFC 3339."""
     subject: _Text | None = None
     """The subject of the event. Not read."""
     datacontenttype: _Text | None = None

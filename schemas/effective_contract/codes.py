@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class StatusCode(StrEnum):
-    """What an answer says. :attr:`description` is the fixed sentence that goes with it; ``OK`` has none."""
+    """The status of an answer. :attr:`description` is the fixed sentence that goes with it; ``OK`` has none."""
 
     MALFORMED_REQUEST = "MALFORMED_REQUEST"
     MISSING_PARAMETER = "MISSING_PARAMETER"

@@ -95,7 +95,7 @@ class SetEffectiveCommand(Schema):
     token: Annotated[_Text, Field(min_length=1, max_length=LONGEST_TOKEN)] = Field(repr=False)
     """The login token of who asks: a JWT, valid for two hours. A secret."""
     access_token_identifier: AccessTokenIdentifier
-    """Which access token is to become effective."""
+    """The access token that is to become effective."""
     fields_set: Annotated[_FieldsSet | None, BeforeValidator(_empty_is_not_given)] = None
     """The top-level fields that the answer must hold, separated by commas; all of them if not given or blank."""
     request_unique_identifier: _OptionalName = None

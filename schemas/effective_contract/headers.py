@@ -153,7 +153,7 @@ _Content = Annotated[str, AfterValidator(_json_content), Field(json_schema_extra
 
 
 class CommandHeaders(Schema):
-    """What a command may carry, all optional. Headers that are not known are ignored; none may be repeated."""
+    """The headers of a command, all optional. Headers that are not known are ignored; none may be repeated."""
 
     model_config = ConfigDict(
         extra="ignore", populate_by_name=True, json_schema_extra={"dependentRequired": {CE_ID: [CE_SOURCE]}}
@@ -164,11 +164,11 @@ class CommandHeaders(Schema):
     ce_id: _Text | None = None
     """The sender's own id of the command: what makes sending it again safe. Needs ``ce_source``."""
     ce_source: _Text | None = None
-    """Who numbers the ids. A URI reference."""
+    """The source that numbers the ids. A URI reference."""
     ce_type: Literal["access_token.set_effective.v1"] | None = None
-    """What the command is."""
+    """The type of the command."""
     ce_time: _Time | None = None
-    """When it was written. RFC 3339."""
+    """The time at which the command was written. RFC 3339."""
     ce_subject: _Text | None = None
     """The subject of the event. Not read."""
     content_type: _Content | None = Field(default=None, alias=CONTENT_TYPE)
@@ -209,7 +209,7 @@ class CommandHeaders(Schema):
 
 
 class ResultHeaders(Schema):
-    """What every result carries, and the echoes it carries where the command had them."""
+    """The headers of every result, and the echoes it carries where the command had them."""
 
     model_config = ConfigDict(populate_by_name=True)
 
@@ -218,11 +218,11 @@ class ResultHeaders(Schema):
     ce_id: str
     """The same for every answer ``OK`` to one command id, dry runs left out."""
     ce_source: str
-    """Which worker answers."""
+    """The worker that answers."""
     ce_type: Literal["access_token.set_effective.result.v1"]
-    """What the answer is."""
+    """The type of the answer."""
     ce_time: _Time
-    """When it was decided. RFC 3339, UTC."""
+    """The time of the decision. RFC 3339, UTC."""
     content_type: Literal["application/json"] = Field(alias=CONTENT_TYPE)
     """JSON in UTF-8."""
     causation_id: str
@@ -232,7 +232,7 @@ class ResultHeaders(Schema):
     status_code: Annotated[StatusCode, Field(strict=False)]
     """The same as in the value."""
     replayed: Literal["true", "false"]
-    """Whether this command had been applied before, and is answered once more."""
+    """``true`` if this command had been applied before, and is answered once more."""
     dry_run: Literal["true"] | None = None
     """There if the command was a dry run: this is what it would be answered, and nothing has changed."""
     ce_subject: str | None = None
@@ -248,7 +248,7 @@ class ResultHeaders(Schema):
 
 
 class TransitionHeaders(Schema):
-    """What every transition event carries."""
+    """The headers of every transition event."""
 
     model_config = ConfigDict(populate_by_name=True)
 
@@ -257,11 +257,11 @@ class TransitionHeaders(Schema):
     ce_id: str
     """The same each time this event is read or written."""
     ce_source: str
-    """Which worker writes."""
+    """The worker that writes."""
     ce_type: Literal["access_token.life_cycle_state_changed.v1"]
-    """What the event is."""
+    """The type of the event."""
     ce_time: _Time
-    """When it occurred. RFC 3339, UTC."""
+    """The time at which the transition occurred. RFC 3339, UTC."""
     ce_subject: str
     """The key: ``{organisation}:{access_token_id}``."""
     content_type: Literal["application/json"] = Field(alias=CONTENT_TYPE)
@@ -269,7 +269,7 @@ class TransitionHeaders(Schema):
 
 
 class DeadLetterHeaders(Schema):
-    """What every dead letter carries, beside the headers of the command that it was."""
+    """The headers of every dead letter, beside those of the command that it was."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -278,23 +278,23 @@ class DeadLetterHeaders(Schema):
     dl_reason: str
     """The message that the sender was given."""
     dl_topic: str
-    """Where the command was read: topic."""
+    """The topic that the command was read from."""
     dl_partition: _Number
-    """Where the command was read: partition."""
+    """The partition that the command was read from."""
     dl_offset: _Number
-    """Where the command was read: offset."""
+    """The offset that the command was read at."""
     dl_timestamp: _Number
     """The command's Kafka timestamp, in milliseconds since 1970."""
     dl_consumer_group: str
     """The worker's consumer group."""
     dl_worker: str
-    """Which worker process gave up."""
+    """The worker process that gave up."""
     dl_attempts: _Number
-    """How often it was tried."""
+    """The number of attempts."""
     dl_failed_at: _Time
-    """When it was given up. RFC 3339, UTC."""
+    """The time at which the worker gave up. RFC 3339, UTC."""
     dl_organisation: str | None = None
-    """Whose login the command brought, if its signature is good."""
+    """The organisation of the login token, if its signature is good."""
     dl_truncated: Literal["true"] | None = None
     """There if the command was too large to be kept whole."""
     dl_value_bytes: _Number | None = None

@@ -19,12 +19,12 @@ _NO_DATA_UNLESS_OK: Final[dict[str, JsonValue]] = {
 
 
 class Status(Schema):
-    """What became of the command. ``message`` is the detail for people, without secrets or personal data."""
+    """The outcome of the command. ``message`` is the detail for people, without secrets or personal data."""
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [*_SENTENCES]})
 
     code: Annotated[StatusCode, Field(strict=False)]
-    """What programs look at."""
+    """The outcome, for programs."""
     description: str
     """The fixed sentence of the code; empty for ``OK``."""
     message: str
@@ -45,7 +45,7 @@ class Result(Schema):
     data: AccessTokenData
     """The access token after the change: exactly the fields that were asked for."""
     status: Status
-    """What became of the command."""
+    """The outcome of the command."""
 
     @model_validator(mode="after")
     def _data_only_when_ok(self) -> "Result":

@@ -73,7 +73,7 @@ class TransitionEvent(Schema):
     occurred_at: EventTime
     """RFC 3339, UTC, with microseconds."""
     user_id: Id | None
-    """Who asked for it."""
+    """The user who asked for the transition."""
     unit_id: Id | None
     """The unit that the user was logged in to."""
     command_id: Id | None

@@ -13,8 +13,6 @@ SOURCES: Final = (
     *sorted((ROOT / "tests").rglob("*.py")),
     *sorted((ROOT / "deploy").glob("*.py")),
 )
-PUBLISHED: Final = (ROOT / "schemas" / "pack" / "asyncapi.json").read_text(encoding="utf-8")
-"""The document that has the descriptions of all models: texts that are released stay as they are."""
 CONTRACT: Final = (ROOT / "schemas" / "CONTRACT.md").read_text(encoding="utf-8")
 OPENERS: Final = re.compile(r"(?:What|Who|Whom|Whose|Where|Whether|How|Why|When|Which)\b")
 LISTED: Final = re.compile(r"\b(?:upon|anew|for ever|whoever|whom|nobody|befalls|shall)\b", re.IGNORECASE)
@@ -23,15 +21,14 @@ CITED: Final = re.compile(rf"CONTRACT, ({_NAME}(?:, {_NAME})*(?: and {_NAME})?)"
 
 
 def docstrings(path: Path) -> Iterator[str]:
-    """Yield every docstring of a file, those under constants and fields included, that is not published."""
+    """Yield every docstring of a file, those under constants and fields included."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             for child in node.body:
                 match child:
                     case ast.Expr(ast.Constant(str(docstring))):
                         text = " ".join(docstring.split())
-                        if text.partition(". ")[0] not in PUBLISHED:
-                            yield f"{path.relative_to(ROOT)}:{child.lineno}: {text}"
+                        yield f"{path.relative_to(ROOT)}:{child.lineno}: {text}"
 
 
 DOCSTRINGS: Final = [text for path in SOURCES for text in docstrings(path)]
