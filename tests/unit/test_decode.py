@@ -17,12 +17,13 @@ from pydantic import ValidationError
 from effective_contract.access_token import ALL_FIELDS, FIELD_NAMES, fields_mask
 from effective_contract.codes import StatusCode
 from effective_contract.command import SetEffectiveCommand
+from effective_contract.rules.faults import quoted
 from tests.support.builders import delivery
 from worker.journey.decode import command
 from worker.journey.decode.command import decode
 from worker.journey.model import Command, Decoded, Envelope, Refused, ReplyTo
 from worker.journey.redact import masked
-from worker.journey.refusals import quoted, unquoted
+from worker.journey.refusals import unquoted
 from worker.kafka.delivery import KEPT_BYTES, Cut, Header
 
 MAX_BYTES = 65_536

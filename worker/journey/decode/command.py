@@ -5,11 +5,13 @@ from typing import Any
 from msgspec.structs import replace
 
 from effective_contract.methods import METHODS, Methods
-from worker.journey.decode.body import judge, kept, parse, request_id_of, right_body
+from effective_contract.rules.body import request_id_of
+from effective_contract.rules.faults import malformed
+from worker.journey.decode.body import judge, kept, parse, right_body
 from worker.journey.decode.cloudevent import read_event
 from worker.journey.decode.headers import read_headers
 from worker.journey.model import Command, Decoded, Refused
-from worker.journey.refusals import malformed
+from worker.journey.refusals import refused
 from worker.kafka.delivery import Delivery
 
 
@@ -22,7 +24,7 @@ def decode(delivery: Delivery, *, max_bytes: int, methods: Methods = METHODS) ->
     request: Command | Refused
     delivery = kept(delivery, max_bytes)
     if delivery.cut is not None:
-        return Decoded(delivery, read.envelope, malformed(delivery.cut.reason))
+        return Decoded(delivery, read.envelope, refused(malformed(delivery.cut.reason)))
     right = right_body(delivery.value, max_bytes) if read.structured is False else None
     if right is not None:
         request, request_id = right

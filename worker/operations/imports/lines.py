@@ -13,9 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from effective_contract.access_token import AccessToken, TokenDate, Unit, User
+from effective_contract.rules.faults import quoted
 from effective_contract.states import LifeCycleState
 from worker.journey.pass_codes import unfit
-from worker.journey.refusals import quoted
 from worker.values import Value
 
 # A longer name could not be sent in a command or a login token.

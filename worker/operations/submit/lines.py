@@ -17,10 +17,10 @@ from typing import Any, BinaryIO, Final, NamedTuple
 import orjson
 
 from effective_contract.codes import StatusCode
+from effective_contract.rules.faults import quoted
 from worker.errors import OperatorError
 from worker.journey.decode.command import read_command
 from worker.journey.model import Refused
-from worker.journey.refusals import quoted
 
 LONGEST_LINE: Final = 1024 * 1024
 """Bytes of a line, and of a CSV record over several lines: the bound on memory for any file."""
