@@ -15,6 +15,7 @@ import pytest
 from confluent_kafka.cimpl import NewPartitions
 
 from effective_contract.client import (
+    BlockingCommandClient,
     BrokerAway,
     ClientClosed,
     CommandClient,
@@ -25,14 +26,14 @@ from effective_contract.client import (
     Retry,
     SetEffective,
 )
-from tests.acceptance.clients import Outgoing, log_ends, send
+from tests.acceptance.clients import Outgoing, Record, log_ends, send
 from tests.acceptance.scene import Scene, answer
 from tests.acceptance.test_two_workers import partitions_of, wait_for_split
 from tests.acceptance.worker_process import ROOT, WorkerProcess
 from tests.providers.kafka import PARTITIONS, create_topics, delete_topics
 from tests.support.logins import login_token
 from tests.support.pace import patience, stretched
-from tests.support.waiting import run_to_end, until_answered
+from tests.support.waiting import run_to_end, until_answered, wait_until
 
 pytestmark = pytest.mark.real_kafka
 
@@ -40,6 +41,7 @@ T = TypeVar("T")
 
 MANY: Final = 10_000
 SHOWN: Final = "authentication_code,life_cycle_state"
+NUMBER: Final = b'{"data": {"number": "AT1"}, "status": {"code": "OK", "description": "", "message": ""}}'
 
 
 def client_of(scene: Scene, **options: Any) -> CommandClient:
@@ -257,6 +259,16 @@ def test_replies_on_a_partition_that_came_later_are_read(scene: Scene) -> None:
     assert used & {PARTITIONS, PARTITIONS + 1}, "no reply was on a new partition: the test has shown nothing"
 
 
+def the_command(scene: Scene, key: bytes) -> Record:
+    """Return the command with this key, once the broker has it."""
+
+    def sent_so() -> list[Record]:
+        return [record for record in scene.seen(scene.topics.commands) if record.key == key]
+
+    [command] = wait_until(sent_so, lambda found: len(found) == 1, what=f"{key!r} was sent", pause=0.05)
+    return command
+
+
 def test_replies_to_a_topic_of_ones_own(scene: Scene) -> None:
     """A stand-in answers, so that only the client is tested."""
     own = f"own-{uuid4().hex[:12]}"
@@ -264,19 +276,42 @@ def test_replies_to_a_topic_of_ones_own(scene: Scene) -> None:
 
     async def story() -> None:
         async with client_of(scene, reply_to=own) as client:
-            waiting = asyncio.create_task(ask(client, "1"))
-            await until(lambda: sent(scene), lambda count: count == 1, "it was sent")
-            [command] = await asyncio.to_thread(scene.seen, scene.topics.commands)
-            assert command.header("reply_to") == own.encode()
-            value = b'{"data": {"number": "AT1"}, "status": {"code": "OK", "description": "", "message": ""}}'
-            headers = [("correlation_id", command.header("correlation_id") or b"")]
-            for topic in (scene.topics.results, own):
-                await asyncio.to_thread(send, scene.kafka.bootstrap, topic, [Outgoing(value, None, headers)])
-            assert (await waiting).data == {"number": "AT1"}
-            assert (client.counts.answered, client.counts.late) == (1, 0)
+            for key, topic in ((b"first", scene.topics.results), (b"second", own)):
+                waiting = asyncio.create_task(ask(client, "1", key=key))
+                command = await asyncio.to_thread(the_command, scene, key)
+                assert command.header("reply_to") == own.encode()
+                headers = [("correlation_id", command.header("correlation_id") or b"")]
+                await asyncio.to_thread(send, scene.kafka.bootstrap, topic, [Outgoing(NUMBER, None, headers)])
+                assert (await waiting).data == {"number": "AT1"}
+            assert (client.counts.answered, client.counts.late, client.counts.foreign) == (2, 0, 0)
 
     asyncio.run(story())
     delete_topics(scene.kafka.bootstrap, own)
+
+
+def test_a_reply_topic_that_the_worker_does_not_allow_is_a_refusal(scene: Scene) -> None:
+    own = f"own-{uuid4().hex[:12]}"
+    create_topics(scene.kafka.bootstrap, own)
+
+    async def story() -> None:
+        async with running(scene.worker()), client_of(scene, reply_to=own) as client:
+            with pytest.raises(CommandRefused, match="names a topic to which no answers may be sent") as caught:
+                await ask(client, "1")
+            assert caught.value.code == "INVALID_PARAMETER"
+
+    asyncio.run(story())
+    delete_topics(scene.kafka.bootstrap, own)
+
+
+def test_a_blocking_client_on_a_real_broker(scene: Scene) -> None:
+    code, other = scene.new_tokens(2)
+    with scene.worker(), BlockingCommandClient(client_of(scene, source="/shop")) as client:
+        answer_ = client.set_effective(token=login_token(), authentication_code=code, fields_set=SHOWN, ce_id="order-7")
+        again = client.submit(token=login_token, authentication_code=code, fields_set=SHOWN, ce_id="order-7")
+        another = client.submit(token=login_token, authentication_code=other, fields_set=SHOWN)
+        assert (answer_.data, again.result().replayed, another.result().data) == (shown(code), True, shown(other))
+        with pytest.raises(CommandRefused, match="ACCESS_TOKEN_NOT_FOUND"):
+            client.set_effective(token=login_token(), authentication_code="nobody's")
 
 
 def test_a_reply_topic_of_ones_own_gets_every_answer_and_the_shared_one_none(scene: Scene) -> None:
@@ -339,7 +374,7 @@ def test_closing_and_cancelling_leave_nothing_waiting(scene: Scene, caplog: pyte
 
 def test_a_client_that_cannot_be_opened_says_why(scene: Scene) -> None:
     async def story() -> None:
-        with pytest.raises(BrokerAway):
+        with pytest.raises(BrokerAway, match=r"no broker answers at 127\.0\.0\.1:1: check bootstrap_servers"):
             async with client_of(scene, reply_to=None, connection={"bootstrap_servers": "127.0.0.1:1"}):
                 pytest.fail("it was opened")
         with pytest.raises(NoSuchTopic, match="absent"):

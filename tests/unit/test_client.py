@@ -1,20 +1,25 @@
 """The senders' client without a broker: matching replies to commands, reading answers, and errors without secrets."""
 
 import asyncio
+import inspect
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+import traceback
+from concurrent.futures import CancelledError
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from aiokafka import ConsumerRecord
 from aiokafka.errors import TopicAuthorizationFailedError
 
 from effective_contract.client import (
     NO_RETRY,
+    BlockingCommandClient,
+    BrokerAway,
     ClientClosed,
     CommandClient,
     CommandError,
@@ -29,10 +34,12 @@ from effective_contract.client import (
     UnreadableReply,
     outbox,
 )
-from effective_contract.client import client as client_module
 from effective_contract.client.answer import read_answer
+from effective_contract.client.blocking import Request
 from effective_contract.client.calls import Calls, Counts
+from effective_contract.client.client import COMMANDS, RESULTS
 from effective_contract.client.outbox import Concealed
+from effective_contract.client.transport import Headers, Hear
 from effective_contract.codes import StatusCode
 from tests.support.builders import record
 from tests.support.pace import stretched
@@ -40,6 +47,7 @@ from tests.support.pace import stretched
 ROOT: Final = Path(__file__).parents[2]
 NAMED: Final = {"ce_id": "order-7", "ce_source": "/shop"}
 SECRET: Final = "nobody may read this"
+OWN: Final = "replies.shop"
 
 
 def result(code: str = "OK", *, data: dict[str, Any] | None = None, **status: Any) -> bytes:
@@ -211,11 +219,21 @@ async def refused(**members: Any) -> CommandError:
     [
         ({"identifier": "a@b.example", "pass_code": SECRET}, ("access_token_identifier", "exactly one of")),
         ({"authentication_code": None}, ("access_token_identifier", "exactly one of")),
-        ({"token": ""}, ("token", "at least 1 ")),
-        ({"token": SECRET * 1000}, ("token", "at most 4096 ")),
-        ({"fields_set": "number,nmae"}, ("fields_set", "unknown field name")),
-        ({"ce_id": "order-7"}, ("ce_source", "needs a source")),
-        ({"ce_id": "", "ce_source": "/shop"}, ("ce_id", "at least 1 ")),
+        (
+            {"authentication_code": None, "identifier": "a@b.example"},
+            ("access_token_identifier.pass_code", "not given"),
+        ),
+        ({"authentication_code": "1" * 256}, ("access_token_identifier.authentication_code", "longer than 255 ")),
+        ({"authentication_code": "a\0"}, ("access_token_identifier.authentication_code", "the character U+0000")),
+        ({"authentication_code": "\ud83d"}, ("", "half of a surrogate pair")),
+        ({"authentication_code": 7}, ("access_token_identifier.authentication_code", "must be a string, not a number")),
+        ({"token": ""}, ("token", "token is not given: a command needs the login token of who asks")),
+        ({"token": SECRET * 1000}, ("token", "longer than 4096 ")),
+        ({"fields_set": "number,nmae"}, ("fields_set", 'the unknown name "nmae"')),
+        ({"ce_id": "order-7"}, ("ce_source", "needs ce_source")),
+        ({"ce_id": "", "ce_source": "/shop"}, ("ce_id", "is empty")),
+        ({"ce_id": "x" * 256, "ce_source": "/shop"}, ("ce_id", "longer than 255 ")),
+        ({"ce_id": "\ud83d", "ce_source": "/shop"}, ("", "the header ce_id holds half of a surrogate pair")),
         ({"traceparent": "00-0-0-0"}, ("traceparent", "not a W3C trace context")),
     ],
 )
@@ -224,17 +242,25 @@ async def test_a_command_that_breaks_the_contract_is_not_sent(members: dict[str,
 
     assert isinstance(error, InvalidCommand)
     assert isinstance(error, ValueError)
-    [(name, what)] = error.faults
-    assert (name, fault[1] in what) == (fault[0], True)
+    assert error.fault.member == fault[0]
+    assert fault[1] in str(error) == error.fault.message
     assert not error.may_be_applied
 
 
-async def test_no_secret_is_in_an_error_of_the_client() -> None:
-    error = await refused(identifier="a@b.example", pass_code=SECRET)
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"identifier": "a@b.example", "pass_code": SECRET},
+        {"authentication_code": None, "identifier": "a@b.example", "pass_code": f"{SECRET}\ud83d"},
+        {"token": SECRET * 1000},
+    ],
+)
+async def test_no_secret_is_in_an_error_of_the_client(members: dict[str, Any]) -> None:
+    error = await refused(**members)
 
-    assert error.__cause__ is None
-    assert error.__suppress_context__
-    assert SECRET not in f"{error} {error!r} {vars(error)}"
+    assert isinstance(error, InvalidCommand)
+    shown = "".join(traceback.format_exception(error))
+    assert SECRET not in f"{error} {error!r} {vars(error)} {error.__context__} {shown}"
 
 
 async def test_a_client_that_is_not_open_sends_nothing() -> None:
@@ -279,61 +305,79 @@ def test_a_policy_makes_sense(policy: dict[str, Any]) -> None:
 class Script:
     """Kafka for a client: the fate of each sending, in order. An answer is its status; ``None`` is silence."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *story: "str | Exception | None") -> None:
+    def __init__(self, *story: "str | Exception | None") -> None:
         self.story = list(story)
         self.sent: list[tuple[bytes, dict[str, bytes]]] = []
         self.has_sent, self.end_of_reading = asyncio.Event(), asyncio.Event()
-        self.hear: Callable[[ConsumerRecord], None]
-        script = self
+        self.readers: dict[str, ScriptedReplies] = {}
+        self.answers_on = RESULTS
+        self.unreadable: set[str] = set()
 
-        class ScriptedOutbox:
-            def __init__(self, *_: object) -> None: ...
+    def outbox(self, _topic: str) -> "ScriptedOutbox":
+        return ScriptedOutbox(self)
 
-            async def open(self) -> None: ...
-
-            async def close(self) -> None: ...
-
-            async def topics(self) -> set[str]:
-                return {"access-token.set-effective.commands", "access-token.set-effective.results"}
-
-            async def send(self, value: bytes, headers: list[tuple[str, bytes]], _key: bytes | None) -> None:
-                script.sent.append((value, dict(headers)))
-                script.has_sent.set()
-                next_one = script.story.pop(0)
-                if isinstance(next_one, Exception):
-                    raise next_one
-                if next_one is not None:
-                    script.hear(record(result(next_one), headers=headers))
-
-        class ScriptedReplies:
-            def __init__(self, _topic: str, _options: object, hear: Callable[[ConsumerRecord], None]) -> None:
-                script.hear = hear
-
-            async def open(self) -> None: ...
-
-            async def close(self) -> None: ...
-
-            async def run(self) -> None:
-                await script.end_of_reading.wait()
-                raise TopicAuthorizationFailedError
-
-        monkeypatch.setattr(client_module, "Outbox", ScriptedOutbox)
-        monkeypatch.setattr(client_module, "Replies", ScriptedReplies)
+    def replies(self, topic: str, hear: Hear) -> "ScriptedReplies":
+        return self.readers.setdefault(topic, ScriptedReplies(self, topic, hear))
 
 
-async def ask(retry: Retry = NO_RETRY, token: LoginToken = "a login") -> SetEffective:
-    async with CommandClient("a stand-in", source="/shop", timeout=stretched(0.25)) as client:
+@dataclass
+class ScriptedOutbox:
+    script: Script
+
+    async def open(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def topics(self) -> frozenset[str]:
+        return frozenset({COMMANDS, RESULTS, OWN})
+
+    async def send(self, value: bytes, headers: Headers, _key: bytes | None) -> None:
+        self.script.sent.append((value, dict(headers)))
+        self.script.has_sent.set()
+        next_one = self.script.story.pop(0)
+        if isinstance(next_one, Exception):
+            raise next_one
+        reader = self.script.readers[self.script.answers_on]
+        if next_one is not None and reader.opened:
+            reader.hear(record(result(next_one), headers=list(headers)))
+
+
+@dataclass
+class ScriptedReplies:
+    script: Script
+    topic: str
+    hear: Hear
+    opened: int = 0
+
+    async def open(self) -> None:
+        if self.topic in self.script.unreadable:
+            raise TopicAuthorizationFailedError(self.topic)
+        self.opened += 1
+
+    async def close(self) -> None: ...
+
+    async def run(self) -> None:
+        await self.script.end_of_reading.wait()
+        raise TopicAuthorizationFailedError
+
+
+def scripted(script: Script, **options: Any) -> CommandClient:
+    return CommandClient("a stand-in", transport=script, **options)
+
+
+async def ask(script: Script, retry: Retry = NO_RETRY, token: LoginToken = "a login") -> SetEffective:
+    async with scripted(script, source="/shop", timeout=stretched(0.25)) as client:
         return await client.set_effective(token=token, authentication_code="1", retry=retry)
 
 
-async def test_a_retry_sends_the_same_id_with_another_correlation_and_login(monkeypatch: pytest.MonkeyPatch) -> None:
-    script = Script(monkeypatch, None, "INTERNAL_ERROR", "OK")
+async def test_a_retry_sends_the_same_id_with_another_correlation_and_login() -> None:
+    script = Script(None, "INTERNAL_ERROR", "OK")
     logins = iter(["first", "second", "third"])
 
     async def log_in() -> str:
         return next(logins)
 
-    await ask(Retry(3, pause_seconds=0), log_in)
+    await ask(script, Retry(3, pause_seconds=0), log_in)
 
     assert [json.loads(value)["token"] for value, _ in script.sent] == ["first", "second", "third"]
     assert len({headers["ce_id"] for _, headers in script.sent}) == 1
@@ -341,32 +385,30 @@ async def test_a_retry_sends_the_same_id_with_another_correlation_and_login(monk
 
 
 @pytest.mark.parametrize("code", [code for code in StatusCode if code not in {"OK", "INTERNAL_ERROR"}])
-async def test_what_would_be_refused_again_is_not_asked_again(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
-    script = Script(monkeypatch, code)
+async def test_what_would_be_refused_again_is_not_asked_again(code: str) -> None:
+    script = Script(code)
 
     with pytest.raises(CommandRefused) as caught:
-        await ask(Retry(3, pause_seconds=0))
+        await ask(script, Retry(3, pause_seconds=0))
 
     assert len(script.sent) == 1
     assert not caught.value.may_be_applied
 
 
 @pytest.mark.parametrize("end", ["EXPIRED_TOKEN", outbox.Refused(), outbox.TooLarge()])
-async def test_a_refusal_says_nothing_of_an_attempt_that_was_not_answered(
-    monkeypatch: pytest.MonkeyPatch, end: str | Exception
-) -> None:
-    Script(monkeypatch, None, end)
+async def test_a_refusal_says_nothing_of_an_attempt_that_was_not_answered(end: str | Exception) -> None:
+    script = Script(None, end)
 
     with pytest.raises((CommandRefused, CommandNotTaken), match="may still be applied") as caught:
-        await ask(Retry(3, pause_seconds=0))
+        await ask(script, Retry(3, pause_seconds=0))
 
     assert caught.value.may_be_applied
 
 
-async def test_of_a_dry_run_nothing_comes_whatever_becomes_of_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    script = Script(monkeypatch, None, None, "OK")
+async def test_of_a_dry_run_nothing_comes_whatever_becomes_of_its_answer() -> None:
+    script = Script(None, None, "OK")
 
-    async with CommandClient("a stand-in", source="/shop", timeout=stretched(0.25)) as client:
+    async with scripted(script, source="/shop", timeout=stretched(0.25)) as client:
         with pytest.raises(CommandTimeout) as caught:
             await client.set_effective(
                 token="a login", authentication_code="1", retry=Retry(2, pause_seconds=0), dry_run=True
@@ -385,19 +427,19 @@ def test_an_answer_to_a_dry_run_says_so() -> None:
         assert not read_answer(result(code), [], **NAMED).dry_run
 
 
-async def test_the_last_attempts_silence_is_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    script = Script(monkeypatch, None, None)
+async def test_the_last_attempts_silence_is_a_timeout() -> None:
+    script = Script(None, None)
 
     with pytest.raises(CommandTimeout) as caught:
-        await ask(Retry(2, pause_seconds=0))
+        await ask(script, Retry(2, pause_seconds=0))
 
     assert caught.value.taken
     assert len(script.sent) == 2
 
 
-async def test_a_call_that_never_had_its_turn_was_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    script = Script(monkeypatch, None)
-    async with CommandClient("a stand-in", max_in_flight=1) as client:
+async def test_a_call_that_never_had_its_turn_was_not_sent() -> None:
+    script = Script(None)
+    async with scripted(script, max_in_flight=1) as client:
         first, closed = (
             asyncio.create_task(client.set_effective(token="a login", authentication_code="1")) for _ in range(2)
         )
@@ -412,9 +454,9 @@ async def test_a_call_that_never_had_its_turn_was_not_sent(monkeypatch: pytest.M
     assert len(script.sent) == 1
 
 
-async def test_calls_are_told_when_replies_can_no_longer_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    script = Script(monkeypatch, None)
-    async with CommandClient("a stand-in") as client:
+async def test_calls_are_told_when_replies_can_no_longer_be_read() -> None:
+    script = Script(None)
+    async with scripted(script) as client:
         waiting = asyncio.create_task(client.set_effective(token="a login", authentication_code="1"))
         await script.has_sent.wait()
         script.end_of_reading.set()
@@ -424,6 +466,113 @@ async def test_calls_are_told_when_replies_can_no_longer_be_read(monkeypatch: py
             await client.set_effective(token="a login", authentication_code="1")
 
     assert (of_it.value.may_be_applied, of_the_next.value.may_be_applied) == (True, False)
+
+
+# --- a reply topic of one's own ---------------------------------------------------------------------------------------
+
+
+def own(script: Script) -> CommandClient:
+    return scripted(script, source="/shop", reply_to=OWN, timeout=stretched(0.25))
+
+
+async def once(client: CommandClient) -> SetEffective:
+    return await client.set_effective(token="a login", authentication_code="1")
+
+
+async def test_a_reply_topic_that_the_worker_does_not_allow_is_a_refusal_and_no_deadline() -> None:
+    script = Script("INVALID_PARAMETER")
+    async with own(script) as client:
+        with pytest.raises(CommandRefused) as caught:
+            await client.set_effective(token="a login", authentication_code="1", timeout=stretched(30))
+
+    assert caught.value.code == "INVALID_PARAMETER"
+    assert script.sent[0][1]["reply_to"] == OWN.encode()
+
+
+async def test_the_results_topic_is_read_until_an_answer_comes_where_it_should_and_again_after_silence() -> None:
+    script = Script("OK", "OK", None, "OK")
+    script.answers_on = OWN
+    async with own(script) as client:
+        await once(client)
+        await once(client)
+        assert script.readers[RESULTS].opened == 1
+        with pytest.raises(CommandTimeout):
+            await once(client)
+        script.answers_on = RESULTS
+        await once(client)
+        assert script.readers[RESULTS].opened == 2
+        assert client.counts.foreign == 0
+
+
+async def test_a_timeout_says_so_where_a_refusal_of_the_reply_topic_could_not_be_seen() -> None:
+    script = Script(None)
+    script.unreadable, script.answers_on = {RESULTS}, OWN
+    async with own(script) as client:
+        with pytest.raises(CommandTimeout, match=rf"the reply topic {OWN} could not be seen: does the worker allow it"):
+            await once(client)
+
+
+# --- without an event loop --------------------------------------------------------------------------------------------
+
+
+def blocking(script: Script) -> BlockingCommandClient:
+    return BlockingCommandClient(scripted(script, source="/shop", timeout=stretched(5)))
+
+
+def test_a_blocking_call_returns_its_answer_or_raises_its_refusal() -> None:
+    script = Script("OK", "ACCESS_DENIED")
+    logins = iter(["first", "second"])
+    with blocking(script) as client:
+        answer = client.set_effective(token=lambda: next(logins), authentication_code="1", ce_id="order-7")
+        with pytest.raises(CommandRefused, match="ACCESS_DENIED"):
+            client.set_effective(token=lambda: next(logins), authentication_code="1")
+        assert client.counts.answered == 2
+
+    assert answer.ce_id == "order-7"
+    assert [json.loads(value)["token"] for value, _ in script.sent] == ["first", "second"]
+    assert not [thread for thread in threading.enumerate() if thread.name == "command client"]
+
+
+def test_many_blocking_calls_are_in_flight_at_once() -> None:
+    script = Script(*[None] * 50)
+    with blocking(script) as client:
+        futures = [client.submit(token="a login", authentication_code=str(number)) for number in range(50)]
+        while client.counts.waiting < 50:
+            threading.Event().wait(0.001)
+        futures[0].cancel()
+
+    assert [type(future.exception()) for future in futures[1:]] == [ClientClosed] * 49
+    with pytest.raises(CancelledError):
+        futures[0].result()
+
+
+def test_a_blocking_client_that_is_not_open_raises_and_does_not_wait() -> None:
+    client = blocking(Script("OK"))
+    with pytest.raises(ClientClosed, match="not open"):
+        client.set_effective(token="a login", authentication_code="1")
+    with client:
+        client.set_effective(token="a login", authentication_code="1")
+    with pytest.raises(ClientClosed, match="not open"):
+        client.set_effective(token="a login", authentication_code="1", ce_id="order-7")
+
+
+def test_a_blocking_client_that_cannot_be_opened_says_why() -> None:
+    with (
+        pytest.raises(BrokerAway, match=r"no broker answers at 127\.0\.0\.1:1: check bootstrap_servers"),
+        BlockingCommandClient(CommandClient("127.0.0.1:1")),
+    ):
+        pytest.fail("it was opened")
+
+
+def test_a_misspelt_argument_of_a_blocking_call_is_an_error_at_once() -> None:
+    with blocking(Script()) as client, pytest.raises(TypeError, match="field_set"):
+        client.submit(token="a login", field_set="number")  # type: ignore[call-arg]
+
+
+def test_both_clients_take_the_same_arguments() -> None:
+    named = inspect.signature(CommandClient.set_effective).parameters.keys() - {"self"}
+    assert Request.__annotations__.keys() == named
+    assert Request.__required_keys__ == {"token"}
 
 
 # --- dependencies -----------------------------------------------------------------------------------------------------

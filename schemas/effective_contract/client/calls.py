@@ -63,6 +63,10 @@ class Calls(Generic[Reply]):
         """Close a call: from now on a reply to it is late. Safe to call twice."""
         self._waiting.pop(call.correlation_id, None)
 
+    def waits(self, correlation_id: bytes | None) -> bool:
+        """True if a call waits for the reply with this id."""
+        return correlation_id in self._waiting
+
     def answer(self, correlation_id: bytes | None, reply: Reply) -> None:
         """Give a reply to the call that it answers; a call takes one reply."""
         call = self._waiting.pop(correlation_id, None) if correlation_id is not None else None

@@ -7,13 +7,13 @@ from types import TracebackType
 from typing import Any, Final, TypeAlias
 from uuid import uuid4
 
-from aiokafka import ConsumerRecord
+import orjson
 from aiokafka import errors as kafka
-from pydantic import ValidationError
 
 from effective_contract.client import outbox
 from effective_contract.client.answer import Answer, SetEffective, read_answer
 from effective_contract.client.calls import Call, Calls, Counts
+from effective_contract.client.elsewhere import Elsewhere
 from effective_contract.client.errors import (
     BrokerAway,
     ClientClosed,
@@ -26,9 +26,7 @@ from effective_contract.client.errors import (
     NoSuchTopic,
     RepliesLost,
 )
-from effective_contract.client.outbox import Outbox
-from effective_contract.client.replies import Replies
-from effective_contract.command import SetEffectiveCommand
+from effective_contract.client.transport import Headers, Kafka, Reading, Reply, Transport
 from effective_contract.headers import (
     CE_ID,
     CE_SOURCE,
@@ -44,17 +42,19 @@ from effective_contract.headers import (
     TRACEPARENT,
     TRACESTATE,
     TRUE,
-    CommandHeaders,
 )
+from effective_contract.methods import METHODS
+from effective_contract.rules.body import fault_of
+from effective_contract.rules.faults import Fault, invalid
+from effective_contract.rules.headers import first_fault, read_headers
 
 COMMANDS: Final = "access-token.set-effective.commands"
 RESULTS: Final = "access-token.set-effective.results"
+_NO_TEXT: Final = "holds half of a surrogate pair, which is no text"
 
 LoginToken: TypeAlias = str | Callable[[], Awaitable[str]]
 """A login token, or a function that returns one before each attempt: a login lives two hours, a retry may take longer.
 """
-
-Headers: TypeAlias = Sequence[tuple[str, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +110,10 @@ class CommandClient:
 
     Any number of calls may wait at once; at most ``max_in_flight`` of them are sent, the others wait for their turn.
     Replies are read from ``reply_to``, a topic of the sender's own that the worker must allow, or else from the shared
-    topic ``results``, which has the answers to all senders. ``connection`` holds aiokafka's own arguments, the same for
-    producer and consumer: ``security_protocol``, ``ssl_context``, ``sasl_mechanism``, ``request_timeout_ms`` and the
-    like.
+    topic ``results``, which has the answers to all senders. That one is read as well while no answer has come on
+    ``reply_to``: a worker that does not allow the topic says so there. ``connection`` holds aiokafka's own arguments,
+    the same for producer and consumer: ``security_protocol``, ``ssl_context``, ``sasl_mechanism``,
+    ``request_timeout_ms`` and the like.
     """
 
     def __init__(
@@ -127,19 +128,26 @@ class CommandClient:
         max_in_flight: int = 10_000,
         open_timeout: float = 30.0,
         connection: Mapping[str, Any] | None = None,
+        transport: Transport | None = None,
     ) -> None:
-        """``source`` is the ``ce_source`` of every command that has none of its own; timeouts are in seconds."""
+        """``source`` is the ``ce_source`` of every command that has none of its own; timeouts are in seconds.
+
+        ``transport`` stands in for Kafka (``effective_contract.testing``).
+        """
         options = {"bootstrap_servers": bootstrap_servers, "client_id": "command-client", **(connection or {})}
+        transport = transport or Kafka(options)
+        self._servers = _listed(options["bootstrap_servers"])
         self._topics = (commands, reply_to or results)
         self._reply_to = reply_to
         self._given_source = source
         self._own_source = f"urn:uuid:{uuid4()}"
         self._timeout = timeout
         self._open_timeout = open_timeout
-        self._calls: Calls[ConsumerRecord | _Lost] = Calls()
+        self._calls: Calls[Reply | _Lost] = Calls()
         self._slots = asyncio.Semaphore(max_in_flight)
-        self._outbox = Outbox(commands, options)
-        self._replies = Replies(reply_to or results, options, self._hear)
+        self._outbox = transport.outbox(commands)
+        self._replies: Reading = transport.replies(reply_to or results, self._hear)
+        self._elsewhere = None if reply_to is None else Elsewhere(transport.replies(results, self._hear_elsewhere))
         self._reading: asyncio.Task[None] | None = None
         self._sending: set[asyncio.Task[None]] = set()
         self._lost = _Lost(ClientClosed, "the client is not open")
@@ -160,7 +168,7 @@ class CommandClient:
                 await self._replies.open()
         except (kafka.KafkaError, OSError, TimeoutError) as error:
             await self._disconnect()
-            raise BrokerAway(f"the broker is away, or will not have us: {type(error).__name__}") from error
+            raise BrokerAway(self._servers, error, seconds=self._open_timeout) from error
         except BaseException:
             await self._disconnect()
             raise
@@ -259,14 +267,15 @@ class CommandClient:
         sending: asyncio.Task[None] | None = None
         try:
             async with asyncio.timeout(seconds), self._slots:
+                if self._elsewhere is not None:
+                    await self._elsewhere.watch()
                 if not call.reply.done():  # it is done if the client was closed while the call waited for its turn
                     headers = [*outgoing.headers, (CORRELATION_ID, call.correlation_id)]
                     sending = self._send(value, headers, outgoing.key)
                     await _answered(sending, call)
         except TimeoutError:
             if not call.reply.done():
-                sent, taken = sending is not None, sending is not None and sending.done()
-                raise CommandTimeout(timeout=seconds, sent=sent, taken=taken, **identity.members) from None
+                raise self._unanswered(sending, seconds, identity) from None
         except outbox.TooLarge as error:
             what = f"the topic takes no command of {len(value)} bytes"
             raise CommandTooLarge(what, may_be_applied=False, **identity.members) from error
@@ -282,6 +291,15 @@ class CommandClient:
             raise reply.error(reply.what, may_be_applied=sending is not None, **identity.members)
         return read_answer(reply.value, reply.headers, **identity.members)
 
+    def _unanswered(self, sending: "asyncio.Task[None] | None", seconds: float, identity: _Identity) -> CommandTimeout:
+        sent, taken = sending is not None, sending is not None and sending.done()
+        unseen = ""
+        if taken and self._elsewhere is not None:
+            self._elsewhere.doubt()
+            if not self._elsewhere.is_readable:
+                unseen = f"; a refusal of the reply topic {self._reply_to} could not be seen: does the worker allow it?"
+        return CommandTimeout(timeout=seconds, sent=sent, taken=taken, hint=unseen, **identity.members)
+
     def _send(self, value: bytes, headers: Headers, key: bytes | None) -> "asyncio.Task[None]":
         sending = asyncio.create_task(self._outbox.send(value, headers, key))
         self._sending.add(sending)
@@ -293,8 +311,14 @@ class CommandClient:
         if ce_id is None:
             return _Identity(str(uuid4()), ce_source or self._given_source or self._own_source)
         source = ce_source or self._given_source
+        if not ce_id:
+            raise InvalidCommand(invalid("ce_id is empty", CE_ID), ce_id=ce_id, ce_source=source or "")
         if source is None:
-            raise InvalidCommand([(CE_SOURCE, "an id of one's own needs a source")], ce_id=ce_id, ce_source="")
+            raise InvalidCommand(
+                invalid("ce_id needs ce_source: an id of one's own needs a source", CE_SOURCE),
+                ce_id=ce_id,
+                ce_source="",
+            )
         return _Identity(ce_id, source)
 
     def _headers(self, identity: _Identity, given: Mapping[str, str | None]) -> Headers:
@@ -305,16 +329,24 @@ class CommandClient:
             **identity.members,
             **{name: text for name, text in given.items() if text is not None},
         }
-        try:
-            CommandHeaders.model_validate(texts)
-        except ValidationError as error:
-            raise InvalidCommand(_faults(error), **identity.members) from None
         if self._reply_to is not None:
             texts[REPLY_TO] = self._reply_to
-        return [(name, text.encode()) for name, text in texts.items()]
+        headers = [(name, _in_utf_8(text, f"the header {name}", identity)) for name, text in texts.items()]
+        read, _, wrong = read_headers(headers, METHODS.of_type)
+        fault = first_fault(read, wrong)
+        if fault is not None:
+            raise InvalidCommand(fault, **identity.members)
+        return headers
 
-    def _hear(self, record: ConsumerRecord) -> None:
-        self._calls.answer(_correlation_of(record.headers), record)
+    def _hear(self, reply: Reply) -> None:
+        if self._elsewhere is not None and self._calls.waits(_correlation_of(reply.headers)):
+            self._elsewhere.rest()
+        self._calls.answer(_correlation_of(reply.headers), reply)
+
+    def _hear_elsewhere(self, reply: Reply) -> None:
+        # All others' answers are there, too.
+        if self._calls.waits(_correlation_of(reply.headers)):
+            self._calls.answer(_correlation_of(reply.headers), reply)
 
     def _reading_ended(self, reading: "asyncio.Task[None]") -> None:
         if not reading.cancelled():
@@ -325,11 +357,13 @@ class CommandClient:
         self._calls.end_all(lost)
 
     async def _disconnect(self) -> None:
+        if self._elsewhere is not None:
+            await self._elsewhere.close()
         await self._replies.close()
         await self._outbox.close()
 
 
-async def _answered(sending: "asyncio.Task[None]", call: "Call[ConsumerRecord | _Lost]") -> None:
+async def _answered(sending: "asyncio.Task[None]", call: "Call[Reply | _Lost]") -> None:
     """Wait for the reply, which may come before the broker acknowledges the command."""
     either: set[asyncio.Future[Any]] = {sending, call.reply}
     await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -338,17 +372,41 @@ async def _answered(sending: "asyncio.Task[None]", call: "Call[ConsumerRecord | 
         await asyncio.wait({call.reply})
 
 
-def _encoded(members: Mapping[str, object], identity: _Identity) -> bytes:
+def _encoded(members: Mapping[str, Any], identity: _Identity) -> bytes:
+    fault = fault_of(members)
+    if fault is not None:
+        if fault.member == "token" and not members["token"]:
+            fault = Fault(fault.code, f"{fault.message}: a command needs the login token of who asks", "token")
+        raise InvalidCommand(fault, **identity.members)
     try:
-        command = SetEffectiveCommand.model_validate(members)
-    except ValidationError as error:
-        # Not chained: the error holds its input, which includes the login token.
-        raise InvalidCommand(_faults(error), **identity.members) from None
-    return command.model_dump_json(exclude_none=True).encode()
+        return orjson.dumps(_given(members))
+    except TypeError:
+        # Not chained: the error may hold its input, which includes the login token.
+        raise InvalidCommand(
+            invalid("the command holds half of a surrogate pair, which is no text"), **identity.members
+        ) from None
 
 
-def _faults(error: ValidationError) -> list[tuple[str, str]]:
-    return [(".".join(map(str, fault["loc"])), fault["msg"]) for fault in error.errors(include_input=False)]
+def _given(members: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the members without those that are not given, at both levels."""
+    return {
+        name: _given(value) if isinstance(value, Mapping) else value
+        for name, value in members.items()
+        if value is not None
+    }
+
+
+def _in_utf_8(text: str, what: str, identity: _Identity) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise InvalidCommand(
+            invalid(f"{what} holds half of a surrogate pair, which is no text"), **identity.members
+        ) from None
+
+
+def _listed(servers: str | Sequence[str]) -> str:
+    return servers if isinstance(servers, str) else ",".join(servers)
 
 
 def _correlation_of(headers: Iterable[tuple[str, bytes]]) -> bytes | None:

@@ -18,10 +18,12 @@ answered may still be applied as well; a dry run never is. To find out, ask agai
 ``ce_source``: a command is applied once, and answered ``OK`` again (CONTRACT, Idempotency).
 """
 
-from collections.abc import Sequence
 from typing import Final
 
+from aiokafka import errors as kafka
+
 from effective_contract.codes import StatusCode
+from effective_contract.rules.faults import Fault
 
 _NEEDS_NEW_LOGIN: Final = frozenset({StatusCode.INVALID_TOKEN, StatusCode.EXPIRED_TOKEN})
 
@@ -31,7 +33,10 @@ class ClientError(Exception):
 
 
 class BrokerAway(ClientError):
-    """The client could not be opened: the broker did not answer in time, or refused the connection."""
+    """The client could not be opened: no broker answered in time, or it did not let the client in."""
+
+    def __init__(self, servers: str, error: BaseException, *, seconds: float) -> None:
+        super().__init__(f"{_what_of(servers, error, seconds)}")
 
 
 class NoSuchTopic(ClientError):
@@ -62,12 +67,11 @@ class CommandError(ClientError):
 
 
 class InvalidCommand(CommandError, ValueError):
-    """The command breaks the contract and was not sent. ``faults``: pairs of a member or header and its fault."""
+    """The command breaks the contract and was not sent. ``fault`` is what a worker would refuse it for."""
 
-    def __init__(self, faults: Sequence[tuple[str, str]], *, ce_id: str, ce_source: str) -> None:
-        text = "; ".join(f"{name}: {fault}" if name else fault for name, fault in faults)
-        super().__init__(text, ce_id=ce_id, ce_source=ce_source, may_be_applied=False)
-        self.faults = tuple(faults)
+    def __init__(self, fault: Fault, *, ce_id: str, ce_source: str) -> None:
+        super().__init__(fault.message, ce_id=ce_id, ce_source=ce_source, may_be_applied=False)
+        self.fault = fault
 
 
 class CommandNotTaken(CommandError):
@@ -117,10 +121,10 @@ class CommandRefused(CommandError):
 class CommandTimeout(CommandError, TimeoutError):
     """No answer came within ``timeout`` seconds. ``taken``: True if the broker acknowledged the command."""
 
-    def __init__(self, *, timeout: float, sent: bool, taken: bool, ce_id: str, ce_source: str) -> None:
+    def __init__(self, *, timeout: float, sent: bool, taken: bool, ce_id: str, ce_source: str, hint: str = "") -> None:
         by_whom = "the worker" if taken else "the broker"
         what = f"no answer of {by_whom} within {timeout:g} s" if sent else f"not sent within {timeout:g} s"
-        super().__init__(what, ce_id=ce_id, ce_source=ce_source, may_be_applied=sent)
+        super().__init__(f"{what}{hint}", ce_id=ce_id, ce_source=ce_source, may_be_applied=sent)
         self.timeout = timeout
         self.taken = taken
 
@@ -140,3 +144,26 @@ class RepliesLost(CommandError):
 
 class ClientClosed(CommandError):
     """The client is closed, or was not opened."""
+
+
+_LOGIN: Final = (
+    kafka.AuthenticationFailedError,
+    kafka.AuthenticationMethodNotSupported,
+    kafka.SaslAuthenticationFailed,
+    kafka.UnsupportedSaslMechanismError,
+    kafka.IllegalSaslStateError,
+)
+_RIGHTS: Final = (kafka.TopicAuthorizationFailedError, kafka.ClusterAuthorizationFailedError)
+
+
+def _what_of(servers: str, error: BaseException, seconds: float) -> str:
+    """Return what kept a client from being opened, in the words of Kafka."""
+    if isinstance(error, TimeoutError):
+        return f"no broker at {servers} was ready within {seconds:g} s"
+    if isinstance(error, _LOGIN):
+        return f"the broker at {servers} refuses the login of this client: check sasl_mechanism, user and password"
+    if isinstance(error, _RIGHTS):
+        return f"the broker at {servers} gives this client no right to a topic that it needs"
+    if isinstance(error, kafka.KafkaConnectionError | OSError):
+        return f"no broker answers at {servers}: check bootstrap_servers, and security_protocol if it speaks TLS"
+    return f"the broker at {servers} does not serve this client: {error}"
