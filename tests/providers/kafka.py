@@ -25,7 +25,7 @@ from testcontainers.core.container import DockerContainer
 from tests.providers import GivenAway, Unavailable
 from tests.providers.docker_engine import require_engine
 from tests.support.pace import in_milliseconds, patience
-from tests.support.waiting import Ceiling, wait_until
+from tests.support.waiting import Ceiling, run_to_end, wait_until
 from worker.demo.servers.broker import Broker, answers
 from worker.demo.servers.processes import EmbeddedFailed, EmbeddedUnavailable, ServerProcess, free_port, until
 
@@ -312,13 +312,38 @@ class BrokerProgram:
 
 def broker_program() -> BrokerProgram:
     """Find both, the jars fetched if need be. Raises ``Unavailable``."""
-    return BrokerProgram(_java(), _jars(_kept_jars(), _JARS))
+    return BrokerProgram(java_program(), _jars(_kept_jars(), _JARS))
 
 
 def spring_program() -> BrokerProgram:
     """Find the same with the jars of Spring's Kafka client, which bring no broker. Raises ``Unavailable``."""
     jars = (("org.springframework.kafka", "spring-kafka", SPRING_VERSION),)
-    return BrokerProgram(_java(), _jars(_kept_jars().parent / f"spring-kafka-{SPRING_VERSION}", jars))
+    return BrokerProgram(java_program(), _jars(_kept_jars().parent / f"spring-kafka-{SPRING_VERSION}", jars))
+
+
+def java_program() -> str:
+    """Find java, 17 or later. Raises ``Unavailable``."""
+    java = shutil.which("java")
+    if java is None:
+        raise Unavailable("java is not installed")
+    said = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
+    version = re.search(r'version "(\d+)', said)
+    if version is None or int(version[1]) < 17:
+        raise Unavailable(f"java 17 or later is needed: {_first_line(said)}")
+    return java
+
+
+def packaged(project: Path) -> None:
+    """Build a Maven project into its ``target``. Raises ``Unavailable`` where Maven cannot have what it needs."""
+    maven = shutil.which("mvn")
+    if maven is None:
+        raise Unavailable("Maven (mvn) is not installed")
+    options = ["-q", "-B", "-Dstyle.color=never", *_own_repository(_kept_jars().parent)]
+    done = run_to_end([maven, *options, "package"], cwd=project, seconds=600, merged=True)
+    if done.returncode:
+        missing = [line for line in done.stdout.splitlines() if _NOT_TO_BE_HAD.search(line)]
+        assert missing, done.stdout
+        raise Unavailable(f"mvn failed: {missing[0][:300]}")
 
 
 def format_node(directory: Path, program: BrokerProgram, settings: Mapping[str, str], cluster: str) -> None:
@@ -406,22 +431,14 @@ _POM: Final = """\
 </project>
 """
 
+_NOT_TO_BE_HAD: Final = re.compile(r"Could not (transfer|find|resolve)|could not be resolved|Non-resolvable")
+"""Maven's words for an artifact that it cannot fetch."""
+
 # Kafka's own launcher sets no logging configuration, without which it cannot start.
 _JARS: Final = (
     ("org.apache.kafka", "kafka_2.13", VERSION),
     *(("org.apache.logging.log4j", f"log4j-{part}", LOG4J_VERSION) for part in ("api", "core", "slf4j-impl")),
 )
-
-
-def _java() -> str:
-    java = shutil.which("java")
-    if java is None:
-        raise Unavailable("java is not installed")
-    said = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
-    version = re.search(r'version "(\d+)', said)
-    if version is None or int(version[1]) < 17:
-        raise Unavailable(f"java 17 or later is needed: {_first_line(said)}")
-    return java
 
 
 def _jars(kept: Path, wanted: Sequence[tuple[str, str, str]]) -> Path:
