@@ -3,8 +3,10 @@
 import json
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
+from uuid import uuid4
 
 import pytest
 from cloudevents.core.bindings.kafka import KafkaMessage, from_binary
@@ -13,9 +15,10 @@ from cloudevents.core.formats.json import JSONFormat
 from effective_contract.headers import RESULT_TYPE, TRANSITION_TYPE
 from tests.acceptance.clients import Outgoing, Record, read_to_end
 from tests.acceptance.scene import Scene
+from tests.providers.kafka import create_topics, delete_topics
 from tests.support.logins import login_token
 from tests.support.seeded import OTHER_TOKEN_ID
-from worker.operations.contract.samples import DIGEST_KEY, PARTITION, SAMPLES, TOKEN, Login, Sample, document
+from worker.operations.contract.samples import DIGEST_KEY, PARTITION, REPLIES, SAMPLES, TOKEN, Login, Sample, document
 from worker.operations.contract.samples import Record as Shown
 
 pytestmark = pytest.mark.real_kafka
@@ -73,13 +76,13 @@ def compared(record: Record, sample: Shown, *, id_is_of_the_place: bool = False)
     return same(came), same(said)
 
 
-def written(sample: Sample) -> Outgoing:
-    """Return the command with a login token in its place."""
+def written(sample: Sample, replies: str) -> Outgoing:
+    """Return the command with a login token in its place, and the topic ``replies`` in that of ``REPLIES``."""
     command = sample.command
     value = json.dumps(command.value).encode() if command.is_json else command.value
     if sample.login is not None:
         value = value.replace(TOKEN.encode(), token_of(sample.login).encode())
-    headers = [(name, text.encode()) for name, text in command.headers.items()]
+    headers = [(name, (replies if text == REPLIES else text).encode()) for name, text in command.headers.items()]
     return Outgoing(value, command.key.encode(), headers, PARTITION)
 
 
@@ -90,22 +93,37 @@ def token_of(login: Login) -> str:
 
 
 @pytest.fixture(scope="module")
-def answered(shared_scene: Scene) -> list[Record]:
-    """Return every sample sent to one worker, and all the answers."""
+def replies(shared_scene: Scene) -> Iterator[str]:
+    """Yield a topic of the sender's. It has one partition, so that its answers are in order."""
+    name = f"replies-{uuid4().hex[:12]}"
+    create_topics(shared_scene.kafka.bootstrap, name, partitions=1)
+    yield name
+    delete_topics(shared_scene.kafka.bootstrap, name)
+
+
+@pytest.fixture(scope="module")
+def answered(shared_scene: Scene, replies: str) -> list[Record]:
+    """Return the answers to all samples, sent to one worker: each from the topic that its sample names."""
     scene = shared_scene
     scene.set_effective()
     scene.execute(
         f"ALTER TABLE access_token ADD CONSTRAINT poison CHECK (id <> '{POISONED}' OR life_cycle_state <> 'EFFECTIVE')"
     )
-    scene.send(*map(written, SAMPLES))
-    with scene.worker(DIGEST_KEYS=DIGEST_KEY):
+    scene.send(*(written(sample, replies) for sample in SAMPLES))
+    with scene.worker(DIGEST_KEYS=DIGEST_KEY, TOPICS__REPLY_TO_ALLOWED=replies):
         scene.wait_consumed()
-    return read_to_end(scene.kafka.bootstrap, scene.topics.results)
+    came = {name: read_to_end(scene.kafka.bootstrap, topic) for name, topic in topics_of(scene, replies).items()}
+    assert {name: len(records) for name, records in came.items()} == Counter(each.result.topic for each in SAMPLES)
+    return [came[sample.result.topic].pop(0) for sample in SAMPLES]
+
+
+def topics_of(scene: Scene, replies: str) -> dict[str, str]:
+    """Return the topics of answers by their names in the samples."""
+    return {"": scene.topics.results, REPLIES: replies}
 
 
 @pytest.mark.parametrize("place", range(len(SAMPLES)), ids=[sample.name for sample in SAMPLES])
 def test_the_worker_answers_as_the_sample_says(answered: list[Record], place: int) -> None:
-    assert len(answered) == len(SAMPLES)
     sample = SAMPLES[place]
     is_applied = sample.status == "OK" and "dry_run" not in sample.command.headers
     came, said = compared(answered[place], sample.result, id_is_of_the_place=not is_applied)

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import orjson
 import pytest
-from cloudevents.core.bindings.kafka import KafkaMessage, from_binary
+from cloudevents.core.bindings.kafka import KafkaMessage, from_binary, from_structured
 from cloudevents.core.formats.json import JSONFormat
 from jsonschema import Draft202012Validator
 
@@ -85,7 +85,7 @@ def test_every_status_has_its_meaning_and_its_sample() -> None:
 
 def parts() -> Iterator[tuple[Sample, str, Record]]:
     for sample in SAMPLES:
-        yield sample, "command", sample.command
+        yield sample, "command-structured" if sample.command.is_structured else "command", sample.command
         yield sample, "result", sample.result
         if sample.transition is not None:
             yield sample, "transition", sample.transition
@@ -96,7 +96,7 @@ UNREADABLE: Final = {StatusCode.MALFORMED_REQUEST, StatusCode.MISSING_PARAMETER,
 
 @pytest.mark.parametrize(("sample", "name", "record"), [*parts()], ids=lambda part: getattr(part, "name", ""))
 def test_each_sample_is_as_its_schemas_say(sample: Sample, name: str, record: Record) -> None:
-    assert is_right(f"{name}-headers", dict(record.headers))
+    assert is_right(f"{name.removesuffix('-structured')}-headers", dict(record.headers))
     if record.is_json:
         assert is_right(name, record.value) == (name != "command" or sample.status not in UNREADABLE)
 
@@ -124,6 +124,23 @@ def test_the_sdk_of_cloudevents_reads_each_sample_with_an_id(sample: Sample, nam
     assert event.get_type() == record.headers["ce_type"]
     assert event.get_source() == record.headers["ce_source"]
     assert event.get_data() == record.value
+
+
+def test_the_sdk_of_cloudevents_reads_the_sample_that_is_a_whole_event() -> None:
+    [command] = [sample.command for sample in SAMPLES if sample.command.is_structured]
+    headers = {each: text.encode() for each, text in command.headers.items()}
+    event = from_structured(KafkaMessage(headers, command.key, json.dumps(command.value).encode()), JSONFormat())
+    assert (event.get_id(), event.get_source(), event.get_type()) == ("order-8", "/shop", COMMAND_TYPE)
+    assert event.get_data() == command.value["data"]
+    assert is_right("command", event.get_data())
+
+
+def test_answers_on_a_topic_of_the_sender_s_are_among_the_samples() -> None:
+    redirected = {sample.name: dict(sample.result.headers) for sample in SAMPLES if sample.result.topic}
+    assert {name: headers.get("kafka_correlationId") for name, headers in redirected.items()} == {
+        "reply-to": None,
+        "kafka-reply-topic": "16",
+    }
 
 
 def test_a_result_that_is_none_is_refused_by_its_schema() -> None:

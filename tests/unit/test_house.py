@@ -51,7 +51,6 @@ LONGER: Final = {
     "submit": "a command's parameters are its options, in full view",
     "set_effective": "a method that users call: its parameters and its docstring are the most of it",
     "_unauthorised": "one list of samples",
-    "_answered_again": "one list of samples",
     "_channels": "one part of a document",
 }
 """The functions that are longer, each with the reason."""

@@ -30,7 +30,9 @@ const samples = readdirSync(join(pack, 'samples')).map((name) => {
     const record = sample[part];
     if (record === undefined) continue;
     valid[`${part} headers`] = checks[`${schema}-headers`](record.headers);
-    if ('value' in record && schema in checks) valid[part] = checks[schema](record.value);
+    const structured = (record.headers['content-type'] ?? '').startsWith('application/cloudevents+json');
+    const form = structured ? `${schema}-structured` : schema;
+    if ('value' in record && form in checks) valid[part] = checks[form](record.value);
   }
   return { name: sample.name, valid };
 });

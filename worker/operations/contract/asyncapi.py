@@ -279,7 +279,7 @@ def _messages_of(method: Method) -> Iterator[tuple[str, Document]]:
             "correlationId": _ref("correlationIds", "correlationId"),
             "contentType": JSON_CONTENT,
             "bindings": _key(_OPAQUE_KEY),
-            "examples": [_example(each, each.command) for each in samples if each.command.is_json and _is_right(each)],
+            "examples": _command_examples(samples, structured=False),
         },
     )
     yield (
@@ -291,7 +291,7 @@ def _messages_of(method: Method) -> Iterator[tuple[str, Document]]:
             "correlationId": _ref("correlationIds", "correlationId"),
             "contentType": STRUCTURED,
             "bindings": _key(_OPAQUE_KEY),
-            "examples": [_structured_example()] if samples else [],
+            "examples": _command_examples(samples, structured=True),
         },
     )
     yield (
@@ -307,6 +307,14 @@ def _messages_of(method: Method) -> Iterator[tuple[str, Document]]:
             "x-statuses": _statuses(method),
         },
     )
+
+
+def _command_examples(samples: Sequence[Sample], *, structured: bool) -> list[Document]:
+    return [
+        _example(sample, sample.command)
+        for sample in samples
+        if sample.command.is_json and sample.command.is_structured is structured and _is_right(sample)
+    ]
 
 
 def _is_right(sample: Sample) -> bool:
@@ -326,22 +334,6 @@ def _example(sample: Sample, record: Record) -> Document:
         "summary": sample.about,
         "headers": document["headers"],
         "payload": document["value"],
-    }
-
-
-def _structured_example() -> Document:
-    command = next(sample for sample in SAMPLES if sample.status is StatusCode.OK).command
-    return {
-        "name": "structured",
-        "summary": "Attributes and data in one JSON object, and the answer wanted on another topic.",
-        "headers": {"content-type": STRUCTURED, "correlation_id": "42", "reply_to": "shop.replies"},
-        "payload": {
-            "specversion": "1.0",
-            "id": "order-7",
-            "source": "/shop",
-            "type": "access_token.set_effective.v1",
-            "data": command.value,
-        },
     }
 
 

@@ -1,4 +1,4 @@
-"""Golden pairs: a command and its answer for every status, over the fixture that the demo loads.
+"""Golden pairs: a command and its answer for every status, reply topics and whole events, over the demo's fixture.
 
 They are true: a worker is sent each of them in this order, and must answer with the sample. Values that differ from run
 to run (moments, offsets, everything derived from them) are written here as they were on one imagined day.
@@ -30,6 +30,8 @@ _GROUP: Final = "effective-worker"
 DIGEST_KEY: Final = "the digest key of all the samples"
 """The digest key of the worker that wrote them (the first of ``WORKER_DIGEST_KEYS``)."""
 PARTITION: Final = 3
+REPLIES: Final = "replies.shop"
+"""The topic in which a sender wants its answers."""
 _TRACE: Final = "00-0af7651916cd43dd8448eb211c80319c"
 
 Headers = Mapping[str, str]
@@ -44,10 +46,17 @@ class Record:
     key: str
     headers: Headers
     value: Any = field(repr=False)
+    topic: str = ""
+    """The topic, where it is not the usual one of such records."""
 
     @property
     def is_json(self) -> bool:
         return not isinstance(self.value, bytes)
+
+    @property
+    def is_structured(self) -> bool:
+        """True for a command whose value is a whole CloudEvent, with the command as its ``data``."""
+        return h.is_structured_content(self.headers.get(h.CONTENT_TYPE, ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +88,8 @@ class Sample:
 def shown(record: Record) -> dict[str, Any]:
     """Return a record as the pack writes it: an object as ``value``, other bytes as ``value_base64``."""
     value = {"value": record.value} if record.is_json else {"value_base64": base64.b64encode(record.value).decode()}
-    return {"key": record.key, "headers": dict(record.headers), **value}
+    topic = {"topic": record.topic} if record.topic else {}
+    return {**topic, "key": record.key, "headers": dict(record.headers), **value}
 
 
 def document(sample: Sample) -> dict[str, Any]:
@@ -220,16 +230,14 @@ def _result(
     replayed: bool = False,
 ) -> Record:
     sent = command.headers
-    own = command.value.get("request_unique_identifier") if command.is_json else None
     is_applied = status is S.OK and h.DRY_RUN not in sent
     headers = _event(h.RESULT_TYPE, command_id if is_applied else _place(offset)) | {
-        h.CAUSATION_ID: sent.get(h.CE_ID) or own or _place(offset),
+        h.CAUSATION_ID: _own_id(command) or _place(offset),
         h.COMMAND_ID: command_id,
         h.STATUS_CODE: status.value,
         h.REPLAYED: "true" if replayed else "false",
     }
-    if h.CORRELATION_ID in sent:
-        headers[h.CORRELATION_ID] = sent[h.CORRELATION_ID]
+    headers |= {name: sent[name] for name in (h.CORRELATION_ID, h.KAFKA_CORRELATION_ID) if name in sent}
     if h.DRY_RUN in sent:
         headers |= {h.DRY_RUN: h.TRUE, h.CE_SUBJECT: _place(offset)}
     if h.TRACEPARENT in sent:
@@ -238,7 +246,15 @@ def _result(
         "data": data or {},
         "status": {"code": status.value, "description": status.description, "message": message},
     }
-    return Record(command.key, headers, value)
+    return Record(command.key, headers, value, sent.get(h.REPLY_TO) or sent.get(h.KAFKA_REPLY_TOPIC) or "")
+
+
+def _own_id(command: Record) -> str | None:
+    """Return the id that its sender gave the command."""
+    if command.is_structured:
+        return str(command.value["id"])
+    body = command.value if command.is_json else {}
+    return command.headers.get(h.CE_ID) or body.get("request_unique_identifier")
 
 
 def _transition(token: str, command_id: str, sequence: int, previous_hash: str) -> Record:
@@ -328,6 +344,12 @@ def _refused(
         dead_letter=_dead_letter(sent, status, says, offset) if kept else None,
         given=given,
     )
+
+
+def _repeated(offset: int, name: str, about: str, sent: Record, *, given: str = "") -> Sample:
+    """Return the first command sent again, in whatever form."""
+    result = _result(sent, S.OK, _FIRST_ID, offset, data=_GOLDEN_DATA, replayed=True)
+    return Sample(name, about, S.OK, sent, result, login=Login(), given=given)
 
 
 def _sent(value: Any, **headers: str) -> Record:
@@ -458,14 +480,11 @@ def _answered() -> Iterator[Sample]:
 
 def _answered_again() -> Iterator[Sample]:
     """Yield commands that repeat an id or name an effective access token, and one that cannot be processed."""
-    traced = _sent(_command(_code("99021047380"), ",".join(_GOLDEN_DATA)), **_TRACED)
-    yield Sample(
+    yield _repeated(
+        11,
         "ok-replayed",
         "The first one sent again, with a fresh login token: the same answer, and nothing changes.",
-        S.OK,
-        traced,
-        _result(traced, S.OK, _FIRST_ID, 11, data=_GOLDEN_DATA, replayed=True),
-        login=Login(),
+        _sent(_command(_code("99021047380"), ",".join(_GOLDEN_DATA)), **_TRACED),
     )
     yield _refused(
         12,
@@ -499,5 +518,39 @@ def _answered_again() -> Iterator[Sample]:
     )
 
 
-SAMPLES: Final = (*_unreadable(), *_unauthorised(), *_answered(), *_answered_again())
+def _other_forms() -> Iterator[Sample]:
+    """Yield the first command in the forms that other clients send it in. Each is answered like a repetition."""
+    body = _command(_code("99021047380"), ",".join(_GOLDEN_DATA))
+    allowed = f"The topic {REPLIES} exists, and the worker's allow-list of reply topics has it."
+    yield _repeated(
+        15,
+        "reply-to",
+        "The first one again, answered on a topic that its sender names.",
+        _sent(body, **_named("order-8", correlation_id="15", reply_to=REPLIES)),
+        given=allowed,
+    )
+    replying = {h.KAFKA_REPLY_TOPIC: REPLIES, h.KAFKA_CORRELATION_ID: "16"}
+    yield _repeated(
+        16,
+        "kafka-reply-topic",
+        "The same with the headers that the ReplyingKafkaTemplate of Spring sends.",
+        _sent(body, **_named("order-8", **replying)),
+        given=allowed,
+    )
+    event = {
+        "specversion": h.SPEC_VERSION,
+        "id": "order-8",
+        "source": "/shop",
+        "type": h.COMMAND_TYPE,
+        "data": body,
+    }
+    yield _repeated(
+        17,
+        "structured",
+        "The first one again as a CloudEvent in structured mode: attributes and command in one JSON object.",
+        _sent(event, **{h.CONTENT_TYPE: h.STRUCTURED_CONTENT, h.CORRELATION_ID: "17"}),
+    )
+
+
+SAMPLES: Final = (*_unreadable(), *_unauthorised(), *_answered(), *_answered_again(), *_other_forms())
 """All samples, in the order in which to send them."""
