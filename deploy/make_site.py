@@ -22,6 +22,7 @@ ROOT: Final = Path(__file__).parents[1]
 PAGES: Final = {
     "docs/index.md": "index.md",
     "docs/senders.md": "senders.md",
+    "docs/python.md": "python.md",
     "docs/migration.md": "migration.md",
     "docs/operating.md": "operating.md",
     "docs/audit-and-privacy.md": "audit-and-privacy.md",
