@@ -4,9 +4,8 @@ An existing topic is never altered: its owner may have had a reason, and learns 
 """
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,6 +15,7 @@ from aiokafka.errors import TopicAlreadyExistsError, TopicAuthorizationFailedErr
 
 from worker.errors import KAFKA_ERRORS, DependencyUnavailable, OperatorError
 from worker.kafka.client import client_options
+from worker.kafka.remarks import remarks
 from worker.settings import Settings
 
 PARTITIONS: Final = 12
@@ -270,40 +270,16 @@ async def _until_visible(admin: AIOKafkaAdminClient, names: set[str]) -> None:
 # --- the client -------------------------------------------------------------------------------------------------------
 
 
-class _Remarks(logging.Handler):
-    """The client's log lines on its attempts: its exception only says that none succeeded."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.ERROR)
-        self.said: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.said.append(record.getMessage())
-
-
 @asynccontextmanager
 async def admin_client(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
     """Yield a started admin client. Errors of broker and connection come out as ``DependencyUnavailable``."""
     admin = AIOKafkaAdminClient(**client_options(settings.kafka))
-    with _remarks() as said:
+    with remarks() as client:
         try:
             await admin.start()
             yield admin
         except KAFKA_ERRORS as error:
-            reason = "; ".join(dict.fromkeys(said)) or f"{type(error).__name__}: {error}"
+            reason = "; ".join(dict.fromkeys(client.said)) or f"{type(error).__name__}: {error}"
             raise DependencyUnavailable("kafka", reason) from error
         finally:
             await admin.close()
-
-
-@contextmanager
-def _remarks() -> Iterator[list[str]]:
-    """Collect the client's log lines for the error, and keep them out of the log. Several may listen at once."""
-    client_log, remarks = logging.getLogger("aiokafka"), _Remarks()
-    client_log.addHandler(remarks)
-    client_log.propagate = False
-    try:
-        yield remarks.said
-    finally:
-        client_log.removeHandler(remarks)
-        client_log.propagate = not any(isinstance(handler, _Remarks) for handler in client_log.handlers)
