@@ -1,17 +1,13 @@
 """``effective-worker dead-letters``"""
 
-import asyncio
 import os
-import signal
 import sys
 import time
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
-from functools import partial
-from pathlib import Path
 from typing import Annotated, Any
 
 import orjson
@@ -19,6 +15,7 @@ import typer
 
 from worker.cli import explain as explain_command
 from worker.cli import terminal
+from worker.cli.login import LoginTokenCommand, LoginTokenFile, LoginTokenText, login_source
 from worker.cli.terminal import (
     FAILED,
     REFUSED,
@@ -26,9 +23,11 @@ from worker.cli.terminal import (
     Json,
     example,
     group,
+    printable,
     progress_bar,
     run_to_end,
     settings_from_environment,
+    until_signalled,
 )
 from worker.errors import OperatorError
 from worker.journey.messages import DEAD_LETTERED
@@ -39,7 +38,7 @@ from worker.operations.dead_letters.letters import Chosen, Letter, OnProgress, P
 from worker.operations.dead_letters.plan import Item, Replay, State, readers_of
 from worker.operations.dead_letters.replay import Pace, carry_out
 from worker.operations.explain import Explanation, explain
-from worker.operations.login_source import LoginSource, LoginToken, NotALogin, from_command, from_file, read_login
+from worker.operations.login_source import LoginSource, LoginToken
 from worker.settings import Settings
 from worker.values import rfc3339
 
@@ -54,15 +53,6 @@ SourceTopic = Annotated[str | None, typer.Option(help="The topic in which the co
 Organisation = Annotated[str | None, typer.Option(help="Whose login the command brought.")]
 At = Annotated[
     list[str] | None, typer.Option("--at", metavar="PARTITION/OFFSET", help="Only what stands there. Repeatable.")
-]
-LoginTokenText = Annotated[
-    str | None, typer.Option("--login-token", metavar="TOKEN", help="To send with. Others may see it in `ps`.")
-]
-LoginTokenFile = Annotated[
-    Path | None, typer.Option(help="A file that holds it; read again before it expires.", dir_okay=False, exists=True)
-]
-LoginTokenCommand = Annotated[
-    str | None, typer.Option(metavar="COMMAND", help="A shell command that prints it; run again before it expires.")
 ]
 
 
@@ -179,7 +169,7 @@ def _whole(letter: Letter, item: Item, explained: Explanation | None) -> Iterato
         yield f"header {_printable(name.encode())}: {_printable(value)}"
     yield f"value: {_printable(letter.value)}"
     if explained is not None:
-        yield from map(_clean, explain_command.lines(explained))
+        yield from map(printable, explain_command.lines(explained))
     yield f"can be sent again: {'yes' if item.why is None else f'no: {item.why}'}{_more(item.detail)}"
 
 
@@ -218,7 +208,7 @@ def replay(
         organisation=organisation,
         at=at,
     )
-    source = _login_source(login_token, login_token_file, login_token_command)
+    source = login_source(login_token, login_token_file, login_token_command)
     if yes and source is None:
         what = "needs --login-token, --login-token-file or --login-token-command"
         raise typer.BadParameter(what, param_hint="--yes")
@@ -229,28 +219,11 @@ def replay(
     if yes and source is not None:
         with progress_bar("sending") as on_progress:
             sending = carry_out(settings, found, source, Pace(rate, timeout), clock=time.time, on_progress=on_progress)
-            signalled = run_to_end(_until_signalled(sending))
+            signalled, _ = run_to_end(until_signalled(sending))
     if signalled:
         found.stopped = "interrupted"
     terminal.show(_accounts(found), list(_report(found, verbose=verbose)), as_json=json)
     raise typer.Exit(SIGNALLED + signalled if signalled else exit_code(found))
-
-
-async def _until_signalled(work: Coroutine[Any, Any, None]) -> int:
-    """Do the work until it ends or a signal comes. Returns the number of that signal, 0 for none."""
-    task, loop, seen = asyncio.ensure_future(work), asyncio.get_running_loop(), set[int]()
-
-    def end(number: int) -> None:
-        seen.add(number)
-        task.cancel()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, end, number)
-    await asyncio.wait({task})
-    if task.cancelled() and seen:
-        return min(seen)
-    await task
-    return 0
 
 
 async def _plan(
@@ -320,24 +293,6 @@ def _place(text: str) -> Place:
     return Place(int(partition), int(offset))
 
 
-def _login_source(token: str | None, file: Path | None, command: str | None) -> LoginSource | None:
-    if sum(each is not None for each in (token, file, command)) > 1:
-        raise typer.BadParameter("give one of them", param_hint="--login-token, --login-token-file, --…-command")
-    if token is not None:
-        try:
-            text = read_login(token).text
-        except NotALogin as error:
-            raise typer.BadParameter(str(error), param_hint="--login-token") from None
-
-        async def given() -> str:
-            return text
-
-        return LoginSource(given, clock=time.time, renewable=False)
-    if file is not None:
-        return LoginSource(partial(from_file, file), clock=time.time, renewable=True)
-    return None if command is None else LoginSource(partial(from_command, command), clock=time.time, renewable=True)
-
-
 # --- output -----------------------------------------------------------------------------------------------------------
 
 
@@ -368,7 +323,7 @@ def line(letter: Letter) -> str:
         f"of {letter.organisation}" if letter.organisation else "of somebody unknown",
         letter.reason,
     )
-    return _clean("  ".join(parts))
+    return printable("  ".join(parts))
 
 
 def _shown(value: bytes | None) -> str | dict[str, str] | None:
@@ -380,12 +335,7 @@ def _shown(value: bytes | None) -> str | dict[str, str] | None:
 
 
 def _printable(value: bytes | None) -> str:
-    return "none" if value is None else _clean(value.decode(errors="backslashreplace"))
-
-
-def _clean(text: str) -> str:
-    """Escape control characters: a stranger's text must not move the reader's cursor."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+    return "none" if value is None else printable(value.decode(errors="backslashreplace"))
 
 
 def _accounts(found: Replay) -> dict[str, Any]:
@@ -431,7 +381,7 @@ def _report(found: Replay, *, verbose: bool) -> Iterator[str]:
         for item in () if verbose else found.of(State.FAILED):
             yield f"  {_item(item)}"
     if found.stopped:
-        yield f"stopped: {_clean(found.stopped)}; running it again is safe: what was answered is left out then"
+        yield f"stopped: {printable(found.stopped)}; running it again is safe: what was answered is left out then"
     unknown = sum(bool(item.detail) for item in found.of(State.PLANNED))
     if unknown and not verbose:
         yield f"of {unknown} to be sent not everything is known: see --verbose"
@@ -443,7 +393,7 @@ def _item(item: Item) -> str:
         says = f"{item.state}: {item.status}{_more(item.message)}" if item.state is not State.APPLIED else says
     stands = f"; now at {item.dead_letter}" if item.dead_letter else ""
     where = item.sent or item.source
-    return _clean(f"{item.place}  {item.code}  {where or ''}  {says}{_more(item.detail)}{stands}")
+    return printable(f"{item.place}  {item.code}  {where or ''}  {says}{_more(item.detail)}{stands}")
 
 
 def _more(detail: str) -> str:

@@ -103,6 +103,27 @@ def run_to_end(work: Coroutine[Any, Any, T]) -> T:
     return uvloop.run(work)
 
 
+async def until_signalled(work: Coroutine[Any, Any, T]) -> tuple[int, T | None]:
+    """Do the work until it ends or a signal comes. Returns the number of that signal, or 0 and what the work returns.
+
+    Work that ends well in spite of a signal has not been interrupted.
+    """
+    import asyncio
+
+    task, loop, seen = asyncio.ensure_future(work), asyncio.get_running_loop(), set[int]()
+
+    def end(number: int) -> None:
+        seen.add(number)
+        task.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end, number)
+    await asyncio.wait({task})
+    if task.cancelled() and seen:
+        return min(seen), None
+    return 0, await task
+
+
 def seconds_of(duration: str) -> int:
     """Return the length of ``2h``, ``90m`` or ``1d12h`` in seconds; 0 if the text is no duration."""
     parts = _DURATION.fullmatch(duration)
@@ -120,6 +141,11 @@ def spare_collector() -> None:
 def complain(text: str) -> None:
     """Write one line to stderr."""
     sys.stderr.write(f"error: {' '.join(text.split())}\n")
+
+
+def printable(text: str) -> str:
+    """Escape control characters: a stranger's text must not move the reader's cursor."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def show(document: Any, lines: Sequence[str], *, as_json: bool) -> None:
