@@ -32,6 +32,7 @@ COMMANDS: Final = (
     ("import",),
     ("login-token",),
     ("contract",),
+    ("send",),
     ("submit",),
     ("history",),
     ("explain",),

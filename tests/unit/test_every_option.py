@@ -18,6 +18,7 @@ from worker.demo.servers.processes import free_port
 
 NEEDED: Final[dict[str, tuple[str, ...]]] = {
     "import": ("lines.ndjson",),
+    "send": ("--code", "99021047380", "--login-token", login_token()),
     "submit": ("commands.ndjson", "--token", "canary"),
     "history": ("T1",),
     "explain": ("rec:c/t/0/0/0",),
@@ -29,11 +30,20 @@ NEEDED: Final[dict[str, tuple[str, ...]]] = {
     "dead-letters show": ("0/0",),
 }
 """Arguments that a command requires."""
+_BY_PASS_CODE: Final = (
+    *("--identifier", "polina@example.com", "--pass-code-file", "pass-code"),
+    *("--login-token", login_token()),
+)
 INSTEAD: Final[dict[tuple[str, str], tuple[str, ...]]] = {
     ("import", "--announce"): ("--announce",),
     ("import", "--mend"): ("--mend",),
     ("import", "--yes"): ("--mend", "--yes"),
     ("contract", "--check"): ("--check", str(preloaded.ROOT / "schemas" / "pack")),
+    ("send", "--identifier"): (*_BY_PASS_CODE,),
+    ("send", "--pass-code-file"): (*_BY_PASS_CODE,),
+    ("send", "--login-token"): ("--code", "99021047380", "--login-token", login_token()),
+    ("send", "--login-token-file"): ("--code", "99021047380", "--login-token-file", "token"),
+    ("send", "--login-token-command"): ("--code", "99021047380", "--login-token-command", "cat token"),
     ("submit", "--token"): ("commands.ndjson", "--token", "canary"),
     ("submit", "--token-command"): ("commands.ndjson", "--token-command", "true"),
     ("submit", "--csv"): ("table.csv", "--csv", "--token", "canary"),
@@ -55,10 +65,14 @@ VALUES: Final = {
     "--account": "A1",
     "--anchor": "anchor.json",
     "--at": "0/0",
+    "--attempts": "2",
     "--by": "redo",
     "--code": "INTERNAL_ERROR",
+    "--fields": "number",
+    "--id": "order-7",
     "--identifier": "polina@example.com",
     "--journal": "journal",
+    "--key": "card-1",
     "--key-file": "key",
     "--limit": "5",
     "--login-token-command": "true",
@@ -68,8 +82,10 @@ VALUES: Final = {
     "--patience": "60",
     "--rate": "10",
     "--reason": "any",
+    "--reply-to": "replies",
     "--reply-topic": "replies",
     "--since": "2h",
+    "--source": "/shop",
     "--source-topic": "commands",
     "--timeout": "10",
     "--token-command": "true",
@@ -114,6 +130,7 @@ FILES: Final = {
     "commands.ndjson": "{}\n",
     "table.csv": "authentication_code\nC1\n",
     "token": login_token(),
+    "pass-code": "canary",
     "anchor.json": ANCHOR,
     "signed.json": json.dumps(json.loads(ANCHOR) | {"signature": SIGNATURE}),
     "key": KEY,

@@ -18,6 +18,7 @@ COMMANDS: Final = (
     "import",
     "login-token",
     "contract",
+    "send",
     "submit",
     "history",
     "explain",
