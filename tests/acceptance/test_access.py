@@ -5,7 +5,7 @@ import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -304,6 +304,46 @@ def test_an_operator_submits_and_finds_the_answers_among_others(walled: Walled, 
         arguments = ("submit", str(file), "--token", login_token(), "--reply-topic", walled.scene.topics.results)
         done = walled.run("operator", *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("login", ["sender", "operator"])
+def test_a_sender_and_an_operator_may_send_one_command(walled: Walled, login: str) -> None:
+    [code] = walled.scene.new_tokens(1, prefix=f"sent-by-{login}")
+    with walled.allowed(*of("worker"), *of(login)), walled.scene.worker(**walled.settings_of("worker")):
+        done = walled.run(login, "send", "--code", code, "--login-token", login_token())
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("lacking", "instead", "words"),
+    [
+        ("commands", None, "this login may send nothing: allow WRITE on topic {commands}"),
+        ("commands", "DESCRIBE", "this login may send nothing: allow WRITE on topic {commands}"),
+        ("results", None, "the topic {results} does not exist, or this login may not see it"),
+        ("results", "DESCRIBE", "answers cannot be read: allow READ on topic {results}"),
+    ],
+)
+def test_a_sender_that_lacks_a_right_is_told_which(
+    walled: Walled, lacking: str, instead: str | None, words: str
+) -> None:
+    topics = walled.scene.topics
+    row = next(row for row in of("sender") if row.name == f"access-token.set-effective.{lacking}")
+    granted = [*of("sender", without=row), *([] if instead is None else [replace(row, operation=instead)])]
+    with walled.allowed(*granted):
+        done = walled.run("sender", "send", "--code", "1", "--login-token", login_token())
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: kafka: {words.format(commands=topics.commands, results=topics.results)}")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_wrong_password_is_called_so(walled: Walled) -> None:
+    wrong = walled.settings_of("sender") | {"KAFKA__SASL_PASSWORD": "canary"}
+    done = run(walled.scene, "send", "--code", "1", "--login-token", login_token(), **wrong)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: kafka: no broker can be used: {walled.broker.walled}: ")
+    assert "the broker refuses this login (WORKER_KAFKA__SASL_" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "canary" not in done.stderr
 
 
 def test_an_importer_announces_and_keeps_how_far(walled: Walled, tmp_path: Path) -> None:
