@@ -38,7 +38,7 @@ MEETS_THE_OUTSIDE: Final = {
     "worker.operations.reconcile.events": {"transition"},
     "worker.operations.reconcile.log_record": {"headers"},
     "worker.operations.reconcile.observed": {"headers"},
-    "worker.operations.send": {"access_token", "client", "command", "headers"},
+    "worker.operations.send": {"client", "headers", "rules"},
     "worker.operations.submit.answers": {"headers"},
     "worker.operations.submit.lines": {"rules"},
     "worker.operations.submit.session": {"headers"},

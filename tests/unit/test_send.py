@@ -43,7 +43,7 @@ CANARY: Final = "canary-pass-code"
 LOGIN: Final = login_token()
 BY_CODE: Final = ("send", "--code", "C1", "--login-token", LOGIN)
 BY_PASS_CODE: Final = ("send", "--identifier", "polina@example.com", "--login-token", LOGIN, "--pass-code-file")
-NAMED: Final = {"ce_id": "order 7", "ce_source": "/shop"}
+NAMED: Final[dict[str, Any]] = {"ce_id": "order 7", "ce_source": "/shop"}
 ASK_AGAIN: Final = "ask again, which is safe, with the same options and --id 'order 7' --source /shop"
 CLASSES: Final = ("Error", "Exception", "Command", "Kafka", "Replies", "Unreadable", "<", "Traceback")
 """Parts of names of classes, and of their instances' ``repr``."""
@@ -87,14 +87,17 @@ def called(
         ((*BY_PASS_CODE, "no-such-file"), "--pass-code-file: cannot be read: No such file or directory"),
         ((*BY_PASS_CODE, "-"), "holds no pass code"),
         ((*BY_PASS_CODE, "."), "--pass-code-file: cannot be read: Is a directory"),
-        ((*BY_CODE, "--fields", "number,nummer"), "--fields: unknown field name: 'nummer'"),
-        ((*BY_CODE, "--fields", "a.b", "--id", ""), "--id: empty"),
-        ((*BY_CODE, "--source", ""), "--source: empty"),
-        ((*BY_CODE, "--id", "x" * 256), "--id: longer than 255 characters"),
-        (("send", "--code", "C" * 256, "--login-token", LOGIN), "--code: longer than 255 characters"),
-        ((*BY_CODE, "--reply-to", "a/b"), "--reply-to: not the name of a topic"),
+        ((*BY_CODE, "--fields", "number,nummer"), '--fields: fields_set holds the unknown name "nummer"'),
+        ((*BY_CODE, "--fields", "a.b", "--id", ""), "--id: ce_id is empty"),
+        ((*BY_CODE, "--source", ""), "--source: ce_source is empty"),
+        ((*BY_CODE, "--id", "x" * 256), "--id: the header ce_id is longer than 255 characters"),
+        (
+            ("send", "--code", "C" * 256, "--login-token", LOGIN),
+            "--code: access_token_identifier.authentication_code is longer",
+        ),
+        ((*BY_CODE, "--reply-to", "a/b"), '--reply-to: the header reply_to is not the name of a topic: "a/b"'),
         ((*BY_CODE, "--reply-to", "access-token.transitions"), "--reply-to: the worker answers in none of its own"),
-        ((*BY_CODE, "--key", "\udcff"), "--key: not valid UTF-8"),
+        ((*BY_CODE, "--key", "\udcff"), "an option is not valid UTF-8"),
         ((*BY_CODE, "--timeout", "0"), "--timeout"),
         ((*BY_CODE, "--timeout", "inf"), "--timeout: not a number of seconds"),
         ((*BY_CODE, "--timeout", "nan"), "--timeout"),
@@ -115,11 +118,6 @@ def test_wrong_usage_is_named_and_exits_2(arguments: tuple[str, ...], words: str
         assert found == {"may_be_applied": False, "ce_id": None, "ce_source": None}
     else:
         assert out == ""
-
-
-def test_each_fault_of_the_usage_has_its_line() -> None:
-    _, _, err = called(*BY_CODE, "--fields", "nummer", "--id", "")
-    assert [line.rpartition("--")[2].partition(":")[0] for line in err.splitlines()[-2:]] == ["fields", "id"]
 
 
 @pytest.mark.parametrize("held", [f"{CANARY}\n{CANARY}\n", "x" * 5000, "", "\n"], ids=len)
@@ -293,16 +291,26 @@ def caused(error: Exception, *causes: Exception) -> Any:
     return error
 
 
+def away() -> BrokerAway:
+    return BrokerAway("127.0.0.1:1", OSError(), seconds=1)
+
+
 FORBIDDEN: Final = kafka.TopicAuthorizationFailedError("any")
 
 
 @pytest.mark.parametrize(
     ("opening", "words"),
     [
-        (caused(BrokerAway("KafkaError"), TimeoutError()), "kafka: no broker can be used: no answer in time"),
-        (caused(BrokerAway("KafkaError"), FORBIDDEN), "allow READ on topic access-token.set-effective.results"),
         (
-            caused(BrokerAway("KafkaError"), kafka.ClusterAuthorizationFailedError("any")),
+            caused(away(), TimeoutError()),
+            "kafka: no broker can be used: no answer in time",
+        ),
+        (
+            caused(away(), FORBIDDEN),
+            "allow READ on topic access-token.set-effective.results",
+        ),
+        (
+            caused(away(), kafka.ClusterAuthorizationFailedError("any")),
             "allow WRITE on topic access-token.set-effective.commands",
         ),
         (NoSuchTopic("nowhere"), "kafka: the topic nowhere does not exist, or this login may not see it"),
@@ -366,9 +374,10 @@ async def test_a_dry_run_may_never_be_applied(monkeypatch: pytest.MonkeyPatch) -
     assert (caught.value.may_be_applied, "ask again" in str(caught.value)) == (False, False)
 
 
-async def test_a_reply_topic_that_is_not_allowed_is_thought_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(NoAnswer, match=r"WORKER_TOPICS__REPLY_TO_ALLOWED does not have mine has refused it"):
-        await sending(Client(late()), monkeypatch, reply_to="mine").run()
+async def test_a_refusal_of_the_reply_topic_that_cannot_be_seen_is_thought_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    unseen = CommandTimeout(timeout=2.0, sent=True, taken=True, is_refusal_unseen=True, **NAMED)
+    with pytest.raises(NoAnswer, match=r"If mine is not in its WORKER_TOPICS__REPLY_TO_ALLOWED, it has refused"):
+        await sending(Client(unseen), monkeypatch, reply_to="mine").run()
 
 
 async def test_a_login_that_ends_between_attempts_leaves_the_first_one_open(monkeypatch: pytest.MonkeyPatch) -> None:

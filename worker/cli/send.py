@@ -100,9 +100,9 @@ def send(
         timeout=timeout,
         attempts=attempts,
     )
-    faults = [f"{_OPTIONS.get(name, name)}: {what}" for name, what in request.faults()]
-    if faults:
-        raise typer.BadParameter("\n".join(faults))
+    fault = request.fault()
+    if fault is not None:
+        raise typer.BadParameter(fault.message, param_hint=_OPTIONS.get(fault.member.rpartition(".")[2]))
     settings = settings_from_environment()
     if reply_to in settings.topics.own:
         raise typer.BadParameter("the worker answers in none of its own topics on request", param_hint="--reply-to")

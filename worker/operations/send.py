@@ -1,14 +1,11 @@
 """Send one command and wait for its answer, with the client that senders have (CONTRACT, Command line)."""
 
 import shlex
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from aiokafka import errors as kafka
-from pydantic import ValidationError
 
-from effective_contract.access_token import UnknownField
 from effective_contract.client import (
     Answer,
     BrokerAway,
@@ -22,8 +19,11 @@ from effective_contract.client import (
     Retry,
     UnreadableReply,
 )
-from effective_contract.command import SetEffectiveCommand
-from effective_contract.headers import CE_ID, CE_SOURCE, REPLY_TO, CommandHeaders, is_topic
+from effective_contract.headers import CE_ID, CE_SOURCE, REPLY_TO
+from effective_contract.methods import METHODS
+from effective_contract.rules.body import fault_of
+from effective_contract.rules.faults import Fault, invalid
+from effective_contract.rules.headers import first_fault, read_headers
 from worker.errors import OperatorError
 from worker.kafka.client import client_options
 from worker.kafka.remarks import Remarks, in_words, remarks
@@ -66,24 +66,25 @@ class Request:
     """Seconds to wait for the broker, and for the answer to each attempt."""
     attempts: int = 1
 
-    def faults(self) -> Iterator[tuple[str, str]]:
-        """Yield what the contract does not allow: pairs of a member or header and its fault, never what it holds."""
+    def fault(self) -> Fault | None:
+        """Return the first thing that the contract does not allow, in the words of a worker, which repeat no secret."""
         identifier = {
             "authentication_code": self.authentication_code,
             "identifier": self.identifier,
             "pass_code": self.pass_code,
         }
         command = {"token": _ANY_LOGIN, "access_token_identifier": identifier, "fields_set": self.fields_set}
-        headers = {CE_ID: self.ce_id, CE_SOURCE: self.ce_source}
-        for model, members in ((SetEffectiveCommand, command), (CommandHeaders, headers)):
-            try:
-                model.model_validate(members)
-            except ValidationError as error:
-                yield from map(_fault, error.errors(include_input=False, include_url=False))
-        if self.key is not None and not _is_text(self.key):
-            yield "key", "not valid UTF-8"
-        if self.reply_to is not None and not is_topic(self.reply_to):
-            yield REPLY_TO, "not the name of a topic"
+        texts = {CE_ID: self.ce_id, CE_SOURCE: self.ce_source, REPLY_TO: self.reply_to}
+        empty = next((name for name, text in texts.items() if text == ""), None)
+        if empty is not None:
+            return invalid(f"{empty} is empty", empty)
+        try:
+            headers = [(name, text.encode()) for name, text in texts.items() if text is not None]
+            _ = self.key is not None and self.key.encode()
+        except UnicodeEncodeError:
+            return invalid("an option is not valid UTF-8")
+        given, _, wrong = read_headers(headers, METHODS.of_type)
+        return fault_of(command) or first_fault(given, wrong)
 
 
 class Sending:
@@ -190,10 +191,10 @@ class Sending:
         if not error.taken:
             return f"kafka: the broker has not confirmed the command {within}"
         what = f"no answer from a worker {within}: is one running?"
-        if request.reply_to is None:
+        if not error.is_refusal_unseen:
             return what
         topic, allowed = request.reply_to, "WORKER_TOPICS__REPLY_TO_ALLOWED"
-        return f"{what} A worker whose {allowed} does not have {topic} has refused it, in {results}"
+        return f"{what} If {topic} is not in its {allowed}, it has refused that in {results}, which cannot be read here"
 
     def _why_away(self, away: BrokerAway, said: Remarks) -> str:
         cause = _origin(away)
@@ -211,24 +212,3 @@ def _origin(error: BaseException) -> BaseException:
     while error.__cause__ is not None:
         error = error.__cause__
     return error
-
-
-def _fault(fault: Any) -> tuple[str, str]:
-    """Return the member and the fault of it. Only the name of a field is quoted: all else may be a credential."""
-    names, about = [str(part) for part in fault["loc"]], fault.get("ctx", {})
-    what = str(fault["msg"]).removeprefix("Value error, ")
-    if "max_length" in about:
-        what = f"longer than {about['max_length']} characters"
-    elif "min_length" in about:
-        what = "empty"
-    elif isinstance(about.get("error"), UnknownField):
-        what = f"{what}: {about['error'].name!r}"
-    return names[-1] if names else "", what
-
-
-def _is_text(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -132,8 +132,11 @@ class CommandClient:
     ) -> None:
         """``source`` is the ``ce_source`` of every command that has none of its own; timeouts are in seconds.
 
-        ``transport`` stands in for Kafka (``effective_contract.testing``).
+        ``transport`` stands in for Kafka (``effective_contract.testing``). Raises ``ValueError`` if ``reply_to`` is one
+        of the worker's topics.
         """
+        if reply_to in {commands, results}:
+            raise ValueError(f"reply_to must be a topic of your own, not {reply_to}")
         options = {"bootstrap_servers": bootstrap_servers, "client_id": "command-client", **(connection or {})}
         transport = transport or Kafka(options)
         self._servers = _listed(options["bootstrap_servers"])
@@ -293,12 +296,11 @@ class CommandClient:
 
     def _unanswered(self, sending: "asyncio.Task[None] | None", seconds: float, identity: _Identity) -> CommandTimeout:
         sent, taken = sending is not None, sending is not None and sending.done()
-        unseen = ""
+        unseen = False
         if taken and self._elsewhere is not None:
             self._elsewhere.doubt()
-            if not self._elsewhere.is_readable:
-                unseen = f"; a refusal of the reply topic {self._reply_to} could not be seen: does the worker allow it?"
-        return CommandTimeout(timeout=seconds, sent=sent, taken=taken, hint=unseen, **identity.members)
+            unseen = not self._elsewhere.is_readable
+        return CommandTimeout(timeout=seconds, sent=sent, taken=taken, is_refusal_unseen=unseen, **identity.members)
 
     def _send(self, value: bytes, headers: Headers, key: bytes | None) -> "asyncio.Task[None]":
         sending = asyncio.create_task(self._outbox.send(value, headers, key))
@@ -350,7 +352,9 @@ class CommandClient:
 
     def _reading_ended(self, reading: "asyncio.Task[None]") -> None:
         if not reading.cancelled():
-            self._lose(_Lost(RepliesLost, f"the reply topic cannot be read: {type(reading.exception()).__name__}"))
+            self._lose(
+                _Lost(RepliesLost, f"the topic {self._topics[1]} cannot be read: this client has no right to it")
+            )
 
     def _lose(self, lost: _Lost) -> None:
         self._lost = lost

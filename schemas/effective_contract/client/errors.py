@@ -60,10 +60,9 @@ class CommandError(ClientError):
         what = super().__str__()
         if not self.may_be_applied:
             return what
-        return (
-            f"{what}. The command may still be applied: ask again with ce_id={self.ce_id!r} and"
-            f" ce_source={self.ce_source!r}, which is safe"
-        )
+        named = f"ce_id={self.ce_id!r} and ce_source={self.ce_source!r}"
+        end = "" if what.endswith("?") else "."
+        return f"{what}{end} The command may still be applied: ask again with {named}, which is safe"
 
 
 class InvalidCommand(CommandError, ValueError):
@@ -119,14 +118,30 @@ class CommandRefused(CommandError):
 
 
 class CommandTimeout(CommandError, TimeoutError):
-    """No answer came within ``timeout`` seconds. ``taken``: True if the broker acknowledged the command."""
+    """No answer came within ``timeout`` seconds. ``taken``: True if the broker acknowledged the command.
 
-    def __init__(self, *, timeout: float, sent: bool, taken: bool, ce_id: str, ce_source: str, hint: str = "") -> None:
+    ``is_refusal_unseen``: True if the worker may have refused the client's ``reply_to`` in a results topic that the
+    client cannot read.
+    """
+
+    def __init__(
+        self,
+        *,
+        timeout: float,
+        sent: bool,
+        taken: bool,
+        ce_id: str,
+        ce_source: str,
+        is_refusal_unseen: bool = False,
+    ) -> None:
         by_whom = "the worker" if taken else "the broker"
         what = f"no answer of {by_whom} within {timeout:g} s" if sent else f"not sent within {timeout:g} s"
-        super().__init__(f"{what}{hint}", ce_id=ce_id, ce_source=ce_source, may_be_applied=sent)
+        if is_refusal_unseen:
+            what += "; a refusal of the reply topic could not be seen: does the worker allow it?"
+        super().__init__(what, ce_id=ce_id, ce_source=ce_source, may_be_applied=sent)
         self.timeout = timeout
         self.taken = taken
+        self.is_refusal_unseen = is_refusal_unseen
 
 
 class UnreadableReply(CommandError):
@@ -139,7 +154,7 @@ class UnreadableReply(CommandError):
 
 
 class RepliesLost(CommandError):
-    """The reply topic cannot be read any more. The client must be opened again."""
+    """The reply topic cannot be read any more, for want of a right. The client must be opened again."""
 
 
 class ClientClosed(CommandError):
