@@ -6,6 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -84,6 +85,19 @@ def test_what_is_no_journal_is_left_alone(tmp_path: Path) -> None:
     assert path.read_text() == "Dear reader, " * 100
     with pytest.raises(JournalError, match="cannot be written"):
         Journal(tmp_path / "nowhere" / "j")
+
+
+def test_a_journal_that_cannot_be_used_is_closed_again(tmp_path: Path) -> None:
+    letter, older, here = tmp_path / "letter.txt", tmp_path / "older", psutil.Process()
+    letter.write_text("Dear reader, " * 100)
+    with closing(begun(older)) as journal:
+        journal.note({"version": "0"})
+    told = []  # as long as its traceback lives, nothing else closes a file
+    for path in (letter, older):
+        with pytest.raises(JournalError) as caught:
+            Journal(path)
+        told.append(caught)
+    assert [opened.path for opened in here.open_files() if opened.path.startswith(str(tmp_path))] == []
 
 
 @given(st.lists(st.tuples(st.integers(1, 4), st.sampled_from(["OK", "INVALID_TOKEN", "ACCESS_DENIED"])), max_size=30))

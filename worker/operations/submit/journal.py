@@ -71,20 +71,29 @@ class Journal:
         try:
             path.touch(mode=0o600)
             self._db = sqlite3.connect(path, timeout=0, isolation_level=None)
-            # One process at a time: the lock ends with the process, however that ends.
-            self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = NORMAL")
-            self._db.execute("PRAGMA cache_size = -8192")
-            with self._transaction():
-                if not self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                    for table in _TABLES.split(";"):
-                        self._db.execute(table)
-            self.facts: dict[str, str] = dict(self._db.execute("SELECT name, value FROM fact"))
         except (sqlite3.Error, OSError) as error:
             raise JournalError(_why(path, error)) from error
+        try:
+            self.facts: dict[str, str] = self._opened()
+        except (sqlite3.Error, OSError) as error:
+            self.close()
+            raise JournalError(_why(path, error)) from error
         if self.facts and self.facts.get("version") != VERSION:
+            self.close()
             raise JournalError(f"{path} was written by another version of effective-worker")
+
+    def _opened(self) -> dict[str, str]:
+        """Lock the file, make its tables if they are not there, and return its facts."""
+        # One process at a time: the lock ends with the process, however that ends.
+        self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        self._db.execute("PRAGMA cache_size = -8192")
+        with self._transaction():
+            if not self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                for table in _TABLES.split(";"):
+                    self._db.execute(table)
+        return dict(self._db.execute("SELECT name, value FROM fact"))
 
     def close(self) -> None:
         """Close it. Safe to call twice."""
