@@ -13,7 +13,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --no-emit-package effective
 	--python-version 3.11 --custom-compile-command "make requirements" $(if $(UPGRADE),--upgrade)
 
 .DEFAULT_GOAL := help
-.PHONY: demo test faults bench docs pins lint types format model verify requirements clean help
+.PHONY: demo test faults bench docs pins pythons lint types format model verify requirements clean help
 
 demo: $(INSTALLED) ## embedded broker and Postgres, the golden command and a few that are refused
 	@$(BIN)/effective-worker demo $(ARGS)
@@ -40,6 +40,9 @@ verify: $(INSTALLED) ## all there is, whatever breaks, and a table of it (ARGS="
 
 pins: $(INSTALLED) ## what is pinned, against all vulnerabilities that are known (exit 2: nothing is known here)
 	@$(BIN)/python -m tests.gate.pins
+
+pythons: ## the tests without a broker under another Python (ARGS=3.13; exit 2: it is not there)
+	@python3 -m tests.gate.pythons $(ARGS)
 
 lint: $(INSTALLED) ## ruff: rules and format; import-linter: which module may import which
 	@$(BIN)/ruff check .

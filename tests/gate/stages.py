@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from tests.gate.pythons import VERSIONS
 from tests.gate.verdicts import Reading
 from tests.model.check import in_turn
 
@@ -107,6 +108,16 @@ def pins() -> Stage:
     )
 
 
+def python(version: str) -> Stage:
+    return Stage(
+        f"python-{version}",
+        f"the tests without a broker pass under Python {version}",
+        *_module("pythons", "-m", "tests.gate.pythons", version),
+        reading=Reading.HARNESS,
+        pytest=True,
+    )
+
+
 def faults(name: str, seconds: int, seed: int) -> Stage:
     command = ("-m", "tests.faults", "--seconds", str(seconds), "--seed", str(seed), "--rate", "300")
     return Stage(
@@ -174,6 +185,7 @@ def verify() -> list[Stage]:
         types(),
         outside_tools(),
         pins(),
+        *map(python, VERSIONS),
         Stage("docs", "the documents are a site, and every link in it leads somewhere", *_make("docs")),
         model("--deep"),
         pytests("test", "the worker does what schemas/CONTRACT.md and worker/DESIGN.md say, on real Apache Kafka"),
