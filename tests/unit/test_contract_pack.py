@@ -13,6 +13,7 @@ from cloudevents.core.bindings.kafka import KafkaMessage, from_binary, from_stru
 from cloudevents.core.formats.json import JSONFormat
 from jsonschema import Draft202012Validator
 
+import effective_contract
 from effective_contract.codes import StatusCode
 from effective_contract.headers import COMMAND_TYPE
 from effective_contract.methods import METHODS, Methods
@@ -24,7 +25,7 @@ from tests.support.sibling import BOTH, SET_NOT_EFFECTIVE
 from worker.journey.decode.command import decode
 from worker.journey.model import Command
 from worker.kafka.topics import _SETTINGS, PARTITIONS
-from worker.operations.contract.asyncapi import VERSION, asyncapi
+from worker.operations.contract.asyncapi import asyncapi
 from worker.operations.contract.deployment import Deployment
 from worker.operations.contract.json_schemas import described, json_schema
 from worker.operations.contract.pack import pack
@@ -32,6 +33,7 @@ from worker.operations.contract.samples import SAMPLES, TOKEN, Record, Sample
 from worker.settings import read_settings
 
 ROOT: Final = Path(__file__).parents[2]
+PROJECTS: Final = ("pyproject.toml", "schemas/pyproject.toml")
 COMMITTED: Final = ROOT / "schemas" / "pack"
 
 
@@ -48,9 +50,14 @@ def test_the_committed_pack_is_what_the_code_says() -> None:
     assert committed() == pack(Deployment()), "write it again with: effective-worker contract schemas/pack"
 
 
-def test_its_version_is_the_package_s() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert project["version"] == VERSION
+def test_one_place_has_the_version_of_both_distributions_and_of_the_pack() -> None:
+    own, schemas = (tomllib.loads((ROOT / file).read_text("utf-8")) for file in PROJECTS)
+    assert (own["project"]["dynamic"], schemas["project"]["dynamic"]) == (["version"], ["version"])
+    for file, project in zip(PROJECTS, (own, schemas), strict=True):
+        place = (ROOT / file).parent / project["tool"]["hatch"]["version"]["path"]
+        assert place.resolve() == ROOT / "schemas" / "effective_contract" / "__init__.py"
+    assert f"effective-contract=={effective_contract.__version__}" in own["project"]["dependencies"]
+    assert asyncapi(Deployment())["info"]["version"] == effective_contract.__version__
 
 
 def test_its_defaults_are_those_of_the_settings_and_of_the_topics() -> None:

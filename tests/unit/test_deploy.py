@@ -12,6 +12,7 @@ from typing import Any, Final
 import pytest
 import yaml
 
+from effective_contract import __version__
 from worker.settings import read_settings
 
 ROOT: Final = Path(__file__).parents[2]
@@ -139,13 +140,7 @@ def test_the_image_says_what_it_holds() -> None:
 
 
 def test_an_image_without_a_number_of_its_own_does_not_hide_among_the_built_ones() -> None:
-    assert {SERVICES[name]["image"] for name in OURS} == {f"effective-worker:{version()}"}
-
-
-def version() -> str:
-    found = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
-    assert found
-    return found[1]
+    assert {SERVICES[name]["image"] for name in OURS} == {f"effective-worker:{__version__}"}
 
 
 @pytest.mark.parametrize("name", SERVICES)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from effective_contract import __version__
 from effective_contract.codes import StatusCode
 from effective_contract.headers import JSON_CONTENT
 from effective_contract.methods import METHODS, SET_EFFECTIVE, Method, Methods
@@ -13,8 +14,6 @@ from worker.operations.contract.samples import SAMPLES, Record, Sample, shown
 
 Document = dict[str, Any]
 
-VERSION: Final = "0.1.0"
-"""The version of the contract, which is released with the package."""
 _DAY_MS: Final = 24 * 60 * 60 * 1000
 STRUCTURED: Final = "application/cloudevents+json"
 
@@ -56,7 +55,7 @@ def asyncapi(deployment: Deployment, methods: Methods = METHODS) -> Document:
 def _info(deployment: Deployment) -> Document:
     return {
         "title": "effective-worker",
-        "version": VERSION,
+        "version": __version__,
         "description": (
             "Sets access tokens effective. Send a command, and exactly one result comes back; every change is a "
             "transition event as well. Read results with isolation.level=read_committed: that is where exactly one "
