@@ -34,6 +34,14 @@ def utc_text(seconds: float, timespec: str = "seconds") -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec=timespec).replace("+00:00", "Z")
 
 
+def counted(count: int, what: str, plural: str = "", *, form: str = "") -> str:
+    """Write a number of things for people: ``1 record``, ``2 records``, ``2 series``.
+
+    ``plural`` is the noun of several, if no ``s`` makes it; ``form`` is the format of the number.
+    """
+    return f"{count:{form}} {what if count == 1 else plural or f'{what}s'}"
+
+
 _UNRESERVED = re.compile(r"[A-Za-z0-9._~-]*")
 
 

@@ -134,7 +134,7 @@ def test_at_least_once_bulk_commands_are_answered_and_never_in_the_bulk_topic(bo
     applied, refused = both.results(2)
     assert (status(applied), status(refused)) == (("OK", "false"), ("INVALID_PARAMETER", "false"))
     assert "the worker's own topics" in answer(refused)["status"]["message"]
-    assert f"{bulk}/0: 1 records below offset 1" in erase(both)[1]  # erasure looks for a customer's data there, too
+    assert f"{bulk}/0: 1 record below offset 1" in erase(both)[1]  # erasure looks for a customer's data there, too
 
 
 @pytest.mark.slow(

@@ -206,10 +206,10 @@ def test_without_yes_it_only_shows_what_would_go(scene: Scene) -> None:
     assert (code, scene.every_table()) == (0, before)
     assert f"contact {CONTACT} of ORG1: would be erased, with --yes" in out
     assert "access_token: 2" in out
-    assert f"{scene.topics.results}/0: 1 records below offset 1: retention removes them by" in out
+    assert f"{scene.topics.results}/0: 1 record below offset 1: retention removes it by" in out
     assert "no group's position is known there" in out
     # The worker's group has read all commands, and no other group does.
-    assert f"{scene.topics.commands}/0: 1 records below offset 1" in out
+    assert f"{scene.topics.commands}/0: 1 record below offset 1" in out
     assert "--delete-records deletes them" in out
     assert held(out) == set()
 

@@ -10,6 +10,7 @@ from worker.cli.terminal import Json, example, group, progress_bar, run_to_end, 
 from worker.operations.erasure import erase as erasing
 from worker.operations.erasure.erase import Erasure
 from worker.operations.erasure.mentions import Mentions
+from worker.values import counted
 
 
 def erase(
@@ -54,7 +55,8 @@ def _lines(done: Erasure) -> Iterator[str]:
     if not done.mentions:
         yield "topics: nothing of it in any"
     for each in done.mentions:
-        yield f"{each.topic}/{each.partition}: {each.records} records below offset {each.up_to}: {_fate(each)}"
+        held = f"{counted(each.records, 'record')} below offset {each.up_to}"
+        yield f"{each.topic}/{each.partition}: {held}: {fate(each)}"
 
 
 def _end(done: Erasure) -> str:
@@ -63,15 +65,19 @@ def _end(done: Erasure) -> str:
     return "erased" if done.done else "would be erased, with --yes"
 
 
-def _fate(each: Mentions) -> str:
+def fate(each: Mentions) -> str:
+    """Return what becomes of the messages in a partition, for people."""
     if each.deleted:
-        return f"deleted, with {each.others} offsets of others"
-    gone = "retention never removes them" if each.gone_by is None else f"retention removes them by {each.gone_by:%F %T}"
+        return f"deleted, with {counted(each.others, 'offset')} of others"
+    it, they = ("it", "it") if each.records == 1 else ("them", "they")
+    gone = f"retention never removes {it}"
+    if each.gone_by is not None:
+        gone = f"retention removes {it} by {each.gone_by:%F %T}"
     if not each.readers:
-        return f"{gone}; no group's position is known there, so they cannot be deleted safely"
+        return f"{gone}; no group's position is known there, so {they} cannot be deleted safely"
     if each.unread_by:
         return f"{gone}; not read so far by {', '.join(each.unread_by)}"
-    return f"{gone}; --delete-records deletes them, with {each.others} offsets of others"
+    return f"{gone}; --delete-records deletes {it}, with {counted(each.others, 'offset')} of others"
 
 
 def add(app: typer.Typer) -> None:

@@ -40,7 +40,7 @@ from worker.operations.dead_letters.replay import Pace, carry_out
 from worker.operations.explain import Explanation, explain
 from worker.operations.login_source import LoginSource, LoginToken
 from worker.settings import Settings
-from worker.values import rfc3339
+from worker.values import counted, rfc3339
 
 Codes = Annotated[list[str] | None, typer.Option("--code", help="Only these: MALFORMED_REQUEST, INTERNAL_ERROR.")]
 Since = Annotated[
@@ -109,7 +109,7 @@ async def _list(settings: Settings, chosen: Chosen, limit: int | None, *, as_jso
         _write('\n], "summary": ' + orjson.dumps(summary).decode() + "}\n")
     else:
         limited = ", and perhaps more" if counts.total() == limit else ""
-        _write(f"{_many(counts.total(), 'dead letter')}{limited}{_each(counts)}\n")
+        _write(f"{counted(counts.total(), 'dead letter')}{limited}{_each(counts)}\n")
     _write("", flush=True)
 
 
@@ -364,7 +364,7 @@ def _sent(found: Replay) -> int:
 def _report(found: Replay, *, verbose: bool) -> Iterator[str]:
     if verbose:
         yield from map(_item, found.items.values())
-    counts, selected = found.counts(), _many(len(found.items), "dead letter")
+    counts, selected = found.counts(), counted(len(found.items), "dead letter")
     if not found.carried_out:
         planned = counts[State.PLANNED]
         yield f"{selected}: {planned} would be sent, with --yes; {counts[State.LEFT_OUT]} left out"
@@ -398,10 +398,6 @@ def _item(item: Item) -> str:
 
 def _more(detail: str) -> str:
     return f" ({detail})" if detail else ""
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _each(counts: Counter[str]) -> str:

@@ -13,6 +13,7 @@ from worker.demo.commands import Attempt
 from worker.errors import OperatorError
 from worker.kafka.client import client_options
 from worker.settings import Settings
+from worker.values import counted
 
 ANSWER_SECONDS: Final = 60.0
 
@@ -72,5 +73,6 @@ async def _gathered(consumer: AIOKafkaConsumer, waiting: set[bytes]) -> dict[byt
                             waiting.discard(correlation)
                             replies[correlation] = Reply(json.loads(record.value), headers["replayed"] == b"true")
     except TimeoutError:
-        raise Unanswered(f"{len(waiting)} commands were not answered within {ANSWER_SECONDS:.0f} s") from None
+        unanswered = counted(len(waiting), "unanswered command")
+        raise Unanswered(f"{unanswered} after {ANSWER_SECONDS:.0f} s") from None
     return replies

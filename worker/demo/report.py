@@ -12,6 +12,7 @@ from rich.table import Table
 from worker.demo.commands import Attempt, documented, shown
 from worker.demo.exchange import Reply
 from worker.demo.load import LoadReport
+from worker.values import counted
 
 WIDTH: Final = 118
 TRYING_OUT: Final = "for trying out: the embedded broker is not Apache Kafka, and this proves nothing about a real one"
@@ -70,12 +71,13 @@ class Report:
     def _lines(self) -> list[str]:
         right = sum(map(_as_expected, self.attempts, self.replies))
         lines = [
-            f"{right} of {len(self.attempts)} commands answered as documented, the golden one to the letter;"
+            f"{right} of {counted(len(self.attempts), 'command')} answered as documented, the golden one to the letter;"
             f" {self.seconds:.1f} s from nothing",
         ]
         if self.load is not None:
             lines.append(
-                f"{self.load.commands} commands at {self.load.rate:.0f}/s, {self.load.duplicates} duplicates,"
+                f"{counted(self.load.commands, 'command')} at {self.load.rate:.0f}/s,"
+                f" {counted(self.load.duplicates, 'duplicate')},"
                 f" {', '.join(f'{code} {count}' for code, count in self.load.statuses.items())}"
                 + ("" if self.peak_memory is None else f"; peak worker memory {self.peak_memory / 2**20:.0f} MiB")
             )

@@ -18,6 +18,7 @@ from worker.operations.dead_letters.plan import CHUNK, Item, Readers, Replay, St
 from worker.operations.login_source import LoginSource
 from worker.postgres.connect import owner_connection
 from worker.settings import Settings
+from worker.values import counted
 
 _CHUNK_BYTES: Final = 8 * 1024 * 1024
 """The most that is held in memory at once, beyond a single command."""
@@ -185,7 +186,7 @@ class _Work:
                         self.replay.put(replace(item, dead_letter=letter.place))
                 begins[span.source] = span.end
             if not patience.goes_on(progress=len(looked_for) < found) and looked_for:
-                raise NotAnswered(f"{len(looked_for)} new dead letters did not appear within {seconds:g} s")
+                raise NotAnswered(f"{counted(len(looked_for), 'new dead letter')} did not appear within {seconds:g} s")
             if looked_for:
                 await asyncio.sleep(patience.pause)
 

@@ -19,7 +19,7 @@ from worker.errors import OperatorError
 from worker.journey.model import Refused
 from worker.operations.submit.journal import Journal, Outcome
 from worker.operations.submit.lines import Csv, Ndjson, Record
-from worker.values import utc_text
+from worker.values import counted, utc_text
 
 QUANTILES: Final = (("p50", 0.5), ("p95", 0.95), ("p99", 0.99), ("max", 1.0))
 _ANY_LOGIN: Final = "-"
@@ -71,7 +71,8 @@ class Report:
     def summary(self) -> Iterator[str]:
         """Yield the same as text for people."""
         dry = ", a dry run: nothing was changed" if self.dry_run else ""
-        yield f"{self.file}: {self.commands:,} commands, {self.ok:,} OK, {self.refused:,} refused{dry}"
+        commands = counted(self.commands, "command", form=",")
+        yield f"{self.file}: {commands}, {self.ok:,} OK, {self.refused:,} refused{dry}"
         for code, count in self.statuses.items():
             again = f" ({self.replayed:,} had been applied before)" if code == StatusCode.OK and self.replayed else ""
             yield f"  {code}: {count:,}{again}"
@@ -79,9 +80,10 @@ class Report:
             yield f"  {code}: {count:,}, not sent"
         if self.latency_ms:
             times = ", ".join(f"{name} {milliseconds / 1000:.3f} s" for name, milliseconds in self.latency_ms.items())
-            yield f"  {self.rate:,.0f}/s over {self.seconds:,.1f} s in {_many(self.sessions, 'session')}; {times}"
+            yield f"  {self.rate:,.0f}/s over {self.seconds:,.1f} s in {counted(self.sessions, 'session')}; {times}"
         yield f"  {self.first} to {self.last}"
-        yield f"  sha256 {self.sha256}, {self.bytes:,} bytes, {self.lines:,} lines; run {self.run}"
+        size, lines = counted(self.bytes, "byte", form=","), counted(self.lines, "line", form=",")
+        yield f"  sha256 {self.sha256}, {size}, {lines}; run {self.run}"
         yield f"  sent to {self.topic}, answered in {self.reply_topic}, which is kept; journal {self.journal}"
         if self.refusals:
             yield f"  refusals: {self.refusals}: mend them and submit that file"
@@ -202,7 +204,3 @@ def _replaced(path: Path, mode: int) -> Iterator[BinaryIO]:
         draft.replace(path)
     except OSError as error:
         raise Unwritten(f"{path} cannot be written: {error.strerror}") from error
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
