@@ -340,7 +340,7 @@ def test_a_command_that_is_called_is_imported_and_no_other() -> None:
         " print(*(name for name in sys.modules if name.startswith('worker.cli.')))"
     )
     ran = run_to_end([sys.executable, "-c", program], cwd=ROOT)
-    assert ran.stdout.split() == ["worker.cli.terminal", "worker.cli.migrate"]
+    assert ran.stdout.split() == ["worker.cli.terminal", "worker.cli.output", "worker.cli.migrate"]
 
 
 def test_help_imports_nothing_that_only_the_command_needs() -> None:
@@ -358,7 +358,7 @@ def test_help_imports_nothing_that_only_the_command_needs() -> None:
 
 def test_every_command_has_its_module_and_every_module_its_command() -> None:
     modules = {path.stem.strip("_").replace("_", "-") for path in (ROOT / "worker" / "cli").glob("*.py")}
-    assert modules - {"init", "terminal", "findings", "login"} == set(cli.COMMANDS)
+    assert modules - {"init", "terminal", "output", "findings", "login"} == set(cli.COMMANDS)
 
 
 @pytest.mark.parametrize("closed", ["0<&-", "1>&-", "0<&- 1>&-", "0<&- 1>&- 2>&-"])

@@ -38,7 +38,9 @@ _THINGS: Final = re.compile(
 def bare_counts(path: Path) -> Iterator[str]:
     """Yield the plurals that stand behind a number, whatever the number is."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        for before, after in pairwise(node.values if isinstance(node, ast.JoinedStr) else ()):
+        if not isinstance(node, ast.JoinedStr):
+            continue
+        for before, after in pairwise(node.values):
             if isinstance(before, ast.FormattedValue) and isinstance(after, ast.Constant):
                 found = _THINGS.match(str(after.value))
                 if found is not None:

@@ -7,6 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
+from worker.cli.output import set_up_streams
 from worker.cli.terminal import FAILED, HELP, CommandGroup, complain, hold_standard
 
 COMMANDS: Final = (
@@ -55,6 +56,7 @@ def application(called: str | None = None) -> typer.Typer:
 def main() -> None:
     """Run the console script. Ends the process with the exit code of CONTRACT, Command line."""
     hold_standard()
+    set_up_streams(sys.argv)
     application(next(iter(sys.argv[1:]), None))(prog_name="effective-worker")
 
 

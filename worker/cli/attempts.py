@@ -1,21 +1,20 @@
 """``effective-worker attempts list`` and ``forgive``"""
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Annotated, Final
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from worker.cli.output import print_table
 from worker.cli.terminal import FAILED, Json, example, group, run_to_end, settings_from_environment, show
 from worker.operations import attempts
 from worker.operations.attempts import Guesses
 from worker.values import rfc3339
 
-_WIDE: Final = 200
-"""Columns of a list written to a file or a pipe."""
+COLUMNS: Final = (
+    *("organisation", "user", "account", "of", "identifier", "in a row", "in all", "last", "waits until"),
+)
 _DIGITS: Final = 16
 
 Identifier = Annotated[
@@ -82,25 +81,19 @@ def forgive(
 
 
 def _print(found: Sequence[Guesses]) -> None:
-    console = Console(file=sys.stdout)
-    if not console.is_terminal:
-        console.width = _WIDE
-    table = Table("organisation", "user", "account", "of", "identifier", "in a row", "in all", "last", "waits until")
-    for each in found:
-        table.add_row(*_row(each))
-    console.print(table)
+    print_table(COLUMNS, (tuple(_row(each)) for each in found), numbers=("in a row", "in all"))
 
 
 def _row(each: Guesses) -> Iterator[str]:
     yield each.organisation
     yield each.user
-    yield each.account or ""
+    yield each.account or "-"
     yield each.kind.replace("_", " ")
-    yield (each.identifier_digest or "")[:_DIGITS]
+    yield (each.identifier_digest or "-")[:_DIGITS]
     yield str(each.failures)
     yield str(each.failed)
     yield rfc3339(each.last_at)
-    yield "" if each.waits_until is None else rfc3339(each.waits_until)
+    yield "-" if each.waits_until is None else rfc3339(each.waits_until)
 
 
 def add(app: typer.Typer) -> None:

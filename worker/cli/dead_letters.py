@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import orjson
 import typer
@@ -16,6 +16,7 @@ import typer
 from worker.cli import explain as explain_command
 from worker.cli import terminal
 from worker.cli.login import LoginTokenCommand, LoginTokenFile, LoginTokenText, login_source
+from worker.cli.output import fitted
 from worker.cli.terminal import (
     FAILED,
     REFUSED,
@@ -54,6 +55,8 @@ Organisation = Annotated[str | None, typer.Option(help="Whose login the command 
 At = Annotated[
     list[str] | None, typer.Option("--at", metavar="PARTITION/OFFSET", help="Only what stands there. Repeatable.")
 ]
+
+COLUMNS: Final = ("place", "given up at", "code", "attempts", "from", "organisation", "reason")
 
 
 class NoDeadLetter(OperatorError):
@@ -100,7 +103,7 @@ async def _list(settings: Settings, chosen: Chosen, limit: int | None, *, as_jso
             if as_json:
                 _write((",\n" if counts else "\n") + orjson.dumps(facts(letter)).decode())
             else:
-                _write(f"{line(letter)}\n")
+                _write("".join(f"{each}\n" for each in told(letter, is_first=not counts)))
             counts[letter.code] += 1
             if counts.total() == limit:
                 break
@@ -144,7 +147,7 @@ def show(
         "detail": item.detail,
         "explanation": None if explained is None else asdict(explained),
     }
-    terminal.show(document, list(_whole(letter, item, explained)), as_json=json)
+    terminal.show(document, list(fitted(_whole(letter, item, explained))), as_json=json)
 
 
 async def _look(settings: Settings, place: Place) -> tuple[Letter, Item, Explanation | None]:
@@ -310,6 +313,18 @@ def facts(letter: Letter) -> dict[str, Any]:
         "worker": letter.worker,
         "truncated": letter.truncated,
     }
+
+
+def told(letter: Letter, *, is_first: bool) -> Iterator[str]:
+    """Yield the lines of a list for a dead letter: a record behind the names of the columns, if no terminal has it."""
+    if sys.stdout.isatty():
+        yield from fitted((line(letter),))
+        return
+    if is_first:
+        yield "\t".join(COLUMNS)
+    source, organisation = str(letter.source or "-"), letter.organisation or "-"
+    members = (str(letter.place), rfc3339(letter.failed_at), letter.code or "-", str(letter.attempts), source)
+    yield "\t".join(map(printable, (*members, organisation, letter.reason)))
 
 
 def line(letter: Letter) -> str:

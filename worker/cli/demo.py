@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -24,6 +25,7 @@ from worker.demo.report import Report
 from worker.demo.servers.stack import Stack, embedded_stack
 from worker.journey.authorise import sign_login
 from worker.kafka.topics import apply
+from worker.observability.console import console_on
 from worker.observability.logs import configure_logging
 from worker.operations.imports.load import import_files
 from worker.postgres.migrate import apply_migrations
@@ -70,7 +72,7 @@ def demo(
 
 async def _demo(*, keep: bool, commands: int, directory: Path | None, as_json: bool) -> int:
     _end_on_sigterm()
-    told = Console(stderr=True)
+    told = console_on(sys.stderr)
     began = time.monotonic()
     async with _house(directory, told) as house:
         log = house.stack.directory / "worker.log"

@@ -1,17 +1,18 @@
 """``effective-worker history``"""
 
-import sys
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from worker.cli.output import print_table
 from worker.cli.terminal import Json, example, run_to_end, settings_from_environment, show
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from worker.operations.history import Change
 
-    from worker.operations.history import History
+COLUMNS: Final = ("version", "from → to", "when", "by", "command", "cause", "lane and sequence")
 
 
 def history(
@@ -24,8 +25,6 @@ def history(
 
     Exit 1 if it is unknown.
     """
-    from rich.console import Console
-
     from worker.operations.history import history as read_history
 
     dsn = settings_from_environment().postgres.dsn.get_secret_value()
@@ -36,32 +35,25 @@ def history(
     number = "no longer there" if found.number is None else f"{found.number}, {found.state}, version {found.version}"
     show({}, [f"access token {found.access_token} of {found.organisation}: {number}"], as_json=False)
     if found.changes:
-        Console(file=sys.stdout).print(_table(found))
+        print_table(COLUMNS, map(row, found.changes))
     else:
         show({}, ["no transition so far"], as_json=False)
 
 
-def _table(found: "History") -> "Table":
-    from rich.table import Table
-
+def row(change: "Change") -> Sequence[str]:
+    """Return a transition for people, member by member of ``COLUMNS``."""
     from worker.values import rfc3339
 
-    table = Table()
-    for column in ("version", "from → to", "when", "by", "command", "cause", "lane and sequence"):
-        table.add_column(column, overflow="fold")
-    for each in found.changes:
-        user = each.username or each.user or "-"
-        unit = each.unit_name or each.unit
-        table.add_row(
-            str(each.version),
-            f"{each.from_state or '-'} → {each.to_state}",
-            rfc3339(each.occurred_at),
-            f"{user} in {unit}" if unit else user,
-            each.called or each.command_id or "-",
-            each.cause,
-            f"{each.lane or '-'} #{each.sequence}",
-        )
-    return table
+    user, unit = change.username or change.user or "-", change.unit_name or change.unit
+    return (
+        str(change.version),
+        f"{change.from_state or '-'} → {change.to_state}",
+        rfc3339(change.occurred_at),
+        f"{user} in {unit}" if unit else user,
+        change.called or change.command_id or "-",
+        change.cause,
+        f"{change.lane or '-'} #{change.sequence}",
+    )
 
 
 def add(app: typer.Typer) -> None:

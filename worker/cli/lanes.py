@@ -1,6 +1,5 @@
 """``effective-worker lanes list``, ``show``, ``mend`` and ``acknowledge``"""
 
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -9,9 +8,8 @@ from uuid import uuid4
 
 import typer
 from aiokafka import TopicPartition
-from rich.console import Console
-from rich.table import Table
 
+from worker.cli.output import fitted, print_table
 from worker.cli.terminal import FAILED, Json, example, group, run_to_end, settings_from_environment, show
 from worker.lanes.losses import Loss
 from worker.operations import lanes
@@ -19,8 +17,7 @@ from worker.operations.lanes import Lane, Mending, Remedy, State, Way, name
 from worker.settings import Settings
 from worker.values import rfc3339
 
-_WIDE: Final = 200
-"""Columns of a list written to a file or a pipe."""
+COLUMNS: Final = ("lane", "state", "log", "committed", "decided", "behind", "transitions", "worker")
 _NUMBERS: Final = {"committed", "decided", "behind", "transitions"}
 
 Partitions = Annotated[
@@ -45,11 +42,9 @@ def list_(json: Json = False) -> None:
     elif not found:
         show({}, ["no lanes: none of the commands topics exists"], as_json=False)
     else:
-        console = Console(file=sys.stdout)
-        if not console.is_terminal:
-            console.width = _WIDE
-        console.print(_table(found, settings.topics.commands))
-        show({}, [line for lane in found for line in _troubles(lane)], as_json=False)
+        rows = (_row(lane, settings.topics.commands) for lane in found)
+        print_table(COLUMNS, rows, numbers=_NUMBERS, beneath="worker")
+        show({}, list(fitted(line for lane in found for line in _troubles(lane))), as_json=False)
     raise typer.Exit(FAILED if any(map(_is_in_trouble, found)) else 0)
 
 
@@ -64,7 +59,7 @@ def show_(
     settings = settings_from_environment()
     lane = run_to_end(lanes.show(settings, _place(settings, partition)))
     ways = lanes.remedies(lane)
-    show(_document(lane) | {"ways": list(map(_way, ways))}, list(_whole(lane, ways)), as_json=json)
+    show(_document(lane) | {"ways": list(map(_way, ways))}, list(fitted(_whole(lane, ways))), as_json=json)
     raise typer.Exit(FAILED if _is_in_trouble(lane) else 0)
 
 
@@ -119,7 +114,7 @@ def mend(
         "done": work.done,
         "lanes": [_document(lane) | {"ways": list(map(_way, ways))} for lane, ways in work.lanes],
     }
-    show(document, list(_lines(work, by)), as_json=json)
+    show(document, list(fitted(_lines(work, by))), as_json=json)
 
 
 def _place(settings: Settings, text: str) -> TopicPartition:
@@ -204,24 +199,22 @@ def _way(remedy: Remedy) -> dict[str, Any]:
     }
 
 
-def _table(found: Sequence[Lane], usual: str) -> Table:
-    """Return the table. A lane's name is its number, as on ``/readyz``, with the topic unless that is ``usual``."""
-    table = Table(box=None)
-    for column in ("lane", "state", "log", "committed", "decided", "behind", "transitions", "worker"):
-        table.add_column(column, overflow="fold", justify="right" if column in _NUMBERS else "left")
-    for lane in found:
-        decided, member = lane.decided, lane.member
-        table.add_row(
-            str(lane.source.partition) if lane.source.topic == usual else name(lane.source),
-            lane.state,
-            "-" if lane.log is None else f"{lane.log.begin} to {lane.log.end}",
-            _number(lane.committed),
-            "-" if decided is None else _number(decided.following),
-            str(lane.behind),
-            str(0 if decided is None else decided.transitions),
-            "none" if member is None else f"{member.host}, {member.id}",
-        )
-    return table
+def _row(lane: Lane, usual: str) -> Sequence[str]:
+    """Return a lane, member by member of ``COLUMNS``.
+
+    Its name is its number, as on ``/readyz``, with the topic unless that is ``usual``.
+    """
+    decided, member = lane.decided, lane.member
+    return (
+        str(lane.source.partition) if lane.source.topic == usual else name(lane.source),
+        lane.state,
+        "-" if lane.log is None else f"{lane.log.begin} to {lane.log.end}",
+        _number(lane.committed),
+        "-" if decided is None else _number(decided.following),
+        str(lane.behind),
+        str(0 if decided is None else decided.transitions),
+        "none" if member is None else f"{member.host}, {member.id}",
+    )
 
 
 def _number(offset: int | None) -> str:

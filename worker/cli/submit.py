@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from worker.cli.terminal import (
@@ -29,6 +28,7 @@ from worker.cli.terminal import (
     spare_collector,
 )
 from worker.errors import WorkerError
+from worker.observability.console import console_on
 from worker.operations.login_source import from_command
 from worker.operations.submit.lines import UnusableFile
 from worker.operations.submit.login import CommandLogin, GivenLogin, Login, OwnLogins
@@ -162,7 +162,7 @@ def _same_again() -> str:
 @contextmanager
 def _screen(name: str) -> Iterator[tuple[Callable[[Now], None], Callable[[str], None]]]:
     """Yield a callback for the progress and one for other lines: a bar on a terminal, else a line now and then."""
-    console = Console(stderr=True)
+    console = console_on(sys.stderr)
     if not console.is_terminal:
         lines = _Lines(name)
         yield lines.advance, complain

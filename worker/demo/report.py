@@ -1,17 +1,18 @@
 """The results of the demo, for people and as a document."""
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 import orjson
-from rich.console import Console
 from rich.table import Table
 
 from worker.demo.commands import Attempt, documented, shown
 from worker.demo.exchange import Reply
 from worker.demo.load import LoadReport
+from worker.observability.console import console_on
 from worker.values import counted
 
 WIDTH: Final = 118
@@ -41,7 +42,7 @@ class Report:
 
     def show(self, *, as_json: bool) -> None:
         """Print the report to stdout."""
-        console = Console(highlight=False)
+        console = console_on(sys.stdout)
         if as_json:
             console.out(orjson.dumps(self._document(), option=orjson.OPT_INDENT_2).decode())
             return

@@ -1,6 +1,7 @@
 """Log lines: structlog and the libraries in one format on stderr, with secrets masked."""
 
 import logging
+import os
 import re
 import sys
 import time
@@ -9,6 +10,8 @@ from typing import Any, Final
 
 import structlog
 from structlog.typing import EventDict, Processor
+
+from worker.observability.console import takes_colour
 
 _SECRET_KEYS: Final = re.compile(r"token|pass_?code|dsn|secret|password|authorization|verification_code", re.IGNORECASE)
 # An id or a count of access tokens is no secret.
@@ -67,7 +70,7 @@ def _handler(*, as_json: bool) -> logging.Handler:
     last: Processor = (
         structlog.processors.JSONRenderer(default=str)
         if as_json
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        else structlog.dev.ConsoleRenderer(colors=takes_colour(sys.stderr, os.environ))
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
