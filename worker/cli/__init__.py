@@ -76,7 +76,9 @@ def _everything(
         bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Sets access tokens effective, exactly once: commands in from Kafka, results out to Kafka, state in Postgres.
+    """Sets access tokens effective, exactly once.
+
+    Commands come in from Kafka, results go out to Kafka, and the state is in Postgres.
 
     Settings come from the environment alone.
     """

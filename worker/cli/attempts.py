@@ -31,9 +31,9 @@ def list_(
     limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many series, the longest first.")] = 100,
     json: Json = False,
 ) -> None:
-    """List the callers with wrong codes and pass codes: how often in a row they failed, and until when they must wait.
+    """List the callers with wrong codes and pass codes.
 
-    Exit 1 if a caller must wait.
+    How often in a row they failed, and until when they must wait. Exit 1 if a caller must wait.
     """
     if identifier is not None and organisation is None:
         raise typer.BadParameter("needs --organisation: an identifier is one of its own", param_hint="--identifier")
@@ -64,9 +64,9 @@ def forgive(
     yes: Annotated[bool, typer.Option("--yes", help="Do it. Without this, only show which.")] = False,
     json: Json = False,
 ) -> None:
-    """Let go on who must wait: the series of a user, those on an identifier, or those of that user on it, end.
+    """End the wait of callers who failed.
 
-    What failed stays counted.
+    The series of a user, those on an identifier, or those of that user on it, end. What failed stays counted.
     """
     if user is None and identifier is None:
         raise typer.BadParameter("give --user, --identifier or both", param_hint="attempts forgive")

@@ -35,10 +35,10 @@ KeyFile = Annotated[
 
 
 def verify(anchor: AnchorFile = None, key_file: KeyFile = None, no_topic: NoTopic = False, json: Json = False) -> None:
-    """Recompute every chain, compare states with histories and the transitions topic with both; name what is wrong.
+    """Verify every hash chain, and name what is wrong.
 
-    Workers may run meanwhile. Changes nothing. With --key-file the anchor must be signed with it. Exit 1 if anything is
-    wrong.
+    Recomputes the chains, and compares states with histories and the transitions topic with both. Workers may run
+    meanwhile. Changes nothing. With --key-file the anchor must be signed with it. Exit 1 if anything is wrong.
     """
     if key_file is not None and anchor is None:
         raise typer.BadParameter("needs --anchor", param_hint="--key-file")
@@ -51,9 +51,10 @@ def verify(anchor: AnchorFile = None, key_file: KeyFile = None, no_topic: NoTopi
 
 
 def anchor(key_file: KeyFile = None) -> None:
-    """Print the heads of all chains and a digest of them, as one JSON document to be stored elsewhere.
+    """Print the heads of all chains, to be stored elsewhere.
 
-    With --key-file it is signed (HMAC-SHA256), so that someone who can replace it cannot make another.
+    They are one JSON document, with a digest of them. With --key-file it is signed (HMAC-SHA256), so that someone who
+    can replace it cannot make another.
 
     What is removed or replaced later below these heads, the heads with it, `audit verify --anchor` finds.
     """
@@ -113,7 +114,7 @@ def _lines(report: Audit) -> Iterator[str]:
 
 def add(app: typer.Typer) -> None:
     """Add the commands, with examples in their help."""
-    auditing = group("What an auditor asks.")
+    auditing = group("Verify the hash chains, and anchor them elsewhere.")
     verifying = ("audit verify", "audit verify --anchor monday.json --key-file auditor.key", "audit verify --no-topic")
     auditing.command("verify", epilog=example(*verifying))(verify)
     auditing.command(

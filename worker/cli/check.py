@@ -7,7 +7,10 @@ from worker.operations import check as checking
 
 
 def check(json: Json = False) -> None:
-    """Look at settings, broker, topics, database, schema, grants and login keys: one line each, exit 1 if any fails."""
+    """Check settings, servers, topics, schema and rights.
+
+    One line each for settings, broker, topics, database, schema, grants, login keys and more. Exit 1 if any fails.
+    """
     checks = run_to_end(checking.check(settings_from_environment()))
     well = all(each.state != "failed" for each in checks)
     document = {

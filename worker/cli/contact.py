@@ -23,7 +23,9 @@ def erase(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Remove a customer's personal data: contact, accounts, access tokens, digests. Transitions hold none and stay.
+    """Remove a customer's personal data.
+
+    That is contact, accounts, access tokens and digests. Transitions hold none and stay.
 
     Kafka cannot remove one record of many: the plan shows which partitions still hold something, up to which offset,
     and when retention removes it. The topics are searched first, and without them nothing is erased (exit 1).

@@ -27,10 +27,11 @@ def contract(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Write the contract pack: JSON Schemas, the AsyncAPI document, a sample for every status, and how to use them.
+    """Write the contract pack, or compare it with an older one.
 
-    With --check: compare it with a release or an older pack, name every change that breaks a sender or a reader written
-    for that one, and exit 1 if there is any. Topics and limits are those of the settings.
+    The pack has JSON Schemas, the AsyncAPI document, a sample for every status, and how to use them. With --check:
+    compare it with a release or an older pack, name every change that breaks a sender or a reader written for that one,
+    and exit 1 if there is any. Topics and limits are those of the settings.
     """
     if directory is None and check is None:
         raise typer.BadParameter("say where to write it, or what to compare it with (--check)", param_hint="DIR")

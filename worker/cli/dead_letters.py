@@ -76,10 +76,10 @@ def list_(
     limit: Annotated[int | None, typer.Option(min=1, help="The most to list.")] = None,
     json: Json = False,
 ) -> None:
-    """List dead letters, partition after partition: where each stands, when and why it was given up, where it came
-    from.
+    """List dead letters, partition after partition.
 
-    Whoever is asked for everything holds nothing of it: each is printed as it is read.
+    Where each stands, when and why it was given up, where it came from. Whoever is asked for everything holds nothing
+    of it: each is printed as it is read.
     """
     chosen = _chosen(
         code=code,
@@ -133,8 +133,9 @@ def show(
     *,
     json: Json = False,
 ) -> None:
-    """Show a dead letter whole, secrets masked: headers, value, what the record of commands knows of it, and whether it
-    can be sent again.
+    """Show a dead letter whole, secrets masked.
+
+    Its headers, its value, what the record of commands knows of it, and whether it can be sent again.
     """
     settings, wanted = settings_from_environment(), _place(place)
     letter, item, explained = run_to_end(_look(settings, wanted))
@@ -196,10 +197,11 @@ def replay(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="A line for each dead letter.")] = False,
     json: Json = False,
 ) -> None:
-    """Send the commands of dead letters again, each where it was read, with a fresh login token; then account for all.
+    """Send the commands of dead letters again.
 
-    Without --yes this is a plan. What was answered since is left out, so running it again is always safe. Exit 0 if all
-    that was sent was answered OK, 3 if some was refused or failed again, 1 if not all was sent and answered.
+    Each where it was read, with a fresh login token; then account for all. Without --yes this is a plan. What was
+    answered since is left out, so running it again is always safe. Exit 0 if all that was sent was answered OK, 3 if
+    some was refused or failed again, 1 if not all was sent and answered.
     """
     chosen = _chosen(
         code=code,
@@ -422,7 +424,7 @@ def _each(counts: Counter[str]) -> str:
 
 def add(app: typer.Typer) -> None:
     """Add the commands, with examples in their help."""
-    letters = group("Commands that were given up: look at them, and send them again.")
+    letters = group("Look at commands that were given up, and send them again.")
     listing = ("dead-letters list --since 2h", "dead-letters list --code INTERNAL_ERROR --json")
     letters.command("list", epilog=example(*listing))(list_)
     letters.command("show", epilog=example("dead-letters show 3/17"))(show)

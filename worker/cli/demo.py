@@ -58,9 +58,10 @@ def demo(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Start a broker and a Postgres, run the worker on the golden command and a few to refuse, show them, and stop.
+    """Show the worker on a broker and a Postgres of its own.
 
-    Its broker is for trying out: it is not Apache Kafka.
+    It starts both, runs the worker on the golden command and a few to refuse, shows them, and stops. Its broker is for
+    trying out: it is not Apache Kafka.
     """
     configure_logging("error")
     try:

@@ -19,9 +19,10 @@ def explain(
     topics: Annotated[bool, typer.Option("--topics/--no-topics", help="Look for the answer in Kafka, too.")] = True,
     json: Json = False,
 ) -> None:
-    """Explain a command: where it was read, who asked, what was decided and why, where the answer is.
+    """Explain what happened to a command.
 
-    Takes the whole id (`ce:…`, `req:…`, `rec:…`), or the ce_id or request_unique_identifier alone. What nothing is
+    Says where it was read, who asked, what was decided and why, and where the answer is. Takes the whole id
+    (`ce:...`, `req:...`, `rec:...`), or the ce_id or request_unique_identifier alone. What nothing is
     recorded of is looked for among the dry runs in Kafka. Exit 1 if nothing is known of it.
     """
     explained = run_to_end(explaining.explain(settings_from_environment(), command_id, topics=topics))

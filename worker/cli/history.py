@@ -21,9 +21,9 @@ def history(
     organisation: Annotated[str | None, typer.Option(help="Where several organisations have one of that id.")] = None,
     json: Json = False,
 ) -> None:
-    """Every transition of an access token: when, from what to what, by which user, by which command.
+    """Show every transition of an access token.
 
-    Exit 1 if it is unknown.
+    Each has when it was, from what to what, by which user and by which command. Exit 1 if it is unknown.
     """
     from worker.operations.history import history as read_history
 

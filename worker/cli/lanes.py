@@ -31,9 +31,10 @@ Partitions = Annotated[
 
 
 def list_(json: Json = False) -> None:
-    """Every partition of the commands topics: who works on it, what is committed, decided and waiting, and its state.
+    """List every partition of the commands topics.
 
-    Exit 1 if one does not start, or has lost commands that are not acknowledged.
+    Who works on it, what is committed, decided and waiting, and its state. Exit 1 if one does not start, or has lost
+    commands that are not acknowledged.
     """
     settings = settings_from_environment()
     found = run_to_end(lanes.lanes(settings))
@@ -52,9 +53,10 @@ def show_(
     partition: Annotated[str, typer.Argument(help="The number of a partition, or TOPIC/NUMBER.", show_default=False)],
     json: Json = False,
 ) -> None:
-    """All that is known of one lane: log, offsets, last batch, owner, what is lost, and the ways out if it stands.
+    """Show all that is known of one lane.
 
-    Exit 1 if it does not start, or has lost commands that are not acknowledged.
+    Its log, offsets, last batch and owner, what is lost, and the ways out if it stands. Exit 1 if it does not start, or
+    has lost commands that are not acknowledged.
     """
     settings = settings_from_environment()
     lane = run_to_end(lanes.show(settings, _place(settings, partition)))
@@ -76,10 +78,10 @@ def acknowledge(
     yes: Annotated[bool, typer.Option("--yes", help="Do it. Without this, only say what is lost.")] = False,
     json: Json = False,
 ) -> None:
-    """Say that a person has seen which commands were removed from the log before they were answered.
+    """Acknowledge lost commands: a person has seen which.
 
-    Nothing else changes: they cannot be brought back, and their senders must be told. Health and reconcile are silent
-    about them from then on; ``lanes show`` keeps them.
+    They were removed from the log before they were answered. Nothing else changes: they cannot be brought back, and
+    their senders must be told. Health and reconcile are silent about them from then on; ``lanes show`` keeps them.
     """
     settings = settings_from_environment()
     places = [_place(settings, text) for text in dict.fromkeys(partitions or ())]
@@ -99,10 +101,11 @@ def mend(
     yes: Annotated[bool, typer.Option("--yes", help="Do it. Without this, only say what would be done.")] = False,
     json: Json = False,
 ) -> None:
-    """Show the ways out of a lane that does not start, what comes of each, and take one of them.
+    """Mend a lane that does not start, by one of its ways out.
 
-    Workers may run: who has the lane goes on within half a minute, the others are not disturbed. Exit 1 if a lane that
-    was named needs no mending, or not by this way; nothing was changed then.
+    Without --by, shows the ways out and what comes of each. Workers may run: who has the lane goes on within half a
+    minute, the others are not disturbed. Exit 1 if a lane that was named needs no mending, or not by this way; nothing
+    was changed then.
     """
     if yes and by is None:
         raise typer.BadParameter("needs --by: a lane has more than one way out", param_hint="--yes")
@@ -237,7 +240,7 @@ def _lines(work: Mending, by: Way | None) -> Iterator[str]:
 
 def add(app: typer.Typer) -> None:
     """Add the commands, with examples in their help."""
-    lanes = group("One lane per partition: where each stands, and the ways out when one does not start.")
+    lanes = group("List the lanes, one per partition, and mend one that stands.")
     lanes.command("list", epilog=example("lanes list", "lanes list --json"))(list_)
     mending = ("lanes mend", "lanes mend 3 --by redo", "lanes mend 3 --by redo --yes")
     lanes.command("show", epilog=example("lanes show 3", "lanes show 3 --json"))(show_)

@@ -33,7 +33,10 @@ def login_token(
     account: Annotated[str | None, typer.Option(help="For a consumer application: the account's id.")] = None,
     json: Json = False,
 ) -> None:
-    """Sign a login token with the first of the configured secrets, for operators and for tests."""
+    """Sign a login token, for operators and for tests.
+
+    The first of the configured secrets signs it.
+    """
     seconds = _seconds(ttl)
     settings = settings_from_environment(needs_login=True)
     longest = settings.login.longest_seconds

@@ -14,10 +14,10 @@ from worker.operations.reconcile.report import Reconciliation
 
 
 def reconcile(json: Json = False) -> None:
-    """Compare the commands topics with records, states, transitions and what was published; name every difference.
+    """Compare all topics with Postgres, and name each difference.
 
-    Workers may run meanwhile: only what lies below the committed offsets is compared. Changes nothing. Exit 1 if
-    anything differs.
+    The commands topics are compared with records, states, transitions and what was published. Workers may run
+    meanwhile: only what lies below the committed offsets is compared. Changes nothing. Exit 1 if anything differs.
     """
     settings = settings_from_environment()
     with progress_bar("comparing") as on_progress:

@@ -70,11 +70,12 @@ def submit(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Let everything be judged, and change nothing.")] = False,
     json: Json = False,
 ) -> None:
-    """Send the commands of files, wait for every answer, and write a report. Started again, it goes on where it was.
+    """Send the commands of files, and wait for every answer.
 
-    NDJSON holds a command per line; CSV has a header with some of authentication_code, identifier, pass_code,
-    fields_set, request_unique_identifier, and needs a login token. Beside FILE stand FILE.journal, FILE.report.json,
-    and FILE.refusals.ndjson or .csv, which can be mended and submitted. Exit 0 if all were OK, 3 if some were refused.
+    Writes a report. Started again, it goes on where it was. NDJSON holds a command per line; CSV has a header with some
+    of authentication_code, identifier, pass_code, fields_set, request_unique_identifier, and needs a login token.
+    Beside FILE stand FILE.journal, FILE.report.json, and FILE.refusals.ndjson or .csv, which can be mended and
+    submitted. Exit 0 if all were OK, 3 if some were refused.
     """
     if token is not None and token_command is not None:
         raise typer.BadParameter("give one of --token and --token-command", param_hint="--token")

@@ -10,7 +10,10 @@ from worker.kafka.topics import Difference, PlannedTopic, TopicPlan
 
 
 def plan(json: Json = False) -> None:
-    """Show what `topics apply` would do, and how existing topics differ from what they should be."""
+    """Show what `topics apply` would do.
+
+    Also how existing topics differ from what they should be.
+    """
     planned = run_to_end(topics.plan(settings_from_environment()))
     _show(planned, "would be created", as_json=json)
 
