@@ -54,6 +54,8 @@ COMMANDS: Final = (
     ("dead-letters", "list"),
     ("dead-letters", "show"),
     ("dead-letters", "replay"),
+    ("completion",),
+    ("help",),
 )
 GIVEN: Final = {"WORKER_LOGIN__SECRETS": SECRET}
 

@@ -28,6 +28,7 @@ NEEDED: Final[dict[str, tuple[str, ...]]] = {
     "contract": ("pack",),
     "lanes show": ("0",),
     "dead-letters show": ("0/0",),
+    "completion": ("bash",),
 }
 """Arguments that a command requires."""
 _BY_PASS_CODE: Final = (

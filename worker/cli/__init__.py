@@ -1,6 +1,8 @@
 """The command line (CONTRACT, Command line): one module per command, put together here."""
 
+import os
 import sys
+from collections.abc import Collection, Sequence
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Final
@@ -29,17 +31,61 @@ COMMANDS: Final = (
     "lanes",
     "dead-letters",
     "reconcile",
+    "completion",
+    "help",
 )
 """In the order of the help. Each is a module here that adds the command, or group, of its name to an application."""
+COMPLETION: Final = "_EFFECTIVE_WORKER_COMPLETE"
+"""The variable by which a shell asks for completions."""
 _MODULES: Final = {"import": "import_"}
 
 
-def application(called: str | None = None) -> typer.Typer:
-    """Return the commands, each with an example in its help; if ``called`` is one of them, only that.
+def application(*called: str) -> typer.Typer:
+    """Return the commands, each with an example in its help; if ``called`` are some of them, only those.
 
     A command is imported when it is called: importing all of them takes longer than most of them run.
     """
-    app = typer.Typer(
+    app = _empty()
+    for name in called if called and set(called) <= set(COMMANDS) else COMMANDS:
+        _add(app, name)
+    return app
+
+
+def completing(typed: Collection[str]) -> typer.Typer:
+    """Return what a shell needs to complete a word behind those: of all other commands the names alone."""
+    app = _empty()
+    for name in COMMANDS:
+        if name in typed:
+            _add(app, name)
+        else:
+            app.command(name)(_nothing)
+    return app
+
+
+def main() -> None:
+    """Run the console script. Ends the process with the exit code of CONTRACT, Command line."""
+    hold_standard()
+    set_up_streams(sys.argv)
+    if COMPLETION in os.environ:
+        from worker.cli.completion import set_up_completion, typed_words
+
+        set_up_completion()
+        app = completing(typed_words(os.environ))
+    else:
+        app = application(*called_by(sys.argv[1:]))
+    app(prog_name="effective-worker")
+
+
+def called_by(arguments: Sequence[str]) -> Sequence[str]:
+    """Return the commands that the arguments call; none if all are needed to tell."""
+    words = list(arguments)
+    if not words or words[0].startswith("-") or words == ["help"]:
+        return ()
+    return words[: 2 if words[0] == "help" else 1]
+
+
+def _empty() -> typer.Typer:
+    return typer.Typer(
         cls=CommandGroup,
         callback=_everything,
         context_settings=HELP,
@@ -48,16 +94,13 @@ def application(called: str | None = None) -> typer.Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
-    for name in (called,) if called in COMMANDS else COMMANDS:
-        import_module(f"worker.cli.{_MODULES.get(name, name.replace('-', '_'))}").add(app)
-    return app
 
 
-def main() -> None:
-    """Run the console script. Ends the process with the exit code of CONTRACT, Command line."""
-    hold_standard()
-    set_up_streams(sys.argv)
-    application(next(iter(sys.argv[1:]), None))(prog_name="effective-worker")
+def _add(app: typer.Typer, name: str) -> None:
+    import_module(f"worker.cli.{_MODULES.get(name, name.replace('-', '_'))}").add(app)
+
+
+def _nothing() -> None: ...
 
 
 def _show_version(wanted: bool) -> None:

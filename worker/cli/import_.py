@@ -41,11 +41,11 @@ def import_(
 ) -> None:
     """Load access tokens, users and what they belong to.
 
-    These are organisations, units, users, revoked logins and access tokens. Bad lines are reported, skipped, and exit 1.
-    Lines may come in any order, and the last line for an id wins. The state of an access token that exists is never changed. An import that
-    was stopped, by whatever, goes on where it was when the same files are imported again within seven days, and then
-    reports the bad lines of both. The first state of a new access token is an event: if the broker does not take it
-    now, it waits for the next import, or for `import --announce`, which exits 1 if it has to wait on.
+    These are organisations, units, users, revoked logins and access tokens. Bad lines are reported, skipped, and exit
+    1. Lines may come in any order, and the last line for an id wins. The state of an access token that exists is never
+    changed. An import that was stopped, by whatever, goes on where it was when the same files are imported again within
+    seven days, and then reports the bad lines of both. The first state of a new access token is an event: if the broker
+    does not take it now, it waits for the next import, or for `import --announce`, which exits 1 if it has to wait on.
 
     A database that was put back to before what was announced of it is refused, with exit 1, before anything is loaded.
     """
