@@ -91,6 +91,13 @@ _UNABLE: Final = frozenset(
         "scram_server_key",
     )
 )
+# The parameters that hold no secret, in spite of anybody's habits.
+_OPEN: Final = frozenset(
+    (
+        *("host", "port", "dbname", "database", "user", "target_session_attrs", "sslmode", "sslcert", "sslkey"),
+        *("sslrootcert", "application_name", "connect_timeout", *_SOCKET),
+    )
+)
 _KNOWN: Final = (
     *_READ,
     *_SESSION,
@@ -148,6 +155,18 @@ def read_dsn(text: str) -> Address:
         _socket_options(given),
         _exposed(addresses, sslmode, tls),
     )
+
+
+def masked_dsn(text: str) -> str:
+    """Return a DSN that can be read, without its password and whatever else may be secret."""
+    parts = _split(text)
+    login, at, hosts = parts.netloc.rpartition("@")
+    user, colon, _ = login.partition(":")
+    shown = "&".join(
+        f"{name}={quote(value, safe='') if name in _OPEN else '***'}"
+        for name, value in _parameters(parts.query).items()
+    )
+    return f"{parts.scheme}://{user}{':***' if colon else ''}{at}{hosts}{parts.path}{'?' if shown else ''}{shown}"
 
 
 def is_this_machine(host: str) -> bool:

@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -13,6 +14,8 @@ from worker.dsn import DsnUnusable, is_this_machine, read_dsn
 from worker.errors import OperatorError
 
 PREFIX: Final = "WORKER_"
+ENV_FILE: Final = "WORKER_ENV_FILE"
+"""The variable that names a file of further variables; no setting, and read by the command line alone."""
 _SHORTEST_SECRET: Final = 32
 # Variables that Kubernetes puts into the environment of every pod beside a service called "worker".
 _SERVICE_LINKS: Final = re.compile(r"WORKER_(SERVICE_HOST|SERVICE_PORT|PORT)(_.+)?")
@@ -274,8 +277,8 @@ _Path = tuple[str, ...]
 
 
 def _variables() -> Iterator[tuple[str, _Path]]:
-    for name, field in Settings.model_fields.items():
-        section = field.annotation
+    for name, member in Settings.model_fields.items():
+        section = member.annotation
         if isinstance(section, type) and issubclass(section, _Section):
             for inner in section.model_fields:
                 yield f"{PREFIX}{name}__{inner}".upper(), (name, inner)
@@ -287,11 +290,29 @@ VARIABLES: Final[Mapping[str, _Path]] = dict(_variables())
 """Every variable that is read, with the path of its value in the settings."""
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The settings, as far as they can be read: those that cannot have their defaults, and a fault by variable."""
+
+    settings: Settings
+    given: Mapping[str, str] = field(repr=False)
+    """The text of each variable that is given, by itself or by its file."""
+    faults: Mapping[str, str]
+
+
 def read_settings(environ: Mapping[str, str], *, needs_login: bool = False) -> Settings:
     """Read the settings from ``environ``; an empty variable counts as not given.
 
     Raises ``SettingsError`` with every fault at once. ``needs_login`` demands at least one login secret.
     """
+    reading = examine(environ, needs_login=needs_login)
+    if reading.faults:
+        raise SettingsError(tuple(reading.faults.items()))
+    return reading.settings
+
+
+def examine(environ: Mapping[str, str], *, needs_login: bool = False) -> Reading:
+    """Read the settings as ``read_settings`` does, faults or not."""
     given, faults = _given(environ)
     settings, wrong = _validated(given)
     faults |= wrong
@@ -299,16 +320,14 @@ def read_settings(environ: Mapping[str, str], *, needs_login: bool = False) -> S
         # An unreadable value was replaced by its default, which no rule may judge.
         if not any(variable in faults for variable in variables):
             faults[variables[0]] = what
-    if faults:
-        raise SettingsError(tuple(faults.items()))
-    return settings
+    return Reading(settings, given, faults)
 
 
 def _given(environ: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
     """Return the values by variable, and the faults by variable."""
     given, faults = {}, {}
     for name in sorted(environ):
-        if not name.startswith(PREFIX) or _SERVICE_LINKS.fullmatch(name) or not environ[name]:
+        if not name.startswith(PREFIX) or _SERVICE_LINKS.fullmatch(name) or name == ENV_FILE or not environ[name]:
             continue
         variable = name if name in VARIABLES else name.removesuffix("_FILE")
         if variable not in VARIABLES:

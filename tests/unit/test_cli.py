@@ -54,6 +54,9 @@ COMMANDS: Final = (
     ("dead-letters", "list"),
     ("dead-letters", "show"),
     ("dead-letters", "replay"),
+    ("config",),
+    ("config", "show"),
+    ("config", "schema"),
     ("completion",),
     ("help",),
 )
@@ -342,7 +345,8 @@ def test_a_command_that_is_called_is_imported_and_no_other() -> None:
         " print(*(name for name in sys.modules if name.startswith('worker.cli.')))"
     )
     ran = run_to_end([sys.executable, "-c", program], cwd=ROOT)
-    assert ran.stdout.split() == ["worker.cli.terminal", "worker.cli.output", "worker.cli.migrate"]
+    parts = {"worker.cli.terminal", "worker.cli.output", "worker.cli.env_file"}
+    assert set(ran.stdout.split()) == {*parts, "worker.cli.migrate"}
 
 
 def test_help_imports_nothing_that_only_the_command_needs() -> None:
@@ -360,7 +364,7 @@ def test_help_imports_nothing_that_only_the_command_needs() -> None:
 
 def test_every_command_has_its_module_and_every_module_its_command() -> None:
     modules = {path.stem.strip("_").replace("_", "-") for path in (ROOT / "worker" / "cli").glob("*.py")}
-    assert modules - {"init", "terminal", "output", "findings", "login"} == set(cli.COMMANDS)
+    assert modules - {"init", "terminal", "output", "env-file", "findings", "login"} == set(cli.COMMANDS)
 
 
 @pytest.mark.parametrize("closed", ["0<&-", "1>&-", "0<&- 1>&-", "0<&- 1>&- 2>&-"])

@@ -99,6 +99,10 @@ def test_an_empty_variable_counts_as_not_given() -> None:
     assert read_settings({"WORKER_MAX_BATCH": "", "WORKER_KAFKA__SASL_PASSWORD": ""}) == Settings()
 
 
+def test_the_variable_that_names_a_file_of_variables_is_no_setting() -> None:
+    assert read_settings({"WORKER_ENV_FILE": "worker.env"}) == Settings()
+
+
 def test_all_faults_are_reported_together_each_with_its_variable() -> None:
     faults = faults_of(
         {

@@ -5,10 +5,12 @@ import sys
 from collections.abc import Collection, Sequence
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
+from worker.cli.env_file import use_env_file
 from worker.cli.output import set_up_streams
 from worker.cli.terminal import FAILED, HELP, CommandGroup, complain, hold_standard
 
@@ -31,12 +33,14 @@ COMMANDS: Final = (
     "lanes",
     "dead-letters",
     "reconcile",
+    "config",
     "completion",
     "help",
 )
 """In the order of the help. Each is a module here that adds the command, or group, of its name to an application."""
 COMPLETION: Final = "_EFFECTIVE_WORKER_COMPLETE"
 """The variable by which a shell asks for completions."""
+_WITHOUT_SETTINGS: Final = {"completion", "help"}
 _MODULES: Final = {"import": "import_"}
 
 
@@ -79,6 +83,8 @@ def main() -> None:
 def called_by(arguments: Sequence[str]) -> Sequence[str]:
     """Return the commands that the arguments call; none if all are needed to tell."""
     words = list(arguments)
+    while words and words[0].startswith("--env-file"):
+        words = words[1 if "=" in words[0] else 2 :]
     if not words or words[0].startswith("-") or words == ["help"]:
         return ()
     return words[: 2 if words[0] == "help" else 1]
@@ -115,13 +121,22 @@ def _show_version(wanted: bool) -> None:
 
 
 def _everything(
+    context: typer.Context,
     _: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
     ] = False,
+    env_file: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="WORKER_ENV_FILE", metavar="FILE", help="Read variables from it; the environment wins over them."
+        ),
+    ] = None,
 ) -> None:
     """Sets access tokens effective, exactly once.
 
     Commands come in from Kafka, results go out to Kafka, and the state is in Postgres.
 
-    Settings come from the environment alone.
+    Settings come from the environment, and from a file if one is named.
     """
+    if env_file is not None and context.invoked_subcommand not in _WITHOUT_SETTINGS:
+        use_env_file(context, env_file)

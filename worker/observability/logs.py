@@ -106,13 +106,18 @@ def mask_secrets(_logger: Any, _method: str, event: EventDict) -> EventDict:
     return {key: _masked(key, value) for key, value in event.items()}
 
 
+def masked_text(text: str) -> str:
+    """Mask what looks secret in a text."""
+    for pattern, replacement in _IN_TEXT:
+        text = pattern.sub(replacement, text)
+    return text
+
+
 def _masked(key: str, value: Any) -> Any:
     if _SECRET_KEYS.search(key) and not _OPEN_KEYS.fullmatch(key):
         return "***"
     if isinstance(value, str):
-        for pattern, replacement in _IN_TEXT:
-            value = pattern.sub(replacement, value)
-        return value
+        return masked_text(value)
     if isinstance(value, Mapping):
         return {inner: _masked(str(inner), item) for inner, item in value.items()}
     if isinstance(value, list | tuple):
