@@ -210,7 +210,7 @@ def test_without_yes_it_only_shows_what_would_go(scene: Scene) -> None:
     assert "no group's position is known there" in out
     # The worker's group has read all commands, and no other group does.
     assert f"{scene.topics.commands}/0: 1 record below offset 1" in out
-    assert "--delete-records deletes them" in out
+    assert "--delete-records deletes it" in out
     assert held(out) == set()
 
 
