@@ -4,10 +4,15 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
+import zipfile
+from email import message_from_bytes
 from pathlib import Path
 from typing import Final
 
 import pytest
+
+from effective_contract import __version__
 
 ROOT: Final = Path(__file__).parents[2]
 MOST_PACKAGES: Final = 15
@@ -61,6 +66,41 @@ def test_a_sender_installs_the_contract_alone(wheels: dict[str, Path], tmp_path:
     (tmp_path / "schemas.py").write_text("OURS = True\n", encoding="utf-8")
     program = "import schemas, effective_contract.client, effective_contract.replay; print(schemas.OURS)"
     assert run(python, "-c", program, cwd=tmp_path) == "True\n"
+
+
+@pytest.mark.parametrize("project", ["schemas", "."])
+def test_a_wheel_from_the_source_distribution_is_the_same(
+    project: str, wheels: dict[str, Path], tmp_path: Path
+) -> None:
+    run(sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", tmp_path, cwd=ROOT / project)
+    [source] = tmp_path.glob("*.tar.gz")
+    with tarfile.open(source) as archive:
+        archive.extractall(tmp_path, filter="data")
+    unpacked = tmp_path / source.name.removesuffix(".tar.gz")
+    run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path, cwd=unpacked)
+    [wheel] = tmp_path.glob("*.whl")
+
+    of_checkout = next(path for path in wheels.values() if path.name == wheel.name)
+    assert contents(wheel) == contents(of_checkout)
+    assert "py.typed" in {Path(name).name for name in contents(wheel)}
+
+
+def contents(wheel: Path) -> dict[str, int]:
+    """Return the checksum of each file of a wheel; its own list of them is left out."""
+    with zipfile.ZipFile(wheel) as archive:
+        return {each.filename: each.CRC for each in archive.infolist() if not each.filename.endswith("RECORD")}
+
+
+def test_what_is_installed_says_who_made_it_for_whom(wheels: dict[str, Path]) -> None:
+    for wheel in wheels.values():
+        with zipfile.ZipFile(wheel) as archive:
+            [name] = [each for each in archive.namelist() if each.endswith(".dist-info/METADATA")]
+            told = message_from_bytes(archive.read(name))
+        assert told["Version"] == __version__
+        assert told["License-Expression"] == "Apache-2.0"
+        assert all(told[each] for each in ("Summary", "Author", "Keywords", "Requires-Python"))
+        assert "Typing :: Typed" in told.get_all("Classifier", [])
+        assert str(told.get_payload()).startswith("# effective-")
 
 
 @pytest.mark.slow(
