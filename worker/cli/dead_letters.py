@@ -1,13 +1,11 @@
 """``effective-worker dead-letters``"""
 
-import os
 import sys
 import time
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
 import orjson
@@ -16,7 +14,9 @@ import typer
 from worker.cli import explain as explain_command
 from worker.cli import terminal
 from worker.cli.login import LoginTokenCommand, LoginTokenFile, LoginTokenText, login_source
+from worker.cli.moments import moment_of
 from worker.cli.output import fitted
+from worker.cli.streamed import write
 from worker.cli.terminal import (
     FAILED,
     REFUSED,
@@ -97,35 +97,23 @@ def list_(
 async def _list(settings: Settings, chosen: Chosen, limit: int | None, *, as_json: bool) -> None:
     counts: Counter[str] = Counter()
     if as_json:
-        _write('{"dead_letters": [')
+        write('{"dead_letters": [')
     async with topic_reader(settings) as kafka:
         async for letter in letters(kafka, settings, chosen):
             if as_json:
-                _write((",\n" if counts else "\n") + orjson.dumps(facts(letter)).decode())
+                write((",\n" if counts else "\n") + orjson.dumps(facts(letter)).decode())
             else:
-                _write("".join(f"{each}\n" for each in told(letter, is_first=not counts)))
+                write("".join(f"{each}\n" for each in told(letter, is_first=not counts)))
             counts[letter.code] += 1
             if counts.total() == limit:
                 break
     if as_json:
         summary = {"total": counts.total(), "counts": counts, "limited": counts.total() == limit}
-        _write('\n], "summary": ' + orjson.dumps(summary).decode() + "}\n")
+        write('\n], "summary": ' + orjson.dumps(summary).decode() + "}\n")
     else:
         limited = ", and perhaps more" if counts.total() == limit else ""
-        _write(f"{counted(counts.total(), 'dead letter')}{limited}{_each(counts)}\n")
-    _write("", flush=True)
-
-
-def _write(text: str, *, flush: bool = False) -> None:
-    """Write a piece of a list; end if the reader has seen enough (`| head`)."""
-    try:
-        sys.stdout.write(text)
-        if flush:
-            sys.stdout.flush()
-    except BrokenPipeError:
-        # Otherwise Python would complain about the rest of the buffer at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit from None
+        write(f"{counted(counts.total(), 'dead letter')}{limited}{_each(counts)}\n")
+    write("", flush=True)
 
 
 def show(
@@ -267,28 +255,14 @@ def _chosen(
             raise typer.BadParameter(f"no such code of dead letters: {each}", param_hint="--code")
     return Chosen(
         codes=frozenset(code or ()),
-        since=None if since is None else _when(since, "--since"),
-        until=None if until is None else _when(until, "--until"),
+        since=None if since is None else moment_of(since, "--since"),
+        until=None if until is None else moment_of(until, "--until"),
         partitions=frozenset(partition or ()),
         reason=reason,
         source_topic=source_topic,
         organisation=organisation,
         at=frozenset(map(_place, at or ())),
     )
-
-
-def _when(text: str, option: str) -> datetime:
-    ago = terminal.seconds_of(text)
-    if ago:
-        return datetime.fromtimestamp(max(0.0, time.time() - ago), UTC)
-    try:
-        moment = datetime.fromisoformat(text)
-        if moment.tzinfo is not None:
-            return max(moment.astimezone(UTC), datetime.fromtimestamp(0, UTC))
-    except (ValueError, OverflowError):
-        pass
-    what = "neither a duration like 2h or 1d12h nor a time like 2026-03-04T05:06:07Z"
-    raise typer.BadParameter(what, param_hint=option)
 
 
 def _place(text: str) -> Place:

@@ -4,7 +4,6 @@ import asyncio
 import shlex
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -12,8 +11,8 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import typer
-from rich.progress import BarColumn, Progress, ProgressColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from worker.cli.progress import screen
 from worker.cli.terminal import (
     FAILED,
     REFUSED,
@@ -28,7 +27,6 @@ from worker.cli.terminal import (
     spare_collector,
 )
 from worker.errors import WorkerError
-from worker.observability.console import console_on
 from worker.operations.login_source import from_command
 from worker.operations.submit.lines import UnusableFile
 from worker.operations.submit.login import CommandLogin, GivenLogin, Login, OwnLogins
@@ -38,8 +36,6 @@ from worker.operations.submit.session import Limits
 from worker.operations.submit.session import Progress as Now
 from worker.settings import Settings
 
-LINE_SECONDS: Final = 10.0
-"""Seconds between two lines of progress where no bar can be shown."""
 _GRAVITY: Final = (0, REFUSED, FAILED, WRONG_USAGE)
 
 
@@ -162,44 +158,9 @@ def _same_again() -> str:
 
 @contextmanager
 def _screen(name: str) -> Iterator[tuple[Callable[[Now], None], Callable[[str], None]]]:
-    """Yield a callback for the progress and one for other lines: a bar on a terminal, else a line now and then."""
-    console = console_on(sys.stderr)
-    if not console.is_terminal:
-        lines = _Lines(name)
-        yield lines.advance, complain
-        return
-    columns: tuple[ProgressColumn, ...] = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(show_speed=True),
-        TextColumn("{task.completed:,.0f}/{task.total:,.0f} {task.fields[said]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True, refresh_per_second=4) as progress:
-        task = progress.add_task(name, total=1, said="")
-
-        def advance(now: Now) -> None:
-            progress.update(task, completed=now.done, total=now.total, said=_said(now))
-
-        yield advance, progress.console.print
-
-
-class _Lines:
-    """A progress line every ten seconds, with the rate since the last one."""
-
-    def __init__(self, name: str, clock: Callable[[], float] = time.monotonic) -> None:
-        self._name = name
-        self._clock = clock
-        self._said_at, self._done = clock(), 0
-
-    def advance(self, now: Now) -> None:
-        passed = self._clock() - self._said_at
-        if passed < LINE_SECONDS:
-            return
-        rate = (now.done - self._done) / passed
-        left = f", {(now.total - now.done) / rate:,.0f} s to go" if rate > 0 else ""
-        sys.stderr.write(f"{self._name}: {now.done:,} of {now.total:,}, {rate:,.0f}/s{left}; {_said(now)}\n")
-        self._said_at, self._done = self._said_at + passed, now.done
+    """Yield a callback for the progress of a file, and one for other lines."""
+    with screen() as (advance, say):
+        yield lambda now: advance(name, now.done, now.total, _said(now)), say
 
 
 def _said(now: Now) -> str:
