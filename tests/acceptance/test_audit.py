@@ -2,6 +2,7 @@
 
 import json
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,7 +61,52 @@ def test_what_was_published_is_what_is_stored(honest: Scene, tmp_path: Path) -> 
     counted = {name: report[name] for name in ("holds", "transitions", "events", "anchored", "unpublished")}
     assert counted == {"holds": True, "transitions": TOKENS, "events": TOKENS, "anchored": 4, "unpublished": 0}
     told = run(honest, "audit", "verify", "--anchor", str(anchor))
-    assert told.stdout == f"{TOKENS} transitions in 4 lanes, {TOKENS} events, 4 anchored heads: everything holds\n"
+    line, sentence = told.stdout.splitlines()
+    assert line == f"{TOKENS} transitions in 4 lanes, {TOKENS} events, 4 anchored heads: everything holds"
+    assert f"UTC: 4 lanes with {TOKENS} transitions from " in sentence
+    assert f" states and with {TOKENS} events of the transitions topic up to " in sentence
+    assert sentence.endswith(" holds; no finding.")
+
+
+def test_lines_of_json_have_every_finding_and_the_summary_last(scene: Scene) -> None:
+    Load(scene, scene.new_tokens(8)).send(1, 8)
+    with scene.worker():
+        scene.wait_consumed()
+    [first, second, *_] = [event for event in history(scene) if event["lane"].endswith("/0")]
+    forged = first | {"user_id": "somebody else"}
+    published(scene, forged | {"hash": event_hash(forged)}, {"no": "event"}, second | {"organisation": "ORG2"})
+
+    done = run(scene, "audit", "verify", "--json-lines")
+    *lines, last = map(json.loads, done.stdout.splitlines())
+    summary = last["summary"]
+    assert done.returncode == 1, done.stderr
+    assert Counter(line["code"] for line in lines) == summary["counts"] == {"OTHER_EVENT": 5}
+    assert all(line.keys() == {"code", "where", "what"} for line in lines)
+    assert (summary["holds"], summary["read"]["transitions"], summary["read"]["events"]) == (False, 8, 11)
+    assert summary["earliest"] <= first["occurred_at"] <= summary["latest"]
+    assert summary["sentence"].endswith("5 findings (OTHER_EVENT 5).")
+
+    restricted = run(scene, "audit", "verify", "--json-lines", "--organisation", "ORG2", "--since", "1h")
+    *lines, last = map(json.loads, restricted.stdout.splitlines())
+    assert restricted.returncode == 1, restricted.stderr
+    # Of ORG2 by its own word, twice; no event; one whose transition may be anybody's.
+    assert [line["code"] for line in lines] == ["OTHER_EVENT"] * 4
+    assert last["summary"]["outside"] == {"OTHER_EVENT": 1}
+    assert last["summary"]["holds"] is False
+
+
+def test_a_restricted_run_that_finds_nothing_says_no_more_than_that(honest: Scene) -> None:
+    done = run(honest, "audit", "verify", "--organisation", "ORG1", "--until", "1h")
+    line, restricted, _, sentence = done.stdout.splitlines()
+    assert (done.returncode, "holds" in line) == (0, False), done.stderr
+    assert restricted.startswith("  restricted to the organisation ORG1, what happened before ")
+    assert sentence.endswith("no finding within the restriction; this does not say that everything holds.")
+    assert verified_as_null(honest) == {"holds": None, "outside": {}}
+
+
+def verified_as_null(scene: Scene) -> dict[str, Any]:
+    report = json.loads(run(scene, "audit", "verify", "--json", "--no-topic", "--organisation", "ORG1").stdout)
+    return {name: report[name] for name in ("holds", "outside")}
 
 
 def test_an_anchor_that_is_none_is_a_wrong_usage(honest: Scene, tmp_path: Path) -> None:

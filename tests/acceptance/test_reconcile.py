@@ -17,6 +17,7 @@ from tests.providers.kafka import TopicNames, create_topics
 from tests.support.logins import login_token
 from tests.support.pace import patience
 from worker.kafka.delivery import Coordinates, coordinates_of
+from worker.operations.findings import Restriction
 from worker.operations.reconcile.reconcile import reconcile
 from worker.operations.reconcile.report import Kind, Reconciliation
 from worker.settings import read_settings
@@ -85,6 +86,44 @@ def test_the_command_shows_it_and_exits_0(honest: Scene) -> None:
     document = json.loads(machine.stdout)
     assert (document["clean"], document["transitions"], document["differences"]) == (True, TOKENS, [])
     assert f"{document['dry_runs']} dry runs among them" in told.stdout
+    sentence = told.stdout.splitlines()[-1]
+    assert f"agree with their records, {document['results']} results, {document['dead_letters']} dead" in sentence
+    assert sentence.endswith(" states; no difference.")
+
+
+def test_lines_of_json_end_with_the_summary(honest: Scene) -> None:
+    [line] = run(honest, "reconcile", "--json-lines").stdout.splitlines()
+    summary = json.loads(line)["summary"]
+    assert (summary["holds"], summary["counts"], summary["read"]["transitions"]) == (True, {}, TOKENS)
+    assert summary["earliest"] < summary["latest"]
+    assert sum(each["below"] - each["from"] for each in summary["read"]["compared"]) == summary["read"]["commands"]
+
+
+RESTRICTED: Final = {
+    Restriction("ORG1"): True,
+    Restriction("ORG2"): False,
+    Restriction(since=datetime(2000, 1, 1, tzinfo=UTC)): True,
+    Restriction(until=datetime(2000, 1, 1, tzinfo=UTC)): False,
+}
+
+
+@pytest.mark.parametrize("what", ["a status that was changed", "a record that was removed", "a state that was changed"])
+@pytest.mark.parametrize("restriction", RESTRICTED, ids=str)
+def test_a_restricted_run_names_what_may_be_within(honest: Scene, what: str, restriction: Restriction) -> None:
+    statement, kinds = PLANTED_ROWS[what]
+    with without_triggers(honest, statement):
+        report = asyncio.run(
+            reconcile(read_settings(honest.settings), clock=lambda: datetime.now(UTC), restriction=restriction)
+        )
+
+    # Nothing says whose a command without a record is, and a state of another organisation is not looked at.
+    unsaid = {Kind.NO_RECORD} if restriction.organisation else set()
+    untimed = set() if restriction.organisation else {Kind.OTHER_STATE}
+    named = set(kinds or ()) if RESTRICTED[restriction] else (unsaid | untimed) & set(kinds or ())
+    looked_at = set(kinds or ()) - ({Kind.OTHER_STATE} if restriction.organisation == "ORG2" else set())
+    assert set(report.counts) == named
+    assert set(report.outside) == looked_at - named
+    assert report.verdict is (False if looked_at else None)
 
 
 def test_what_a_worker_is_about_makes_no_difference(scene: Scene) -> None:

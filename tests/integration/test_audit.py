@@ -20,7 +20,7 @@ from worker.operations.audit.anchors import Anchor, AnchorError, read_anchor, ta
 from worker.operations.audit.numbers import Numbers
 from worker.operations.audit.report import Audit, Kind
 from worker.operations.audit.verify import verify
-from worker.operations.findings import Finding, Progress
+from worker.operations.findings import Finding, Progress, Restriction
 from worker.postgres.pages import pages
 from worker.postgres.pool import Row
 
@@ -61,7 +61,10 @@ async def test_no_snapshot_stays_open_while_it_reads_on(j: Journey, monkeypatch:
     monkeypatch.setattr(Progress, "advance", advanced)
     report = await audited(j)
     assert (report.holds, report.transitions, report.lanes) == (True, TOKENS, 2)
-    assert open_ == [False] * 5
+    # Five pages of transitions, and as many of access tokens, half of them with their histories; the last is empty.
+    assert set(open_) == {False}
+    assert len(open_) > 10
+    assert report.states == len(await j.owner.fetch("SELECT FROM access_token"))
 
 
 async def test_a_lane_that_goes_on_while_it_is_read_holds(j: Journey, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,13 +103,16 @@ def token(name: str) -> str:
 
 
 async def test_an_honest_history_holds(j: Journey) -> None:
-    told: list[tuple[int, int]] = []
+    told: list[tuple[str, int, int]] = []
 
     report = await verify(
         j.owner, anchor=await take_anchor(j.owner, now=NOW), on_progress=lambda *now: told.append(now)
     )
 
+    assert told == [("chains", 0, TOKENS), ("states", 0, 0)]
+    moments = await j.owner.fetchrow("SELECT min(occurred_at), max(occurred_at) FROM transition")
     assert report.holds
+    assert (report.earliest, report.latest) == tuple(moments or ())
     assert (report.lanes, report.transitions, report.anchored, report.events) == (2, TOKENS, 2, None)
 
 
@@ -319,6 +325,84 @@ async def test_a_transition_of_a_kind_that_is_not_its_lanes_is_named(j: Journey)
     await j.owner.execute("UPDATE transition SET cause = 'IMPORT' WHERE access_token_id = 'T4'")
 
     assert (Kind.CAUSE, at(4)) in named(await audited(j))
+
+
+# --- restricted -------------------------------------------------------------------------------------------------------
+
+OTHERS: Final = Restriction("ORG2")
+LATER: Final = Restriction(since=datetime(2999, 1, 1, tzinfo=UTC))
+
+
+async def restricted(j: Journey, restriction: Restriction) -> Audit:
+    return await verify(j.owner, restriction=restriction)
+
+
+async def test_a_restricted_run_reads_every_chain_and_the_states_of_one_organisation(j: Journey) -> None:
+    await j.owner.execute(
+        "INSERT INTO access_token (organisation, id, number, life_cycle_state)"
+        " VALUES ('ORG0', 'A', 'A', 'EFFECTIVE'), ('ORG8', 'A', 'A', 'NOT_EFFECTIVE'), ('ORG9', 'A', 'A', 'EFFECTIVE')"
+    )
+    ours = await j.owner.fetchval("SELECT count(*) FROM access_token WHERE organisation = 'ORG1'")
+
+    one, others = await restricted(j, Restriction("ORG1")), await restricted(j, Restriction("ORG8"))
+
+    assert (one.transitions, one.states) == (TOKENS, ours)
+    assert (others.transitions, others.states) == (TOKENS, 1)
+    assert (one.verdict, others.verdict) == (None, None)
+    assert (await audited(j)).counts == {Kind.STATE: 2}
+
+
+async def test_the_states_of_one_organisation_are_read_in_pages(j: Journey, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.postgres.pages.ROWS", 2)
+    await j.owner.execute("UPDATE access_token SET version = 7 WHERE id IN ('T2', 'T9')")
+    ours = await j.owner.fetchval("SELECT count(*) FROM access_token WHERE organisation = 'ORG1'")
+
+    report = await restricted(j, Restriction("ORG1"))
+
+    assert report.states == ours
+    assert named(report) == {(Kind.STATE, token("T2")), (Kind.STATE, token("T9"))}
+
+
+@pytest.mark.parametrize("restriction", [OTHERS, LATER])
+async def test_findings_of_others_and_of_another_time_are_counted(j: Journey, restriction: Restriction) -> None:
+    await j.owner.execute("UPDATE transition SET unit_id = 'X' WHERE access_token_id = 'T3'")
+    await j.owner.execute("DELETE FROM command_record WHERE access_token_id = 'T4'")
+    await j.owner.execute("UPDATE transition SET previous_hash = sha256('') WHERE access_token_id = 'T5'")
+
+    report = await restricted(j, restriction)
+
+    assert report.outside == {Kind.CHANGED: 2, Kind.UNRECORDED: 1, Kind.UNLINKED: 1}
+    # A state has no time.
+    assert named(report) == (set() if restriction is OTHERS else {(Kind.SIGNED, token("T3"))})
+    assert report.verdict is False
+
+
+async def test_a_row_that_was_given_to_another_organisation_is_not_hidden_from_either(j: Journey) -> None:
+    await j.owner.execute("UPDATE transition SET organisation = 'ORG2' WHERE access_token_id = 'T3'")
+
+    one, others = await restricted(j, Restriction("ORG1")), await restricted(j, OTHERS)
+
+    assert (one.outside, named(one)) == ({Kind.CHANGED: 1, Kind.UNRECORDED: 1}, {(Kind.STATE, token("T3"))})
+    assert {(Kind.CHANGED, at(3)), (Kind.GONE, "access token T3 of ORG2")} <= named(others)
+
+
+async def test_a_link_that_does_not_fit_is_of_both_its_ends(j: Journey) -> None:
+    """The row before was forged whole; the finding is at the row after it."""
+    await j.owner.execute("UPDATE transition SET organisation = 'ORG2' WHERE access_token_id = 'T4'")
+    await forge(j, 4, lambda transition: transition)
+
+    assert (Kind.UNLINKED, at(5)) in named(await restricted(j, OTHERS))
+    assert (Kind.UNLINKED, at(5)) in named(await restricted(j, Restriction("ORG1")))
+
+
+async def test_what_is_of_a_whole_lane_is_everybodys(j: Journey) -> None:
+    anchor = await take_anchor(j.owner, now=NOW)
+    await j.owner.execute("DELETE FROM transition WHERE access_token_id IN ('T2', 'T6')")
+
+    report = await verify(j.owner, anchor=anchor, restriction=OTHERS)
+
+    lane = f"lane {LANE}"
+    assert named(report) == {(Kind.MISSING, lane), (Kind.HEAD, lane), (Kind.ANCHOR, lane)}
 
 
 # --- anchors ----------------------------------------------------------------------------------------------------------

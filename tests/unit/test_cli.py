@@ -125,6 +125,10 @@ def test_the_help_of_each_command_shows_an_example(command: Sequence[str]) -> No
         ("dead-letters", "show"),
         ("dead-letters", "replay", "--yes"),
         ("dead-letters", "replay", "--login-token", "canary"),
+        ("dead-letters", "list", "--since", "soon"),
+        ("audit", "verify", "--json", "--json-lines"),
+        ("audit", "verify", "--since", "soon"),
+        ("reconcile", "--organisation", ""),
     ],
     ids=" ".join,
 )

@@ -1,24 +1,42 @@
 """``effective-worker audit verify`` and ``effective-worker audit anchor``"""
 
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 import typer
 
-from worker.cli.findings import document_of, finding_lines
-from worker.cli.terminal import FAILED, Json, example, group, progress_bar, run_to_end, settings_from_environment, show
+from worker.cli.findings import (
+    JsonLines,
+    OfOrganisation,
+    Run,
+    Since,
+    Until,
+    at_minute,
+    document_of,
+    ending,
+    finding_lines,
+    followed,
+    many,
+    opening,
+    period,
+    refuse_both,
+    restriction_of,
+    tell,
+)
+from worker.cli.moments import now
+from worker.cli.terminal import Json, example, group, printable, run_to_end, settings_from_environment, show
 from worker.kafka.reader import topic_reader
 from worker.operations.audit.anchors import Anchor, AnchorError, read_anchor, take_anchor
-from worker.operations.audit.report import Audit
+from worker.operations.audit.report import Audit, Kind
 from worker.operations.audit.verify import verify as verify_history
-from worker.operations.findings import OnProgress
+from worker.operations.findings import Finding, OnProgress, Restriction
 from worker.postgres.connect import owner_connection
 from worker.settings import Settings
+from worker.values import rfc3339
 
 SHORTEST_KEY: Final = 32
 
@@ -34,20 +52,59 @@ KeyFile = Annotated[
 ]
 
 
-def verify(anchor: AnchorFile = None, key_file: KeyFile = None, no_topic: NoTopic = False, json: Json = False) -> None:
+def verify(
+    *,
+    anchor: AnchorFile = None,
+    key_file: KeyFile = None,
+    no_topic: NoTopic = False,
+    organisation: OfOrganisation = None,
+    since: Since = None,
+    until: Until = None,
+    json: Json = False,
+    json_lines: JsonLines = False,
+) -> None:
     """Verify every hash chain, and name what is wrong.
 
     Recomputes the chains, and compares states with histories and the transitions topic with both. Workers may run
     meanwhile. Changes nothing. With --key-file the anchor must be signed with it. Exit 1 if anything is wrong.
+
+    Chains mix organisations, so they are recomputed whole. --organisation, --since and --until restrict the states that
+    are compared and the findings that are named; others are counted. Such a run never says that everything holds.
     """
+    refuse_both(as_json=json, as_lines=json_lines)
+    restriction = restriction_of(organisation, since, until)
     if key_file is not None and anchor is None:
         raise typer.BadParameter("needs --anchor", param_hint="--key-file")
     settings = settings_from_environment()
     earlier = None if anchor is None else _read(anchor, _key(key_file))
-    with progress_bar("verifying") as on_progress:
-        report = run_to_end(_verify(settings, earlier, on_progress, is_topic_read=not no_topic))
-    show(document_of(report, named_as="findings") | {"holds": report.holds}, list(_lines(report)), as_json=json)
-    raise typer.Exit(0 if report.holds else FAILED)
+    began = now()
+    with followed(as_lines=json_lines) as (on_progress, on_found):
+        verifying = _verify(
+            settings, earlier, restriction, on_progress=on_progress, on_found=on_found, is_topic_read=not no_topic
+        )
+        report = run_to_end(verifying)
+    tell(report, _run(report, earlier, began), as_json=json, as_lines=json_lines)
+
+
+def _run(report: Audit, anchor: Anchor | None, began: datetime) -> Run:
+    read: dict[str, Any] = {
+        "lanes": report.lanes,
+        "transitions": report.transitions,
+        "events": report.events,
+        "events_until": None if report.published_until is None else rfc3339(report.published_until),
+        "unpublished": report.unpublished,
+        "anchored": report.anchored,
+        "anchor_taken_at": None if anchor is None else anchor.taken_at,
+    }
+    return Run(
+        command="audit verify",
+        began=began,
+        ended=now(),
+        read=read,
+        document=document_of(report, named_as="findings") | {"holds": report.verdict},
+        lines=list(_lines(report)),
+        sentence=sentence(report, anchor, began),
+    )
 
 
 def anchor(key_file: KeyFile = None) -> None:
@@ -84,7 +141,15 @@ def _read(path: Path, key: bytes | None) -> Anchor:
         raise typer.BadParameter(f"{path}: {error}") from None
 
 
-async def _verify(settings: Settings, anchor: Anchor | None, on_progress: OnProgress, *, is_topic_read: bool) -> Audit:
+async def _verify(
+    settings: Settings,
+    anchor: Anchor | None,
+    restriction: Restriction | None,
+    *,
+    on_progress: OnProgress,
+    on_found: Callable[[Finding[Kind]], None] | None,
+    is_topic_read: bool,
+) -> Audit:
     async with AsyncExitStack() as opened:
         connection = await opened.enter_async_context(owner_connection(settings.postgres.dsn.get_secret_value()))
         topic = None
@@ -92,30 +157,73 @@ async def _verify(settings: Settings, anchor: Anchor | None, on_progress: OnProg
             topic = (await opened.enter_async_context(topic_reader(settings)), settings.topics.transitions)
         kept = timedelta(days=settings.record_retention_days)
         return await verify_history(
-            connection, topic=topic, anchor=anchor, kept=kept, batch=settings.max_batch, on_progress=on_progress
+            connection,
+            topic=topic,
+            anchor=anchor,
+            kept=kept,
+            batch=settings.max_batch,
+            restriction=restriction,
+            on_progress=on_progress,
+            on_found=on_found,
         )
 
 
 async def _anchor(settings: Settings, key: bytes | None) -> Anchor:
-    now = datetime.fromtimestamp(time.time(), UTC)
     async with owner_connection(settings.postgres.dsn.get_secret_value()) as connection:
-        return await take_anchor(connection, now=now, key=key)
+        return await take_anchor(connection, now=now(), key=key)
 
 
 def _lines(report: Audit) -> Iterator[str]:
     yield from finding_lines(report)
     events = "" if report.events is None else f", {report.events} events"
     anchored = "" if report.anchored is None else f", {report.anchored} anchored heads"
-    what = f"{report.counts.total()} findings" if report.counts else "everything holds"
+    what = f"{report.counts.total()} findings" if report.counts else "no finding"
+    what = "everything holds" if report.holds else what
     yield f"{report.transitions} transitions in {report.lanes} lanes{events}{anchored}: {what}"
     if report.unpublished:
         yield f"  {report.unpublished} transitions of the last batches were not published yet"
 
 
+def sentence(report: Audit, anchor: Anchor | None, at: datetime) -> str:
+    """Return the verdict as one sentence for an auditor's report."""
+    lanes = f"{many(report.lanes, 'lane')} with {many(report.transitions, 'transition')}{period(report)}"
+    own = None if report.restriction is None else report.restriction.organisation
+    compared = many(report.states, "state") + ("" if own is None else f" of {own}")
+    if report.events is not None:
+        until = "" if report.published_until is None else f" up to {at_minute(report.published_until)}"
+        compared += f" and with {many(report.events, 'event')} of the transitions topic{until}"
+    if report.holds:
+        are, agree = ("is", "agrees") if report.lanes == 1 else ("are", "agree")
+        did = f"{are} unbroken from the first to the last, {agree} with {compared}"
+    else:
+        were = "was" if report.lanes == 1 else "were"
+        did = f"{were} recomputed from the first to the last, and compared with {compared}"
+    late = f"; {many(report.unpublished, 'transition')} not published yet" if report.unpublished else ""
+    topic = "; the transitions topic was not read" if report.events is None else ""
+    more = f"{late}{topic}{_on_anchor(report, anchor)}; "
+    return f"{opening('Verified', report, at)}{lanes} {did}{more}{ending(report, 'finding')}"
+
+
+def _on_anchor(report: Audit, anchor: Anchor | None) -> str:
+    if anchor is None:
+        return "; no anchor was compared"
+    try:
+        taken = at_minute(datetime.fromisoformat(anchor.taken_at))
+    except ValueError:
+        taken = printable(anchor.taken_at)
+    return f"; the anchor of {taken} {'does not hold' if report.counts[Kind.ANCHOR] else 'holds'}"
+
+
 def add(app: typer.Typer) -> None:
     """Add the commands, with examples in their help."""
     auditing = group("Verify the hash chains, and anchor them elsewhere.")
-    verifying = ("audit verify", "audit verify --anchor monday.json --key-file auditor.key", "audit verify --no-topic")
+    verifying = (
+        "audit verify",
+        "audit verify --anchor monday.json --key-file auditor.key",
+        "audit verify --no-topic",
+        "audit verify --json-lines > findings.jsonl",
+        "audit verify --organisation ORG1 --since 1d",
+    )
     auditing.command("verify", epilog=example(*verifying))(verify)
     auditing.command(
         "anchor", epilog=example("audit anchor > monday.json", "audit anchor --key-file auditor.key > monday.json")

@@ -32,14 +32,19 @@ async def pages(
         after = key(rows[-1])
 
 
-async def by_token(connection: asyncpg.Connection, query: str) -> AsyncIterator[Row]:
-    """Yield the rows of a query about access tokens and their histories, for all of them.
+async def by_token(
+    connection: asyncpg.Connection, query: str, *, organisation: str | None, on_page: Callable[[int], None]
+) -> AsyncIterator[Row]:
+    """Yield the rows of a query about access tokens and their histories, for all of them or for one ``organisation``.
 
     The query's parameters are two keys of access tokens: it reads after the first, up to and with the second.
+    ``on_page`` gets the number of access tokens of each page.
     """
-    after = ("", "")
-    while (last := await connection.fetchrow(statement("audit/tokens"), *after, ROWS)) is not None:
+    after = (organisation or "", "")
+    next_ = statement("audit/tokens") if organisation is None else statement("audit/tokens_of_organisation")
+    while (last := await connection.fetchrow(next_, *after, ROWS)) is not None:
         until = (last["organisation"], last["id"])
         for row in await connection.fetch(query, *after, *until):
             yield row
+        on_page(last["tokens"])
         after = until

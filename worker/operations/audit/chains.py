@@ -14,7 +14,7 @@ from worker.journey.apply import Chain
 from worker.operations.audit.anchors import Anchor, Head
 from worker.operations.audit.lanes import name_of, sequences
 from worker.operations.audit.report import Audit, Kind
-from worker.operations.findings import Progress, version_place
+from worker.operations.findings import Origin, Progress, moment_at, version_place
 from worker.postgres.pages import pages
 from worker.postgres.pool import Row
 from worker.postgres.sql import statement
@@ -47,6 +47,7 @@ async def verify_chains(
                 chain.compare_with_head()
             empty.pop(row["lane"], None)
             chain = _LaneChain(_known_name(row, report), row, report, awaited)
+            report.covers(moment_at(row["moment"]))
         chain.follow(row)
     if chain is not None:
         chain.compare_with_head()
@@ -95,6 +96,8 @@ class _LaneChain:
 
     def compare_with_head(self) -> None:
         """Compare the end of the chain with its lane's head, unless the lane is gone."""
+        if self.end.sequence:
+            self.report.covers(moment_at(self.moment))
         if self.last["chain_sequence"] is None:
             return
         head = Chain(self.last["chain_sequence"], self.last["chain_hash"])
@@ -109,24 +112,35 @@ class _LaneChain:
             self.report.found(Kind.MISSING, f"lane {self.name}", sequences(due, row["sequence"] - 1))
         elif row["previous_hash"] != self.end.hash:
             what = f"previous_hash should be {self.end.hash.hex()}, and is {row['previous_hash'].hex()}"
-            self.report.found(Kind.UNLINKED, where, what)
+            self.report.found(Kind.UNLINKED, where, what, *self._origins(row))
 
     def _compare_hash(self, where: str, row: Row) -> None:
         stored, computed = row["hash"], _hash(row, self.name)
         if computed != stored:
             whose = version_place(row["organisation"], row["access_token_id"], row["version"])
             what = f"{whose}: should hash to {stored.hex()}, and hashes to {computed.hex()}"
-            self.report.found(Kind.CHANGED, where, what)
+            self.report.found(Kind.CHANGED, where, what, _origin(row))
 
     def _judge(self, where: str, row: Row) -> None:
         """Check the members of a transition that do not link it to the chain."""
         is_first, is_import = self.end.sequence == 0, row["cause"] == "IMPORT"
         if row["cluster"] is not None and is_import != (row["cluster"] == ""):
-            self.report.found(Kind.CAUSE, where, f"its cause is {row['cause']}")
+            self.report.found(Kind.CAUSE, where, f"its cause is {row['cause']}", _origin(row))
         if not (is_first or is_import) and row["moment"] < self.moment:
-            self.report.found(Kind.LATE, where, f"occurred at {row['occurred_at']}")
+            self.report.found(Kind.LATE, where, f"occurred at {row['occurred_at']}", *self._origins(row))
         if row["is_unrecorded"]:
-            self.report.found(Kind.UNRECORDED, where, f"of the command {row['command_id']}")
+            self.report.found(Kind.UNRECORDED, where, f"of the command {row['command_id']}", _origin(row))
+
+    def _origins(self, row: Row) -> tuple[Origin, ...]:
+        """Return the origins of a transition and of the one before: where two do not fit, either may be the forged one.
+
+        Without one before, ``last`` is the row itself.
+        """
+        return _origin(row), _origin(self.last)
+
+
+def _origin(row: Row) -> Origin:
+    return Origin(row["organisation"], moment_at(row["moment"]))
 
 
 def _known_name(row: Row, report: Audit) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 import asyncpg
@@ -12,7 +13,7 @@ from worker.kafka.reader import TopicReader
 from worker.operations.audit.lanes import all_lanes, name_of, sequences, stored_hashes
 from worker.operations.audit.numbers import Numbers
 from worker.operations.audit.report import Audit, Kind
-from worker.operations.findings import Progress, record_place
+from worker.operations.findings import Origin, Progress, record_place
 from worker.postgres.pool import Row
 
 _CHUNK: Final = 1_000
@@ -27,6 +28,13 @@ class _Event(NamedTuple):
     lane: str
     sequence: int
     hash: str
+    organisation: Any
+    occurred_at: Any
+    """The last two may be anything: only :meth:`origin` looks at them."""
+
+    @property
+    def origin(self) -> Origin:
+        return _origin(self.organisation, self.occurred_at)
 
 
 async def verify_published(
@@ -43,7 +51,7 @@ async def verify_published(
     """
     kafka, name = topic
     spans = (await kafka.spans(name)).get(name, [])
-    progress.total += sum(span.end - span.begin for span in spans)
+    progress.begin("transitions topic", sum(span.end - span.begin for span in spans))
     kafka.open(spans)
     ids = {name_of(row): row["id"] for row in await all_lanes(connection)}
     comparison = _Comparison(connection, ids, report, {lane: Numbers() for lane in ids.values()})
@@ -68,20 +76,31 @@ def _read(record: Any, report: Audit) -> _Event | None:
     where = record_place(record.topic, record.partition, record.offset)
     try:
         event = orjson.loads(record.value or b"")
-        read = _Event(where, event["lane"], event["sequence"], event["hash"])
-        if tuple(map(type, read[1:])) != (str, int, str):
+        organisation, occurred_at = event["organisation"], event.get("occurred_at")
+        read = _Event(where, event["lane"], event["sequence"], event["hash"], organisation, occurred_at)
+        if tuple(map(type, read[1:4])) != (str, int, str):
             raise TypeError
         whole = event_hash(event) == read.hash
-        key = f"{event['organisation']}:{event['access_token_id']}".encode()
+        key = f"{organisation}:{event['access_token_id']}".encode()
     except (orjson.JSONDecodeError, KeyError, TypeError):
         report.found(Kind.OTHER_EVENT, where, "is no transition event")
         return None
     if record.key != key:
-        report.found(Kind.OTHER_EVENT, where, "its key is not that of its access token")
+        report.found(Kind.OTHER_EVENT, where, "its key is not that of its access token", read.origin)
     if not whole:
-        report.found(Kind.OTHER_EVENT, where, "its hash is not that of its members")
+        report.found(Kind.OTHER_EVENT, where, "its hash is not that of its members", read.origin)
         return None
     return read
+
+
+def _origin(organisation: Any, occurred_at: Any) -> Origin:
+    """Return what an event says of itself, as far as that can be read."""
+    try:
+        moment = datetime.fromisoformat(occurred_at)
+    except (TypeError, ValueError):
+        moment = None
+    known = moment is not None and moment.tzinfo is not None
+    return Origin(organisation if isinstance(organisation, str) else None, moment if known else None)
 
 
 @dataclass(slots=True)
@@ -97,19 +116,28 @@ class _Comparison:
 
     async def compare(self, events: Sequence[_Event]) -> None:
         """Compare events with their transitions. Postgres commits first, so every published transition is there."""
+        self._note_time(events)
         places = [(self.ids.get(event.lane, 0), event.sequence) for event in events]
         stored = await stored_hashes(self.connection, [place for place in places if 0 < place[1] <= _LARGEST_SEQUENCE])
         for event, place in zip(events, places, strict=True):
             lane, sequence = place
             if place not in stored:
                 what = f"{event.where}: there is no sequence {sequence}"
-                self.report.found(Kind.UNKNOWN_EVENT, f"lane {event.lane}", what)
+                self.report.found(Kind.UNKNOWN_EVENT, f"lane {event.lane}", what, event.origin)
                 continue
             if stored[place].hex() != event.hash:
                 where = f"{event.where}, lane {event.lane} sequence {sequence}"
                 what = f"its hash is {event.hash}, the transition's {stored[place].hex()}"
+                # The transition may be of another organisation than its event says: this is everybody's.
                 self.report.found(Kind.OTHER_EVENT, where, what)
             self.published[lane].add(sequence)
+
+    def _note_time(self, events: Sequence[_Event]) -> None:
+        """Note the time of the last of these events: a partition has them nearly in order."""
+        moment = events[-1].origin.moment if events else None
+        until = self.report.published_until
+        if moment is not None and (until is None or until < moment):
+            self.report.published_until = moment
 
     def rest(self, lanes: Iterable[Row], *, is_cut: bool) -> None:
         """Report the transitions that lack their event. ``is_cut`` says that the topic has lost its beginning."""

@@ -1,14 +1,15 @@
 """The report of an audit: how much was read, and everything that is wrong with it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import ClassVar
 
-from worker.operations.findings import Report
+from worker.operations.findings import NOT_IN_DOCUMENT, Report
 
 
 class Kind(StrEnum):
-    """The kinds of finding."""
+    """The kinds of finding. Their names are the codes of CONTRACT, Findings."""
 
     CHANGED = "a transition that does not hash to its hash"
     UNLINKED = "a transition that is not linked to the one before"
@@ -42,7 +43,9 @@ class Audit(Report[Kind]):
     """Chain heads of the anchor that were found again; ``None`` without one."""
     unpublished: int = 0
     """Transitions of batches that may still be on their way to the topic."""
+    published_until: datetime | None = field(default=None, metadata=NOT_IN_DOCUMENT)
+    """The time of the newest event; ``None`` if there is none."""
 
     @property
     def holds(self) -> bool:
-        return not self.counts
+        return self.verdict is True

@@ -7,9 +7,9 @@ from typing import Any
 
 from aiokafka import TopicPartition
 
-from worker.operations.findings import record_place
+from worker.operations.findings import Origin, record_place
 from worker.operations.reconcile.dry_runs import DryRun, DryRunResult, DryRuns
-from worker.operations.reconcile.log_record import at, is_redirected, place_of
+from worker.operations.reconcile.log_record import at, is_redirected, origin_of, place_of
 from worker.operations.reconcile.messages import Expected, Ledger
 from worker.operations.reconcile.report import Kind, Reconciliation
 from worker.operations.reconcile.scope import Scope
@@ -33,7 +33,7 @@ class DryRunJoin:
         self._dry_runs[source].add(DryRun(command.offset, command.timestamp, is_redirected(command)))
         if record is not None:
             what = f"{record['status']} at {rfc3339(record['decided_at'])}, as {record['command_id']}"
-            self.report.found(Kind.RECORDED, place_of(command), what)
+            self.report.found(Kind.RECORDED, place_of(command), what, origin_of(record))
 
     def answer(self, result: DryRunResult) -> None:
         """Take a result, which may come before its dry run."""
@@ -66,7 +66,8 @@ class DryRunJoin:
         elif settings.delivery == "at_least_once":
             self.report.repeated += 1
         else:
-            self.report.found(Kind.TWO_RESULTS, result.where, f"of the dry run {result.command_id}")
+            what = f"of the dry run {result.command_id}"
+            self.report.found(Kind.TWO_RESULTS, result.where, what, Origin(moment=result.moment))
         return True
 
     def _unasked(self, result: DryRunResult) -> None:
@@ -74,6 +75,7 @@ class DryRunJoin:
         source = TopicPartition(result.answers.topic, result.answers.partition)
         begin, end = self.report.compared.get(source, (0, 0))
         if begin <= result.answers.offset < end:
-            self.report.found(Kind.NO_DRY_RUN, result.where, f"says that it is of {result.command_id}")
+            what = f"says that it is of {result.command_id}"
+            self.report.found(Kind.NO_DRY_RUN, result.where, what, Origin(moment=result.moment))
         elif result.answers.offset < begin:
             self.report.not_comparable += 1

@@ -6,7 +6,7 @@ import orjson
 from aiokafka import TopicPartition
 
 from effective_contract.transition import TransitionEvent, event_hash
-from worker.operations.findings import version_place
+from worker.operations.findings import Origin, version_place
 from worker.operations.reconcile.log_record import moment_of, place_of
 from worker.operations.reconcile.messages import Expected, Ledger, Observed
 from worker.operations.reconcile.report import Kind, Reconciliation
@@ -27,7 +27,9 @@ def expected_event(row: Row, source: TopicPartition, *, certain: bool) -> Expect
     }
     key = (row["organisation"], row["access_token_id"], row["version"])
     says = tuple(members[name] for name in COMPARED)
-    return Expected(Ledger.EVENTS, key, row["occurred_at"], says, version_place(*key), source, certain)
+    return Expected(
+        Ledger.EVENTS, key, row["occurred_at"], says, version_place(*key), source, certain, organisation=key[0]
+    )
 
 
 def observed_event(record: Any, report: Reconciliation) -> Observed | None:
@@ -45,5 +47,5 @@ def observed_event(record: Any, report: Reconciliation) -> Observed | None:
         report.found(Kind.OTHER_EVENT, where, "is no transition event")
         return None
     if not whole:
-        report.found(Kind.OTHER_EVENT, where, "its hash is not that of its members")
-    return Observed(Ledger.EVENTS, key, moment, says, where)
+        report.found(Kind.OTHER_EVENT, where, "its hash is not that of its members", Origin(key[0], moment))
+    return Observed(Ledger.EVENTS, key, moment, says, where, organisation=key[0])

@@ -14,10 +14,10 @@ from aiokafka import TopicPartition
 from worker.journey.digests import is_digest
 from worker.journey.messages import DEAD_LETTERED
 from worker.kafka.reader import OffsetRange, TopicReader, is_dry_run
-from worker.operations.findings import Progress, record_place, token_place
+from worker.operations.findings import Origin, Progress, record_place, token_place
 from worker.operations.reconcile.dry_run_join import DryRunJoin
 from worker.operations.reconcile.events import expected_event
-from worker.operations.reconcile.log_record import at, is_redirected, place_of
+from worker.operations.reconcile.log_record import at, is_redirected, origin_of, place_of
 from worker.operations.reconcile.messages import Expected, Ledger
 from worker.operations.reconcile.report import Kind, Reconciliation
 from worker.operations.reconcile.scope import Scope
@@ -66,7 +66,7 @@ class ExpectedMessages:
             placed, of_command = row["record_offset"] is not None, row["cause"] == "API"
             if placed and not row["is_recorded"] and of_command and row["occurred_at"] >= self.scope.kept_since():
                 what = f"no applied command is recorded at offset {row['record_offset']}, of {row['command_id']}"
-                self.report.found(Kind.NO_APPLIED, event.where, what)
+                self.report.found(Kind.NO_APPLIED, event.where, what, event.origin)
             yield event
 
     def _unrecorded(self, command: Any, span: OffsetRange, *, is_first: bool) -> None:
@@ -75,7 +75,8 @@ class ExpectedMessages:
             self.report.retired += 1
             self.report.compared[span.source] = (command.offset + 1, span.end)
         else:
-            self.report.found(Kind.NO_RECORD, place_of(command), "lies below the committed offset, and was not decided")
+            what = "lies below the committed offset, and was not decided"
+            self.report.found(Kind.NO_RECORD, place_of(command), what, Origin(moment=at(command.timestamp)))
 
     def _judge(self, record: Row, span: OffsetRange, command: Any) -> None:
         """Report a record that lacks its command or its transition."""
@@ -83,12 +84,12 @@ class ExpectedMessages:
         where = record_place(span.source.topic, span.source.partition, offset)
         if command is None and span.begin <= offset < span.end:
             what = f"{record['command_id']} was decided there at {rfc3339(record['decided_at'])}"
-            self.report.found(Kind.NO_COMMAND, where, what)
+            self.report.found(Kind.NO_COMMAND, where, what, origin_of(record))
         if record["version"] is not None and not self._is_its(record):
             token = token_place(record["organisation"], record["access_token_id"])
             found = "there is none" if record["transition_of"] is None else f"that is of {record['transition_of']}"
             what = f"{record['command_id']} gave the {token} its version {record['version']}, but {found}"
-            self.report.found(Kind.NO_TRANSITION, where, what)
+            self.report.found(Kind.NO_TRANSITION, where, what, origin_of(record))
 
     def _of_record(self, record: Row, source: TopicPartition, command: Any) -> Iterator[Expected]:
         """Yield the messages of one record. ``command`` is the command itself, if it is still in the topic."""
@@ -96,12 +97,11 @@ class ExpectedMessages:
         where, there = record_place(source.topic, source.partition, offset), command is not None
         key = (self.scope.names.of(record["command_id"]), rfc3339(moment))
         says = (status, "true" if record["replayed"] else "false")
-        yield Expected(
-            Ledger.RESULTS, key, moment, says, where, source, there, elsewhere=there and is_redirected(command)
-        )
+        own, elsewhere = record["organisation"], there and is_redirected(command)
+        yield Expected(Ledger.RESULTS, key, moment, says, where, source, there, elsewhere, own)
         if status in DEAD_LETTERED:
             place = (source.topic, str(source.partition), str(offset), str(record["record_timestamp"]))
-            yield Expected(Ledger.DEAD_LETTERS, place, moment, (status,), where, source, there)
+            yield Expected(Ledger.DEAD_LETTERS, place, moment, (status,), where, source, there, organisation=own)
 
     def _is_its(self, record: Row) -> bool:
         """Return True if the transition belongs to the command whose record claims it."""

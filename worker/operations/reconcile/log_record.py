@@ -1,11 +1,12 @@
-"""Read the parts of a Kafka message that a comparison needs."""
+"""Read the parts of a Kafka message, and of a command's record, that a comparison needs."""
 
 from datetime import UTC, datetime
 from typing import Any
 
 from effective_contract.headers import KAFKA_REPLY_TOPIC, REPLY_TO
 from worker.kafka.reader import header
-from worker.operations.findings import record_place
+from worker.operations.findings import Origin, record_place
+from worker.postgres.pool import Row
 
 
 def place_of(record: Any) -> str:
@@ -25,6 +26,11 @@ def moment_of(record: Any, told: str) -> datetime:
     except ValueError:
         moment = at(record.timestamp)
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def origin_of(record: Row) -> Origin:
+    """Return the origin of a command, from its record."""
+    return Origin(record["organisation"], record["decided_at"])
 
 
 def is_redirected(command: Any) -> bool:

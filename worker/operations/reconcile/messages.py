@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
+from urllib.parse import unquote
 
+from worker.operations.findings import Origin
 from worker.settings import TopicSettings
 
 
@@ -41,6 +43,11 @@ class Expected:
     """The topic and partition of the command."""
     certain: bool
     elsewhere: bool = False
+    organisation: str | None = None
+
+    @property
+    def origin(self) -> Origin:
+        return Origin(self.organisation, self.moment)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +61,14 @@ class Observed:
     where: str
     called: str = ""
     """The command id in the message, if the key has another name for it."""
+    organisation: str | None = None
+
+    @property
+    def origin(self) -> Origin:
+        return Origin(self.organisation or organisation_in(self.called), self.moment)
+
+
+def organisation_in(command_id: str) -> str | None:
+    """Return the organisation that a command id names (CONTRACT, Command); ``None`` if it names none."""
+    kind, _, rest = command_id.partition(":")
+    return unquote(rest.partition(":")[0]) or None if kind in {"ce", "req"} else None

@@ -92,4 +92,6 @@ class ObservedMessages:
             return None
         key = tuple(header(record, name) for name in ("dl_topic", "dl_partition", "dl_offset", "dl_timestamp"))
         moment = moment_of(record, header(record, "dl_failed_at"))
-        return Observed(Ledger.DEAD_LETTERS, key, moment, (header(record, "dl_code"),), place_of(record))
+        own = header(record, "dl_organisation") or None
+        says = (header(record, "dl_code"),)
+        return Observed(Ledger.DEAD_LETTERS, key, moment, says, place_of(record), organisation=own)

@@ -15,11 +15,11 @@ from worker.journey.digests import command_names
 from worker.kafka.reader import OffsetRange, TopicReader, topic_reader
 from worker.kafka.topics import admin_client, cluster_id
 from worker.lanes.losses import losses
-from worker.operations.findings import OnProgress, Progress
+from worker.operations.findings import Finding, OnProgress, Progress, Restriction, no_progress
 from worker.operations.lanes import committed_offsets
 from worker.operations.reconcile.compare import Comparison
 from worker.operations.reconcile.lanes import compare_offsets, find_lost, source_of
-from worker.operations.reconcile.report import Reconciliation
+from worker.operations.reconcile.report import Kind, Reconciliation
 from worker.operations.reconcile.scope import Scope
 from worker.postgres.connect import owner_connection
 from worker.postgres.sql import statement
@@ -31,22 +31,28 @@ class NothingToCompare(OperatorError):
 
 
 async def reconcile(
-    settings: Settings, *, clock: Callable[[], datetime], on_progress: OnProgress = lambda _done, _total: None
+    settings: Settings,
+    *,
+    clock: Callable[[], datetime],
+    restriction: Restriction | None = None,
+    on_progress: OnProgress = no_progress,
+    on_found: Callable[[Finding[Kind]], None] | None = None,
 ) -> Reconciliation:
-    """Compare everything. ``on_progress`` gets the number of messages read, and their total.
+    """Compare everything. ``on_progress`` gets the number of messages and access tokens read.
 
-    ``clock`` gives the time by which records may be retired, also during the comparison.
+    ``clock`` gives the time by which records may be retired, also during the comparison. ``on_found`` gets every
+    difference as it is found. A ``restriction`` restricts the access tokens that are compared, and the differences:
+    topics are compared whole.
 
     Raises ``NothingToCompare`` and ``DependencyUnavailable``.
     """
-    report = Reconciliation()
+    report = Reconciliation(restriction=restriction, on_found=on_found)
     async with topic_reader(settings) as kafka:
         cluster, found = await _cluster(settings), await kafka.spans(*settings.topics.read)
         logs = [span for spans in found.values() for span in spans]
         async with owner_connection(settings.postgres.dsn.get_secret_value()) as connection:
             scope = await _scope(settings, cluster, logs, kafka, connection, clock=clock, report=report)
-            progress = Progress(on_progress, scope.size)
-            comparison = Comparison(scope, report, progress, kafka, connection)
+            comparison = Comparison(scope, report, Progress(on_progress), kafka, connection)
             await comparison.commands()
             await comparison.transitions()
             await comparison.states()

@@ -10,7 +10,7 @@ from worker.operations.findings import Report
 
 
 class Kind(StrEnum):
-    """The kinds of difference."""
+    """The kinds of difference. Their names are the codes of CONTRACT, Findings."""
 
     NO_RECORD = "a command without a record"
     NO_COMMAND = "a record without a command"
@@ -62,4 +62,4 @@ class Reconciliation(Report[Kind]):
 
     @property
     def clean(self) -> bool:
-        return not self.counts
+        return self.verdict is True

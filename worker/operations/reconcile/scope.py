@@ -26,11 +26,6 @@ class Scope:
     """The ids of the lanes by the partitions that they read."""
     clock: Callable[[], datetime]
 
-    @property
-    def size(self) -> int:
-        """The number of offsets in all topics."""
-        return sum(span.end - span.begin for spans in self.spans.values() for span in spans)
-
     def kept_since(self) -> datetime:
         """Return the time before which records may be retired; it moves on during the comparison."""
         return self.clock() - timedelta(days=self.settings.record_retention_days)

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 import asyncpg
 
 from worker.journey.model import command_key
+from worker.operations.findings import Origin
 from worker.operations.reconcile.events import COMPARED
 from worker.operations.reconcile.messages import Expected, Ledger, Observed
 from worker.operations.reconcile.observed import ObservedMessages
@@ -55,7 +56,10 @@ class UnmatchedMessages:
         expected, observed = each.expected, each.observed
         if expected is not None and observed is not None:
             what = f"{_difference(observed, expected)}: {expected.where}"
-            self.report.found(_KINDS[expected.ledger].other, observed.where, what)
+            own = observed.origin
+            if own.organisation is None:  # its key is that of the other one
+                own = Origin(expected.organisation, own.moment)
+            self.report.found(_KINDS[expected.ledger].other, observed.where, what, expected.origin, own)
         elif expected is not None:
             self.judge_missing(expected)
         elif observed is not None:
@@ -71,7 +75,7 @@ class UnmatchedMessages:
             self.report.not_comparable += 1
         elif expected.certain:
             what = f"due since {rfc3339(expected.moment)}: {', '.join(map(str, expected.says[:2]))}"
-            self.report.found(_KINDS[expected.ledger].missing, expected.where, what)
+            self.report.found(_KINDS[expected.ledger].missing, expected.where, what, expected.origin)
 
     async def judge_spare(self) -> None:
         """Check unexpected messages against Postgres, and report those that no other group or retirement explains."""
@@ -87,7 +91,8 @@ class UnmatchedMessages:
                 self.report.repeated += 1
             else:
                 kinds = _KINDS[observed.ledger]
-                self.report.found(kinds.again if is_ours else kinds.unasked, observed.where, _named(observed))
+                kind = kinds.again if is_ours else kinds.unasked
+                self.report.found(kind, observed.where, _named(observed), observed.origin)
 
     async def _known_results(self, spare: Sequence[Observed]) -> dict[object, bool]:
         """Return by key the results of recorded commands: True for these lanes, False for others."""
