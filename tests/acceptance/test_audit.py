@@ -1,13 +1,15 @@
 """``audit`` beside a real broker: the published events equal the stored ones, also while workers run."""
 
 import json
+import re
 import signal
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import orjson
 import pytest
 from confluent_kafka import TopicPartition
 
@@ -16,7 +18,10 @@ from tests.acceptance.clients import Outgoing, send
 from tests.acceptance.scene import Load, Scene, history
 from tests.acceptance.test_history_and_explain import run
 from tests.faults.worker import faulty
+from tests.providers import Unavailable
+from tests.providers.kafka import broker_program, create_topics, delete_topics
 from tests.support.pace import patience
+from tests.support.waiting import run_to_end
 from worker.operations.audit.report import Kind
 
 pytestmark = pytest.mark.real_kafka
@@ -107,6 +112,88 @@ def test_a_restricted_run_that_finds_nothing_says_no_more_than_that(honest: Scen
 def verified_as_null(scene: Scene) -> dict[str, Any]:
     report = json.loads(run(scene, "audit", "verify", "--json", "--no-topic", "--organisation", "ORG1").stdout)
     return {name: report[name] for name in ("holds", "outside")}
+
+
+# --- an auditor's own program -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> list[str | Path]:
+    """Return the command of the program that the page on audits shows, without its arguments."""
+    try:
+        java = broker_program()
+    except Unavailable as reason:
+        pytest.skip(f"Kafka's client in Java: {reason}")
+    page = (Path(__file__).parents[2] / "docs" / "audit-and-privacy.md").read_text(encoding="utf-8")
+    [text] = re.findall(r"^```java\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    source = tmp_path_factory.mktemp("program") / "Audit.java"
+    source.write_text(text, encoding="utf-8")
+    return [java.java, "-XX:TieredStopAtLevel=1", "-cp", f"{java.jars}/*", source]
+
+
+def test_the_auditors_program_rebuilds_all_states_and_ends_at_the_anchored_heads(
+    honest: Scene, program: list[str | Path]
+) -> None:
+    done = run_to_end([*program, honest.kafka.bootstrap, honest.topics.transitions])
+
+    *lines, verdict = done.stdout.splitlines()
+    assert (done.returncode, verdict) == (0, "whole"), done.stdout + done.stderr
+    printed = [json.loads(line) for line in lines]
+    heads = json.loads(run(honest, "audit", "anchor").stdout)["heads"]
+    assert [each for each in printed if isinstance(each, dict)] == sorted(heads, key=lambda head: head["lane"])
+    states = honest.rows(
+        "SELECT organisation, id, life_cycle_state, version FROM access_token WHERE version > 0 ORDER BY id"
+    )
+    rebuilt = sorted(each for each in printed if isinstance(each, list))
+    assert rebuilt == sorted(list(row.values()) for row in states)
+
+
+def _changed(value: bytes) -> bytes:
+    return value.replace(b'"to_state":"EFFECTIVE"', b'"to_state":"NOT_EFFECTIVE"')
+
+
+def _forged_whole(value: bytes) -> bytes:
+    event = json.loads(_changed(value))
+    return orjson.dumps({**dict(sorted(event.items())), "hash": event_hash(event)})
+
+
+FORGED: Final[dict[str, tuple[Callable[[bytes], list[bytes]], list[str]]]] = {
+    "an event that came twice": (lambda value: [value, value], ["whole"]),
+    "an event that was changed": (
+        lambda value: [_changed(value)],
+        ["0/3: does not hash to its hash", "LANE: 4 to 4 are missing", "2 faults"],
+    ),
+    "an event that was forged whole": (
+        lambda value: [_forged_whole(value)],
+        ["LANE: 5 is not linked to the one before", "1 faults"],
+    ),
+    "an event that came in two versions": (
+        lambda value: [value, _forged_whole(value)],
+        ["0/4: another event has its place", "LANE: 5 is not linked to the one before", "2 faults"],
+    ),
+    "an event that is missing": (lambda _: [], ["LANE: 4 to 4 are missing", "1 faults"]),
+    "no event": (lambda value: [value, b'{"no": "event"}'], ["0/4: does not hash to its hash", "1 faults"]),
+}
+
+
+@pytest.mark.parametrize("what", FORGED)
+def test_the_auditors_program_names_what_was_forged(honest: Scene, program: list[str | Path], what: str) -> None:
+    forge, told = FORGED[what]
+    true = [record for record in honest.transitions() if record.partition == 0]
+    lane = json.dumps(json.loads(true[0].value or b"")["lane"])
+    values = [record.value or b"" for record in true]
+    values[3:4] = forge(values[3])
+    copy = f"{honest.topics.transitions}-{what.replace(' ', '-')}"
+    create_topics(honest.kafka.bootstrap, copy, partitions=1)
+    try:
+        send(honest.kafka.bootstrap, copy, [Outgoing(value, b"key", (), 0) for value in values])
+        done = run_to_end([*program, honest.kafka.bootstrap, copy])
+    finally:
+        delete_topics(honest.kafka.bootstrap, copy)
+
+    said = [line for line in done.stdout.splitlines() if not line.startswith(("{", "["))]
+    assert said == [line.replace("LANE", lane) for line in told], done.stderr
+    assert done.returncode == (0 if told == ["whole"] else 1)
 
 
 def test_an_anchor_that_is_none_is_a_wrong_usage(honest: Scene, tmp_path: Path) -> None:

@@ -260,6 +260,19 @@ def test_a_transition_event_holds_the_members_of_the_contract_and_its_hash() -> 
     assert verify_chain([event]) is None
 
 
+@given(st.text(min_size=1), st.text(min_size=1), st.integers(1, 2**53 - 1))
+def test_a_transition_event_is_the_bytes_that_are_hashed_with_the_hash_behind_them(
+    name: str, lane: str, number: int
+) -> None:
+    transition = hashed(replace(FACT, token=name, user=name, lane=lane, sequence=number))
+    value = transition_message(transition, OUTGOING).value or b""
+
+    digest = hashlib.sha256(value.replace(b',"hash":"%s"' % transition.hash.hex().encode(), b"")).digest()
+
+    assert value.endswith(b',"hash":"%s"}' % transition.hash.hex().encode())
+    assert digest == transition.hash
+
+
 def test_a_transition_event_is_a_cloud_event_about_its_key() -> None:
     headers = texts(transition_message(hashed(FACT), OUTGOING))
 
