@@ -19,7 +19,7 @@ from worker.cli.progress import screen
 from worker.cli.streamed import write
 from worker.cli.terminal import FAILED, show
 from worker.operations.findings import Finding, OnProgress, Report, Restriction
-from worker.values import rfc3339
+from worker.values import counted, rfc3339
 
 JsonLines = Annotated[
     bool,
@@ -156,7 +156,7 @@ def document_of(report: Report[Any], *, named_as: str) -> dict[str, Any]:
 
 def many(count: int, what: str) -> str:
     """Return a number of things in words: its digits in threes."""
-    return f"{count:,}".replace(",", " ") + f" {what}{'' if count == 1 else 's'}"
+    return counted(count, what, form=",").replace(",", " ")
 
 
 def at_minute(moment: datetime) -> str:
