@@ -1,7 +1,11 @@
 """Reports of findings: their codes, what a restriction leaves out, and the sentence for an auditor's report."""
 
 import json
+import os
+import pty
 import re
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -15,6 +19,7 @@ from aiokafka import TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.waiting import output_of
 from worker.cli import audit as audit_command
 from worker.cli import reconcile as reconcile_command
 from worker.cli.findings import Run, document_of, print_finding, refuse_both, restriction_of, tell
@@ -29,7 +34,8 @@ from worker.operations.reconcile.report import Kind as Difference
 from worker.operations.reconcile.report import Reconciliation
 from worker.values import percent_encoded
 
-CONTRACT: Final = (Path(__file__).parents[2] / "schemas" / "CONTRACT.md").read_text(encoding="utf-8")
+ROOT: Final = Path(__file__).parents[2]
+CONTRACT: Final = (ROOT / "schemas" / "CONTRACT.md").read_text(encoding="utf-8")
 NOW: Final = datetime(2026, 12, 1, 9, 30, 59, tzinfo=UTC)
 HOUR: Final = timedelta(hours=1)
 OF_ONE: Final = Restriction("ORG1", NOW - HOUR, NOW)
@@ -340,3 +346,31 @@ def test_where_there_is_no_bar_a_line_comes_now_and_then(capsys: pytest.CaptureF
     assert after(1, "states", 0, 0) == ""
     assert after(LINE_SECONDS, "states", 20000, 0) == "states: 20,000, 2,000/s\n"
     assert after(LINE_SECONDS, "states", 20000, 30000) == "states: 20,000 of 30,000, 0/s\n"
+
+
+FOLLOWED: Final = """
+from worker.cli.findings import followed
+from worker.operations.audit.report import Kind
+from worker.operations.findings import Finding
+
+with followed(as_lines=True) as (on_progress, on_found):
+    on_progress("chains", 1000, 3000)
+    on_found(Finding(Kind.STATE, "there", "this"))
+"""
+
+
+def test_findings_go_to_stdout_while_a_bar_is_on_the_terminal() -> None:
+    ours, theirs = pty.openpty()
+    try:
+        environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
+        command, pipe = [sys.executable, "-c", FOLLOWED], subprocess.PIPE
+        with subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=theirs, env=environment, text=True) as process:
+            printed, _ = output_of(process, "the findings were printed")
+        shown = os.read(ours, 65536)
+    finally:
+        os.close(theirs)
+        os.close(ours)
+
+    assert json.loads(printed) == {"code": "STATE", "where": "there", "what": "this"}
+    assert b"chains" in shown
+    assert b"1,000/3,000" in shown
