@@ -36,7 +36,7 @@ from worker.operations.audit.verify import verify as verify_history
 from worker.operations.findings import Finding, OnProgress, Restriction
 from worker.postgres.connect import owner_connection
 from worker.settings import Settings
-from worker.values import rfc3339
+from worker.values import counted, rfc3339
 
 SHORTEST_KEY: Final = 32
 
@@ -175,13 +175,15 @@ async def _anchor(settings: Settings, key: bytes | None) -> Anchor:
 
 def _lines(report: Audit) -> Iterator[str]:
     yield from finding_lines(report)
-    events = "" if report.events is None else f", {report.events} events"
-    anchored = "" if report.anchored is None else f", {report.anchored} anchored heads"
-    what = f"{report.counts.total()} findings" if report.counts else "no finding"
+    events = "" if report.events is None else f", {counted(report.events, 'event')}"
+    anchored = "" if report.anchored is None else f", {counted(report.anchored, 'anchored head')}"
+    what = counted(report.counts.total(), "finding") if report.counts else "no finding"
     what = "everything holds" if report.holds else what
-    yield f"{report.transitions} transitions in {report.lanes} lanes{events}{anchored}: {what}"
+    read = f"{counted(report.transitions, 'transition')} in {counted(report.lanes, 'lane')}"
+    yield f"{read}{events}{anchored}: {what}"
     if report.unpublished:
-        yield f"  {report.unpublished} transitions of the last batches were not published yet"
+        were = "was" if report.unpublished == 1 else "were"
+        yield f"  {counted(report.unpublished, 'transition')} of the last batches {were} not published yet"
 
 
 def sentence(report: Audit, anchor: Anchor | None, at: datetime) -> str:

@@ -28,6 +28,7 @@ from worker.cli.terminal import Json, example, run_to_end, settings_from_environ
 from worker.operations.findings import partition_place
 from worker.operations.reconcile.reconcile import reconcile as compare_everything
 from worker.operations.reconcile.report import Reconciliation
+from worker.values import counted
 
 _NUMBERS: Final = (
     *("commands", "results", "transitions", "dead_letters", "dry_runs"),
@@ -100,13 +101,15 @@ def sentence(report: Reconciliation, at: datetime) -> str:
 
 def _lines(report: Reconciliation) -> Iterator[str]:
     yield from finding_lines(report)
-    read = f"{report.commands} commands, {report.results} results, {report.transitions} transitions"
-    yield f"{read} and {report.dead_letters} dead letters compared: {report.counts.total() or 'no'} differences"
+    things = ((report.commands, "command"), (report.results, "result"), (report.transitions, "transition"))
+    read = f"{', '.join(counted(*each) for each in things)} and {counted(report.dead_letters, 'dead letter')}"
+    found = report.counts.total()
+    yield f"{read} compared: {counted(found, 'difference') if found else 'no differences'}"
     for (topic, partition), (begin, end) in sorted(report.compared.items()):
         if begin and end > begin:
             yield f"  {partition_place(topic, partition)}: from offset {begin} on; what came before is gone or retired"
     for count, what in (
-        (report.dry_runs, "dry runs among them"),
+        (report.dry_runs, "of them dry runs"),
         (report.redirected, "answered in a topic of the sender's choice"),
         (report.retired, "older than the retention of the record"),
         (report.not_comparable, "older than what is left of a topic"),
