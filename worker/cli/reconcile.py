@@ -108,8 +108,9 @@ def _lines(report: Reconciliation) -> Iterator[str]:
     for (topic, partition), (begin, end) in sorted(report.compared.items()):
         if begin and end > begin:
             yield f"  {partition_place(topic, partition)}: from offset {begin} on; what came before is gone or retired"
+    if report.dry_runs:
+        yield f"  {counted(report.dry_runs, 'dry run')} among them"
     for count, what in (
-        (report.dry_runs, "of them dry runs"),
         (report.redirected, "answered in a topic of the sender's choice"),
         (report.retired, "older than the retention of the record"),
         (report.not_comparable, "older than what is left of a topic"),
