@@ -12,12 +12,14 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+import psutil
 import pytest
 
 from tests.providers.kafka import KafkaServer
@@ -127,6 +129,8 @@ def test_the_commands_of_the_readme_work(block: Block, tmp_path: Path) -> None:
 
 
 WORKER: Final = "effective-worker run >worker-of-the-test.log 2>&1 &"
+END_OF_JOBS: Final = "jobs -p >jobs-of-the-test; kill $(cat jobs-of-the-test) 2>/dev/null || true; wait"
+"""Ends all background processes of a script, however that ends. In `$(jobs -p)` some shells know of no job."""
 BETWEEN: Final = "----- the next block -----"
 
 
@@ -136,6 +140,16 @@ def told(script: str, kafka: KafkaServer, name: str) -> str:
     for theirs, ours in own.items():
         script = script.replace(theirs, ours)
     return script
+
+
+def left_in(directory: Path) -> list[str]:
+    """Return the processes that still run in a directory."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.cwd() == str(directory):
+                found.append(" ".join(process.cmdline()))
+    return found
 
 
 @pytest.mark.parametrize("page", [page for page, blocks in BLOCKS.items() if any(block.needs for block in blocks)])
@@ -162,13 +176,13 @@ async def test_the_commands_for_ones_own_servers_work_one_after_the_other(
     before = [] if page in {"README.md", FIRST_START} else [first_start.script]
     if any("a worker" in block.needs for block in blocks):
         before.append(WORKER)
-    # However the script ends, its background processes end with it.
-    script = ["trap 'kill $(jobs -p) 2>/dev/null || true' EXIT", *before]
+    script = [f"trap '{END_OF_JOBS}' EXIT", *before]
     for block in ready:
         script += [f"echo '{BETWEEN}'", block.script]
 
     ran = run(told("\n".join(script), kafka, name), tmp_path, variables)
 
+    assert left_in(tmp_path) == []
     assert ran.returncode == 0, ran.stdout
     for block, printed in zip(ready, ran.stdout.split(f"{BETWEEN}\n")[1:], strict=True):
         check(block, printed)
