@@ -203,6 +203,15 @@ async def what_a_sender_brings_comes_back(world: World) -> None:
     assert "unknown" not in answer.headers
 
 
+async def a_trace_of_a_later_version_is_continued_in_ours(world: World) -> None:
+    later = b"cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more"
+    answer = await world.exchange(_written(world.login(), "none such"), {"traceparent": later})
+
+    _, _, span, _ = answer.headers["traceparent"].split(b"-")
+    assert answer.headers["traceparent"] == b"00-0af7651916cd43dd8448eb211c80319c-%b-01" % span
+    assert span != b"b7ad6b7169203331"
+
+
 async def a_whole_cloud_event_is_a_command(world: World) -> None:
     code = await world.new_code()
     event = {
@@ -241,6 +250,7 @@ EXPECTATIONS: Final[tuple[Callable[[World], Awaitable[None]], ...]] = (
     all_fields_come_if_none_are_named,
     an_answer_goes_to_a_reply_topic_that_the_worker_allows,
     what_a_sender_brings_comes_back,
+    a_trace_of_a_later_version_is_continued_in_ours,
     a_whole_cloud_event_is_a_command,
     a_topic_to_which_no_answers_may_be_sent_is_refused,
 )

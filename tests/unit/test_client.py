@@ -234,6 +234,7 @@ async def refused(**members: Any) -> CommandError:
         ({"ce_id": "", "ce_source": "/shop"}, ("ce_id", "is empty")),
         ({"ce_id": "x" * 256, "ce_source": "/shop"}, ("ce_id", "longer than 255 ")),
         ({"ce_id": "\ud83d", "ce_source": "/shop"}, ("", "the header ce_id holds half of a surrogate pair")),
+        ({"key": "\ud83d"}, ("", "the key holds half of a surrogate pair")),
         ({"traceparent": "00-0-0-0"}, ("traceparent", "not a W3C trace context")),
     ],
 )

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Awaitable, Callable, Mapping
+from copy import deepcopy
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
@@ -111,7 +112,7 @@ def test_the_test_kit_answers_as_the_samples_of_the_contract_say() -> None:
         answer = shown(reply)
         assert reply is not None
         assert reply.topic == (sample.result.topic or RESULTS), sample.name
-        told = sample.result.value
+        told = deepcopy(sample.result.value)
         for each in (answer.value, told):
             each["data"].pop("log_information", None)
         assert answer.value == told, sample.name

@@ -12,7 +12,7 @@ import typer
 
 from worker.cli.env_file import use_env_file
 from worker.cli.output import set_up_streams
-from worker.cli.terminal import FAILED, HELP, CommandGroup, complain, hold_standard
+from worker.cli.terminal import COMPLETION, FAILED, HELP, CommandGroup, complain, hold_standard
 
 COMMANDS: Final = (
     "demo",
@@ -38,8 +38,6 @@ COMMANDS: Final = (
     "help",
 )
 """In the order of the help. Each is a module here that adds the command, or group, of its name to an application."""
-COMPLETION: Final = "_EFFECTIVE_WORKER_COMPLETE"
-"""The variable by which a shell asks for completions."""
 _WITHOUT_SETTINGS: Final = {"completion", "help"}
 _MODULES: Final = {"import": "import_"}
 

@@ -12,9 +12,7 @@ from worker.operations import attempts
 from worker.operations.attempts import Guesses
 from worker.values import rfc3339
 
-COLUMNS: Final = (
-    *("organisation", "user", "account", "of", "identifier", "in a row", "in all", "last", "waits until"),
-)
+COLUMNS: Final = ("organisation", "user", "account", "of", "identifier", "in a row", "in all", "last", "waits until")
 _DIGITS: Final = 16
 
 Identifier = Annotated[

@@ -7,10 +7,9 @@ from typing import Annotated, Final
 
 import typer
 
-from worker.cli.terminal import example
+from worker.cli.terminal import COMPLETION, example
 
 PROGRAM: Final = "effective-worker"
-VARIABLE: Final = "_EFFECTIVE_WORKER_COMPLETE"
 
 
 class Shell(StrEnum):
@@ -29,7 +28,7 @@ def completion(shell: Annotated[Shell, typer.Argument(help="Your shell.", show_d
     """
     from typer.completion import get_completion_script  # type: ignore[attr-defined]
 
-    script = get_completion_script(prog_name=PROGRAM, complete_var=VARIABLE, shell=shell)
+    script = get_completion_script(prog_name=PROGRAM, complete_var=COMPLETION, shell=shell)
     sys.stdout.write(f"{script}\n")
 
 

@@ -31,8 +31,16 @@ from worker.operations.reconcile.report import Reconciliation
 from worker.values import counted
 
 _NUMBERS: Final = (
-    *("commands", "results", "transitions", "dead_letters", "dry_runs"),
-    *("redirected", "retired", "not_comparable", "repeated", "others"),
+    "commands",
+    "results",
+    "transitions",
+    "dead_letters",
+    "dry_runs",
+    "redirected",
+    "retired",
+    "not_comparable",
+    "repeated",
+    "others",
 )
 """The members of the report that the summary has under ``read``."""
 

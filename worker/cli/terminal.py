@@ -25,6 +25,8 @@ SIGNALLED: Final = 128
 """The number of the signal is added to it."""
 INTERRUPTED: Final = SIGNALLED + signal.SIGINT
 
+COMPLETION: Final = "_EFFECTIVE_WORKER_COMPLETE"
+"""The variable by which a shell asks for completions."""
 HELP: Final = {"help_option_names": ["-h", "--help"]}
 
 _DURATION: Final = re.compile(r"(?:(\d{1,6})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,6})s)?", re.ASCII)

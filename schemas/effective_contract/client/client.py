@@ -234,7 +234,7 @@ class CommandClient:
             identity,
             dry_run,
             headers,
-            key.encode() if isinstance(key, str) else key,
+            _in_utf_8(key, "the key", identity) if isinstance(key, str) else key,
             lambda login: _encoded({"token": login, **members}, identity),
         )
         return await self._set_effective(outgoing, token, self._timeout if timeout is None else timeout, retry)
@@ -341,14 +341,15 @@ class CommandClient:
         return headers
 
     def _hear(self, reply: Reply) -> None:
-        if self._elsewhere is not None and self._calls.waits(_correlation_of(reply.headers)):
+        correlation_id = _correlation_of(reply.headers)
+        if self._elsewhere is not None and self._calls.waits(correlation_id):
             self._elsewhere.rest()
-        self._calls.answer(_correlation_of(reply.headers), reply)
+        self._calls.answer(correlation_id, reply)
 
     def _hear_elsewhere(self, reply: Reply) -> None:
-        # All others' answers are there, too.
-        if self._calls.waits(_correlation_of(reply.headers)):
-            self._calls.answer(_correlation_of(reply.headers), reply)
+        correlation_id = _correlation_of(reply.headers)
+        if self._calls.waits(correlation_id):  # all others' answers are there, too
+            self._calls.answer(correlation_id, reply)
 
     def _reading_ended(self, reading: "asyncio.Task[None]") -> None:
         if not reading.cancelled():
@@ -386,9 +387,7 @@ def _encoded(members: Mapping[str, Any], identity: _Identity) -> bytes:
         return orjson.dumps(_given(members))
     except TypeError:
         # Not chained: the error may hold its input, which includes the login token.
-        raise InvalidCommand(
-            invalid("the command holds half of a surrogate pair, which is no text"), **identity.members
-        ) from None
+        raise InvalidCommand(invalid(f"the command {_NO_TEXT}"), **identity.members) from None
 
 
 def _given(members: Mapping[str, Any]) -> dict[str, Any]:
@@ -404,9 +403,7 @@ def _in_utf_8(text: str, what: str, identity: _Identity) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError:
-        raise InvalidCommand(
-            invalid(f"{what} holds half of a surrogate pair, which is no text"), **identity.members
-        ) from None
+        raise InvalidCommand(invalid(f"{what} {_NO_TEXT}"), **identity.members) from None
 
 
 def _listed(servers: str | Sequence[str]) -> str:

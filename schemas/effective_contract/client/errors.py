@@ -36,7 +36,7 @@ class BrokerAway(ClientError):
     """The client could not be opened: no broker answered in time, or it did not let the client in."""
 
     def __init__(self, servers: str, error: BaseException, *, seconds: float) -> None:
-        super().__init__(f"{_what_of(servers, error, seconds)}")
+        super().__init__(_what_of(servers, error, seconds))
 
 
 class NoSuchTopic(ClientError):

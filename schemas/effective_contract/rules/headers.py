@@ -7,7 +7,7 @@ from typing import Final
 from effective_contract import headers as h
 from effective_contract.rules.faults import Fault, invalid, quoted, text_fault
 
-TWICE: Final = "is given more than once"
+_TWICE: Final = "is given more than once"
 CORRELATIONS: Final = (h.CORRELATION_ID, h.KAFKA_CORRELATION_ID)
 REPLIES: Final = frozenset((h.REPLY_TO, h.KAFKA_REPLY_TOPIC, h.KAFKA_REPLY_PARTITION))
 
@@ -46,7 +46,7 @@ def _dry_run_fault(text: str) -> str | None:
     return None if text in {h.TRUE, h.FALSE} else f'must be "{h.TRUE}" or "{h.FALSE}", not "{quoted(text)}"'
 
 
-TEXT_FAULTS: Final[Mapping[str, Callable[[str], str | None]]] = {
+_TEXT_FAULTS: Final[Mapping[str, Callable[[str], str | None]]] = {
     h.CE_SPEC_VERSION: _spec_version_fault,
     h.CE_TYPE: _no_fault,  # which methods there are is an argument of read_headers
     h.CE_ID: _attribute_fault,
@@ -61,7 +61,7 @@ TEXT_FAULTS: Final[Mapping[str, Callable[[str], str | None]]] = {
     h.DRY_RUN: _dry_run_fault,
 }
 """The fault of each header that is a text; None for a right one."""
-KNOWN: Final = frozenset((*TEXT_FAULTS, *CORRELATIONS, *REPLIES))
+_KNOWN: Final = frozenset((*_TEXT_FAULTS, *CORRELATIONS, *REPLIES))
 """The headers that are read."""
 _REPEATED: Final = frozenset(
     (h.CE_SPEC_VERSION, h.CE_TYPE, h.CE_SOURCE, h.CONTENT_TYPE, h.REPLY_TO, h.KAFKA_REPLY_TOPIC, h.DRY_RUN)
@@ -70,8 +70,6 @@ _REPEATED: Final = frozenset(
 
 
 Header = tuple[str, bytes]
-
-
 Read = tuple[Mapping[str, bytes], Mapping[str, str], Mapping[str, str]]
 """The headers as they were given, those without a fault as texts, and the faults of the others. By name."""
 
@@ -85,11 +83,11 @@ def read_headers(headers: Iterable[Header], types: Collection[str]) -> Read:
     right: dict[str, str] = {}
     wrong: dict[str, str] = {}
     for name, value in headers:
-        if not value or name not in KNOWN:
+        if not value or name not in _KNOWN:
             continue
         if name in given:
-            wrong[name] = TWICE
-        elif name in TEXT_FAULTS:
+            wrong[name] = _TWICE
+        elif name in _TEXT_FAULTS:
             repeated = name in _REPEATED and len(value) <= h.LONGEST_TEXT
             text, what = (_read_repeated if repeated else _read)(name, value)
             if what is None:
@@ -152,7 +150,7 @@ def _read(name: str, value: bytes) -> tuple[str, str | None]:
         text = value.decode()
     except UnicodeDecodeError:
         return "", "is not UTF-8"
-    return text, TEXT_FAULTS[name](text)
+    return text, _TEXT_FAULTS[name](text)
 
 
 _read_repeated: Final = lru_cache(maxsize=256)(_read)

@@ -368,9 +368,9 @@ class InMemoryWorker:
             yield h.DRY_RUN, h.TRUE.encode()
             yield h.CE_SUBJECT, place.encode()
         if h.TRACEPARENT in request.texts:
-            version, trace, _, flags = request.texts[h.TRACEPARENT].split("-")[:4]
+            _, trace, _, flags = request.texts[h.TRACEPARENT].split("-")[:4]
             span = hashlib.sha256(place.encode()).hexdigest()[:16]
-            yield h.TRACEPARENT, f"{version}-{trace}-{span}-{flags}".encode()
+            yield h.TRACEPARENT, f"00-{trace}-{span}-{flags}".encode()
             if h.TRACESTATE in request.texts:
                 yield h.TRACESTATE, request.texts[h.TRACESTATE].encode()
 
