@@ -10,21 +10,25 @@ from worker.kafka.topics import Difference, PlannedTopic, TopicPlan
 
 
 def plan(json: Json = False) -> None:
-    """Show what `topics apply` would do, and how existing topics differ from what they should be."""
+    """Show what `topics apply` would do, how existing topics differ, and the commands of Kafka's own tools for both.
+
+    Changes nothing. Exit 1 if a topic is missing, or is wrong in a way that does harm.
+    """
     planned = run_to_end(topics.plan(settings_from_environment()))
-    _show(planned, "would be created", as_json=json)
+    _show(planned, "would be created", as_json=json, with_commands=True)
+    raise typer.Exit(FAILED if planned.missing or planned.harmful else 0)
 
 
 def apply(json: Json = False) -> None:
     """Create the missing topics. Existing ones are never altered; one that is wrong in a way that does harm exits 1."""
     carried_out = run_to_end(topics.apply(settings_from_environment()))
-    _show(carried_out, "created", as_json=json)
+    _show(carried_out, "created", as_json=json, with_commands=False)
     raise typer.Exit(FAILED if carried_out.harmful else 0)
 
 
-def _show(planned: TopicPlan, missing: str, *, as_json: bool) -> None:
-    document = {"topics": [_document(topic, missing) for topic in planned.topics]}
-    lines = [line for topic in planned.topics for line in _lines(topic, missing)]
+def _show(planned: TopicPlan, missing: str, *, as_json: bool, with_commands: bool) -> None:
+    document = {"topics": [_document(topic, missing, with_commands) for topic in planned.topics]}
+    lines = [line for topic in planned.topics for line in _lines(topic, missing, with_commands)]
     show(document, lines, as_json=as_json)
 
 
@@ -34,7 +38,8 @@ def _state(topic: PlannedTopic, missing: str) -> str:
     return "differs" if topic.differences else "as it should be"
 
 
-def _document(topic: PlannedTopic, missing: str) -> dict[str, object]:
+def _document(topic: PlannedTopic, missing: str, with_commands: bool) -> dict[str, object]:
+    making = {"create": topic.create or None} if with_commands else {}
     return {
         "role": topic.role,
         "name": topic.name,
@@ -46,13 +51,16 @@ def _document(topic: PlannedTopic, missing: str) -> dict[str, object]:
             {"setting": each.setting, "wanted": each.wanted, "found": each.found, "harm": each.harm, "mend": each.mend}
             for each in topic.differences
         ],
+        **making,
     }
 
 
-def _lines(topic: PlannedTopic, missing: str) -> Iterator[str]:
+def _lines(topic: PlannedTopic, missing: str, with_commands: bool) -> Iterator[str]:
     wanted = ", ".join(f"{name}={value}" for name, value in topic.settings.items())
     more = "" if topic.exists else f" ({topic.partitions} partitions, replication {topic.replication}, {wanted})"
     yield f"{topic.name}: {_state(topic, missing)}{more}"
+    if topic.create and with_commands:
+        yield f"  {topic.create}"
     for difference in topic.differences:
         yield from _explained(difference)
 
