@@ -292,6 +292,14 @@ def read_settings(environ: Mapping[str, str], *, needs_login: bool = False) -> S
 
     Raises ``SettingsError`` with every fault at once. ``needs_login`` demands at least one login secret.
     """
+    settings, faults = judge_settings(environ, needs_login=needs_login)
+    if faults:
+        raise SettingsError(tuple(faults.items()))
+    return settings
+
+
+def judge_settings(environ: Mapping[str, str], *, needs_login: bool = False) -> tuple[Settings, dict[str, str]]:
+    """Return the settings as far as they can be read, with defaults for the rest, and the faults by variable."""
     given, faults = _given(environ)
     settings, wrong = _validated(given)
     faults |= wrong
@@ -299,9 +307,7 @@ def read_settings(environ: Mapping[str, str], *, needs_login: bool = False) -> S
         # An unreadable value was replaced by its default, which no rule may judge.
         if not any(variable in faults for variable in variables):
             faults[variables[0]] = what
-    if faults:
-        raise SettingsError(tuple(faults.items()))
-    return settings
+    return settings, faults
 
 
 def _given(environ: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:

@@ -6,8 +6,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Final
 
 import typer
+from typer.core import TyperCommand
 
-from worker.cli.terminal import FAILED, HELP, CommandGroup, complain, hold_standard
+from worker.cli.terminal import FAILED, HELP, CommandGroup, Documented, complain, guarded_output, hold_standard
 
 COMMANDS: Final = (
     "demo",
@@ -49,13 +50,25 @@ def application(called: str | None = None) -> typer.Typer:
     )
     for name in (called,) if called in COMMANDS else COMMANDS:
         import_module(f"worker.cli.{_MODULES.get(name, name.replace('-', '_'))}").add(app)
+    _document(app)
     return app
+
+
+def _document(app: typer.Typer) -> None:
+    """Let every command answer with a document where it was asked for one, whatever is wrong."""
+    for command in app.registered_commands:
+        if command.cls is TyperCommand:
+            command.cls = Documented
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            _document(group.typer_instance)
 
 
 def main() -> None:
     """Run the console script. Ends the process with the exit code of CONTRACT, Command line."""
     hold_standard()
-    application(next(iter(sys.argv[1:]), None))(prog_name="effective-worker")
+    with guarded_output():
+        application(next(iter(sys.argv[1:]), None))(prog_name="effective-worker")
 
 
 def _show_version(wanted: bool) -> None:

@@ -1,6 +1,5 @@
 """``effective-worker dead-letters``"""
 
-import os
 import sys
 import time
 from base64 import b64encode
@@ -21,6 +20,7 @@ from worker.cli.terminal import (
     REFUSED,
     SIGNALLED,
     Json,
+    complain,
     example,
     group,
     printable,
@@ -29,7 +29,7 @@ from worker.cli.terminal import (
     settings_from_environment,
     until_signalled,
 )
-from worker.errors import OperatorError
+from worker.errors import OperatorError, WorkerError
 from worker.journey.messages import DEAD_LETTERED
 from worker.kafka.delivery import Coordinates
 from worker.kafka.reader import topic_reader
@@ -88,41 +88,62 @@ def list_(
         organisation=organisation,
         at=at,
     )
-    run_to_end(_list(settings_from_environment(), chosen, limit, as_json=json))
+    settings, listing = settings_from_environment(), _Listing(as_json=json)
+    try:
+        signalled, _ = run_to_end(until_signalled(_list(settings, chosen, limit, listing)))
+    except WorkerError as error:
+        listing.stop(str(error))
+        complain(str(error))
+        raise typer.Exit(FAILED) from None
+    if signalled:
+        listing.stop("interrupted")
+        raise typer.Exit(SIGNALLED + signalled)
 
 
-async def _list(settings: Settings, chosen: Chosen, limit: int | None, *, as_json: bool) -> None:
-    counts: Counter[str] = Counter()
-    if as_json:
-        _write('{"dead_letters": [')
+async def _list(settings: Settings, chosen: Chosen, limit: int | None, listing: "_Listing") -> None:
     async with topic_reader(settings) as kafka:
         async for letter in letters(kafka, settings, chosen):
-            if as_json:
-                _write((",\n" if counts else "\n") + orjson.dumps(facts(letter)).decode())
-            else:
-                _write(f"{line(letter)}\n")
-            counts[letter.code] += 1
-            if counts.total() == limit:
+            listing.add(letter)
+            if listing.counts.total() == limit:
                 break
-    if as_json:
-        summary = {"total": counts.total(), "counts": counts, "limited": counts.total() == limit}
-        _write('\n], "summary": ' + orjson.dumps(summary).decode() + "}\n")
-    else:
-        limited = ", and perhaps more" if counts.total() == limit else ""
-        _write(f"{_many(counts.total(), 'dead letter')}{limited}{_each(counts)}\n")
-    _write("", flush=True)
+    listing.end(is_limited=listing.counts.total() == limit)
 
 
-def _write(text: str, *, flush: bool = False) -> None:
-    """Write a piece of a list; end if the reader has seen enough (`| head`)."""
-    try:
-        sys.stdout.write(text)
-        if flush:
-            sys.stdout.flush()
-    except BrokenPipeError:
-        # Otherwise Python would complain about the rest of the buffer at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit from None
+class _Listing:
+    """A list that is printed while it is read: what keeps it from its end stands in its document, too."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.counts: Counter[str] = Counter()
+        self._as_json = as_json
+
+    def add(self, letter: Letter) -> None:
+        """Print one."""
+        if self._as_json:
+            sys.stdout.write(f"{self._between()}{orjson.dumps(facts(letter)).decode()}")
+        else:
+            sys.stdout.write(f"{line(letter)}\n")
+        self.counts[letter.code] += 1
+
+    def end(self, *, is_limited: bool) -> None:
+        """Print how many there are."""
+        if self._as_json:
+            summary = {"total": self.counts.total(), "counts": self.counts, "limited": is_limited}
+            self._close({"summary": summary})
+        else:
+            limited = ", and perhaps more" if is_limited else ""
+            sys.stdout.write(f"{_many(self.counts.total(), 'dead letter')}{limited}{_each(self.counts)}\n")
+
+    def stop(self, what: str) -> None:
+        """Complete the document of a list that has no end."""
+        if self._as_json:
+            self._close({"error": what})
+
+    def _between(self) -> str:
+        return ",\n" if self.counts else '{"dead_letters": [\n'
+
+    def _close(self, members: dict[str, Any]) -> None:
+        head = "" if self.counts else '{"dead_letters": ['
+        sys.stdout.write(f"{head}\n], {orjson.dumps(members).decode()[1:]}\n")
 
 
 def show(

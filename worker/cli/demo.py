@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from worker.cli.terminal import FAILED, SIGNALLED, Json, example, run_to_end
+from worker.cli.terminal import FAILED, SIGNALLED, Json, example, run_to_end, show
 from worker.demo.commands import FIXTURE, LOGIN_SECONDS, attempts
 from worker.demo.exchange import ask
 from worker.demo.load import Answers, LoadReport, OnProgress, make_tokens, send_backlog
@@ -60,10 +60,12 @@ def demo(
 
     Its broker is for trying out: it is not Apache Kafka.
     """
-    configure_logging("error")
+    configure_logging("error", of_libraries=False)
     try:
         code = run_to_end(_demo(keep=keep, commands=commands, directory=directory, as_json=json))
     except asyncio.CancelledError:
+        if json:
+            show({"error": "interrupted"}, (), as_json=True)
         code = TERMINATED
     raise typer.Exit(code)
 
