@@ -131,7 +131,7 @@ def test_wrong_usage_exits_2(arguments: Sequence[str]) -> None:
     assert "canary" not in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("command", [*COMMANDS[:2], *COMMANDS[3:6], ("import", "x.ndjson")], ids=" ".join)
+@pytest.mark.parametrize("command", [*COMMANDS[:2], *COMMANDS[3:5], ("import", "x.ndjson")], ids=" ".join)
 def test_wrong_settings_exit_2_and_name_every_variable(command: Sequence[str]) -> None:
     done = worker(*command, settings=GIVEN | {"WORKER_MAX_BATCH": "many", "WORKER_KAFKA__GROUP": "g"})
     assert done.returncode == 2
