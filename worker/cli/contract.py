@@ -1,5 +1,6 @@
 """``effective-worker contract``"""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +9,7 @@ import typer
 from worker.cli.terminal import FAILED, Json, example, settings_from_environment, show
 from worker.errors import OperatorError
 from worker.operations.contract.compatibility import Break, breaks
-from worker.operations.contract.deployment import deployment
+from worker.operations.contract.deployment import DEFAULT_TOPICS, Deployment, deployment
 from worker.operations.contract.older import NotAPack, parsed, read, releases
 from worker.operations.contract.pack import pack, write
 
@@ -34,8 +35,9 @@ def contract(
     """
     if directory is None and check is None:
         raise typer.BadParameter("say where to write it, or what to compare it with (--check)", param_hint="DIR")
-    files = pack(deployment(settings_from_environment()))
-    broken = [] if check is None else _broken(check, files)
+    here = deployment(settings_from_environment())
+    files = pack(here)
+    broken = [] if check is None else _broken(check, here)
     if directory is not None:
         try:
             write(directory, files)
@@ -53,9 +55,11 @@ def contract(
     raise typer.Exit(FAILED if broken else 0)
 
 
-def _broken(older: str, files: dict[str, str]) -> list[Break]:
+def _broken(older: str, here: Deployment) -> list[Break]:
+    """Return what breaks those of an older pack. A release has the default topics, whatever those here are called."""
     released = releases()
     directory = released.get(older) or Path(older)
+    files = pack(here if older not in released else replace(here, **DEFAULT_TOPICS))
     if not directory.is_dir():
         known = ", ".join(released)
         raise typer.BadParameter(

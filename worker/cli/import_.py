@@ -3,7 +3,9 @@
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from importlib.resources import as_file
+from importlib.resources import files as resources
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +27,9 @@ def import_(
         list[Path] | None, typer.Argument(metavar="FILE...", show_default=False, help="NDJSON files.")
     ] = None,
     *,
+    example_lines: Annotated[
+        bool, typer.Option("--example", help="Load the example that comes with the program: for trying out.")
+    ] = False,
     announce_only: Annotated[
         bool, typer.Option("--announce", help="Load nothing: publish the events that earlier imports have left.")
     ] = False,
@@ -48,18 +53,21 @@ def import_(
 
     A database that was put back to before what was announced of it is refused, with exit 1, before anything is loaded.
     """
-    _check_usage(files, announce_only, mend_lane, of_files=no_events or from_start, yes=yes)
+    loading = bool(files) or example_lines
+    _check_usage((bool(files), example_lines, announce_only, mend_lane), no_events or from_start, yes=yes)
     settings = settings_from_environment()
     if mend_lane:
         _mend(settings, carry_out=yes, json=json)
         return
     unmarked: list[str] = []
-    report = _load(settings, files, unmarked, from_start=from_start) if files else ImportReport(0, 0, ())
+    with _example() as fixture:
+        chosen = [fixture] if example_lines else files or []
+        report = _load(settings, chosen, unmarked, from_start=from_start) if loading else ImportReport(0, 0, ())
     announced = Announced(0, 0) if no_events else run_to_end(announce(settings))
     if announced.published:  # the database was compared once more, and the later result counts
         unmarked = [] if announced.unmarked is None else [announced.unmarked]
     lines = []
-    if files:
+    if loading:
         lines.append(f"{report.read} lines read, {report.loaded} loaded, {report.bad_count} bad")
     if announced.published or announce_only:
         lines.append(f"{announced.published} first states announced")
@@ -77,10 +85,17 @@ def import_(
     raise typer.Exit(FAILED if report.bad_count or (announce_only and announced.waiting) else 0)
 
 
-def _check_usage(files: list[Path] | None, announce_only: bool, mend_lane: bool, *, of_files: bool, yes: bool) -> None:
-    if sum((bool(files), announce_only, mend_lane)) != 1 or (of_files and not files) or (yes and not mend_lane):
-        what = "files to load, or --announce and nothing else, or --mend with or without --yes"
+def _check_usage(ways: tuple[bool, bool, bool, bool], of_files: bool, *, yes: bool) -> None:
+    """Raise wrong usage unless exactly one of files, ``--example``, ``--announce`` and ``--mend`` is given."""
+    files, example_lines, _, mend_lane = ways
+    if sum(ways) != 1 or (of_files and not (files or example_lines)) or (yes and not mend_lane):
+        what = "files to load or --example, or --announce and nothing else, or --mend with or without --yes"
         raise typer.BadParameter(what, param_hint="FILE...")
+
+
+def _example() -> AbstractContextManager[Path]:
+    """Return the lines that the demonstration loads, as a file, wherever the package lies."""
+    return as_file(resources("worker") / "demo" / "fixture.ndjson")
 
 
 def _load(settings: Settings, files: list[Path], unmarked: list[str], *, from_start: bool) -> ImportReport:
@@ -177,5 +192,11 @@ def _bar() -> Iterator[OnProgress]:
 
 def add(app: typer.Typer) -> None:
     """Add the command, with examples in its help."""
-    importing = ("import fixture.ndjson", "import customers.ndjson --from-start", "import --announce", "import --mend")
+    importing = (
+        "import --example",
+        "import customers.ndjson",
+        "import customers.ndjson --from-start",
+        "import --announce",
+        "import --mend",
+    )
     app.command("import", epilog=example(*importing))(import_)
