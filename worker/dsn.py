@@ -123,6 +123,8 @@ class Address:
     connect_seconds: float | None
     """The most seconds that connecting may take, over all hosts; ``None`` if the DSN leaves that open."""
     socket_options: tuple[tuple[int, int, int], ...]
+    servers: str
+    """Host and port of each server, or its socket, as they stand in messages."""
     exposed: str | None
     """The harm that others on the way to another machine might do; ``None`` if that is ruled out."""
 
@@ -153,6 +155,7 @@ def read_dsn(text: str) -> Address:
         {name: given[name] for name in sorted(_SESSION & given.keys())},
         None if timeout is None else float(timeout) * hosts,  # libpq grants it to each of them
         _socket_options(given),
+        ", ".join(map(_place, addresses)),
         _exposed(addresses, sslmode, tls),
     )
 
@@ -167,6 +170,13 @@ def masked_dsn(text: str) -> str:
         for name, value in _parameters(parts.query).items()
     )
     return f"{parts.scheme}://{user}{':***' if colon else ''}{at}{hosts}{parts.path}{'?' if shown else ''}{shown}"
+
+
+def _place(address: str | tuple[str, int]) -> str:
+    if isinstance(address, str):
+        return address
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def is_this_machine(host: str) -> bool:

@@ -20,6 +20,9 @@ A refusal is an answer and never an exception. The errors here stop a batch, a l
 """
 
 import errno
+import os
+import re
+import socket
 import ssl
 from typing import Any, ClassVar, Final
 
@@ -44,14 +47,15 @@ class OperatorError(WorkerError):
 class DependencyUnavailable(ProtocolError):
     """Postgres or the broker cannot work now: wait and try again without end; nothing is dead-lettered.
 
-    Health and the log show ``state`` and ``event``.
+    Health and the log show ``state`` and ``event``, and ``reason``, which may name a class. Commands print the text of
+    the error, in which ``told`` stands for it.
     """
 
     state: ClassVar[str] = "is away"
     event: ClassVar[str] = "dependency_away"
 
-    def __init__(self, dependency: str, reason: str) -> None:
-        super().__init__(f"{dependency}: {reason}")
+    def __init__(self, dependency: str, reason: str, told: str = "") -> None:
+        super().__init__(f"{dependency}: {told or reason}")
         self.dependency = dependency
         self.reason = reason
 
@@ -70,13 +74,13 @@ class Unfit(DependencyUnavailable):
 class LoginRefused(Unfit):
     """The server refuses the login that the DSN names, or its method; ``what`` is the text without the variable."""
 
-    def __init__(self, what: str) -> None:
-        self.what = f"{what}; check user, password, database and sslmode in it"
-        super().__init__(
-            "postgres",
-            f"{what}; check user, password, database and sslmode in WORKER_POSTGRES__DSN, for migrate and import in"
-            " WORKER_POSTGRES__OWNER_DSN if that is set",
+    def __init__(self, what: str, told: str = "") -> None:
+        self.what = f"{told or what}; check user, password, database and sslmode in it"
+        way_out = (
+            "; check user, password, database and sslmode in WORKER_POSTGRES__DSN, for migrate and import in"
+            " WORKER_POSTGRES__OWNER_DSN if that is set"
         )
+        super().__init__("postgres", f"{what}{way_out}", f"{told or what}{way_out}")
 
 
 class SessionUnfit(Unfit):
@@ -130,8 +134,8 @@ class BreakerOpen(ProtocolError):
 class BatchRefused(ProtocolError):
     """Postgres refused the batch because of a row in it: halve the batch until the bad command stands alone."""
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
+    def __init__(self, reason: str, told: str = "") -> None:
+        super().__init__(told or reason)
         self.reason = reason
 
 
@@ -172,8 +176,8 @@ class OutcomeUnknown(ProtocolError):
     ``to_blame`` are the topics that alone did not take their records, or that may not be written to.
     """
 
-    def __init__(self, reason: str, to_blame: frozenset[str] = frozenset()) -> None:
-        super().__init__(reason)
+    def __init__(self, reason: str, to_blame: frozenset[str] = frozenset(), *, told: str = "") -> None:
+        super().__init__(told or reason)
         self.reason = reason
         self.to_blame = to_blame
 
@@ -199,6 +203,51 @@ DEPENDENCIES = ("postgres", "kafka", "descriptors")
 
 Not the clock: it counts as right until the broker refuses its time, and a start proves nothing about it.
 """
+
+# --- in words ---------------------------------------------------------------------------------------------------------
+
+_ADDRESS: Final = re.compile(r"\('([^']+)', (\d+)")
+_ERRNO: Final = re.compile(r"\[Errno (\d+)\]")
+_LOGIN_REFUSED: Final = (
+    kafka.AuthenticationFailedError,
+    kafka.SaslAuthenticationFailed,
+    kafka.UnsupportedSaslMechanismError,
+    kafka.IllegalSaslStateError,
+)
+
+
+def in_words(error: BaseException) -> str:
+    """Return what a client's error says, for people: aiokafka's own texts begin with the name of a class."""
+    if isinstance(error, _LOGIN_REFUSED):
+        return "the broker refuses this login (WORKER_KAFKA__SASL_…)"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return "TLS fails: is WORKER_KAFKA__SECURITY_PROTOCOL the one of this port?"
+    if isinstance(error, TimeoutError | kafka.KafkaTimeoutError | kafka.RequestTimedOutError):
+        return "no answer in time"
+    if isinstance(error, kafka.KafkaConnectionError):
+        if tried := _ADDRESS.findall(str(error)):
+            return f"no broker answers at {', '.join(f'{host}:{port}' for host, port in tried)}"
+        return "the connection was closed: is WORKER_KAFKA__SECURITY_PROTOCOL the one of this port?"
+    if isinstance(error, OSError):
+        return _of_the_system(error)
+    said: object = getattr(error, "description", "") or next(iter(error.args), "") or getattr(error, "message", "")
+    return str(said) or "the client does not say why"
+
+
+def _of_the_system(error: OSError) -> str:
+    """Return an error of the system as ``connection refused``, and of an attempt on several addresses each kind once.
+
+    The event loops put the address, or the number, into the text.
+    """
+    if isinstance(error, socket.gaierror) or not error.errno:
+        numbers = dict.fromkeys(map(int, _ERRNO.findall(str(error))))
+        text = ", ".join(os.strerror(number) for number in numbers) or error.strerror or str(error)
+    else:
+        text = os.strerror(error.errno)
+    return f"{text[:1].lower()}{text[1:]}" if text else "the connection was lost"
+
 
 # --- Postgres ---------------------------------------------------------------------------------------------------------
 
@@ -227,11 +276,11 @@ _OF_THE_WORKER = frozenset({"transition_not_forged", "lane_not_of_imports"})
 """Constraints that no sender's command can violate. Their text quotes no row."""
 
 
-def from_postgres(error: BaseException) -> WorkerError:
+def from_postgres(error: BaseException, at: str | None = None) -> WorkerError:
     """Map what asyncpg raised. Only an error that a row can cause blames the batch; all others are waited out.
 
     Errors that an operator must mend have a class of their own (``Unfit``). The text of a Postgres error is left out if
-    it can quote a row, which may hold a sender's text.
+    it can quote a row, which may hold a sender's text. ``at`` are host and port, if the error came while connecting.
     """
     if isinstance(error, WorkerError):
         return error
@@ -239,34 +288,56 @@ def from_postgres(error: BaseException) -> WorkerError:
         return BatchConflict()  # an id was bound, by another lane or before (``worker.journey.decide.needs_id_lookup``)
     if isinstance(error, _ROW_LEVEL):
         return _from_row(error)
-    if isinstance(error, asyncpg.QueryCanceledError):
-        return StatementTimeout("postgres", f"{type(error).__name__} ({error.sqlstate}): {error.message or error}")
-    if isinstance(error, _OF_THE_LOGIN):
-        return LoginRefused(f"{type(error).__name__} ({error.sqlstate}): {error.message or error}")
-    if isinstance(error, asyncpg.ProtocolViolationError) and _NOT_PASSED_ON in str(error):
-        return SessionUnfit(str(error))
     if isinstance(error, ssl.SSLCertVerificationError):
         return LoginRefused(f"the server's certificate is not trusted: {error}")
     if isinstance(error, ConnectionError) and _NO_TLS in str(error):
         return LoginRefused("the server does not do TLS, which sslmode demands")
-    if isinstance(error, _OF_THE_SCHEMA):
-        return Unfit(
-            "postgres",
-            f"{type(error).__name__} ({error.sqlstate}): {error.message or error}. Schema or rights are not what this"
-            " worker needs; see: effective-worker check, and mend it with: effective-worker migrate",
-        )
     if isinstance(error, asyncpg.PostgresError):
-        return DependencyUnavailable("postgres", f"{type(error).__name__} ({error.sqlstate}): {error.message or error}")
+        return _from_server(error)
     if isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}:
         return OutOfDescriptors(error)
-    return DependencyUnavailable("postgres", f"{type(error).__name__}: {error}")
+    return DependencyUnavailable("postgres", f"{type(error).__name__}: {error}", _without_server(error, at))
+
+
+def _from_server(error: Any) -> DependencyUnavailable:
+    """Map an error that the server itself has sent, with its SQLSTATE."""
+    message = error.message or str(error)
+    reason, told = f"{type(error).__name__} ({error.sqlstate}): {message}", f"{message} ({error.sqlstate})"
+    if isinstance(error, asyncpg.QueryCanceledError):
+        return StatementTimeout("postgres", reason, told)
+    if isinstance(error, _OF_THE_LOGIN):
+        return LoginRefused(reason, told)
+    if isinstance(error, asyncpg.ProtocolViolationError) and _NOT_PASSED_ON in str(error):
+        return SessionUnfit(str(error))
+    if isinstance(error, _OF_THE_SCHEMA):
+        way_out = (
+            ". Schema or rights are not what this worker needs; see: effective-worker check, and mend it with:"
+            " effective-worker migrate"
+        )
+        return Unfit("postgres", f"{reason}{way_out}", f"{told}{way_out}")
+    return DependencyUnavailable("postgres", reason, told)
+
+
+def _without_server(error: BaseException, at: str | None) -> str:
+    """Return, for people, an error that no server has sent."""
+    if isinstance(error, asyncpg.exceptions.TargetServerAttributeNotMatched):
+        return f"none of the servers{'' if at is None else f' at {at}'} is what target_session_attrs asks for"
+    if not isinstance(error, OSError | TimeoutError):
+        return str(error) or "the client does not say why"
+    why = "TLS fails" if isinstance(error, ssl.SSLError) else in_words(error)
+    if at is None:
+        return f"the server does not answer any more ({why})"
+    variables = "WORKER_POSTGRES__DSN, or WORKER_POSTGRES__OWNER_DSN if that is set"
+    return f"no server answers at {at} ({why}); check {variables}"
 
 
 def _from_row(error: Any) -> BatchRefused | DependencyUnavailable:
     constraint = getattr(error, "constraint_name", None)
     if constraint in _OF_THE_WORKER:
-        return DependencyUnavailable("postgres", f"{type(error).__name__} of {constraint}: {error.message}")
-    return BatchRefused(f"{type(error).__name__}{f' of {constraint}' if constraint else ''}")
+        reason = f"{type(error).__name__} of {constraint}: {error.message}"
+        return DependencyUnavailable("postgres", reason, f"{error.message} ({constraint})")
+    reason = f"{type(error).__name__}{f' of {constraint}' if constraint else ''}"
+    return BatchRefused(reason, f"postgres refuses a row ({error.sqlstate}{f', {constraint}' if constraint else ''})")
 
 
 # The errors of a lost connection, a server in trouble or a lost race; everything else is a bug and stays one. An
@@ -301,15 +372,22 @@ def from_kafka(
     """
     if isinstance(error, WorkerError):
         return error
+    told = f"kafka: {in_words(error)}"
     if isinstance(error, _TOO_LARGE):
-        return MessageTooLarge(type(error).__name__)
+        return MessageTooLarge(type(error).__name__, told=told)
     if isinstance(error, _FENCED):
-        return Fenced(type(error).__name__)
+        return Fenced(type(error).__name__, told=told)
     if isinstance(error, kafka.InvalidTimestampError) and refused_by_ours:
-        return StampsRefused(f"{type(error).__name__}: {error}")
+        return StampsRefused(f"{type(error).__name__}: {error}", told=told)
     if isinstance(error, kafka.TopicAuthorizationFailedError):
         to_blame |= _named_by(error)
-    return OutcomeUnknown(f"{type(error).__name__}: {error}", to_blame)
+    return OutcomeUnknown(f"{type(error).__name__}: {error}", to_blame, told=told)
+
+
+def kafka_away(error: BaseException, doing: str = "") -> DependencyUnavailable:
+    """Return what a client raised as a broker that is away; ``doing`` says while what: ``"while reading"``."""
+    name, doing = type(error).__name__, f" {doing}" if doing else ""
+    return DependencyUnavailable("kafka", f"{name}{doing}: {error}", f"{in_words(error)}{doing}")
 
 
 def _named_by(error: kafka.TopicAuthorizationFailedError) -> frozenset[str]:

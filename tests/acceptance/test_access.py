@@ -276,7 +276,10 @@ def test_a_login_that_may_do_nothing_is_told_so_and_not_that_no_broker_answers(w
 def test_what_stands_in_its_rows_is_enough(walled: Walled, login: str, arguments: str) -> None:
     with walled.allowed(*of(login)):
         done = walled.run(login, *arguments.split())
-    assert done.returncode == 0, done.stdout + done.stderr
+    # The topics of these tests are no deployment's, and `topics plan` says so with its exit code.
+    right = {0, 1} if arguments == "topics plan" else {0}
+    assert done.returncode in right, done.stdout + done.stderr
+    assert "error: " not in done.stderr
 
 
 def test_an_operator_makes_a_topic_that_is_missing(walled: Walled) -> None:

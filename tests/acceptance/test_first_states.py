@@ -90,7 +90,7 @@ def test_events_wait_for_a_broker_that_is_away(scene: Scene, tmp_path: Path) -> 
     done = run(scene, "import", str(lines(tmp_path / "new.ndjson", 3)), **away)
 
     assert (done.returncode, done.stdout) == (0, "3 lines read, 3 loaded, 0 bad\n")
-    assert "3 first states are loaded but not announced yet" in done.stderr
+    assert "3 first states loaded but not announced yet" in done.stderr
     assert run(scene, "import", "--announce", **away).returncode == 1
     waiting = json.loads(run(scene, "audit", "verify", "--json").stdout)
     assert (waiting["holds"], waiting["unpublished"]) == (True, 3)

@@ -89,12 +89,31 @@ async def test_a_login_token_takes_the_users_own_unit(environment: dict[str, str
     assert (code, "--unit is needed" in err) == (1, True)
 
 
+async def test_the_example_is_loaded_in_any_directory(environment: dict[str, str]) -> None:
+    code, out, _ = await worker("import", "--example", environment=environment)
+    assert (code, out) == (0, "15 lines read, 15 loaded, 0 bad\n")
+
+
+@pytest.mark.parametrize("unit", [(), ("--unit", "1")], ids=" ".join)
+async def test_a_login_token_of_an_inactive_user_is_warned_of(
+    unit: tuple[str, ...], environment: dict[str, str], database: DatabaseUnderTest
+) -> None:
+    arguments = ("login-token", "--organisation", "ORG1", "--user", "mpadmin", *unit)
+    assert (await worker(*arguments, environment=environment))[2] == ""
+    async with owner_connection(database.owner_dsn) as owner:
+        await owner.execute("UPDATE app_user SET active = false WHERE username = 'mpadmin'")
+    code, out, err = await worker(*arguments, environment=environment)
+    assert (code, err.count("\n"), bool(out)) == (0, 1, True)
+    assert err.startswith("warning: the user mpadmin is not active: ")
+
+
 async def test_topics_are_planned_and_applied(
     environment: dict[str, str], kafka: KafkaServer, topics: TopicNames
 ) -> None:
     here = environment | variables_for(kafka.bootstrap, topics)
     code, out, _ = await worker("topics", "plan", environment=here)
-    assert code == 0
+    assert code == 1
+    assert f"kafka-configs.sh --bootstrap-server {kafka.bootstrap} --alter" in out
     assert f"{topics.transitions}: differs" in out
     assert "  retention.ms is 604800000, should be -1: WRONG, the history of the access tokens gets lost" in out
     code, out, _ = await worker("topics", "apply", "--json", environment=here)

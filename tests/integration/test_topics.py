@@ -118,7 +118,7 @@ async def test_a_topic_that_is_wrong_is_reported_with_its_harm_and_not_altered(
     assert found["partitions"].harm == ""
     assert "history" in found["retention.ms"].harm
     assert "compaction" in found["cleanup.policy"].harm
-    assert found["retention.ms"].mend.endswith(f"--topic {absent.transitions} --add-config retention.ms=-1")
+    assert found["retention.ms"].mend.endswith(f"--entity-name {absent.transitions} --add-config retention.ms=-1")
     partitions, configs = described(kafka, absent.transitions)
     assert (partitions, configs["retention.ms"], configs["cleanup.policy"]) == (5, "60000", "compact")
 

@@ -140,7 +140,7 @@ def test_wrong_usage_exits_2(arguments: Sequence[str]) -> None:
     assert "canary" not in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("command", [*COMMANDS[:2], *COMMANDS[3:6], ("import", "x.ndjson")], ids=" ".join)
+@pytest.mark.parametrize("command", [*COMMANDS[:2], *COMMANDS[3:5], ("import", "x.ndjson")], ids=" ".join)
 def test_wrong_settings_exit_2_and_name_every_variable(command: Sequence[str]) -> None:
     done = worker(*command, settings=GIVEN | {"WORKER_MAX_BATCH": "many", "WORKER_KAFKA__GROUP": "g"})
     assert done.returncode == 2
@@ -368,7 +368,7 @@ def test_help_imports_nothing_that_only_the_command_needs() -> None:
 
 def test_every_command_has_its_module_and_every_module_its_command() -> None:
     modules = {path.stem.strip("_").replace("_", "-") for path in (ROOT / "worker" / "cli").glob("*.py")}
-    others = {"init", "terminal", "output", "env-file", "findings", "login", "moments", "progress", "streamed"}
+    others = {"init", "terminal", "output", "env-file", "findings", "login", "moments", "progress"}
     assert modules - others == set(cli.COMMANDS)
 
 

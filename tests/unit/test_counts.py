@@ -20,11 +20,6 @@ EXEMPT: Final = {
     "worker/operations/explain.py": "it names several",
     "worker/journey/apply.py": "of a bug",
     "worker/journey/reply_topics.py": "the text of an answer, which senders may compare",
-    "worker/cli/contract.py": "a report of its own",
-    "worker/cli/import_.py": "a report of its own",
-    "worker/cli/topics.py": "a report of its own",
-    "worker/operations/check.py": "a report of its own",
-    "worker/operations/imports/publish.py": "a report of its own",
 }
 """The modules that may write a number before a plural."""
 _THINGS: Final = re.compile(

@@ -181,3 +181,15 @@ def test_a_fault_is_reported_under_its_variable(variable: str, tmp_path: Path) -
         assert named == variable
         assert "canary" not in what
         assert "ary" not in what.replace("necessary", "")
+
+
+@pytest.mark.parametrize(
+    ("dsn", "servers"),
+    [
+        ("postgresql://worker:canary@db:5433/effective?sslmode=disable", "db:5433"),
+        ("postgresql://worker:canary@one,two:5433/effective?sslmode=disable", "one:5432, two:5433"),
+        ("postgresql://worker:canary@[::1]:5433/effective?sslmode=disable", "[::1]:5433"),
+    ],
+)
+def test_the_servers_are_named_as_messages_name_them(dsn: str, servers: str) -> None:
+    assert read_dsn(dsn).servers == servers

@@ -29,6 +29,7 @@ from worker.errors import (
     from_kafka,
     from_postgres,
     is_read_only,
+    kafka_away,
 )
 
 CANARY: Final = "canary: what a sender wrote"
@@ -267,3 +268,28 @@ def test_a_bug_stays_a_bug() -> None:
     for bug in (KeyError, TypeError, AttributeError, UnicodeEncodeError, RecursionError):
         assert not issubclass(bug, POSTGRES_ERRORS)
         assert not issubclass(bug, KAFKA_ERRORS)
+
+
+@pytest.mark.parametrize("kind", [*POSTGRES, *LOST], ids=lambda kind: kind.__name__)
+def test_no_text_of_an_error_of_postgres_names_a_class(kind: type[BaseException]) -> None:
+    for mapped in (from_postgres(raised(kind)), from_postgres(raised(kind), "db:5432")):
+        assert kind.__name__ not in str(mapped)
+        assert str(mapped)
+
+
+@pytest.mark.parametrize("kind", KAFKA, ids=lambda kind: kind.__name__)
+def test_no_text_of_an_error_of_kafka_names_a_class(kind: type[BaseException]) -> None:
+    for mapped in (from_kafka(raised(kind)), kafka_away(raised(kind), "while reading")):
+        assert kind.__name__ not in str(mapped)
+
+
+def test_a_server_that_does_not_answer_is_told_with_its_place_and_the_variable() -> None:
+    refused = ConnectionRefusedError(111, "Connect call failed ('127.0.0.1', 5)")
+
+    assert str(from_postgres(refused, "127.0.0.1:5")) == (
+        "postgres: no server answers at 127.0.0.1:5 (connection refused); check WORKER_POSTGRES__DSN, or"
+        " WORKER_POSTGRES__OWNER_DSN if that is set"
+    )
+    assert str(from_postgres(ConnectionResetError(104, "any"))) == (
+        "postgres: the server does not answer any more (connection reset by peer)"
+    )

@@ -1,42 +1,23 @@
 """Every option of every command is accepted and leads to an answer, a short one since no server is there."""
 
-import hashlib
-import hmac
-import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
-import typer
 
 from tests.support import preloaded
+from tests.support.command_line import COMMANDS, NEEDED, write_files
 from tests.support.logins import SECRET, login_token
-from worker.cli import application
 from worker.demo.servers.processes import free_port
 
-NEEDED: Final[dict[str, tuple[str, ...]]] = {
-    "import": ("lines.ndjson",),
-    "send": ("--code", "99021047380", "--login-token", login_token()),
-    "submit": ("commands.ndjson", "--token", "canary"),
-    "history": ("T1",),
-    "explain": ("rec:c/t/0/0/0",),
-    "attempts forgive": ("--organisation", "ORG1", "--user", "mpadmin"),
-    "contact erase": ("C1", "--organisation", "ORG1"),
-    "login-token": ("--organisation", "ORG1", "--user", "mpadmin"),
-    "contract": ("pack",),
-    "lanes show": ("0",),
-    "dead-letters show": ("0/0",),
-    "completion": ("bash",),
-}
-"""Arguments that a command requires."""
 _BY_PASS_CODE: Final = (
     *("--identifier", "polina@example.com", "--pass-code-file", "pass-code"),
     *("--login-token", login_token()),
 )
 INSTEAD: Final[dict[tuple[str, str], tuple[str, ...]]] = {
     ("import", "--announce"): ("--announce",),
+    ("import", "--example"): ("--example",),
     ("import", "--mend"): ("--mend",),
     ("import", "--yes"): ("--mend", "--yes"),
     ("contract", "--check"): ("--check", str(preloaded.ROOT / "schemas" / "pack")),
@@ -97,21 +78,6 @@ VALUES: Final = {
     "--user": "mpadmin",
     "--window": "10",
 }
-STARTS_SERVERS: Final = {"demo"}
-"""tests/acceptance/test_demo.py runs it."""
-
-
-def leaves(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
-    """Yield every command that does something, by its name."""
-    for name, inner in getattr(command, "commands", {}).items():
-        yield from leaves(inner, (*path, name))
-    if not getattr(command, "commands", {}):
-        yield " ".join(path), command
-
-
-COMMANDS: Final = {
-    name: command for name, command in leaves(typer.main.get_command(application())) if name not in STARTS_SERVERS
-}
 EVERY: Final = [
     (name, way, bool(option.is_flag))
     for name, command in COMMANDS.items()
@@ -121,36 +87,17 @@ EVERY: Final = [
 ]
 
 
-_TAKEN_AT: Final = "2026-03-05T00:00:00.000000Z"
-_NO_HEADS: Final = {"taken_at": _TAKEN_AT, "heads": [], "format": 1}
-ANCHOR: Final = json.dumps(_NO_HEADS | {"digest": hashlib.sha256(f'["{_TAKEN_AT}",[]]'.encode()).hexdigest()})
-KEY: Final = "the auditor's own key of 32 bytes and more"
-SIGNATURE: Final = hmac.new(KEY.encode(), json.loads(ANCHOR)["digest"].encode(), "sha256").hexdigest()
-FILES: Final = {
-    "lines.ndjson": "{}\n",
-    "commands.ndjson": "{}\n",
-    "table.csv": "authentication_code\nC1\n",
-    "token": login_token(),
-    "pass-code": "canary",
-    "anchor.json": ANCHOR,
-    "signed.json": json.dumps(json.loads(ANCHOR) | {"signature": SIGNATURE}),
-    "key": KEY,
-}
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """Return a directory with the files that options name."""
-    for name, content in FILES.items():
-        (tmp_path / name).write_text(content, encoding="utf-8")
-    return tmp_path
-
-
 def arguments_of(name: str, option: str, is_flag: bool) -> list[str]:
     special = INSTEAD.get((name, option))
     if special is not None:
         return [*name.split(), *special]
     return [*name.split(), *NEEDED.get(name, ()), option, *(() if is_flag else (VALUES[option],))]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """Return a directory with the files that options name."""
+    return write_files(tmp_path)
 
 
 @pytest.mark.parametrize(("name", "option", "is_flag"), EVERY)

@@ -49,9 +49,10 @@ def client(monkeypatch: pytest.MonkeyPatch) -> type[Consumer]:
 @pytest.mark.parametrize("what", ["start", "getmany"])
 async def test_what_the_client_cannot_do_is_a_broker_that_is_away(client: type[Consumer], what: str) -> None:
     client.fails = what
-    with pytest.raises(DependencyUnavailable, match=f"kafka.*{what}"):
+    with pytest.raises(DependencyUnavailable, match="kafka") as away:
         async with topic_reader(SETTINGS) as kafka:
             await anext(kafka.read(SPAN))
+    assert what in away.value.reason
 
 
 async def test_what_its_reader_cannot_do_is_not(client: type[Consumer]) -> None:

@@ -147,7 +147,7 @@ def test_a_broker_that_is_away_is_one_line_and_exit_1(as_json: bool) -> None:
     away = f"127.0.0.1:{free_port()}"
     options = ["--json"] if as_json else []
     code, out, err = called(*BY_CODE, *options, more={"WORKER_KAFKA__BOOTSTRAP_SERVERS": away})
-    line = f"kafka: no broker can be used: {away}: Connection refused (WORKER_KAFKA__BOOTSTRAP_SERVERS)"
+    line = f"kafka: no broker answers at {away} (connection refused); check WORKER_KAFKA__BOOTSTRAP_SERVERS"
     assert (code, err) == (1, f"error: {line}\n")
     unsent = {"error": line, "may_be_applied": False, "ce_id": None, "ce_source": None}
     assert json.loads(out) == unsent if as_json else out == ""

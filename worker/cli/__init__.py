@@ -9,10 +9,20 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import typer
+from typer.core import TyperCommand
 
 from worker.cli.env_file import use_env_file
 from worker.cli.output import set_up_streams
-from worker.cli.terminal import COMPLETION, FAILED, HELP, CommandGroup, complain, hold_standard
+from worker.cli.terminal import (
+    COMPLETION,
+    FAILED,
+    HELP,
+    CommandGroup,
+    Documented,
+    complain,
+    guarded_output,
+    hold_standard,
+)
 
 COMMANDS: Final = (
     "demo",
@@ -50,6 +60,7 @@ def application(*called: str) -> typer.Typer:
     app = _empty()
     for name in called if called and set(called) <= set(COMMANDS) else COMMANDS:
         _add(app, name)
+    _document(app)
     return app
 
 
@@ -68,14 +79,17 @@ def main() -> None:
     """Run the console script. Ends the process with the exit code of CONTRACT, Command line."""
     hold_standard()
     set_up_streams(sys.argv)
-    if COMPLETION in os.environ:
-        from worker.cli.completion import set_up_completion, typed_words
+    with guarded_output():
+        _called()(prog_name="effective-worker")
 
-        set_up_completion()
-        app = completing(typed_words(os.environ))
-    else:
-        app = application(*called_by(sys.argv[1:]))
-    app(prog_name="effective-worker")
+
+def _called() -> typer.Typer:
+    if COMPLETION not in os.environ:
+        return application(*called_by(sys.argv[1:]))
+    from worker.cli.completion import set_up_completion, typed_words
+
+    set_up_completion()
+    return completing(typed_words(os.environ))
 
 
 def called_by(arguments: Sequence[str]) -> Sequence[str]:
@@ -102,6 +116,16 @@ def _empty() -> typer.Typer:
 
 def _add(app: typer.Typer, name: str) -> None:
     import_module(f"worker.cli.{_MODULES.get(name, name.replace('-', '_'))}").add(app)
+
+
+def _document(app: typer.Typer) -> None:
+    """Let every command answer with a document where it was asked for one, whatever is wrong."""
+    for command in app.registered_commands:
+        if command.cls is TyperCommand:
+            command.cls = Documented
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            _document(group.typer_instance)
 
 
 def _nothing() -> None: ...

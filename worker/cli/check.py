@@ -2,7 +2,7 @@
 
 import typer
 
-from worker.cli.terminal import FAILED, Json, example, run_to_end, settings_from_environment, show
+from worker.cli.terminal import FAILED, WRONG_USAGE, Json, examined_environment, example, run_to_end, show
 from worker.operations import check as checking
 
 
@@ -10,15 +10,17 @@ def check(json: Json = False) -> None:
     """Check settings, servers, topics, schema and rights.
 
     One line each for settings, broker, topics, database, schema, grants, login keys and more. Exit 1 if any fails.
+    Where settings are wrong, what does not depend on them is checked, and the exit is 2.
     """
-    checks = run_to_end(checking.check(settings_from_environment()))
+    settings, faults = examined_environment()
+    checks = run_to_end(checking.check(settings, faults))
     well = all(each.state != "failed" for each in checks)
     document = {
         "ok": well,
         "checks": [{"name": each.name, "state": each.state, "detail": each.detail} for each in checks],
     }
     show(document, [f"{each.state:<7}  {each.name:<11}  {each.detail}" for each in checks], as_json=json)
-    raise typer.Exit(0 if well else FAILED)
+    raise typer.Exit(WRONG_USAGE if faults else 0 if well else FAILED)
 
 
 def add(app: typer.Typer) -> None:

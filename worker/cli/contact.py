@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from worker.cli.terminal import Json, example, group, progress_bar, run_to_end, settings_from_environment, show
+from worker.cli.progress import tracked
+from worker.cli.terminal import Json, example, group, run_to_end, settings_from_environment, show
 from worker.operations.erasure import erase as erasing
 from worker.operations.erasure.erase import Erasure
 from worker.operations.erasure.mentions import Mentions
@@ -33,7 +34,7 @@ def erase(
     if delete_records and not yes:
         raise typer.BadParameter("needs --yes", param_hint="--delete-records")
     settings = settings_from_environment()
-    with progress_bar("looking through the topics") as on_progress:
+    with tracked("looking through the topics") as on_progress:
         done = run_to_end(
             erasing.erase(
                 settings,

@@ -1,5 +1,6 @@
 """``effective-worker contract``"""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -8,9 +9,10 @@ import typer
 from worker.cli.terminal import FAILED, Json, example, settings_from_environment, show
 from worker.errors import OperatorError
 from worker.operations.contract.compatibility import Break, breaks
-from worker.operations.contract.deployment import deployment
+from worker.operations.contract.deployment import DEFAULT_TOPICS, Deployment, deployment
 from worker.operations.contract.older import NotAPack, parsed, read, releases
 from worker.operations.contract.pack import pack, write
+from worker.values import counted
 
 
 class PackUnwritable(OperatorError):
@@ -35,8 +37,9 @@ def contract(
     """
     if directory is None and check is None:
         raise typer.BadParameter("say where to write it, or what to compare it with (--check)", param_hint="DIR")
-    files = pack(deployment(settings_from_environment()))
-    broken = [] if check is None else _broken(check, files)
+    here = deployment(settings_from_environment())
+    files = pack(here)
+    broken = [] if check is None else _broken(check, here)
     if directory is not None:
         try:
             write(directory, files)
@@ -46,7 +49,7 @@ def contract(
     lines: list[str] = []
     if directory is not None:
         document |= {"directory": str(directory), "files": list(files)}
-        lines.append(f"{len(files)} files written to {directory}")
+        lines.append(f"{counted(len(files), 'file')} written to {directory}")
     if check is not None:
         document["breaks"] = [{"file": each.file, "path": each.path, "what": each.what} for each in broken]
         lines += [f"BREAKS  {each}" for each in broken] or [f"breaks nothing that was written for {check}"]
@@ -54,9 +57,11 @@ def contract(
     raise typer.Exit(FAILED if broken else 0)
 
 
-def _broken(older: str, files: dict[str, str]) -> list[Break]:
+def _broken(older: str, here: Deployment) -> list[Break]:
+    """Return what breaks those of an older pack. A release has the default topics, whatever those here are called."""
     released = releases()
     directory = released.get(older) or Path(older)
+    files = pack(here if older not in released else replace(here, **DEFAULT_TOPICS))
     if not directory.is_dir():
         known = ", ".join(released)
         raise typer.BadParameter(

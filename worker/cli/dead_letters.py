@@ -16,21 +16,21 @@ from worker.cli import terminal
 from worker.cli.login import LoginTokenCommand, LoginTokenFile, LoginTokenText, login_source
 from worker.cli.moments import moment_of
 from worker.cli.output import fitted
-from worker.cli.streamed import write
+from worker.cli.progress import tracked
 from worker.cli.terminal import (
     FAILED,
     REFUSED,
     SIGNALLED,
     Json,
+    complain,
     example,
     group,
     printable,
-    progress_bar,
     run_to_end,
     settings_from_environment,
     until_signalled,
 )
-from worker.errors import OperatorError
+from worker.errors import OperatorError, WorkerError
 from worker.journey.messages import DEAD_LETTERED
 from worker.kafka.delivery import Coordinates
 from worker.kafka.reader import topic_reader
@@ -91,29 +91,62 @@ def list_(
         organisation=organisation,
         at=at,
     )
-    run_to_end(_list(settings_from_environment(), chosen, limit, as_json=json))
+    settings, listing = settings_from_environment(), _Listing(as_json=json)
+    try:
+        signalled, _ = run_to_end(until_signalled(_list(settings, chosen, limit, listing)))
+    except WorkerError as error:
+        listing.stop(str(error))
+        complain(str(error))
+        raise typer.Exit(FAILED) from None
+    if signalled:
+        listing.stop("interrupted")
+        raise typer.Exit(SIGNALLED + signalled)
 
 
-async def _list(settings: Settings, chosen: Chosen, limit: int | None, *, as_json: bool) -> None:
-    counts: Counter[str] = Counter()
-    if as_json:
-        write('{"dead_letters": [')
+async def _list(settings: Settings, chosen: Chosen, limit: int | None, listing: "_Listing") -> None:
     async with topic_reader(settings) as kafka:
         async for letter in letters(kafka, settings, chosen):
-            if as_json:
-                write((",\n" if counts else "\n") + orjson.dumps(facts(letter)).decode())
-            else:
-                write("".join(f"{each}\n" for each in told(letter, is_first=not counts)))
-            counts[letter.code] += 1
-            if counts.total() == limit:
+            listing.add(letter)
+            if listing.counts.total() == limit:
                 break
-    if as_json:
-        summary = {"total": counts.total(), "counts": counts, "limited": counts.total() == limit}
-        write('\n], "summary": ' + orjson.dumps(summary).decode() + "}\n")
-    else:
-        limited = ", and perhaps more" if counts.total() == limit else ""
-        write(f"{counted(counts.total(), 'dead letter')}{limited}{_each(counts)}\n")
-    write("", flush=True)
+    listing.end(is_limited=listing.counts.total() == limit)
+
+
+class _Listing:
+    """A list that is printed while it is read: what keeps it from its end stands in its document, too."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.counts: Counter[str] = Counter()
+        self._as_json = as_json
+
+    def add(self, letter: Letter) -> None:
+        """Print one."""
+        if self._as_json:
+            sys.stdout.write(f"{self._between()}{orjson.dumps(facts(letter)).decode()}")
+        else:
+            sys.stdout.writelines(f"{each}\n" for each in told(letter, is_first=not self.counts))
+        self.counts[letter.code] += 1
+
+    def end(self, *, is_limited: bool) -> None:
+        """Print how many there are."""
+        if self._as_json:
+            summary = {"total": self.counts.total(), "counts": self.counts, "limited": is_limited}
+            self._close({"summary": summary})
+        else:
+            limited = ", and perhaps more" if is_limited else ""
+            sys.stdout.write(f"{counted(self.counts.total(), 'dead letter')}{limited}{_each(self.counts)}\n")
+
+    def stop(self, what: str) -> None:
+        """Complete the document of a list that has no end."""
+        if self._as_json:
+            self._close({"error": what})
+
+    def _between(self) -> str:
+        return ",\n" if self.counts else '{"dead_letters": [\n'
+
+    def _close(self, members: dict[str, Any]) -> None:
+        head = "" if self.counts else '{"dead_letters": ['
+        sys.stdout.write(f"{head}\n], {orjson.dumps(members).decode()[1:]}\n")
 
 
 def show(
@@ -206,11 +239,11 @@ def replay(
         what = "needs --login-token, --login-token-file or --login-token-command"
         raise typer.BadParameter(what, param_hint="--yes")
     settings = settings_from_environment()
-    with progress_bar("looking") as on_progress:
+    with tracked("looking") as on_progress:
         found = run_to_end(_plan(settings, chosen, source, limit, on_progress))
     signalled = 0
     if yes and source is not None:
-        with progress_bar("sending") as on_progress:
+        with tracked("sending") as on_progress:
             sending = carry_out(settings, found, source, Pace(rate, timeout), clock=time.time, on_progress=on_progress)
             signalled, _ = run_to_end(until_signalled(sending))
     if signalled:

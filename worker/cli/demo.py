@@ -4,8 +4,8 @@ import asyncio
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -14,12 +14,12 @@ from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from worker.cli.terminal import FAILED, SIGNALLED, Json, example, run_to_end
+from worker.cli.progress import tracked
+from worker.cli.terminal import FAILED, SIGNALLED, Json, example, run_to_end, show
 from worker.demo.commands import FIXTURE, LOGIN_SECONDS, attempts
 from worker.demo.exchange import ask
-from worker.demo.load import Answers, LoadReport, OnProgress, make_tokens, send_backlog
+from worker.demo.load import Answers, LoadReport, make_tokens, send_backlog
 from worker.demo.process import Running, running_worker
 from worker.demo.report import Report
 from worker.demo.servers.stack import Stack, embedded_stack
@@ -63,10 +63,12 @@ def demo(
     It starts both, runs the worker on the golden command and a few to refuse, shows them, and stops. Its broker is for
     trying out: it is not Apache Kafka.
     """
-    configure_logging("error")
+    configure_logging("error", of_libraries=False)
     try:
         code = run_to_end(_demo(keep=keep, commands=commands, directory=directory, as_json=json))
     except asyncio.CancelledError:
+        if json:
+            show({"error": "interrupted"}, (), as_json=True)
         code = TERMINATED
     raise typer.Exit(code)
 
@@ -84,9 +86,9 @@ async def _demo(*, keep: bool, commands: int, directory: Path | None, as_json: b
                 report.show(as_json=as_json)
                 await _stay(house, worker, told, keep=keep)
         if commands:
-            answers = await _backlog(house, commands, told)
+            answers = await _backlog(house, commands)
             async with running_worker(house.variables, log) as worker:
-                report = report.with_load(await _watched(answers, commands, told), worker.peak_memory())
+                report = report.with_load(await _watched(answers, commands), worker.peak_memory())
                 report.show(as_json=as_json)
                 await _stay(house, worker, told, keep=keep)
     return 0 if report.as_documented else FAILED
@@ -120,38 +122,27 @@ async def _house(directory: Path | None, told: Console) -> AsyncIterator[House]:
             yield House(stack, variables, settings, secret)
 
 
-async def _backlog(house: House, count: int, told: Console) -> Answers:
+async def _backlog(house: House, count: int) -> Answers:
     """Send the commands that wait for a worker, and return a reader positioned before their answers."""
     run = f"LOAD-{token_hex(4)}"
     login = sign_login(
         house.secret, organisation="ORG1", user="mpadmin", unit="1", issued=int(time.time()), seconds=LOGIN_SECONDS
     )
     await make_tokens(house.stack.owner_dsn, run, count)
-    with _bar("sending", count, told) as on_progress:
-        await send_backlog(house.settings, login, run, count, on_progress)
+    with tracked("sending") as advance:
+        await send_backlog(house.settings, login, run, count, lambda done: advance(done, count))
     answers = Answers(house.settings)
     await answers.open()
     return answers
 
 
-async def _watched(answers: Answers, count: int, told: Console) -> LoadReport:
+async def _watched(answers: Answers, count: int) -> LoadReport:
     try:
-        with _bar("answered", count, told) as on_progress:
-            await answers.arrived(count, on_progress)
+        with tracked("answered") as advance:
+            await answers.arrived(count, lambda done: advance(done, count))
         return await answers.report(count)
     finally:
         await answers.close()
-
-
-@contextmanager
-def _bar(what: str, count: int, told: Console) -> Iterator[OnProgress]:
-    with Progress(TextColumn(what), BarColumn(), MofNCompleteColumn(), console=told, transient=True) as progress:
-        task = progress.add_task(what, total=count)
-
-        def advance(done: int) -> None:
-            progress.update(task, completed=done)
-
-        yield advance
 
 
 async def _stay(house: House, worker: Running, told: Console, *, keep: bool) -> None:

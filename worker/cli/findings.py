@@ -16,7 +16,6 @@ import typer
 
 from worker.cli.moments import moment_of
 from worker.cli.progress import screen
-from worker.cli.streamed import write
 from worker.cli.terminal import FAILED, show
 from worker.operations.findings import Finding, OnProgress, Report, Restriction
 from worker.values import counted, rfc3339
@@ -90,8 +89,8 @@ def tell(report: Report[Any], run: Run, *, as_json: bool, as_lines: bool) -> Non
 def _print_line(document: dict[str, Any]) -> None:
     import orjson
 
-    # A reader that has left has not heard that anything holds.
-    write(orjson.dumps(document).decode() + "\n", flush=True, unheard=FAILED)
+    sys.stdout.write(orjson.dumps(document).decode() + "\n")
+    sys.stdout.flush()
 
 
 def _summary(report: Report[Any], run: Run) -> dict[str, Any]:

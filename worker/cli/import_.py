@@ -1,23 +1,23 @@
 """``effective-worker import``"""
 
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+from importlib.resources import as_file
+from importlib.resources import files as resources
 from pathlib import Path
 from typing import Annotated
 
 import asyncpg
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from worker.cli.terminal import FAILED, Json, example, run_to_end, settings_from_environment, show
+from worker.cli.progress import screen
+from worker.cli.terminal import FAILED, Json, example, run_to_end, settings_from_environment, show, warn
 from worker.errors import DependencyUnavailable
-from worker.operations.imports.load import BadLine, ImportProgress, ImportReport, OnProgress, import_files
+from worker.operations.imports.load import BadLine, ImportProgress, ImportReport, import_files
 from worker.operations.imports.mark import MarkForbidden
 from worker.operations.imports.publish import Announced, Overtaken, announce, mend, require_not_overtaken
 from worker.settings import Settings, SettingsError
+from worker.values import counted
 
 
 def import_(
@@ -25,6 +25,9 @@ def import_(
         list[Path] | None, typer.Argument(metavar="FILE...", show_default=False, help="NDJSON files.")
     ] = None,
     *,
+    example_lines: Annotated[
+        bool, typer.Option("--example", help="Load the example that comes with the program: for trying out.")
+    ] = False,
     announce_only: Annotated[
         bool, typer.Option("--announce", help="Load nothing: publish the events that earlier imports have left.")
     ] = False,
@@ -49,39 +52,47 @@ def import_(
 
     A database that was put back to before what was announced of it is refused, with exit 1, before anything is loaded.
     """
-    _check_usage(files, announce_only, mend_lane, of_files=no_events or from_start, yes=yes)
+    loading = bool(files) or example_lines
+    _check_usage((bool(files), example_lines, announce_only, mend_lane), no_events or from_start, yes=yes)
     settings = settings_from_environment()
     if mend_lane:
         _mend(settings, carry_out=yes, json=json)
         return
     unmarked: list[str] = []
-    report = _load(settings, files, unmarked, from_start=from_start) if files else ImportReport(0, 0, ())
+    with _example() as fixture:
+        chosen = [fixture] if example_lines else files or []
+        report = _load(settings, chosen, unmarked, from_start=from_start) if loading else ImportReport(0, 0, ())
     announced = Announced(0, 0) if no_events else run_to_end(announce(settings))
     if announced.published:  # the database was compared once more, and the later result counts
         unmarked = [] if announced.unmarked is None else [announced.unmarked]
     lines = []
-    if files:
-        lines.append(f"{report.read} lines read, {report.loaded} loaded, {report.bad_count} bad")
+    if loading:
+        lines.append(f"{counted(report.read, 'line')} read, {report.loaded} loaded, {report.bad_count} bad")
     if announced.published or announce_only:
-        lines.append(f"{announced.published} first states announced")
+        lines.append(f"{counted(announced.published, 'first state')} announced")
     if announced.waiting:
-        sys.stderr.write(
-            f"warning: {announced.waiting} first states are loaded but not announced yet: {announced.reason}; "
-            "announce them with: effective-worker import --announce\n"
+        warn(
+            f"{counted(announced.waiting, 'first state')} loaded but not announced yet: {announced.reason}; "
+            "announce with: effective-worker import --announce"
         )
     elif unmarked:
-        sys.stderr.write(
-            f"warning: whether the database is older than what was announced is not known: {unmarked[0]}\n"
-        )
+        warn(f"whether the database is older than what was announced is not known: {unmarked[0]}")
     document = _document(report, None if no_events else announced) | {"unmarked": unmarked[0] if unmarked else None}
     show(document, lines, as_json=json)
     raise typer.Exit(FAILED if report.bad_count or (announce_only and announced.waiting) else 0)
 
 
-def _check_usage(files: list[Path] | None, announce_only: bool, mend_lane: bool, *, of_files: bool, yes: bool) -> None:
-    if sum((bool(files), announce_only, mend_lane)) != 1 or (of_files and not files) or (yes and not mend_lane):
-        what = "files to load, or --announce and nothing else, or --mend with or without --yes"
+def _check_usage(ways: tuple[bool, bool, bool, bool], of_files: bool, *, yes: bool) -> None:
+    """Raise wrong usage unless exactly one of files, ``--example``, ``--announce`` and ``--mend`` is given."""
+    files, example_lines, _, mend_lane = ways
+    if sum(ways) != 1 or (of_files and not (files or example_lines)) or (yes and not mend_lane):
+        what = "files to load or --example, or --announce and nothing else, or --mend with or without --yes"
         raise typer.BadParameter(what, param_hint="FILE...")
+
+
+def _example() -> AbstractContextManager[Path]:
+    """Return the lines that the demonstration loads, as a file, wherever the package lies."""
+    return as_file(resources("worker") / "demo" / "fixture.ndjson")
 
 
 def _load(settings: Settings, files: list[Path], unmarked: list[str], *, from_start: bool) -> ImportReport:
@@ -94,12 +105,12 @@ def _load(settings: Settings, files: list[Path], unmarked: list[str], *, from_st
             unmarked.append(str(error))
 
     owner = settings.postgres.owner.get_secret_value()
-    with _bar() as on_progress:
+    with screen() as (advance, _):
         return run_to_end(
             import_files(
                 owner,
                 files,
-                on_progress=on_progress,
+                on_progress=lambda now: advance("importing, KiB", *_told(now)),
                 on_resumed=_say_resumed,
                 on_bad=_say_bad,
                 from_start=from_start,
@@ -151,32 +162,18 @@ def _document(report: ImportReport, announced: Announced | None) -> dict[str, ob
     }
 
 
-@contextmanager
-def _bar() -> Iterator[OnProgress]:
-    columns = (
-        TextColumn("importing"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[loaded]} loaded, {task.fields[rate]:.0f}/s"),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("importing", total=None, loaded=0, rate=0.0)
-        first: tuple[float, int] | None = None
-
-        def advance(now: ImportProgress) -> None:
-            nonlocal first
-            moment = time.monotonic()
-            # The lines that a stopped import had loaded say nothing about the speed of this one.
-            first = first or ((moment, now.loaded) if now.loaded else None)
-            rate = 0.0 if first is None or moment == first[0] else (now.loaded - first[1]) / (moment - first[0])
-            progress.update(task, completed=now.bytes_done, total=now.bytes_total, loaded=now.loaded, rate=rate)
-
-        yield advance
+def _told(now: ImportProgress) -> tuple[int, int, str]:
+    """Return how much is done, the total, and the lines loaded. Every file is read twice."""
+    return now.bytes_done >> 10, now.bytes_total >> 10, f"{counted(now.loaded, 'line', form=',')} loaded"
 
 
 def add(app: typer.Typer) -> None:
     """Add the command, with examples in its help."""
-    importing = ("import fixture.ndjson", "import customers.ndjson --from-start", "import --announce", "import --mend")
+    importing = (
+        "import --example",
+        "import customers.ndjson",
+        "import customers.ndjson --from-start",
+        "import --announce",
+        "import --mend",
+    )
     app.command("import", epilog=example(*importing))(import_)

@@ -51,6 +51,13 @@ def screen(*, with_bar: bool = True) -> Iterator[tuple[Advance, Say]]:
         yield advance, progress.console.print
 
 
+@contextmanager
+def tracked(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Yield a callback for the progress of a work of one stage: how much is done, and the total."""
+    with screen() as (advance, _):
+        yield lambda done, total: advance(what, done, total, "")
+
+
 class Lines:
     """A progress line every ten seconds, with the rate since the last one."""
 

@@ -15,7 +15,7 @@ from worker.settings import Settings
 
 def run() -> None:
     """Work until SIGTERM or SIGINT, then drain. Exits 0 when clean, 1 on a failure, 2 on bad settings."""
-    settings = settings_from_environment(needs_login=True)
+    settings = settings_from_environment(needs_login=True, is_worker=True)
     hold_signals()
     configure_tracing()
     spare_collector()

@@ -4,16 +4,15 @@ import getpass
 import math
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Final
 from uuid import uuid4
 
 import typer
 from pydantic import BaseModel
-from typer.core import TyperCommand
 
 from effective_contract.client import Answer, CommandRefused
+from worker.cli import terminal
 from worker.cli.login import LoginTokenCommand, LoginTokenFile, LoginTokenText, login_source
 from worker.cli.terminal import (
     REFUSED,
@@ -27,7 +26,6 @@ from worker.cli.terminal import (
     show,
     until_signalled,
 )
-from worker.errors import WorkerError
 from worker.operations.send import SOURCE, NoAnswer, Request, Sending
 
 _OPTIONS: Final = {
@@ -117,39 +115,13 @@ def send(
         raise typer.Exit(REFUSED)
 
 
-class Documented(TyperCommand):
-    """A command that prints one JSON document where it was asked to, whatever is wrong: its usage, too."""
+class Documented(terminal.Documented):
+    """The command, whose document of an error says what may have come of it."""
 
-    def make_context(self, info_name: Any, args: Any, *others: Any, **extra: Any) -> Any:
-        with _documented("--json" in args):
-            return super().make_context(info_name, args, *others, **extra)
-
-    def invoke(self, ctx: Any) -> Any:
-        with _documented(ctx.params["json"]):
-            return super().invoke(ctx)
-
-
-@contextmanager
-def _documented(wanted: bool) -> Iterator[None]:
-    """Print the document of an error on its way to stderr."""
-    try:
-        yield
-    except (Exception, KeyboardInterrupt) as error:
-        what = _said(error)
-        if wanted and what is not None:
-            show(_document_of_error(what, error), (), as_json=True)
-        raise
-
-
-def _said(error: BaseException) -> str | None:
-    """Return the text of an error that the user can mend; None for an exit and for a bug."""
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted before the command was sent"
-    if isinstance(error, WorkerError):
-        return str(error)
-    # Wrong usage: the class that all of it has is not exported.
-    shown = getattr(error, "format_message", None)
-    return None if shown is None else str(shown())
+    def document_of(self, what: str, error: BaseException) -> dict[str, Any]:
+        """Return the error with the id that was sent; null: nothing was."""
+        is_interrupted = isinstance(error, KeyboardInterrupt)
+        return _document_of_error("interrupted before the command was sent" if is_interrupted else what, error)
 
 
 def _stopped(error: NoAnswer, signalled: int, *, as_json: bool) -> int:

@@ -36,7 +36,7 @@ from worker.operations.submit.session import Limits
 from worker.operations.submit.session import Progress as Now
 from worker.settings import Settings
 
-_GRAVITY: Final = (0, REFUSED, FAILED, WRONG_USAGE)
+_GRAVITY: Final = (0, REFUSED, FAILED, WRONG_USAGE, SIGNALLED)
 
 
 def submit(
@@ -106,7 +106,8 @@ async def _all(
     stop, loop = Stop(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.ask, number)
-    codes, documents = [], []
+    codes: list[int] = []
+    documents: list[dict[str, object]] = []
     for job in jobs:
         with _screen(job.path.name) as (on_progress, say):
             login: Login = OwnLogins()
@@ -116,24 +117,31 @@ async def _all(
                 login = CommandLogin(partial(from_command, token_command), warn=say)
             try:
                 report, before = await Submission(job, settings, login, stop=stop, on_progress=on_progress).run()
-            except Interrupted as interrupted:
-                complain(f"{job.path}: {interrupted}; go on with: {_same_again()}")
-                return SIGNALLED + stop.signal
-            except UnusableFile as error:
-                complain(str(error))
-                codes.append(WRONG_USAGE)
-                continue
             except WorkerError as error:
-                complain(f"{job.path}: {error}")
-                codes.append(FAILED)
+                codes.append(_failed(error, job, stop))
+                documents.append({"error": str(error), "file": str(job.path)})
+                if isinstance(error, Interrupted):
+                    break
                 continue
         codes.append(REFUSED if report.refused else 0)
         documents.append(report.document())
         if not as_json:
             show(None, _lines(report, job, before=before), as_json=False)
-    if as_json and documents:
+    if as_json:
         show(documents[0] if len(jobs) == 1 else documents, (), as_json=True)
-    return max(codes, key=_GRAVITY.index)
+    return max(codes, key=lambda code: _GRAVITY.index(min(code, SIGNALLED)))
+
+
+def _failed(error: WorkerError, job: Job, stop: Stop) -> int:
+    """Tell why a file has no report, and return the exit code."""
+    if isinstance(error, Interrupted):
+        complain(f"{job.path}: {error}; go on with: {_same_again()}")
+        return SIGNALLED + stop.signal
+    if isinstance(error, UnusableFile):
+        complain(str(error))
+        return WRONG_USAGE
+    complain(f"{job.path}: {error}")
+    return FAILED
 
 
 def _lines(report: Report, job: Job, *, before: bool) -> list[str]:

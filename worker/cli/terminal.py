@@ -3,17 +3,19 @@
 Imports nothing at its top that a command's help can do without: it would take longer than the help itself.
 """
 
+import errno
 import gc
+import io
 import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 if TYPE_CHECKING:
     from worker.settings import Settings
@@ -24,6 +26,8 @@ REFUSED: Final = 3
 SIGNALLED: Final = 128
 """The number of the signal is added to it."""
 INTERRUPTED: Final = SIGNALLED + signal.SIGINT
+UNREAD: Final = SIGNALLED + signal.SIGPIPE
+"""Whoever reads stdout has seen enough (``| head``): a shell says this of a tool that the signal ends."""
 
 COMPLETION: Final = "_EFFECTIVE_WORKER_COMPLETE"
 """The variable by which a shell asks for completions."""
@@ -34,6 +38,87 @@ _DURATION: Final = re.compile(r"(?:(\d{1,6})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:
 T = TypeVar("T")
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
+
+
+class OutputLost(Exception):
+    """Standard output takes no more; ``code`` is the exit code, and the text is empty where nothing is to be said."""
+
+    def __init__(self, error: OSError) -> None:
+        is_closed = error.errno == errno.EPIPE
+        super().__init__("" if is_closed else f"standard output cannot be written: {error.strerror}")
+        self.code = UNREAD if is_closed else FAILED
+
+
+class Output(io.TextIOWrapper):
+    """Standard output. What it cannot take is an error of its own, which no command mistakes for that of a server.
+
+    The error comes again with every use: the library of the command line tries streams, and overlooks their errors.
+    """
+
+    lost: OutputLost | None = None
+
+    def write(self, text: str) -> int:
+        """Write it, or raise ``OutputLost``."""
+        with self._losing():
+            return super().write(text)
+
+    def flush(self) -> None:
+        """Write what is held back, or raise ``OutputLost``."""
+        with self._losing():
+            super().flush()
+
+    @contextmanager
+    def _losing(self) -> Iterator[None]:
+        if self.lost is None:
+            try:
+                yield
+                return
+            except OSError as error:
+                self.lost = OutputLost(error)
+                # The rest goes nowhere: otherwise Python would complain of it at the end.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+        raise self.lost
+
+
+class Documented(TyperCommand):
+    """A command that prints one JSON document where it was asked to, whatever is wrong: its usage, too."""
+
+    def document_of(self, what: str, error: BaseException) -> dict[str, Any]:  # noqa: ARG002 - one may say more of it
+        """Return the document of an error that keeps the command from its result."""
+        return {"error": what}
+
+    def make_context(self, info_name: Any, args: Any, *others: Any, **extra: Any) -> Any:
+        with self._documented("--json" in args):
+            return super().make_context(info_name, args, *others, **extra)
+
+    def invoke(self, ctx: Any) -> Any:
+        with self._documented(ctx.params.get("json", False)):
+            return super().invoke(ctx)
+
+    @contextmanager
+    def _documented(self, wanted: bool) -> Iterator[None]:
+        """Print the document of an error on its way to stderr."""
+        try:
+            yield
+        except (Exception, KeyboardInterrupt) as error:
+            what = _said(error) if wanted else None
+            if what is not None:
+                with suppress(OutputLost):  # what is lost with it is told on stderr
+                    show(self.document_of(what, error), (), as_json=True)
+            raise
+
+
+def _said(error: BaseException) -> str | None:
+    """Return the text of an error that the user can mend; None for an exit and for a bug."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if _is_of_the_worker(error):
+        from worker.errors import WorkerError
+
+        return str(error) if isinstance(error, WorkerError) else None
+    # Wrong usage: the class that all of it has is not exported.
+    shown = getattr(error, "format_message", None)
+    return None if shown is None else str(shown())
 
 
 class CommandGroup(TyperGroup):
@@ -53,7 +138,7 @@ class CommandGroup(TyperGroup):
 
 def _told(error: Exception) -> int | None:
     """Tell the user of an error that they can mend, and return the exit code; None for a bug."""
-    if type(error).__module__.partition(".")[0] != "worker":  # an exit, or wrong usage: nothing is imported for it
+    if not _is_of_the_worker(error):
         return None
     from worker.errors import WorkerError
     from worker.settings import SettingsError
@@ -66,6 +151,12 @@ def _told(error: Exception) -> int | None:
         complain(str(error))
         return FAILED
     return None
+
+
+def _is_of_the_worker(error: BaseException) -> bool:
+    """True unless it is an exit, wrong usage, or lost output: nothing is imported for those."""
+    module = type(error).__module__
+    return module.partition(".")[0] == "worker" and module != __name__
 
 
 def hold_standard() -> None:
@@ -83,19 +174,58 @@ def hold_standard() -> None:
             setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - held to the end
 
 
+@contextmanager
+def guarded_output() -> Iterator[None]:
+    """Run the program; end it with a line, or silently, if standard output takes no more, help texts included."""
+    given = sys.stdout
+    assert isinstance(given, io.TextIOWrapper)
+    out = sys.stdout = Output(
+        given.buffer,
+        encoding=given.encoding,
+        errors=given.errors,
+        line_buffering=given.line_buffering,
+        write_through=given.write_through,
+    )
+    try:
+        try:
+            yield
+        finally:
+            out.flush()
+    except OutputLost as lost:
+        out.lost = None  # Python flushes it once more at its end
+        if str(lost):
+            complain(str(lost))
+        sys.exit(lost.code)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
 def group(what: str) -> typer.Typer:
     """Return a group of commands under a common name."""
     return typer.Typer(help=what, context_settings=HELP, no_args_is_help=True, rich_markup_mode=None)
 
 
-def settings_from_environment(*, needs_login: bool = False) -> "Settings":
-    """Read the settings, and set up the logs accordingly. Raises ``SettingsError``."""
+def settings_from_environment(*, needs_login: bool = False, is_worker: bool = False) -> "Settings":
+    """Read the settings, and set up the logs accordingly. Raises ``SettingsError``.
+
+    What libraries log is for a worker's log. A command says itself what went wrong, unless the level is ``debug``.
+    """
     from worker.observability.logs import configure_logging
     from worker.settings import read_settings
 
     settings = read_settings(os.environ, needs_login=needs_login)
-    configure_logging(settings.log.level, settings.log.format)
+    configure_logging(settings.log.level, settings.log.format, of_libraries=is_worker)
     return settings
+
+
+def examined_environment() -> "tuple[Settings, Mapping[str, str]]":
+    """Return the settings, with defaults for what is wrong with them, and the faults by variable."""
+    from worker.observability.logs import configure_logging
+    from worker.settings import examine
+
+    reading = examine(os.environ)
+    configure_logging(reading.settings.log.level, reading.settings.log.format, of_libraries=False)
+    return reading.settings, reading.faults
 
 
 def run_to_end(work: Coroutine[Any, Any, T]) -> T:
@@ -142,7 +272,17 @@ def spare_collector() -> None:
 
 def complain(text: str) -> None:
     """Write one line to stderr."""
-    sys.stderr.write(f"error: {' '.join(text.split())}\n")
+    _tell(f"error: {text}")
+
+
+def warn(text: str) -> None:
+    """Write one line to stderr that ends nothing."""
+    _tell(f"warning: {text}")
+
+
+def _tell(text: str) -> None:
+    with suppress(OSError):  # there is nowhere else to say it
+        sys.stderr.write(f"{' '.join(text.split())}\n")
 
 
 def printable(text: str) -> str:
@@ -159,22 +299,6 @@ def show(document: Any, lines: Sequence[str], *, as_json: bool) -> None:
     else:
         sys.stdout.writelines(f"{line}\n" for line in lines)
     sys.stdout.flush()
-
-
-@contextmanager
-def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar on stderr while the block runs. The callback gets how much is done, and the total."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn(what), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(what, total=None)
-
-        def advance(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total)
-
-        yield advance
 
 
 def example(*commands: str) -> str:

@@ -11,7 +11,7 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.helpers import create_ssl_context
 from aiokafka.partitioner import murmur2
 
-from worker.errors import KAFKA_ERRORS, DependencyUnavailable
+from worker.errors import KAFKA_ERRORS, kafka_away
 from worker.kafka.internals import keep_only, mend_sending
 from worker.kafka.metadata import TopicsRequest, id_of
 from worker.kafka.record_batches import Bounds, bound_fetches
@@ -84,9 +84,7 @@ class TopicLook:
                 for first in range(0, len(topics), MOST_NAMES):
                     found |= await _asked(client, list(topics[first : first + MOST_NAMES]))
         except KAFKA_ERRORS as error:
-            raise DependencyUnavailable(
-                "kafka", f"{type(error).__name__} while topics were looked up: {error}"
-            ) from error
+            raise kafka_away(error, "while topics were looked up") from error
         return found
 
     @asynccontextmanager

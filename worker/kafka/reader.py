@@ -9,9 +9,10 @@ from typing import Any, Final
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from effective_contract.headers import DRY_RUN, TRUE
-from worker.errors import KAFKA_ERRORS, DependencyUnavailable
+from worker.errors import KAFKA_ERRORS, DependencyUnavailable, kafka_away
 from worker.kafka.client import client_options
 from worker.kafka.internals import cluster_metadata
+from worker.kafka.remarks import Remarks, away, remarks
 from worker.settings import Settings
 
 STALLED_SECONDS: Final = 60.0
@@ -107,7 +108,7 @@ async def topic_reader(settings: Settings) -> AsyncIterator[TopicReader]:
     stable = AIOKafkaConsumer(**options, isolation_level="read_committed")
     whole = AIOKafkaConsumer(**options)
     try:
-        with _asked():
+        with remarks() as said, _asked(said):
             await whole.start()
             await stable.start()
         yield TopicReader(stable, whole)
@@ -117,12 +118,12 @@ async def topic_reader(settings: Settings) -> AsyncIterator[TopicReader]:
 
 
 @contextmanager
-def _asked() -> Iterator[None]:
+def _asked(said: Remarks | None = None) -> Iterator[None]:
     """Map the errors of the client's work alone: an error of a file that the caller writes meanwhile is not Kafka's."""
     try:
         yield
     except KAFKA_ERRORS as error:
-        raise DependencyUnavailable("kafka", f"{type(error).__name__}: {error}") from error
+        raise kafka_away(error) if said is None else away(error, said) from error
 
 
 def is_dry_run(record: Any) -> bool:

@@ -9,11 +9,15 @@ from typing import Final
 
 from aiokafka import errors as kafka
 
-_LOGIN_REFUSED: Final = (
-    kafka.AuthenticationFailedError,
-    kafka.SaslAuthenticationFailed,
-    kafka.UnsupportedSaslMechanismError,
-    kafka.IllegalSaslStateError,
+from worker.errors import DependencyUnavailable, in_words, kafka_away
+
+_NO_CONNECTION: Final = (
+    kafka.KafkaConnectionError,
+    kafka.KafkaTimeoutError,
+    kafka.NodeNotReadyError,
+    kafka.RequestTimedOutError,
+    OSError,
+    TimeoutError,
 )
 
 
@@ -57,19 +61,20 @@ def remarks(*names: str) -> Iterator[Remarks]:
             each.propagate = not any(isinstance(handler, _Listener) for handler in each.handlers)
 
 
-def in_words(error: BaseException) -> str:
-    """Return what a client's error says, for people: aiokafka's own texts begin with the name of a class."""
-    if isinstance(error, _LOGIN_REFUSED):
-        return "the broker refuses this login (WORKER_KAFKA__SASL_…)"
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted: {error.verify_message}"
-    if isinstance(error, ssl.SSLError):
-        return "TLS fails: is WORKER_KAFKA__SECURITY_PROTOCOL the one of this port?"
-    if isinstance(error, TimeoutError | kafka.KafkaTimeoutError | kafka.RequestTimedOutError):
-        return "no answer in time"
-    if isinstance(error, kafka.KafkaConnectionError):
-        return "the connection was closed: is WORKER_KAFKA__SECURITY_PROTOCOL the one of this port?"
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    said: object = getattr(error, "description", "") or next(iter(error.args), "") or getattr(error, "message", "")
-    return str(said) or "the client does not say why"
+def away(error: BaseException, said: Remarks) -> DependencyUnavailable:
+    """Return what a client raised as a broker that is away, with the place and the fault of each that was tried."""
+    if not said.failed or not isinstance(error, _NO_CONNECTION):
+        return kafka_away(error)
+    return DependencyUnavailable("kafka", f"{type(error).__name__}: {error}", why_unusable(said))
+
+
+def why_unusable(said: Remarks) -> str:
+    """Return why no broker can be used, by the connections that failed, and the variable to check."""
+    if all(map(_is_absence, (error for _, _, error in said.failed))):
+        places = dict.fromkeys(f"{host}:{port} ({in_words(error)})" for host, port, error in said.failed)
+        return f"no broker answers at {', '.join(places)}; check WORKER_KAFKA__BOOTSTRAP_SERVERS"
+    return f"no broker can be used: {'; '.join(said.reasons())} (WORKER_KAFKA__BOOTSTRAP_SERVERS)"
+
+
+def _is_absence(error: BaseException) -> bool:
+    return isinstance(error, OSError | TimeoutError) and not isinstance(error, ssl.SSLError)

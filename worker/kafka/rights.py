@@ -12,7 +12,7 @@ from aiokafka.protocol.admin import DescribeGroupsRequest_v0, DescribeGroupsRequ
 from aiokafka.protocol.api import Request
 from aiokafka.protocol.coordination import FindCoordinatorRequest
 
-from worker.errors import DependencyUnavailable
+from worker.errors import DependencyUnavailable, in_words
 from worker.kafka.client import RETRY_BACKOFF_MS
 from worker.kafka.group import errors_of
 from worker.kafka.internals import ask_broker
@@ -100,7 +100,11 @@ async def of_group(admin: AIOKafkaAdminClient, group: str, seconds: float) -> fr
     if error is kafka.GroupAuthorizationFailedError:
         return frozenset()
     if described["error_code"]:
-        raise DependencyUnavailable("kafka", f"{error.__name__} of the group {group}")
+        raise DependencyUnavailable(
+            "kafka",
+            f"{error.__name__} of the group {group}",
+            f"the group {group} cannot be looked at: {in_words(error())}",
+        )
     return _told(described.get("authorized_operations", _NOT_TOLD))
 
 

@@ -4,22 +4,25 @@ An existing topic is never altered: its owner may have had a reason, and learns 
 """
 
 import asyncio
+import shlex
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import TopicAlreadyExistsError, TopicAuthorizationFailedError, for_code
 
-from worker.errors import KAFKA_ERRORS, DependencyUnavailable, OperatorError
+from worker.errors import KAFKA_ERRORS, OperatorError, in_words
 from worker.kafka.client import client_options
-from worker.kafka.remarks import remarks
-from worker.settings import Settings
+from worker.kafka.remarks import away, remarks
+from worker.settings import KafkaSettings, Settings
 
 PARTITIONS: Final = 12
 REPLICATION: Final = 3
+CLIENT_PROPERTIES: Final = "client.properties"
+"""The file in which the tools of Apache Kafka look for the login, in the command lines for them."""
 _DAY_MS: Final = 24 * 60 * 60 * 1000
 _VISIBLE_SECONDS: Final = 10.0
 _UNLIMITED: Final = "-1"
@@ -53,7 +56,7 @@ class Difference:
     found: str
     harm: str
     mend: str
-    """The command line that corrects it."""
+    """The command line that corrects it, or what to do where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,8 @@ class PlannedTopic:
     settings: Mapping[str, str]
     exists: bool
     differences: tuple[Difference, ...] = ()
+    create: str = ""
+    """The command line that creates it; empty if it exists."""
 
     @property
     def harmful(self) -> tuple[Difference, ...]:
@@ -163,9 +168,11 @@ async def check_topics(admin: AIOKafkaAdminClient, settings: Settings) -> TopicP
     topics = []
     for role, name in names.items():
         wanted = PlannedTopic(role, name, partitions, replication, _SETTINGS[role] | in_sync, exists=name in existing)
+        tools = Tools(settings.kafka)
         if wanted.exists:
-            wanted = _compared(wanted, existing[name], found[name])
-        topics.append(wanted)
+            topics.append(_compared(wanted, existing[name], found[name], tools))
+        else:
+            topics.append(replace(wanted, create=tools.creation(wanted)))
     return TopicPlan(tuple(topics))
 
 
@@ -190,10 +197,38 @@ async def topic_configs(admin: AIOKafkaAdminClient, names: list[str]) -> dict[st
 # --- comparing --------------------------------------------------------------------------------------------------------
 
 
-def _compared(wanted: PlannedTopic, partitions: list[dict[str, Any]], found: Mapping[str, str]) -> PlannedTopic:
+class Tools:
+    """The command lines of Apache Kafka's own tools, to be pasted into a shell."""
+
+    def __init__(self, kafka: KafkaSettings) -> None:
+        self._to = ["--bootstrap-server", kafka.bootstrap_servers]
+        if kafka.security_protocol != "PLAINTEXT":
+            self._to += ["--command-config", CLIENT_PROPERTIES]
+
+    def topics(self, *arguments: str) -> str:
+        """Return a line of ``kafka-topics.sh``."""
+        return shlex.join(["kafka-topics.sh", *self._to, *arguments])
+
+    def configs(self, topic: str, setting: str) -> str:
+        """Return the line that gives a topic a setting."""
+        what = ("--alter", "--entity-type", "topics", "--entity-name", topic, "--add-config", setting)
+        return shlex.join(["kafka-configs.sh", *self._to, *what])
+
+    def creation(self, topic: "PlannedTopic") -> str:
+        """Return the line that creates a topic as it should be."""
+        size = ("--partitions", str(topic.partitions), "--replication-factor", str(topic.replication))
+        settings = (part for name, value in topic.settings.items() for part in ("--config", f"{name}={value}"))
+        return self.topics("--create", "--topic", topic.name, *size, *settings)
+
+
+def _compared(
+    wanted: PlannedTopic, partitions: list[dict[str, Any]], found: Mapping[str, str], tools: Tools
+) -> PlannedTopic:
     differences = []
     if len(partitions) != wanted.partitions:
-        mend = f"kafka-topics.sh --alter --topic {wanted.name} --partitions {wanted.partitions}"
+        mend = "leave it, or make the topic again: partitions cannot be taken away"
+        if len(partitions) < wanted.partitions:
+            mend = tools.topics("--alter", "--topic", wanted.name, "--partitions", str(wanted.partitions))
         differences.append(Difference("partitions", str(wanted.partitions), str(len(partitions)), "", mend))
     replicas = min((len(partition["replicas"]) for partition in partitions), default=wanted.replication)
     if replicas < wanted.replication:
@@ -204,11 +239,9 @@ def _compared(wanted: PlannedTopic, partitions: list[dict[str, Any]], found: Map
         # A setting that the broker does not tell is its own default, which cannot be compared.
         if setting in found and found[setting] != value:
             harm = _harm(wanted, setting, found[setting], replicas)
-            mend = f"kafka-configs.sh --alter --topic {wanted.name} --add-config {setting}={value}"
+            mend = tools.configs(wanted.name, f"{setting}={value}")
             differences.append(Difference(setting, value, found[setting], harm, mend))
-    return PlannedTopic(
-        wanted.role, wanted.name, wanted.partitions, wanted.replication, wanted.settings, True, tuple(differences)
-    )
+    return replace(wanted, differences=tuple(differences))
 
 
 def _harm(wanted: PlannedTopic, setting: str, found: str, replicas: int) -> str:
@@ -241,9 +274,8 @@ async def _create(admin: AIOKafkaAdminClient, missing: Sequence[PlannedTopic]) -
         if error is TopicAlreadyExistsError:
             overtaken.add(outcome["topic"])
         elif outcome["error_code"]:
-            raise TopicsError(
-                f"the broker does not make {outcome['topic']}: {outcome['error_message'] or error.__name__}"
-            )
+            why = outcome["error_message"] or in_words(error())
+            raise TopicsError(f"the broker does not make {outcome['topic']}: {why}")
     await _until_visible(admin, {topic.name for topic in missing})
     return overtaken
 
@@ -274,12 +306,11 @@ async def _until_visible(admin: AIOKafkaAdminClient, names: set[str]) -> None:
 async def admin_client(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
     """Yield a started admin client. Errors of broker and connection come out as ``DependencyUnavailable``."""
     admin = AIOKafkaAdminClient(**client_options(settings.kafka))
-    with remarks() as client:
+    with remarks() as said:
         try:
             await admin.start()
             yield admin
         except KAFKA_ERRORS as error:
-            reason = "; ".join(dict.fromkeys(client.said)) or f"{type(error).__name__}: {error}"
-            raise DependencyUnavailable("kafka", reason) from error
+            raise away(error, said) from error
         finally:
             await admin.close()

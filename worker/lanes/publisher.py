@@ -14,7 +14,15 @@ from typing import Any, Final, Protocol
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka import errors as kafka
 
-from worker.errors import KAFKA_ERRORS, DependencyUnavailable, LaneLost, OutcomeUnknown, WorkerError, from_kafka
+from worker.errors import (
+    KAFKA_ERRORS,
+    DependencyUnavailable,
+    LaneLost,
+    OutcomeUnknown,
+    WorkerError,
+    from_kafka,
+    kafka_away,
+)
 from worker.journey.messages import Message
 from worker.kafka.client import keyed
 from worker.kafka.internals import drop_producer, intercept_producer_requests, unread_futures
@@ -267,7 +275,7 @@ async def started(options: Mapping[str, Any], deadline: float) -> WatchedProduce
             await watched.producer.start()
     except KAFKA_ERRORS as error:
         await watched.drop()
-        raise DependencyUnavailable("kafka", f"{type(error).__name__} while a producer was started: {error}") from error
+        raise kafka_away(error, "while a producer was started") from error
     except BaseException:  # a revocation cancels a lane wherever it is
         await watched.drop()
         raise

@@ -29,13 +29,22 @@ REPEAT_SECONDS: Final = 5.0
 """Seconds for which a line of the Kafka client is not repeated."""
 
 
-def configure_logging(level: str = "info", format: str | None = None) -> None:  # noqa: A002 - named like its setting
+def configure_logging(
+    level: str = "info",
+    format: str | None = None,  # noqa: A002 - named like its setting
+    *,
+    of_libraries: bool = True,
+) -> None:
     """Send every log line to stderr, structlog's and the libraries' alike.
 
-    ``format`` is ``"json"`` or ``"console"``; unset, it is JSON when stderr is not a terminal.
+    ``format`` is ``"json"`` or ``"console"``; unset, it is JSON when stderr is not a terminal. Without ``of_libraries``
+    their lines are left out, unless the level is ``"debug"``.
     """
     as_json = format == "json" or (format is None and not sys.stderr.isatty())
-    logging.basicConfig(handlers=[_handler(as_json=as_json)], level=level.upper(), force=True)
+    handler = _handler(as_json=as_json)
+    if not of_libraries and level != "debug":
+        handler.addFilter(logging.Filter("worker"))
+    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     # An access log line per probe is of no use, and the client repeats at INFO the worker's own lines.
     for noisy in ("aiohttp.access", "aiokafka"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLogger().level))

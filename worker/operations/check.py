@@ -3,9 +3,10 @@
 See CONTRACT, Command line, ``check``.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Final, Literal
 
 import asyncpg
@@ -13,7 +14,7 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import for_code
 
-from worker.errors import MORE_DESCRIPTORS, Unfit, WorkerError
+from worker.errors import MORE_DESCRIPTORS, DependencyUnavailable, Unfit, WorkerError, in_words
 from worker.kafka.internals import oldest_versions
 from worker.kafka.rights import lacking, needed
 from worker.kafka.topics import ConfigsForbidden, TopicPlan, admin_client, check_topics
@@ -25,7 +26,8 @@ from worker.postgres.connect import owner_connection
 from worker.postgres.migrate import user_of
 from worker.postgres.pool import Database
 from worker.postgres.schema import WorkerRole, require_utf8, require_version, surplus_rights, what_lacks
-from worker.settings import Settings
+from worker.settings import PREFIX, Settings
+from worker.values import counted
 
 State = Literal["ok", "warning", "failed"]
 
@@ -38,6 +40,8 @@ _NAMED: Final = 5
 _EMBEDDED_CLUSTER: Final = "MkU3OEVBNTctOEUyRi00"
 
 _UUID_LENGTH: Final = 36
+_OF_KAFKA: Final = ("broker", "rights", "topics", "descriptors")
+_OF_POSTGRES: Final = ("database", "sessions", "schema", "grants")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,29 +53,37 @@ class Check:
     detail: str
 
 
-async def check(settings: Settings) -> tuple[Check, ...]:
-    """Check everything, also after something is found missing. Changes nothing."""
-    checks = [Check("settings", "ok", "complete and free of contradictions")]
-    checks += await _kafka(settings)
-    dsn = settings.postgres.dsn.get_secret_value()
-    role = WorkerRole(settings.postgres.role, settings.reveal_verification_code)
-    for name, look in (
-        ("database", _database),
-        ("sessions", _sessions),
-        ("schema", _schema),
-        ("grants", partial(_grants, role)),
-    ):
-        checks.append(await _tried(name, look, dsn))
-    checks.append(_login_keys(settings))
-    checks.append(_transit(settings))
+async def check(settings: Settings, faults: Mapping[str, str] = MappingProxyType({})) -> tuple[Check, ...]:
+    """Check everything, also after something is found missing. Changes nothing.
+
+    ``faults`` are those of the settings, by variable: what depends on such a variable is not checked.
+    """
+    checks = [_settings(faults)]
+    wrong = _wrong(faults, "KAFKA__", "TOPICS__")
+    checks += await _kafka(settings) if wrong is None else _not_checked(_OF_KAFKA, wrong)
+    wrong = _wrong(faults, "POSTGRES__", "REVEAL_")
+    checks += await _postgres(settings) if wrong is None else _not_checked(_OF_POSTGRES, wrong)
+    wrong = _wrong(faults, "LOGIN__", "DIGEST_KEYS")
+    checks += [_login_keys(settings)] if wrong is None else _not_checked(("login keys",), wrong)
+    wrong = _wrong(faults, "KAFKA__", "POSTGRES__")
+    checks += [_transit(settings)] if wrong is None else _not_checked(("transit",), wrong)
     return tuple(checks)
 
 
-async def _tried(name: str, look: Callable[[str], Awaitable[Check]], dsn: str) -> Check:
-    try:
-        return await look(dsn)
-    except WorkerError as error:
-        return Check(name, "failed", str(error))
+def _settings(faults: Mapping[str, str]) -> Check:
+    if faults:
+        return Check("settings", "failed", "; ".join(f"{variable}: {what}" for variable, what in faults.items()))
+    return Check("settings", "ok", "complete and free of contradictions")
+
+
+def _wrong(faults: Mapping[str, str], *parts: str) -> str | None:
+    """Return why nothing that depends on these parts of the settings can be checked; ``None`` if they are right."""
+    named = [variable for variable in faults if variable.removeprefix(PREFIX).startswith(parts)]
+    return f"{', '.join(named)} {'is' if len(named) == 1 else 'are'} wrong" if named else None
+
+
+def _not_checked(names: Sequence[str], why: str) -> list[Check]:
+    return [Check(name, "failed", f"not checked: {why}") for name in names]
 
 
 # --- Kafka ------------------------------------------------------------------------------------------------------------
@@ -86,11 +98,8 @@ async def _kafka(settings: Settings) -> list[Check]:
             instance_id = settings.kafka.group_instance_id
             return checks if instance_id is None else [*checks, await _instance(admin, settings, instance_id)]
     except WorkerError as error:
-        failed = Check("broker", "failed", f"{error} ({settings.kafka.bootstrap_servers})")
-        return [
-            failed,
-            *(Check(name, "failed", "not checked: no broker answers") for name in ("rights", "topics", "descriptors")),
-        ]
+        failed = Check("broker", "failed", str(error))
+        return [failed, *_not_checked(_OF_KAFKA[1:], "no broker answers")]
 
 
 async def _rights(admin: AIOKafkaAdminClient, settings: Settings) -> Check:
@@ -142,7 +151,7 @@ def _topics(plan: TopicPlan) -> Check:
         return Check("topics", "failed", f"{'; '.join(differences)}; see: effective-worker topics plan")
     if differences:
         return Check("topics", "warning", "; ".join(differences))
-    return Check("topics", "ok", f"all {len(plan.topics)}, {plan.topics[0].partitions} partitions each")
+    return Check("topics", "ok", f"all {len(plan.topics)}, {counted(plan.topics[0].partitions, 'partition')} each")
 
 
 async def _imports(settings: Settings) -> Check:
@@ -167,7 +176,8 @@ async def _instance(admin: AIOKafkaAdminClient, settings: Settings, instance_id:
     [answer] = await admin.describe_consumer_groups([group])
     [described] = answer.to_object()["groups"]
     if described["error_code"]:
-        return Check(name, "warning", f"not checked: {for_code(described['error_code']).__name__} of group {group}")
+        why = in_words(for_code(described["error_code"])())
+        return Check(name, "warning", f"not checked: of the group {group}: {why}")
     hosts = [
         member["client_host"].lstrip("/")
         for member in described["members"]
@@ -193,7 +203,7 @@ def _descriptors(plan: TopicPlan, brokers: int, settings: Settings) -> Check:
     limit = raise_limit()
     most = partitions_within(limit, brokers=brokers, connections=settings.postgres.connections)
     there = sum(topic.partitions for topic in plan.topics if topic.name in settings.topics.read)
-    what = f"{limit} here, enough for {most} partitions in one worker"
+    what = f"{limit} here, enough for {counted(most, 'partition')} in one worker"
     if most >= there:
         return Check("descriptors", "ok", what)
     way_out = f"there are {there}. {MORE_DESCRIPTORS}, or let more workers share them"
@@ -201,6 +211,23 @@ def _descriptors(plan: TopicPlan, brokers: int, settings: Settings) -> Check:
 
 
 # --- Postgres ---------------------------------------------------------------------------------------------------------
+
+
+async def _postgres(settings: Settings) -> list[Check]:
+    dsn = settings.postgres.dsn.get_secret_value()
+    role = WorkerRole(settings.postgres.role, settings.reveal_verification_code)
+    looks: tuple[Callable[[str], Awaitable[Check]], ...] = (_database, _sessions, _schema, partial(_grants, role))
+    checks: list[Check] = []
+    for name, look in zip(_OF_POSTGRES, looks, strict=True):
+        try:
+            checks.append(await look(dsn))
+        except WorkerError as error:
+            if isinstance(error, DependencyUnavailable) and not isinstance(error, Unfit):
+                checks.append(Check(name, "failed", str(error)))
+                return checks + _not_checked(_OF_POSTGRES[len(checks) :], f"see {name}")
+            said = next((each.name for each in checks if each.detail == str(error)), None)
+            checks.append(Check(name, "failed", str(error) if said is None else f"not checked: see {said}"))
+    return checks
 
 
 async def _database(dsn: str) -> Check:

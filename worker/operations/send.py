@@ -24,9 +24,9 @@ from effective_contract.methods import METHODS
 from effective_contract.rules.body import fault_of
 from effective_contract.rules.faults import Fault, invalid
 from effective_contract.rules.headers import first_fault, read_headers
-from worker.errors import OperatorError
+from worker.errors import OperatorError, in_words
 from worker.kafka.client import client_options
-from worker.kafka.remarks import Remarks, in_words, remarks
+from worker.kafka.remarks import Remarks, remarks, why_unusable
 from worker.operations.login_source import LoginFailed, LoginSource
 from worker.settings import Settings
 
@@ -203,8 +203,9 @@ class Sending:
             return f"this login may send nothing: allow WRITE on topic {self._settings.topics.commands}"
         if isinstance(cause, kafka.TopicAuthorizationFailedError):
             return f"answers cannot be read: allow READ on topic {self._answers}"
-        reasons = said.reasons() or [in_words(cause)]
-        return f"no broker can be used: {'; '.join(reasons)} (WORKER_KAFKA__BOOTSTRAP_SERVERS)"
+        if said.failed:
+            return why_unusable(said)
+        return f"no broker can be used: {in_words(cause)} (WORKER_KAFKA__BOOTSTRAP_SERVERS)"
 
 
 def _origin(error: BaseException) -> BaseException:

@@ -27,7 +27,7 @@ async def owner_connection(dsn: str) -> AsyncIterator[asyncpg.Connection]:
         )
         address.set_socket(connection)
     except POSTGRES_ERRORS as error:
-        raise from_postgres(error) from error
+        raise from_postgres(error, address.servers) from error
     try:
         yield connection
     except POSTGRES_ERRORS as error:

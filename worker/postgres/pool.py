@@ -43,8 +43,10 @@ ANSWER_SECONDS = 15.0
 class Database:
     """The worker's pool. Opening it does not connect, so that a worker may start before its Postgres does."""
 
-    def __init__(self, pool: asyncpg.Pool) -> None:
+    def __init__(self, pool: asyncpg.Pool, servers: str | None = None) -> None:
+        """``servers`` are host and port of each, for the error when none answers."""
         self._pool = pool
+        self._servers = servers
 
     @classmethod
     async def open(cls, dsn: str, *, connections: int) -> "Database":
@@ -66,7 +68,7 @@ class Database:
             init=set_up,
             reset=_keep_session,
         )
-        return cls(pool)
+        return cls(pool, address.servers)
 
     async def close(self) -> None:
         """Close the connections; those that do not answer are dropped."""
@@ -86,7 +88,7 @@ class Database:
         except POSTGRES_ERRORS as error:
             if is_read_only(error):
                 await self._pool.expire_connections()
-            raise from_postgres(error) from error
+            raise from_postgres(error, self._servers) from error
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:

@@ -1,6 +1,7 @@
 """Both servers as one: started together, stopped together, their data kept or dropped together."""
 
 import asyncio
+import errno
 import json
 import os
 import platform
@@ -54,10 +55,10 @@ async def embedded_stack(directory: Path | None = None) -> AsyncIterator[Stack]:
 
     ``directory`` keeps the data of both and can be used again; ``None`` is a temporary one, removed at the end. Both
     servers end with the block and with this process, however it ends. Raises ``EmbeddedUnavailable`` if the servers are
-    not installed, and ``EmbeddedFailed`` if one does not come up.
+    not installed, and ``EmbeddedFailed`` if one does not come up, or if the directory cannot be written.
     """
     require_installed()
-    with _place(directory) as place:
+    with _mapped(), _place(directory) as place:
         async with _locked(place) as lock:
             owner, worker = await asyncio.to_thread(_prepared, place)
             async with _running(place, owner, worker, lock) as stack:
@@ -99,6 +100,18 @@ def has_wheels() -> bool:
     if platform.machine() not in {"x86_64", "aarch64", "arm64"}:
         return False
     return sys.platform == "darwin" or (sys.platform == "linux" and platform.libc_ver()[0] == "glibc")
+
+
+@contextmanager
+def _mapped() -> Iterator[None]:
+    """Map the errors of files, which carry a name or say that the disk is full; those of connections pass."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EROFS}:
+            raise
+        what = "a file of the demonstration" if error.filename is None else error.filename
+        raise EmbeddedFailed(f"{what} cannot be written: {error.strerror}") from error
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """The facts of an installation that its contract names: addresses, topics, limits (CONTRACT, Admin port)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Final, Literal
 
 from worker.settings import Settings
 
@@ -24,6 +25,13 @@ class Deployment:
     dead_letters: str = "access-token.set-effective.dead-letters"
     max_command_bytes: int = 65_536
     record_retention_days: int = 30
+
+
+DEFAULT_TOPICS: Final[Mapping[str, Any]] = {
+    name: getattr(Deployment(), name)
+    for name in ("commands", "bulk_commands", "results", "transitions", "dead_letters")
+}
+"""The topics of a released pack."""
 
 
 def deployment(settings: Settings) -> Deployment:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer
 
-from worker.errors import KAFKA_ERRORS, DependencyUnavailable, OperatorError, WorkerError
+from worker.errors import KAFKA_ERRORS, OperatorError, WorkerError, kafka_away
 from worker.kafka.client import client_options
 from worker.kafka.delivery import Delivery
 from worker.kafka.reader import OffsetRange, TopicReader, topic_reader
@@ -137,7 +137,7 @@ class _Work:
                 if sent.batches:
                     await asyncio.wait([future for future, _ in sent.batches])
         except KAFKA_ERRORS as error:
-            raise DependencyUnavailable("kafka", f"{type(error).__name__} while commands were sent: {error}") from error
+            raise kafka_away(error, "while commands were sent") from error
         finally:
             sent.confirm()
         sent.raise_first()
@@ -269,6 +269,4 @@ class _Sent:
         for future, _ in self.batches:
             error = future.exception()
             if error is not None:
-                raise DependencyUnavailable(
-                    "kafka", f"{type(error).__name__} while commands were sent: {error}"
-                ) from error
+                raise kafka_away(error, "while commands were sent") from error

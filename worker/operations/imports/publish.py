@@ -30,7 +30,7 @@ from worker.postgres.connect import owner_connection
 from worker.postgres.pool import Row
 from worker.postgres.sql import statement
 from worker.settings import Settings
-from worker.values import Value
+from worker.values import Value, counted
 
 PAGE: Final = 1000
 _KEYED: Final = 0
@@ -77,7 +77,7 @@ class Overtaken:
 
     def __str__(self) -> str:
         known = (
-            f"knows of {self.written} events of theirs only"
+            f"knows of {counted(self.written, 'event')} of theirs only"
             if self.written < self.mark.sequence
             else f"has another event there, of {self.written}"
         )

@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka import errors as kafka
 
 from effective_contract import headers as h
-from worker.errors import KAFKA_ERRORS, DependencyUnavailable, OperatorError
+from worker.errors import KAFKA_ERRORS, OperatorError, kafka_away
 from worker.kafka.internals import close_connections, has_fetcher_ended, know_topic
 from worker.resilience.background import retrieve
 
@@ -79,7 +79,7 @@ class Answers:
             self._assign(consumer)
         except KAFKA_ERRORS as error:
             await self.close()
-            raise DependencyUnavailable("kafka", f"{type(error).__name__}: {error}") from error
+            raise kafka_away(error) from error
         return self.positions()
 
     def positions(self) -> dict[int, int]:
@@ -102,7 +102,7 @@ class Answers:
             if not self._partitions(consumer) <= self._positions.keys():
                 self._assign(consumer)
         except _FORBIDDEN as error:
-            raise AnswersUnreadable(f"the broker does not let us read {self.topic}: {type(error).__name__}") from error
+            raise AnswersUnreadable(f"the broker does not let us read {self.topic}: allow READ on it") from error
         except KAFKA_ERRORS:
             await self.close()
             await asyncio.sleep(BACKOFF_SECONDS)

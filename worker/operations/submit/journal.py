@@ -70,6 +70,7 @@ class Journal:
         self._session = 0
         try:
             path.touch(mode=0o600)
+            path.open("ab").close()  # for a better reason than SQLite's
             self._db = sqlite3.connect(path, timeout=0, isolation_level=None)
         except (sqlite3.Error, OSError) as error:
             raise JournalError(_why(path, error)) from error

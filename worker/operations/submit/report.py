@@ -155,7 +155,8 @@ def write_refusals(path: Path, source: Ndjson | Csv, refusals: Iterator[Outcome]
     """
     first = next(refusals, None)
     if first is None:
-        path.unlink(missing_ok=True)
+        with _mapped(path):
+            path.unlink(missing_ok=True)
         return
     with _replaced(path, 0o600) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
@@ -195,12 +196,18 @@ def _why(source: Ndjson | Csv, record: Record, outcome: Outcome, *, own_logins: 
 def _replaced(path: Path, mode: int) -> Iterator[BinaryIO]:
     """Open a new file that replaces the old one once it is written completely."""
     draft = path.with_name(f"{path.name}.part")
-    try:
+    with _mapped(path):
         draft.unlink(missing_ok=True)
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
+
+
+@contextmanager
+def _mapped(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise Unwritten(f"{path} cannot be written: {error.strerror}") from error

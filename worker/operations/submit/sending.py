@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from aiokafka import errors as kafka
 
-from worker.errors import KAFKA_ERRORS, DependencyUnavailable, OperatorError
+from worker.errors import KAFKA_ERRORS, DependencyUnavailable, OperatorError, in_words, kafka_away
 from worker.lanes.publisher import WatchedProducer, started
 
 MOST_RECORDS: Final = 2000
@@ -115,7 +115,7 @@ class Outbox:
                 results = await asyncio.gather(*acknowledgements, return_exceptions=True)
         except KAFKA_ERRORS as error:
             await self.close()
-            raise DependencyUnavailable("kafka", f"{type(error).__name__} while commands were sent: {error}") from error
+            raise kafka_away(error, "while commands were sent") from error
         failed = []
         for (queue, count), result in zip(handed, results, strict=True):
             if isinstance(result, BaseException):
@@ -134,9 +134,9 @@ class Outbox:
         Raises ``SendingRefused``, ``DependencyUnavailable``.
         """
         if isinstance(failure, _REFUSED):
-            raise SendingRefused(f"the broker does not take commands in {self._topic}: {type(failure).__name__}")
+            raise SendingRefused(f"the broker does not take commands in {self._topic}: {in_words(failure)}")
         if not isinstance(failure, _TOO_LARGE):
-            raise DependencyUnavailable("kafka", f"{type(failure).__name__} while commands were sent: {failure}")
+            raise kafka_away(failure, "while commands were sent")
         if count > 1:
             self._most = max(1, count // 2)
         else:
