@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 from effective_contract.headers import LONGEST_TOPIC, is_topic
 from worker.dsn import DsnUnusable, is_this_machine, read_dsn
 from worker.errors import OperatorError
+from worker.values import counted
 
 PREFIX: Final = "WORKER_"
 ENV_FILE: Final = "WORKER_ENV_FILE"
@@ -360,9 +363,44 @@ def _validated(given: Mapping[str, str]) -> tuple[Settings, dict[str, str]]:
         for fault in error.errors(include_input=False, include_url=False):
             location = tuple(str(part) for part in fault["loc"])
             variable = by_path.get(location[:2]) or by_path[location[:1]]
-            faults.setdefault(variable, fault["msg"].removeprefix("Value error, "))
+            faults.setdefault(variable, _in_words(fault, field_of(VARIABLES[variable])))
         good = {variable: value for variable, value in given.items() if variable not in faults}
         return Settings.model_validate(_nested(good)), faults
+
+
+def field_of(path: _Path) -> FieldInfo:
+    """Return the field of the model that holds a setting."""
+    *sections, name = path
+    section: Any = Settings.model_fields[sections[0]].annotation if sections else Settings
+    found: FieldInfo = section.model_fields[name]
+    return found
+
+
+def _in_words(fault: ErrorDetails, field: FieldInfo) -> str:
+    """Return what is wrong with a value, for people who know nothing of the library that found it."""
+    kind, given = fault["type"], fault.get("ctx", {})
+    if kind == "literal_error":
+        return f"not one of {str(given['expected']).replace(' or ', ', ').replace(chr(39), '')}"
+    if kind == "string_too_short":
+        return f"shorter than {counted(given['min_length'], 'character')}"
+    if kind == "string_too_long":
+        return f"longer than {counted(given['max_length'], 'character')}"
+    if kind.startswith("bool_"):
+        return "neither true nor false"
+    if field.annotation in _NUMBERS:
+        return f"not {_NUMBERS[field.annotation]} {_range(field)}"
+    return fault["msg"].removeprefix("Value error, ")
+
+
+_NUMBERS: Final[Mapping[Any, str]] = {int: "a whole number", float: "a number"}
+
+
+def _range(field: FieldInfo) -> str:
+    bounds = {
+        name: getattr(each, name) for each in field.metadata for name in ("ge", "gt", "le") if hasattr(each, name)
+    }
+    least = f"from {bounds['ge']} to" if "ge" in bounds else f"above {bounds['gt']} and up to"
+    return f"{least} {bounds['le']}"
 
 
 def _nested(given: Mapping[str, str]) -> dict[str, Any]:

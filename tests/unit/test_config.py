@@ -101,7 +101,7 @@ def test_a_setting_that_is_wrong_is_shown_beside_the_others() -> None:
     found, done = shown(WORKER_MAX_BATCH="many", WORKER_ADMIN__PORT="0", WORKER_BATCH="1")
     assert done.returncode == 2
     assert found["WORKER_MAX_BATCH"]["value"] == "many"
-    assert "integer" in found["WORKER_MAX_BATCH"]["fault"]
+    assert "whole number" in found["WORKER_MAX_BATCH"]["fault"]
     assert (found["WORKER_ADMIN__PORT"]["value"], found["WORKER_ADMIN__PORT"]["fault"]) == (0, None)
     assert found["faults"].keys() == {"WORKER_MAX_BATCH", "WORKER_BATCH"}
     assert [line.split(":")[1].strip() for line in done.stderr.splitlines()] == ["WORKER_BATCH", "WORKER_MAX_BATCH"]

@@ -1,5 +1,6 @@
 """Settings: read once, frozen, and every fault reported at once (CONTRACT, Settings)."""
 
+import re
 from pathlib import Path
 from typing import Final
 
@@ -10,7 +11,7 @@ from pydantic import ValidationError
 from tests.support.logins import SECRET
 from worker.kafka.client import client_options
 from worker.postgres.schema import WorkerRole
-from worker.settings import VARIABLES, Settings, SettingsError, read_settings
+from worker.settings import VARIABLES, Settings, SettingsError, examine, read_settings
 
 
 def faults_of(environ: dict[str, str], *, needs_login: bool = False) -> dict[str, str]:
@@ -298,3 +299,29 @@ def test_what_is_not_is_named_and_an_error_where_tls_is_required(
     assert "canary" not in what
     faults = faults_of(given | {"WORKER_REQUIRE_TLS": "true"})
     assert faults == {variable: f"{what} (WORKER_REQUIRE_TLS is true)"}
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "what"),
+    [
+        ("WORKER_MAX_BATCH", "many", "not a whole number from 1 to 10000"),
+        ("WORKER_MAX_BATCH", "0", "not a whole number from 1 to 10000"),
+        ("WORKER_MAX_BATCH", "2.5", "not a whole number from 1 to 10000"),
+        ("WORKER_DRAIN_SECONDS", "inf", "not a number above 0 and up to 3600"),
+        ("WORKER_DRAIN_SECONDS", "0", "not a number above 0 and up to 3600"),
+        ("WORKER_LOGIN__LONGEST_SECONDS", "nan", "not a number from 1 to 31622400"),
+        ("WORKER_REQUIRE_TLS", "perhaps", "neither true nor false"),
+        ("WORKER_LOG__LEVEL", "loud", "not one of debug, info, warning, error"),
+        ("WORKER_KAFKA__SASL_MECHANISM", "GSSAPI", "not one of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512"),
+        ("WORKER_KAFKA__GROUP_ID", "g" * 256, "longer than 255 characters"),
+    ],
+)
+def test_a_wrong_value_is_told_in_plain_words(variable: str, text: str, what: str) -> None:
+    assert faults_of({variable: text}) == {variable: what}
+
+
+@pytest.mark.parametrize("variable", sorted(VARIABLES))
+@pytest.mark.parametrize("text", ["\N{SNOWMAN}" * 300, "-1", "0.5"])
+def test_no_fault_speaks_the_language_of_a_library(variable: str, text: str) -> None:
+    told = "; ".join(examine({variable: text}).faults.values())
+    assert not re.search(r"[Ii]nput|[Ss]tring|[Vv]alue error|valid|None", told), told

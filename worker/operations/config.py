@@ -8,7 +8,7 @@ from pydantic import SecretStr
 
 from worker.dsn import masked_dsn
 from worker.observability.logs import masked_text
-from worker.settings import VARIABLES, Reading, Settings, examine
+from worker.settings import VARIABLES, Reading, Settings, examine, field_of
 
 MASKED: Final = "***"
 _DSNS: Final = {("postgres", "dsn"), ("postgres", "owner_dsn")}
@@ -74,9 +74,7 @@ def _all(
 
 
 def _is_secret(path: tuple[str, ...]) -> bool:
-    *sections, name = path
-    model: Any = Settings.model_fields[sections[0]].annotation if sections else Settings
-    return _mentions_secret(model.model_fields[name].annotation)
+    return _mentions_secret(field_of(path).annotation)
 
 
 def _mentions_secret(annotation: Any) -> bool:
