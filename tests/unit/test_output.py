@@ -6,6 +6,7 @@ See CONTRACT, Command line.
 import io
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -16,7 +17,8 @@ import pytest
 from tests.support.preloaded import ROOT
 from tests.support.waiting import run_to_end
 from worker.cli import dead_letters, history
-from worker.cli.output import fitted, print_table, set_up_streams
+from worker.cli.output import fitted, pasteable, print_table, set_up_streams
+from worker.cli.terminal import show
 from worker.observability.console import console_on, takes_colour
 from worker.operations.dead_letters.letters import Letter, Place, Source
 from worker.operations.history import Change
@@ -137,6 +139,36 @@ def test_a_long_line_goes_on_indented_on_a_terminal_and_stays_whole_in_a_pipe(sh
     assert " ".join(" ".join(folded).split()) == " ".join(line.split())
     shown(io.StringIO(), 40)
     assert list(fitted([line])) == [line]
+
+
+def test_what_a_line_goes_on_with_can_hang_below_its_last_column(shown: Put) -> None:
+    shown(Terminal(), 40)
+    folded = list(fitted(["failed   topics       missing: " + "commands " * 5], hanging=22))
+    assert [len(each) - len(each.lstrip()) for each in folded] == [0, *[22] * (len(folded) - 1)]
+    assert len(folded) > 1
+
+
+def test_a_command_that_is_folded_is_the_same_when_it_is_pasted(shown: Put) -> None:
+    command = shlex.join(["kafka-topics.sh", "--bootstrap-server", "k:9092, l:9092", "--topic", *["--config"] * 5])
+    shown(Terminal(), 40)
+    lines = list(pasteable(command, "  "))
+    assert all(len(each) <= 40 for each in lines)
+    assert len(lines) > 2
+    pasted = "\n".join(lines).replace("kafka-topics.sh", "printf '%s\\n' kafka-topics.sh", 1)
+    assert run_to_end(["sh", "-c", pasted]).stdout.splitlines() == shlex.split(command)
+    shown(io.StringIO(), 40)
+    assert list(pasteable(command, "  ")) == [f"  {command}"]
+
+
+def test_a_result_is_folded_on_a_terminal_and_whole_in_a_pipe(shown: Put) -> None:
+    line = "word " * 20 + "end"
+    terminal, pipe = Terminal(), io.StringIO()
+    shown(terminal, 40)
+    show({}, [line], as_json=False)
+    assert max(map(len, terminal.getvalue().splitlines())) <= 40
+    shown(pipe, 40)
+    show({}, [line], as_json=False)
+    assert pipe.getvalue() == f"{line}\n"
 
 
 def test_a_dead_letter_is_a_record_in_a_pipe_and_fits_a_terminal(shown: Put) -> None:

@@ -28,7 +28,8 @@ from worker.cli.findings import (
     tell,
 )
 from worker.cli.moments import now
-from worker.cli.terminal import Json, example, group, printable, run_to_end, settings_from_environment, show
+from worker.cli.output import printable
+from worker.cli.terminal import Json, example, group, run_to_end, settings_from_environment, show
 from worker.kafka.reader import topic_reader
 from worker.operations.audit.anchors import Anchor, AnchorError, read_anchor, take_anchor
 from worker.operations.audit.report import Audit, Kind

@@ -1,9 +1,15 @@
 """``effective-worker check``"""
 
+from typing import Final
+
 import typer
 
+from worker.cli.output import fitted
 from worker.cli.terminal import FAILED, WRONG_USAGE, Json, examined_environment, example, run_to_end, show
 from worker.operations import check as checking
+
+_DETAIL: Final = 22
+"""The column of the details, under which what does not fit goes on."""
 
 
 def check(json: Json = False) -> None:
@@ -19,7 +25,8 @@ def check(json: Json = False) -> None:
         "ok": well,
         "checks": [{"name": each.name, "state": each.state, "detail": each.detail} for each in checks],
     }
-    show(document, [f"{each.state:<7}  {each.name:<11}  {each.detail}" for each in checks], as_json=json)
+    lines = fitted((f"{each.state:<7}  {each.name:<11}  {each.detail}" for each in checks), hanging=_DETAIL)
+    show(document, list(lines), as_json=json)
     raise typer.Exit(WRONG_USAGE if faults else 0 if well else FAILED)
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 import typer
 
 from worker.cli.env_file import EnvFile, env_file_of
-from worker.cli.output import fitted, print_table
+from worker.cli.output import print_table
 from worker.cli.terminal import WRONG_USAGE, Json, complain, example, group, show
 from worker.operations.config import Shown, shown_settings
 from worker.settings import Settings
@@ -26,7 +26,7 @@ def show_(context: typer.Context, json: Json = False) -> None:
     if json:
         show({"settings": list(map(_document, settings)), "faults": dict(faults)}, (), as_json=True)
     elif sys.stdout.isatty():
-        show({}, list(fitted(line for each in settings for line in lines_of(each))), as_json=False)
+        show({}, [line for each in settings for line in lines_of(each)], as_json=False)
     else:
         print_table(COLUMNS, map(_row, settings))
     for variable, what in faults.items():

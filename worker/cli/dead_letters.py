@@ -15,7 +15,7 @@ from worker.cli import explain as explain_command
 from worker.cli import terminal
 from worker.cli.login import LoginTokenCommand, LoginTokenFile, LoginTokenText, login_source
 from worker.cli.moments import moment_of
-from worker.cli.output import fitted
+from worker.cli.output import fitted, printable
 from worker.cli.progress import tracked
 from worker.cli.terminal import (
     FAILED,
@@ -25,7 +25,6 @@ from worker.cli.terminal import (
     complain,
     example,
     group,
-    printable,
     run_to_end,
     settings_from_environment,
     until_signalled,
@@ -169,7 +168,7 @@ def show(
         "detail": item.detail,
         "explanation": None if explained is None else asdict(explained),
     }
-    terminal.show(document, list(fitted(_whole(letter, item, explained))), as_json=json)
+    terminal.show(document, list(_whole(letter, item, explained)), as_json=json)
 
 
 async def _look(settings: Settings, place: Place) -> tuple[Letter, Item, Explanation | None]:

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from worker.cli.output import fitted
-from worker.cli.terminal import FAILED, Json, example, printable, run_to_end, settings_from_environment, show
+from worker.cli.output import printable
+from worker.cli.terminal import FAILED, Json, example, run_to_end, settings_from_environment, show
 from worker.operations import explain as explaining
 from worker.operations.explain import Explanation, Reading
 from worker.values import rfc3339
@@ -26,7 +26,7 @@ def explain(
     recorded of is looked for among the dry runs in Kafka. Exit 1 if nothing is known of it.
     """
     explained = run_to_end(explaining.explain(settings_from_environment(), command_id, topics=topics))
-    show(asdict(explained), list(fitted(map(printable, lines(explained)))), as_json=json)
+    show(asdict(explained), list(map(printable, lines(explained))), as_json=json)
     raise typer.Exit(FAILED if explained.state in {"unknown", "waiting"} else 0)
 
 

@@ -9,7 +9,7 @@ from uuid import uuid4
 import typer
 from aiokafka import TopicPartition
 
-from worker.cli.output import fitted, print_table
+from worker.cli.output import print_table
 from worker.cli.terminal import FAILED, Json, example, group, run_to_end, settings_from_environment, show
 from worker.lanes.losses import Loss
 from worker.operations import lanes
@@ -45,7 +45,7 @@ def list_(json: Json = False) -> None:
     else:
         rows = (_row(lane, settings.topics.commands) for lane in found)
         print_table(COLUMNS, rows, numbers=_NUMBERS, beneath="worker")
-        show({}, list(fitted(line for lane in found for line in _troubles(lane))), as_json=False)
+        show({}, [line for lane in found for line in _troubles(lane)], as_json=False)
     raise typer.Exit(FAILED if any(map(_is_in_trouble, found)) else 0)
 
 
@@ -61,7 +61,7 @@ def show_(
     settings = settings_from_environment()
     lane = run_to_end(lanes.show(settings, _place(settings, partition)))
     ways = lanes.remedies(lane)
-    show(_document(lane) | {"ways": list(map(_way, ways))}, list(fitted(_whole(lane, ways))), as_json=json)
+    show(_document(lane) | {"ways": list(map(_way, ways))}, list(_whole(lane, ways)), as_json=json)
     raise typer.Exit(FAILED if _is_in_trouble(lane) else 0)
 
 
@@ -117,7 +117,7 @@ def mend(
         "done": work.done,
         "lanes": [_document(lane) | {"ways": list(map(_way, ways))} for lane, ways in work.lanes],
     }
-    show(document, list(fitted(_lines(work, by))), as_json=json)
+    show(document, list(_lines(work, by)), as_json=json)
 
 
 def _place(settings: Settings, text: str) -> TopicPartition:

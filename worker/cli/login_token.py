@@ -7,10 +7,10 @@ from typing import Annotated, Final
 import jwt
 import typer
 
+from worker.cli.output import printable
 from worker.cli.terminal import (
     Json,
     example,
-    printable,
     run_to_end,
     seconds_of,
     settings_from_environment,

@@ -5,17 +5,17 @@ A terminal gets columns and lines that fit it. A file or a pipe gets one record 
 
 import codecs
 import io
+import shlex
 import shutil
 import sys
 import textwrap
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Final
 
-from worker.cli.terminal import printable
-
 _IN_TEXT: Final = "worker.text"
 _IN_JSON: Final = "worker.json"
 _INSTEAD: Final = {"→": "->", "…": "...", "·": "-", "—": "-"}
+_CONTINUED: Final = " \\"
 _GAP: Final = 2
 _MORE: Final = 4
 """Columns by which the further lines of a long one are indented beyond the first."""
@@ -45,6 +45,11 @@ def set_up_streams(arguments: Collection[str]) -> None:
             stream.reconfigure(errors=errors)
 
 
+def printable(text: str) -> str:
+    """Escape control characters: a stranger's text must not move the reader's cursor."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
 def print_table(
     columns: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Collection[str] = (), beneath: str = ""
 ) -> None:
@@ -64,15 +69,30 @@ def print_table(
     sys.stdout.flush()
 
 
-def fitted(lines: Iterable[str]) -> Iterator[str]:
-    """Yield the lines; on a terminal, what is too long for it goes on in indented lines."""
+def fitted(lines: Iterable[str], *, hanging: int | None = None) -> Iterator[str]:
+    """Yield the lines; on a terminal, what is too long for it goes on in indented lines, or in those of ``hanging``."""
     if not sys.stdout.isatty():
         yield from lines
         return
     width = shutil.get_terminal_size().columns
     for line in map(_taken, lines):
-        indent = " " * (len(line) - len(line.lstrip()) + _MORE)
+        indent = " " * (len(line) - len(line.lstrip()) + _MORE if hanging is None else hanging)
         yield from _folded(line, width, indent)
+
+
+def pasteable(command: str, indent: str) -> Iterator[str]:
+    """Yield a command of a shell; on a terminal, in lines that fit it and are one command when they are pasted."""
+    if not sys.stdout.isatty():
+        yield indent + command
+        return
+    width, line = shutil.get_terminal_size().columns - len(_CONTINUED), ""
+    for word in map(shlex.quote, shlex.split(command)):
+        if line and len(line) + 1 + len(word) > width:
+            yield f"{line}{_CONTINUED}"
+            line = indent + " " * _MORE + word
+        else:
+            line = f"{line} {word}" if line else indent + word
+    yield line
 
 
 def _taken(text: str) -> str:

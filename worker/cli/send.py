@@ -14,13 +14,13 @@ from pydantic import BaseModel
 from effective_contract.client import Answer, CommandRefused
 from worker.cli import terminal
 from worker.cli.login import LoginTokenCommand, LoginTokenFile, LoginTokenText, login_source
+from worker.cli.output import printable
 from worker.cli.terminal import (
     REFUSED,
     SIGNALLED,
     Json,
     complain,
     example,
-    printable,
     run_to_end,
     settings_from_environment,
     show,

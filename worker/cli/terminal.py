@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from worker.cli.output import fitted
+
 if TYPE_CHECKING:
     from worker.settings import Settings
 
@@ -285,19 +287,14 @@ def _tell(text: str) -> None:
         sys.stderr.write(f"{' '.join(text.split())}\n")
 
 
-def printable(text: str) -> str:
-    """Escape control characters: a stranger's text must not move the reader's cursor."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
-
-
 def show(document: Any, lines: Sequence[str], *, as_json: bool) -> None:
-    """Print the result on stdout: ``document`` as one JSON document, or ``lines`` for people."""
+    """Print the result on stdout: ``document`` as one JSON document, or ``lines`` for people, folded on a terminal."""
     if as_json:
         import orjson
 
         sys.stdout.write(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() + "\n")
     else:
-        sys.stdout.writelines(f"{line}\n" for line in lines)
+        sys.stdout.writelines(f"{line}\n" for line in fitted(lines))
     sys.stdout.flush()
 
 

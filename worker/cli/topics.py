@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import typer
 
+from worker.cli.output import pasteable
 from worker.cli.terminal import FAILED, Json, example, group, run_to_end, settings_from_environment, show
 from worker.kafka import topics
 from worker.kafka.topics import Difference, PlannedTopic, TopicPlan
@@ -63,7 +64,7 @@ def _lines(topic: PlannedTopic, missing: str, with_commands: bool) -> Iterator[s
     more = "" if topic.exists else f" ({size}, {wanted})"
     yield f"{topic.name}: {_state(topic, missing)}{more}"
     if topic.create and with_commands:
-        yield f"  {topic.create}"
+        yield from pasteable(topic.create, "  ")
     for difference in topic.differences:
         yield from _explained(difference)
 
@@ -71,7 +72,9 @@ def _lines(topic: PlannedTopic, missing: str, with_commands: bool) -> Iterator[s
 def _explained(difference: Difference) -> Iterator[str]:
     weight = f"WRONG, {difference.harm}" if difference.harm else "does no harm"
     yield f"  {difference.setting} is {difference.found}, should be {difference.wanted}: {weight}"
-    yield f"    {difference.mend}"
+    # What no tool does in one command is told in words.
+    is_command = difference.mend.partition(" ")[0].endswith(".sh")
+    yield from pasteable(difference.mend, "    ") if is_command else (f"    {difference.mend}",)
 
 
 def add(app: typer.Typer) -> None:
