@@ -61,10 +61,10 @@ def test_a_worker_whose_schema_or_rights_are_not_there_exits_1(scene: Scene, cha
     [
         (
             {"password": "canary"},
-            'InvalidPasswordError (28P01): password authentication failed for user "worker_login"',
+            'password authentication failed for user "worker_login" (28P01)',
         ),
-        ({"user": "nobody_of_that_name"}, '(28P01): password authentication failed for user "nobody_of_that_name"'),
-        ({"path": "/no_such_database"}, 'InvalidCatalogNameError (3D000): database "no_such_database" does not exist'),
+        ({"user": "nobody_of_that_name"}, 'password authentication failed for user "nobody_of_that_name" (28P01)'),
+        ({"path": "/no_such_database"}, 'database "no_such_database" does not exist (3D000)'),
         ({"query": "sslmode=require"}, "the server does not do TLS, which sslmode demands"),
         ({"query": "sslmode=verify-all"}, "sslmode must be one of disable, allow, prefer, require"),
         ({"query": "connect_timeout=never"}, "connect_timeout must be a whole number of seconds"),

@@ -11,6 +11,7 @@ from worker.observability.descriptors import partitions_within
 from worker.operations.check import Check, check
 from worker.postgres.connect import owner_connection
 from worker.settings import LoginSettings, PostgresSettings, Settings
+from worker.values import counted
 
 
 @pytest.fixture
@@ -100,7 +101,7 @@ async def test_a_limit_of_open_files_is_told_in_partitions(
     line = (await checked(settings))["descriptors"]
     enough = partitions_within(limit, brokers=1, connections=settings.postgres.connections)
     assert line.state == state
-    assert line.detail.startswith(f"{limit} here, enough for {enough} partitions in one worker")
+    assert line.detail.startswith(f"{limit} here, enough for {counted(enough, 'partition')} in one worker")
     assert ("ulimit" in line.detail) == (state != "ok")
 
 

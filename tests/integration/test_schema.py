@@ -93,7 +93,9 @@ async def test_who_may_not_even_ask_which_schema_it_is_hears_of_the_right(
 ) -> None:
     await owner.execute("REVOKE SELECT ON _pogo_version FROM effective_worker")
 
-    with pytest.raises(Unfit, match=r"permission denied for table _pogo_version\. .*effective-worker migrate"):
+    with pytest.raises(
+        Unfit, match=r"permission denied for table _pogo_version \(42501\)\. .*effective-worker migrate"
+    ):
         await look(database)
 
 
