@@ -1,6 +1,7 @@
 """``effective-worker demo``: everything from wheels, shown, and gone again."""
 
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,17 +15,27 @@ import psutil
 import pytest
 
 from tests.support.pace import patience
-from tests.support.waiting import SECONDS, output_of, wait_until
+from tests.support.waiting import SECONDS, output_of, run_to_end, wait_until
+from worker.cli.terminal import REFUSED
 
 ROOT: Final = Path(__file__).parents[2]
+PROGRAM: Final = (sys.executable, "-m", "worker")
 STAYS: Final = "everything stays up until Ctrl-C"
+
+
+def submission(directory: Path) -> list[str]:
+    """Return the words that submit the golden command once more, which is refused: its token is effective."""
+    path = directory / "again.csv"
+    path.write_text("authentication_code\n99021047380\n", encoding="utf-8")
+    login = shlex.join([*PROGRAM, "login-token", "--organisation", "ORG1", "--user", "mpadmin"])
+    return ["submit", str(path), "--token-command", login]
 
 
 @contextmanager
 def demo(*arguments: str) -> Iterator[subprocess.Popen[str]]:
     """Run the command from its start; it is gone after the block, whatever happens in it."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "worker", "demo", *arguments],
+        [*PROGRAM, "demo", *arguments],
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -73,10 +84,15 @@ def test_the_document_says_that_everything_was_answered_as_documented() -> None:
     assert "not Apache Kafka" in document["note"]
 
 
-def test_it_stays_up_until_ctrl_c_and_leaves_only_its_directory(kept: Path) -> None:
+def test_it_stays_up_for_other_commands_until_ctrl_c_and_leaves_only_its_directory(kept: Path) -> None:
     with demo("--keep", "--directory", str(kept)) as process:
         said = "".join(until_it_says(process, STAYS))
-        assert "WORKER_KAFKA__BOOTSTRAP_SERVERS=127.0.0.1:" in said
+        settings = kept / "worker.env"
+        assert f"export WORKER_ENV_FILE={settings}; effective-worker check" in said
+        assert settings.stat().st_mode & 0o777 == 0o600
+        for words, code in ((["check"], 0), (["import", "--example"], 0), (submission(kept), REFUSED)):
+            done = run_to_end([*PROGRAM, "--env-file", str(settings), *words], cwd=ROOT)
+            assert done.returncode == code, done.stderr
         running = all_of(process)
         assert len(running) > 3
         process.send_signal(signal.SIGINT)
@@ -85,6 +101,7 @@ def test_it_stays_up_until_ctrl_c_and_leaves_only_its_directory(kept: Path) -> N
     _, alive = psutil.wait_procs(running, timeout=patience(60))
     assert not alive
     assert (kept / "postgres").is_dir()
+    assert not settings.exists()
 
 
 def test_a_kept_directory_answers_the_golden_command_again(kept: Path) -> None:

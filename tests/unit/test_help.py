@@ -55,6 +55,14 @@ def test_a_list_of_commands_has_whole_sentences(path: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("path", EVERY, ids=" ".join)
+def test_a_help_names_values_by_what_they_are(path: tuple[str, ...]) -> None:
+    """A type of Python tells a user nothing."""
+    shapes, _, _ = shown(*path, "--help").partition("Example:")
+    assert not re.search(r"<(list\[)?(str|int|float|path|Path|file)\b", shapes)
+    assert not re.search(r"^  [a-z_]+  ", shapes.partition("Arguments:")[2].partition("Options:")[0], re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", EVERY, ids=" ".join)
 def test_a_help_is_plain_characters(path: tuple[str, ...]) -> None:
     """A console may show no others."""
     assert shown(*path, "--help").isascii()

@@ -20,7 +20,9 @@ class Shell(StrEnum):
     FISH = "fish"
 
 
-def completion(shell: Annotated[Shell, typer.Argument(help="Your shell.", show_default=False)]) -> None:
+def completion(
+    shell: Annotated[Shell, typer.Argument(metavar="SHELL", help="Your shell.", show_default=False)],
+) -> None:
     """Print a script by which a shell completes commands.
 
     It completes commands, options and their values. For bash and zsh: source <(effective-worker completion bash). For

@@ -342,8 +342,8 @@ def line(letter: Letter) -> str:
         rfc3339(letter.failed_at),
         letter.code or "not written by a worker",
         f"attempts {letter.attempts}",
-        f"from {letter.source}" if letter.source else "from nowhere that is known",
-        f"of {letter.organisation}" if letter.organisation else "of somebody unknown",
+        f"from {letter.source}" if letter.source else "source unknown",
+        f"of {letter.organisation}" if letter.organisation else "organisation unknown",
         letter.reason,
     )
     return printable("  ".join(parts))

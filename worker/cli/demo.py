@@ -1,11 +1,13 @@
 """``effective-worker demo``"""
 
 import asyncio
+import os
+import shlex
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -48,7 +50,8 @@ class House:
 def demo(
     *,
     keep: Annotated[
-        bool, typer.Option("--keep", help="Leave everything up until Ctrl-C, and say where it is.")
+        bool,
+        typer.Option("--keep", help="Leave everything up until Ctrl-C, and write a file for --env-file."),
     ] = False,
     commands: Annotated[
         int, typer.Option("--commands", min=0, max=5_000_000, metavar="N", help="Drive a load of N commands as well.")
@@ -110,6 +113,7 @@ async def _house(directory: Path | None, told: Console) -> AsyncIterator[House]:
                 "WORKER_KAFKA__BOOTSTRAP_SERVERS": stack.bootstrap_servers,
                 "WORKER_POSTGRES__DSN": stack.worker_dsn,
                 "WORKER_LOGIN__SECRETS": secret,
+                "WORKER_TOPICS__REPLY_TO_ALLOWED": "*.submit",
                 "WORKER_ADMIN__PORT": "0",
             }
             settings = read_settings(variables, needs_login=True)
@@ -153,20 +157,41 @@ async def _stay(house: House, worker: Running, told: Console, *, keep: bool) -> 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    for name, where in _addresses(house, worker).items():
-        told.print(f"{name:10} {where}", highlight=False, soft_wrap=True)
-    told.print("everything stays up until Ctrl-C", highlight=False)
-    await stop.wait()
+    with _settings_file(house) as file:
+        for name, where in _addresses(house, worker, file).items():
+            told.print(f"{name:10} {where}", highlight=False, soft_wrap=True)
+        command = f"export WORKER_ENV_FILE={shlex.quote(str(file))}"
+        told.print(f"in another shell: {command}; effective-worker check", highlight=False, soft_wrap=True)
+        told.print("everything stays up until Ctrl-C", highlight=False)
+        await stop.wait()
 
 
-def _addresses(house: House, worker: Running) -> dict[str, Any]:
-    # The login secret and the passwords belong to this demo, and its user needs them to try something.
+def _for_its_owner(path: str, flags: int) -> int:
+    return os.open(path, flags, mode=0o600)
+
+
+@contextmanager
+def _settings_file(house: House) -> Iterator[Path]:
+    """Yield a file for ``--env-file``, as long as the servers are there: they get other ports the next time."""
+    path = house.stack.directory / "worker.env"
+    variables = house.variables | {"WORKER_POSTGRES__OWNER_DSN": house.stack.owner_dsn}
+    path.unlink(missing_ok=True)
+    with open(path, "x", encoding="utf-8", opener=_for_its_owner) as file:
+        file.writelines(f"{name}='{value}'\n" for name, value in variables.items())
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _addresses(house: House, worker: Running, settings: Path) -> dict[str, Any]:
+    # The passwords belong to this demo, and its user needs them to try something.
     return {
         "kafka": house.stack.bootstrap_servers,
         "postgres": house.stack.owner_dsn,
         "admin": worker.admin,
         "directory": house.stack.directory,
-        "worker": " ".join(f"{name}={value}" for name, value in house.variables.items()),
+        "settings": settings,
     }
 
 

@@ -30,7 +30,7 @@ def help_(
     context: typer.Context,
     command: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[COMMAND]...", show_default=False, help="A command.", autocompletion=_names),
+        typer.Argument(metavar="COMMAND", show_default=False, help="A command.", autocompletion=_names),
     ] = None,
 ) -> None:
     """Show the help of a command, as --help does."""

@@ -22,7 +22,7 @@ from worker.values import counted
 
 def import_(
     files: Annotated[
-        list[Path] | None, typer.Argument(metavar="FILE...", show_default=False, help="NDJSON files.")
+        list[Path] | None, typer.Argument(metavar="FILE", show_default=False, help="NDJSON files.")
     ] = None,
     *,
     example_lines: Annotated[

@@ -23,7 +23,7 @@ _NUMBERS: Final = {"committed", "decided", "behind", "transitions"}
 Partitions = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[PARTITION]...",
+        metavar="PARTITION",
         help="The number of a partition, or TOPIC/NUMBER; every one that does not start, if none is given.",
         show_default=False,
     ),
@@ -50,7 +50,9 @@ def list_(json: Json = False) -> None:
 
 
 def show_(
-    partition: Annotated[str, typer.Argument(help="The number of a partition, or TOPIC/NUMBER.", show_default=False)],
+    partition: Annotated[
+        str, typer.Argument(metavar="PARTITION", help="Its number, or TOPIC/NUMBER.", show_default=False)
+    ],
     json: Json = False,
 ) -> None:
     """Show all that is known of one lane.
@@ -69,7 +71,7 @@ def acknowledge(
     partitions: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[PARTITION]...",
+            metavar="PARTITION",
             help="The number of a partition, or TOPIC/NUMBER; all, if none is given.",
             show_default=False,
         ),

@@ -40,7 +40,7 @@ _GRAVITY: Final = (0, REFUSED, FAILED, WRONG_USAGE, SIGNALLED)
 
 
 def submit(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", show_default=False, help="NDJSON or CSV.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", show_default=False, help="NDJSON or CSV.")],
     *,
     token: Annotated[
         str | None, typer.Option(show_default=False, help="The login token of all commands; others can see it in `ps`.")

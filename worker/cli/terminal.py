@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import sys
+from collections import defaultdict
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
@@ -36,6 +37,9 @@ COMPLETION: Final = "_EFFECTIVE_WORKER_COMPLETE"
 HELP: Final = {"help_option_names": ["-h", "--help"]}
 
 _DURATION: Final = re.compile(r"(?:(\d{1,6})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,6})s)?", re.ASCII)
+
+_TYPE: Final = re.compile(r" <(?:list\[)?(\w+)\]?(?: range)?>")
+_VALUES: Final = defaultdict(str, str=" TEXT", int=" N", float=" N", path=" FILE", file=" FILE")
 
 T = TypeVar("T")
 
@@ -83,7 +87,19 @@ class Output(io.TextIOWrapper):
 
 
 class Documented(TyperCommand):
-    """A command that prints one JSON document where it was asked to, whatever is wrong: its usage, too."""
+    """A command that prints one JSON document where it was asked to, whatever is wrong: its usage, too.
+
+    Its help names values by what they are, and not by a type of Python.
+    """
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        for kind, title in (("argument", "Arguments"), ("option", "Options")):
+            records = [each.get_help_record(ctx) for each in self.get_params(ctx) if each.param_type_name == kind]
+            named = _named if kind == "option" else ""
+            rows = [(_TYPE.sub(named, each[0]), each[1]) for each in records if each is not None]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
 
     def document_of(self, what: str, error: BaseException) -> dict[str, Any]:  # noqa: ARG002 - one may say more of it
         """Return the document of an error that keeps the command from its result."""
@@ -121,6 +137,10 @@ def _said(error: BaseException) -> str | None:
     # Wrong usage: the class that all of it has is not exported.
     shown = getattr(error, "format_message", None)
     return None if shown is None else str(shown())
+
+
+def _named(shown: re.Match[str]) -> str:
+    return _VALUES[shown[1]]
 
 
 class CommandGroup(TyperGroup):

@@ -126,7 +126,7 @@ async def _of_topics(admin: AIOKafkaAdminClient, settings: Settings) -> list[Che
 
 async def _broker(admin: AIOKafkaAdminClient, settings: Settings) -> Check:
     cluster: dict[str, Any] = await admin.describe_cluster()
-    known = f"cluster {cluster['cluster_id']}, {len(cluster['brokers'])} broker(s)"
+    known = f"cluster {cluster['cluster_id']}, {counted(len(cluster['brokers']), 'broker')}"
     if cluster["cluster_id"] == _EMBEDDED_CLUSTER:
         return Check("broker", "warning", f"{known}: the embedded one, for trying out only")
     oldest = min(oldest_versions(admin, _FETCH), default=_FETCH_SINCE_4_0)
