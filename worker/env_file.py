@@ -11,6 +11,7 @@ _NAMED: Final = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)")
 _SINGLE: Final = re.compile(r"'([^']*)'\s*(?:#.*)?")
 _DOUBLE: Final = re.compile(r'"((?:[^"\\]|\\.)*)"\s*(?:#.*)?')
 _COMMENT: Final = re.compile(r"(?:^|\s+)#.*")
+_UNREAD: Final = f"the file of --env-file or {ENV_FILE} cannot be read"
 _ESCAPED: Final[Mapping[str, str]] = {"n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\", "$": "$"}
 
 
@@ -19,9 +20,9 @@ def read_env_file(path: Path) -> dict[str, str]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise SettingsError(((str(path), f"the file cannot be read: {error.strerror}"),)) from None
+        raise SettingsError(((str(path), f"{_UNREAD}: {error.strerror}"),)) from None
     except ValueError:
-        raise SettingsError(((str(path), "the file cannot be read: not UTF-8 text"),)) from None
+        raise SettingsError(((str(path), f"{_UNREAD}: not UTF-8 text"),)) from None
     found: dict[str, str] = {}
     faults = []
     for number, line in _lines(text):

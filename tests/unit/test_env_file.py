@@ -95,8 +95,12 @@ def test_all_faults_are_told_together(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
     none, binary = tmp_path / "none", tmp_path / "binary"
     binary.write_bytes(b"A=\xff")
-    assert faults_of(none) == {str(none): "the file cannot be read: No such file or directory"}
-    assert faults_of(binary) == {str(binary): "the file cannot be read: not UTF-8 text"}
+    assert faults_of(none) == {
+        str(none): "the file of --env-file or WORKER_ENV_FILE cannot be read: No such file or directory"
+    }
+    assert faults_of(binary) == {
+        str(binary): "the file of --env-file or WORKER_ENV_FILE cannot be read: not UTF-8 text"
+    }
 
 
 # --- the environment wins ---------------------------------------------------------------------------------------------
@@ -138,7 +142,10 @@ def test_a_file_that_is_wrong_ends_a_command_with_2_and_leaves_help_alone(tmp_pa
     done = worker("--env-file", str(file), "migrate")
     assert done.returncode == 2
     assert done.stderr == f"error: {file}:2: neither NAME=VALUE nor a comment\n"
-    assert worker("help", "migrate", WORKER_ENV_FILE=str(file)).returncode == 0
+    for asking in (("help", "migrate"), ("migrate", "--help"), ("topics", "-h")):
+        assert worker(*asking, WORKER_ENV_FILE=str(file)).returncode == 0
+    # It writes the file that other commands read.
+    assert "no such option" in worker("demo", "--no-such", WORKER_ENV_FILE=str(file)).stderr.lower()
 
 
 def test_a_fault_in_a_setting_of_the_file_names_the_variable(tmp_path: Path) -> None:

@@ -359,18 +359,37 @@ with followed(as_lines=True) as (on_progress, on_found):
 """
 
 
-def test_findings_go_to_stdout_while_a_bar_is_on_the_terminal() -> None:
+def on_a_terminal(program: str, columns: int) -> tuple[str, bytes]:
+    """Run a program whose stderr is a terminal. Returns what it printed, and what the terminal got."""
     ours, theirs = pty.openpty()
     try:
-        environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
-        command, pipe = [sys.executable, "-c", FOLLOWED], subprocess.PIPE
+        environment = {**os.environ, "TERM": "xterm", "COLUMNS": str(columns)}
+        command, pipe = [sys.executable, "-c", program], subprocess.PIPE
         with subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=theirs, env=environment, text=True) as process:
-            printed, _ = output_of(process, "the findings were printed")
-        shown = os.read(ours, 65536)
+            printed, _ = output_of(process, "the program ended")
+        return printed, os.read(ours, 65536)
     finally:
         os.close(theirs)
         os.close(ours)
 
+
+LINE: Final = "go on with: effective-worker submit " + "--option 'a value' " * 10 + "[red]"
+SAID: Final = f"""
+from worker.cli.progress import screen
+
+with screen() as (advance, say):
+    advance("file", 1, 3, "")
+    say({LINE!r})
+"""
+
+
+def test_a_line_beside_a_bar_stays_whole_and_can_be_pasted() -> None:
+    _, shown = on_a_terminal(SAID, 40)
+    assert LINE in shown.decode()
+
+
+def test_findings_go_to_stdout_while_a_bar_is_on_the_terminal() -> None:
+    printed, shown = on_a_terminal(FOLLOWED, 120)
     assert json.loads(printed) == {"code": "STATE", "where": "there", "what": "this"}
     assert b"chains" in shown
     assert b"1,000/3,000" in shown

@@ -48,7 +48,7 @@ COMMANDS: Final = (
     "help",
 )
 """In the order of the help. Each is a module here that adds the command, or group, of its name to an application."""
-_WITHOUT_SETTINGS: Final = {"completion", "help"}
+_WITHOUT_SETTINGS: Final = {"demo", "completion", "help"}
 _MODULES: Final = {"import": "import_"}
 
 
@@ -160,5 +160,6 @@ def _everything(
 
     Settings come from the environment, and from a file if one is named.
     """
-    if env_file is not None and context.invoked_subcommand not in _WITHOUT_SETTINGS:
+    asks_for_help = not {*HELP["help_option_names"]}.isdisjoint(sys.argv)
+    if env_file is not None and context.invoked_subcommand not in _WITHOUT_SETTINGS and not asks_for_help:
         use_env_file(context, env_file)

@@ -1,6 +1,5 @@
 """``effective-worker import``"""
 
-import sys
 from contextlib import AbstractContextManager
 from importlib.resources import as_file
 from importlib.resources import files as resources
@@ -13,7 +12,7 @@ import typer
 from worker.cli.progress import screen
 from worker.cli.terminal import FAILED, Json, example, run_to_end, settings_from_environment, show, warn
 from worker.errors import DependencyUnavailable
-from worker.operations.imports.load import BadLine, ImportProgress, ImportReport, import_files
+from worker.operations.imports.load import ImportProgress, ImportReport, import_files
 from worker.operations.imports.mark import MarkForbidden
 from worker.operations.imports.publish import Announced, Overtaken, announce, mend, require_not_overtaken
 from worker.settings import Settings, SettingsError
@@ -105,14 +104,16 @@ def _load(settings: Settings, files: list[Path], unmarked: list[str], *, from_st
             unmarked.append(str(error))
 
     owner = settings.postgres.owner.get_secret_value()
-    with screen() as (advance, _):
+    with screen() as (advance, say):
         return run_to_end(
             import_files(
                 owner,
                 files,
                 on_progress=lambda now: advance("importing, KiB", *_told(now)),
-                on_resumed=_say_resumed,
-                on_bad=_say_bad,
+                on_resumed=lambda file, line: say(
+                    f"going on after line {line} of {file}, where an import of these files was stopped"
+                ),
+                on_bad=lambda bad: say(f"{bad.file}:{bad.line}: {bad.what}"),
                 from_start=from_start,
                 before=before,
             )
@@ -140,14 +141,6 @@ def _break_in_the_chain(found: Overtaken) -> list[str]:
     if found.written < found.mark.sequence:
         return []
     return ["  in the topic the hashes break there, once: what follows is chained to events of this database only"]
-
-
-def _say_resumed(file: str, line: int) -> None:
-    sys.stderr.write(f"going on after line {line} of {file}, where an import of these files was stopped\n")
-
-
-def _say_bad(bad: BadLine) -> None:
-    sys.stderr.write(f"{bad.file}:{bad.line}: {bad.what}\n")
 
 
 def _document(report: ImportReport, announced: Announced | None) -> dict[str, object]:

@@ -4,9 +4,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Final
-
-from worker.cli.terminal import complain
 
 LINE_SECONDS: Final = 10.0
 """Seconds between two lines of progress where no bar can be shown."""
@@ -20,14 +19,17 @@ Say = Callable[[str], None]
 
 @contextmanager
 def screen(*, with_bar: bool = True) -> Iterator[tuple[Advance, Say]]:
-    """Yield a callback for the progress and one for other lines. There is no bar if stderr is no terminal."""
+    """Yield a callback for the progress and one for other lines, which stay whole above the bar.
+
+    There is no bar if stderr is no terminal.
+    """
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     from worker.observability.console import console_on
 
     console = console_on(sys.stderr)
     if not (with_bar and console.is_terminal):
-        yield Lines().advance, complain
+        yield Lines().advance, _write
         return
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -36,8 +38,12 @@ def screen(*, with_bar: bool = True) -> Iterator[tuple[Advance, Say]]:
         TextColumn("{task.fields[said]}", markup=False),
         TimeRemainingColumn(),
     )
-    # A redirected stdout would go to stderr, beside the bar.
-    with Progress(*columns, console=console, transient=True, refresh_per_second=4, redirect_stdout=False) as progress:
+    # A redirected stdout would go to stderr, beside the bar, and lines of stderr would be folded, which are commands to
+    # paste at times.
+    progress = Progress(
+        *columns, console=console, transient=True, refresh_per_second=4, redirect_stdout=False, redirect_stderr=False
+    )
+    with progress:
         task, shown = progress.add_task("", total=None, said=""), ""
 
         def advance(name: str, done: int, total: int, said: str = "") -> None:
@@ -48,7 +54,11 @@ def screen(*, with_bar: bool = True) -> Iterator[tuple[Advance, Say]]:
             told = f"{done:,}/{total:,} {said}" if total else f"{done:,} {said}"
             progress.update(task, completed=done, total=total or None, said=told)
 
-        yield advance, progress.console.print
+        yield advance, partial(console.print, markup=False, soft_wrap=True)
+
+
+def _write(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
 
 
 @contextmanager

@@ -109,20 +109,14 @@ async def _all(
     codes: list[int] = []
     documents: list[dict[str, object]] = []
     for job in jobs:
-        with _screen(job.path.name) as (on_progress, say):
-            login: Login = OwnLogins()
-            if token is not None:
-                login = GivenLogin(token)
-            elif token_command is not None:
-                login = CommandLogin(partial(from_command, token_command), warn=say)
-            try:
-                report, before = await Submission(job, settings, login, stop=stop, on_progress=on_progress).run()
-            except WorkerError as error:
-                codes.append(_failed(error, job, stop))
-                documents.append({"error": str(error), "file": str(job.path)})
-                if isinstance(error, Interrupted):
-                    break
-                continue
+        try:
+            report, before = await _submitted(job, settings, token, token_command, stop)
+        except WorkerError as error:
+            codes.append(_failed(error, job, stop))
+            documents.append({"error": str(error), "file": str(job.path)})
+            if isinstance(error, Interrupted):
+                break
+            continue
         codes.append(REFUSED if report.refused else 0)
         documents.append(report.document())
         if not as_json:
@@ -130,6 +124,18 @@ async def _all(
     if as_json:
         show(documents[0] if len(jobs) == 1 else documents, (), as_json=True)
     return max(codes, key=lambda code: _GRAVITY.index(min(code, SIGNALLED)))
+
+
+async def _submitted(
+    job: Job, settings: Settings, token: str | None, token_command: str | None, stop: Stop
+) -> tuple[Report, bool]:
+    with _screen(job.path.name) as (on_progress, say):
+        login: Login = OwnLogins()
+        if token is not None:
+            login = GivenLogin(token)
+        elif token_command is not None:
+            login = CommandLogin(partial(from_command, token_command), warn=lambda text: say(f"warning: {text}"))
+        return await Submission(job, settings, login, stop=stop, on_progress=on_progress).run()
 
 
 def _failed(error: WorkerError, job: Job, stop: Stop) -> int:
@@ -167,13 +173,19 @@ def _same_again() -> str:
 @contextmanager
 def _screen(name: str) -> Iterator[tuple[Callable[[Now], None], Callable[[str], None]]]:
     """Yield a callback for the progress of a file, and one for other lines."""
+    noted = ""
+
     with screen() as (advance, say):
-        yield lambda now: advance(name, now.done, now.total, _said(now)), say
 
+        def show_progress(now: Now) -> None:
+            nonlocal noted
+            if now.note and now.note != noted:  # a narrow bar has no room for it
+                say(f"{name}: {now.note}")
+            noted = now.note
+            said = f"{now.ok:,} OK, {now.done - now.ok:,} refused, {now.waiting:,} waiting"
+            advance(name, now.done, now.total, said)
 
-def _said(now: Now) -> str:
-    said = f"{now.ok:,} OK, {now.done - now.ok:,} refused, {now.waiting:,} waiting"
-    return f"{said}; {now.note}" if now.note else said
+        yield show_progress, say
 
 
 def add(app: typer.Typer) -> None:

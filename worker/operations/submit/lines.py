@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Final, NamedTuple
+from typing import Any, BinaryIO, ClassVar, Final, NamedTuple
 
 import orjson
 
@@ -76,6 +76,7 @@ class Source(ABC):
     """A file of commands. Its ``repr`` shows none of its contents."""
 
     form: str
+    header_lines: ClassVar[int] = 0
 
     def __init__(self, path: Path, *, max_bytes: int) -> None:
         """``max_bytes`` is the largest command that the worker takes. Raises ``UnusableFile``."""
@@ -152,6 +153,7 @@ class Csv(Source):
     """A file with a header, and a command per record. Needs a separate login token. Reads refusals files, too."""
 
     form = "csv"
+    header_lines = 1
 
     def __init__(self, path: Path, *, max_bytes: int) -> None:
         super().__init__(path, max_bytes=max_bytes)

@@ -127,8 +127,8 @@ class Submission:
         for found in source.fingerprint():
             await asyncio.sleep(0)
             if self._stop.asked.is_set():
-                raise Interrupted(0, found.lines)
-            self._on_progress(Progress(0, found.lines, 0, 0, "reading the file"))
+                raise Interrupted(0, found.lines - source.header_lines)
+            self._on_progress(Progress(0, found.lines - source.header_lines, 0, 0))
         return found
 
     def _facts(self, found: Fingerprint) -> dict[str, str]:
@@ -170,7 +170,7 @@ class Submission:
                 # A session that did not finish ended with its last answer.
                 journal.close_session(how, clock() if how == "finished" else 0.0)
             if how == "interrupted":
-                raise Interrupted(session.done, int(facts["lines"]))
+                raise Interrupted(session.done, session.total)
 
     async def _places(self) -> tuple[int, str]:
         """Return the partition count of the commands topic, and the cluster id. Creates the reply topic."""

@@ -51,7 +51,7 @@ class Outbox:
 
     def __init__(self, topic: str, partitions: int, options: Mapping[str, Any]) -> None:
         """``options`` are the producer's connection settings."""
-        self._topic = topic
+        self.topic = topic
         self._options = {**options, "enable_idempotence": True}
         self._queues: list[deque[Outgoing]] = [deque() for _ in range(partitions)]
         self._most = MOST_RECORDS
@@ -110,7 +110,7 @@ class Outbox:
                     if queue:
                         batch = producer.create_batch()
                         count = self._fill(batch, queue)
-                        acknowledgements.append(await producer.send_batch(batch, self._topic, partition=partition))
+                        acknowledgements.append(await producer.send_batch(batch, self.topic, partition=partition))
                         handed.append((queue, count))
                 results = await asyncio.gather(*acknowledgements, return_exceptions=True)
         except KAFKA_ERRORS as error:
@@ -134,7 +134,7 @@ class Outbox:
         Raises ``SendingRefused``, ``DependencyUnavailable``.
         """
         if isinstance(failure, _REFUSED):
-            raise SendingRefused(f"the broker does not take commands in {self._topic}: {in_words(failure)}")
+            raise SendingRefused(f"the broker does not take commands in {self.topic}: {in_words(failure)}")
         if not isinstance(failure, _TOO_LARGE):
             raise kafka_away(failure, "while commands were sent")
         if count > 1:

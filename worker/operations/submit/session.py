@@ -139,7 +139,7 @@ class Session:
         self._scout = b""
         self._heard_at = self._probed_at = clock()
         self._patience = limits.patience
-        self._total = int(facts["lines"])
+        self._total = int(facts["lines"]) - source.header_lines
         self._ok = sum(count for code, _, _, count in journal.counts() if code == StatusCode.OK)
         self._done = sum(count for *_, count in journal.counts())
 
@@ -147,6 +147,11 @@ class Session:
     def done(self) -> int:
         """The number of lines that have an outcome."""
         return self._done
+
+    @property
+    def total(self) -> int:
+        """The number of lines, of commands once the file has been read to its end."""
+        return self._total
 
     # --- sending ------------------------------------------------------------------------------------------------------
 
@@ -407,7 +412,7 @@ class Session:
         if self._outbox.trouble:
             note = self._outbox.trouble
         elif len(self._flight) and self._clock() - self._heard_at > SILENCE_SECONDS:
-            note = "no answer yet: is a worker running?"
+            note = f"no answer yet: is a worker running that reads {self._outbox.topic}?"
         self._on_progress(Progress(self._done, self._total, self._ok, len(self._flight), note))
 
 
