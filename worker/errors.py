@@ -296,7 +296,11 @@ def from_postgres(error: BaseException, at: str | None = None) -> WorkerError:
         return _from_server(error)
     if isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}:
         return OutOfDescriptors(error)
-    return DependencyUnavailable("postgres", f"{type(error).__name__}: {error}", _without_server(error, at))
+    return DependencyUnavailable("postgres", _named(error), _without_server(error, at))
+
+
+def _named(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def _from_server(error: Any) -> DependencyUnavailable:
@@ -378,10 +382,10 @@ def from_kafka(
     if isinstance(error, _FENCED):
         return Fenced(type(error).__name__, told=told)
     if isinstance(error, kafka.InvalidTimestampError) and refused_by_ours:
-        return StampsRefused(f"{type(error).__name__}: {error}", told=told)
+        return StampsRefused(_named(error), told=told)
     if isinstance(error, kafka.TopicAuthorizationFailedError):
         to_blame |= _named_by(error)
-    return OutcomeUnknown(f"{type(error).__name__}: {error}", to_blame, told=told)
+    return OutcomeUnknown(_named(error), to_blame, told=told)
 
 
 def kafka_away(error: BaseException, doing: str = "") -> DependencyUnavailable:

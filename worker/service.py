@@ -27,7 +27,7 @@ from worker.errors import (
     Unfit,
 )
 from worker.journey.attempts import Attempts, limits_of
-from worker.journey.authorise import Logins
+from worker.journey.authorise import Logins, key_fingerprint
 from worker.journey.digests import attempt_keys, command_names
 from worker.journey.messages import OutgoingTopics
 from worker.journey.pass_codes import PassCodes
@@ -117,6 +117,7 @@ async def serve(
     """
     limit = raise_limit()
     log.info("descriptors", limit=limit)
+    log.info("login_keys", keys=[key_fingerprint(each.get_secret_value()) for each in settings.login.secrets])
     require_enough(limit, connections=settings.postgres.connections)
     for variable, what in settings.exposed.items():
         log.warning("unprotected", variable=variable, what=what)

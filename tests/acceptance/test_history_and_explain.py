@@ -47,9 +47,10 @@ class Told:
             Outgoing(body(self.code), b"a", [*event_id("order 7"), DRY_RUN], 1),
             Outgoing(body("none"), b"a", [*event_id("order 10"), DRY_RUN], 2),
             Outgoing(b"not JSON", b"a", [DRY_RUN], 2),
+            Outgoing(b"not JSON either", b"a", event_id("order 11"), 3),
         )
         with scene.worker(MAX_BATCH="1"):
-            self.results: list[Record] = scene.results(10)
+            self.results: list[Record] = scene.results(11)
 
     def explain(self, *arguments: str) -> Any:
         return json.loads(run(self.scene, "explain", *arguments, "--json").stdout)
@@ -92,7 +93,7 @@ def test_an_applied_command_is_explained_with_its_replay_and_its_transition(told
 
 
 def test_a_dry_run_is_explained_by_what_its_topics_still_say(told: Told) -> None:
-    partition, offset = told.sent[-1]
+    partition, offset = told.sent[-2]
     subjects = [(record.header("ce_subject") or b"").decode() for record in told.results]
     [record_id] = [subject for subject in subjects if f"/{partition}/{offset}@" in subject]
 
@@ -140,6 +141,28 @@ def test_a_command_that_could_not_be_read_is_explained_with_its_dead_letter(told
 
     assert (reading["status"], reading["organisation"]) == ("MALFORMED_REQUEST", None)
     assert [letter["topic"] for letter in reading["dead_letters"]] == [told.scene.topics.dead_letters]
+
+
+def test_the_position_of_a_command_of_its_answer_and_of_its_dead_letter_name_it(told: Told) -> None:
+    topics, unread = told.scene.topics, told.id_at(3, 0)
+    [answer] = [each for each in told.results if (each.header("command_id") or b"").decode() == unread]
+    [reading] = told.explain("3/0")["readings"]
+    [letter] = reading["dead_letters"]
+    for place in (
+        f"{topics.commands}/3/0",
+        f"{topics.results}/{answer.partition}/{answer.offset}",
+        f"{topics.dead_letters}/{letter['partition']}/{letter['offset']}",
+    ):
+        assert told.explain(place)["command_id"] == unread
+    assert told.explain("1/0", "--no-topics")["command_id"] == "ce:ORG1:%2Fshop:order%207"
+    nowhere = run(told.scene, "explain", "3/4711")
+    assert nowhere.returncode == 1
+    assert f"nothing is recorded of {topics.commands}/3/4711, and no command, answer or dead letter" in nowhere.stderr
+
+
+def test_a_senders_own_id_is_enough_where_the_command_could_not_be_read(told: Told) -> None:
+    [reading] = told.explain("order 11")["readings"]
+    assert (reading["status"], reading["read"]["partition"], reading["read"]["offset"]) == ("MALFORMED_REQUEST", 3, 1)
 
 
 def test_a_person_reads_it_all_and_no_secret(told: Told) -> None:

@@ -169,6 +169,7 @@ LOOKING_BACK: Final = tuple(
         ("explain/commands", lambda _: ("7", UUID(int=7))),
         ("explain/ids", lambda _: ([UUID(int=7)], "c", "t", 0, ROWS // THERE, 0, "7")),
         ("explain/transition", lambda _: (["7"], None)),
+        ("explain/at", lambda _: ("t", 0, ROWS // THERE)),
         ("erasure/lock_tokens", lambda count: ("ORG1", each("T", count), each("A", count), each("R", count))),
         ("erasure/newer_records", lambda count: ("ORG1", each("T", count), [1], [ROWS - count + 1], [], ["%x%"])),
         ("erasure/records_at", lambda count: ([1] * count, _offsets(count), [0] * count, "ORG1")),

@@ -9,11 +9,12 @@ import jwt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from effective_contract.codes import StatusCode
 from tests.support.clocks import Clock
 from tests.support.logins import SECRET, login_token, segment, signed
-from worker.journey.authorise import CACHE_SECONDS, CACHED_LOGINS, SKEW_SECONDS, Logins
+from worker.journey.authorise import CACHE_SECONDS, CACHED_LOGINS, SKEW_SECONDS, Logins, key_fingerprint
 from worker.journey.model import Claims, Refused
 
 NOW: Final = 1_700_000_000
@@ -72,6 +73,26 @@ def test_who_is_too_early_is_good_later() -> None:
     assert_refused(logins.verify(token), "not valid yet")
     clock.now += 40
     assert isinstance(logins.verify(token), Claims)
+
+
+def test_logins_that_no_key_has_signed_are_warned_of_once_a_minute_with_the_keys_that_are_here() -> None:
+    """A worker with the wrong keys refuses everybody, and is healthy otherwise."""
+    clock = Clock(NOW)
+    logins = Logins((OTHER_SECRET,), clock)
+    with capture_logs() as logged:
+        for seconds in (0, 30, 20, 20):
+            clock.now += seconds
+            assert_refused(logins.verify(with_claims()), "cannot be verified")
+        logins.verify("no token")
+    assert [(each["event"], each["logins"]) for each in logged] == [("logins_unverified", 1), ("logins_unverified", 3)]
+    assert logged[0]["keys"] == [key_fingerprint(OTHER_SECRET)]
+    assert OTHER_SECRET not in str(logged)
+
+
+def test_keys_are_told_apart_by_their_fingerprints_alone() -> None:
+    prints = {key_fingerprint(key) for key in (SECRET, OTHER_SECRET, SECRET + " ")}
+    assert len(prints) == 3
+    assert all(len(each) == 8 for each in prints)
 
 
 def test_a_token_lives_for_two_hours_and_no_longer() -> None:

@@ -14,7 +14,13 @@ from worker.values import rfc3339
 
 
 def explain(
-    command_id: Annotated[str, typer.Argument(metavar="COMMAND_ID", help="As in the header command_id, or your own.")],
+    command: Annotated[
+        str,
+        typer.Argument(
+            metavar="COMMAND",
+            help="An id, as in the header command_id, or your own; or TOPIC/PARTITION/OFFSET of it or of its answer.",
+        ),
+    ],
     *,
     topics: Annotated[bool, typer.Option("--topics/--no-topics", help="Look for the answer in Kafka, too.")] = True,
     json: Json = False,
@@ -22,10 +28,11 @@ def explain(
     """Explain what happened to a command.
 
     Says where it was read, who asked, what was decided and why, and where the answer is. Takes the whole id
-    (`ce:...`, `req:...`, `rec:...`), or the ce_id or request_unique_identifier alone. What nothing is
-    recorded of is looked for among the dry runs in Kafka. Exit 1 if nothing is known of it.
+    (`ce:...`, `req:...`, `rec:...`), the ce_id or request_unique_identifier alone, or a position in Kafka: of the
+    command, of its answer or of its dead letter, of the commands topic if none is named. What nothing is recorded of is
+    looked for among the answers in the results topic. Exit 1 if nothing is known of it.
     """
-    explained = run_to_end(explaining.explain(settings_from_environment(), command_id, topics=topics))
+    explained = run_to_end(explaining.explain(settings_from_environment(), command, topics=topics))
     show(asdict(explained), list(map(printable, lines(explained))), as_json=json)
     raise typer.Exit(FAILED if explained.state in {"unknown", "waiting"} else 0)
 
@@ -54,7 +61,7 @@ def _lines(reading: Reading, how: str, *, looked: bool) -> Iterator[str]:
     where = reading.read
     at = f"{where.topic}/{where.partition} offset {where.offset}, stamped {where.timestamp.isoformat()}"
     yield f"{how} from {at} (cluster {reading.cluster}, group {reading.group})"
-    yield f"  asked by {reading.organisation or 'somebody who could not be verified'}"
+    yield f"  asked by {reading.organisation or 'a login that was not verified'}"
     kind, why = " (replayed)" if reading.replayed else "", f": {reading.message}" if reading.message else ""
     yield f"  decided {reading.status}{kind} at {rfc3339(reading.decided_at)}{why}"
     if reading.refused_user is not None:
@@ -77,5 +84,5 @@ def _named(identity: str | None, name: str | None) -> str:
 
 def add(app: typer.Typer) -> None:
     """Add the command, with examples in its help."""
-    asking = ("explain ce:ORG1:%2Fshop:order-7", "explain order-7 --no-topics")
+    asking = ("explain ce:ORG1:%2Fshop:order-7", "explain order-7 --no-topics", "explain 3/17")
     app.command("explain", epilog=example(*asking))(explain)

@@ -46,16 +46,17 @@ class Report:
         if as_json:
             console.out(orjson.dumps(self._document(), option=orjson.OPT_INDENT_2).decode())
             return
-        console.width = max(WIDTH, console.width)
-        console.print(self._table())
+        if not console.is_terminal:
+            console.width = WIDTH
+        console.print(self._table(narrow=console.width < WIDTH))
         for line in self._lines():
             console.print(line)
 
-    def _table(self) -> Table:
+    def _table(self, *, narrow: bool) -> Table:
         """Return commands and replies side by side: the first in full, of the others only the differences."""
         table = Table(show_lines=True)
-        table.add_column("", width=19)
-        table.add_column("command", overflow="fold", width=44)
+        table.add_column("", overflow="fold", width=12 if narrow else 19)
+        table.add_column("command", overflow="fold", ratio=1 if narrow else None, width=None if narrow else 44)
         table.add_column("reply", overflow="fold")
         golden = self.replies[0].value["data"]
         for attempt, reply in zip(self.attempts, self.replies, strict=True):

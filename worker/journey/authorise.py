@@ -12,6 +12,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 import jwt
+import structlog
 
 from effective_contract.codes import StatusCode
 from worker.journey.attempt_limits import Series
@@ -26,9 +27,13 @@ LONGEST_SECONDS: Final = 7200.0
 """The default for the longest life of a login, in seconds (CONTRACT, Login token)."""
 CACHE_SECONDS: Final = 30.0
 CACHED_LOGINS: Final = 4096
+TOLD_SECONDS: Final = 60.0
+"""Seconds between two warnings of logins that no key has signed."""
 MOST_BRACKETS: Final = 64
 """The most objects and arrays in the head of a login token, and in its payload, whose claims are texts and numbers."""
 
+_FINGERPRINT_DIGITS = 8
+_UNVERIFIABLE = "the login token cannot be verified"
 _LONGEST_CLAIM = 255
 _NUMERIC = re.compile(r"\d{1,15}(\.\d{1,9})?", re.ASCII)
 _REQUIRED = ("jti", "usr", "org", "oun", "iat", "exp")
@@ -43,6 +48,8 @@ _OPTIONS: Any = {
     "verify_sub": False,
     "verify_jti": False,
 }
+
+log = structlog.get_logger(__name__)
 
 
 class Logins:
@@ -66,6 +73,7 @@ class Logins:
         self._longest_seconds = longest_seconds
         self._audience = audience
         self._verified: dict[bytes, tuple[Claims, float]] = {}
+        self._unverified, self._told_at = 0, -math.inf
 
     def verify(self, token: str) -> Claims | Refused:
         """Return the claims of a good token; ``INVALID_TOKEN`` for any other, whatever is wrong with it."""
@@ -82,7 +90,9 @@ class Logins:
         return claims
 
     def _verify(self, token: str, now: float) -> Claims | Refused:
-        for secret in () if _is_nested(token) else self._secrets:
+        if _is_nested(token):
+            return _invalid(_UNVERIFIABLE)
+        for secret in self._secrets:
             try:
                 payload = jwt.decode(token, secret, algorithms=["HS256"], options=_OPTIONS)
             except jwt.InvalidSignatureError:
@@ -90,7 +100,17 @@ class Logins:
             except Exception:  # noqa: BLE001 - whatever a hostile token makes the parsers raise, it is not verifiable
                 break
             return self._judged(payload, now)
-        return _invalid("the login token cannot be verified")
+        else:
+            self._tell(now)
+        return _invalid(_UNVERIFIABLE)
+
+    def _tell(self, now: float) -> None:
+        """Warn of logins that no key has signed, once a minute at most: this worker's keys may be the wrong ones."""
+        self._unverified += 1
+        if now - self._told_at >= TOLD_SECONDS:
+            keys = [key_fingerprint(each) for each in self._secrets]
+            log.warning("logins_unverified", logins=self._unverified, keys=keys, check="WORKER_LOGIN__SECRETS")
+            self._unverified, self._told_at = 0, now
 
     def _judged(self, payload: dict[str, Any], now: float) -> Claims | Refused:
         claims = _claims(payload, now)
@@ -102,6 +122,11 @@ class Logins:
         if self._audience is not None and self._audience not in _audiences(payload.get("aud")):
             return _invalid("the login token is for another audience")
         return claims
+
+
+def key_fingerprint(secret: str) -> str:
+    """Return what tells a key from others where the key itself must not be seen: enough to compare two workers."""
+    return hashlib.sha256(b"effective-worker login key\0" + secret.encode()).hexdigest()[:_FINGERPRINT_DIGITS]
 
 
 def sign_login(

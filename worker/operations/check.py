@@ -15,6 +15,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import for_code
 
 from worker.errors import MORE_DESCRIPTORS, DependencyUnavailable, Unfit, WorkerError, in_words
+from worker.journey.authorise import key_fingerprint
 from worker.kafka.internals import oldest_versions
 from worker.kafka.rights import lacking, needed
 from worker.kafka.topics import ConfigsForbidden, TopicPlan, admin_client, check_topics
@@ -294,7 +295,8 @@ def _login_keys(settings: Settings) -> Check:
     digests = (
         "" if settings.digest_keys else "; digests are made with it, too: set WORKER_DIGEST_KEYS before it is replaced"
     )
-    return Check("login keys", "ok", f"{count}, the first of which signs{digests}")
+    keys = ", ".join(key_fingerprint(each.get_secret_value()) for each in settings.login.secrets)
+    return Check("login keys", "ok", f"{count}, the first of which signs ({keys}){digests}")
 
 
 # --- on the way -------------------------------------------------------------------------------------------------------

@@ -15,8 +15,10 @@ from worker.errors import OperatorError, WorkerError
 from worker.journey.digests import CommandNames, command_names
 from worker.journey.messages import DEAD_LETTERED
 from worker.journey.model import command_key
-from worker.kafka.delivery import coordinates_of
+from worker.kafka.delivery import Coordinates, coordinates_of
 from worker.kafka.reader import TopicReader, header, is_dry_run, topic_reader
+from worker.kafka.topics import admin_client, cluster_id
+from worker.operations.dead_letters.letters import letter_of
 from worker.operations.history import Change, history
 from worker.postgres.connect import owner_connection
 from worker.postgres.pool import Row
@@ -31,8 +33,22 @@ _WHOLE_ID: Final = re.compile(r"ce:[^:]*(?::[^:]*){1,2}:[^:]+|req:[^:]*(?::[^:]*
 """Whole ids. They are not searched for among the senders' own ids, which would scan the whole record of commands."""
 
 
+_PLACE: Final = re.compile(r"(?:([^/:]+)/)?(\d{1,9})/(\d{1,18})")
+"""``TOPIC/PARTITION/OFFSET``, or without the topic of commands."""
+_MOST_NAMED: Final = 20
+
+
 class AmbiguousId(OperatorError):
-    """Several commands are known under a sender's own id."""
+    """Several commands are known under a sender's own id, or at a position."""
+
+    def __init__(self, given: str, ids: Sequence[str]) -> None:
+        more = f", and {len(ids) - _MOST_NAMED} more" if len(ids) > _MOST_NAMED else ""
+        named = ", ".join(ids[:_MOST_NAMED])
+        super().__init__(f"{len(ids)} commands are called {given}; name one of: {named}{more}")
+
+
+class NothingThere(OperatorError):
+    """No command is known of a position in Kafka."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +123,28 @@ class Explanation:
 
 
 async def explain(settings: Settings, given: str, *, topics: bool = True) -> Explanation:
-    """Explain a command by its id (CONTRACT, Command), or by the sender's own part of it.
+    """Explain a command by its id (CONTRACT, Command), by the sender's own part of it, or by a position in Kafka.
 
-    Raises ``AmbiguousId`` if that part belongs to several, and ``DependencyUnavailable`` for Postgres; an unavailable
-    broker is only noted.
+    The position is that of the command, of its answer or of its dead letter. Raises ``AmbiguousId`` if several are
+    meant, ``NothingThere`` if nothing is known of a position, and ``DependencyUnavailable`` for Postgres. A broker that
+    is away is only noted, unless the position cannot be told without it.
     """
+    place = _PLACE.fullmatch(given)
+    if place is not None:
+        where = (place[1] or settings.topics.commands, int(place[2]), int(place[3]))
+        return await _explained(settings, await _id_at(settings, where, topics=topics), topics=topics)
+    explained = await _explained(settings, given, topics=topics)
+    if explained.state != "unknown" or explained.topics != "searched" or coordinates_of(given) is not None:
+        return explained
+    # A command that was refused before its sender was verified is recorded under its position: only its answer has the
+    # sender's own id.
+    ids = await _answered_under(settings, given)
+    if len(ids) > 1:
+        raise AmbiguousId(given, ids)
+    return await _explained(settings, ids[0], topics=topics) if ids else explained
+
+
+async def _explained(settings: Settings, given: str, *, topics: bool) -> Explanation:
     dsn = settings.postgres.dsn.get_secret_value()
     async with owner_connection(dsn) as connection:
         names = command_names(settings)
@@ -166,8 +199,49 @@ async def _known_id(connection: asyncpg.Connection, given: str, names: CommandNa
     if at is None and given in ids:
         return given
     if len(ids) > 1:
-        raise AmbiguousId(f"{len(ids)} commands are called {given}; name one of: {', '.join(ids)}")
+        raise AmbiguousId(given, ids)
     return ids[0] if ids else given
+
+
+async def _id_at(settings: Settings, where: tuple[str, int, int], *, topics: bool) -> str:
+    """Return the id of the command at a position, or of the one whose answer or dead letter stands there."""
+    ids = await _recorded_at(settings, where)
+    if not ids and topics:
+        async with topic_reader(settings) as kafka:
+            record = await _at(kafka, *where)
+        if record is not None and where[0] in settings.topics.read:  # headers there are a sender's
+            async with admin_client(settings) as admin:
+                return Coordinates(await cluster_id(admin), *where, record.timestamp).command_id
+        if record is not None and where[0] == settings.topics.dead_letters:
+            source = letter_of(record).source
+            ids = (
+                [] if source is None else await _recorded_at(settings, (source.topic, source.partition, source.offset))
+            )
+        elif record is not None and (answered := header(record, h.COMMAND_ID)):
+            return answered
+    named = "{}/{}/{}".format(*where)
+    if len(ids) > 1:
+        raise AmbiguousId(named, ids)
+    if not ids:
+        looked = "no command, answer or dead letter stands there now" if topics else "Kafka was not asked"
+        raise NothingThere(f"nothing is recorded of {named}, and {looked}")
+    return ids[0]
+
+
+async def _recorded_at(settings: Settings, where: tuple[str, int, int]) -> list[str]:
+    async with owner_connection(settings.postgres.dsn.get_secret_value()) as connection:
+        return [row["command_id"] for row in await connection.fetch(statement("explain/at"), *where)]
+
+
+async def _answered_under(settings: Settings, given: str) -> list[str]:
+    """Return the ids of the commands whose answers in the results topic have that id of the sender's own."""
+
+    def answers_it(record: Any) -> bool:
+        return header(record, h.CAUSATION_ID) == given and not is_dry_run(record)
+
+    async with topic_reader(settings) as kafka:
+        answers = [record async for record in _found(kafka, {settings.topics.results}, 0, answers_it, enough=-1)]
+    return sorted({header(record, h.COMMAND_ID) for record in answers})
 
 
 def _organisation(command_id: str) -> str | None:

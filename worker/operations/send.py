@@ -110,8 +110,11 @@ class Sending:
             except BrokerAway as error:
                 raise NotSent(f"kafka: {self._why_away(error, said)}") from None
             except NoSuchTopic as missing:
-                what = f"the topic {missing.topic} does not exist, or this login may not see it: make it with"
-                raise NotSent(f"kafka: {what} effective-worker topics apply, or allow DESCRIBE on it") from None
+                way_out = "make it with effective-worker topics apply"
+                if missing.topic == self._request.reply_to:
+                    way_out = "make it on the broker, and let the worker answer there (WORKER_TOPICS__REPLY_TO_ALLOWED)"
+                what = f"the topic {missing.topic} does not exist, or this login may not see it"
+                raise NotSent(f"kafka: {what}: {way_out}, or allow DESCRIBE on it") from None
 
     def interrupted(self) -> NoAnswer:
         """Return the error of a ``run`` that was cancelled."""
