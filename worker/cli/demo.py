@@ -30,6 +30,7 @@ from worker.kafka.topics import apply
 from worker.observability.console import console_on
 from worker.observability.logs import configure_logging
 from worker.operations.imports.load import import_files
+from worker.operations.imports.publish import announce
 from worker.postgres.migrate import apply_migrations
 from worker.settings import Settings, read_settings
 
@@ -122,6 +123,7 @@ async def _house(directory: Path | None, told: Console) -> AsyncIterator[House]:
             await apply(settings)
             with as_file(files("worker.demo") / FIXTURE) as fixture:
                 await import_files(stack.owner_dsn, [fixture], on_progress=lambda _: None)
+            await announce(read_settings(variables | {"WORKER_POSTGRES__OWNER_DSN": stack.owner_dsn}))
             status.stop()
             yield House(stack, variables, settings, secret)
 
