@@ -140,7 +140,7 @@ def needs_id_lookup(commands: Sequence[Presented | Refused], tokens: Mapping[Tok
     return [
         command
         for command in presented
-        if named[command.token] > 1 or tokens[command.token].state is not command.method.from_state
+        if named[command.token] > 1 or _refusal(command, tokens[command.token]) is not None
     ]
 
 
@@ -179,9 +179,20 @@ def _decide_one(
     if former is not None:
         return _decide_again(command, former)
     token = tokens[command.token]
+    refusal = _refusal(command, token)
+    if refusal is not None:
+        return refusal
+    return Applied(command, token.state, command.method.to_state, token.version + 1)
+
+
+def _refusal(command: Presented, token: LockedToken) -> Refused | None:
+    """Return the reason why the access token may not be changed, as it is.
+
+    Every such reason stands here: a command that it keeps from being applied needs a lookup of its id.
+    """
     if token.state is not command.method.from_state:
         return Refused(StatusCode.INVALID_LIFE_CYCLE_STATE, f"the access token is {token.state}")
-    return Applied(command, token.state, command.method.to_state, token.version + 1)
+    return None
 
 
 def _decide_again(command: Presented, former: AppliedId) -> Replayed | Refused:
