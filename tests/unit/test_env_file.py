@@ -149,6 +149,10 @@ def test_a_file_that_is_wrong_ends_a_command_with_2_and_leaves_help_alone(tmp_pa
 
 
 def test_a_fault_in_a_setting_of_the_file_names_the_variable(tmp_path: Path) -> None:
-    done = worker("--env-file", str(written(tmp_path, "WORKER_BATCH=7")), "migrate")
+    file = written(tmp_path, "WORKER_BATCH=7")
+    done = worker("--env-file", str(file), "migrate", WORKER_DRAIN_SECONDS="never")
     assert done.returncode == 2
-    assert done.stderr == "error: WORKER_BATCH: no such setting; did you mean WORKER_MAX_BATCH?\n"
+    assert done.stderr.splitlines() == [
+        f"error: WORKER_BATCH (in {file}): no such setting; did you mean WORKER_MAX_BATCH?",
+        "error: WORKER_DRAIN_SECONDS: not a number above 0 and up to 3600",
+    ]

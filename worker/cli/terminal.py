@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from worker.cli.env_file import EnvFile, env_file_of
 from worker.cli.output import fitted
 
 if TYPE_CHECKING:
@@ -152,13 +153,13 @@ class CommandGroup(TyperGroup):
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
         except Exception as error:
-            code = _told(error)
+            code = _told(error, env_file_of(ctx))
             if code is None:
                 raise
             raise typer.Exit(code) from None
 
 
-def _told(error: Exception) -> int | None:
+def _told(error: Exception, file: EnvFile | None) -> int | None:
     """Tell the user of an error that they can mend, and return the exit code; None for a bug."""
     if not _is_of_the_worker(error):
         return None
@@ -167,7 +168,8 @@ def _told(error: Exception) -> int | None:
 
     if isinstance(error, SettingsError):
         for variable, what in error.faults:
-            complain(f"{variable}: {what}")
+            of_file = file is not None and variable in file.variables
+            complain(f"{variable} (in {file.path}): {what}" if file and of_file else f"{variable}: {what}")
         return WRONG_USAGE
     if isinstance(error, WorkerError):
         complain(str(error))

@@ -220,7 +220,8 @@ async def _page(_: web.Request) -> web.Response:
 def _probe(state: Callable[[], tuple[bool, dict[str, Any]]]) -> _Handler:
     async def answer(_: web.Request) -> web.Response:
         well, document = state()
-        return web.Response(status=200 if well else 503, body=orjson.dumps(document), content_type="application/json")
+        body = orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)  # people read it at night
+        return web.Response(status=200 if well else 503, body=body, content_type="application/json")
 
     return answer
 
