@@ -202,6 +202,11 @@ def intercept_heartbeats(
     coordinator._do_heartbeat = wrap(coordinator._do_heartbeat)
 
 
+def member_id_of(consumer: AIOKafkaConsumer) -> str:
+    """Return the id by which the broker knows this member of the group; empty before the first answer."""
+    return str(consumer._coordinator.member_id)
+
+
 def forget_coordinator(consumer: AIOKafkaConsumer) -> None:
     """Make the consumer look for the group's coordinator again before its next request."""
     consumer._coordinator.coordinator_dead()

@@ -9,7 +9,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 
 from worker.errors import KAFKA_ERRORS, DependencyUnavailable
-from worker.kafka.internals import intercept_heartbeats, leave_group
+from worker.kafka.internals import intercept_heartbeats, leave_group, member_id_of
 
 LEAVE_SECONDS: Final = 5.0
 
@@ -28,6 +28,11 @@ class Membership:
         self._consumer = consumer
         self.takes_part = False
         intercept_heartbeats(consumer, self._watching)
+
+    @property
+    def member_id(self) -> str:
+        """The id by which Kafka and ``lanes list`` know this worker."""
+        return member_id_of(self._consumer)
 
     def join(self, topics: Sequence[str], listener: ConsumerRebalanceListener) -> None:
         """Take part in the group, which tells ``listener`` the partitions when it has assigned them."""

@@ -100,7 +100,7 @@ class Supervisor(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ca
             self._health.lane(source, "starting")  # from now on: its lane may come some moments later
         for topic in sorted({source.topic for source in self._assigned}) or [None]:
             numbers = sorted(source.partition for source in self._assigned if source.topic == topic)
-            log.info("partitions_assigned", topic=topic, partitions=numbers)
+            log.info("partitions_assigned", topic=topic, partitions=numbers, member=self._membership.member_id)
         self._changed.set()
 
     # --- the invariant ------------------------------------------------------------------------------------------------
