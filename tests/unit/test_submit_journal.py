@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from worker.operations.submit.journal import Journal, JournalError, Outcome
 from worker.operations.submit.report import quantiles, reported
 
+FULL: Final = Path("/dev/full")
 FACTS: Final = {
     "run": "r",
     "digest": "d",
@@ -98,6 +99,15 @@ def test_a_journal_that_cannot_be_used_is_closed_again(tmp_path: Path) -> None:
             Journal(path)
         told.append(caught)
     assert [opened.path for opened in here.open_files() if opened.path.startswith(str(tmp_path))] == []
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
+def test_a_journal_on_a_full_disk_is_closed_again() -> None:
+    with pytest.raises(JournalError, match="disk") as caught:
+        Journal(FULL)
+    # As long as its traceback lives, nothing else closes it; the descriptor that lists the others is gone by now.
+    held = [each.readlink() for each in Path("/proc/self/fd").iterdir() if each.is_symlink()]
+    assert (FULL in held, caught.tb is None) == (False, False)
 
 
 @given(st.lists(st.tuples(st.integers(1, 4), st.sampled_from(["OK", "INVALID_TOKEN", "ACCESS_DENIED"])), max_size=30))

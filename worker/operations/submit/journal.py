@@ -79,6 +79,9 @@ class Journal:
         except (sqlite3.Error, OSError) as error:
             self.close()
             raise JournalError(_why(path, error)) from error
+        except JournalError:  # of a transaction
+            self.close()
+            raise
         if self.facts and self.facts.get("version") != VERSION:
             self.close()
             raise JournalError(f"{path} was written by another version of effective-worker")
