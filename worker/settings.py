@@ -99,8 +99,12 @@ def _strong(secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
     return secrets
 
 
+def _trimmed(texts: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(text.strip() for text in texts)
+
+
 def _patterns(patterns: tuple[str, ...]) -> tuple[str, ...]:
-    trimmed = tuple(pattern.strip() for pattern in patterns)
+    trimmed = _trimmed(patterns)
     if not all(trimmed):
         raise ValueError("one of the patterns is empty")
     if not all(re.fullmatch(r"[a-zA-Z0-9._*?\[\]!-]+", pattern) for pattern in trimmed):
@@ -235,7 +239,7 @@ class AdminSettings(_Section):
 
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
-    names: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
+    names: Annotated[tuple[str, ...], BeforeValidator(_listed), AfterValidator(_trimmed)] = ()
 
 
 class LogSettings(_Section):

@@ -46,6 +46,7 @@ def test_every_setting_is_read_from_its_variable() -> None:
             "WORKER_LOGIN__SECRETS": f"{SECRET},{SECRET[::-1]}",
             "WORKER_LOGIN__EXPIRY_CLOCK": "append",
             "WORKER_DELIVERY": "at_least_once",
+            "WORKER_ADMIN__NAMES": "worker, worker.internal",
             "WORKER_DRAIN_SECONDS": "2.5",
             "WORKER_REVEAL_VERIFICATION_CODE": "true",
             "WORKER_LOG__LEVEL": "DEBUG",
@@ -57,6 +58,7 @@ def test_every_setting_is_read_from_its_variable() -> None:
     assert settings.postgres.role == 'one of "two"'
     assert [secret.get_secret_value() for secret in settings.login.secrets] == [SECRET, SECRET[::-1]]
     assert (settings.login.expiry_clock, settings.delivery, settings.log.level) == ("append", "at_least_once", "debug")
+    assert settings.admin.names == ("worker", "worker.internal")
     assert settings.drain_seconds == 2.5
     assert settings.reveal_verification_code is True
 
