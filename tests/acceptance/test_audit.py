@@ -70,7 +70,7 @@ def test_what_was_published_is_what_is_stored(honest: Scene, tmp_path: Path) -> 
     assert line == f"{TOKENS} transitions in 4 lanes, {TOKENS} events, 4 anchored heads: everything holds"
     assert f"UTC: 4 lanes with {TOKENS} transitions from " in sentence
     assert f" states and with {TOKENS} events of the transitions topic up to " in sentence
-    assert sentence.endswith(" holds; no finding.")
+    assert sentence.endswith(" (not signed) holds; no finding.")
 
 
 def test_lines_of_json_have_every_finding_and_the_summary_last(scene: Scene) -> None:
@@ -137,7 +137,7 @@ def test_the_auditors_program_rebuilds_all_states_and_ends_at_the_anchored_heads
     done = run_to_end([*program, honest.kafka.bootstrap, honest.topics.transitions])
 
     *lines, verdict = done.stdout.splitlines()
-    assert (done.returncode, verdict) == (0, "whole"), done.stdout + done.stderr
+    assert (done.returncode, verdict) == (0, f"{TOKENS} events in 4 lanes: whole"), done.stdout + done.stderr
     printed = [json.loads(line) for line in lines]
     heads = json.loads(run(honest, "audit", "anchor").stdout)["heads"]
     assert [each for each in printed if isinstance(each, dict)] == sorted(heads, key=lambda head: head["lane"])
@@ -191,9 +191,23 @@ def test_the_auditors_program_names_what_was_forged(honest: Scene, program: list
     finally:
         delete_topics(honest.kafka.bootstrap, copy)
 
-    said = [line for line in done.stdout.splitlines() if not line.startswith(("{", "["))]
-    assert said == [line.replace("LANE", lane) for line in told], done.stderr
+    *said, last = [line for line in done.stdout.splitlines() if not line.startswith(("{", "["))]
+    verdict = re.fullmatch(rf"{len(values)} events in 1 lanes: (.+)", last)
+    assert verdict is not None, done.stdout + done.stderr
+    assert [*said, verdict[1]] == [line.replace("LANE", lane) for line in told], done.stderr
     assert done.returncode == (0 if told == ["whole"] else 1)
+
+
+def test_the_auditors_program_takes_no_topic_without_events_for_whole(honest: Scene, program: list[str | Path]) -> None:
+    empty, nowhere = f"{honest.topics.transitions}-empty", f"{honest.topics.transitions}-nowhere"
+    create_topics(honest.kafka.bootstrap, empty, partitions=1)
+    try:
+        for topic in (empty, nowhere):
+            done = run_to_end([*program, honest.kafka.bootstrap, topic])
+            assert (done.returncode, done.stdout) == (1, f"no events in {topic}: is it called so?\n"), done.stderr
+    finally:
+        delete_topics(honest.kafka.bootstrap, empty)
+    assert nowhere not in honest.admin().list_topics(timeout=patience(60)).topics
 
 
 def test_an_anchor_that_is_none_is_a_wrong_usage(honest: Scene, tmp_path: Path) -> None:
@@ -245,7 +259,28 @@ def test_a_history_that_was_made_anew_differs_from_what_was_published(scene: Sce
     )
 
     assert verified(scene, "--no-topic")["holds"]
+    assert "no finding in what was read" in run(scene, "audit", "verify", "--no-topic").stdout
     assert verified(scene)["counts"] == {Kind.UNKNOWN_EVENT: len(gone)}
+
+
+def test_the_topic_tells_what_was_changed_and_that_a_removed_transition_had_an_event(scene: Scene) -> None:
+    Load(scene, scene.new_tokens(12)).send(1, 12)
+    with scene.worker():
+        scene.wait_consumed()
+    [first, second, *_] = [event for event in history(scene) if event["lane"].endswith("/0")]
+    scene.execute("ALTER TABLE transition DISABLE TRIGGER ALL")
+    for event, change in (
+        (first, "UPDATE transition SET user_id = 'somebody else'"),
+        (second, "DELETE FROM transition"),
+    ):
+        scene.execute(f"{change} WHERE access_token_id = $1", event["access_token_id"])
+
+    report = verified(scene)
+
+    [differs] = found(report, Kind.OTHER_EVENT)
+    assert differs == f"user_id is {first['user_id']}, the transition's somebody else"
+    assert len(found(report, Kind.UNKNOWN_EVENT)) == 1
+    assert found(report, Kind.NO_EVENT) == []
 
 
 def test_transitions_whose_events_are_gone_are_named(scene: Scene) -> None:
@@ -258,7 +293,7 @@ def test_transitions_whose_events_are_gone_are_named(scene: Scene) -> None:
 
     what = found(verified(scene), Kind.NO_EVENT)
 
-    assert what == ["sequence 1 have no event, or were removed with the beginning of the topic"]
+    assert what == ["sequence 1 has no event, or was removed with the beginning of the topic"]
 
 
 def test_it_holds_while_workers_are_at_work(scene: Scene) -> None:

@@ -121,6 +121,8 @@ def test_nothing_is_left_of_an_erased_customer(scene: Scene) -> None:
     assert all(each["deleted"] for each in document["mentions"])
     digests = scene.rows("SELECT DISTINCT digest FROM command_record WHERE access_token_id <> $1", OTHER_TOKEN_ID)
     assert digests == [{"digest": bytes(32)}]
+    told = run(scene, "explain", "ce:ORG1:%2Fshop:golden")
+    assert "its answers can no longer be told from others" in told.stdout, told.stderr
     # The events are still told, and still whole.
     assert history(scene) == before
     check_chains(before)

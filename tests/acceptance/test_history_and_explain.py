@@ -249,6 +249,6 @@ def test_a_token_of_several_organisations_wants_one_named_and_an_unknown_one_is_
     one = run(told.scene, "history", "AT0000000671", "--organisation", "ORG2")
     none = run(told.scene, "history", "nobody")
 
-    assert (both.returncode, "name one of: ORG1, ORG2" in both.stderr) == (1, True)
+    assert (both.returncode, "give --organisation: ORG1, ORG2" in both.stderr) == (1, True)
     assert (one.returncode, "no transition so far" in one.stdout) == (0, True)
     assert (none.returncode, "no access token with the id or number nobody" in none.stderr) == (1, True)

@@ -48,6 +48,17 @@ async def test_a_worker_that_could_start_has_nothing_that_fails(settings: Settin
     assert lines["grants"].state == "ok"
 
 
+async def test_rules_that_are_switched_off_are_named_with_the_way_back(
+    settings: Settings, database: DatabaseUnderTest
+) -> None:
+    async with owner_connection(database.owner_dsn) as owner:
+        await owner.execute("ALTER TABLE transition DISABLE TRIGGER USER")
+        schema = (await checked(settings))["schema"]
+        assert (schema.state, "rules of transition are switched off" in schema.detail) == ("failed", True)
+        await owner.execute(schema.detail.partition("on again with: ")[2].partition(". See")[0])
+    assert (await checked(settings))["schema"].state == "ok"
+
+
 @pytest.mark.real_kafka
 async def test_apache_kafka_4_is_recognised(settings: Settings) -> None:
     broker = (await checked(settings))["broker"]

@@ -142,9 +142,25 @@ def test_what_was_read_lies_between_its_earliest_and_its_latest_time() -> None:
 def test_options_restrict_and_none_does_not() -> None:
     assert restriction_of(None, None, None) is None
     assert restriction_of("ORG1", None, "2026-12-01T09:30:59Z") == Restriction("ORG1", None, NOW)
+    midnight = NOW.replace(hour=0, minute=0, second=0)
+    assert restriction_of(None, "2026-12-01", None) == Restriction(None, midnight, None)
 
 
-@pytest.mark.parametrize("text", ["", "soon", "2026-12-01T09:30:59", "2026-12-01"])
+def test_a_time_without_a_moment_in_it_is_wrong_usage() -> None:
+    with pytest.raises(typer.BadParameter, match="not after --since, 2026-12-01T09:30:59"):
+        restriction_of(None, "2026-12-01T09:30:59Z", "2026-12-01")
+
+
+@pytest.mark.parametrize(
+    ("signature", "has_key", "said"),
+    [(None, False, "not signed"), ("f00d", True, "signature verified"), ("f00d", False, "signature not checked")],
+)
+def test_the_sentence_says_whether_a_signature_was_verified(signature: str | None, has_key: bool, said: str) -> None:
+    signed = Anchor(ANCHOR.taken_at, (), "", 1, signature)
+    assert f"UTC ({said}) holds;" in audit_command.sentence(audited(), signed, NOW, has_key=has_key)
+
+
+@pytest.mark.parametrize("text", ["", "soon", "2026-12-01T09:30:59", "20261201", "2026-13-01"])
 def test_a_time_that_is_none_is_wrong_usage(text: str) -> None:
     with pytest.raises(typer.BadParameter):
         moment_of(text, "--since")
@@ -167,8 +183,8 @@ def test_one_sentence_says_that_everything_holds() -> None:
     assert audit_command.sentence(audited(), ANCHOR, NOW) == (
         "Verified on 2026-12-01 09:30 UTC: 12 lanes with 34 567 transitions from 2026-11-29 09:30 UTC to"
         " 2026-12-01 08:30 UTC are unbroken from the first to the last, agree with 40 000 states and with"
-        " 34 567 events of the transitions topic up to 2026-12-01 08:30 UTC; the anchor of 2026-11-30 08:00 UTC holds;"
-        " no finding."
+        " 34 567 events of the transitions topic up to 2026-12-01 08:30 UTC; the anchor of 2026-11-30 08:00 UTC (not"
+        " signed) holds; no finding."
     )
 
 
@@ -177,8 +193,8 @@ def test_one_sentence_says_what_was_left_out() -> None:
 
     assert audit_command.sentence(report, None, NOW) == (
         "Verified on 2026-12-01 09:30 UTC: 1 lane with 1 transition from 2026-11-29 09:30 UTC to 2026-12-01 08:30 UTC"
-        " is unbroken from the first to the last, agrees with 1 state; 2 transitions not published yet; the transitions"
-        " topic was not read; no anchor was compared; no finding."
+        " is unbroken from the first to the last and agrees with 1 state; 2 transitions not published yet; the"
+        " transitions topic was not read; no anchor was compared; no finding."
     )
 
 
@@ -188,7 +204,8 @@ def test_one_sentence_says_what_was_found() -> None:
     assert audit_command.sentence(report, ANCHOR, NOW).endswith(
         "12 lanes with 34 567 transitions from 2026-11-29 09:30 UTC to 2026-12-01 08:30 UTC were recomputed from the"
         " first to the last, and compared with 40 000 states and with 34 567 events of the transitions topic up to"
-        " 2026-12-01 08:30 UTC; the anchor of 2026-11-30 08:00 UTC does not hold; 3 findings (ANCHOR 2, STATE 1)."
+        " 2026-12-01 08:30 UTC; the anchor of 2026-11-30 08:00 UTC (not signed) does not hold; 3 findings"
+        " (ANCHOR 2, STATE 1)."
     )
 
 
@@ -210,7 +227,7 @@ def test_one_sentence_says_what_a_restricted_run_has_found_within_and_outside() 
 def test_an_anchor_whose_time_is_none_is_named_as_it_says() -> None:
     odd = Anchor("yester\nday", (), "", 1)
 
-    assert "the anchor of yester\\nday holds" in audit_command.sentence(audited(), odd, NOW)
+    assert "the anchor of yester\\nday (not signed) holds" in audit_command.sentence(audited(), odd, NOW)
 
 
 def test_one_sentence_says_that_everything_agrees() -> None:
@@ -299,8 +316,15 @@ def test_the_report_for_people_ends_with_the_sentence(capsys: pytest.CaptureFixt
     assert capsys.readouterr().out.splitlines() == ["a line", "A sentence."]
 
 
+def test_an_organisation_that_has_nothing_may_be_called_otherwise(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit):
+        tell(Audit(restriction=Restriction("ORG9")), run_of({}), as_json=False, as_lines=False)
+
+    assert "  no access token is of ORG9: is the organisation called so?" in capsys.readouterr().out.splitlines()
+
+
 def test_the_report_of_a_restricted_run_says_what_it_cannot_say(capsys: pytest.CaptureFixture[str]) -> None:
-    report = Audit(restriction=Restriction("ORG1"), outside=Counter({Finding.LATE: 3}))
+    report = Audit(restriction=Restriction("ORG1"), states=1, outside=Counter({Finding.LATE: 3}))
     with pytest.raises(typer.Exit):
         tell(report, run_of({}), as_json=False, as_lines=False)
 

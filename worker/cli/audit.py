@@ -77,17 +77,18 @@ def verify(
     if key_file is not None and anchor is None:
         raise typer.BadParameter("needs --anchor", param_hint="--key-file")
     settings = settings_from_environment()
-    earlier = None if anchor is None else _read(anchor, _key(key_file))
+    key = _key(key_file)
+    earlier = None if anchor is None else _read(anchor, key)
     began = now()
     with followed(as_lines=json_lines) as (on_progress, on_found):
         verifying = _verify(
             settings, earlier, restriction, on_progress=on_progress, on_found=on_found, is_topic_read=not no_topic
         )
         report = run_to_end(verifying)
-    tell(report, _run(report, earlier, began), as_json=json, as_lines=json_lines)
+    tell(report, _run(report, earlier, began, has_key=key is not None), as_json=json, as_lines=json_lines)
 
 
-def _run(report: Audit, anchor: Anchor | None, began: datetime) -> Run:
+def _run(report: Audit, anchor: Anchor | None, began: datetime, *, has_key: bool) -> Run:
     read: dict[str, Any] = {
         "lanes": report.lanes,
         "transitions": report.transitions,
@@ -96,6 +97,7 @@ def _run(report: Audit, anchor: Anchor | None, began: datetime) -> Run:
         "unpublished": report.unpublished,
         "anchored": report.anchored,
         "anchor_taken_at": None if anchor is None else anchor.taken_at,
+        "anchor_signature": None if anchor is None else _signature(anchor, has_key=has_key),
     }
     return Run(
         command="audit verify",
@@ -104,7 +106,7 @@ def _run(report: Audit, anchor: Anchor | None, began: datetime) -> Run:
         read=read,
         document=document_of(report, named_as="findings") | {"holds": report.verdict},
         lines=list(_lines(report)),
-        sentence=sentence(report, anchor, began),
+        sentence=sentence(report, anchor, began, has_key=has_key),
     )
 
 
@@ -177,9 +179,10 @@ async def _anchor(settings: Settings, key: bytes | None) -> Anchor:
 def _lines(report: Audit) -> Iterator[str]:
     yield from finding_lines(report)
     events = "" if report.events is None else f", {counted(report.events, 'event')}"
-    anchored = "" if report.anchored is None else f", {counted(report.anchored, 'anchored head')}"
+    anchored = "" if report.anchored is None else f", {_heads(report.anchored, report.anchored_in_all or 0)}"
     what = counted(report.counts.total(), "finding") if report.counts else "no finding"
-    what = "everything holds" if report.holds else what
+    if report.holds:
+        what = "everything holds" if report.events is not None else "no finding in what was read"
     read = f"{counted(report.transitions, 'transition')} in {counted(report.lanes, 'lane')}"
     yield f"{read}{events}{anchored}: {what}"
     if report.unpublished:
@@ -187,34 +190,47 @@ def _lines(report: Audit) -> Iterator[str]:
         yield f"  {counted(report.unpublished, 'transition')} of the last batches {were} not published yet"
 
 
-def sentence(report: Audit, anchor: Anchor | None, at: datetime) -> str:
+def _heads(found: int, anchored: int) -> str:
+    return counted(found, "anchored head") if found == anchored else f"{found} of {counted(anchored, 'anchored head')}"
+
+
+def sentence(report: Audit, anchor: Anchor | None, at: datetime, *, has_key: bool = False) -> str:
     """Return the verdict as one sentence for an auditor's report."""
     lanes = f"{many(report.lanes, 'lane')} with {many(report.transitions, 'transition')}{period(report)}"
     own = None if report.restriction is None else report.restriction.organisation
     compared = many(report.states, "state") + ("" if own is None else f" of {own}")
+    link = " and" if report.events is None else ","
     if report.events is not None:
         until = "" if report.published_until is None else f" up to {at_minute(report.published_until)}"
         compared += f" and with {many(report.events, 'event')} of the transitions topic{until}"
     if report.holds:
         are, agree = ("is", "agrees") if report.lanes == 1 else ("are", "agree")
-        did = f"{are} unbroken from the first to the last, {agree} with {compared}"
+        did = f"{are} unbroken from the first to the last{link} {agree} with {compared}"
     else:
         were = "was" if report.lanes == 1 else "were"
         did = f"{were} recomputed from the first to the last, and compared with {compared}"
     late = f"; {many(report.unpublished, 'transition')} not published yet" if report.unpublished else ""
     topic = "; the transitions topic was not read" if report.events is None else ""
-    more = f"{late}{topic}{_on_anchor(report, anchor)}; "
+    more = f"{late}{topic}{_on_anchor(report, anchor, has_key=has_key)}; "
     return f"{opening('Verified', report, at)}{lanes} {did}{more}{ending(report, 'finding')}"
 
 
-def _on_anchor(report: Audit, anchor: Anchor | None) -> str:
+def _on_anchor(report: Audit, anchor: Anchor | None, *, has_key: bool) -> str:
     if anchor is None:
         return "; no anchor was compared"
     try:
         taken = at_minute(datetime.fromisoformat(anchor.taken_at))
     except ValueError:
         taken = printable(anchor.taken_at)
-    return f"; the anchor of {taken} {'does not hold' if report.counts[Kind.ANCHOR] else 'holds'}"
+    verdict = "does not hold" if report.counts[Kind.ANCHOR] else "holds"
+    return f"; the anchor of {taken} ({_signature(anchor, has_key=has_key)}) {verdict}"
+
+
+def _signature(anchor: Anchor, *, has_key: bool) -> str:
+    """Return what is known of an anchor's signature: with the key, only one that was verified gets this far."""
+    if anchor.signature is None:
+        return "not signed"
+    return "signature verified" if has_key else "signature not checked"
 
 
 def add(app: typer.Typer) -> None:

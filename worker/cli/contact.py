@@ -75,7 +75,7 @@ def fate(each: Mentions) -> str:
     it, they = ("it", "it") if each.records == 1 else ("them", "they")
     gone = f"retention never removes {it}"
     if each.gone_by is not None:
-        gone = f"retention removes {it} by {each.gone_by:%F %T}"
+        gone = f"retention removes {it} by {each.gone_by:%F %T} UTC"
     if not each.readers:
         return f"{gone}; no group's position is known there, so {they} cannot be deleted safely"
     if each.unread_by:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from effective_contract.transition import DIGESTED
 from worker.cli.output import printable
 from worker.cli.terminal import FAILED, Json, example, run_to_end, settings_from_environment, show
 from worker.operations import explain as explaining
@@ -42,8 +43,9 @@ def lines(explained: Explanation) -> Iterator[str]:
     yield f"command {explained.command_id}"
     if explained.note:
         yield f"  {explained.state}: {explained.note}"
+    looked, is_erased = explained.topics == "searched", explained.command_id.startswith(DIGESTED)
     for number, each in enumerate(explained.readings):
-        yield from _lines(each, "read" if number == 0 else "read again", looked=explained.topics == "searched")
+        yield from _lines(each, "read" if number == 0 else "read again", looked=looked, is_erased=is_erased)
     if explained.change is not None:
         change = explained.change
         yield f"transition of the access token {explained.access_token} of {explained.organisation}"
@@ -57,7 +59,7 @@ def lines(explained: Explanation) -> Iterator[str]:
         yield f"topics: {explained.topics}"
 
 
-def _lines(reading: Reading, how: str, *, looked: bool) -> Iterator[str]:
+def _lines(reading: Reading, how: str, *, looked: bool, is_erased: bool) -> Iterator[str]:
     where = reading.read
     at = f"{where.topic}/{where.partition} offset {where.offset}, stamped {where.timestamp.isoformat()}"
     yield f"{how} from {at} (cluster {reading.cluster}, group {reading.group})"
@@ -71,7 +73,10 @@ def _lines(reading: Reading, how: str, *, looked: bool) -> Iterator[str]:
     if looked:
         answers = ", ".join(f"{each.topic}/{each.partition} offset {each.offset}" for each in reading.results)
         elsewhere = f" (the sender named {reading.reply_to})" if reading.reply_to else ""
-        yield f"  answered in {answers or 'no topic that still has it'}{elsewhere}"
+        if not answers and is_erased:
+            yield "  its answers can no longer be told from others: what it was called was erased with its customer"
+        else:
+            yield f"  answered in {answers or 'no topic that still has it'}{elsewhere}"
         for letter in reading.dead_letters:
             yield f"  dead letter in {letter.topic}/{letter.partition} offset {letter.offset}"
         if not reading.in_topic:

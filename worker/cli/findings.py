@@ -26,7 +26,7 @@ JsonLines = Annotated[
 ]
 OfOrganisation = Annotated[str | None, typer.Option("--organisation", help="Only findings of this organisation.")]
 Since = Annotated[
-    str | None, typer.Option(metavar="WHEN", help="Only of what happened since: 2h (ago), or an RFC 3339 time.")
+    str | None, typer.Option(metavar="WHEN", help="Only of what happened since: 2h (ago), a day, or an RFC 3339 time.")
 ]
 Until = Annotated[str | None, typer.Option(metavar="WHEN", help="Only of what happened before: likewise.")]
 
@@ -51,11 +51,11 @@ def restriction_of(organisation: str | None, since: str | None, until: str | Non
         return None
     if organisation == "":
         raise typer.BadParameter("empty", param_hint="--organisation")
-    return Restriction(
-        organisation,
-        None if since is None else moment_of(since, "--since"),
-        None if until is None else moment_of(until, "--until"),
-    )
+    first = None if since is None else moment_of(since, "--since")
+    end = None if until is None else moment_of(until, "--until")
+    if first is not None and end is not None and first >= end:
+        raise typer.BadParameter(f"not after --since, {rfc3339(first)}", param_hint="--until")
+    return Restriction(organisation, first, end)
 
 
 def refuse_both(*, as_json: bool, as_lines: bool) -> None:
@@ -126,6 +126,8 @@ def _restricted_lines(report: Report[Any]) -> Iterator[str]:
     if report.restriction is not None:
         yield f"  restricted to {restricted_to(report.restriction)}"
         yield "  chains and topics were read whole; findings of others are counted, not named; more may be wrong"
+        if report.restriction.organisation is not None and not report.states:
+            yield f"  no access token is of {report.restriction.organisation}: is the organisation called so?"
         for code, count in _by_code(report.outside).items():
             yield f"  outside: {code} {count}"
 

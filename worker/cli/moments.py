@@ -1,5 +1,6 @@
-"""Moments as options of commands: a duration ago, or an RFC 3339 time."""
+"""Moments as options of commands: a duration ago, a day, or an RFC 3339 time."""
 
+import re
 import time
 from datetime import UTC, datetime
 
@@ -20,9 +21,11 @@ def moment_of(text: str, option: str) -> datetime:
         return datetime.fromtimestamp(max(0.0, time.time() - ago), UTC)
     try:
         moment = datetime.fromisoformat(text)
+        if re.fullmatch(r"\d{4}-\d{2}-\d{2}", text):  # a day begins at midnight, in UTC as all times here
+            moment = moment.replace(tzinfo=UTC)
         if moment.tzinfo is not None:
             return max(moment.astimezone(UTC), datetime.fromtimestamp(0, UTC))
     except (ValueError, OverflowError):
         pass
-    what = "neither a duration like 2h or 1d12h nor a time like 2026-03-04T05:06:07Z"
+    what = "neither a duration like 2h or 1d12h, nor a day like 2026-03-04 nor a time like 2026-03-04T05:06:07Z"
     raise typer.BadParameter(what, param_hint=option)

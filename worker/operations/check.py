@@ -27,6 +27,7 @@ from worker.postgres.connect import owner_connection
 from worker.postgres.migrate import user_of
 from worker.postgres.pool import Database
 from worker.postgres.schema import WorkerRole, require_utf8, require_version, surplus_rights, what_lacks
+from worker.postgres.sql import statement
 from worker.settings import PREFIX, Settings
 from worker.values import counted
 
@@ -255,6 +256,11 @@ async def _sessions(dsn: str) -> Check:
 async def _schema(dsn: str) -> Check:
     async with owner_connection(dsn) as connection:
         await require_version(connection)
+        off = [row["name"] for row in await connection.fetch(statement("schema/switched_off"))]
+    if off:
+        mended = "; ".join(f"ALTER TABLE {name} ENABLE TRIGGER ALL" for name in off)
+        what = f"rules of {', '.join(off)} are switched off, so that history can be changed; on again with: {mended}"
+        return Check("schema", "failed", f"{what}. See effective-worker audit verify")
     return Check("schema", "ok", "up to date")
 
 

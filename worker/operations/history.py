@@ -60,7 +60,7 @@ async def history(dsn: str, token: str, organisation: str | None = None) -> Hist
             raise UnknownToken(f"no access token with the id or number {token} in {where}")
         if len(found) > 1:
             named = ", ".join(dict.fromkeys(row["organisation"] for row in found))
-            raise UnknownToken(f"{token} is an access token in several organisations; name one of: {named}")
+            raise UnknownToken(f"{token} is an access token in several organisations; give --organisation: {named}")
         [row] = found
         changes = await connection.fetch(statement("history/transitions"), row["organisation"], row["id"])
     return History(

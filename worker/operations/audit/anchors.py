@@ -68,7 +68,7 @@ def read_anchor(text: bytes, *, key: bytes | None = None) -> Anchor:
     if anchor.format != 1:
         raise AnchorError(f"the anchor is of format {anchor.format}, and only 1 is known")
     if _digest(anchor.taken_at, anchor.heads) != anchor.digest:
-        raise AnchorError("the anchor's digest is not that of its heads: it was changed")
+        raise AnchorError("the anchor was changed: its digest is not that of its time and heads")
     if key is not None and anchor.signature is None:
         raise AnchorError("the anchor is not signed: it may be anybody's")
     if key is not None and not hmac.compare_digest(anchor.signature or "", _signature(key, anchor.digest)):

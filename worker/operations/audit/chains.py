@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 import asyncpg
 import msgspec
@@ -22,6 +22,8 @@ from worker.postgres.sql import statement
 _FIRST: Final = Chain(0, bytes(32))
 _AS_STORED: Final = tuple(TransitionEvent.model_fields.keys() - {"lane", "previous_hash", "hash"})
 """The members of an event that its row has exactly as they are hashed."""
+MOST_COMPARED: Final = 1_000
+"""The most changed transitions that are compared with their events, member by member."""
 _LOWEST_LANE: Final = -(2**31)
 
 
@@ -57,7 +59,7 @@ async def verify_chains(
         what = f"sequence {head.sequence} with hash {head.hash} was anchored, and is not there"
         report.found(Kind.ANCHOR, f"lane {head.lane}", what)
     if anchor is not None:
-        report.anchored = len(anchored) - len(awaited)
+        report.anchored, report.anchored_in_all = len(anchored) - len(awaited), len(anchored)
 
 
 async def _transitions(connection: asyncpg.Connection, kept: timedelta, progress: Progress) -> AsyncIterator[Row]:
@@ -120,6 +122,8 @@ class _LaneChain:
             whose = version_place(row["organisation"], row["access_token_id"], row["version"])
             what = f"{whose}: should hash to {stored.hex()}, and hashes to {computed.hex()}"
             self.report.found(Kind.CHANGED, where, what, _origin(row))
+            if len(self.report.changed) < MOST_COMPARED:
+                self.report.changed[row["lane"], row["sequence"]] = _members(row, self.name)
 
     def _judge(self, where: str, row: Row) -> None:
         """Check the members of a transition that do not link it to the chain."""
@@ -153,5 +157,9 @@ def _known_name(row: Row, report: Audit) -> str:
 
 def _hash(row: Row, lane: str) -> bytes:
     """Hash a transition as its event is hashed (CONTRACT, Transition event), from its columns as they are now."""
-    members = {name: row[name] for name in _AS_STORED} | {"lane": lane, "previous_hash": row["previous_hash"].hex()}
-    return hashlib.sha256(msgspec.json.encode(members, order="sorted")).digest()
+    return hashlib.sha256(msgspec.json.encode(_members(row, lane), order="sorted")).digest()
+
+
+def _members(row: Row, lane: str) -> dict[str, Any]:
+    """Return the members of a transition's event, without its hash, from its columns as they are now."""
+    return {name: row[name] for name in _AS_STORED} | {"lane": lane, "previous_hash": row["previous_hash"].hex()}

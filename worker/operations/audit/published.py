@@ -31,6 +31,7 @@ class _Event(NamedTuple):
     organisation: Any
     occurred_at: Any
     """The last two may be anything: only :meth:`origin` looks at them."""
+    members: Mapping[str, Any]
 
     @property
     def origin(self) -> Origin:
@@ -77,7 +78,7 @@ def _read(record: Any, report: Audit) -> _Event | None:
     try:
         event = orjson.loads(record.value or b"")
         organisation, occurred_at = event["organisation"], event.get("occurred_at")
-        read = _Event(where, event["lane"], event["sequence"], event["hash"], organisation, occurred_at)
+        read = _Event(where, event["lane"], event["sequence"], event["hash"], organisation, occurred_at, event)
         if tuple(map(type, read[1:4])) != (str, int, str):
             raise TypeError
         whole = event_hash(event) == read.hash
@@ -91,6 +92,16 @@ def _read(record: Any, report: Audit) -> _Event | None:
         report.found(Kind.OTHER_EVENT, where, "its hash is not that of its members", read.origin)
         return None
     return read
+
+
+def _differing(event: Mapping[str, Any], transition: Mapping[str, Any]) -> str:
+    """Return the members of a changed transition that its event has otherwise."""
+    each = [
+        f"{name} is {event.get(name)}, the transition's {transition[name]}"
+        for name in sorted(transition)
+        if event.get(name) != transition[name]
+    ]
+    return "; ".join(each) or "its members are those of the transition, which does not hash to its hash"
 
 
 def _origin(organisation: Any, occurred_at: Any) -> Origin:
@@ -124,13 +135,16 @@ class _Comparison:
             if place not in stored:
                 what = f"{event.where}: there is no sequence {sequence}"
                 self.report.found(Kind.UNKNOWN_EVENT, f"lane {event.lane}", what, event.origin)
-                continue
-            if stored[place].hex() != event.hash:
+            elif stored[place].hex() != event.hash:
                 where = f"{event.where}, lane {event.lane} sequence {sequence}"
                 what = f"its hash is {event.hash}, the transition's {stored[place].hex()}"
                 # The transition may be of another organisation than its event says: this is everybody's.
                 self.report.found(Kind.OTHER_EVENT, where, what)
-            self.published[lane].add(sequence)
+            elif (changed := self.report.changed.get(place)) is not None:
+                where = f"{event.where}, lane {event.lane} sequence {sequence}"
+                self.report.found(Kind.OTHER_EVENT, where, _differing(event.members, changed))
+            if lane and 0 < sequence <= _LARGEST_SEQUENCE:  # a transition that is gone had an event all the same
+                self.published[lane].add(sequence)
 
     def _note_time(self, events: Sequence[_Event]) -> None:
         """Note the time of the last of these events: a partition has them nearly in order."""
@@ -148,6 +162,8 @@ class _Comparison:
                     self.report.unpublished += end - first + 1
                     continue
                 self.report.unpublished += max(0, end - certain)
-                more = ", or were removed with the beginning of the topic" if is_cut and first == 1 else ""
-                what = f"{sequences(first, min(end, certain))} have no event{more}"
+                last = min(end, certain)
+                has, were = ("has", "was") if first == last else ("have", "were")
+                more = f", or {were} removed with the beginning of the topic" if is_cut and first == 1 else ""
+                what = f"{sequences(first, last)} {has} no event{more}"
                 self.report.found(Kind.NO_EVENT, f"lane {name_of(row)}", what)

@@ -1,9 +1,10 @@
 """The report of an audit: how much was read, and everything that is wrong with it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from worker.operations.findings import NOT_IN_DOCUMENT, Report
 
@@ -43,6 +44,10 @@ class Audit(Report[Kind]):
     """Chain heads of the anchor that were found again; ``None`` without one."""
     unpublished: int = 0
     """Transitions of batches that may still be on their way to the topic."""
+    changed: dict[tuple[int, int], Mapping[str, Any]] = field(default_factory=dict, metadata=NOT_IN_DOCUMENT)
+    """By lane id and sequence, the members of the first transitions that do not hash to their hash."""
+    anchored_in_all: int | None = field(default=None, metadata=NOT_IN_DOCUMENT)
+    """Chain heads of the anchor."""
     published_until: datetime | None = field(default=None, metadata=NOT_IN_DOCUMENT)
     """The time of the newest event; ``None`` if there is none."""
 

@@ -412,7 +412,7 @@ class Session:
         if self._outbox.trouble:
             note = self._outbox.trouble
         elif len(self._flight) and self._clock() - self._heard_at > SILENCE_SECONDS:
-            note = f"no answer yet: is a worker running that reads {self._outbox.topic}?"
+            note = f"no answer yet: does a worker read {self._outbox.topic}? effective-worker lanes list says so"
         self._on_progress(Progress(self._done, self._total, self._ok, len(self._flight), note))
 
 
