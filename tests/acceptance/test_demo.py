@@ -24,9 +24,9 @@ STAYS: Final = "everything stays up until Ctrl-C"
 
 
 def submission(directory: Path) -> list[str]:
-    """Return the words that submit the golden command once more, which is refused: its token is effective."""
+    """Return the words that submit two commands: for a token that is not effective, and the golden one once more."""
     path = directory / "again.csv"
-    path.write_text("authentication_code\n99021047380\n", encoding="utf-8")
+    path.write_text("authentication_code\n99021047383\n99021047380\n", encoding="utf-8")
     login = shlex.join([*PROGRAM, "login-token", "--organisation", "ORG1", "--user", "mpadmin"])
     return ["submit", str(path), "--token-command", login]
 
@@ -93,6 +93,8 @@ def test_it_stays_up_for_other_commands_until_ctrl_c_and_leaves_only_its_directo
         for words, code in ((["check"], 0), (["import", "--example"], 0), (submission(kept), REFUSED)):
             done = run_to_end([*PROGRAM, "--env-file", str(settings), *words], cwd=ROOT)
             assert done.returncode == code, done.stderr
+        # The topic of its answers is newer than the worker, whose producers have known only their own topics.
+        assert "producer_replaced" not in (kept / "worker.log").read_text(encoding="utf-8")
         running = all_of(process)
         assert len(running) > 3
         process.send_signal(signal.SIGINT)

@@ -58,6 +58,25 @@ def answers(records: Sequence[Record]) -> dict[bytes | None, tuple[str, int]]:
 
 
 @pytest.mark.parametrize("delivery", ["exactly_once", "at_least_once"])
+def test_a_topic_for_replies_may_be_newer_than_the_worker(scene: Scene, delivery: str) -> None:
+    """A producer must not forget the topics that it has known from its start when it asks for a new one."""
+    codes = scene.new_tokens(PARTITIONS)
+    name = f"replies-{uuid4().hex[:12]}"
+    with allowing(scene, "replies-*", DELIVERY=delivery) as worker:
+        create_topics(scene.kafka.bootstrap, name)
+        try:
+            here = ("reply_to", name.encode())
+            # Each is the first of its lane, and has a transition as well.
+            scene.send(*(Outgoing(body(code), b"a", [here], place) for place, code in enumerate(codes)))
+            records = read_committed(scene.kafka.bootstrap, name, until=PARTITIONS)
+            assert {status(record)[0] for record in records} == {"OK"}
+            assert worker.events("producer_replaced") == []
+            assert worker.terminate() == 0
+        finally:
+            delete_topics(scene.kafka.bootstrap, name)
+
+
+@pytest.mark.parametrize("delivery", ["exactly_once", "at_least_once"])
 def test_every_answer_is_where_its_sender_waits_and_nowhere_else(scene: Scene, replies: str, delivery: str) -> None:
     code, other, third = scene.new_tokens(3)
     here = ("reply_to", replies.encode())

@@ -207,15 +207,22 @@ class Producer:
     def __init__(self, room: int, **counts: int) -> None:
         self._room = room
         self._counts = counts
+        self.client = self
+        self.followed: set[str] = set()
         self.sent: list[tuple[str, int, list[dict[str, Any]]]] = []
 
+    def add_topic(self, topic: str) -> None:
+        self.followed.add(topic)
+
     async def partitions_for(self, topic: str) -> set[int]:
+        assert topic in self.followed, "the client may forget it"
         return set(range(self._counts[topic]))
 
     def create_batch(self) -> Batch:
         return Batch(self._room)
 
     async def send_batch(self, batch: Batch, topic: str, *, partition: int) -> "asyncio.Future[None]":
+        assert {"results", "transitions"} & self._counts.keys() <= self.followed, "a client that asks may forget others"
         self.sent.append((topic, partition, batch.taken))
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         future.set_result(None)

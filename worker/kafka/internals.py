@@ -6,7 +6,7 @@ named here. CONTRIBUTING, An upgrade of aiokafka, has the rest.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -71,6 +71,16 @@ async def _sent(
 def keep_only(client: AIOKafkaClient, topics: Sequence[str]) -> None:
     """Make a client refresh the metadata of these topics only. By itself it asks for all topics every few minutes."""
     client._topics = set(topics)
+
+
+def follow(producer: AIOKafkaProducer, topics: Iterable[str]) -> None:
+    """Make a producer keep the metadata of these topics, too.
+
+    What it knows from an answer about all topics it does not follow by itself: when it asks for a topic that is new to
+    it, it forgets them, and a batch for one of them waits for a leader that nobody asks for (DESIGN 6).
+    """
+    for topic in topics:
+        producer.client.add_topic(topic)
 
 
 # --- consumers: records -----------------------------------------------------------------------------------------------

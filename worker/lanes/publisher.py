@@ -25,7 +25,7 @@ from worker.errors import (
 )
 from worker.journey.messages import Message
 from worker.kafka.client import keyed
-from worker.kafka.internals import drop_producer, intercept_producer_requests, unread_futures
+from worker.kafka.internals import drop_producer, follow, intercept_producer_requests, unread_futures
 from worker.lanes.context import LaneId
 from worker.resilience.background import retrieve
 
@@ -353,6 +353,7 @@ async def send(
     Batches that were handed over are in ``sent``, even if the rest could not be.
     """
     sent = Sent() if sent is None else sent
+    follow(producer, {message.topic for message in messages})
     topics = {message.topic for message in messages if message.partition is None}
     counts = {topic: len(await producer.partitions_for(topic)) for topic in topics}
     grouped: dict[tuple[str, int], list[Message]] = defaultdict(list)

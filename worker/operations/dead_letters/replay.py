@@ -11,6 +11,7 @@ from aiokafka import AIOKafkaProducer
 from worker.errors import KAFKA_ERRORS, OperatorError, WorkerError, kafka_away
 from worker.kafka.client import client_options
 from worker.kafka.delivery import Delivery
+from worker.kafka.internals import follow
 from worker.kafka.reader import OffsetRange, TopicReader, topic_reader
 from worker.lanes.publisher import started
 from worker.operations.dead_letters.letters import Chosen, Letter, OnProgress, Source, letter_of, letters
@@ -238,6 +239,7 @@ class _Sent:
         self, producer: AIOKafkaProducer, topic: str, partition: int, group: Sequence[tuple[Item, Delivery]]
     ) -> None:
         """Hand over a group in batches: given a single message, a producer may log it. Raises the producer's errors."""
+        follow(producer, {topic})
         batch, items = producer.create_batch(), list[Item]()
         for item, delivery in group:
             if not self._appended(batch, delivery):
