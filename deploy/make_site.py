@@ -169,7 +169,6 @@ def build(pages: Path = ROOT / "build" / "pages", site: Path = ROOT / "build" / 
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--clean"]
     command += ["--config-file", str(ROOT / "mkdocs.yml"), "--site-dir", str(site)]
     subprocess.run(command, check=True)  # noqa: S603 - the command is ours
-    # XX, ROOT / "mkdocs.yml", "--site-dir", site], check=True)
     if found := list(loaded_from_elsewhere(site)):
         raise NotSelfContained("\n".join(found))
 

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from effective_contract.transition import DIGESTED
 from worker.cli.output import printable
 from worker.cli.terminal import FAILED, Json, example, run_to_end, settings_from_environment, show
+from worker.journey.digests import is_digest
 from worker.operations import explain as explaining
 from worker.operations.explain import Explanation, Reading
 from worker.values import rfc3339
@@ -43,7 +43,7 @@ def lines(explained: Explanation) -> Iterator[str]:
     yield f"command {explained.command_id}"
     if explained.note:
         yield f"  {explained.state}: {explained.note}"
-    looked, is_erased = explained.topics == "searched", explained.command_id.startswith(DIGESTED)
+    looked, is_erased = explained.topics == "searched", is_digest(explained.command_id)
     for number, each in enumerate(explained.readings):
         yield from _lines(each, "read" if number == 0 else "read again", looked=looked, is_erased=is_erased)
     if explained.change is not None:

@@ -77,7 +77,7 @@ def follow(producer: AIOKafkaProducer, topics: Iterable[str]) -> None:
     """Make a producer keep the metadata of these topics, too.
 
     What it knows from an answer about all topics it does not follow by itself: when it asks for a topic that is new to
-    it, it forgets them, and a batch for one of them waits for a leader that nobody asks for (DESIGN 6).
+    it, it forgets them, and a batch for one of them waits in vain for its leader (DESIGN 6).
     """
     for topic in topics:
         producer.client.add_topic(topic)
