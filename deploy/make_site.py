@@ -25,6 +25,7 @@ PAGES: Final = {
     "docs/python.md": "python.md",
     "docs/migration.md": "migration.md",
     "docs/operating.md": "operating.md",
+    "docs/metrics.md": "metrics.md",
     "docs/audit-and-privacy.md": "audit-and-privacy.md",
     "docs/performance.md": "performance.md",
     "README.md": "overview.md",

@@ -46,10 +46,12 @@ from worker.lanes.membership import Membership
 from worker.lanes.priority import Priority
 from worker.lanes.publisher import Commits, IdempotentPublisher, Publisher, TransactionalPublisher
 from worker.lanes.supervisor import Supervisor
+from worker.observability import vocabulary as v
 from worker.observability.descriptors import raise_limit, really, require_enough
 from worker.observability.health import Health
 from worker.observability.http import serve_admin
 from worker.observability.metrics import Metrics
+from worker.observability.otlp import sends
 from worker.observability.probe import Probe
 from worker.observability.pulse import Pulse
 from worker.operations.contract.deployment import deployment
@@ -124,6 +126,7 @@ async def serve(
     async with AsyncExitStack() as opened:
         process = _Process(settings, methods, stop, opened)
         port = await process.listen()
+        await process.send_metrics()
         if on_ready is not None:
             on_ready(port)
         database = await process.open_database()
@@ -165,6 +168,14 @@ class _Process:
         log.info("admin_listening", host=at.host, port=port)
         return port
 
+    async def send_metrics(self) -> None:
+        """Send the metrics by OTLP as well, if OpenTelemetry's variables say so."""
+        if sends("metrics", os.environ):
+            from worker.observability.otlp_metrics import send_metrics  # noqa: PLC0415 - an extra
+
+            await self.begin("metrics export", partial(send_metrics, self.metrics.registry, os.environ, time.time))
+            log.info("metrics_sent")
+
     async def open_database(self) -> Database:
         postgres = self._settings.postgres
         database = await Database.open(postgres.dsn.get_secret_value(), connections=postgres.connections)
@@ -173,7 +184,9 @@ class _Process:
 
     def retention(self, database: Database) -> Retention:
         days = self._settings.record_retention_days
-        return Retention(database, days=days, clock=time.time, metrics=self.metrics, health=self.health)
+        retention = Retention(database, days=days, clock=time.time, metrics=self.metrics, health=self.health)
+        self.metrics.read_from(v.RETENTION_BEHIND, lambda: retention.behind_seconds)
+        return retention
 
     async def context(self, database: Database, consumer: AIOKafkaConsumer, membership: Membership) -> LaneContext:
         """Make everything that all lanes share."""
@@ -185,6 +198,7 @@ class _Process:
         backlog = Backlog(consumer, time.time)
         self.metrics.show(backlog)
         breaker = CircuitBreaker(time.monotonic)
+        self.metrics.read_from(v.CIRCUIT_BREAKER_OPEN, lambda: breaker.is_open)
         writer = f"{socket.gethostname()}:{os.getpid()}"
         return LaneContext(
             database=database,
@@ -213,6 +227,7 @@ class _Process:
         settings = self._settings
         pass_codes = PassCodes()
         self._opened.callback(pass_codes.close)
+        self.metrics.read_from(v.PASS_CODES_WAITING, lambda: pass_codes.waiting)
         logins = Logins(
             [secret.get_secret_value() for secret in settings.login.secrets],
             time.time,

@@ -34,10 +34,18 @@ def ahead(seconds: float) -> Callable[[], float]:
 class Retiring:
     """A worker's retention for one database, and its log."""
 
-    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Callable[[], float] = time.time,
+        *,
+        timer: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.metrics = Metrics()
         self.health = Health()
-        self.retention = Retention(database, days=30, clock=clock, metrics=self.metrics, health=self.health)
+        self.retention = Retention(
+            database, days=30, clock=clock, metrics=self.metrics, health=self.health, timer=timer
+        )
 
     async def retire(self) -> int:
         return await self.retention.retire(asyncio.Event())
@@ -85,6 +93,17 @@ async def test_records_past_their_time_and_below_the_last_batch_are_removed(j: J
 
     assert await offsets(j, lane) == [2]
     assert b"effective_worker_records_retired_total 2.0" in old.metrics.text()
+
+
+async def test_the_time_since_nothing_was_due_grows_until_everything_is_removed(j: Journey) -> None:
+    moments = [0.0]
+    disagreeing = Retiring(j.database, ahead(3600), timer=lambda: moments[0])
+    agreeing = Retiring(j.database, timer=lambda: moments[0])
+    moments[0] = 900.0
+    await disagreeing.retire()
+    await agreeing.retire()
+    moments[0] = 960.0
+    assert (disagreeing.retention.behind_seconds, agreeing.retention.behind_seconds) == (960.0, 60.0)
 
 
 async def test_records_within_their_time_stay(j: Journey) -> None:

@@ -53,7 +53,7 @@ def test_what_is_in_hand_is_behind_however_far_the_client_has_read() -> None:
     client = Client(position=10, stable=10, end=10)
     client.backlog.in_hand(ONE, command(4, client.now - 2.5))
 
-    assert client.behind == Behind(6, 2.5, 0)
+    assert client.behind == Behind(6, 2.5, 0, in_hand=1)
 
     client.backlog.in_hand(ONE, None)
     assert client.behind == Behind(0, 0.0, 0)
@@ -111,5 +111,5 @@ def test_the_gauges_name_topic_and_partition() -> None:
     lines = metrics.text().decode().splitlines()
 
     labels = '{partition="1",topic="commands"}'
-    for name, value in (("lag", 3), ("oldest_unanswered_seconds", 0), ("hidden", 2)):
+    for name, value in (("lag", 3), ("oldest_unanswered_seconds", 0), ("hidden", 2), ("in_hand", 0)):
         assert f"effective_worker_{name}{labels} {value:.1f}" in lines

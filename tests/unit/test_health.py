@@ -8,6 +8,7 @@ import pytest
 import structlog
 from aiokafka import TopicPartition
 
+from effective_contract.codes import StatusCode
 from tests.support.clocks import Clock
 from worker.errors import DependencyUnavailable
 from worker.observability.health import STALLED_SECONDS, Health
@@ -255,7 +256,7 @@ def test_metrics_count_what_they_are_told(health: Health) -> None:
     metrics.answered("OK", replayed=False, count=2)
     metrics.answered("OK", replayed=True)
     metrics.batch(3, 0.01, 0.02)
-    metrics.published(2, 1)
+    metrics.published(2, {StatusCode.INTERNAL_ERROR: 1})
     metrics.lane_restarted("fenced")
     metrics.producer_replaced()
     metrics.waited("kafka")
@@ -273,7 +274,7 @@ def test_metrics_count_what_they_are_told(health: Health) -> None:
         "effective_worker_batch_commands_sum 3.0",
         "effective_worker_publish_seconds_count 1.0",
         "effective_worker_transitions_total 2.0",
-        "effective_worker_dead_letters_total 1.0",
+        'effective_worker_dead_letters_total{code="INTERNAL_ERROR"} 1.0',
         'effective_worker_lane_restarts_total{reason="fenced"} 1.0',
         "effective_worker_producers_replaced_total 1.0",
         'effective_worker_waits_total{dependency="kafka"} 1.0',

@@ -120,6 +120,9 @@ class Shares(Generic[T]):
     def __init__(self) -> None:
         self._lanes: dict[Hashable, dict[Hashable, deque[T]]] = {}
 
+    def __len__(self) -> int:
+        return sum(len(waiting) for callers in self._lanes.values() for waiting in callers.values())
+
     def __bool__(self) -> bool:
         return bool(self._lanes)
 
@@ -150,6 +153,11 @@ class PassCodes:
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def waiting(self) -> int:
+        """The number of pass codes that wait to be compared, or are being compared."""
+        return len(self._waiting) + self._under_way
 
     async def compare(self, lane: int, questions: Sequence[Question]) -> list[PassCodeCheck]:
         """Compare every pass code once, in order. Needs no connection: this is the slow part."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from prometheus_client.core import GaugeMetricFamily
@@ -10,18 +9,26 @@ from prometheus_client.registry import Collector
 
 from worker.kafka.delivery import Coordinates
 from worker.kafka.internals import position_of
-
-_PREFIX: Final = "effective_worker_"
-_LABELS: Final = ("topic", "partition")
+from worker.observability import vocabulary as v
+from worker.observability.metrics import gauge_family
 
 
 @dataclass(frozen=True, slots=True)
 class Behind:
-    """The backlog of a partition: ``lag`` and ``hidden`` in offsets, ``age`` in seconds."""
+    """The backlog of a partition: ``lag`` and ``hidden`` in offsets, ``age`` in seconds, ``in_hand`` in commands."""
 
     lag: int
     age: float
     hidden: int
+    in_hand: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _InHand:
+    """The commands that a lane has taken and not answered, and the first of them."""
+
+    oldest: Coordinates
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +50,16 @@ class Backlog(Collector):
         """``clock`` gives seconds since the epoch, as the timestamps of records do."""
         self._consumer = consumer
         self._clock = clock
-        self._in_hand: dict[TopicPartition, Coordinates] = {}
+        self._in_hand: dict[TopicPartition, _InHand] = {}
         self._ends: dict[TopicPartition, int] = {}
         self._noticed: dict[TopicPartition, _Noticed] = {}
 
-    def in_hand(self, source: TopicPartition, oldest: Coordinates | None) -> None:
-        """Note the oldest command that a lane has taken and not answered; ``None`` if there is none."""
+    def in_hand(self, source: TopicPartition, oldest: Coordinates | None, count: int = 1) -> None:
+        """Note the oldest of ``count`` commands that a lane has taken and not answered; ``None`` if there is none."""
         if oldest is None:
             self._in_hand.pop(source, None)
         else:
-            self._in_hand[source] = oldest
+            self._in_hand[source] = _InHand(oldest, count)
 
     def told(self, ends: Mapping[TopicPartition, int]) -> None:
         """Note the ends of the logs for a reader of committed records, as the broker has just told them."""
@@ -74,37 +81,32 @@ class Backlog(Collector):
         }
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
-        lag = self._gauge("lag", "Offsets between the last answer and the end of the log")
-        age = self._gauge("oldest_unanswered_seconds", "Age of the oldest command that is not answered yet")
-        hidden = self._gauge("hidden", "Offsets behind an open transaction of a sender's, which no reader sees yet")
-        for source, behind in self.behind().items():
-            labels = (source.topic, str(source.partition))
-            lag.add_metric(labels, behind.lag)
-            age.add_metric(labels, behind.age)
-            hidden.add_metric(labels, behind.hidden)
-        return lag, age, hidden
+        lanes = {(source.topic, str(source.partition)): behind for source, behind in self.behind().items()}
+        yield gauge_family(v.LAG, {lane: behind.lag for lane, behind in lanes.items()})
+        yield gauge_family(v.OLDEST_UNANSWERED, {lane: behind.age for lane, behind in lanes.items()})
+        yield gauge_family(v.HIDDEN, {lane: behind.hidden for lane, behind in lanes.items()})
+        yield gauge_family(v.IN_HAND, {lane: behind.in_hand for lane, behind in lanes.items()})
 
     def _behind(self, source: TopicPartition, position: int) -> Behind:
         stable = self._stable(source)
         end = max(stable, self._consumer.highwater(source) or 0)
-        return Behind(max(0, end - position), self._age(source, position, stable), end - stable)
+        taken = self._in_hand.get(source)
+        count = 0 if taken is None else taken.count
+        return Behind(max(0, end - position), self._age(source, position, stable), end - stable, count)
 
     def _age(self, source: TopicPartition, position: int, stable: int) -> float:
         """Return the age of the oldest command in hand, by its timestamp; else the time since a record was noticed."""
         now, noticed = self._clock(), self._noticed.get(source)
-        if (oldest := self._in_hand.get(source)) is not None:
-            return max(0.0, now - oldest.timestamp / 1000)
+        if (taken := self._in_hand.get(source)) is not None:
+            return max(0.0, now - taken.oldest.timestamp / 1000)
         if noticed is None or noticed.position != position or position >= stable:
             return 0.0
         return max(0.0, now - noticed.since)
 
     def _position(self, source: TopicPartition) -> int | None:
         """Return the offset at which answering goes on: of the oldest in hand, or the client's, behind markers."""
-        oldest = self._in_hand.get(source)
-        return position_of(self._consumer, source) if oldest is None else oldest.offset
+        taken = self._in_hand.get(source)
+        return position_of(self._consumer, source) if taken is None else taken.oldest.offset
 
     def _stable(self, source: TopicPartition) -> int:
         return max(self._ends.get(source, 0), self._consumer.last_stable_offset(source) or 0)
-
-    def _gauge(self, name: str, help_: str) -> GaugeMetricFamily:
-        return GaugeMetricFamily(_PREFIX + name, help_, labels=_LABELS)

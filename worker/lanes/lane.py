@@ -26,7 +26,7 @@ from worker.lanes.publisher import Publisher
 from worker.lanes.row import LaneRow
 from worker.lanes.start import Starter
 from worker.lanes.status import Status
-from worker.observability.tracing import batch_span, command_span, exported, link, step_span
+from worker.observability.tracing import batch_span, command_span, exported, link, sampled_trace, step_span
 from worker.pipeline import Lease
 from worker.postgres.sql import statement
 
@@ -103,14 +103,16 @@ class Lane:
     async def _take(self) -> list[Delivery]:
         """Take the records that are there, up to ``max_batch``; one at a time while commands keep failing."""
         self._context.health.progress()
-        return await self._partition.take(1 if self._context.breaker.is_open else self._context.max_batch)
+        taken = await self._partition.take(1 if self._context.breaker.is_open else self._context.max_batch)
+        self._context.metrics.read(len(taken))
+        return taken
 
     async def _work_off(self, lease: Lease, taken: Sequence[Delivery]) -> Lease:
         """Handle the commands taken, in as many batches as the lane's turns make of them. A drain drops the rest."""
         self._quiet = 0
         backlog = self._context.backlog
         while taken and not self._drain.is_set():
-            backlog.in_hand(self._source, taken[0].coordinates)
+            backlog.in_hand(self._source, taken[0].coordinates, len(taken))
             done = 0
             async with self._turn(self._drain) as most:
                 if most:
@@ -132,8 +134,9 @@ class Lane:
                 with step_span("publish"):
                     await self._publication.publish(answered)
                 self._is_settled = False
-                metrics.batch(len(answered), decided - began, clock() - decided)
-                self._count(answered)
+                published = clock()
+                metrics.batch(len(answered), decided - began, published - decided)
+                self._count(answered, published)
                 if exported(span):
                     _export(span, answered, began)
         return lease, len(answered)
@@ -153,15 +156,26 @@ class Lane:
                 return answered, lease
         return [], lease
 
-    def _count(self, answered: Sequence[Answered]) -> None:
-        metrics = self._context.metrics
+    def _count(self, answered: Sequence[Answered], published: float) -> None:
+        metrics, left_out = self._context.metrics, self._publication.left_out
+        metrics.took(
+            (
+                max(0.0, published - each.decoded.delivery.coordinates.timestamp / 1000),
+                sampled_trace(each.decoded.envelope.traceparent),
+            )
+            for each in answered
+        )
         said = Counter((each.decoded.envelope.dry_run, each.answer.code, each.answer.replayed) for each in answered)
         for (is_dry_run, code, replayed), count in said.items():
             if is_dry_run:
                 metrics.rehearsed(code, count)
             else:
                 metrics.answered(code, replayed, count)
-        letters = sum(map(is_dead_lettered, answered)) - self._publication.left_out
+        letters = Counter(
+            each.answer.code
+            for each in answered
+            if is_dead_lettered(each) and each.decoded.delivery.coordinates.offset not in left_out
+        )
         metrics.published(sum(each.transition is not None for each in answered), letters)
 
     # --- quiet times --------------------------------------------------------------------------------------------------

@@ -57,8 +57,8 @@ class Publication:
         """The group's offset."""
         self.position = 0
         """The offset up to which everything is published."""
-        self.left_out = 0
-        """Dead letters of the batch in hand that could not be written."""
+        self.left_out: set[int] = set()
+        """The offsets of commands of the batch in hand whose dead letters could not be written."""
 
     async def open(self) -> None:
         """Fence older producers of the lane, and settle their open transactions. Raises ``DependencyUnavailable``."""
@@ -78,7 +78,7 @@ class Publication:
 
     async def publish(self, answered: Sequence[Answered]) -> None:
         """Publish a decided batch and the offset behind it."""
-        self.left_out = 0
+        self.left_out = set()
         await self._in_parts(answered, answered[-1].decoded.delivery.coordinates.offset + 1)
 
     async def pass_by(self, offset: int) -> None:
@@ -221,7 +221,7 @@ class Publication:
         left_out = [each.decoded.delivery.coordinates.offset for each in answered if is_dead_lettered(each)]
         self._log.error("dead_letters_left_out", offsets=left_out)
         self._context.metrics.dead_letters_left_out(len(left_out))
-        self.left_out += len(left_out)
+        self.left_out.update(left_out)
 
     def _missing(self, unknown: OutcomeUnknown) -> DependencyUnavailable:
         """Return the dependency that a publication needed and did not have."""

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from aiokafka import TopicPartition
 
@@ -12,11 +12,10 @@ from worker.errors import DependencyUnavailable
 from worker.values import utc_text
 
 LaneState = Literal["starting", "working", "waiting", "blocked", "paused", "draining"]
-LANE_STATES: Final[tuple[LaneState, ...]] = ("starting", "working", "waiting", "blocked", "paused", "draining")
 STALLED_SECONDS: Final = 90.0
 """Longer than the longest back-off (30 s) and any single deadline: a loop whose turn takes more is stuck."""
 
-_UNFIT: Final = frozenset(LANE_STATES) - {"working"}
+_UNFIT: Final = frozenset(get_args(LaneState)) - {"working"}
 """The states in which no lane works on its partition, even if it will a moment later."""
 
 
@@ -135,6 +134,11 @@ class Health:
         """Note that the worker has left the group, and why; ``None``: that it takes part in it."""
         self._out = None if reason is None else Away(reason, self._clock())
 
+    @property
+    def is_out_of_group(self) -> bool:
+        """True while the worker has left the group."""
+        return self._out is not None
+
     def progress(self) -> None:
         """Note progress. Every turn of a loop calls this, also one that finds nothing to do."""
         self._progressed = self._clock()
@@ -151,6 +155,11 @@ class Health:
     def clocks(self, ahead: float, *, agree: bool) -> None:
         """Note by how many seconds the worker's clock is ahead of Postgres's, and if that is close enough."""
         self._ahead, self._clocks_agree = ahead, agree
+
+    @property
+    def clock_ahead(self) -> float | None:
+        """Seconds by which the worker's clock was ahead of Postgres's; ``None`` before the first look."""
+        return self._ahead
 
     def live(self) -> tuple[bool, dict[str, Any]]:
         """Return True if the process makes progress or has nothing to do, with the document of /livez.

@@ -11,7 +11,6 @@ from typing import Any, Final, Protocol, cast
 import orjson
 from aiohttp import web, web_response
 from aiohttp.http_exceptions import HttpProcessingError
-from prometheus_client import CONTENT_TYPE_LATEST
 
 from worker.errors import OperatorError
 from worker.observability.health import Health
@@ -227,8 +226,9 @@ def _probe(state: Callable[[], tuple[bool, dict[str, Any]]]) -> _Handler:
 
 
 def _metrics(metrics: Metrics) -> _Handler:
-    async def answer(_: web.Request) -> web.Response:
-        return web.Response(body=metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    async def answer(request: web.Request) -> web.Response:
+        body, content_type = metrics.answer(request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": content_type})
 
     return answer
 

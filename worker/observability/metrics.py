@@ -1,17 +1,34 @@
-"""Counters, gauges and histograms in the Prometheus format. Their names are a part of the contract with dashboards."""
+"""The worker's metrics: those of ``vocabulary``, counted as told and read when asked for."""
 
-from collections.abc import Iterable
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping
+from importlib.metadata import version
+from itertools import accumulate
+from platform import python_version
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.exposition import choose_encoder, generate_latest
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 
-from worker.observability.health import LANE_STATES, Health
+from effective_contract.codes import StatusCode
+from worker.observability import vocabulary as v
+from worker.observability.health import Health
+from worker.observability.vocabulary import Metric
 
-_PREFIX: Final = "effective_worker_"
-_SECONDS: Final = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-_SIZES: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 10_000)
+Timed = tuple[float, tuple[str, str] | None]
+"""The seconds that a command took, and the ids of its sender's trace and span if those are kept."""
+
+
+def gauge_family(metric: Metric, labelled: Mapping[tuple[str, ...], float]) -> GaugeMetricFamily:
+    """Return a gauge with one sample for each series, as a collector gives it."""
+    family = GaugeMetricFamily(metric.full_name, metric.help, labels=metric.labels)
+    for series, value in labelled.items():
+        family.add_metric(series, value)
+    return family
 
 
 class _HealthCollector(Collector):
@@ -21,64 +38,113 @@ class _HealthCollector(Collector):
         self._health = health
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
-        lanes = GaugeMetricFamily(f"{_PREFIX}lanes", "Lanes of this worker by state", labels=["state"])
-        states = [lane.state for lane in self._health.lanes().values()]
-        for state in LANE_STATES:
-            lanes.add_metric([state], states.count(state))
-        away = GaugeMetricFamily(f"{_PREFIX}dependency_away", "1 while it cannot be worked with", labels=["dependency"])
-        for dependency in ("kafka", "postgres", "descriptors", "clock"):
-            away.add_metric([dependency], dependency in self._health.dependencies_away())
-        way = GaugeMetricFamily(f"{_PREFIX}bulk_gives_way", "1 while bulk lanes give way to interactive commands")
-        way.add_metric([], self._health.giving_way())
-        lost = GaugeMetricFamily(
-            f"{_PREFIX}unacknowledged_losses", "Ranges of commands that were removed unanswered, to be acknowledged"
-        )
-        lost.add_metric([], self._health.losses())
-        return lanes, away, way, lost
+        health, away = self._health, self._health.dependencies_away()
+        states: list[str] = [lane.state for lane in health.lanes().values()]
+        yield gauge_family(v.LANES, {(state,): states.count(state) for (state,) in v.LANES.series})
+        yield gauge_family(v.DEPENDENCY_AWAY, {(name,): name in away for (name,) in v.DEPENDENCY_AWAY.series})
+        yield gauge_family(v.BULK_GIVES_WAY, {(): health.giving_way()})
+        yield gauge_family(v.UNACKNOWLEDGED_LOSSES, {(): health.losses()})
+        yield gauge_family(v.OUT_OF_GROUP, {(): health.is_out_of_group})
+        if (ahead := health.clock_ahead) is not None:
+            yield gauge_family(v.CLOCK_AHEAD, {(): ahead})
+
+
+class Durations(Collector):
+    """A histogram that takes all commands of a batch at once: one call for each would cost more than the rest of it."""
+
+    def __init__(self, metric: Metric, wall: Callable[[], float]) -> None:
+        self._metric = metric
+        self._wall = wall
+        self._counts = [0] * (len(metric.buckets) + 1)
+        self._sum = 0.0
+        self._exemplars: dict[int, Exemplar] = {}
+
+    def observe(self, batch: Iterable[Timed]) -> None:
+        """Count durations. The last trace of each bucket becomes its exemplar."""
+        buckets, counts, traces = self._metric.buckets, self._counts, dict[int, tuple[tuple[str, str], float]]()
+        for seconds, trace in batch:
+            place = bisect_left(buckets, seconds)
+            counts[place] += 1
+            self._sum += seconds
+            if trace is not None:
+                traces[place] = trace, seconds
+        now = self._wall()
+        for place, ((trace_id, span_id), seconds) in traces.items():
+            self._exemplars[place] = Exemplar({"trace_id": trace_id, "span_id": span_id}, seconds, now)
+
+    def collect(self) -> Iterable[HistogramMetricFamily]:
+        ends = (*(f"{end:g}" if end < 1 else f"{end:.1f}" for end in self._metric.buckets), "+Inf")
+        buckets: list[tuple[str, float] | tuple[str, float, Exemplar]] = []
+        for place, (end, total) in enumerate(zip(ends, accumulate(self._counts), strict=True)):
+            exemplar = self._exemplars.get(place)
+            buckets.append((end, total) if exemplar is None else (end, total, exemplar))
+        family = HistogramMetricFamily(self._metric.full_name, self._metric.help)
+        family.add_metric((), buckets, self._sum)
+        yield family
 
 
 class Metrics:
-    """The worker's counters, in a registry of their own; the names are a part of the contract with dashboards."""
+    """The worker's metrics, in a registry of their own."""
 
-    def __init__(self, health: Health | None = None) -> None:
-        self._registry = registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
+    def __init__(self, health: Health | None = None, *, wall: Callable[[], float] = time.time) -> None:
+        """``wall`` counts from the epoch, in seconds."""
+        self.registry: Final = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
         if health is not None:
-            registry.register(_HealthCollector(health))
+            self.show(_HealthCollector(health))
+        self._gauge(v.BUILD_INFO).labels(version("effective-worker"), python_version()).set(1)
+        self._answers = self._counter(v.ANSWERS)
+        self._dry_runs = self._counter(v.DRY_RUNS)
+        self._answer_seconds = Durations(v.ANSWER_SECONDS, wall)
+        self.show(self._answer_seconds)
+        self._read = self._counter(v.COMMANDS_READ)
+        self._commands = self._histogram(v.BATCH_COMMANDS)
+        self._deciding = self._histogram(v.DECIDE_SECONDS)
+        self._publishing = self._histogram(v.PUBLISH_SECONDS)
+        self._transitions = self._counter(v.TRANSITIONS)
+        self._dead_letters = self._counter(v.DEAD_LETTERS)
+        self._left_out = self._counter(v.DEAD_LETTERS_LEFT_OUT)
+        self._restarts = self._counter(v.LANE_RESTARTS)
+        self._replacements = self._counter(v.PRODUCERS_REPLACED)
+        self._waits = self._counter(v.WAITS)
+        self._set_back = self._counter(v.OFFSETS_SET_BACK)
+        self._missing = self._counter(v.OFFSETS_MISSING)
+        self._lost = self._counter(v.COMMANDS_LOST)
+        self._failed = self._counter(v.ATTEMPTS_FAILED)
+        self._limited = self._counter(v.ATTEMPTS_LIMITED)
+        self._unseen = self._counter(v.ATTEMPTS_REFUSED)
+        self._retired = self._counter(v.RECORDS_RETIRED)
 
-        def counter(name: str, help_: str, *labels: str) -> Counter:
-            return Counter(_PREFIX + name, help_, labels, registry=registry)
+    def _counter(self, metric: Metric) -> Counter:
+        made = Counter(metric.full_name, metric.help, metric.labels, registry=self.registry)
+        for series in metric.series:
+            made.labels(*series)
+        return made
 
-        def histogram(name: str, help_: str, buckets: tuple[float, ...]) -> Histogram:
-            return Histogram(_PREFIX + name, help_, buckets=buckets, registry=registry)
+    def _gauge(self, metric: Metric) -> Gauge:
+        return Gauge(metric.full_name, metric.help, metric.labels, registry=self.registry)
 
-        self._answers = counter("answers_total", "Results published, by status code", "code", "replayed")
-        self._dry_runs = counter("dry_runs_total", "Results of dry runs published, by status code", "code")
-        self._commands = histogram("batch_commands", "Commands per batch", _SIZES)
-        self._deciding = histogram("decide_seconds", "From a batch's first statement to its Postgres commit", _SECONDS)
-        self._publishing = histogram("publish_seconds", "The Kafka transaction of a batch", _SECONDS)
-        self._transitions = counter("transitions_total", "Transition events published")
-        self._dead_letters = counter("dead_letters_total", "Dead letters published")
-        self._left_out = counter("dead_letters_left_out_total", "Dead letters that could not be written")
-        self._restarts = counter("lane_restarts_total", "Lanes restarted", "reason")
-        self._replacements = counter("producers_replaced_total", "Producers replaced")
-        self._waits = counter("waits_total", "Times a dependency that was away was waited for", "dependency")
-        self._set_back = counter("offsets_set_back_total", "Lanes started below the offsets they had settled")
-        self._missing = counter(
-            "offsets_missing_total", "Lanes started without an offset of the group, though it had one"
-        )
-        self._lost = counter("commands_lost_total", "Offsets whose commands were removed before they were answered")
-        self._failed = counter("attempts_failed_total", "Codes and pass codes that were wrong", "kind")
-        self._limited = counter("attempts_limited_total", "Times that the next attempt was made to wait", "kind")
-        self._unseen = counter("attempts_refused_total", "Attempts that were refused unseen, since they had to wait")
-        self._retired = counter("records_retired_total", "Records of commands removed for their age")
+    def _histogram(self, metric: Metric) -> Histogram:
+        return Histogram(metric.full_name, metric.help, buckets=metric.buckets, registry=self.registry)
 
     def show(self, collector: Collector) -> None:
         """Show the metrics of another collector, too."""
-        self._registry.register(collector)
+        self.registry.register(collector)
+
+    def read_from(self, metric: Metric, value: Callable[[], float]) -> None:
+        """Show a gauge whose ``value`` is asked for each time."""
+        self._gauge(metric).set_function(value)
+
+    def read(self, commands: int) -> None:
+        """Count commands taken from the log."""
+        self._read.inc(commands)
 
     def answered(self, code: str, replayed: bool, count: int = 1) -> None:
         self._answers.labels(code, "true" if replayed else "false").inc(count)
+
+    def took(self, commands: Iterable[Timed]) -> None:
+        """Count the seconds that commands took until they were answered."""
+        self._answer_seconds.observe(commands)
 
     def rehearsed(self, code: str, count: int = 1) -> None:
         """Count dry runs, apart from answers: they have no effect."""
@@ -89,9 +155,11 @@ class Metrics:
         self._deciding.observe(decide_seconds)
         self._publishing.observe(publish_seconds)
 
-    def published(self, transitions: int, dead_letters: int) -> None:
+    def published(self, transitions: int, dead_letters: Mapping[StatusCode, int]) -> None:
+        """Count the events of a batch, and its dead letters by the status code of their commands' answers."""
         self._transitions.inc(transitions)
-        self._dead_letters.inc(dead_letters)
+        for code, count in dead_letters.items():
+            self._dead_letters.labels(code.value).inc(count)
 
     def dead_letters_left_out(self, count: int) -> None:
         self._left_out.inc(count)
@@ -129,5 +197,10 @@ class Metrics:
         self._retired.inc(count)
 
     def text(self) -> bytes:
-        """Return all metrics in the Prometheus text format."""
-        return generate_latest(self._registry)
+        """Return all metrics in the Prometheus text format, without exemplars."""
+        return generate_latest(self.registry)
+
+    def answer(self, accepted: str) -> tuple[bytes, str]:
+        """Return all metrics and their content type, which a header ``Accept`` chooses: OpenMetrics has exemplars."""
+        encode, content_type = choose_encoder(accepted)
+        return encode(self.registry), content_type

@@ -10,11 +10,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from importlib.util import find_spec
 from typing import Any, Final
 
 from opentelemetry import trace
 from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, StatusCode, TraceFlags
+
+from worker.observability.otlp import sends
 
 MOST_LINKS: Final = 100
 """The most links of one span: as many as most collectors keep."""
@@ -41,6 +42,12 @@ def continued(traceparent: str | None, seed: bytes) -> str | None:
     return f"00-{trace}-{_span(seed)}-{flags}"
 
 
+def sampled_trace(traceparent: str | None) -> tuple[str, str] | None:
+    """Return the ids of the sender's trace and span if the sender says that they are kept, else ``None``."""
+    parts = _TRACEPARENT.fullmatch(traceparent) if traceparent is not None else None
+    return (parts[2], parts[3]) if parts is not None and int(parts[4], 16) & TraceFlags.SAMPLED else None
+
+
 def _span(seed: bytes) -> str:
     span = hashlib.sha256(seed).digest()[:8]
     return (span if any(span) else b"\x01" * 8).hex()
@@ -54,10 +61,8 @@ def configure_tracing() -> None:
 
     The other variables of the OpenTelemetry specification hold as well. Otherwise spans cost nothing and go nowhere.
     """
-    endpoint = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-    if not endpoint or find_spec("opentelemetry.sdk") is None:
-        return
-    trace.set_tracer_provider(_exporting())
+    if sends("traces", os.environ):
+        trace.set_tracer_provider(_exporting())
 
 
 def _exporting() -> trace.TracerProvider:

@@ -64,6 +64,12 @@ class Retention:
         """The offset below which a lane's records are gone. A long snapshot keeps the dead rows in a step's way."""
         self._passed_over = False
         """True if the last run passed over a lane because another worker's step was under way."""
+        self._nothing_due = self._timer()
+
+    @property
+    def behind_seconds(self) -> float:
+        """Seconds since a run removed everything that was due, or since the start."""
+        return self._timer() - self._nothing_due
 
     async def run(self, stop: asyncio.Event) -> None:
         """Retire records every ten minutes until ``stop``. A failure is logged.
@@ -100,6 +106,8 @@ class Retention:
             log.info("records_retired", count=total)
         async with self._database.transaction() as transaction:
             await forget(transaction, self._age)
+        if not self._passed_over and not stop.is_set():
+            self._nothing_due = self._timer()
         return total
 
     async def _retire_lane(self, lane: int, first: int, stop: asyncio.Event) -> int:
