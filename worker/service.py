@@ -5,9 +5,11 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -32,7 +34,7 @@ from worker.journey.digests import attempt_keys, command_names
 from worker.journey.messages import OutgoingTopics
 from worker.journey.pass_codes import PassCodes
 from worker.journey.reply_topics import Replies
-from worker.kafka.backlog import Backlog
+from worker.kafka.backlog import Backlog, Behind
 from worker.kafka.client import TopicLook, client_options
 from worker.kafka.clock import ClockRefusal
 from worker.kafka.group import StaticMembership, hear_offset_errors
@@ -54,6 +56,12 @@ from worker.observability.metrics import Metrics
 from worker.observability.otlp import sends
 from worker.observability.probe import Probe
 from worker.observability.pulse import Pulse
+from worker.observability.recent import Recent
+from worker.operations.config import changed
+from worker.operations.console.group import Group
+from worker.operations.console.history import History
+from worker.operations.console.served import Console
+from worker.operations.console.state import About, Sources
 from worker.operations.contract.deployment import deployment
 from worker.operations.contract.served import Contract
 from worker.operations.retention import Retention
@@ -143,6 +151,19 @@ async def serve(
         return await _work(settings, stop, cluster, context, membership)
 
 
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    """The parts that the console page looks at once the worker takes part in the group."""
+
+    backlog: Backlog
+    membership: Membership
+
+
+def _name() -> str:
+    """Return the name under which this process writes."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
 class _Process:
     """The parts of one process: made from its settings, opened in order, and closed in reverse by ``opened``."""
 
@@ -152,6 +173,8 @@ class _Process:
         self._stop = stop
         self._opened = opened
         self._priority = priority = Priority(settings.max_batch)
+        self._recent = Recent()
+        self._watched: _Watched | None = None
         self.health = Health(bulk_topic=settings.topics.bulk_commands, giving_way=lambda: priority.giving_way)
         self.metrics = Metrics(self.health)
 
@@ -163,10 +186,40 @@ class _Process:
         """Open the admin port, and return its number."""
         at = self._settings.admin
         contract = Contract(deployment(self._settings))
-        admin = serve_admin(at.host, at.port, self.metrics, self.health, contract, names=at.names)
+        console = await self._open_console()
+        admin = serve_admin(at.host, at.port, self.metrics, self.health, contract, console=console, names=at.names)
         port = await self._opened.enter_async_context(admin)
         log.info("admin_listening", host=at.host, port=port)
         return port
+
+    async def _open_console(self) -> Console:
+        """Make the console page, which shows a worker that still waits for its dependencies as well."""
+        settings = self._settings
+        about = About(
+            _name(), version("effective-worker"), settings.kafka.group_id, time.time(), tuple(changed(settings))
+        )
+        history = History(
+            self.metrics.answer_seconds,
+            lambda: sum(each.lag for each in self._behind().values()),
+            wall=time.time,
+            clock=time.monotonic,
+        )
+        await self.begin("history", history.run)
+        sources = Sources(
+            about,
+            self.health,
+            self.metrics,
+            self._recent,
+            history,
+            Group(settings, time.monotonic),
+            behind=self._behind,
+            member=lambda: "" if self._watched is None else self._watched.membership.member_id,
+            wall=time.time,
+        )
+        return Console(sources)
+
+    def _behind(self) -> Mapping[TopicPartition, Behind]:
+        return {} if self._watched is None else self._watched.backlog.behind()
 
     async def send_metrics(self) -> None:
         """Send the metrics by OTLP as well, if OpenTelemetry's variables say so."""
@@ -199,14 +252,15 @@ class _Process:
         self.metrics.show(backlog)
         breaker = CircuitBreaker(time.monotonic)
         self.metrics.read_from(v.CIRCUIT_BREAKER_OPEN, lambda: breaker.is_open)
-        writer = f"{socket.gethostname()}:{os.getpid()}"
+        self._watched = _Watched(backlog, membership)
         return LaneContext(
             database=database,
             consumer=consumer,
             pipeline=self._pipeline(database, breaker, replies),
             breaker=breaker,
-            outgoing=OutgoingTopics(own.results, own.transitions, own.dead_letters, settings.kafka.group_id, writer),
+            outgoing=OutgoingTopics(own.results, own.transitions, own.dead_letters, settings.kafka.group_id, _name()),
             metrics=self.metrics,
+            recent=self._recent,
             health=self.health,
             clock=time.time,
             max_batch=settings.max_batch,

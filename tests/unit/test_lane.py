@@ -47,6 +47,7 @@ from worker.lanes.priority import Priority, Turn
 from worker.lanes.start import Starter
 from worker.observability.health import Health
 from worker.observability.metrics import Metrics
+from worker.observability.recent import Recent
 from worker.observability.tracing import id_generator
 from worker.pipeline import Lease, Pipeline
 from worker.postgres.pool import Database
@@ -309,6 +310,7 @@ class World:
             breaker=CircuitBreaker(time.monotonic),
             outgoing=OUTGOING,
             metrics=Metrics(self.health),
+            recent=Recent(),
             health=self.health,
             clock=time.time,
             max_batch=max_batch,

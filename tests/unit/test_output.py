@@ -19,7 +19,7 @@ from tests.support.waiting import run_to_end
 from worker.cli import dead_letters, history
 from worker.cli.output import fitted, pasteable, print_table, set_up_streams
 from worker.cli.terminal import show
-from worker.observability.console import console_on, takes_colour
+from worker.observability.terminals import console_on, takes_colour
 from worker.operations.dead_letters.letters import Letter, Place, Source
 from worker.operations.history import Change
 

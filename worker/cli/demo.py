@@ -27,8 +27,8 @@ from worker.demo.report import Report
 from worker.demo.servers.stack import Stack, embedded_stack
 from worker.journey.authorise import sign_login
 from worker.kafka.topics import apply
-from worker.observability.console import console_on
 from worker.observability.logs import configure_logging
+from worker.observability.terminals import console_on
 from worker.operations.imports.load import import_files
 from worker.operations.imports.publish import announce
 from worker.postgres.migrate import apply_migrations

@@ -25,7 +25,7 @@ def screen(*, with_bar: bool = True) -> Iterator[tuple[Advance, Say]]:
     """
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-    from worker.observability.console import console_on
+    from worker.observability.terminals import console_on
 
     console = console_on(sys.stderr)
     if not (with_bar and console.is_terminal):

@@ -12,7 +12,7 @@ from rich.table import Table
 from worker.demo.commands import Attempt, documented, shown
 from worker.demo.exchange import Reply
 from worker.demo.load import LoadReport
-from worker.observability.console import console_on
+from worker.observability.terminals import console_on
 from worker.values import counted
 
 WIDTH: Final = 118

@@ -17,6 +17,7 @@ from worker.kafka.topic_watch import TopicWatch
 from worker.lanes.priority import Priority
 from worker.observability.health import Health
 from worker.observability.metrics import Metrics
+from worker.observability.recent import Recent
 from worker.pipeline import Pipeline
 from worker.postgres.pool import Database
 from worker.resilience.circuit_breaker import CircuitBreaker
@@ -48,6 +49,7 @@ class LaneContext:
     breaker: CircuitBreaker
     outgoing: OutgoingTopics
     metrics: Metrics
+    recent: Recent
     health: Health
     clock: Callable[[], float]
     """Seconds since the epoch."""

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from opentelemetry.trace import Span
 
+from effective_contract.codes import StatusCode
 from worker.errors import DEPENDENCIES, BreakerOpen, DependencyUnavailable, LaneLost
 from worker.journey.messages import is_dead_lettered
 from worker.journey.model import Answered
@@ -26,6 +27,7 @@ from worker.lanes.publisher import Publisher
 from worker.lanes.row import LaneRow
 from worker.lanes.start import Starter
 from worker.lanes.status import Status
+from worker.observability.recent import MOST_RECENT, Refusal
 from worker.observability.tracing import batch_span, command_span, exported, link, sampled_trace, step_span
 from worker.pipeline import Lease
 from worker.postgres.sql import statement
@@ -177,6 +179,8 @@ class Lane:
             if is_dead_lettered(each) and each.decoded.delivery.coordinates.offset not in left_out
         )
         metrics.published(sum(each.transition is not None for each in answered), letters)
+        refused = [each for each in answered if each.answer.code is not StatusCode.OK]
+        self._context.recent.note(_refusal(each, published) for each in refused[-MOST_RECENT:])
 
     # --- quiet times --------------------------------------------------------------------------------------------------
 
@@ -241,6 +245,13 @@ class Lane:
         unseen = [str(loss) for loss in unacknowledged(found)]
         self._has_lost = bool(unseen)
         self._context.health.lost(self._source, unseen)
+
+
+def _refusal(each: Answered, at: float) -> Refusal:
+    where, answer = each.decoded.delivery.coordinates, each.answer
+    return Refusal(
+        at, where.topic, where.partition, where.offset, answer.command_id, answer.code.value, is_dead_lettered(each)
+    )
 
 
 def _export(batch: Span, answered: Sequence[Answered], began: float) -> None:

@@ -99,6 +99,10 @@ class Health:
         """Return the number of losses that no operator has acknowledged."""
         return sum(map(len, self._lost.values()))
 
+    def losses_of(self, source: TopicPartition) -> Sequence[str]:
+        """Return the losses of one partition that no operator has acknowledged."""
+        return self._lost.get(source, ())
+
     def lanes(self) -> Mapping[TopicPartition, LaneHealth]:
         return dict(self._lanes)
 
@@ -168,51 +172,60 @@ class Health:
         """
         silent = self._clock() - self._progressed
         if self._stuck is not None:
-            return False, {"live": False, "reason": self._stuck, "since": self._moment(self._progressed)}
+            return False, {"live": False, "reason": self._stuck, "since": self.moment(self._progressed)}
         if self._stood is not None and self._clock() - self._stood.since <= STALLED_SECONDS:
-            return False, {"live": False, "reason": self._stood.reason, "since": self._moment(self._stood.since)}
+            return False, {"live": False, "reason": self._stood.reason, "since": self.moment(self._stood.since)}
         if silent > STALLED_SECONDS:
             reason = f"no progress for {silent:.0f} s"
-            return False, {"live": False, "reason": reason, "since": self._moment(self._progressed)}
+            return False, {"live": False, "reason": reason, "since": self.moment(self._progressed)}
         return True, {"live": True, "reason": "making progress, or nothing to do"}
 
     def ready(self) -> tuple[bool, dict[str, Any]]:
         """Return True if all partitions are worked on and both dependencies answer, with the document of /readyz."""
-        reasons = [f"{name} {away.state}: {away.reason}" for name, away in sorted(self._away.items())]
-        if self._out is not None:
-            reasons.append(f"out of the consumer group: {self._out.reason}")
-        elif not self._assigned:
-            reasons.append("the consumer group has not assigned partitions yet")
-        lanes = {self._name(source): lane for source, lane in sorted(self._lanes.items(), key=self._order)}
-        for name, lane in lanes.items():
-            # A dependency that is away has been named as the reason to wait. Without one the lane was lost, and will
-            # start again.
-            if lane.state in _UNFIT and not (lane.state == "waiting" and self._away):
-                reasons.append(f"partition {name} is {lane.state}" + (f": {lane.reason}" if lane.reason else ""))
+        reasons = self._reasons()
         document = {
             "ready": not reasons,
             "reason": "; ".join([*(reasons or ["partitions assigned, database and broker reachable"]), *self._aside()]),
             "dependencies_away": {
-                name: {"reason": away.reason, "since": self._moment(away.since)}
+                name: {"reason": away.reason, "since": self.moment(away.since)}
                 for name, away in sorted(self._away.items())
             },
             "lanes": {
-                name: {"state": lane.state, "reason": lane.reason, "since": self._moment(lane.since)}
-                for name, lane in lanes.items()
+                self.name(source): {"state": lane.state, "reason": lane.reason, "since": self.moment(lane.since)}
+                for source, lane in sorted(self._lanes.items(), key=self._order)
             },
         }
         if self._ahead is not None:
             document["clock_ahead_of_postgres_seconds"] = round(self._ahead, 1)
         if self._out is not None:
-            document["out_of_group"] = {"reason": self._out.reason, "since": self._moment(self._out.since)}
+            document["out_of_group"] = {"reason": self._out.reason, "since": self.moment(self._out.since)}
         if self._bulk_topic is not None:
             document["bulk_gives_way"] = self.giving_way()
         return not reasons, document
 
+    def reasons(self) -> list[str]:
+        """Return everything that /readyz gives as a reason: not to be ready first, then what is only to be known."""
+        return [*self._reasons(), *self._aside()]
+
+    def _reasons(self) -> list[str]:
+        """Return the reasons not to be ready."""
+        reasons = [f"{name} {away.state}: {away.reason}" for name, away in sorted(self._away.items())]
+        if self._out is not None:
+            reasons.append(f"out of the consumer group: {self._out.reason}")
+        elif not self._assigned:
+            reasons.append("the consumer group has not assigned partitions yet")
+        for source, lane in sorted(self._lanes.items(), key=self._order):
+            # A dependency that is away has been named as the reason to wait. Without one the lane was lost, and will
+            # start again.
+            if lane.state in _UNFIT and not (lane.state == "waiting" and self._away):
+                name = self.name(source)
+                reasons.append(f"partition {name} is {lane.state}" + (f": {lane.reason}" if lane.reason else ""))
+        return reasons
+
     def _aside(self) -> list[str]:
         """Return faults that do not make the worker unready: its partitions are worked on."""
         said = [
-            f"partition {self._name(source)} has lost commands before they were answered, at {', '.join(losses)}:"
+            f"partition {self.name(source)} has lost commands before they were answered, at {', '.join(losses)}:"
             " see effective-worker lanes show, and acknowledge it"
             for source, losses in sorted(self._lost.items())
             if losses
@@ -222,12 +235,13 @@ class Health:
             said.append(f"records of commands are not retired: the worker's clock is {how}")
         return said
 
-    def _name(self, source: TopicPartition) -> str:
-        """Return the number of a partition; in the bulk topic, with the topic before it."""
+    def name(self, source: TopicPartition) -> str:
+        """Return the number of a partition; in the bulk topic, with the topic before it. Commands take either."""
         return f"{source.topic}/{source.partition}" if source.topic == self._bulk_topic else str(source.partition)
 
     def _order(self, lane: tuple[TopicPartition, LaneHealth]) -> tuple[bool, TopicPartition]:
         return lane[0].topic == self._bulk_topic, lane[0]
 
-    def _moment(self, reading: float) -> str:
+    def moment(self, reading: float) -> str:
+        """Return the time of a reading of the clock, in UTC."""
         return utc_text(self._wall() - (self._clock() - reading))

@@ -1,10 +1,10 @@
-"""Health, metrics and the contract over HTTP (CONTRACT, Admin port), for probes and for people. It changes nothing."""
+"""Health, metrics, the console page and the contract over HTTP (CONTRACT, Admin port). It changes nothing."""
 
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
+from contextlib import aclosing, asynccontextmanager
 from ipaddress import ip_address
 from typing import Any, Final, Protocol, cast
 
@@ -30,20 +30,14 @@ _EVERYWHERE: Final = {
     "Cache-Control": "no-store",
     "Connection": "close",
 }
-_PAGE: Final = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<title>effective-worker</title>
-<h1>effective-worker</h1>
-<ul>
-<li><a href="livez">livez</a>: the process makes progress or has nothing to do</li>
-<li><a href="readyz">readyz</a>: partitions assigned, database and broker reachable</li>
-<li><a href="metrics">metrics</a>: for Prometheus</li>
-<li><a href="contract">contract</a>: topics, messages, statuses and examples, for those who send and those who read</li>
-<li><a href="asyncapi.json">asyncapi.json</a>: the same for programs</li>
-</ul>
-</html>
-"""
+# The console page runs its own script and style sheet, and follows its own events.
+_CONSOLE: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:;"
+    " frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+)
+_POLICY: Final = "Content-Security-Policy"
+WRITE_SECONDS: Final = 10.0
+"""Seconds that a viewer of the console page may take for one event."""
 
 
 class _OwnFaults(logging.Filter):
@@ -64,6 +58,21 @@ class AdminUnavailable(OperatorError):
     """The worker cannot listen on the admin port."""
 
 
+class TooManyViewers(Exception):
+    """The console page has as many viewers as it takes."""
+
+
+class Console(Protocol):
+    """The console page (``worker.operations.console``)."""
+
+    @property
+    def files(self) -> Mapping[str, tuple[bytes, str]]:
+        """The content and its type by path."""
+
+    def events(self) -> AsyncGenerator[bytes, None]:
+        """Return the server-sent events for one viewer. Raises ``TooManyViewers``."""
+
+
 class Contract(Protocol):
     """The contract as text, for people and for programs (``worker.operations.contract``)."""
 
@@ -76,7 +85,14 @@ class Contract(Protocol):
 
 @asynccontextmanager
 async def serve_admin(
-    host: str, port: int, metrics: Metrics, health: Health, contract: Contract, *, names: Collection[str] = ()
+    host: str,
+    port: int,
+    metrics: Metrics,
+    health: Health,
+    contract: Contract,
+    *,
+    console: Console,
+    names: Collection[str] = (),
 ) -> AsyncIterator[int]:
     """Serve for the length of the block and yield the port bound, which matters if ``port`` is 0.
 
@@ -85,21 +101,25 @@ async def serve_admin(
     """
     application = web.Application(middlewares=[_known_by(names)])
     application.on_response_prepare.append(_harden)
-    application.router.add_get("/", _page)
+    for path, (content, content_type) in console.files.items():
+        application.router.add_get(path, _file(content, content_type))
     application.router.add_get("/livez", _probe(health.live))
     application.router.add_get("/readyz", _probe(health.ready))
     application.router.add_get("/metrics", _metrics(metrics))
     application.router.add_get("/asyncapi.json", _document(lambda: contract.asyncapi, "application/json"))
     application.router.add_get("/contract", _document(lambda: contract.page, "text/html"))
+    viewers = _Viewers(console)
+    application.router.add_get("/events", viewers.follow)
     runner = web.AppRunner(application, handle_signals=False, access_log=None, shutdown_timeout=1.0, logger=_LOGGER)
     await runner.setup()
-    door = _Door(runner)
+    door = viewers.door = _Door(runner)
     try:
         listening = await _listen(door, host, port)
         try:
             yield int(listening.sockets[0].getsockname()[1])
         finally:
             listening.close()
+            viewers.end()
             door.close()
             await listening.wait_closed()
     finally:
@@ -128,6 +148,12 @@ class _Door:
         assert server is not None, "the runner was set up"
         return _Connection(server(), self._inside)
 
+    def let_stay(self, request: web.Request) -> None:
+        """Take the deadline from the connection of a request."""
+        for connection in self._inside:
+            if connection.serves(request.protocol):
+                connection.stay()
+
     def close(self) -> None:
         for connection in [*self._inside]:
             connection.end()
@@ -141,6 +167,13 @@ class _Connection(asyncio.Protocol):
         self._inside = inside
         self._transport: asyncio.Transport | None = None
         self._limit: asyncio.TimerHandle | None = None
+
+    def serves(self, protocol: asyncio.Protocol) -> bool:
+        return self._served is protocol
+
+    def stay(self) -> None:
+        if self._limit is not None:
+            self._limit.cancel()
 
     def end(self) -> None:
         if self._transport is not None:
@@ -207,13 +240,55 @@ def _is_address(name: str) -> bool:
 
 
 async def _harden(_: web.Request, response: web.StreamResponse) -> None:
-    response.headers.update(_EVERYWHERE)
+    response.headers.update({**_EVERYWHERE, _POLICY: response.headers.get(_POLICY, _EVERYWHERE[_POLICY])})
     response.headers.pop("Server", None)
     response.force_close()
 
 
-async def _page(_: web.Request) -> web.Response:
-    return web.Response(text=_PAGE, content_type="text/html")
+def _file(content: bytes, content_type: str) -> _Handler:
+    async def answer(_: web.Request) -> web.Response:
+        headers = {"Content-Type": f"{content_type}; charset=utf-8", _POLICY: _CONSOLE}
+        return web.Response(body=content, headers=headers)
+
+    return answer
+
+
+class _Viewers:
+    """The viewers of the console page. Each has a connection for as long as the page is open."""
+
+    door: "_Door"
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def follow(self, request: web.Request) -> web.StreamResponse:
+        """Send every event until the viewer goes, or takes none for ``WRITE_SECONDS``."""
+        task = asyncio.current_task()
+        assert task is not None, "a request is handled in one"
+        self._tasks.add(task)
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        try:
+            async with aclosing(self._console.events()) as events:
+                first = await anext(events)
+                self.door.let_stay(request)
+                await response.prepare(request)
+                await response.write(first)
+                async for event in events:
+                    async with asyncio.timeout(WRITE_SECONDS):
+                        await response.write(event)
+        except TooManyViewers:
+            return web.Response(status=503, text="as many viewers as it takes have the page open\n")
+        except (ConnectionError, TimeoutError):
+            pass  # the viewer has gone, or takes nothing
+        finally:
+            self._tasks.discard(task)
+        return response
+
+    def end(self) -> None:
+        """Let go of every viewer."""
+        for task in self._tasks:
+            task.cancel()
 
 
 def _probe(state: Callable[[], tuple[bool, dict[str, Any]]]) -> _Handler:

@@ -11,7 +11,7 @@ from typing import Any, Final
 import structlog
 from structlog.typing import EventDict, Processor
 
-from worker.observability.console import takes_colour
+from worker.observability.terminals import takes_colour
 
 _SECRET_KEYS: Final = re.compile(r"token|pass_?code|dsn|secret|password|authorization|verification_code", re.IGNORECASE)
 # An id or a count of access tokens is no secret.

@@ -2,6 +2,7 @@
 
 import time
 from bisect import bisect_left
+from collections import Counter as Counts
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 from itertools import accumulate
@@ -59,6 +60,16 @@ class Durations(Collector):
         self._sum = 0.0
         self._exemplars: dict[int, Exemplar] = {}
 
+    @property
+    def ends(self) -> tuple[float, ...]:
+        """The upper ends of the buckets, without the last one, which has none."""
+        return self._metric.buckets
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """The number of durations in each bucket so far."""
+        return tuple(self._counts)
+
     def observe(self, batch: Iterable[Timed]) -> None:
         """Count durations. The last trace of each bucket becomes its exemplar."""
         buckets, counts, traces = self._metric.buckets, self._counts, dict[int, tuple[tuple[str, str], float]]()
@@ -95,8 +106,8 @@ class Metrics:
         self._gauge(v.BUILD_INFO).labels(version("effective-worker"), python_version()).set(1)
         self._answers = self._counter(v.ANSWERS)
         self._dry_runs = self._counter(v.DRY_RUNS)
-        self._answer_seconds = Durations(v.ANSWER_SECONDS, wall)
-        self.show(self._answer_seconds)
+        self.answer_seconds = Durations(v.ANSWER_SECONDS, wall)
+        self.show(self.answer_seconds)
         self._read = self._counter(v.COMMANDS_READ)
         self._commands = self._histogram(v.BATCH_COMMANDS)
         self._deciding = self._histogram(v.DECIDE_SECONDS)
@@ -142,9 +153,18 @@ class Metrics:
     def answered(self, code: str, replayed: bool, count: int = 1) -> None:
         self._answers.labels(code, "true" if replayed else "false").inc(count)
 
+    def answers(self) -> Counts[str]:
+        """Return the number of answers by status code, without dry runs."""
+        counted = Counts[str]()
+        for family in self._answers.collect():
+            for sample in family.samples:
+                if sample.name.endswith("_total"):
+                    counted[sample.labels["code"]] += int(sample.value)
+        return counted
+
     def took(self, commands: Iterable[Timed]) -> None:
         """Count the seconds that commands took until they were answered."""
-        self._answer_seconds.observe(commands)
+        self.answer_seconds.observe(commands)
 
     def rehearsed(self, code: str, count: int = 1) -> None:
         """Count dry runs, apart from answers: they have no effect."""

@@ -73,6 +73,13 @@ def _all(
         yield Shown(variable, value, origin, _open(defaults, path), secret, fault)
 
 
+def changed(settings: Settings) -> list[tuple[str, Any]]:
+    """Return every setting with another value than its default, and the value; of a secret, ``MASKED``."""
+    defaults = Settings()
+    each = ((variable, _open(settings, path), _open(defaults, path)) for variable, path in VARIABLES.items())
+    return [(variable, value) for variable, value, default in each if value != default]
+
+
 def _is_secret(path: tuple[str, ...]) -> bool:
     return _mentions_secret(field_of(path).annotation)
 

@@ -181,7 +181,7 @@ async def lanes(settings: Settings) -> tuple[Lane, ...]:
     async with topic_reader(settings) as kafka:
         async with admin_client(settings) as admin:
             cluster = await cluster_id(admin)
-            members = await _members(admin, settings.kafka.group_id)
+            members = await group_members(admin, settings.kafka.group_id)
         sources = [span.source for spans in (await kafka.spans(*topics)).values() for span in spans]
         # In this order: a running lane commits in Postgres first, so Kafka's offsets are never ahead of the rows.
         committed = await committed_offsets(settings, sources)
@@ -353,7 +353,7 @@ def _decided(row: Row, lost: Mapping[int, tuple[Loss, ...]]) -> Decided:
     )
 
 
-async def _members(admin: AIOKafkaAdminClient, group: str) -> dict[TopicPartition, Member]:
+async def group_members(admin: AIOKafkaAdminClient, group: str) -> dict[TopicPartition, Member]:
     """Return the member that has each partition; none while the group rebalances."""
     [answer] = await admin.describe_consumer_groups([group])
     [described] = answer.to_object()["groups"]
