@@ -226,14 +226,18 @@ class WorkerProcess:
         assert self._process is not None, "the worker was not started"
         return self._process
 
-    def _get(self, path: str) -> tuple[int, bytes]:
+    @property
+    def admin(self) -> str:
+        """The address of its admin port, without a slash at the end; empty before it listens."""
         announced = self.events("admin_listening")
-        if not announced:
-            return 0, b""
         # The last one: the process may have been started again.
-        url = f"http://127.0.0.1:{announced[-1]['port']}{path}"
+        return f"http://127.0.0.1:{announced[-1]['port']}" if announced else ""
+
+    def _get(self, path: str) -> tuple[int, bytes]:
+        if not self.admin:
+            return 0, b""
         try:
-            with urllib.request.urlopen(url, timeout=patience(20)) as answer:
+            with urllib.request.urlopen(self.admin + path, timeout=patience(20)) as answer:
                 return answer.status, answer.read()
         except urllib.error.HTTPError as error:
             with error:
