@@ -7,6 +7,7 @@ from contextlib import aclosing, asynccontextmanager
 from typing import Any, Final
 
 import aiohttp
+import orjson
 import pytest
 from aiokafka import TopicPartition
 
@@ -74,7 +75,7 @@ class World:
         )
 
     async def shown(self) -> dict[str, Any]:
-        state: dict[str, Any] = json.loads(json.dumps(await document(self.sources)))
+        state: dict[str, Any] = orjson.loads(orjson.dumps(await document(self.sources)))
         return state
 
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Final
 
 from aiokafka import TopicPartition
@@ -51,7 +51,7 @@ class Sources:
 
 
 async def document(sources: Sources) -> dict[str, Any]:
-    """Return the state of now."""
+    """Return the state of now, for orjson, which writes dataclasses ten times as fast as ``asdict`` reads them."""
     health, behind = sources.health, sources.behind()
     is_ready, _ = health.ready()
     return {
@@ -60,7 +60,7 @@ async def document(sources: Sources) -> dict[str, Any]:
         "ready": is_ready,
         "reasons": health.reasons(),
         "totals": _totals(behind),
-        "history": {"seconds": SAMPLE_SECONDS, "samples": [asdict(each) for each in sources.history.samples()]},
+        "history": {"seconds": SAMPLE_SECONDS, "samples": sources.history.samples()},
         "lanes": [
             _lane(health, source, lane, behind.get(source, _NOWHERE)) for source, lane in sorted(health.lanes().items())
         ],
