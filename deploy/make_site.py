@@ -44,6 +44,8 @@ PAGES: Final = {
     "CHANGELOG.md": "changelog.md",
 }
 """The page of each document."""
+IMAGES: Final = ROOT / "docs" / "images"
+"""The pictures, which pages of ``docs`` name as ``images/…``."""
 
 _FENCE: Final = re.compile(r"^```.*?^```[ ]*$", re.DOTALL | re.MULTILINE)
 _LINK: Final = re.compile(r"(?<!!)\[(?P<text>[^\]]+)\]\((?P<target>[^)\s]+)\)")
@@ -99,6 +101,8 @@ def page_of(source: str, text: str) -> str:
         if is_elsewhere(target):
             return match[0]
         place, anchor = place_of(source, target), target.partition("#")[2]
+        if place.startswith(f"{IMAGES.relative_to(ROOT)}/"):
+            return match[0]
         if page := PAGES.get(place):
             return f"[{match['text']}]({page}{'#' + anchor if anchor else ''})"
         return match["text"] if match["text"].strip("`") == place else f"{match['text']} (`{place}`)"
@@ -132,6 +136,7 @@ def write_pages(directory: Path) -> None:
     for source, page in PAGES.items():
         text = (ROOT / source).read_text(encoding="utf-8")
         (directory / page).write_text(page_of(source, text), encoding="utf-8")
+    shutil.copytree(IMAGES, directory / IMAGES.name)
 
 
 class _Loaded(HTMLParser):

@@ -254,7 +254,7 @@ def test_a_sample_is_of_the_time_since_the_last_one() -> None:
     history.take()
     first, second = history.samples()
     assert (first.rate, first.lag, second.rate, second.middle) == (2.0, 3, 0.0, None)
-    assert first.middle == pytest.approx(0.015)
+    assert first.middle == pytest.approx(0.0125)
     for _ in range(2 * SAMPLES):
         clock.now += 5
         history.take()
