@@ -48,8 +48,8 @@ def _each(values: Iterable[str]) -> tuple[Series, ...]:
 _LANE: Final = ("topic", "partition")
 _CODES: Final = _each(code.value for code in StatusCode)
 _WORK_SECONDS: Final = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-# A lone command takes 15 ms, and a busy worker answers within 0.2 s: close enough there to tell a median. Another worker
-# takes over after some 8 s, and a restart of Postgres is waited out for a minute.
+# A lone command takes 15 ms, and a busy worker answers within 0.2 s: close enough there to tell a median. Another
+# worker takes over after some 8 s, and a restart of Postgres is waited out for a minute.
 _ANSWER_SECONDS: Final = (
     *(0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0),
     *(15.0, 30.0, 60.0, 300.0, 900.0, 3600.0),
