@@ -138,7 +138,7 @@ def test_postgres_and_kafka_that_are_away_are_named_and_come_back(scene: Scene, 
         page.wait_text("#state", "Ready")
         asyncio.run(scene.kafka.kill())
         page.wait_text("#state", "kafka is away")
-        page.wait_text("#workers", "Not known: kafka")
+        page.wait_text("#workers", "Not known: kafka does not answer")
         shoot(page, "without-kafka")
         asyncio.run(scene.kafka.start())
         page.wait_text("#state", "Ready")

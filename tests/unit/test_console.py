@@ -10,6 +10,8 @@ import aiohttp
 import orjson
 import pytest
 from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaConnectionError
 
 from tests.support.clocks import Clock
 from tests.support.logins import SECRET
@@ -206,18 +208,15 @@ async def test_settings_that_differ_are_told_and_secrets_are_not(world: World) -
 async def test_a_group_that_cannot_be_asked_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = 0
 
-    @asynccontextmanager
-    async def away(_: Settings) -> AsyncIterator[None]:
+    async def away(_: AIOKafkaAdminClient) -> None:
         nonlocal asked
         asked += 1
-        if asked:
-            raise DependencyUnavailable("kafka", "connection refused")
-        yield
+        raise KafkaConnectionError("connection refused")
 
-    monkeypatch.setattr("worker.operations.console.group.admin_client", away)
+    monkeypatch.setattr(AIOKafkaAdminClient, "start", away)
     clock = Clock()
     group = Group(Settings(), lambda: clock.now)
-    assert (await group.known()).fault == "kafka: connection refused"
+    assert (await group.known()).fault == "kafka does not answer"
     await group.known()
     assert asked == 1
     clock.now += 60
@@ -396,6 +395,25 @@ async def test_one_viewer_too_many_is_told_so(world: World, monkeypatch: pytest.
                 return again.status
 
         await until_answered(taken, lambda status: status == 200, what="there was room again")
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_viewer_that_takes_nothing_is_let_go(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "WRITE_SECONDS", 0.2)
+
+    async def large() -> bytes:
+        return b"data: " + b"x" * 1_000_000 + b"\n\n"
+
+    console = Console(world.sources)
+    console._feed = Feed(large)
+    contract = Contract(Deployment())
+    async with serve_admin("127.0.0.1", 0, world.metrics, world.health, contract, console=console) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+        writer.write(b"GET /events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        await in_time(reader.readline(), "it was answered")
+        await until(lambda: console._feed.viewers, lambda viewers: viewers == 1, what="it was a viewer")
+        await until(lambda: console._feed.viewers, lambda viewers: viewers == 0, what="the viewer was let go")
+        writer.close()
 
 
 @pytest.mark.usefixtures("quick")

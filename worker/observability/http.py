@@ -109,7 +109,7 @@ async def serve_admin(
     application.router.add_get("/asyncapi.json", _document(lambda: contract.asyncapi, "application/json"))
     application.router.add_get("/contract", _document(lambda: contract.page, "text/html"))
     viewers = _Viewers(console)
-    application.router.add_get("/events", viewers.follow)
+    application.router.add_get("/events", viewers.follow, allow_head=False)
     runner = web.AppRunner(application, handle_signals=False, access_log=None, shutdown_timeout=1.0, logger=_LOGGER)
     await runner.setup()
     door = viewers.door = _Door(runner)
@@ -279,8 +279,11 @@ class _Viewers:
                         await response.write(event)
         except TooManyViewers:
             return web.Response(status=503, text="as many viewers as it takes have the page open\n")
-        except (ConnectionError, TimeoutError):
-            pass  # the viewer has gone, or takes nothing
+        except ConnectionError:
+            pass  # the viewer has gone
+        except TimeoutError:
+            if request.transport is not None:
+                request.transport.abort()  # it takes nothing, not even the end
         finally:
             self._tasks.discard(task)
         return response

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaConnectionError
 
-from worker.errors import DependencyUnavailable
-from worker.kafka.topics import admin_client
+from worker.errors import KAFKA_ERRORS, in_words
+from worker.kafka.client import client_options
 from worker.operations.lanes import Member, group_members
 from worker.settings import Settings
 
@@ -41,10 +43,15 @@ class Group:
         return self._known
 
     async def _ask(self) -> Known:
+        # Not the client of commands, which keeps the log to itself: the lanes' clients write to it meanwhile.
+        admin = AIOKafkaAdminClient(**client_options(self._settings.kafka))
         try:
-            async with asyncio.timeout(DEADLINE_SECONDS), admin_client(self._settings) as admin:
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                await admin.start()
                 return Known(await group_members(admin, self._settings.kafka.group_id))
-        except DependencyUnavailable as away:
-            return Known({}, str(away))
-        except TimeoutError:
-            return Known({}, "kafka: no answer")
+        except (KafkaConnectionError, OSError, TimeoutError):
+            return Known({}, "kafka does not answer")
+        except KAFKA_ERRORS as error:
+            return Known({}, f"kafka: {in_words(error)}")
+        finally:
+            await admin.close()
