@@ -92,6 +92,7 @@ def aftermath(shared_scene: Scene) -> Aftermath:
         scene.wait_consumed()
         shown = {path: json.dumps(worker.probe(path)[1]) for path in ("/readyz", "/livez")}
         shown["/metrics"] = worker.metrics()
+        shown["/events"] = worker.event()
         exit_code = worker.terminate()
     shown["logs"] = worker.logs()
     by_partition = {

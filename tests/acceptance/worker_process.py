@@ -162,6 +162,12 @@ class WorkerProcess:
         assert status == 200
         return body.decode()
 
+    def event(self) -> str:
+        """Return the first event of the console page."""
+        with urllib.request.urlopen(f"{self.admin}/events", timeout=patience(20)) as events:
+            line: bytes = events.readline()
+        return line.decode()
+
     def terminate(self, seconds: float = SECONDS) -> int:
         """Send SIGTERM, wait until it has drained and ended, and return its exit code."""
         return self.signal_and_wait(signal.SIGTERM, seconds)
