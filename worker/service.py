@@ -5,9 +5,10 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -64,6 +65,7 @@ from worker.operations.console.served import Console
 from worker.operations.console.state import About, Sources
 from worker.operations.contract.deployment import deployment
 from worker.operations.contract.served import Contract
+from worker.operations.lanes import other_groups
 from worker.operations.retention import Retention
 from worker.pipeline import Pipeline, Policy
 from worker.postgres.pool import Database
@@ -105,11 +107,16 @@ log = structlog.get_logger(__name__)
 class TopicsMissing(OperatorError):
     """Topics that the worker needs do not exist."""
 
-    def __init__(self, names: list[str]) -> None:
-        super().__init__(
-            f"these topics do not exist: {', '.join(names)}. Create them with: effective-worker topics apply"
-        )
+    def __init__(self, names: list[str], others: Collection[str] = ()) -> None:
+        """``others`` are the topics that exist: one of them may be meant."""
+        super().__init__(f"these topics do not exist: {', '.join(names)}{_meant(names, others)}")
         self.names = names
+
+
+def _meant(names: Sequence[str], others: Collection[str]) -> str:
+    similar = [each[0] for name in names if (each := get_close_matches(name, others, n=1, cutoff=0.8))]
+    create = "reate them with: effective-worker topics apply"
+    return f". There is {', '.join(similar)}: is a setting misspelt? If not, c{create}" if similar else f". C{create}"
 
 
 async def serve(
@@ -400,6 +407,8 @@ class _Start:
         async def look() -> None:
             async with database.connection() as connection:
                 await require_schema(connection, role)
+                if others := await other_groups(connection, self._settings):
+                    log.warning("group_is_new", group=self._settings.kafka.group_id, others=others)
 
         try:
             await self._until_there(look, "postgres")
@@ -413,9 +422,9 @@ class _Start:
             admin = AIOKafkaAdminClient(**self._options)
             try:
                 await admin.start()
-                missing = sorted(set(self._settings.topics.own) - set(await admin.list_topics()))
-                if missing:
-                    raise TopicsMissing(missing)
+                own, there = self._settings.topics.own, await admin.list_topics()
+                if missing := sorted(set(own) - set(there)):
+                    raise TopicsMissing(missing, set(there) - set(own))
                 return str((await admin.describe_cluster())["cluster_id"])
             finally:
                 await admin.close()

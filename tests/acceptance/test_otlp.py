@@ -20,7 +20,7 @@ TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
 class Collected:
-    """What was exported so far."""
+    """The metrics and spans that were exported so far."""
 
     def __init__(self) -> None:
         self.metrics: list[ExportMetricsServiceRequest] = []

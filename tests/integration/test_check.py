@@ -41,11 +41,27 @@ async def test_a_worker_that_could_start_has_nothing_that_fails(settings: Settin
         "sessions",
         "schema",
         "grants",
+        "group",
         "login keys",
         "transit",
     ]
     assert {name for name, line in lines.items() if line.state == "failed"} - {"topics"} == set()
     assert lines["grants"].state == "ok"
+
+
+async def test_a_group_that_has_decided_nothing_where_another_has_is_a_warning(
+    settings: Settings, database: DatabaseUnderTest
+) -> None:
+    assert (await checked(settings))["group"].state == "ok"
+    async with owner_connection(database.owner_dsn) as owner:
+        await owner.execute(
+            "INSERT INTO lane (cluster, consumer_group, topic, partition, owner, owned_since, first_offset, next_offset)"
+            " VALUES ('c', 'the usual one', $1, 0, gen_random_uuid(), now(), 0, 1)",
+            settings.topics.commands,
+        )
+    group = (await checked(settings))["group"]
+    assert group.state == "warning"
+    assert f"{settings.kafka.group_id} has decided nothing here, and the usual one has" in group.detail
 
 
 async def test_rules_that_are_switched_off_are_named_with_the_way_back(

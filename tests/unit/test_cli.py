@@ -207,6 +207,7 @@ def test_check_says_line_by_line_what_is_missing(nowhere: dict[str, str]) -> Non
         "sessions": "failed",
         "schema": "failed",
         "grants": "failed",
+        "group": "failed",
         "login keys": "ok",
         "transit": "ok",
     }

@@ -23,6 +23,7 @@ from worker.lanes.context import LaneId
 from worker.lanes.publisher import transactional_id
 from worker.observability.descriptors import partitions_within, raise_limit
 from worker.operations.imports.mark import MarkForbidden, group_of, may_mark
+from worker.operations.lanes import other_groups
 from worker.postgres.connect import owner_connection
 from worker.postgres.migrate import user_of
 from worker.postgres.pool import Database
@@ -43,7 +44,7 @@ _EMBEDDED_CLUSTER: Final = "MkU3OEVBNTctOEUyRi00"
 
 _UUID_LENGTH: Final = 36
 _OF_KAFKA: Final = ("broker", "rights", "topics", "descriptors")
-_OF_POSTGRES: Final = ("database", "sessions", "schema", "grants")
+_OF_POSTGRES: Final = ("database", "sessions", "schema", "grants", "group")
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +219,13 @@ def _descriptors(plan: TopicPlan, brokers: int, settings: Settings) -> Check:
 async def _postgres(settings: Settings) -> list[Check]:
     dsn = settings.postgres.dsn.get_secret_value()
     role = WorkerRole(settings.postgres.role, settings.reveal_verification_code)
-    looks: tuple[Callable[[str], Awaitable[Check]], ...] = (_database, _sessions, _schema, partial(_grants, role))
+    looks: tuple[Callable[[str], Awaitable[Check]], ...] = (
+        _database,
+        _sessions,
+        _schema,
+        partial(_grants, role),
+        partial(_group, settings),
+    )
     checks: list[Check] = []
     for name, look in zip(_OF_POSTGRES, looks, strict=True):
         try:
@@ -262,6 +269,17 @@ async def _schema(dsn: str) -> Check:
         what = f"rules of {', '.join(off)} are switched off, so that history can be changed; on again with: {mended}"
         return Check("schema", "failed", f"{what}. See effective-worker audit verify")
     return Check("schema", "ok", "up to date")
+
+
+async def _group(settings: Settings, dsn: str) -> Check:
+    """Tell if the group is new here. A warning at most: every group was new once."""
+    group = settings.kafka.group_id
+    async with owner_connection(dsn) as connection:
+        others = await other_groups(connection, settings)
+    if not others:
+        return Check("group", "ok", f"{group}; no other group has decided commands before it")
+    what = f"{group} has decided nothing here, and {', '.join(others)} has"
+    return Check("group", "warning", f"{what}: its workers would answer all that is in the log again; misspelt?")
 
 
 async def _grants(role: WorkerRole, dsn: str) -> Check:

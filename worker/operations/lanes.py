@@ -22,7 +22,7 @@ from worker.kafka.topics import admin_client, cluster_id
 from worker.lanes.losses import Loss, losses, unacknowledged
 from worker.lanes.start import Start, where_to_start
 from worker.postgres.connect import owner_connection
-from worker.postgres.pool import Row
+from worker.postgres.pool import Connection, Row
 from worker.postgres.sql import statement
 from worker.settings import Settings
 
@@ -351,6 +351,15 @@ def _decided(row: Row, lost: Mapping[int, tuple[Loss, ...]]) -> Decided:
         blocked=row["blocked"],
         losses=lost.get(row["id"], ()),
     )
+
+
+async def other_groups(connection: Connection, settings: Settings) -> list[str]:
+    """Return the groups that have decided commands here, if the one of the settings has decided none.
+
+    A worker of a new group answers every command in the log again.
+    """
+    rows = await connection.fetch(statement("lanes/other_groups"), settings.kafka.group_id, list(settings.topics.read))
+    return [row["name"] for row in rows]
 
 
 async def group_members(admin: AIOKafkaAdminClient, group: str) -> dict[TopicPartition, Member]:
