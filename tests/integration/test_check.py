@@ -55,7 +55,8 @@ async def test_a_group_that_has_decided_nothing_where_another_has_is_a_warning(
     assert (await checked(settings))["group"].state == "ok"
     async with owner_connection(database.owner_dsn) as owner:
         await owner.execute(
-            "INSERT INTO lane (cluster, consumer_group, topic, partition, owner, owned_since, first_offset, next_offset)"
+            "INSERT INTO lane"
+            " (cluster, consumer_group, topic, partition, owner, owned_since, first_offset, next_offset)"
             " VALUES ('c', 'the usual one', $1, 0, gen_random_uuid(), now(), 0, 1)",
             settings.topics.commands,
         )
