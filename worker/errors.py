@@ -47,8 +47,8 @@ class OperatorError(WorkerError):
 class DependencyUnavailable(ProtocolError):
     """Postgres or the broker cannot work now: wait and try again without end; nothing is dead-lettered.
 
-    Health and the log show ``state`` and ``event``, and ``reason``, which may name a class. Commands print the text of
-    the error, in which ``told`` stands for it.
+    Health and the log show ``state`` and ``event``. The log has ``reason``, which may name a class; health and the
+    commands have ``told`` in its place, which says where and what to check.
     """
 
     state: ClassVar[str] = "is away"
@@ -58,6 +58,7 @@ class DependencyUnavailable(ProtocolError):
         super().__init__(f"{dependency}: {told or reason}")
         self.dependency = dependency
         self.reason = reason
+        self.told = told or reason
 
 
 class StatementTimeout(DependencyUnavailable):

@@ -248,6 +248,23 @@ def test_a_lane_in_the_same_state_keeps_its_beginning(health: Health, clock: Clo
     assert health.lanes()[at(1)].since == 1005.0
 
 
+def test_a_lane_that_starts_in_vain_keeps_its_beginning(health: Health, clock: Clock) -> None:
+    for state in ("blocked", "starting", "blocked", "starting", "blocked"):
+        health.lane(at(1), state)  # type: ignore[arg-type] # each is a state
+        clock.now += 5
+    assert health.lanes()[at(1)].since == 1000.0
+    health.lane(at(1), "starting")
+    health.lane(at(1), "working")
+    health.lane(at(1), "starting")
+    health.lane(at(1), "blocked")
+    assert health.lanes()[at(1)].since == 1025.0
+
+
+def test_a_dependency_is_told_with_its_place(health: Health) -> None:
+    health.away(DependencyUnavailable("postgres", "ConnectionRefusedError: 111", "no server answers at db:5432"))
+    assert health.ready()[1]["reason"].startswith("postgres is away: no server answers at db:5432")
+
+
 # --- metrics ----------------------------------------------------------------------------------------------------------
 
 

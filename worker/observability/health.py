@@ -56,6 +56,8 @@ class Health:
         self._bulk_topic = bulk_topic
         self.giving_way = giving_way
         self._lanes: dict[TopicPartition, LaneHealth] = {}
+        self._before_start: dict[TopicPartition, LaneHealth] = {}
+        """The state of each lane before it started again."""
         self._lost: dict[TopicPartition, Sequence[str]] = {}
         self._away: dict[str, Away] = {}
         self._missed_by: dict[str, set[TopicPartition | None]] = {}
@@ -69,14 +71,18 @@ class Health:
         self._out: Away | None = None
 
     def lane(self, source: TopicPartition, state: LaneState, reason: str = "") -> None:
-        """Note the state of a partition's lane; the same state again keeps its ``since``."""
+        """Note the state of a partition's lane; the same state again, or after a start in vain, keeps its ``since``."""
         former = self._lanes.get(source)
-        since = former.since if former is not None and former.state == state else self._clock()
+        if state == "starting" and former is not None and former.state != state:
+            self._before_start[source] = former
+        same = former if former is None or former.state != "starting" else self._before_start.get(source, former)
+        since = same.since if same is not None and same.state == state else self._clock()
         self._lanes[source] = LaneHealth(state, reason, since)
 
     def lane_gone(self, source: TopicPartition) -> None:
         """Forget the partition, its losses, and the dependency that its lane missed."""
         self._lanes.pop(source, None)
+        self._before_start.pop(source, None)
         self._lost.pop(source, None)
         self.misses_only(source, None)
 
@@ -114,7 +120,7 @@ class Health:
         """
         former = self._away.get(missing.dependency)
         since = self._clock() if former is None else former.since
-        self._away[missing.dependency] = Away(missing.reason, since, missing.state)
+        self._away[missing.dependency] = Away(missing.told, since, missing.state)
         self._missed_by.setdefault(missing.dependency, set()).add(source)
 
     def back(self, dependency: str) -> None:
