@@ -37,6 +37,7 @@ async def test_a_worker_that_could_start_has_nothing_that_fails(settings: Settin
         "topics",
         "descriptors",
         "imports",
+        "workers",
         "database",
         "sessions",
         "schema",
@@ -81,6 +82,12 @@ async def test_apache_kafka_4_is_recognised(settings: Settings) -> None:
     broker = (await checked(settings))["broker"]
     assert broker.state == "ok"
     assert "Apache Kafka 4.0 or later" in broker.detail
+
+
+async def test_no_worker_in_the_group_is_a_warning(settings: Settings) -> None:
+    workers = (await checked(settings))["workers"]
+    assert workers.state == "warning"
+    assert f"none has a partition in group {settings.kafka.group_id}" in workers.detail
 
 
 @pytest.mark.real_kafka
@@ -210,6 +217,8 @@ async def test_what_is_away_fails_and_hides_nothing_else(settings: Settings) -> 
         "rights",
         "topics",
         "descriptors",
+        "imports",
+        "workers",
         "login keys",
     }
 

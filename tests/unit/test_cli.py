@@ -203,6 +203,8 @@ def test_check_says_line_by_line_what_is_missing(nowhere: dict[str, str]) -> Non
         "rights": "failed",
         "topics": "failed",
         "descriptors": "failed",
+        "imports": "failed",
+        "workers": "failed",
         "database": "failed",
         "sessions": "failed",
         "schema": "failed",

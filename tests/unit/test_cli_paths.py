@@ -297,9 +297,9 @@ def test_check_goes_on_with_wrong_settings_as_far_as_it_can(place: Path, away: d
 @pytest.mark.parametrize(
     ("variable", "value", "unchecked"),
     [
-        ("WORKER_POSTGRES__DSN", "mysql://canary", {"database", "sessions", "schema", "grants", "transit"}),
+        ("WORKER_POSTGRES__DSN", "mysql://canary", {"database", "sessions", "schema", "grants", "group", "transit"}),
         ("WORKER_LOGIN__SECRETS", "canary", {"login keys"}),
-        ("WORKER_TOPICS__COMMANDS", "no topic", {"broker", "rights", "topics", "descriptors"}),
+        ("WORKER_TOPICS__COMMANDS", "no topic", {"broker", "rights", "topics", "descriptors", "imports", "workers"}),
     ],
 )
 def test_what_depends_on_a_wrong_setting_is_not_checked(
@@ -315,7 +315,7 @@ def test_what_depends_on_a_wrong_setting_is_not_checked(
 def test_a_server_that_is_away_is_said_once(place: Path, away: dict[str, str]) -> None:
     done = called("check", cwd=place, env=away)
     assert done.stdout.count("no server answers") == 1
-    assert done.stdout.count("not checked: see database") == 3
+    assert done.stdout.count("not checked: see database") == 4
 
 
 # --- topics plan ------------------------------------------------------------------------------------------------------

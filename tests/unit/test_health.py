@@ -250,7 +250,7 @@ def test_a_lane_in_the_same_state_keeps_its_beginning(health: Health, clock: Clo
 
 def test_a_lane_that_starts_in_vain_keeps_its_beginning(health: Health, clock: Clock) -> None:
     for state in ("blocked", "starting", "blocked", "starting", "blocked"):
-        health.lane(at(1), state)  # type: ignore[arg-type] # each is a state
+        health.lane(at(1), state)
         clock.now += 5
     assert health.lanes()[at(1)].since == 1000.0
     health.lane(at(1), "starting")

@@ -97,5 +97,5 @@ async def _unit(settings: Settings, organisation: str, user: str, given: str | N
 
 def add(app: typer.Typer) -> None:
     """Add the command, with examples in its help."""
-    caller = "login-token --organisation ORG1 --user mpadmin"
+    caller = "login-token --organisation ORG1 --user mpadmin --unit 1"
     app.command("login-token", epilog=example(caller, f"{caller} --unit 1 --ttl 30m"))(login_token)

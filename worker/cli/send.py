@@ -232,7 +232,7 @@ def _fields(members: Mapping[str, Any], indent: str = "") -> Iterator[str]:
 
 def add(app: typer.Typer) -> None:
     """Add the command, with examples in its help."""
-    login = "--login-token-command 'effective-worker login-token --organisation ORG1 --user mpadmin'"
+    login = "--login-token-command 'effective-worker login-token --organisation ORG1 --user mpadmin --unit 1'"
     sending = (
         f"send --code 99021047380 --fields number,life_cycle_state {login}",
         "send --identifier polina@example.com --pass-code-file - --login-token-file login --json < pass-code",

@@ -190,8 +190,9 @@ def _screen(name: str) -> Iterator[tuple[Callable[[Now], None], Callable[[str], 
 
 def add(app: typer.Typer) -> None:
     """Add the command, with examples in its help."""
+    login = "effective-worker login-token --organisation ORG1 --user mpadmin --unit 1"
     submitting = (
-        "submit migration.ndjson --token-command 'effective-worker login-token --organisation ORG1 --user mpadmin'",
+        f"submit migration.ndjson --token-command '{login}'",
         'submit cards.csv --token "$TOKEN" --rate 500',
         "submit migration.ndjson.refusals.ndjson --token-command ./login.sh",
     )

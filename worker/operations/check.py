@@ -14,7 +14,7 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import for_code
 
-from worker.errors import MORE_DESCRIPTORS, DependencyUnavailable, Unfit, WorkerError, in_words
+from worker.errors import KAFKA_ERRORS, MORE_DESCRIPTORS, DependencyUnavailable, Unfit, WorkerError, in_words
 from worker.journey.authorise import key_fingerprint
 from worker.kafka.internals import oldest_versions
 from worker.kafka.rights import lacking, needed
@@ -23,7 +23,7 @@ from worker.lanes.context import LaneId
 from worker.lanes.publisher import transactional_id
 from worker.observability.descriptors import partitions_within, raise_limit
 from worker.operations.imports.mark import MarkForbidden, group_of, may_mark
-from worker.operations.lanes import other_groups
+from worker.operations.lanes import group_members, other_groups
 from worker.postgres.connect import owner_connection
 from worker.postgres.migrate import user_of
 from worker.postgres.pool import Database
@@ -43,7 +43,7 @@ _NAMED: Final = 5
 _EMBEDDED_CLUSTER: Final = "MkU3OEVBNTctOEUyRi00"
 
 _UUID_LENGTH: Final = 36
-_OF_KAFKA: Final = ("broker", "rights", "topics", "descriptors")
+_OF_KAFKA: Final = ("broker", "rights", "topics", "descriptors", "imports", "workers")
 _OF_POSTGRES: Final = ("database", "sessions", "schema", "grants", "group")
 
 
@@ -97,7 +97,7 @@ async def _kafka(settings: Settings) -> list[Check]:
         async with admin_client(settings) as admin:
             checks = [await _broker(admin, settings), await _rights(admin, settings)]
             checks += await _of_topics(admin, settings)
-            checks.append(await _imports(settings))
+            checks += [await _imports(settings), await _workers(admin, settings)]
             instance_id = settings.kafka.group_instance_id
             return checks if instance_id is None else [*checks, await _instance(admin, settings, instance_id)]
     except WorkerError as error:
@@ -171,6 +171,19 @@ async def _imports(settings: Settings) -> Check:
     )
     where = f"in group {group_of(settings)} (READ on {settings.topics.transitions} is not checked)"
     return Check(name, "ok", f"{what}, {where}")
+
+
+async def _workers(admin: AIOKafkaAdminClient, settings: Settings) -> Check:
+    """Tell how many workers have partitions. A warning at most: before the first start there are none."""
+    name, group = "workers", settings.kafka.group_id
+    try:
+        members = await group_members(admin, group)
+    except KAFKA_ERRORS as error:
+        return Check(name, "warning", f"not checked: of the group {group}: {in_words(error)}")
+    count = len({member.id for member in members.values()})
+    if not count:
+        return Check(name, "warning", f"none has a partition in group {group}: no command is answered until one runs")
+    return Check(name, "ok", f"{counted(count, 'worker')} in group {group}, {counted(len(members), 'partition')}")
 
 
 async def _instance(admin: AIOKafkaAdminClient, settings: Settings, instance_id: str) -> Check:
