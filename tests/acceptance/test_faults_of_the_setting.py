@@ -99,7 +99,7 @@ def test_a_password_that_is_changed_at_work_is_named_and_waited_for(scene: Scene
         scene.execute(f"ALTER ROLE {login} PASSWORD 'second'")
         scene.rows(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{login}'")
         load.send(1, 20)
-        worker.wait_unready("postgres is unfit: InvalidPasswordError (28P01)")
+        worker.wait_unready("postgres is unfit: password authentication failed for user")
         scene.execute(f"ALTER ROLE {login} PASSWORD 'first'")
         scene.wait_consumed()
         worker.wait_ready()
@@ -113,7 +113,7 @@ def test_rights_that_are_revoked_at_work_are_named_and_burn_no_command(scene: Sc
     with scene.worker() as worker:
         scene.execute(NO_RIGHT)
         load.send(1, 20)
-        document = worker.wait_unready("postgres is unfit: InsufficientPrivilegeError (42501): permission denied")
+        document = worker.wait_unready("postgres is unfit: permission denied for table transition (42501)")
         assert "effective-worker migrate" in document["reason"]
         assert worker.events("dependency_unfit")
         assert worker.events("dependency_away") == []
