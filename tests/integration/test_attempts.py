@@ -56,10 +56,12 @@ class Watched:
         await self.j.owner.execute("UPDATE attempt SET last_at = last_at - $1::interval", timedelta(seconds=seconds))
 
     def counted(self, name: str) -> dict[str, float]:
-        """Return a counter's values, by its labels as they are written."""
+        """Return a counter's values above zero, by its labels as they are written."""
         lines = self.metrics.text().decode().splitlines()
         values = [line.rpartition(" ") for line in lines if line.startswith(f"effective_worker_{name}")]
-        return {labels.removeprefix(f"effective_worker_{name}"): float(value) for labels, _, value in values}
+        return {
+            labels.removeprefix(f"effective_worker_{name}"): float(value) for labels, _, value in values if float(value)
+        }
 
 
 @pytest.fixture
