@@ -19,6 +19,7 @@ from worker.cli.output import fitted, printable
 from worker.cli.progress import tracked
 from worker.cli.terminal import (
     FAILED,
+    LOGIN,
     REFUSED,
     SIGNALLED,
     Json,
@@ -435,6 +436,6 @@ def add(app: typer.Typer) -> None:
     letters.command("list", epilog=example(*listing))(list_)
     letters.command("show", epilog=example("dead-letters show 3/17"))(show)
     again = "dead-letters replay --code INTERNAL_ERROR --since 2h"
-    login = "--login-token-command 'effective-worker login-token --organisation ORG1 --user mpadmin --unit 1'"
+    login = f"--login-token-command 'effective-worker {LOGIN}'"
     letters.command("replay", epilog=example(again, f"{again} --rate 50 --yes {login}"))(replay)
     app.add_typer(letters, name="dead-letters", epilog=example("dead-letters list", again))

@@ -9,6 +9,7 @@ import typer
 
 from worker.cli.output import printable
 from worker.cli.terminal import (
+    LOGIN,
     Json,
     example,
     run_to_end,
@@ -97,5 +98,4 @@ async def _unit(settings: Settings, organisation: str, user: str, given: str | N
 
 def add(app: typer.Typer) -> None:
     """Add the command, with examples in its help."""
-    caller = "login-token --organisation ORG1 --user mpadmin --unit 1"
-    app.command("login-token", epilog=example(caller, f"{caller} --unit 1 --ttl 30m"))(login_token)
+    app.command("login-token", epilog=example(LOGIN, f"{LOGIN} --ttl 30m"))(login_token)

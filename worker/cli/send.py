@@ -16,6 +16,7 @@ from worker.cli import terminal
 from worker.cli.login import LoginTokenCommand, LoginTokenFile, LoginTokenText, login_source
 from worker.cli.output import printable
 from worker.cli.terminal import (
+    LOGIN,
     REFUSED,
     SIGNALLED,
     Json,
@@ -232,7 +233,7 @@ def _fields(members: Mapping[str, Any], indent: str = "") -> Iterator[str]:
 
 def add(app: typer.Typer) -> None:
     """Add the command, with examples in its help."""
-    login = "--login-token-command 'effective-worker login-token --organisation ORG1 --user mpadmin --unit 1'"
+    login = f"--login-token-command 'effective-worker {LOGIN}'"
     sending = (
         f"send --code 99021047380 --fields number,life_cycle_state {login}",
         "send --identifier polina@example.com --pass-code-file - --login-token-file login --json < pass-code",

@@ -15,6 +15,7 @@ import typer
 from worker.cli.progress import screen
 from worker.cli.terminal import (
     FAILED,
+    LOGIN,
     REFUSED,
     SIGNALLED,
     WRONG_USAGE,
@@ -190,9 +191,8 @@ def _screen(name: str) -> Iterator[tuple[Callable[[Now], None], Callable[[str], 
 
 def add(app: typer.Typer) -> None:
     """Add the command, with examples in its help."""
-    login = "effective-worker login-token --organisation ORG1 --user mpadmin --unit 1"
     submitting = (
-        f"submit migration.ndjson --token-command '{login}'",
+        f"submit migration.ndjson --token-command 'effective-worker {LOGIN}'",
         'submit cards.csv --token "$TOKEN" --rate 500',
         "submit migration.ndjson.refusals.ndjson --token-command ./login.sh",
     )

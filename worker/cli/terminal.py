@@ -320,6 +320,10 @@ def show(document: Any, lines: Sequence[str], *, as_json: bool) -> None:
     sys.stdout.flush()
 
 
+LOGIN: Final = "login-token --organisation ORG1 --user mpadmin --unit 1"
+"""The command of all examples that prints a login token."""
+
+
 def example(*commands: str) -> str:
     """Return the end of a command's help."""
     return "\b\nExample:\n" + "\n".join(f"  effective-worker {command}" for command in commands)
