@@ -56,8 +56,8 @@ class Health:
         self._bulk_topic = bulk_topic
         self.giving_way = giving_way
         self._lanes: dict[TopicPartition, LaneHealth] = {}
-        self._before_start: dict[TopicPartition, LaneHealth] = {}
-        """The state of each lane before it started again."""
+        self._last: dict[TopicPartition, LaneHealth] = {}
+        """The last state of each lane but ``starting``: a start in vain ends none."""
         self._lost: dict[TopicPartition, Sequence[str]] = {}
         self._away: dict[str, Away] = {}
         self._missed_by: dict[str, set[TopicPartition | None]] = {}
@@ -72,17 +72,16 @@ class Health:
 
     def lane(self, source: TopicPartition, state: LaneState, reason: str = "") -> None:
         """Note the state of a partition's lane; the same state again, or after a start in vain, keeps its ``since``."""
-        former = self._lanes.get(source)
-        if state == "starting" and former is not None and former.state != state:
-            self._before_start[source] = former
-        same = former if former is None or former.state != "starting" else self._before_start.get(source, former)
-        since = same.since if same is not None and same.state == state else self._clock()
-        self._lanes[source] = LaneHealth(state, reason, since)
+        former = (self._lanes if state == "starting" else self._last).get(source)
+        since = former.since if former is not None and former.state == state else self._clock()
+        self._lanes[source] = now = LaneHealth(state, reason, since)
+        if state != "starting":
+            self._last[source] = now
 
     def lane_gone(self, source: TopicPartition) -> None:
         """Forget the partition, its losses, and the dependency that its lane missed."""
         self._lanes.pop(source, None)
-        self._before_start.pop(source, None)
+        self._last.pop(source, None)
         self._lost.pop(source, None)
         self.misses_only(source, None)
 
@@ -188,10 +187,10 @@ class Health:
 
     def ready(self) -> tuple[bool, dict[str, Any]]:
         """Return True if all partitions are worked on and both dependencies answer, with the document of /readyz."""
-        reasons = self._reasons()
+        reasons = self.reasons()
         document = {
             "ready": not reasons,
-            "reason": "; ".join([*(reasons or ["partitions assigned, database and broker reachable"]), *self._aside()]),
+            "reason": "; ".join([*(reasons or ["partitions assigned, database and broker reachable"]), *self.aside()]),
             "dependencies_away": {
                 name: {"reason": away.reason, "since": self.moment(away.since)}
                 for name, away in sorted(self._away.items())
@@ -210,11 +209,7 @@ class Health:
         return not reasons, document
 
     def reasons(self) -> list[str]:
-        """Return everything that /readyz gives as a reason: not to be ready first, then what is only to be known."""
-        return [*self._reasons(), *self._aside()]
-
-    def _reasons(self) -> list[str]:
-        """Return the reasons not to be ready."""
+        """Return the reasons not to be ready, none if it is."""
         reasons = [f"{name} {away.state}: {away.reason}" for name, away in sorted(self._away.items())]
         if self._out is not None:
             reasons.append(f"out of the consumer group: {self._out.reason}")
@@ -228,7 +223,7 @@ class Health:
                 reasons.append(f"partition {name} is {lane.state}" + (f": {lane.reason}" if lane.reason else ""))
         return reasons
 
-    def _aside(self) -> list[str]:
+    def aside(self) -> list[str]:
         """Return faults that do not make the worker unready: its partitions are worked on."""
         said = [
             f"partition {self.name(source)} has lost commands before they were answered, at {', '.join(losses)}:"
