@@ -105,7 +105,7 @@ def _run(report: Audit, anchor: Anchor | None, began: datetime, *, has_key: bool
         ended=now(),
         read=read,
         document=document_of(report, named_as="findings") | {"holds": report.verdict},
-        lines=list(_lines(report)),
+        lines=list(_lines(report, anchor)),
         sentence=sentence(report, anchor, began, has_key=has_key),
     )
 
@@ -176,10 +176,10 @@ async def _anchor(settings: Settings, key: bytes | None) -> Anchor:
         return await take_anchor(connection, now=now(), key=key)
 
 
-def _lines(report: Audit) -> Iterator[str]:
+def _lines(report: Audit, anchor: Anchor | None) -> Iterator[str]:
     yield from finding_lines(report)
     events = "" if report.events is None else f", {counted(report.events, 'event')}"
-    anchored = "" if report.anchored is None else f", {_heads(report.anchored, report.anchored_in_all or 0)}"
+    anchored = "" if anchor is None or report.anchored is None else f", {_heads(report.anchored, len(anchor.heads))}"
     what = counted(report.counts.total(), "finding") if report.counts else "no finding"
     if report.holds:
         what = "everything holds" if report.events is not None else "no finding in what was read"

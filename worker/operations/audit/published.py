@@ -129,22 +129,25 @@ class _Comparison:
         """Compare events with their transitions. Postgres commits first, so every published transition is there."""
         self._note_time(events)
         places = [(self.ids.get(event.lane, 0), event.sequence) for event in events]
-        stored = await stored_hashes(self.connection, [place for place in places if 0 < place[1] <= _LARGEST_SEQUENCE])
+        possible = {(lane, sequence) for lane, sequence in places if lane and 0 < sequence <= _LARGEST_SEQUENCE}
+        stored = await stored_hashes(self.connection, [*possible])
         for event, place in zip(events, places, strict=True):
             lane, sequence = place
             if place not in stored:
                 what = f"{event.where}: there is no sequence {sequence}"
                 self.report.found(Kind.UNKNOWN_EVENT, f"lane {event.lane}", what, event.origin)
-            elif stored[place].hex() != event.hash:
-                where = f"{event.where}, lane {event.lane} sequence {sequence}"
-                what = f"its hash is {event.hash}, the transition's {stored[place].hex()}"
+            elif what := self._difference(event, place, stored[place].hex()):
                 # The transition may be of another organisation than its event says: this is everybody's.
-                self.report.found(Kind.OTHER_EVENT, where, what)
-            elif (changed := self.report.changed.get(place)) is not None:
-                where = f"{event.where}, lane {event.lane} sequence {sequence}"
-                self.report.found(Kind.OTHER_EVENT, where, _differing(event.members, changed))
-            if lane and 0 < sequence <= _LARGEST_SEQUENCE:  # a transition that is gone had an event all the same
+                self.report.found(Kind.OTHER_EVENT, f"{event.where}, lane {event.lane} sequence {sequence}", what)
+            if place in possible:  # a transition that is gone had an event all the same
                 self.published[lane].add(sequence)
+
+    def _difference(self, event: _Event, place: tuple[int, int], stored: str) -> str:
+        """Return by what an event differs from the transition at its place; empty if it does not."""
+        if stored != event.hash:
+            return f"its hash is {event.hash}, the transition's {stored}"
+        changed = self.report.changed.get(place)
+        return "" if changed is None else _differing(event.members, changed)
 
     def _note_time(self, events: Sequence[_Event]) -> None:
         """Note the time of the last of these events: a partition has them nearly in order."""

@@ -46,8 +46,6 @@ class Audit(Report[Kind]):
     """Transitions of batches that may still be on their way to the topic."""
     changed: dict[tuple[int, int], Mapping[str, Any]] = field(default_factory=dict, metadata=NOT_IN_DOCUMENT)
     """By lane id and sequence, the members of the first transitions that do not hash to their hash."""
-    anchored_in_all: int | None = field(default=None, metadata=NOT_IN_DOCUMENT)
-    """Chain heads of the anchor."""
     published_until: datetime | None = field(default=None, metadata=NOT_IN_DOCUMENT)
     """The time of the newest event; ``None`` if there is none."""
 
