@@ -104,6 +104,9 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 
+TO_CREATE: Final = "effective-worker topics apply"
+
+
 class TopicsMissing(OperatorError):
     """Topics that the worker needs do not exist."""
 
@@ -115,8 +118,9 @@ class TopicsMissing(OperatorError):
 
 def _meant(names: Sequence[str], others: Collection[str]) -> str:
     similar = [each[0] for name in names if (each := get_close_matches(name, others, n=1, cutoff=0.8))]
-    create = "reate them with: effective-worker topics apply"
-    return f". There is {', '.join(similar)}: is a setting misspelt? If not, c{create}" if similar else f". C{create}"
+    if similar:
+        return f". There is {', '.join(similar)}: is a setting misspelt? If not, create them with: {TO_CREATE}"
+    return f". Create them with: {TO_CREATE}"
 
 
 async def serve(

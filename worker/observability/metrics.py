@@ -6,6 +6,7 @@ from collections import Counter as Counts
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 from itertools import accumulate
+from math import inf
 from platform import python_version
 from typing import Final
 
@@ -14,6 +15,7 @@ from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.exposition import choose_encoder, generate_latest
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
+from prometheus_client.utils import floatToGoString
 
 from effective_contract.codes import StatusCode
 from worker.observability import vocabulary as v
@@ -84,7 +86,7 @@ class Durations(Collector):
             self._exemplars[place] = Exemplar({"trace_id": trace_id, "span_id": span_id}, seconds, now)
 
     def collect(self) -> Iterable[HistogramMetricFamily]:
-        ends = (*(f"{end:g}" if end < 1 else f"{end:.1f}" for end in self._metric.buckets), "+Inf")
+        ends = map(floatToGoString, (*self._metric.buckets, inf))
         buckets: list[tuple[str, float] | tuple[str, float, Exemplar]] = []
         for place, (end, total) in enumerate(zip(ends, accumulate(self._counts), strict=True)):
             exemplar = self._exemplars.get(place)

@@ -55,7 +55,7 @@ _ANSWER_SECONDS: Final = (
     *(15.0, 30.0, 60.0, 300.0, 900.0, 3600.0),
 )
 _SIZES: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 10_000)
-AWAY: Final = ("kafka", "postgres", "descriptors", "clock")
+AWAY: Final = (*DEPENDENCIES, "clock")
 """Whatever a worker may have to do without, as health names it."""
 ATTEMPT_KINDS: Final = ("codes", "pass_codes", "identifier", "all_callers")
 
@@ -159,7 +159,7 @@ WAITS: Final = Metric(
     "counter",
     "Times a dependency that was away was waited for",
     ("dependency",),
-    _each((*DEPENDENCIES, "clock")),
+    _each(AWAY),
 )
 CIRCUIT_BREAKER_OPEN: Final = Metric(
     "Dependencies",
